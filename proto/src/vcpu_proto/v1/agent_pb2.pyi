@@ -1,0 +1,182 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Cpu(_message.Message):
+    __slots__ = ["cannot_offline", "cannot_online", "core_id", "die_id", "firmware_id", "node", "number", "online", "package_id"]
+    CANNOT_OFFLINE_FIELD_NUMBER: _ClassVar[int]
+    CANNOT_ONLINE_FIELD_NUMBER: _ClassVar[int]
+    CORE_ID_FIELD_NUMBER: _ClassVar[int]
+    DIE_ID_FIELD_NUMBER: _ClassVar[int]
+    FIRMWARE_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    cannot_offline: Reason
+    cannot_online: Reason
+    core_id: int
+    die_id: int
+    firmware_id: str
+    node: int
+    number: int
+    online: bool
+    package_id: int
+    def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ...) -> None: ...
+
+class CpuResult(_message.Message):
+    __slots__ = ["firmware_id", "observed", "reason", "seconds", "status"]
+    class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = []
+    FIRMWARE_ID_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_ABSENT: CpuResult.Status
+    STATUS_ALREADY: CpuResult.Status
+    STATUS_DONE: CpuResult.Status
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_REFUSED: CpuResult.Status
+    STATUS_UNSPECIFIED: CpuResult.Status
+    firmware_id: str
+    observed: Cpu
+    reason: Reason
+    seconds: float
+    status: CpuResult.Status
+    def __init__(self, firmware_id: _Optional[str] = ..., status: _Optional[_Union[CpuResult.Status, str]] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., observed: _Optional[_Union[Cpu, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class Environment(_message.Message):
+    __slots__ = ["auto_online_rules", "clocksource", "eject_enabled", "isolated", "kernel_max", "nohz_full", "possible", "smt_control"]
+    AUTO_ONLINE_RULES_FIELD_NUMBER: _ClassVar[int]
+    CLOCKSOURCE_FIELD_NUMBER: _ClassVar[int]
+    EJECT_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_MAX_FIELD_NUMBER: _ClassVar[int]
+    NOHZ_FULL_FIELD_NUMBER: _ClassVar[int]
+    POSSIBLE_FIELD_NUMBER: _ClassVar[int]
+    SMT_CONTROL_FIELD_NUMBER: _ClassVar[int]
+    auto_online_rules: _containers.RepeatedScalarFieldContainer[str]
+    clocksource: str
+    eject_enabled: bool
+    isolated: str
+    kernel_max: int
+    nohz_full: str
+    possible: str
+    smt_control: str
+    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ...) -> None: ...
+
+class HelloRequest(_message.Message):
+    __slots__ = ["host_version", "protocol_max", "protocol_min"]
+    HOST_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
+    host_version: str
+    protocol_max: int
+    protocol_min: int
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., host_version: _Optional[str] = ...) -> None: ...
+
+class HelloResponse(_message.Message):
+    __slots__ = ["agent_version", "arch", "boot_id", "capabilities", "environment", "event_source", "instance_id", "kernel", "platform", "protocol_max", "protocol_min"]
+    AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ARCH_FIELD_NUMBER: _ClassVar[int]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    CAPABILITIES_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    EVENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_FIELD_NUMBER: _ClassVar[int]
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
+    agent_version: str
+    arch: str
+    boot_id: str
+    capabilities: _containers.RepeatedScalarFieldContainer[str]
+    environment: Environment
+    event_source: str
+    instance_id: str
+    kernel: str
+    platform: str
+    protocol_max: int
+    protocol_min: int
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., agent_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., kernel: _Optional[str] = ..., boot_id: _Optional[str] = ..., platform: _Optional[str] = ..., event_source: _Optional[str] = ..., instance_id: _Optional[str] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ...) -> None: ...
+
+class ListCpusRequest(_message.Message):
+    __slots__ = ["request_id"]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class ListCpusResponse(_message.Message):
+    __slots__ = ["request_id", "snapshot"]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    snapshot: Snapshot
+    def __init__(self, request_id: _Optional[str] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class Reason(_message.Message):
+    __slots__ = ["code", "errno", "errno_name", "text"]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    ERRNO_FIELD_NUMBER: _ClassVar[int]
+    ERRNO_NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    errno: int
+    errno_name: str
+    text: str
+    def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., errno: _Optional[int] = ..., errno_name: _Optional[str] = ...) -> None: ...
+
+class SetOnlineRequest(_message.Message):
+    __slots__ = ["firmware_ids", "online", "request_id", "wait_for_arrival"]
+    FIRMWARE_IDS_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FOR_ARRIVAL_FIELD_NUMBER: _ClassVar[int]
+    firmware_ids: _containers.RepeatedScalarFieldContainer[str]
+    online: bool
+    request_id: str
+    wait_for_arrival: bool
+    def __init__(self, request_id: _Optional[str] = ..., firmware_ids: _Optional[_Iterable[str]] = ..., online: bool = ..., wait_for_arrival: bool = ...) -> None: ...
+
+class SetOnlineResponse(_message.Message):
+    __slots__ = ["arrived", "final", "request_id", "result"]
+    ARRIVED_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    arrived: Cpu
+    final: Snapshot
+    request_id: str
+    result: CpuResult
+    def __init__(self, request_id: _Optional[str] = ..., result: _Optional[_Union[CpuResult, _Mapping]] = ..., final: _Optional[_Union[Snapshot, _Mapping]] = ..., arrived: _Optional[_Union[Cpu, _Mapping]] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ["boot_id", "cpus", "generation", "instance_id"]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    boot_id: str
+    cpus: _containers.RepeatedCompositeFieldContainer[Cpu]
+    generation: int
+    instance_id: str
+    def __init__(self, generation: _Optional[int] = ..., boot_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., cpus: _Optional[_Iterable[_Union[Cpu, _Mapping]]] = ...) -> None: ...
+
+class WatchRequest(_message.Message):
+    __slots__ = ["request_id"]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class WatchResponse(_message.Message):
+    __slots__ = ["request_id", "snapshot"]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    snapshot: Snapshot
+    def __init__(self, request_id: _Optional[str] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
