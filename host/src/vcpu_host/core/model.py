@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the two sides of a virtual machine look like, as frozen values.
+
+:class:`HostView` is what QEMU says, :class:`GuestView` what the agent says. Neither is believed alone: ``core.view`` joins
+the two by firmware identity. Nothing here knows how the values were obtained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+PropValue = int | str | bool
+Props = Mapping[str, PropValue]
+
+#: Where QEMU keeps devices that were given an id (qdev_set_id, system/qdev-monitor.c).
+PERIPHERAL = "/machine/peripheral/"
+
+
+class SlotState(StrEnum):
+    """The states of a slot (design, section 2)."""
+
+    EMPTY = "empty"
+    PLUGGED = "plugged"
+    OFFLINE = "offline"
+    PARTIAL = "partial"
+    ONLINE = "online"
+    UNPLUGGING = "unplugging"
+    UNKNOWN = "unknown"
+
+
+class Outcome(StrEnum):
+    """How an operation, or its part for one slot, ended (design, section 2)."""
+
+    DONE = "done"
+    PARTIAL = "partial"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Who(StrEnum):
+    """Who said no."""
+
+    VCPUCTL = "vcpuctl"
+    QEMU = "qemu"
+    FIRMWARE = "firmware"
+    GUEST = "guest"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is not so, or was not done (promise 4).
+
+    ``code`` is stable and for programs; ``text`` holds the words of the one who refused; ``hint`` says what to do;
+    ``errno`` is the guest kernel's name of the error ("EBUSY"), empty if no system call failed.
+    """
+
+    code: str
+    who: Who
+    text: str
+    hint: str = ""
+    errno: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """The reason as it stands in the reports; empty fields are kept, so that readers need no defaults."""
+        return {"code": self.code, "who": str(self.who), "text": self.text, "hint": self.hint, "errno": self.errno}
+
+    def __str__(self) -> str:
+        words = f"{self.who}: {self.text}"
+        if self.errno and self.errno not in self.text:
+            words += f" ({self.errno})"
+        return f"{words}; {self.hint}" if self.hint else words
+
+
+@dataclass(frozen=True, slots=True)
+class HostThread:
+    """One entry of ``query-cpus-fast``: a vCPU and the host thread that runs it."""
+
+    cpu_index: int
+    thread_id: int
+    qom_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ost:
+    """What the guest's ACPI last said of a slot (``_OST``: event source and status; hw/acpi/cpu.c)."""
+
+    source: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One entry of ``query-hotpluggable-cpus``; ``index`` is its place in QEMU's possible_cpus order.
+
+    ``props`` go back to QEMU verbatim. ``qom_path`` is None for an empty slot. ``threads`` are in cpu-index order.
+    """
+
+    index: int
+    type: str
+    props: Props
+    vcpus: int
+    qom_path: str | None = None
+    threads: tuple[HostThread, ...] = ()
+
+    @property
+    def filled(self) -> bool:
+        """Whether QEMU has a CPU object for the slot."""
+        return self.qom_path is not None
+
+    @property
+    def device_id(self) -> str | None:
+        """The id that ``device_add`` or ``-device`` gave it; None for boot CPUs, which have none."""
+        if self.qom_path is None or not self.qom_path.startswith(PERIPHERAL):
+            return None
+        return self.qom_path.removeprefix(PERIPHERAL)
+
+    @property
+    def node(self) -> int | None:
+        """The NUMA node that QEMU assigns, if the machine has any."""
+        value = self.props.get("node-id")
+        return value if isinstance(value, int) else None
+
+
+def slot_id(index: int) -> str:
+    """The device id of a slot. Derived from the slot alone, so any run on any host finds the same one again."""
+    return f"vcpu-{index}"
+
+
+def freeze_props(props: Mapping[str, PropValue]) -> Props:
+    """A read-only copy of ``props``."""
+    return MappingProxyType(dict(props))
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The agent's virtio-serial port, as QEMU sees it.
+
+    ``socket`` is the chardev's unix socket (None if the chardev is of another kind), ``busy`` says that some host program
+    is connected to it, ``guest_open`` that a guest program has the port open, ``device_id`` names the virtserialport.
+    """
+
+    socket: str | None
+    busy: bool
+    guest_open: bool
+    device_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostView:
+    """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why the machine cannot plug CPUs, or is None."""
+
+    qemu_version: tuple[int, int, int]
+    machine: str
+    arch: str
+    status: str
+    accel: str
+    slots: tuple[Slot, ...]
+    ost: Mapping[int, Ost] = field(default_factory=dict)
+    channel: Channel | None = None
+    no_hotplug: Reason | None = None
+    vm_name: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest's CPUs run (``query-status``)."""
+        return self.status == "running"
+
+    @property
+    def version_text(self) -> str:
+        """The version as QEMU prints it, without its package suffix."""
+        return ".".join(map(str, self.qemu_version))
+
+    def slot(self, index: int) -> Slot:
+        """The slot with this index; IndexError if there is none."""
+        if not 0 <= index < len(self.slots):
+            raise IndexError(index)
+        return self.slots[index]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCpu:
+    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot."""
+
+    number: int
+    firmware_id: str
+    online: bool
+    cannot_offline: Reason | None = None
+    cannot_online: Reason | None = None
+    package_id: int | None = None
+    die_id: int | None = None
+    core_id: int | None = None
+    node: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What in the guest bears on hotplug (see agent.proto)."""
+
+    possible: str = ""
+    isolated: str = ""
+    nohz_full: str = ""
+    kernel_max: int = 0
+    smt_control: str = ""
+    auto_online_rules: tuple[str, ...] = ()
+    eject_enabled: bool | None = None
+    clocksource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """Who answers at the other end of the port."""
+
+    version: str
+    protocol: int
+    kernel: str
+    arch: str
+    boot_id: str
+    instance_id: str
+    platform: str
+    event_source: str
+    capabilities: tuple[str, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView:
+    """One look at the guest. ``cpus`` are by ascending number; identities are unique (checked where they come in)."""
+
+    generation: int
+    boot_id: str
+    instance_id: str
+    cpus: tuple[GuestCpu, ...]
+
+
+class CpuStatus(StrEnum):
+    """What became of one CPU of a ``SetOnline`` request."""
+
+    DONE = "done"
+    ALREADY = "already"
+    REFUSED = "refused"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuResult:
+    """The agent's answer for one CPU; ``observed`` is what it read back, ``seconds`` the time inside the attempt."""
+
+    firmware_id: str
+    status: CpuStatus
+    reason: Reason | None
+    observed: GuestCpu | None
+    seconds: float

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each platform is like, one module each, and the table that finds the right one.
+
+A platform says how a slot is called in the guest and what cannot be done with it. Nothing else in the host asks which
+machine or architecture it has before it.
+"""
+
+from __future__ import annotations
+
+from ..model import HostView
+from . import unknown, x86
+from .base import Platform
+
+__all__ = ["Platform", "platform_for"]
+
+_TABLE: tuple[Platform, ...] = (x86.PLATFORM,)
+
+
+def platform_for(host: HostView) -> Platform:
+    """The platform of this machine; the ``unknown`` one, which can do nothing, if no module knows it."""
+    for platform in _TABLE:
+        if platform.matches(host):
+            return platform
+    return unknown.PLATFORM

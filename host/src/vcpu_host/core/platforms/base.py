@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shape of a platform module."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..model import HostView, Ost, Reason, Slot
+
+
+class Platform(Protocol):
+    """What the host has to know of a platform."""
+
+    @property
+    def name(self) -> str:
+        """For people: "ACPI (pc, q35)"."""
+
+    def matches(self, host: HostView) -> bool:
+        """Whether this module speaks for the machine."""
+
+    def firmware_ids(self, slot: Slot) -> tuple[str, ...]:
+        """The identities of the slot's threads in the guest, in thread order; empty if the platform has none."""
+
+    def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
+        """Why this slot can never be plugged, or None."""
+
+    def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
+        """Why this slot can never be unplugged, or None."""
+
+    def refusal(self, ost: Ost) -> Reason | None:
+        """What an _OST of an eject request says: a refusal, or None if it is none (success, in progress, other)."""
+
+    def acknowledged(self, ost: Ost) -> bool:
+        """Whether this _OST says that the guest has processed the insertion of a CPU."""

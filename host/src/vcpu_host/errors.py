@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that vcpuctl raises, with whose fault it is and what to do next.
+
+    VcpuctlError
+    ├── UsageError            the caller's words do not fit this VM (nothing was tried)
+    ├── RefusedError          we, QEMU or the host's system said no (nothing was changed)
+    ├── QemuError             QEMU answered a command with an error
+    └── UnreachableError      nobody answers, or the answerer went away
+        ├── QemuGoneError     QEMU's monitor: connection lost, QEMU died
+        └── AgentGoneError    the guest agent: absent, silent, stopped, too old
+
+Each carries a :class:`~vcpu_host.core.model.Reason`, whose ``code`` is stable. The exit status of each class stands in one
+table, ``cli/exitcodes.py``.
+"""
+
+from __future__ import annotations
+
+from .core.model import Reason, Who
+
+
+class VcpuctlError(Exception):
+    """Root of the tree."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+    @classmethod
+    def of(cls, code: str, text: str, *, who: Who = Who.VCPUCTL, hint: str = "") -> VcpuctlError:
+        """The error with a reason made of these parts."""
+        return cls(Reason(code, who, text, hint))
+
+
+class UsageError(VcpuctlError):
+    """What was asked for does not fit: unknown slot, bad props, a socket that is not a monitor."""
+
+
+class RefusedError(VcpuctlError):
+    """Refused before anything was changed."""
+
+
+class QemuError(VcpuctlError):
+    """QEMU rejected a command. ``qmp_class`` is QMP's error class (GenericError, DeviceNotFound ...)."""
+
+    def __init__(self, reason: Reason, qmp_class: str = "GenericError") -> None:
+        super().__init__(reason)
+        self.qmp_class = qmp_class
+
+
+class UnreachableError(VcpuctlError):
+    """Nobody answers at the other end."""
+
+
+class QemuGoneError(UnreachableError):
+    """The monitor cannot be reached, or its connection was lost."""
+
+
+class AgentGoneError(UnreachableError):
+    """The guest agent cannot be reached, or its session was lost."""

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The roles that the coordinator needs filled. Adapters (``qmp``, ``agent``) fill them; tests put fakes in their place."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from .core.model import AgentInfo, CpuResult, GuestCpu, GuestView, HostView, Ost, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class OstReported:
+    """ACPI_DEVICE_OST for a CPU slot."""
+
+    slot: int
+    ost: Ost
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceDeleted:
+    """DEVICE_DELETED of ``path``, which may be a CPU's or something's below it."""
+
+    path: str
+    device_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnplugRefused:
+    """DEVICE_UNPLUG_GUEST_ERROR (pseries): the guest could not let the device go."""
+
+    path: str
+    device_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class VmReset:
+    """RESET: the guest starts again from its firmware."""
+
+    guest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VmStatus:
+    """STOP, RESUME, SHUTDOWN: the VM's run state changed. ``status`` is "paused", "running" or "shutdown"."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortChanged:
+    """VSERPORT_CHANGE: a guest program opened or closed the port with this id."""
+
+    device_id: str
+    open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QemuGone:
+    """The monitor's connection was lost; nothing follows this event."""
+
+    text: str
+
+
+VmmEvent = OstReported | DeviceDeleted | UnplugRefused | VmReset | VmStatus | PortChanged | QemuGone
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A CPU that was waited for is present in the guest now."""
+
+    cpu: GuestCpu
+
+
+SetOnlineAnswer = Arrived | CpuResult | GuestView
+
+
+class Vmm(Protocol):
+    """The machine monitor. Every method ends within the adapter's timeout; QemuGoneError if the connection is lost."""
+
+    async def look(self) -> HostView:
+        """The whole of QEMU's side, in one consistent look."""
+
+    async def look_slots(self, view: HostView) -> HostView:
+        """``view`` with its slots, threads and status looked at again: cheap, for use while waiting."""
+
+    async def device_add(self, slot: Slot, device_id: str) -> None:
+        """Plug ``slot``. Raises QemuError with QEMU's words."""
+
+    async def device_del(self, target: str) -> None:
+        """Ask for the removal of a device (id or QOM path); returning means asked, not gone. Raises QemuError."""
+
+    def events(self) -> AsyncIterator[VmmEvent]:
+        """Events from the moment of this call on, until QemuGone."""
+
+    async def close(self) -> None:
+        """End the connection."""
+
+
+class GuestAgent(Protocol):
+    """One link session with the agent. AgentGoneError when it ends; a new one is made by :class:`AgentDialer`."""
+
+    @property
+    def info(self) -> AgentInfo:
+        """What the agent said of itself when the session began."""
+
+    @property
+    def session(self) -> str:
+        """The session's token: confirmations count only within one (promise 2)."""
+
+    async def list_cpus(self) -> GuestView:
+        """Every present CPU."""
+
+    def watch(self) -> AsyncIterator[GuestView]:
+        """A snapshot at once, then one after every change."""
+
+    def set_online(
+        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, timeout: float
+    ) -> AsyncIterator[SetOnlineAnswer]:
+        """Bring CPUs on- or offline in order; answers as they come, a GuestView last. ``timeout`` is in seconds."""
+
+    async def lost(self) -> str:
+        """Return, with words, when the session has ended."""
+
+    async def close(self) -> None:
+        """End the session."""
+
+
+class AgentDialer(Protocol):
+    """Makes sessions."""
+
+    async def dial(self, timeout: float) -> GuestAgent:
+        """A new session, within ``timeout`` seconds. Raises AgentGoneError that says what is the matter."""
