@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VM laboratory: QEMU binaries, guest images, saved states and the VM runner of e2e tests, demo and bench."""
+
+from __future__ import annotations
+
+from lab.cache import Cache
+from lab.errors import CommandError, LabError, QmpError, ShellError, VmDied, WaitTimeout
+from lab.lab import Lab
+from lab.qmp import Event, Qmp
+from lab.spec import AGENT_PORT, VmSpec
+from lab.vm import GuestCpu, Vm
+
+__all__ = [
+    "AGENT_PORT",
+    "Cache",
+    "CommandError",
+    "Event",
+    "GuestCpu",
+    "Lab",
+    "LabError",
+    "Qmp",
+    "QmpError",
+    "ShellError",
+    "Vm",
+    "VmDied",
+    "VmSpec",
+    "WaitTimeout",
+]

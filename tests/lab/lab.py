@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lab itself: VMs by description."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from lab import accel, guest, host, qemu, states
+from lab.cache import Cache
+from lab.spec import VmSpec
+from lab.vm import Vm
+
+#: States and images that nobody used for so long go by themselves (seconds).
+_UNUSED = 14 * 24 * 3600.0
+
+
+class Lab:
+    """Gives running VMs; finds or builds what they need, saying so through ``progress``.
+
+    Use it as a context manager; what it holds of the cache is given back at the end, and every VM ended.
+    """
+
+    def __init__(self, progress: host.Progress = host.quiet, cache: Cache | None = None) -> None:
+        self._progress = progress
+        self._cache = cache or Cache()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Lab:
+        self._cache.prune(_UNUSED)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stack.close()
+
+    def prepare(self, spec: VmSpec) -> None:
+        """Build all that ``vm(spec)`` needs, so that the next one takes about a second."""
+        with self._ground(spec) as (found, image, accelerator):
+            with states.find(self._cache, spec, found, image, accelerator, self._progress):
+                pass
+
+    @contextmanager
+    def vm(self, spec: VmSpec) -> Iterator[Vm]:
+        """A VM restored from the spec's saved state, which is made the first time."""
+        with self._ground(spec) as (found, image, accelerator), _folder() as folder:
+            with states.find(self._cache, spec, found, image, accelerator, self._progress) as state:
+                with states.restore(spec, found, image, accelerator, state, folder / "disk.qcow2") as vm:
+                    yield vm
+
+    @contextmanager
+    def boot(self, spec: VmSpec) -> Iterator[Vm]:
+        """A VM booted from cold, with the spec's packages (if any) installed after that."""
+        with self._ground(spec) as (found, image, accelerator), _folder() as folder:
+            disk = folder / "disk.qcow2"
+            states.overlay(found, image.root, "raw", disk)
+            with states.boot(spec, found, image, accelerator, disk) as vm:
+                if spec.debs is not None:
+                    states.install(vm, states.debs(spec))
+                yield vm
+
+    @contextmanager
+    def start(self, spec: VmSpec) -> Iterator[Vm]:
+        """A VM whose QEMU has just been started: nothing in the guest has been waited for."""
+        with self._ground(spec) as (found, image, accelerator), _folder() as folder:
+            disk = folder / "disk.qcow2"
+            states.overlay(found, image.root, "raw", disk)
+            with Vm(spec, found, image, accelerator, disk) as vm:
+                yield vm
+
+    @contextmanager
+    def _ground(self, spec: VmSpec) -> Iterator[tuple[qemu.Qemu, guest.Image, str]]:
+        with (
+            qemu.find(self._cache, spec.qemu, self._progress) as found,
+            guest.find(self._cache, spec.guest, self._progress) as image,
+        ):
+            yield found, image, accel.choose(self._cache, found, image, self._progress)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="lab-disk-", dir="/tmp") as name:
+        yield Path(name)

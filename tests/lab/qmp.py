@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small synchronous QMP client: the lab's oracle, which shares no code with the product it judges."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.errors import QmpError, VmDied, WaitTimeout
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event: its name, its data, and when the lab received it (time.monotonic)."""
+
+    name: str
+    data: dict[str, Any]
+    time: float
+
+
+class Qmp:
+    """One connection to a monitor; safe to use from several threads."""
+
+    def __init__(self, path: Path, *, timeout: float = 10.0, tail: Callable[[], str] = str) -> None:
+        """Connect and negotiate; ``tail`` gives the text that errors end with."""
+        self._tail = tail
+        self._ids = itertools.count()
+        self._changed = threading.Condition()
+        self._replies: dict[str, dict[str, Any]] = {}
+        self._events: list[Event] = []
+        self._taken: set[int] = set()
+        self._closed = False
+        self._greeted = False
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        threading.Thread(target=self._read, name=f"qmp {path.name}", daemon=True).start()
+        self._wait(lambda: self._greeted, timeout, "QMP greeting")
+        self.execute("qmp_capabilities", timeout=timeout)
+
+    def execute(self, command: str, /, *, timeout: float = 30.0, **arguments: Any) -> Any:
+        """Send a command and return its value; an underscore in an argument's name stands for QEMU's hyphen.
+
+        Raises QmpError with QEMU's answer, WaitTimeout if none came in ``timeout`` seconds, VmDied if QEMU ended.
+        """
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self.send({"execute": command, "arguments": named}, timeout=timeout)
+
+    def send(self, request: dict[str, Any], *, timeout: float = 30.0) -> Any:
+        """Send a request as it stands (an id is added) and return its value; raises as ``execute`` does."""
+        key = f"lab-{next(self._ids)}"
+        line = json.dumps({**request, "id": key}).encode() + b"\n"
+        try:
+            self._socket.sendall(line)
+        except OSError as error:
+            raise VmDied(f"QEMU's monitor is gone ({error})\n{self._tail()}") from error
+        self._wait(lambda: key in self._replies, timeout, f"answer to {request['execute']}")
+        reply = self._replies.pop(key)
+        if "error" in reply:
+            raise QmpError(reply["error"]["class"], reply["error"]["desc"])
+        return reply["return"]
+
+    def events(self) -> list[Event]:
+        """Every event so far, oldest first."""
+        with self._changed:
+            return list(self._events)
+
+    def wait_event(self, name: str, timeout: float = 10.0, **match: Any) -> Event:
+        """The first event of that name, not yet returned by this method, whose data (also nested under ``info``) match.
+
+        Raises WaitTimeout. An underscore in a name stands for a hyphen.
+        """
+        wanted = {key.replace("_", "-"): value for key, value in match.items()}
+        found: list[int] = []
+
+        def look() -> bool:
+            for index, event in enumerate(self._events):
+                data = {**event.data, **event.data.get("info", {})}
+                if index not in self._taken and event.name == name and wanted.items() <= _hashable(data, wanted):
+                    found.append(index)
+                    return True
+            return False
+
+        self._wait(look, timeout, f"event {name} {wanted}")
+        self._taken.add(found[0])
+        return self._events[found[0]]
+
+    def close(self) -> None:
+        """End the connection; the monitor is then free for another client."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # already ended by QEMU
+        self._socket.close()
+
+    @property
+    def closed(self) -> bool:
+        """True once QEMU ended the connection, or we did."""
+        return self._closed
+
+    def wait_closed(self, timeout: float) -> None:
+        """Wait until QEMU ends the connection (after ``quit``)."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closed, timeout):
+                raise WaitTimeout(f"QEMU did not end within {timeout:.1f} s\n{self._tail()}")
+
+    def _wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: condition() or self._closed, timeout)
+            if condition():
+                return
+            if self._closed:
+                raise VmDied(f"QEMU ended before the {what}\n{self._tail()}")
+            raise WaitTimeout(f"no {what} within {timeout:.1f} s\n{self._tail()}")
+
+    def _read(self) -> None:
+        try:
+            with self._socket.makefile("rb") as lines:
+                for line in lines:
+                    self._take(json.loads(line))
+        except (OSError, ValueError):
+            pass  # the connection broke, in the middle of a line perhaps: said by _closed
+        finally:
+            with self._changed:
+                self._closed = True
+                self._changed.notify_all()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        with self._changed:
+            if "event" in message:
+                self._events.append(Event(message["event"], message.get("data", {}), time.monotonic()))
+            elif "QMP" in message:
+                self._greeted = True
+            else:
+                self._replies[message["id"]] = message
+            self._changed.notify_all()
+
+
+def _hashable(data: dict[str, Any], wanted: dict[str, Any]) -> Any:
+    return {key: data[key] for key in wanted if key in data}.items()

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One running VM, and the lab's ways of looking at it that share nothing with the product."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, TypedDict
+
+from lab import process
+from lab.errors import LabError, VmDied, WaitTimeout
+from lab.guest import Image
+from lab.qemu import Qemu
+from lab.qmp import Qmp
+from lab.record import Record
+from lab.shell import Shell
+from lab.spec import AGENT_CHARDEV, SOCKETS, VmSpec, command_line
+
+#: plugs_left where no budget applies (KVM).
+UNLIMITED = 1 << 30
+
+_GUEST_CPUS = """cd /sys/devices/system/cpu
+for cpu in cpu[0-9]*; do
+    online=1; [ ! -e $cpu/online ] || read -r online <$cpu/online
+    path=; [ ! -e $cpu/firmware_node/path ] || read -r path <$cpu/firmware_node/path
+    echo "cpu $cpu $online $path"
+done
+grep -E '^(processor|apicid)' /proc/cpuinfo || :
+"""
+
+
+class GuestCpu(TypedDict):
+    """A CPU as the guest shows it: ``path`` is its ACPI object, ``apicid`` is only known while it is online."""
+
+    online: bool
+    path: str
+    apicid: int | None
+
+
+class Vm:
+    """A QEMU process with its sockets. ``close`` ends it; use it as a context manager."""
+
+    def __init__(self, spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path, *, incoming: bool = False) -> None:
+        """Start QEMU on that disk (a qcow2 file of this VM alone), waiting for ``load`` if ``incoming``."""
+        self.spec = spec
+        self.accel = accel
+        #: Short: a unix socket's path holds 107 bytes.
+        self.dir = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))
+        self.qmp_socket = self.dir / "qmp.sock"
+        self.agent_socket = self.dir / f"{AGENT_CHARDEV}.sock"
+        # We make the sockets and QEMU inherits them: they accept from the first moment, so nobody has to poll for them.
+        listeners = {name: self._listen(name) for name in SOCKETS}
+        chardevs = {name: f"fd={listener.fileno()}" for name, listener in listeners.items()}
+        argv = command_line(spec, qemu, image, accel, disk, self.dir / "console.log", chardevs)
+        argv += ["-incoming", "defer"] if incoming else []
+        self._process = process.start(argv, qemu.env, list(listeners.values()))
+        for listener in listeners.values():
+            listener.close()
+        self.pid = self._process.pid
+        assert self._process.stderr is not None
+        self.record = Record(self._process.stderr)
+        try:
+            self.qmp = Qmp(self.dir / "oracle.sock", tail=self.record.tail)
+            self._shell = Shell(self.dir / "shell.sock", tail=self.record.tail)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Vm:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End QEMU and remove the VM's directory; what to keep must be collected before."""
+        process.end(self._process)
+        self.record.join(5.0)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether QEMU still runs."""
+        return self._process.poll() is None
+
+    def shell(self, command: str, timeout: float = 10.0) -> str:
+        """Run a command in the guest as root; see ``lab.shell.Shell.run``."""
+        return self._shell.run(command, timeout)
+
+    def put(self, data: bytes, path: str, timeout: float = 60.0) -> None:
+        """Write a file in the guest; see ``lab.shell.Shell.put``."""
+        self._shell.put(data, path, timeout)
+
+    def wait_shell(self, timeout: float = 180.0) -> None:
+        """Wait until the guest's shell answers, after a boot or reboot."""
+        self._shell.wait(timeout)
+
+    def interactive(self) -> socket.socket:
+        """The shell as a terminal; see ``lab.shell.Shell.interactive``."""
+        return self._shell.interactive()
+
+    @property
+    def kernel_log(self) -> list[tuple[float, str]]:
+        """The lines on ttyS0 in this process, timed by QEMU on the clock of time.monotonic."""
+        return self.record.kernel_log
+
+    def wait_kernel(self, regex: str, timeout: float = 10.0, *, since: float = 0.0) -> tuple[float, str]:
+        """The first line of the kernel log, not older than ``since``, that the regex is found in. Raises WaitTimeout."""
+        pattern = re.compile(regex)
+
+        def hits() -> list[tuple[float, str]]:
+            return [item for item in self.record.kernel_log if item[0] >= since and pattern.search(item[1])]
+
+        self.record.wait(lambda: bool(hits()) or self.record.ended, timeout)
+        found = hits()
+        if found:
+            return found[0]
+        if self.record.ended:
+            raise VmDied(f"QEMU ended before its console said {regex!r}\n{self.record.tail()}")
+        raise WaitTimeout(f"the console did not say {regex!r} within {timeout:.1f} s\n{self.record.tail()}")
+
+    def qmp_commands(self) -> list[tuple[float, dict[str, Any]]]:
+        """Every QMP command QEMU received on any monitor, on the clock of ``kernel_log``.
+
+        The lab's own carry an id ``lab-N``.
+        """
+        return self.record.commands
+
+    @property
+    def plugs_left(self) -> int:
+        """How many more vCPUs can ever be plugged in this process: under TCG each plug uses one of maxcpus up for good.
+
+        Every device_add of a CPU counts, also one that QEMU refused: rather too few left than an abort.
+        """
+        if self.accel != "tcg":
+            return UNLIMITED
+        adds = (command["arguments"] for _, command in self.qmp_commands() if command.get("execute") == "device_add")
+        plugs = sum(1 for arguments in adds if "-cpu" in str(arguments.get("driver")))
+        return self.spec.max_vcpus - self.spec.boot_vcpus - plugs
+
+    def guest_cpus(self) -> dict[str, GuestCpu]:
+        """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
+        cpus: dict[str, GuestCpu] = {}
+        current = ""
+        for line in self.shell(_GUEST_CPUS).splitlines():
+            if line.startswith("cpu "):
+                _, name, online, path = line.split(" ", 3)
+                cpus[name] = GuestCpu(online=online == "1", path=path, apicid=None)
+            else:
+                label, value = (part.strip() for part in line.split(":"))
+                if label == "processor":
+                    current = f"cpu{value}"
+                elif label == "apicid":
+                    cpus[current]["apicid"] = int(value)
+        return cpus
+
+    def save(self, target: Path, timeout: float = 60.0) -> None:
+        """Stop the VM, write its state (all but the disk) to a file, and end QEMU cleanly."""
+        self.qmp.execute("stop")
+        self.qmp.execute("migrate-set-parameters", max_bandwidth=1 << 40)
+        self._migrate("migrate", f"exec:cat > {shlex.quote(str(target))}", timeout)
+        self.qmp.execute("quit")
+        self.qmp.wait_closed(10.0)
+        self._process.wait(10.0)
+
+    def load(self, source: Path, timeout: float = 60.0) -> None:
+        """Take up a saved state and let it run."""
+        self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(source))}", timeout)
+        self.qmp.execute("cont")
+
+    def _migrate(self, command: str, uri: str, timeout: float) -> None:
+        self.qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        deadline = time.monotonic() + timeout
+        self.qmp.execute(command, uri=uri)
+        status = ""
+        while status != "completed":
+            status = self.qmp.wait_event("MIGRATION", deadline - time.monotonic()).data["status"]
+            if status == "failed":
+                raise LabError(f"{command} failed: {self.qmp.execute('query-migrate')}\n{self.record.tail()}")
+
+    def collect(self, dest: Path) -> None:
+        """Write what a failure leaves to look at: console, kernel log and QMP commands with times, QEMU's words, journal."""
+        dest.mkdir(parents=True, exist_ok=True)
+        shutil.copy(self.dir / "console.log", dest)
+        log = "".join(f"{when:.6f} {line}\n" for when, line in self.kernel_log)
+        (dest / "kernel.log").write_text(log)
+        commands = "".join(f"{when:.6f} {json.dumps(command)}\n" for when, command in self.qmp_commands())
+        (dest / "qmp.log").write_text(commands)
+        events = "".join(f"{event.time:.6f} {event.name} {json.dumps(event.data)}\n" for event in self.qmp.events())
+        (dest / "events.log").write_text(events)
+        (dest / "qemu.log").write_text("\n".join(self.record.messages) + "\n")
+        try:
+            journal = self.shell("journalctl -b --no-pager -o short-monotonic", 20.0)
+        except LabError as error:
+            journal = f"the guest's shell did not give its journal: {error}\n"
+        (dest / "journal.log").write_text(journal)
+
+    def _listen(self, name: str) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.dir / f"{name}.sock"))
+        listener.listen(1)  # as QEMU itself would: one client, one more in the queue
+        return listener
