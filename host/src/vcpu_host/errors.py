@@ -9,8 +9,8 @@
         ├── QemuGoneError     QEMU's monitor: connection lost, QEMU died
         └── AgentGoneError    the guest agent: absent, silent, stopped, too old
 
-Each carries a :class:`~vcpu_host.core.model.Reason`, whose ``code`` is stable. The exit status of each class stands in one
-table, ``cli/exitcodes.py``.
+Each carries a :class:`~vcpu_host.core.model.Reason`, whose ``code`` is stable. The exit status of each class stands in
+one table, ``cli/exitcodes.py``.
 """
 
 from __future__ import annotations

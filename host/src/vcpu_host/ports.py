@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The roles that the coordinator needs filled. Adapters (``qmp``, ``agent``) fill them; tests put fakes in their place."""
+"""The roles that the coordinator needs filled. Adapters (``qmp``, ``agent``) fill them, tests put fakes there."""
 
 from __future__ import annotations
 
@@ -130,5 +130,9 @@ class GuestAgent(Protocol):
 class AgentDialer(Protocol):
     """Makes sessions."""
 
-    async def dial(self, timeout: float) -> GuestAgent:
-        """A new session, within ``timeout`` seconds. Raises AgentGoneError that says what is the matter."""
+    async def dial(self, host: HostView, timeout: float) -> GuestAgent:
+        """A new session, within ``timeout`` seconds. ``host`` is a fresh look, for what it says of the agent's port.
+
+        Raises AgentGoneError that says what is the matter: no port, closed in the guest, held by another client,
+        silent, or of a protocol that this version does not speak.
+        """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the two sides of a virtual machine look like, as frozen values.
 
-:class:`HostView` is what QEMU says, :class:`GuestView` what the agent says. Neither is believed alone: ``core.view`` joins
-the two by firmware identity. Nothing here knows how the values were obtained.
+:class:`HostView` is what QEMU says, :class:`GuestView` what the agent says. Neither is believed alone: ``core.view``
+joins the two by firmware identity. Nothing here knows how the values were obtained.
 """
 
 from __future__ import annotations
@@ -140,19 +140,22 @@ def freeze_props(props: Mapping[str, PropValue]) -> Props:
 class Channel:
     """The agent's virtio-serial port, as QEMU sees it.
 
-    ``socket`` is the chardev's unix socket (None if the chardev is of another kind), ``busy`` says that some host program
-    is connected to it, ``guest_open`` that a guest program has the port open, ``device_id`` names the virtserialport.
+    ``socket`` is the chardev's unix socket (None if the chardev is of another kind), ``busy`` says that some host
+    program is connected to it, ``guest_open`` that a guest program has the port open, ``device_id`` names the
+    virtserialport. ``driver_up`` says whether the guest's virtio-serial driver runs, which tells a guest that is still
+    booting from one without the agent; None if QEMU does not say.
     """
 
     socket: str | None
     busy: bool
     guest_open: bool
     device_id: str | None = None
+    driver_up: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why the machine cannot plug CPUs, or is None."""
+    """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None."""
 
     qemu_version: tuple[int, int, int]
     machine: str

@@ -1,1 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The QMP adapter: the only place that knows qemu.qmp.
+
+Importing it brings asyncio and qemu.qmp, so programs do it when they need it, not when they start.
+"""
+
+from __future__ import annotations
+
+from .channel import PORT_NAME, check_agent_socket
+from .vmm import QmpVmm, connect
+
+__all__ = ["PORT_NAME", "QmpVmm", "check_agent_socket", "connect"]

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of an operation that concerns one slot: its goal, the evidence for it, and how it ended.
+
+A job holds no procedure. The machine compares the goal with the evidence and asks for what is missing; an event changes
+evidence only. So any event may come late, twice or never.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .model import Outcome, Reason
+from .plan import Step, StepKind
+from .result import SlotResult
+
+
+class Goal(StrEnum):
+    """Where a slot is to end."""
+
+    UP = "up"  # plugged, and every thread online
+    GONE = "gone"  # the slot is empty
+    DOWN = "down"  # still plugged, every thread offline
+
+
+_FIRST_GOAL = {
+    StepKind.PLUG: Goal.UP,
+    StepKind.ONLINE: Goal.UP,
+    StepKind.UNPLUG: Goal.GONE,
+    StepKind.OFFLINE: Goal.DOWN,
+}
+
+
+@dataclass(slots=True)
+class ThreadEvidence:
+    """What is known of one thread.
+
+    ``present`` is None until the guest was asked. ``offline_in`` is the link session in which the agent confirmed, by
+    reading back, that the thread is offline: it counts in that session only (promise 2).
+    """
+
+    firmware_id: str
+    number: int | None = None
+    present: bool | None = None
+    online: bool = False
+    parked: bool = False
+    offline_in: str | None = None
+    changed: bool = False  # this operation took it offline
+
+    def forget(self) -> None:
+        """What the guest said is void: the session ended, or the guest was restarted."""
+        self.present = None
+        self.online = False
+        self.parked = False
+        self.offline_in = None
+
+
+@dataclass(slots=True)
+class Job:
+    """See the module's words. Times are the machine's ``now``, in seconds."""
+
+    step: Step
+    filled: bool
+    goal: Goal = Goal.UP
+    outcome_if_reached: Outcome = Outcome.DONE
+    reason: Reason | None = None
+    outcome: Outcome | None = None
+    path: str | None = None
+    adding: bool = False
+    added_at: float | None = None
+    acknowledged_at: float | None = None
+    deleting: bool = False
+    del_sent: bool = False
+    not_before: float = 0.0
+    retries: int = 0
+    threads: tuple[ThreadEvidence, ...] = ()
+    phases: dict[str, float] = field(default_factory=dict)
+    _marks: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, step: Step) -> Job:
+        """A job for one step of a plan, before anything is known of the guest."""
+        return cls(
+            step,
+            step.slot.filled,
+            goal=_FIRST_GOAL[step.kind],
+            path=step.slot.qom_path,
+            threads=tuple(ThreadEvidence(identity) for identity in step.firmware_ids),
+        )
+
+    @property
+    def slot(self) -> int:
+        """The slot's index."""
+        return self.step.slot.index
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended."""
+        return self.outcome is None
+
+    @property
+    def seen(self) -> bool:
+        """Whether the guest has taken notice of the CPU: its firmware acknowledged it, or its kernel shows it."""
+        return self.acknowledged_at is not None or any(thread.present for thread in self.threads)
+
+    @property
+    def guest_up(self) -> bool:
+        """Whether every thread is online, or kept offline by the guest's SMT mode beside one that is online."""
+        return any(t.online for t in self.threads) and all(t.online or t.parked for t in self.threads)
+
+    def guest_down(self, session: str | None) -> bool:
+        """Whether the agent confirmed every thread offline in this session."""
+        return session is not None and all(thread.offline_in == session for thread in self.threads)
+
+    def forget_guest(self) -> None:
+        """The guest's words are void."""
+        for thread in self.threads:
+            thread.forget()
+
+    def turn(self, goal: Goal, outcome: Outcome, reason: Reason) -> None:
+        """Take the slot back to where it came from; ``outcome`` and ``reason`` stand once that is reached."""
+        self.goal = goal
+        self.outcome_if_reached = outcome
+        self.reason = reason
+        self.del_sent = False
+        self.retries = 0
+        self.not_before = 0.0
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is on its way back."""
+        return self.goal is not _FIRST_GOAL[self.step.kind]
+
+    def settle(self, outcome: Outcome, reason: Reason | None = None) -> None:
+        """End the job."""
+        self.outcome = outcome
+        if reason is not None:
+            self.reason = reason
+
+    def mark(self, phase: str, now: float) -> None:
+        """``phase`` begins, unless it is under way."""
+        self._marks.setdefault(phase, now)
+
+    def done(self, phase: str, now: float) -> None:
+        """``phase`` ends, if it is under way; what it took is added to what it took before."""
+        began = self._marks.pop(phase, None)
+        if began is not None:
+            self.phases[phase] = self.phases.get(phase, 0.0) + now - began
+
+    def result(self) -> SlotResult:
+        """The job's part of the operation's result."""
+        numbers = tuple(t.number for t in self.threads if t.number is not None)
+        device_id = self.step.device_id
+        return SlotResult(
+            self.slot, device_id, self.outcome or Outcome.UNKNOWN, self.reason, dict(self.phases), numbers
+        )
+
+    def dump(self) -> dict[str, object]:
+        """Everything, for logs and bug reports."""
+        return {
+            "slot": self.slot,
+            "step": str(self.step.kind),
+            "goal": str(self.goal),
+            "outcome": str(self.outcome) if self.outcome else None,
+            "reason": self.reason.to_json() if self.reason else None,
+            "filled": self.filled,
+            "path": self.path,
+            "adding": self.adding,
+            "acknowledged_at": self.acknowledged_at,
+            "deleting": self.deleting,
+            "del_sent": self.del_sent,
+            "retries": self.retries,
+            "threads": [
+                {
+                    "firmware_id": t.firmware_id,
+                    "cpu": t.number,
+                    "present": t.present,
+                    "online": t.online,
+                    "parked": t.parked,
+                    "offline_in": t.offline_in,
+                }
+                for t in self.threads
+            ],
+            "phases": dict(self.phases),
+        }

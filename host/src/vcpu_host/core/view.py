@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins what QEMU says with what the guest says, by firmware identity, into one map of slots."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .model import AgentInfo, GuestCpu, GuestView, HostView, Reason, Slot, SlotState, Who
+from .platforms import Platform, platform_for
+
+#: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
+SMT_PARKED = "smt-off"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadView:
+    """One schedulable CPU of a slot: the guest CPU that bears its identity, and the host thread that runs it."""
+
+    firmware_id: str
+    cpu: GuestCpu | None
+    host_tid: int | None
+
+    @property
+    def online(self) -> bool:
+        """Whether the guest runs on it."""
+        return self.cpu is not None and self.cpu.online
+
+    @property
+    def parked(self) -> bool:
+        """Whether it is offline because the guest's SMT mode wants it so."""
+        cpu = self.cpu
+        if cpu is None or cpu.online or cpu.cannot_online is None:
+            return False
+        return cpu.cannot_online.code == SMT_PARKED
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A slot, its state, and its threads. ``not_removable`` says why an unplug cannot work, or is None."""
+
+    slot: Slot
+    state: SlotState
+    threads: tuple[ThreadView, ...]
+    not_removable: Reason | None
+
+    @property
+    def index(self) -> int:
+        """The slot's index."""
+        return self.slot.index
+
+    @property
+    def online_vcpus(self) -> int:
+        """How many of its threads are online in the guest."""
+        return sum(thread.online for thread in self.threads)
+
+    @property
+    def firmware_ids(self) -> tuple[str, ...]:
+        """The identities of its threads."""
+        return tuple(thread.firmware_id for thread in self.threads)
+
+
+@dataclass(frozen=True, slots=True)
+class VmView:
+    """The whole map. ``strangers`` are guest CPUs that no filled slot explains: just removed, or made up."""
+
+    host: HostView
+    guest: GuestView | None
+    agent: AgentInfo | None
+    agent_trouble: Reason | None
+    platform: Platform
+    slots: tuple[SlotView, ...]
+    strangers: tuple[GuestCpu, ...]
+
+    @property
+    def possible_vcpus(self) -> int:
+        """How many vCPUs the machine can ever have (``maxcpus``)."""
+        return sum(slot.vcpus for slot in self.host.slots)
+
+    @property
+    def plugged_vcpus(self) -> int:
+        """How many vCPUs QEMU has."""
+        return sum(slot.vcpus for slot in self.host.slots if slot.filled)
+
+    @property
+    def online_vcpus(self) -> int | None:
+        """How many vCPUs are online in the guest, counted by identity; None if nobody could be asked."""
+        if self.guest is None:
+            return None
+        return sum(view.online_vcpus for view in self.slots)
+
+
+def join(
+    host: HostView,
+    guest: GuestView | None,
+    *,
+    agent: AgentInfo | None = None,
+    agent_trouble: Reason | None = None,
+    unplugging: Collection[int] = (),
+) -> VmView:
+    """The map of one VM. ``unplugging`` names slots whose removal was asked for and is not settled."""
+    platform = platform_for(host)
+    by_identity = {cpu.firmware_id: cpu for cpu in guest.cpus if cpu.firmware_id} if guest else {}
+    views = tuple(_slot_view(host, slot, guest is not None, by_identity, platform, unplugging) for slot in host.slots)
+    explained = {thread.firmware_id for view in views if view.slot.filled for thread in view.threads}
+    strangers = tuple(cpu for cpu in guest.cpus if cpu.firmware_id not in explained) if guest else ()
+    return VmView(host, guest, agent, agent_trouble, platform, views, strangers)
+
+
+def _slot_view(
+    host: HostView,
+    slot: Slot,
+    asked: bool,  # noqa: FBT001 - private, and always given by position next to what it qualifies
+    by_identity: dict[str, GuestCpu],
+    platform: Platform,
+    unplugging: Collection[int],
+) -> SlotView:
+    identities = platform.firmware_ids(slot) or ("",) * slot.vcpus
+    tids = [thread.thread_id for thread in slot.threads]
+    tids_or_none: list[int | None] = [*tids, *([None] * (len(identities) - len(tids)))]
+    threads = tuple(
+        ThreadView(identity, by_identity.get(identity) if slot.filled else None, tid)
+        for identity, tid in zip(identities, tids_or_none, strict=False)
+    )
+    state = _state(
+        slot, threads, asked=asked and bool(platform.firmware_ids(slot)), unplugging=slot.index in unplugging
+    )
+    return SlotView(slot, state, threads, _not_removable(host, slot, threads, platform))
+
+
+def _state(slot: Slot, threads: tuple[ThreadView, ...], *, asked: bool, unplugging: bool) -> SlotState:
+    if not slot.filled:
+        return SlotState.EMPTY
+    if unplugging:
+        return SlotState.UNPLUGGING
+    if not asked:
+        return SlotState.UNKNOWN
+    shown = [thread for thread in threads if thread.cpu is not None]
+    if not shown:
+        return SlotState.PLUGGED
+    online = [thread for thread in shown if thread.online]
+    if not online:
+        return SlotState.OFFLINE
+    if all(thread.online or thread.parked for thread in threads):
+        return SlotState.ONLINE
+    return SlotState.PARTIAL
+
+
+def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], platform: Platform) -> Reason | None:
+    if not slot.filled:
+        return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty")
+    for thread in threads:
+        if thread.cpu is not None and thread.cpu.online and thread.cpu.cannot_offline is not None:
+            return platform.cannot_unplug(host, slot) or thread.cpu.cannot_offline
+    return platform.cannot_unplug(host, slot)

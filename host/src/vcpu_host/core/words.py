@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reasons that the state machine gives, in words: who, what, and what to do."""
+
+from __future__ import annotations
+
+from .job import Goal, Job
+from .model import CpuResult, Reason, Who
+from .view import SlotView
+
+
+def already(view: SlotView) -> Reason:
+    """Nothing to do for this slot."""
+    return Reason("already", Who.VCPUCTL, f"slot {view.index} is {view.state} already")
+
+
+def interrupted() -> Reason:
+    """The user stopped waiting."""
+    return Reason("interrupted", Who.VCPUCTL, "stopped waiting on request", "vcpuctl list shows where it stands")
+
+
+def shut_down() -> Reason:
+    """The guest powered off."""
+    return Reason("vm-shutdown", Who.GUEST, "the guest shut down in the middle of the operation")
+
+
+def guest_restarted() -> Reason:
+    """A reset in the middle."""
+    return Reason("guest-restarted", Who.GUEST, "the guest restarted in the middle of the operation")
+
+
+def unplug_refused() -> Reason:
+    """DEVICE_UNPLUG_GUEST_ERROR."""
+    return Reason(
+        "guest-kept-it",
+        Who.GUEST,
+        "the guest could not release the CPU (DEVICE_UNPLUG_GUEST_ERROR)",
+        "look at the guest's kernel log",
+    )
+
+
+def taken_away(job: Job) -> Reason:
+    """Somebody else's device_del, or the guest ejected it."""
+    return Reason(
+        "taken-away",
+        Who.QEMU,
+        f"slot {job.slot} was emptied while it was being brought up, not by this operation",
+        "find out who else changes this VM's CPUs",
+    )
+
+
+def guest_ignored(job: Job) -> Reason:
+    """The firmware's acknowledgement came, the CPU did not."""
+    return Reason(
+        "guest-ignored",
+        Who.GUEST,
+        f"the guest's firmware acknowledged slot {job.slot}, but its kernel shows no such CPU",
+        "look at the guest's kernel log; nr_cpus= or CONFIG_NR_CPUS may be too small (vcpuctl doctor)",
+    )
+
+
+def inconsistent(result: CpuResult) -> Reason:
+    """The agent's answer contradicts what it says it observed."""
+    return Reason(
+        "agent-inconsistent",
+        Who.AGENT,
+        f"the agent answered {result.status} for {result.firmware_id}, but what it observed says otherwise",
+        "update vcpud in the guest",
+    )
+
+
+def atomic() -> Reason:
+    """Taken back because others failed."""
+    return Reason("atomic", Who.VCPUCTL, "taken back, since not every slot could be done (--atomic)")
+
+
+def not_taken_back(job: Job, why: Reason) -> Reason:
+    """The way back failed too: both reasons matter."""
+    first = job.reason.text if job.reason else "it failed"
+    where = "could not be unplugged again" if job.goal is Goal.GONE else "could not be brought back online"
+    return Reason(why.code, why.who, f"{first}; then it {where}: {why.text}", why.hint, why.errno)
+
+
+def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
+    """Time ran out: say what was awaited, and from whom."""
+    hint = "it may still happen: vcpuctl list shows where it stands; running the same command again continues"
+    if paused:
+        return Reason("vm-paused", Who.VCPUCTL, "time ran out while the VM was paused", hint)
+    if trouble is not None:
+        return Reason("agent-lost", Who.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+    if job.goal is Goal.GONE and job.del_sent:
+        return Reason("removal-pending", Who.GUEST, "the guest has not ejected the CPU yet", hint)
+    if job.goal is not Goal.UP:
+        return Reason("offline-pending", Who.GUEST, "the guest has not taken the CPU offline yet", hint)
+    if job.adding:
+        return Reason("add-pending", Who.QEMU, "QEMU has not answered device_add yet", hint)
+    if not job.filled:
+        return Reason("not-tried", Who.VCPUCTL, "time ran out before its turn", hint)
+    if not job.seen:
+        return Reason("arrival-pending", Who.GUEST, "the guest has not taken notice of the CPU yet", hint)
+    return Reason("online-pending", Who.GUEST, "the guest has not brought the CPU online yet", hint)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A connected monitor socket, or the reason why there is none.
+
+QEMU serves one client per monitor socket: a second one connects all the same (it waits in the listen queue, of length one)
+and hears nothing. And a path that somebody mistyped may lead anywhere, also to the guest's console, where bytes do harm.
+So nothing is written here, the first byte of the greeting is waited for and only peeked at, and all of it has a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+import struct
+
+from ..core.model import Reason, Who
+from ..errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
+from .words import clean
+
+#: sizeof(sockaddr_un.sun_path) less the final NUL (unix(7)).
+_PATH_MAX = 107
+#: How long to wait before trying again when the listen queue is full, in seconds.
+_AGAIN = 0.05
+
+
+def not_qmp(path: str, saw: str) -> UsageError:
+    """Something listens, but it is no QMP monitor."""
+    return UsageError(
+        Reason(
+            "not-qmp",
+            Who.VCPUCTL,
+            f"{clean(path)} is not a QMP monitor: {saw}",
+            "give the socket of -qmp unix:PATH,server=on,wait=off (not -monitor, not pretty=on, not the agent's port)",
+        )
+    )
+
+
+def busy(path: str, timeout: float) -> RefusedError:
+    """Connected, but nobody speaks."""
+    return RefusedError(
+        Reason(
+            "monitor-busy",
+            Who.VCPUCTL,
+            f"{clean(path)} took the connection but sent no QMP greeting within {timeout:g} s: "
+            "another client has this monitor, or it is no monitor, or QEMU is stopped",
+            "QEMU serves one client per monitor: close the other one, or give the VM a second -qmp socket",
+        )
+    )
+
+
+def gone(path: str, what: str) -> QemuGoneError:
+    """The other end ended."""
+    return QemuGoneError(Reason("qemu-gone", Who.QEMU, f"{clean(path)}: {clean(what)}", "see whether QEMU still runs"))
+
+
+def _refusal(path: str, err: OSError) -> VcpuctlError:
+    """What an error of stat(2) or connect(2) on ``path`` means."""
+    name = clean(path)
+    if isinstance(err, PermissionError):
+        return RefusedError(
+            Reason(
+                "not-permitted",
+                Who.VCPUCTL,
+                f"{name}: permission denied",
+                f"run vcpuctl as the user that owns the socket{_owner(path)}, or with sudo",
+                errno.errorcode.get(err.errno or 0, ""),
+            )
+        )
+    if isinstance(err, FileNotFoundError | NotADirectoryError):
+        return UsageError(
+            Reason("no-such-socket", Who.VCPUCTL, f"{name} does not exist", "give the path of QEMU's -qmp unix socket")
+        )
+    if isinstance(err, ConnectionRefusedError):
+        return QemuGoneError(
+            Reason("qemu-gone", Who.QEMU, f"nobody listens on {name}", "QEMU has ended and left its socket behind")
+        )
+    if err.errno == errno.EPROTOTYPE:
+        return not_qmp(path, "it is not a stream socket")
+    code = errno.errorcode.get(err.errno or 0, "")
+    return UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{name}: {clean(err.strerror)}", "", code))
+
+
+def _owner(path: str) -> str:
+    """ " (uid N)" where it can be seen, to save the reader an ls."""
+    try:
+        return f" (uid {os.stat(path).st_uid})"
+    except OSError:
+        return ""
+
+
+def _check(path: str) -> None:
+    """Whether ``path`` can be a socket at all."""
+    if len(os.fsencode(path)) > _PATH_MAX:
+        raise UsageError(
+            Reason(
+                "path-too-long",
+                Who.VCPUCTL,
+                f"the socket's path has {len(os.fsencode(path))} bytes, and Linux allows {_PATH_MAX}: {clean(path, 200)}",
+                "make a symbolic link with a shorter path, or change to the directory and give a relative one",
+            )
+        )
+    if not path or "\0" in path:
+        raise UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{clean(path)!r} is no path of a socket"))
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as err:
+        raise _refusal(path, err) from err
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(
+            Reason(
+                "not-a-socket",
+                Who.VCPUCTL,
+                f"{clean(path)} is not a socket",
+                "give the path of QEMU's -qmp unix socket",
+            )
+        )
+
+
+async def _connect(sock: socket.socket, path: str) -> None:
+    """Connect, trying again while the listen queue is full.
+
+    Not by the event loop's own sock_connect: on a unix socket EAGAIN means "not connected", and it takes it for "soon".
+    """
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            await asyncio.sleep(_AGAIN)
+        except OSError as err:
+            raise _refusal(path, err) from err
+        else:
+            return
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def _ready() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(sock, _ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(sock)
+
+
+async def open_monitor(path: str, timeout: float) -> socket.socket:
+    """A socket on which a JSON object is about to be read; nothing was read from it or written to it.
+
+    ``timeout`` is in seconds. Raises UsageError, RefusedError or QemuGoneError, by what is the matter.
+    """
+    _check(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        async with asyncio.timeout(timeout):
+            await _connect(sock, path)
+            await _readable(sock)
+        first = sock.recv(1, socket.MSG_PEEK)
+        if not first:
+            raise gone(path, "the other end closed the connection at once")
+        if first != b"{":
+            raise not_qmp(path, f"it greets with {clean(repr(first))} where a monitor sends a JSON object")
+    except TimeoutError as err:
+        sock.close()
+        raise busy(path, timeout) from err
+    except OSError as err:
+        sock.close()
+        raise gone(path, f"connection lost: {err.strerror}") from err
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def peer_cwd(sock: socket.socket) -> str | None:
+    """The working directory of the process behind ``sock`` (SO_PEERCRED, /proc); None where it may not be seen."""
+    pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return None

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's replies as values of the model. Pure; what is missing or odd is a QemuError "bad-reply", never a KeyError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from ..core.model import HostThread, Ost, PropValue, Reason, Slot, Who, freeze_props
+from .traps import bad_reply
+
+T = TypeVar("T", int, str, bool)
+
+#: More slots than any machine has (q35 and pseries: 4096), few enough for a hostile reply to stay cheap.
+_MOST = 65_536
+
+
+def entry(value: object, command: str) -> Mapping[str, Any]:
+    """``value``, which must be a JSON object."""
+    if not isinstance(value, Mapping):
+        raise bad_reply(command, f"an object was expected where it has {type(value).__name__}")
+    return value
+
+
+def entries(value: object, command: str) -> Sequence[Mapping[str, Any]]:
+    """``value``, which must be a list of JSON objects."""
+    if not isinstance(value, list) or len(value) > _MOST:
+        raise bad_reply(command, f"a list was expected where it has {type(value).__name__}")
+    return [entry(item, command) for item in value]
+
+
+def member(obj: Mapping[str, Any], name: str, kind: type[T], command: str) -> T:
+    """A member that the schema promises."""
+    value = obj.get(name)
+    if type(value) is not kind:
+        raise bad_reply(command, f"{name} is {value!r:.40}, not of type {kind.__name__}")
+    return value
+
+
+def text(value: object, command: str) -> str:
+    """A reply that is a bare string."""
+    if not isinstance(value, str):
+        raise bad_reply(command, f"a string was expected where it has {type(value).__name__}")
+    return value
+
+
+def version(value: object) -> tuple[int, int, int]:
+    """The ``qemu`` member of VersionInfo (qapi/control.json)."""
+    parts = entry(value, "query-version")
+    return (
+        member(parts, "major", int, "query-version"),
+        member(parts, "minor", int, "query-version"),
+        member(parts, "micro", int, "query-version"),
+    )
+
+
+def threads(value: object) -> tuple[HostThread, ...]:
+    """query-cpus-fast (CpuInfoFast, qapi/machine.json), one for each thread, by cpu-index."""
+    command = "query-cpus-fast"
+    found = [
+        HostThread(
+            member(cpu, "cpu-index", int, command),
+            member(cpu, "thread-id", int, command),
+            member(cpu, "qom-path", str, command),
+        )
+        for cpu in entries(value, command)
+    ]
+    return tuple(sorted(found, key=lambda thread: thread.cpu_index))
+
+
+def _props(value: object, command: str) -> Mapping[str, PropValue]:
+    props = entry(value, command)
+    for name, prop in props.items():
+        if not isinstance(prop, int | str | bool):
+            raise bad_reply(command, f"property {name} is {prop!r:.40}")
+    return freeze_props(props)
+
+
+def _owner(path: str, filled: Mapping[str, int]) -> int | None:
+    """The slot whose object is at ``path`` or above it: a pseries thread is a child of its core."""
+    while path:
+        if path in filled:
+            return filled[path]
+        path = path.rpartition("/")[0]
+    return None
+
+
+def slots(value: object, cpus: Sequence[HostThread]) -> tuple[Slot, ...]:
+    """query-hotpluggable-cpus joined with query-cpus-fast, in slot order.
+
+    QEMU prepends while it walks possible_cpus (hw/core/machine.c, machine_query_hotpluggable_cpus), so the reply comes
+    highest first. That is not promised anywhere, so it is checked against the CPUs' own numbers, which grow with it on
+    every machine that QEMU has.
+    """
+    command = "query-hotpluggable-cpus"
+    raw = entries(value, command)
+    paths = [_path(item, command) for item in raw]
+    last = len(raw) - 1
+    filled = {path: last - place for place, path in enumerate(paths) if path is not None}
+    own: dict[int, list[HostThread]] = {}
+    for thread in cpus:
+        owner = _owner(thread.qom_path, filled)
+        if owner is not None:
+            own.setdefault(owner, []).append(thread)
+    numbers = [own[index][0].cpu_index for index in sorted(own)]
+    if any(low >= high for low, high in zip(numbers, numbers[1:], strict=False)):
+        raise bad_reply(command, "its order does not agree with cpu-index in query-cpus-fast")
+    found = [
+        Slot(
+            index=last - place,
+            type=member(item, "type", str, command),
+            props=_props(item.get("props"), command),
+            vcpus=member(item, "vcpus-count", int, command),
+            qom_path=paths[place],
+            threads=tuple(own.get(last - place, ())),
+        )
+        for place, item in enumerate(raw)
+    ]
+    found.reverse()
+    return tuple(found)
+
+
+def _path(item: Mapping[str, Any], command: str) -> str | None:
+    return member(item, "qom-path", str, command) if "qom-path" in item else None
+
+
+def consistent(found: Sequence[Slot], cpus: Sequence[HostThread]) -> bool:
+    """Whether the two replies show the same CPUs: between them another client may have plugged or unplugged one."""
+    matched = sum(len(slot.threads) for slot in found)
+    return matched == len(cpus) and all(len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found)
+
+
+def no_spare(found: Sequence[Slot]) -> Reason | None:
+    """Why nothing can ever be plugged although the machine could: -smp left no slot empty."""
+    if any(
+        not slot.filled or slot.qom_path is None or slot.qom_path.startswith("/machine/peripheral") for slot in found
+    ):
+        return None
+    return Reason(
+        "no-spare-slots",
+        Who.VCPUCTL,
+        f"all {len(found)} slots hold CPUs that the VM was started with: it has no maxcpus beyond them",
+        "start it with -smp N,maxcpus=M, M being the most that it shall ever have",
+    )
+
+
+def ost(value: object) -> Mapping[int, Ost]:
+    """query-acpi-ospm-status for CPU slots; those of which the guest has never said anything (0/0) are left out."""
+    command = "query-acpi-ospm-status"
+    said: dict[int, Ost] = {}
+    for item in entries(value, command):
+        if item.get("slot-type") != "CPU":
+            continue
+        slot = member(item, "slot", str, command)
+        if not slot.isdecimal():
+            raise bad_reply(command, f"slot is {slot!r:.40}")
+        report = Ost(member(item, "source", int, command), member(item, "status", int, command))
+        if report != Ost(0, 0):
+            said[int(slot)] = report
+    return said

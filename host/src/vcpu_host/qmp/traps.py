@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's error messages that mean something else than they say, or that have a known remedy.
+
+QMP has only a handful of error classes, and nearly everything is a GenericError: its text is all there is to go by. The
+texts are those of QEMU 7.2 to 11.1; one that is not known here passes with QEMU's words alone.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..core.model import Reason, Who
+from ..errors import QemuError
+from .words import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """An error text, and what to make of it."""
+
+    pattern: re.Pattern[str]
+    code: str
+    hint: str
+    who: Who = Who.QEMU
+
+
+def _trap(pattern: str, code: str, hint: str, who: Who = Who.QEMU) -> Trap:
+    return Trap(re.compile(pattern), code, hint, who)
+
+
+#: First match wins. The function that says it stands beside each.
+TRAPS: tuple[Trap, ...] = (
+    # hw/i386/x86.c, x86_cpu_unplug_request_cb
+    _trap(r"^Boot CPU is unpluggable$", "boot-cpu", 'it means "is not": slot 0 stays; choose another slot'),
+    # hw/ppc/spapr.c, spapr_core_unplug_request; hw/loongarch/virt.c, virt_cpu_unplug_request
+    _trap(r"^Boot CPU core may not be unplugged$", "boot-cpu", "the first core stays; choose another slot"),
+    _trap(r"hot-unplug of boot cpu", "boot-cpu", "the boot CPU stays; choose another slot"),
+    # hw/acpi/piix4.c and ich9.c: cpu_hotplug_legacy is still set, so the guest's ACPI has not run _INI
+    _trap(
+        r"device unplug request for not supported device type",
+        "guest-not-ready",
+        "the guest's ACPI is not up yet (the VM has not booted, or has no ACPI); wait until the guest is up and repeat",
+    ),
+    # hw/acpi/ich9.c, ich9_pm_device_pre_plug_cb and ich9_pm_device_unplug_request_cb
+    _trap(
+        r"^cpu hotplug with SMI wasn't enabled by firmware",
+        "firmware-no-hotplug",
+        "the firmware runs with SMM and cannot take new CPUs: wait until it has booted, update OVMF, "
+        "or use a machine type newer than pc-q35-5.1",
+        Who.FIRMWARE,
+    ),
+    _trap(
+        r"^cpu hot-unplug with SMI wasn't enabled by firmware",
+        "firmware-no-unplug",
+        "the firmware runs with SMM and cannot let CPUs go: update OVMF, or use a machine type newer than pc-q35-5.2",
+        Who.FIRMWARE,
+    ),
+    # hw/i386/x86.c, x86_cpu_unplug_request_cb
+    _trap(
+        r"^CPU hot unplug not supported without ACPI",
+        "no-acpi",
+        "the machine was started with acpi=off; only the guest can take CPUs offline",
+    ),
+    # hw/s390x/s390-virtio-ccw.c, s390_machine_device_unplug_request
+    _trap(
+        r"^CPU hot unplug not supported on this machine",
+        "no-unplug",
+        "QEMU cannot unplug CPUs here; vcpuctl offline takes them offline in the guest",
+    ),
+    # system/qdev-monitor.c, qdev_device_add_from_qdict and qmp_device_del
+    _trap(
+        r"not allowed while migrating",
+        "migrating",
+        "wait until the migration has ended and repeat on the side that runs",
+    ),
+    # system/qdev-monitor.c, qdev_set_id
+    _trap(
+        r"^Duplicate device ID",
+        "duplicate-id",
+        "another device has this id, or is still being removed; look at vcpuctl list and repeat",
+    ),
+    # hw/i386/x86.c, x86_cpu_pre_plug; hw/ppc/spapr.c, spapr_core_pre_plug; target/s390x; hw/loongarch/virt.c
+    _trap(
+        r"(\bexists$|already populated$|it already exists$)",
+        "slot-occupied",
+        "somebody else filled the slot meanwhile; look at vcpuctl list and repeat",
+    ),
+    _trap(
+        r"(must be in range|valid index range|out of range$|^invalid core id|maximum core-id)",
+        "out-of-range",
+        "the machine has no such slot; vcpuctl list shows those that it has",
+    ),
+    _trap(r"^CPU [a-z]+-id is not set$", "props-missing", "every property of the slot has to be passed back to QEMU"),
+    _trap(r"^invalid node-id, must be", "wrong-node", "the slot belongs to another NUMA node"),
+    _trap(
+        r"(^Invalid CPU type, expected|^CPU core type should be|is not a valid device model name$)",
+        "wrong-type",
+        "the CPU type has to be the one that query-hotpluggable-cpus names for the slot",
+    ),
+    # qdev_get_device_class; hw/core/qdev-hotplug.c
+    _trap(
+        r"(expects a pluggable device type$|can not be hotplugged on this machine|does not support hotplugging"
+        r"|does not support hot-plugging CPUs|feature 'query-hotpluggable-cpus' is not enabled)",
+        "no-hotplug",
+        "this machine type cannot plug CPUs; vcpuctl online and offline work on the CPUs it was started with",
+    ),
+    _trap(
+        r"is already in the process of unplug", "unplugging", "the removal was asked for before and is still under way"
+    ),
+    # monitor/qmp.c: --preconfig
+    _trap(
+        r"permitted only after (the )?machine (initialization has completed|has been (created|initialized))",
+        "preconfig",
+        "the VM was started with --preconfig and waits for x-exit-preconfig",
+    ),
+    # qapi/qmp-dispatch.c: a command that a monitor's allow-list or build lacks
+    _trap(
+        r"^The command \S+ has (not been found|been disabled)",
+        "no-such-command",
+        "this QEMU lacks a command that vcpuctl needs",
+    ),
+)
+
+
+def explain(command: str, qmp_class: str, desc: str) -> QemuError:
+    """QEMU's error as ours: its own words, with what we know of them."""
+    text = clean(desc)
+    if qmp_class == "DeviceNotFound":
+        hint = "it is gone already, or never was; look at vcpuctl list"
+        return QemuError(Reason("no-such-device", Who.QEMU, text, hint), qmp_class)
+    for trap in TRAPS:
+        if trap.pattern.search(text):
+            return QemuError(Reason(trap.code, trap.who, text, trap.hint), qmp_class)
+    return QemuError(Reason("qemu-error", Who.QEMU, f"{text} (in answer to {command})"), qmp_class)
+
+
+def bad_reply(command: str, what: str) -> QemuError:
+    """QEMU's reply does not have the shape that its documentation promises."""
+    return QemuError(
+        Reason(
+            "bad-reply",
+            Who.QEMU,
+            f"the reply to {command} is not understood: {clean(what)}",
+            "this QEMU is not one that vcpuctl knows; please report it with its version",
+        )
+    )

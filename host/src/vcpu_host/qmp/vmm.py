@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``Vmm`` role, filled by a QMP session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..core.model import Channel, HostThread, HostView, Ost, Reason, Slot
+from ..errors import QemuError
+from . import channel, replies
+from .events import EventHub, EventStream
+from .monitor import Monitor
+from .words import clean
+
+#: How often the CPUs are asked for again when another client changes them between the two questions.
+_LOOKS = 3
+#: query-accelerators is new in 10.2, query-kvm deprecated since 11.0 (docs/about/deprecated.rst).
+_ACCELERATORS = (10, 2, 0)
+
+
+async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0) -> QmpVmm:
+    """The machine behind the monitor socket at ``path``; its events are kept from now on.
+
+    ``timeout`` (seconds) is for all of the connecting, ``call_timeout`` for each command. Raises UsageError
+    "no-such-socket", "not-a-socket", "path-too-long" or "not-qmp", RefusedError "not-permitted" or "monitor-busy",
+    QemuGoneError "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
+    """
+    hub = EventHub()
+    return QmpVmm(await Monitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)
+
+
+class QmpVmm:
+    """See ``ports.Vmm``. Any number of calls may be under way at once: QEMU answers them one after another."""
+
+    def __init__(self, monitor: Monitor, hub: EventHub) -> None:
+        self._monitor = monitor
+        self._hub = hub
+        self._version = replies.version(monitor.qemu_version)
+
+    async def look(self) -> HostView:
+        """The whole of QEMU's side. What the machine lacks is told in the view, not raised."""
+        call = self._monitor.call
+        status, target, machine, name, accel, said, (slots, no_hotplug), port = await asyncio.gather(
+            call("query-status"),
+            call("query-target"),
+            call("qom-get", {"path": "/machine", "property": "type"}),
+            call("query-name"),
+            self._accel(),
+            self._ost(),
+            self._slots(),
+            self._channel(),
+        )
+        return HostView(
+            qemu_version=self._version,
+            machine=clean(replies.text(machine, "qom-get")).removesuffix("-machine"),
+            arch=replies.member(replies.entry(target, "query-target"), "arch", str, "query-target"),
+            status=_status(status),
+            accel=accel,
+            slots=slots,
+            ost=said,
+            channel=port,
+            no_hotplug=no_hotplug,
+            vm_name=clean(replies.entry(name, "query-name").get("name", "")),
+        )
+
+    async def look_slots(self, view: HostView) -> HostView:
+        """``view`` with its slots, threads and status looked at again."""
+        status, (slots, no_hotplug) = await asyncio.gather(self._monitor.call("query-status"), self._slots())
+        return replace(view, slots=slots, no_hotplug=no_hotplug, status=_status(status))
+
+    async def device_add(self, slot: Slot, device_id: str) -> None:
+        """Plug ``slot``; its properties go back verbatim, known to us or not."""
+        await self._monitor.call("device_add", {**slot.props, "driver": slot.type, "id": device_id})
+
+    async def device_del(self, target: str) -> None:
+        """Ask for the removal of a device, by id or by QOM path (system/qdev-monitor.c, find_device_state)."""
+        await self._monitor.call("device_del", {"id": target})
+
+    def events(self) -> EventStream:
+        """Events from now on; the first stream also holds those since :func:`connect`."""
+        return self._hub.stream()
+
+    async def close(self) -> None:
+        """End the connection: never hangs, may be repeated."""
+        await self._monitor.close()
+
+    async def _slots(self) -> tuple[tuple[Slot, ...], Reason | None]:
+        for _ in range(_LOOKS):
+            try:
+                raw, cpus = await self._cpus()
+            except QemuError as err:
+                if err.reason.code not in ("no-hotplug", "no-such-command"):
+                    raise
+                return (), err.reason
+            slots = replies.slots(raw, cpus)
+            if replies.consistent(slots, cpus):
+                break
+        # A machine that still disagrees with itself is shown as it is: threads inform, the slots decide.
+        return slots, replies.no_spare(slots)
+
+    async def _cpus(self) -> tuple[object, tuple[HostThread, ...]]:
+        raw, cpus = await _together(
+            self._monitor.call("query-hotpluggable-cpus"), self._monitor.call("query-cpus-fast")
+        )
+        return raw, replies.threads(cpus)
+
+    async def _accel(self) -> str:
+        """kvm, tcg, xen ...; a QEMU that can only speak of KVM is taken to emulate when it has none."""
+        if self._version >= _ACCELERATORS:
+            command = "query-accelerators"
+            return replies.member(replies.entry(await self._monitor.call(command), command), "enabled", str, command)
+        command = "query-kvm"
+        kvm = replies.member(replies.entry(await self._monitor.call(command), command), "enabled", bool, command)
+        return "kvm" if kvm else "tcg"
+
+    async def _ost(self) -> Mapping[int, Ost]:
+        try:
+            return replies.ost(await self._monitor.call("query-acpi-ospm-status"))
+        except QemuError as err:
+            # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI, no reports.
+            if err.reason.code == "no-such-command" or "missing ACPI device" in err.reason.text:
+                return {}
+            raise
+
+    async def _channel(self) -> Channel | None:
+        call = self._monitor.call
+        listings = await asyncio.gather(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
+        found = [
+            path
+            for parent, listing in zip(channel.PARENTS, listings, strict=True)
+            for path in channel.ports(parent, listing)
+        ]
+        if not found:
+            return None
+        names, labels, chardevs = await asyncio.gather(
+            asyncio.gather(*(call("qom-get", {"path": path, "property": "name"}) for path in found)),
+            asyncio.gather(*(call("qom-get", {"path": path, "property": "chardev"}) for path in found)),
+            call("query-chardev"),
+        )
+        ours = channel.label_of(names, labels)
+        return None if ours is None else channel.channel(found[ours[0]], ours[1], chardevs, self._monitor.peer_cwd)
+
+
+def _status(reply: object) -> str:
+    return clean(replies.member(replies.entry(reply, "query-status"), "status", str, "query-status"))
+
+
+async def _together(*calls: Any) -> list[Any]:
+    """Like gather, but nothing is left running when one fails."""
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
