@@ -35,11 +35,11 @@ _HINT = (
 
 def ports(parent: str, listing: object) -> list[str]:
     """The QOM paths of the virtio-serial ports in a qom-list of ``parent``."""
-    found = []
-    for item in replies.entries(listing, "qom-list"):
-        if item.get("type") == "child<virtserialport>":
-            found.append(f"{parent}/{replies.member(item, 'name', str, 'qom-list')}")
-    return found
+    return [
+        f"{parent}/{replies.member(item, 'name', str, 'qom-list')}"
+        for item in replies.entries(listing, "qom-list")
+        if item.get("type") == "child<virtserialport>"
+    ]
 
 
 def channel(port: str, label: str, chardevs: object, cwd: str | None) -> Channel:
@@ -55,7 +55,7 @@ def _channel(item: Any, device_id: str | None, cwd: str | None) -> Channel:
     guest_open = replies.member(item, "frontend-open", bool, "query-chardev")
     filename = replies.member(item, "filename", str, "query-chardev")
     match = _UNIX.match(filename)
-    # Where QEMU is the client of somebody else's socket, or the name is abstract, there is nothing for us to connect to.
+    # Where QEMU is the client of somebody else's socket, or the name is abstract, we have nothing to connect to.
     if match is None or "server" not in match["flags"] or re.search(r"abstract(?!=off)", match["flags"]):
         return Channel(None, busy=False, guest_open=guest_open, device_id=device_id)
     return Channel(
@@ -84,10 +84,11 @@ def check_agent_socket(view: HostView, path: str) -> None:
     elif view.channel.socket is None:
         text, hint = f"the port {PORT_NAME} of this VM is not on a unix socket that QEMU listens on", _HINT
     elif not os.path.isabs(view.channel.socket):
-        text = f"QEMU was given the relative path {clean(view.channel.socket)} for the agent's port, so it cannot be compared"
+        # A name alone proves nothing: another VM's port may have the same one in another directory.
+        text = (
+            f"QEMU was given a relative path for the agent's port ({clean(view.channel.socket)}): it cannot be compared"
+        )
         hint = "start QEMU with an absolute path"
-        if os.path.realpath(path).endswith("/" + os.path.normpath(view.channel.socket)):
-            return
     elif _same(view.channel.socket, path):
         return
     else:
@@ -97,7 +98,7 @@ def check_agent_socket(view: HostView, path: str) -> None:
 
 
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:
-    """The place and chardev of the first port that is ours; ``names`` and ``labels`` are its properties, port by port."""
+    """The place and chardev of the first port that is ours, of all ports' properties ``name`` and ``chardev``."""
     for place, (name, label) in enumerate(zip(names, labels, strict=True)):
         if name == PORT_NAME:
             return place, replies.text(label, "qom-get")

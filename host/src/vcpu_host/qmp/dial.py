@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A connected monitor socket, or the reason why there is none.
 
-QEMU serves one client per monitor socket: a second one connects all the same (it waits in the listen queue, of length one)
-and hears nothing. And a path that somebody mistyped may lead anywhere, also to the guest's console, where bytes do harm.
-So nothing is written here, the first byte of the greeting is waited for and only peeked at, and all of it has a deadline.
+QEMU serves one client per monitor socket: a second one connects all the same (it waits in the listen queue, of length
+one) and hears nothing. And a path that somebody mistyped may lead anywhere, also to the guest's console, where bytes do
+harm. So nothing is written here, the first byte of the greeting is waited for and only peeked at, with a deadline.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from .words import clean
 _PATH_MAX = 107
 #: How long to wait before trying again when the listen queue is full, in seconds.
 _AGAIN = 0.05
+
+_WHICH = "give the path of QEMU's -qmp unix socket"
 
 
 def not_qmp(path: str, saw: str) -> UsageError:
@@ -69,9 +71,7 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
             )
         )
     if isinstance(err, FileNotFoundError | NotADirectoryError):
-        return UsageError(
-            Reason("no-such-socket", Who.VCPUCTL, f"{name} does not exist", "give the path of QEMU's -qmp unix socket")
-        )
+        return UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{name} does not exist", _WHICH))
     if isinstance(err, ConnectionRefusedError):
         return QemuGoneError(
             Reason("qemu-gone", Who.QEMU, f"nobody listens on {name}", "QEMU has ended and left its socket behind")
@@ -92,12 +92,13 @@ def _owner(path: str) -> str:
 
 def _check(path: str) -> None:
     """Whether ``path`` can be a socket at all."""
-    if len(os.fsencode(path)) > _PATH_MAX:
+    length = len(os.fsencode(path))
+    if length > _PATH_MAX:
         raise UsageError(
             Reason(
                 "path-too-long",
                 Who.VCPUCTL,
-                f"the socket's path has {len(os.fsencode(path))} bytes, and Linux allows {_PATH_MAX}: {clean(path, 200)}",
+                f"the socket's path has {length} bytes, and Linux allows {_PATH_MAX}: {clean(path, 200)}",
                 "make a symbolic link with a shorter path, or change to the directory and give a relative one",
             )
         )
@@ -113,7 +114,7 @@ def _check(path: str) -> None:
                 "not-a-socket",
                 Who.VCPUCTL,
                 f"{clean(path)} is not a socket",
-                "give the path of QEMU's -qmp unix socket",
+                _WHICH,
             )
         )
 

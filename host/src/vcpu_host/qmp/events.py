@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """QMP events as the values of ``ports``, and the streams that carry them.
 
-Events are hints (design, promise 5): one that is malformed or that nobody needs is dropped here, and a stream that nobody
-reads forgets its oldest. The end of the connection is the exception: it always arrives, and last.
+Events are hints (design, promise 5): one that is malformed or that nobody needs is dropped here, and a stream that
+nobody reads forgets its oldest. The end of the connection is the exception: it always arrives, and last.
 """
 
 from __future__ import annotations

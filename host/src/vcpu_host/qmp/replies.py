@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from ..core.model import HostThread, Ost, PropValue, Reason, Slot, Who, freeze_props
@@ -103,7 +104,7 @@ def slots(value: object, cpus: Sequence[HostThread]) -> tuple[Slot, ...]:
         if owner is not None:
             own.setdefault(owner, []).append(thread)
     numbers = [own[index][0].cpu_index for index in sorted(own)]
-    if any(low >= high for low, high in zip(numbers, numbers[1:], strict=False)):
+    if any(low >= high for low, high in pairwise(numbers)):
         raise bad_reply(command, "its order does not agree with cpu-index in query-cpus-fast")
     found = [
         Slot(

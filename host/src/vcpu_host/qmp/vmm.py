@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class QmpVmm:
     async def look(self) -> HostView:
         """The whole of QEMU's side. What the machine lacks is told in the view, not raised."""
         call = self._monitor.call
-        status, target, machine, name, accel, said, (slots, no_hotplug), port = await asyncio.gather(
+        status, target, machine, name, accel, said, (slots, no_hotplug), port = await _together(
             call("query-status"),
             call("query-target"),
             call("qom-get", {"path": "/machine", "property": "type"}),
@@ -68,7 +68,7 @@ class QmpVmm:
 
     async def look_slots(self, view: HostView) -> HostView:
         """``view`` with its slots, threads and status looked at again."""
-        status, (slots, no_hotplug) = await asyncio.gather(self._monitor.call("query-status"), self._slots())
+        status, (slots, no_hotplug) = await _together(self._monitor.call("query-status"), self._slots())
         return replace(view, slots=slots, no_hotplug=no_hotplug, status=_status(status))
 
     async def device_add(self, slot: Slot, device_id: str) -> None:
@@ -120,14 +120,14 @@ class QmpVmm:
         try:
             return replies.ost(await self._monitor.call("query-acpi-ospm-status"))
         except QemuError as err:
-            # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI, no reports.
+            # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI.
             if err.reason.code == "no-such-command" or "missing ACPI device" in err.reason.text:
                 return {}
             raise
 
     async def _channel(self) -> Channel | None:
         call = self._monitor.call
-        listings = await asyncio.gather(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
+        listings = await _together(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
         found = [
             path
             for parent, listing in zip(channel.PARENTS, listings, strict=True)
@@ -135,9 +135,9 @@ class QmpVmm:
         ]
         if not found:
             return None
-        names, labels, chardevs = await asyncio.gather(
-            asyncio.gather(*(call("qom-get", {"path": path, "property": "name"}) for path in found)),
-            asyncio.gather(*(call("qom-get", {"path": path, "property": "chardev"}) for path in found)),
+        names, labels, chardevs = await _together(
+            _together(*(call("qom-get", {"path": path, "property": "name"}) for path in found)),
+            _together(*(call("qom-get", {"path": path, "property": "chardev"}) for path in found)),
             call("query-chardev"),
         )
         ours = channel.label_of(names, labels)
@@ -148,7 +148,7 @@ def _status(reply: object) -> str:
     return clean(replies.member(replies.entry(reply, "query-status"), "status", str, "query-status"))
 
 
-async def _together(*calls: Any) -> list[Any]:
+async def _together(*calls: Awaitable[Any]) -> list[Any]:
     """Like gather, but nothing is left running when one fails."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
