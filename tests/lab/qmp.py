@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.errors import QmpError, VmDied, WaitTimeout
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ class Qmp:
         self._changed = threading.Condition()
         self._replies: dict[str, dict[str, Any]] = {}
         self._events: list[Event] = []
-        self._taken: set[int] = set()
+        self._pending: list[Event] = []
         self._closed = False
         self._greeted = False
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
         threading.Thread(target=self._read, name=f"qmp {path.name}", daemon=True).start()
-        self._wait(lambda: self._greeted, timeout, "QMP greeting")
+        self._wait(lambda: self._greeted or None, timeout, "QMP greeting")
         self.execute("qmp_capabilities", timeout=timeout)
 
     def execute(self, command: str, /, *, timeout: float = 30.0, **arguments: Any) -> Any:
@@ -60,8 +62,7 @@ class Qmp:
             self._socket.sendall(line)
         except OSError as error:
             raise VmDied(f"QEMU's monitor is gone ({error})\n{self._tail()}") from error
-        self._wait(lambda: key in self._replies, timeout, f"answer to {request['execute']}")
-        reply = self._replies.pop(key)
+        reply = self._wait(lambda: self._replies.pop(key, None), timeout, f"answer to {request['execute']}")
         if "error" in reply:
             raise QmpError(reply["error"]["class"], reply["error"]["desc"])
         return reply["return"]
@@ -77,19 +78,15 @@ class Qmp:
         Raises WaitTimeout. An underscore in a name stands for a hyphen.
         """
         wanted = {key.replace("_", "-"): value for key, value in match.items()}
-        found: list[int] = []
 
-        def look() -> bool:
-            for index, event in enumerate(self._events):
+        def look() -> Event | None:
+            for index, event in enumerate(self._pending):
                 data = {**event.data, **event.data.get("info", {})}
-                if index not in self._taken and event.name == name and wanted.items() <= _hashable(data, wanted):
-                    found.append(index)
-                    return True
-            return False
+                if event.name == name and all(key in data and data[key] == value for key, value in wanted.items()):
+                    return self._pending.pop(index)
+            return None
 
-        self._wait(look, timeout, f"event {name} {wanted}")
-        self._taken.add(found[0])
-        return self._events[found[0]]
+        return self._wait(look, timeout, f"event {name} {wanted or ''}".rstrip())
 
     def close(self) -> None:
         """End the connection; the monitor is then free for another client."""
@@ -110,14 +107,18 @@ class Qmp:
             if not self._changed.wait_for(lambda: self._closed, timeout):
                 raise WaitTimeout(f"QEMU did not end within {timeout:.1f} s\n{self._tail()}")
 
-    def _wait(self, condition: Callable[[], bool], timeout: float, what: str) -> None:
+    def _wait(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
+        """Wait until ``look`` gives something, and return that; it is asked again whenever a message came."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: condition() or self._closed, timeout)
-            if condition():
-                return
-            if self._closed:
-                raise VmDied(f"QEMU ended before the {what}\n{self._tail()}")
-            raise WaitTimeout(f"no {what} within {timeout:.1f} s\n{self._tail()}")
+            while True:
+                found = look()
+                if found is not None:
+                    return found
+                if self._closed:
+                    raise VmDied(f"QEMU ended before the {what}\n{self._tail()}")
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise WaitTimeout(f"no {what} within {timeout:.1f} s\n{self._tail()}")
 
     def _read(self) -> None:
         try:
@@ -134,13 +135,11 @@ class Qmp:
     def _take(self, message: dict[str, Any]) -> None:
         with self._changed:
             if "event" in message:
-                self._events.append(Event(message["event"], message.get("data", {}), time.monotonic()))
+                event = Event(message["event"], message.get("data", {}), time.monotonic())
+                self._events.append(event)
+                self._pending.append(event)
             elif "QMP" in message:
                 self._greeted = True
             else:
                 self._replies[message["id"]] = message
             self._changed.notify_all()
-
-
-def _hashable(data: dict[str, Any], wanted: dict[str, Any]) -> Any:
-    return {key: data[key] for key in wanted if key in data}.items()

@@ -10,6 +10,7 @@ import itertools
 import re
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,13 @@ _GRACE = 10.0
 
 
 class Shell:
-    """One client of the console's socket; one command at a time."""
+    """One client of the console's socket; one command at a time (others wait for their turn)."""
 
     def __init__(self, path: Path, tail: Callable[[], str] = str) -> None:
         self._tail = tail
-        self._path = path
         self._tokens = (f"{path.parent.name}.{number}" for number in itertools.count())
         self._buffer = b""
+        self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
 
@@ -73,7 +74,10 @@ class Shell:
         self._socket.close()
 
     def _ask(self, head: str, body: bytes, timeout: float) -> tuple[int, bytes]:
-        token = next(self._tokens)
+        with self._lock:
+            return self._converse(next(self._tokens), head, body, timeout)
+
+    def _converse(self, token: str, head: str, body: bytes, timeout: float) -> tuple[int, bytes]:
         deadline = time.monotonic() + timeout
         self._send(head.format(token).encode() + body, deadline)
         answer = re.compile(rb"lab:" + re.escape(token.encode()) + rb":(\d+):(\d+)\n")

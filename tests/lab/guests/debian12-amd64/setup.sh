@@ -11,11 +11,12 @@ echo 6c61626c61626c61626c61626c61626c >/etc/machine-id
 passwd -d root >/dev/null
 systemctl enable lab-shell.service
 
-# Nobody logs in on a terminal, and nothing here is ever a day old: keep what a server does and nothing that wakes up later.
+# Nobody logs in on a terminal, and nothing here is ever a day old: keep a server's services, and nothing that wakes up
+# later in the middle of a measurement.
 rm -f /etc/systemd/system/getty.target.wants/*
 systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
     fstrim.timer systemd-tmpfiles-clean.timer systemd-logind.service systemd-pstore.service systemd-update-utmp.service \
-    systemd-update-utmp-runlevel.service systemd-binfmt.service proc-sys-fs-binfmt_misc.automount \
+    systemd-update-utmp-runlevel.service systemd-binfmt.service getty-static.service proc-sys-fs-binfmt_misc.automount \
     dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount \
     sys-fs-fuse-connections.mount systemd-remount-fs.service systemd-ask-password-wall.path \
     systemd-ask-password-console.path modprobe@configfs.service modprobe@drm.service modprobe@fuse.service \
