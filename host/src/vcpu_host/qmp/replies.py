@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ..core.model import HostThread, Ost, PropValue, Reason, Slot, Who, freeze_props
+from ..core.model import HostThread, Ost, PropValue, Slot, freeze_props
 from .traps import bad_reply
 
 T = TypeVar("T", int, str, bool)
@@ -129,20 +129,6 @@ def consistent(found: Sequence[Slot], cpus: Sequence[HostThread]) -> bool:
     """Whether the two replies show the same CPUs: between them another client may have plugged or unplugged one."""
     matched = sum(len(slot.threads) for slot in found)
     return matched == len(cpus) and all(len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found)
-
-
-def no_spare(found: Sequence[Slot]) -> Reason | None:
-    """Why nothing can ever be plugged although the machine could: -smp left no slot empty."""
-    if any(
-        not slot.filled or slot.qom_path is None or slot.qom_path.startswith("/machine/peripheral") for slot in found
-    ):
-        return None
-    return Reason(
-        "no-spare-slots",
-        Who.VCPUCTL,
-        f"all {len(found)} slots hold CPUs that the VM was started with: it has no maxcpus beyond them",
-        "start it with -smp N,maxcpus=M, M being the most that it shall ever have",
-    )
 
 
 def ost(value: object) -> Mapping[int, Ost]:

@@ -128,7 +128,7 @@ def explain(command: str, qmp_class: str, desc: str) -> QemuError:
     text = clean(desc)
     if qmp_class == "DeviceNotFound":
         hint = "it is gone already, or never was; look at vcpuctl list"
-        return QemuError(Reason("no-such-device", Who.QEMU, text, hint), qmp_class)
+        return QemuError(Reason("device-not-found", Who.QEMU, text, hint), qmp_class)
     for trap in TRAPS:
         if trap.pattern.search(text):
             return QemuError(Reason(trap.code, trap.who, text, trap.hint), qmp_class)

@@ -41,7 +41,11 @@ class QmpVmm:
         self._version = replies.version(monitor.qemu_version)
 
     async def look(self) -> HostView:
-        """The whole of QEMU's side. What the machine lacks is told in the view, not raised."""
+        """The whole of QEMU's side. What the machine lacks is told in the view, not raised.
+
+        A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
+        slot now, and has one as soon as a CPU that it was started with is unplugged.
+        """
         call = self._monitor.call
         status, target, machine, name, accel, said, (slots, no_hotplug), port = await _together(
             call("query-status"),
@@ -99,7 +103,7 @@ class QmpVmm:
             if replies.consistent(slots, cpus):
                 break
         # A machine that still disagrees with itself is shown as it is: threads inform, the slots decide.
-        return slots, replies.no_spare(slots)
+        return slots, None
 
     async def _cpus(self) -> tuple[object, tuple[HostThread, ...]]:
         raw, cpus = await _together(
