@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target does its own set-up. `make help` says what there is.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+
+BIN := .venv/bin
+PYTHON := $(BIN)/python
+PYTEST := $(PYTHON) -m pytest -q
+TOOLS := packaging/tools
+SOURCES := proto/src host/src guest/src tests $(TOOLS)
+# Tests that need no guest: they run on both cores.
+QUICK := tests/unit tests/contract tests/component tests/packaging
+# The runtime under test is the oldest one: what checks the build or the packages has nothing to find there.
+QUICK_OLDEST := tests/unit tests/contract tests/component
+PROJECTS := pyproject.toml proto/pyproject.toml host/pyproject.toml guest/pyproject.toml
+
+# gRPC's fork handlers only cost time and warnings: the tests start processes, they don't fork.
+export GRPC_ENABLE_FORK_SUPPORT := 0
+
+# With ONLY=EXPR the tests whose names match; with ALL=1 also the slow ones.
+E2E_MARKS := $(if $(ALL),e2e,e2e and not slow)
+E2E_ONLY := $(if $(ONLY),-k "$(ONLY)")
+
+step = @printf '%-10s %s\n' '$(1)' '$(2)'
+
+##@ What there is
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too)\n'
+
+##@ The two commands of the README
+.PHONY: demo test
+demo: setup deb ## Boot a VM and resize it, end to end
+	@PYTHONPATH=tests $(PYTHON) -m demo
+
+test: check quick test-oldest e2e ## All that CI runs
+
+##@ Parts of the tests
+.PHONY: quick unit contract component packaging test-oldest e2e bench
+quick: setup deb man ## Unit, contract, component and packaging tests
+	$(call step,test,$(QUICK))
+	@$(PYTEST) -n auto -m "not e2e" $(QUICK)
+
+unit: setup ## Unit tests
+	@$(PYTEST) -n auto -m "not e2e" tests/unit
+
+contract: setup ## Host client against guest servicer
+	@$(PYTEST) -n auto -m "not e2e" tests/contract
+
+component: setup ## Real vcpuctl and vcpud against a fake QEMU and a fake sysfs
+	@$(PYTEST) -n auto -m "not e2e" tests/component
+
+packaging: setup deb man ## Debs, unit, man pages, completions, wheels
+	@$(PYTEST) -m "not e2e" tests/packaging
+
+test-oldest: .venv-oldest/.ready ## Unit, contract and component tests on the oldest supported versions
+	$(call step,test,$(QUICK_OLDEST) on the oldest supported versions)
+	@.venv-oldest/bin/python -m pytest -q -n auto -m "not e2e" -p no:cacheprovider $(QUICK_OLDEST)
+
+e2e: setup deb ## Real QEMU, real guests, the built packages
+	$(call step,test,tests/e2e)
+	@$(PYTEST) --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
+
+bench: setup deb ## Measure ours against the floor, into build/bench.json
+	@PYTHONPATH=tests $(PYTHON) -m bench
+
+##@ Checks
+.PHONY: check fmt lint type imports rules contract-check spell
+check: lint type imports rules contract-check spell ## Format, lint, types, imports, house rules, contract, spelling
+
+fmt: setup ## Put the sources in form
+	@$(BIN)/ruff format --quiet $(SOURCES)
+	@$(BIN)/ruff check --quiet --fix $(SOURCES)
+
+lint: setup ## Format and lint
+	$(call step,check,ruff)
+	@$(BIN)/ruff format --quiet --diff $(SOURCES)
+	@$(BIN)/ruff check --quiet $(SOURCES)
+
+type: setup ## Types
+	$(call step,check,mypy --strict)
+	@$(BIN)/mypy --no-error-summary $(SOURCES)
+
+imports: setup ## Who may import whom
+	$(call step,check,import contracts)
+	@$(BIN)/lint-imports --no-logo >build/imports.log 2>&1 || { cat build/imports.log; exit 1; }
+
+rules: setup ## House rules
+	$(call step,check,house rules and links)
+	@$(PYTHON) $(TOOLS)/rules.py
+
+contract-check: setup ## The .proto: lint, backwards compatibility, generated code fresh
+	$(call step,check,contract)
+	@$(BIN)/buf lint proto
+	@$(BIN)/buf breaking proto --against ".git#ref=$$($(TOOLS)/baseline.sh),subdir=proto"
+	@$(TOOLS)/proto.sh --check
+
+spell: setup ## Spelling
+	$(call step,check,spelling)
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/codespell
+
+##@ What is made
+.PHONY: setup proto deb man pins clean
+setup: build/setup/packages .venv/.ready ## Everything that the other targets need
+	@:
+
+proto: setup ## Generate the contract's code again
+	@$(TOOLS)/proto.sh
+
+deb: setup ## The three Debian packages, into build/deb
+	@$(PYTHON) $(TOOLS)/deb.py
+
+man: setup ## Man pages and shell completions, into build/man and build/completions
+	@$(PYTHON) $(TOOLS)/man.py build
+
+pins: setup ## Look for newer versions of what is used, into requirements/
+	@$(TOOLS)/pins.sh
+
+clean: ## Remove all that was made here (downloads stay cached)
+	@rm -rf build .venv .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find proto host guest tests packaging -name __pycache__ -prune -exec rm -rf {} +
+
+build/setup/packages: $(TOOLS)/setup.sh $(wildcard tests/lab/*.py tests/lab/*/*.py)
+	@$(TOOLS)/setup.sh packages
+	@touch $@
+
+.venv/.ready: requirements/uv.txt requirements/dev.txt $(PROJECTS) $(TOOLS)/setup.sh | build/setup/packages
+	@$(TOOLS)/setup.sh venv .venv requirements/dev.txt
+	@touch $@
+
+.venv-oldest/.ready: requirements/uv.txt requirements/oldest.txt $(PROJECTS) $(TOOLS)/setup.sh | build/setup/packages
+	@$(TOOLS)/setup.sh venv .venv-oldest requirements/oldest.txt
+	@touch $@

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""House rules that neither ruff, mypy nor import-linter can see. Prints what breaks them; part of `make check`.
+
+The rules: every source begins with its licence; no module is longer than 400 lines; in the guest only the sysfs and RTAS
+doors name paths under /sys; tests neither sleep nor skip; all versions agree; no file names the host of a package index,
+since which one is used is the machine's business (docs/adr/0002); and relative links in documents lead somewhere.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_LINES = 400
+LICENCE = "SPDX-License-Identifier: Apache-2.0"
+PARTS = ("proto", "host", "guest")
+GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2",)
+SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
+SYSFS_DOORS = ("sysfs.py", "rtas.py")
+# Put together here, so that this file does not break its own rule.
+INDEX_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("registry", "npmjs", "org"),
+        ("deb", "debian", "org"),
+        ("security", "debian", "org"),
+        ("ftp", "debian", "org"),
+    )
+)
+UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX)\b")
+DODGES = re.compile(r"\btime\.sleep\(|\bpytest\.(skip|xfail|importorskip)\b|\bmark\.(skip|skipif|xfail)\b")
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def tracked(root: Path) -> list[Path]:
+    """Every file of the tree that git knows or would add, and that is there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")
+    return sorted(root / name for name in listed if name and (root / name).is_file())
+
+
+def check_source(name: str, text: str) -> Iterator[str]:
+    """What one source file breaks; `name` is its path from the root of the tree."""
+    if name.startswith(GENERATED) or not text:
+        return
+    if LICENCE not in "\n".join(text.splitlines()[:3]):
+        yield f"{name}: does not begin with '{LICENCE}'"
+    if match := UNFINISHED.search(text):
+        yield f"{name}: says {match[0]}: finish it or say why it is so"
+    if not name.endswith(".py"):
+        return
+    if (lines := len(text.splitlines())) > MAX_LINES:
+        yield f"{name}: {lines} lines, more than {MAX_LINES}: it has more than one reason to change"
+    if match := DODGES.search(text):
+        yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
+    if name.startswith("guest/src/") and Path(name).name not in SYSFS_DOORS:
+        yield from (f"{name}:{line}: names a path under /sys: that is the sysfs door's" for line in sys_paths(text))
+
+
+def sys_paths(text: str) -> Iterator[int]:
+    """The lines on which a string (no docstring) is a path under /sys."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.match(r"/sys(/|$)", node.value):
+            yield node.lineno
+
+
+def check_hosts(name: str, text: str) -> Iterator[str]:
+    """Package indexes' hosts that the file names."""
+    for host in INDEX_HOSTS:
+        if host in text:
+            yield f"{name}: names {host}: take the index from the machine's configuration"
+
+
+def check_links(root: Path, path: Path, text: str) -> Iterator[str]:
+    """Relative links of a Markdown file that lead nowhere."""
+    for target in LINK.findall(FENCE.sub("", text)):
+        if re.match(r"[a-z]+:|#", target):
+            continue
+        if not (path.parent / target.split("#")[0]).exists():
+            yield f"{path.relative_to(root)}: links to {target}, which is not there"
+
+
+def check_versions(root: Path) -> Iterator[str]:
+    """Versions that disagree with the workspace's."""
+    want = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    for part in PARTS:
+        project = tomllib.loads((root / part / "pyproject.toml").read_text())["project"]
+        if project["version"] != want:
+            yield f"{part}/pyproject.toml: version {project['version']}, not {want}"
+        for need in project["dependencies"]:
+            if need.startswith("vcpu-") and not need.endswith(f"=={want}"):
+                yield f"{part}/pyproject.toml: needs {need}, not =={want}"
+        package = f"vcpu_{part}"
+        source = (root / part / "src" / package / "__init__.py").read_text()
+        for found in re.findall(r'^__version__ = "(.*)"', source, re.MULTILINE):
+            if found != want:
+                yield f"{part}/src/{package}/__init__.py: version {found}, not {want}"
+    for name, pattern in (
+        ("CHANGELOG.md", r"^## \[?(\d[^\]\s]*)"),
+        ("packaging/debian/changelog", r"^\S+ \(([^)]+)\)"),
+        ("packaging/rpm/vcpuctl.spec", r"^Version:\s*(\S+)"),
+    ):
+        if not (root / name).exists():
+            continue
+        match = re.search(pattern, (root / name).read_text(), re.MULTILINE)
+        if match is None or match[1] != want:
+            yield f"{name}: its newest version is {match[1] if match else 'missing'}, not {want}"
+
+
+def complaints(root: Path) -> Iterator[str]:
+    """Everything in the tree that breaks a rule."""
+    yield from check_versions(root)
+    for path in tracked(root):
+        name = str(path.relative_to(root))
+        raw = path.read_bytes()
+        if b"\0" in raw:
+            continue
+        text = raw.decode()
+        yield from check_hosts(name, text)
+        if name.endswith(SOURCES) or name in {"Makefile", ".ci/run"}:
+            yield from check_source(name, text)
+        if name.endswith(".md"):
+            yield from check_links(root, path, text)
+
+
+def main() -> int:
+    """Prints every complaint; returns the exit status."""
+    found = list(complaints(Path(__file__).resolve().parents[2]))
+    for line in found:
+        print(line, file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
