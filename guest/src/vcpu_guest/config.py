@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""/etc/vcpud/vcpud.conf: TOML, every key optional, an unknown key an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vcpu_guest.errors import ConfigError
+from vcpu_guest.logs import LEVELS, Format, Level
+
+DEFAULT_PATH = "/etc/vcpud/vcpud.conf"
+#: The link from the port's name is made by udev's own rules (60-persistent-... is not involved: 50-udev-default).
+DEFAULT_PORT = "/dev/virtio-ports/org.vcpuctl.agent.0"
+_FORMATS: tuple[Format, ...] = ("text", "json")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator can choose."""
+
+    port: str = DEFAULT_PORT
+    log_level: Level = "info"
+    log_format: Format = "text"
+
+
+def load(path: str | Path, *, required: bool = False) -> Settings:
+    """Read the file; the defaults if there is none and it is not `required`. Raises ConfigError, naming the file."""
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"{path}: no such file") from None
+        return Settings()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if not data.strip():
+        return Settings()
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Settings:
+    """Understand the file's contents; `name` is for messages."""
+    import tomllib
+
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+    unknown = sorted(values.keys() - {"port", "log_level", "log_format"})
+    if unknown:
+        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; known are port, log_level, log_format")
+    port = values.get("port", DEFAULT_PORT)
+    if not isinstance(port, str) or not port.startswith("/"):
+        raise ConfigError(f"{name}: port must be an absolute path, not {port!r}")
+    level = values.get("log_level", "info")
+    if level not in LEVELS:
+        raise ConfigError(f"{name}: log_level must be one of {', '.join(LEVELS)}, not {level!r}")
+    form = values.get("log_format", "text")
+    if form not in _FORMATS:
+        raise ConfigError(f"{name}: log_format must be one of {', '.join(_FORMATS)}, not {form!r}")
+    return Settings(port, level, form)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model as the wire's messages. Nothing else in the agent sees them, but for service.py.
+
+Strings are cut to the contract's 1024 bytes here, at the edge.
+"""
+
+from __future__ import annotations
+
+from vcpu_proto.v1 import agent_pb2 as pb
+
+from vcpu_guest.core import model, reasons
+
+#: Bytes; the contract (agent.proto) lets the host reject more.
+MAX_STRING = 1024
+
+#: The versions of the protocol that this agent speaks, both ends included.
+PROTOCOL = (1, 1)
+CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival")
+
+
+def bounded(text: str) -> str:
+    """At most MAX_STRING bytes of UTF-8, cut between characters."""
+    return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
+
+
+def hello(identity: model.Identity, environment: model.Environment) -> pb.HelloResponse:
+    """The answer to Hello."""
+    message = pb.HelloResponse(
+        protocol_min=PROTOCOL[0],
+        protocol_max=PROTOCOL[1],
+        agent_version=identity.agent_version,
+        capabilities=CAPABILITIES,
+        arch=bounded(identity.arch),
+        kernel=bounded(identity.kernel),
+        boot_id=identity.boot_id,
+        platform=identity.platform,
+        event_source=identity.event_source,
+        instance_id=identity.instance_id,
+        environment=pb.Environment(
+            possible=bounded(environment.possible),
+            isolated=bounded(environment.isolated),
+            nohz_full=bounded(environment.nohz_full),
+            kernel_max=environment.kernel_max,
+            smt_control=bounded(environment.smt_control),
+            auto_online_rules=[bounded(path) for path in environment.auto_online_rules[:64]],
+            clocksource=bounded(environment.clocksource),
+        ),
+    )
+    if environment.eject_enabled is not None:
+        message.environment.eject_enabled = environment.eject_enabled
+    return message
+
+
+def reason(value: model.Reason) -> pb.Reason:
+    """A reason with its errno's name."""
+    return pb.Reason(
+        code=value.code, text=bounded(value.text), errno=value.errno, errno_name=reasons.name_of(value.errno)
+    )
+
+
+def cpu(value: model.Cpu) -> pb.Cpu:
+    """One CPU; what is not known stays absent."""
+    return pb.Cpu(
+        number=value.number,
+        firmware_id=bounded(value.firmware_id),
+        online=value.online,
+        cannot_offline=None if value.cannot_offline is None else reason(value.cannot_offline),
+        cannot_online=None if value.cannot_online is None else reason(value.cannot_online),
+        package_id=value.detail.package_id,
+        die_id=value.detail.die_id,
+        core_id=value.detail.core_id,
+        node=value.detail.node,
+    )
+
+
+def snapshot(value: model.Snapshot, identity: model.Identity) -> pb.Snapshot:
+    """All CPUs, and who says so."""
+    return pb.Snapshot(
+        generation=value.generation,
+        boot_id=identity.boot_id,
+        instance_id=identity.instance_id,
+        cpus=[cpu(each) for each in value.cpus],
+    )
+
+
+def answer(value: model.Arrived | model.Result, request_id: str) -> pb.SetOnlineResponse:
+    """One step of a SetOnline call."""
+    if isinstance(value, model.Arrived):
+        return pb.SetOnlineResponse(request_id=request_id, arrived=cpu(value.cpu))
+    result = pb.CpuResult(
+        firmware_id=value.firmware_id,
+        status=f"STATUS_{value.status.name}",
+        seconds=value.seconds,
+        reason=None if value.reason is None else reason(value.reason),
+        observed=None if value.observed is None else cpu(value.observed),
+    )
+    return pb.SetOnlineResponse(request_id=request_id, result=result)

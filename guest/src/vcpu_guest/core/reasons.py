@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns the kernel's errno into a reason that says what stands in the way and what to do.
+
+The errno alone is ambiguous: EBUSY alone has five causes on the way down. What decides between them is read from
+the guest after the refusal (`Context`), and where it cannot be decided the text lists what is left, likeliest first.
+Sources: kernel/cpu.c (_cpu_down, cpu_down_maps_locked, cpu_device_down), kernel/sched/core.c (dl_bw_check_overflow),
+kernel/time/tick-sched.c (tick_nohz_cpu_down), arch/x86/kernel/irq.c (check_irq_vectors_for_cpu_disable).
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from vcpu_guest.core import cpulist
+from vcpu_guest.core.model import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What was so when the kernel refused CPU `number`. `deadline_tasks` holds at most a few names with pids."""
+
+    number: int
+    present: bool = True
+    has_online: bool = True
+    online: frozenset[int] = frozenset()
+    isolated: frozenset[int] = frozenset()
+    nohz_full: frozenset[int] = frozenset()
+    smt_control: str = ""
+    deadline_tasks: tuple[str, ...] = ()
+
+
+def name_of(number: int) -> str:
+    """The errno's symbol, for example "EBUSY"; "" for 0."""
+    return errno.errorcode.get(number, f"E{number}") if number else ""
+
+
+def no_control(number: int) -> Reason:
+    """For a CPU without an `online` file."""
+    if number == 0:
+        return Reason("cpu0", "the kernel does not let cpu0 be switched: it is the boot CPU, leave it online")
+    return Reason("no-control", f"the kernel gives cpu{number} no online file: it cannot be switched")
+
+
+def last_cpu(number: int) -> Reason:
+    """For the only online CPU."""
+    return Reason("last-cpu", f"cpu{number} is the only one online: bring another one online first")
+
+
+def vanished(number: int, code: int = 0) -> Reason:
+    """For a CPU that was removed in the meantime."""
+    return Reason("vanished", f"cpu{number} was removed while it was being switched: look again", code)
+
+
+def contrary(number: int, *, online: bool) -> Reason:
+    """For a write that the kernel took, after which reading back shows the contrary."""
+    goal, found = ("online", "offline") if online else ("offline", "online")
+    return Reason(
+        "reverted",
+        f"the kernel took the request, but cpu{number} is {found} again: something else in the guest switches CPUs too "
+        f"(a udev rule, a tuning daemon, an operator); stop it, then bring the CPU {goal} again",
+    )
+
+
+def explain(code: int, context: Context, *, online: bool) -> Reason:
+    """The reason for errno `code`, which writing `online` gave."""
+    if not context.present:
+        return vanished(context.number, code)
+    if code in {errno.ENOENT, errno.EACCES} and not context.has_online:
+        found = no_control(context.number)
+        return Reason(found.code, found.text, code)
+    reason = _explain_online(code, context) if online else _explain_offline(code, context)
+    return reason or _explain_other(code, context)
+
+
+def _explain_online(code: int, context: Context) -> Reason | None:
+    cpu = f"cpu{context.number}"
+    if code == errno.EPERM:
+        return Reason(
+            "smt-off",
+            f"{cpu} is a sibling thread and simultaneous multithreading is {context.smt_control or 'off'}: "
+            "write on to /sys/devices/system/cpu/smt/control, or boot without nosmt",
+            code,
+        )
+    if code == errno.EBUSY:
+        return Reason("hotplug-disabled", _HOTPLUG_DISABLED, code)
+    if code in {errno.EIO, errno.ETIMEDOUT, errno.ENODEV, errno.ENOMEM, errno.ENOSYS}:
+        return Reason(
+            "bring-up-failed",
+            f"the kernel could not start {cpu}: its log (dmesg) says where; often the host gave it too little time, "
+            "or a CPU model that differs from the first CPU's",
+            code,
+        )
+    if code == errno.EINVAL:
+        return Reason(
+            "not-possible", f"the kernel does not count {cpu} among its possible CPUs: see nr_cpus= and dmesg", code
+        )
+    return None
+
+
+def _explain_offline(code: int, context: Context) -> Reason | None:
+    if code == errno.EBUSY:
+        return _explain_busy(context)
+    if code == errno.EPERM:
+        return Reason(
+            "offline-forbidden", f"the kernel forbids taking cpu{context.number} offline: leave it online", code
+        )
+    if code == errno.EOPNOTSUPP:
+        return Reason(
+            "platform-forbids",
+            "this platform cannot take CPUs offline (a confidential guest, or firmware that cannot stop a CPU): "
+            "leave them online",
+            code,
+        )
+    if code == errno.ENOSPC:
+        return Reason(
+            "irq-vectors",
+            f"the remaining CPUs have no free interrupt vectors for those of cpu{context.number}: "
+            "remove devices or their queues, or keep more CPUs online",
+            code,
+        )
+    return None
+
+
+def _explain_busy(context: Context) -> Reason:
+    others = context.online - {context.number}
+    if not others:
+        found = last_cpu(context.number)
+        return Reason(found.code, found.text, errno.EBUSY)
+    if context.isolated and others <= context.isolated:
+        return Reason(
+            "last-housekeeping",
+            f"cpu{context.number} is the last online CPU that is not isolated (isolated are "
+            f"{cpulist.render(context.isolated)}): bring another one online that is not, "
+            "or boot without isolcpus= for one of them",
+            errno.EBUSY,
+        )
+    causes: list[Reason] = []
+    if context.deadline_tasks:
+        causes.append(
+            Reason(
+                "deadline-bandwidth",
+                "the remaining CPUs cannot carry the bandwidth reserved by SCHED_DEADLINE tasks "
+                f"({', '.join(context.deadline_tasks)}): stop them, or give them less runtime (chrt --deadline)",
+            )
+        )
+    if context.nohz_full and context.number not in context.nohz_full:
+        causes.append(
+            Reason(
+                "nohz-timekeeper",
+                f"cpu{context.number} keeps time for the nohz_full CPUs ({cpulist.render(context.nohz_full)}): "
+                "keep it online, or boot without nohz_full=",
+            )
+        )
+    causes.append(Reason("hotplug-disabled", _HOTPLUG_DISABLED))
+    text = causes[0].text
+    if len(causes) > 1:
+        text += "; if it is not that: " + "; or ".join(cause.text for cause in causes[1:])
+    return Reason(causes[0].code, text, errno.EBUSY)
+
+
+def _explain_other(code: int, context: Context) -> Reason:
+    return Reason(
+        "kernel-error",
+        f"the kernel refused cpu{context.number} with {name_of(code)}: its log (dmesg) may say why",
+        code,
+    )
+
+
+_HOTPLUG_DISABLED = (
+    "the kernel has CPU hotplug disabled for the moment (suspend, kexec, a PCI or microcode update): try again shortly"
+)

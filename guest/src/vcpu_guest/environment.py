@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What in the guest bears on CPU hotplug: for Hello, and so for vcpuctl doctor."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from vcpu_guest.core.model import Environment
+from vcpu_guest.sysfs import Sysfs
+
+#: In falling precedence (udev(7)): a file hides those of the same name in later directories.
+RULE_DIRS = (
+    "/etc/udev/rules.d",
+    "/run/udev/rules.d",
+    "/usr/local/lib/udev/rules.d",
+    "/usr/lib/udev/rules.d",
+    "/lib/udev/rules.d",
+)
+
+_SUBSYSTEM = re.compile(r'SUBSYSTEMS?=="[^"]*\bcpu\b[^"]*"')
+_ONLINES = re.compile(r'ATTR\{(?:\[[^\]]*\])?online\}="1"|RUN(?:\{\w+\})?\+?="[^"]*\bonline\b[^"]*"')
+
+
+def observe(sysfs: Sysfs, rule_dirs: Sequence[str | Path] = RULE_DIRS) -> Environment:
+    """Read all of it; a few small files, and the names and texts of the udev rules."""
+    eject = sysfs.read("firmware/acpi/hotplug/processor/enabled")
+    kernel_max = sysfs.read("devices/system/cpu/kernel_max") or ""
+    return Environment(
+        possible=sysfs.read("devices/system/cpu/possible") or "",
+        isolated=_list(sysfs.read("devices/system/cpu/isolated")),
+        nohz_full=_list(sysfs.read("devices/system/cpu/nohz_full")),
+        kernel_max=int(kernel_max) if kernel_max.isdigit() else 0,
+        smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
+        auto_online_rules=auto_online_rules(rule_dirs),
+        eject_enabled=None if eject is None else eject == "1",
+        clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
+    )
+
+
+def auto_online_rules(rule_dirs: Sequence[str | Path] = RULE_DIRS) -> tuple[str, ...]:
+    """The udev rules files in force that bring CPUs online."""
+    in_force: dict[str, str] = {}
+    for directory in rule_dirs:
+        try:
+            names = sorted(os.listdir(directory))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            if name.endswith(".rules"):
+                in_force.setdefault(name, os.path.join(directory, name))
+    return tuple(path for _, path in sorted(in_force.items()) if _onlines(path))
+
+
+def _onlines(path: str) -> bool:
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:  # removed meanwhile, or a link to nowhere: no rule in force
+        return False
+    lines = text.replace("\\\n", " ").splitlines()
+    rules = (line for line in lines if not line.lstrip().startswith("#"))
+    return any(_SUBSYSTEM.search(line) and _ONLINES.search(line) for line in rules)
+
+
+def _list(text: str | None) -> str:
+    return "" if text in {None, "(null)"} else str(text)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command vcpud."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from vcpu_guest import __version__, config, logs
+from vcpu_guest.errors import AgentError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; the man page is made from it."""
+    parser = argparse.ArgumentParser(
+        prog="vcpud",
+        description="Guest agent of vcpuctl: brings this machine's CPUs online and offline when its host asks, "
+        "and reports what it sees.",
+        epilog="systemd starts it when the port org.vcpuctl.agent.0 appears; "
+        "there is little reason to start it by hand.",
+    )
+    parser.add_argument("--version", action="version", version=f"vcpud {__version__}")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"configuration file (default: {config.DEFAULT_PATH}, if it is there)"
+    )
+    parser.add_argument(
+        "--port", metavar="DEVICE", help=f"virtio-serial port to the host (default: {config.DEFAULT_PORT})"
+    )
+    parser.add_argument(
+        "--log-level", choices=tuple(logs.LEVELS), help="least severe level that is logged (default: info)"
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), help="how log lines look (default: text)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print what the agent sees (platform, CPUs, environment) as JSON, and exit; needs no port",
+    )
+    tests = parser.add_argument_group("for tests and for looking by hand")
+    tests.add_argument("--listen", metavar="SOCKET", help="serve gRPC on this unix socket, and join no port")
+    tests.add_argument(
+        "--sysfs", metavar="DIRECTORY", default="/sys", help="read and write CPUs below this directory (default: /sys)"
+    )
+    tests.add_argument(
+        "--events", choices=("kernel", "none"), default="kernel", help="where changes are heard of (default: kernel)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    options = build_parser().parse_args(argv)
+    try:
+        return _run(options)
+    except AgentError as error:
+        code, text = error.exit_code, str(error)
+    except OSError as error:
+        code, text = 1, str(error)
+    prefix = "<3>" if "JOURNAL_STREAM" in os.environ else "vcpud: "
+    sys.stderr.write(f"{prefix}{text}\n")
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
+    # gRPC's fork handlers have nothing to guard here: the agent starts no process.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    settings = config.load(options.config or config.DEFAULT_PATH, required=options.config is not None)
+    logs.configure(options.log_level or settings.log_level, options.log_format or settings.log_format)
+    from vcpu_guest.doors import open_doors
+
+    doors = open_doors(options.sysfs, events=options.events == "kernel")
+    if options.check:
+        from vcpu_guest.check import report
+
+        sys.stdout.write(report(doors))
+        return 0
+    from vcpu_guest.daemon import run
+
+    port = None if options.listen else options.port or settings.port
+    with _runtime_directory() as directory:
+        asyncio.run(run(doors, options.listen or f"{directory}/agent.sock", port))
+    return 0
+
+
+@contextmanager
+def _runtime_directory() -> Iterator[str]:
+    """systemd's RuntimeDirectory= (mode 0700 by the unit), or a private one when started by hand."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if given:
+        yield given
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="vcpud-") as directory:
+        yield directory

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""x86 and LoongArch: CPUs are ACPI objects, and cpuN's firmware_node links to its own.
+
+QEMU names the objects by slot (hw/acpi/cpu.c, build_cpus_aml: "C%.03X"), Linux shows the full path in
+firmware_node/path, for example `\\_SB_.CPUS.C00A`. There is no `uid` file for most CPUs: QEMU describes them as
+ACPI 1.0 Processor objects. The link is made after the `add` event (drivers/acpi/acpi_processor.c,
+acpi_processor_hotadd_init, then acpi_bind_one), so it may be missing for a moment.
+"""
+
+from __future__ import annotations
+
+from vcpu_guest.core.model import Reason
+from vcpu_guest.sysfs import Sysfs
+
+
+class Acpi:
+    """Machines whose CPUs ACPI describes."""
+
+    name = "acpi"
+    scheme = "acpi"
+    events = "udev"
+
+    def present(self, sysfs: Sysfs) -> frozenset[int]:
+        """A directory exists for present CPUs only (drivers/base/cpu.c, register_cpu)."""
+        return sysfs.directories()
+
+    def is_present(self, sysfs: Sysfs, number: int) -> bool:
+        """As `present`, for one."""
+        return sysfs.incarnation(number) is not None
+
+    def identity(self, sysfs: Sysfs, number: int) -> str:
+        """The ACPI path; "" until the kernel has linked the CPU to its object, and for good without ACPI."""
+        path = sysfs.read_cpu(number, "firmware_node/path")
+        return f"acpi:{path}" if path else ""
+
+    def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
+        """Nothing: while a CPU is offline the kernel does not show whose sibling it is, so SMT off can't be told."""
+        return None

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only door to /proc: what a refusal needs to know of the guest's tasks, and the boot id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+#: include/uapi/linux/sched.h
+SCHED_DEADLINE: Final = 6
+#: Field 41 of /proc/PID/stat counted from 1 (proc(5)); the fields after the name begin with number 3.
+_POLICY_INDEX: Final = 41 - 3
+
+
+def deadline_tasks(proc: str | Path = "/proc", limit: int = 4) -> tuple[str, ...]:
+    """Threads under SCHED_DEADLINE as "name (pid 12)", at most `limit` of them.
+
+    /proc/PID/stat shows the policy even with ProcSubset=pid and without any capability, as long as the reader's
+    group is the one that hidepid= exempts, which by default is root's (fs/proc/base.c, has_pid_permissions).
+    """
+    found: list[str] = []
+    for pid in sorted((int(name) for name in os.listdir(proc) if name.isdigit()), reverse=True):
+        for tid in _threads(f"{proc}/{pid}/task"):
+            stat = _read(f"{proc}/{pid}/task/{tid}/stat")
+            name, policy = _name_and_policy(stat)
+            if policy == SCHED_DEADLINE:
+                found.append(f"{name} (pid {tid})")
+                if len(found) >= limit:
+                    return tuple(found)
+    return tuple(found)
+
+
+def boot_id(environment: Mapping[str, str], proc: str | Path = "/proc") -> str:
+    """The kernel's boot id in its usual form with dashes.
+
+    In the unit's sandbox /proc/sys is hidden, so the unit passes systemd's own %b as VCPUD_BOOT_ID.
+    "" if neither is there.
+    """
+    text = (
+        (environment.get("VCPUD_BOOT_ID") or _read(f"{proc}/sys/kernel/random/boot_id"))
+        .strip()
+        .replace("-", "")
+        .lower()
+    )
+    if len(text) != 32 or not all(c in "0123456789abcdef" for c in text):
+        return ""
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def _threads(path: str) -> list[str]:
+    try:
+        return os.listdir(path)
+    except OSError:  # it ended between the two looks
+        return []
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(4096)
+    except OSError:  # it ended between the two looks, or is hidden from us
+        return ""
+
+
+def _name_and_policy(stat: str) -> tuple[str, int | None]:
+    # The name stands in parentheses and may itself hold any of them.
+    head, _, tail = stat.rpartition(")")
+    name = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])
+    fields = tail.split()
+    return name, int(fields[_POLICY_INDEX]) if len(fields) > _POLICY_INDEX else None

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC service: thin. What it does is in watcher.py and switch.py, what it says in convert.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from vcpu_proto.v1 import agent_pb2 as pb
+from vcpu_proto.v1 import agent_pb2_grpc
+
+from vcpu_guest import convert, logs
+from vcpu_guest.core.goal import GoalError, check, check_request_id
+from vcpu_guest.core.model import Environment, Identity
+from vcpu_guest.switch import Switch
+from vcpu_guest.watcher import Watcher
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+#: One host at a time, a few calls each; a request is small even with the most CPUs it may name.
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.max_concurrent_streams", 64),
+    # A paused VM looks like a silent peer; the link, not HTTP/2, tells who is gone.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
+    """vcpu.v1.GuestAgent, as agent.proto describes it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        watcher: Watcher,
+        switch: Switch,
+        scheme: str,
+        environment: Callable[[], Environment],
+    ) -> None:
+        self._identity = identity
+        self._watcher = watcher
+        self._switch = switch
+        self._scheme = scheme
+        self._environment = environment
+
+    async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
+        """Who answers. Versions that do not overlap are the host's to report: it knows both."""
+        logs.debug("hello", host_version=request.host_version[:64])
+        return convert.hello(self._identity, await asyncio.to_thread(self._environment))
+
+    async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
+        """A fresh look."""
+        await _checked_id(request.request_id, context)
+        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
+
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
+        """A snapshot now and after every change; the newest only, for who falls behind."""
+        await _checked_id(request.request_id, context)
+        sent = -1
+        with self._watcher.changes() as changed:
+            while True:
+                changed.clear()
+                snapshot = self._watcher.snapshot()
+                if snapshot.generation != sent:
+                    sent = snapshot.generation
+                    yield pb.WatchResponse(
+                        request_id=request.request_id, snapshot=convert.snapshot(snapshot, self._identity)
+                    )
+                else:
+                    await changed.wait()
+
+    async def SetOnline(  # noqa: N802
+        self, request: pb.SetOnlineRequest, context: Context
+    ) -> AsyncIterator[pb.SetOnlineResponse]:
+        """One answer a CPU, then the snapshot."""
+        await _checked_id(request.request_id, context)
+        try:
+            goal = check(
+                request.firmware_ids, online=request.online, wait=request.wait_for_arrival, scheme=self._scheme
+            )
+        except GoalError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        async with aclosing(self._switch.run(goal)) as answers:
+            async for answer in answers:
+                yield convert.answer(answer, request.request_id)
+        yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
+
+    def _snapshot(self) -> pb.Snapshot:
+        return convert.snapshot(self._watcher.snapshot(), self._identity)
+
+
+async def _checked_id(request_id: str, context: Context) -> None:
+    try:
+        check_request_id(request_id)
+    except GoalError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+async def serve(agent: GuestAgent, path: str) -> grpc.aio.Server:
+    """A server that listens on the unix socket `path`. Raises OSError if it cannot."""
+    server = grpc.aio.server(options=_OPTIONS)
+    agent_pb2_grpc.add_GuestAgentServicer_to_server(agent, server)  # type: ignore[no-untyped-call]
+    try:
+        bound = server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:  # what newer versions raise where older ones return 0
+        raise OSError(f"cannot listen on {path}: {error}") from error
+    if not bound:
+        raise OSError(f"cannot listen on {path}")
+    await server.start()
+    return server

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings CPUs online and offline: one at a time, in a thread of its own, read back after each.
+
+The kernel serialises CPU hotplug anyway, so one thread is the one writer of all requests. A write that runs can't be
+interrupted; a request that ends early leaves it to finish, and starts no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+
+from vcpu_guest import logs, procfs
+from vcpu_guest.core import reasons
+from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
+from vcpu_guest.platforms import Platform
+from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.watcher import Watcher
+
+#: While a request waits for CPUs, everything is looked at this often (seconds): a lost event costs time only.
+RESCAN = 1.0
+
+
+class Switch:
+    """The one writer."""
+
+    def __init__(self, sysfs: Sysfs, platform: Platform, watcher: Watcher) -> None:
+        self.sysfs = sysfs
+        self.platform = platform
+        self.watcher = watcher
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="switch")
+        # The thread starts now rather than between a CPU's arrival and its write.
+        self._last: Future[object] = self._executor.submit(lambda: None)
+
+    def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
+        """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
+        future = self._executor.submit(self._attempt, firmware_id, number, online=online)
+        self._last = future  # type: ignore[assignment] # only waited for
+        return future
+
+    async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
+        """Pursue a goal: one Result a CPU as it is settled, and with `goal.wait` an Arrived before it.
+
+        Ends when all are settled. Ending it early (a deadline, a cancelled call) starts no further write.
+        """
+        request = _Request(self, goal)
+        try:
+            request.start()
+            left = len(goal.firmware_ids)
+            while left:
+                answer = await request.answers.get()
+                left -= isinstance(answer, Result)
+                yield answer
+        finally:
+            request.stop()
+
+    async def close(self, timeout: float) -> bool:
+        """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        done = await asyncio.to_thread(wait, [self._last], timeout)
+        return not done.not_done
+
+    def _attempt(self, firmware_id: str, number: int, *, online: bool) -> Result:
+        """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
+        started = time.monotonic()
+        status, reason, after = self._switch(firmware_id, number, online=online)
+        seconds = time.monotonic() - started
+        observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
+        return Result(firmware_id, status, reason, observed, seconds)
+
+    def _switch(self, firmware_id: str, number: int, *, online: bool) -> tuple[Status, Reason | None, bool]:
+        if not self._is(number, firmware_id):
+            return Status.ABSENT, reasons.vanished(number), False
+        if self._is_online(number) == online:
+            return Status.ALREADY, None, online
+        code = 0
+        try:
+            self.sysfs.write_online(number, online=online)
+        except OSError as error:
+            code = error.errno or errno.EIO
+        after = self._is_online(number)
+        if not self._is(number, firmware_id):
+            return Status.ABSENT, reasons.vanished(number, code), False
+        if after == online:
+            # An error, and yet it is so: somebody else, a udev rule for one, was quicker.
+            return (Status.ALREADY if code else Status.DONE), None, after
+        if code:
+            return (
+                Status.REFUSED,
+                reasons.explain(code, self._context(number, code, online=online), online=online),
+                after,
+            )
+        return Status.REFUSED, reasons.contrary(number, online=online), after
+
+    def _is(self, number: int, firmware_id: str) -> bool:
+        return (
+            self.platform.is_present(self.sysfs, number) and self.platform.identity(self.sysfs, number) == firmware_id
+        )
+
+    def _is_online(self, number: int) -> bool:
+        return number in self.sysfs.mask("online")
+
+    def _context(self, number: int, code: int, *, online: bool) -> reasons.Context:
+        sysfs = self.sysfs
+        busy_going_down = code == errno.EBUSY and not online
+        return reasons.Context(
+            number=number,
+            has_online=sysfs.has_online(number),
+            online=sysfs.mask("online"),
+            isolated=sysfs.mask("isolated"),
+            nohz_full=sysfs.mask("nohz_full"),
+            smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
+            deadline_tasks=procfs.deadline_tasks() if busy_going_down else (),
+        )
+
+
+class _Request:
+    """One call under way. Everything but the attempt itself happens in the event loop, by callbacks: between the
+    arrival of a CPU and its write there is no task to be scheduled first.
+    """
+
+    def __init__(self, switch: Switch, goal: Goal) -> None:
+        self._switch = switch
+        self._watcher = switch.watcher
+        self._goal = goal
+        self._loop = asyncio.get_running_loop()
+        self._ready: deque[tuple[str, int]] = deque()
+        self._missing: set[str] = set()
+        self._current: Future[Result] | None = None
+        self._rescan: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self.answers: asyncio.Queue[Arrived | Result] = asyncio.Queue()
+
+    def start(self) -> None:
+        """Take up what is there, and wait for what is not."""
+        if any(self._watcher.find(firmware_id) is None for firmware_id in self._goal.firmware_ids):
+            self._watcher.scan()
+        for firmware_id in self._goal.firmware_ids:
+            number = self._watcher.find(firmware_id)
+            if number is not None:
+                self._take(Cpu(number, firmware_id, online=not self._goal.online))
+            elif self._goal.wait:
+                self._missing.add(firmware_id)
+            else:
+                self.answers.put_nowait(Result(firmware_id, Status.ABSENT))
+        if self._missing:
+            self._watcher.wait_for(frozenset(self._missing), self._on_arrival)
+            self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
+
+    def stop(self) -> None:
+        """Start nothing more. An attempt that runs goes on, and is logged when it ends."""
+        self._stopped = True
+        self._watcher.wait_no_more(self._on_arrival)
+        if self._rescan is not None:
+            self._rescan.cancel()
+        self._ready.clear()
+        if self._current is not None:
+            self._current.cancel()
+
+    def _on_arrival(self, cpu: Cpu) -> None:
+        if cpu.firmware_id in self._missing:
+            self._missing.discard(cpu.firmware_id)
+            self._take(cpu)
+
+    def _look_at_all(self) -> None:
+        self._watcher.scan()
+        self._rescan = self._loop.call_later(RESCAN, self._look_at_all) if self._missing else None
+
+    def _take(self, cpu: Cpu) -> None:
+        self._ready.append((cpu.firmware_id, cpu.number))
+        self._next()
+        if self._goal.wait:
+            self.answers.put_nowait(Arrived(cpu))
+
+    def _next(self) -> None:
+        if self._current is None and self._ready:
+            firmware_id, number = self._ready.popleft()
+            self._current = self._switch.submit(firmware_id, number, online=self._goal.online)
+            self._current.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, number, future))
+
+    def _ended(self, number: int, future: Future[Result]) -> None:
+        self._current = None
+        if future.cancelled():
+            return
+        result = future.result()
+        cpu = self._watcher.look_at(number)
+        if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:
+            result = replace(result, observed=replace(cpu, online=result.observed.online))
+        if self._stopped:
+            logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
+            return
+        self._next()
+        self.answers.put_nowait(result)

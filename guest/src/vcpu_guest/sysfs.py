@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only door to /sys.
+
+Three rules of the kernel shape it (drivers/base/cpu.c, drivers/base/core.c):
+
+- cpuN/online takes the device's lock to be read, and that lock is held for as long as an online or offline
+  operation runs. So states are read from the lists `online` and `present`, which take none; only the write blocks.
+- A CPU that can't be switched (cpu0 on x86) has no `online` file, and one that exists must be opened without
+  O_TRUNC and O_CREAT: creating a file in sysfs is EACCES, which hides the real cause.
+- One write(2) is one request, and its errno is the answer. Buffered files would lose it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from vcpu_guest.core import cpulist
+
+#: Writes one attribute; raises OSError with the kernel's errno.
+Write = Callable[[str, bytes], None]
+
+#: No attribute that we read is longer; sysfs gives a page, and a list of 4096 scattered CPUs needs more than one.
+_READ_SIZE = 65536
+
+
+class Sysfs:
+    """Reads and writes below one root, /sys unless a test says otherwise.
+
+    `write` exists so that tests can answer for the kernel: a plain directory cannot refuse with an errno.
+    """
+
+    def __init__(self, root: str | Path = "/sys", write: Write | None = None) -> None:
+        self.root = os.fspath(root)
+        self.cpu_dir = f"{self.root}/devices/system/cpu"
+        self._write = write or write_attribute
+
+    def read(self, path: str) -> str | None:
+        """The text of an attribute below the root, stripped; None if there is no such file.
+
+        Raises OSError for everything else that goes wrong.
+        """
+        try:
+            fd = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return os.read(fd, _READ_SIZE).decode("utf-8", "replace").strip()
+        except OSError as error:
+            # The directory went away between open and read: kernfs answers ENODEV.
+            if isinstance(error, FileNotFoundError) or error.errno == _ENODEV:
+                return None
+            raise
+        finally:
+            os.close(fd)
+
+    def read_cpu(self, number: int, name: str) -> str | None:
+        """An attribute of cpuN, stripped; None if the CPU or the attribute does not exist."""
+        return self.read(f"devices/system/cpu/cpu{number}/{name}")
+
+    def read_cpu_number(self, number: int, name: str) -> int | None:
+        """An attribute of cpuN that holds a number; None if absent, or negative (the kernel's "not known")."""
+        text = self.read_cpu(number, name)
+        return int(text) if text and text.isascii() and text.isdigit() else None
+
+    def mask(self, name: str) -> frozenset[int]:
+        """One of the kernel's lists: "online", "present", "possible", "isolated", "nohz_full". Absent means none."""
+        return cpulist.parse(self.read(f"devices/system/cpu/{name}") or "")
+
+    def directories(self) -> frozenset[int]:
+        """The N of every cpuN directory."""
+        with os.scandir(self.cpu_dir) as entries:
+            return frozenset(
+                int(name[3:])
+                for name in (entry.name for entry in entries)
+                if name.startswith("cpu") and _number(name[3:])
+            )
+
+    def incarnation(self, number: int) -> int | None:
+        """A number that changes when cpuN is removed and added again, None while there is no cpuN.
+
+        kernfs gives every new directory a new inode (fs/kernfs/dir.c, __kernfs_new_node, idr_alloc_cyclic).
+        """
+        try:
+            return os.stat(f"{self.cpu_dir}/cpu{number}").st_ino
+        except FileNotFoundError:
+            return None
+
+    def has_online(self, number: int) -> bool:
+        """Whether the kernel lets this CPU be switched at all."""
+        return os.path.exists(f"{self.cpu_dir}/cpu{number}/online")
+
+    def node(self, number: int) -> int | None:
+        """The NUMA node of cpuN, from its nodeM link; None where the kernel shows none."""
+        try:
+            names = os.listdir(f"{self.cpu_dir}/cpu{number}")
+        except FileNotFoundError:
+            return None
+        return next((int(name[4:]) for name in names if name.startswith("node") and _number(name[4:])), None)
+
+    def write_online(self, number: int, *, online: bool) -> None:
+        """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""
+        self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
+
+
+def write_attribute(path: str, data: bytes) -> None:
+    """One open, one write(2), so that the errno is the kernel's answer to this very request."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+_ENODEV = 19
+
+
+def _number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 6

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CPU events straight from the kernel; the only module that knows pyudev.
+
+It listens to the kernel's own netlink group rather than to udevd's: no waiting for a udev worker, and no dependence on
+rules. That is safe here because an event is only a hint, and sysfs, which the kernel fills itself, is what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import pyudev
+
+from vcpu_guest.core.model import Event
+from vcpu_guest.events import OnEvent, OnLost
+
+#: Bytes. An add makes three events of about a kilobyte of socket memory each; the kernel grants at most
+#: net.core.rmem_max without CAP_NET_ADMIN, and what is lost beyond it is made good by a scan.
+_BUFFER = 1 << 20
+
+
+class Uevents:
+    """The `cpu` subsystem's uevents."""
+
+    name = "udev"
+
+    def __init__(self) -> None:
+        self._monitor: pyudev.Monitor | None = None
+        self._fd = -1
+        self._on_event: OnEvent
+        self._on_lost: OnLost
+
+    @property
+    def alive(self) -> bool:
+        """Whether it listens."""
+        return self._monitor is not None
+
+    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
+        """Bind the socket: what happens from here on is queued. Raises OSError if the kernel does not let us."""
+        self._on_event, self._on_lost = on_event, on_lost
+        monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
+        monitor.filter_by("cpu")
+        monitor.set_receive_buffer_size(_BUFFER)
+        monitor.start()
+        self._monitor, self._fd = monitor, monitor.fileno()
+        asyncio.get_running_loop().add_reader(self._fd, self._readable)
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._monitor is not None:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            self._monitor = None
+
+    def _readable(self) -> None:
+        # Until it is empty, so that a burst is one wake-up.
+        while self._monitor is not None:
+            try:
+                device = self._monitor.poll(0)
+            except OSError as error:
+                # ENOBUFS: the kernel had more than the buffer holds. Anything else ends the same way: look at all.
+                self._on_lost(str(error))
+                return
+            if device is None:
+                return
+            number = device.sys_name.removeprefix("cpu")
+            if number.isascii() and number.isdigit():
+                self._on_event(Event(device.action or "", int(number)))

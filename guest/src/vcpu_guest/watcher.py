@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Knows which CPUs are present, by number and by identity, and tells who waits for one.
+
+Level-triggered: an event only makes it look again, at that one CPU, and what it finds in sysfs is what counts. A full
+look is taken at the start, when events were lost, and whenever somebody asks for a snapshot. Nothing runs while
+nothing happens. Everything here runs in the event loop and reads only files that take no lock in the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from vcpu_guest.core import reasons
+from vcpu_guest.core.model import Cpu, Detail, Event, Reason, Snapshot
+from vcpu_guest.platforms import Platform
+from vcpu_guest.sysfs import Sysfs
+
+#: The kernel links a CPU to its firmware object, and removes its directory, just after it has sent the event. Seconds
+#: from one look to the next; after the last one it is left at what was seen.
+SETTLE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+OnArrival = Callable[[Cpu], None]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was seen of one cpuN; it is forgotten when its directory is another one."""
+
+    incarnation: int | None
+    online: bool
+    identity: str = ""
+    looks: int = 0
+    detail: Detail | None = None
+    has_online: bool | None = None
+
+
+class Watcher:
+    """The agent's picture of the guest's CPUs."""
+
+    def __init__(self, sysfs: Sysfs, platform: Platform, settle: Sequence[float] = SETTLE) -> None:
+        self._sysfs = sysfs
+        self._platform = platform
+        self._schedule = settle
+        self._known: dict[int, _Known] = {}
+        self._numbers: dict[str, int] = {}
+        self._leaving: dict[int, int | None] = {}
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._waiting: dict[OnArrival, frozenset[str]] = {}
+        self._watches: set[asyncio.Event] = set()
+        self.generation = 0
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def scan(self) -> None:
+        """Look at everything. What is known of a CPU is kept as long as its directory is the same one."""
+        present = self._platform.present(self._sysfs)
+        online = self._sysfs.mask("online")
+        changed = False
+        for number in self._known.keys() - present:
+            changed |= self._forget(number)
+        for number in sorted(present):
+            changed |= self._look(number, number in online)
+        if changed:
+            self._tell()
+
+    def on_event(self, event: Event) -> None:
+        """Look at the one CPU that the event names."""
+        number, changed = event.number, False
+        if event.action == "remove":
+            # The event comes before the directory goes (drivers/base/core.c, device_del): what is still there is
+            # taken for gone, unless it stays.
+            changed = self._forget(number)
+            self._leaving[number] = self._sysfs.incarnation(number)
+            self._look_later(number, 0)
+        elif self._platform.is_present(self._sysfs, number):
+            if event.action == "add":
+                changed = self._forget(number)
+            changed |= self._look(number, number in self._sysfs.mask("online"))
+        else:
+            changed = self._forget(number)
+        if changed:
+            self._tell()
+
+    def on_lost(self, why: str) -> None:
+        """Events were lost, so everything may be otherwise."""
+        self.scan()
+
+    def close(self) -> None:
+        """No look is taken by itself after this."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _look(self, number: int, online: bool) -> bool:  # noqa: FBT001 - the one fact besides the number
+        incarnation = self._sysfs.incarnation(number)
+        if number in self._leaving and self._leaving[number] == incarnation:
+            return False
+        self._leaving.pop(number, None)
+        changed = False
+        known = self._known.get(number)
+        if known is None or known.incarnation != incarnation:
+            self._forget(number)
+            known = self._known[number] = _Known(incarnation, online)
+            changed = True
+        elif known.online != online:
+            known.online, known.detail = online, None
+            changed = True
+        if not known.identity and self._platform.scheme:
+            known.identity = self._platform.identity(self._sysfs, number)
+            if known.identity:
+                self._numbers[known.identity] = number
+                self._announce(number, known)
+                changed = True
+            else:
+                self._look_later(number, known.looks)
+        return changed
+
+    def _look_later(self, number: int, step: int) -> None:
+        if number in self._timers or step >= len(self._schedule):
+            return
+        loop = asyncio.get_running_loop()
+        self._timers[number] = loop.call_later(self._schedule[step], self._look_again, number, step + 1)
+
+    def _look_again(self, number: int, step: int) -> None:
+        del self._timers[number]
+        if not self._platform.is_present(self._sysfs, number):
+            self._leaving.pop(number, None)
+            changed = self._forget(number)
+        else:
+            if step >= len(self._schedule):
+                self._leaving.pop(number, None)
+            if number in self._known:
+                self._known[number].looks = step
+            changed = self._look(number, number in self._sysfs.mask("online"))
+            if number in self._leaving:
+                self._look_later(number, step)
+        if changed:
+            self._tell()
+
+    def _forget(self, number: int) -> bool:
+        known = self._known.pop(number, None)
+        if known is None:
+            return False
+        if self._numbers.get(known.identity) == number:
+            del self._numbers[known.identity]
+        return True
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def find(self, firmware_id: str) -> int | None:
+        """The logical number of the CPU with this identity, as last seen."""
+        return self._numbers.get(firmware_id)
+
+    def look_at(self, number: int) -> Cpu | None:
+        """A fresh look at one CPU; None if it is not present."""
+        self.on_event(Event("look", number))
+        known = self._known.get(number)
+        return None if known is None else self._cpu(number, known)
+
+    def snapshot(self) -> Snapshot:
+        """A fresh look at all of them."""
+        self.scan()
+        return Snapshot(
+            self.generation, tuple(self._cpu(number, self._known[number]) for number in sorted(self._known))
+        )
+
+    def _cpu(self, number: int, known: _Known) -> Cpu:
+        if known.detail is None:
+            known.detail = self._read_detail(number)
+        if known.has_online is None:
+            known.has_online = self._sysfs.has_online(number)
+        cannot_online = None if known.online else self._platform.cannot_online(self._sysfs, number)
+        return Cpu(
+            number, known.identity, known.online, self._cannot_offline(number, known), cannot_online, known.detail
+        )
+
+    def _cannot_offline(self, number: int, known: _Known) -> Reason | None:
+        if not known.has_online:
+            return reasons.no_control(number)
+        if known.online and sum(other.online for other in self._known.values()) == 1:
+            return reasons.last_cpu(number)
+        return None
+
+    def _read_detail(self, number: int) -> Detail:
+        sysfs = self._sysfs
+        return Detail(
+            sysfs.read_cpu_number(number, "topology/physical_package_id"),
+            sysfs.read_cpu_number(number, "topology/die_id"),
+            sysfs.read_cpu_number(number, "topology/core_id"),
+            sysfs.node(number),
+        )
+
+    # -- being told --------------------------------------------------------------------------------------------------
+
+    def wait_for(self, firmware_ids: frozenset[str], on_arrival: OnArrival) -> None:
+        """From now on `on_arrival` is called the moment one of these CPUs gets known. It must not block."""
+        self._waiting[on_arrival] = firmware_ids
+
+    def wait_no_more(self, on_arrival: OnArrival) -> None:
+        """Undo `wait_for`; nothing happens if there was none."""
+        self._waiting.pop(on_arrival, None)
+
+    @contextmanager
+    def changes(self) -> Iterator[asyncio.Event]:
+        """While inside, the event is set after every change. Who looks clears it first."""
+        event = asyncio.Event()
+        self._watches.add(event)
+        try:
+            yield event
+        finally:
+            self._watches.discard(event)
+
+    def _announce(self, number: int, known: _Known) -> None:
+        for on_arrival, firmware_ids in list(self._waiting.items()):
+            if known.identity in firmware_ids:
+                # No detail: this is the path from the event to the write, and a CPU that is offline shows little.
+                on_arrival(Cpu(number, known.identity, known.online))
+
+    def _tell(self) -> None:
+        self.generation += 1
+        for event in self._watches:
+            event.set()
