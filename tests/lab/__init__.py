@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from lab.cache import Cache
-from lab.errors import CommandError, LabError, QmpError, ShellError, VmDied, WaitTimeout
+from lab.errors import CommandError, LabError, QmpError, ShellError, VmDiedError, WaitTimeoutError
 from lab.lab import Lab
 from lab.qmp import Event, Qmp
 from lab.spec import AGENT_PORT, VmSpec
@@ -22,7 +22,7 @@ __all__ = [
     "QmpError",
     "ShellError",
     "Vm",
-    "VmDied",
+    "VmDiedError",
     "VmSpec",
-    "WaitTimeout",
+    "WaitTimeoutError",
 ]

@@ -33,7 +33,7 @@ def choose(cache: Cache, qemu: Qemu, image: Image, progress: host.Progress = hos
         progress("KVM works here" if accel == "kvm" else "KVM does not work here: using TCG")
         (folder / "accel").write_text(accel)
 
-    key = digest(qemu.key, image.key, platform.release(), _cpu_model())
+    key = digest(qemu.key, platform.release(), _cpu_model())
     with cache.entry(f"accel-{qemu.version}", key, build) as entry:
         return (entry.path / "accel").read_text()
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cache of everything the lab builds: outside the tree, atomic, locked, pruned.
 
-An *entry* is a directory ``KIND/KEY``: the kind says what it is for, the key is a hash of all it was made from. Building
-a new entry of a kind removes the kind's older ones. An entry in use is held by a shared lock (``flock`` on a file beside
-it), a build and a removal take the lock alone, so any number of runs can race.
+An *entry* is a directory ``KIND/KEY``: the kind says what it is for, the key is a hash of all it was made from.
+Building a new entry of a kind removes the kind's older ones. An entry in use is held by a shared lock (``flock`` on a
+file beside it), a build and a removal take the lock alone, so any number of runs can race.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Cache:
             os.close(lock)
 
     def _build(self, folder: Path, path: Path, build: Callable[[Path], None]) -> None:
+        for left in folder.glob(f".{path.name}.*"):
+            shutil.rmtree(left)  # we hold the lock alone: its builder was killed
         work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=folder))
         try:
             work.chmod(0o755)
@@ -105,14 +107,15 @@ class Cache:
             return []
         limit = time.time() - unused_for
         kinds = (kind for kind in self.root.iterdir() if kind.is_dir())
-        entries = [entry for kind in kinds for entry in kind.iterdir() if entry.is_dir() and entry.name[0] != "."]
+        entries = [entry for kind in kinds for entry in kind.iterdir() if entry.is_dir()]
         return self._remove(entry for entry in entries if entry.stat().st_mtime <= limit)
 
     @staticmethod
     def _remove(paths: Iterator[Path]) -> list[Path]:
         gone = []
         for path in paths:
-            lock = os.open(path.parent / f"{path.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            key = path.name.removeprefix(".").split(".")[0]  # ".KEY.RANDOM" is an unfinished build
+            lock = os.open(path.parent / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path)

@@ -12,11 +12,11 @@ class CommandError(LabError):
     """A host command (mmdebstrap, qemu-img, ...) failed; the text ends with its last lines."""
 
 
-class WaitTimeout(LabError):
+class WaitTimeoutError(LabError):
     """A condition did not come true in time; the text ends with the console's tail."""
 
 
-class VmDied(LabError):
+class VmDiedError(LabError):
     """QEMU ended while it was needed; the text ends with its own last words."""
 
 

@@ -99,7 +99,8 @@ def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
     ]
     host.bootstrap(recipe.suite, recipe.packages, tarball, variant="essential", options=options)
     progress("writing its root file system")
-    host.run(["tar", "-C", str(folder), "--strip-components=2", "--wildcards", "-xf", str(tarball), "./boot/vmlinuz*", "./boot/initrd"])
+    files = ["./boot/vmlinuz*", "./boot/initrd"]
+    host.run(["tar", "-C", str(folder), "--strip-components=2", "--wildcards", "-xf", str(tarball), *files])
     script = (
         'mkdir "$1/tree" && tar -C "$1/tree" --exclude="./dev/*" --exclude="./boot/*" -xf "$1/root.tar"'
         f' && mke2fs -q -t ext4 -J size=8 -d "$1/tree" "$1/root.img" {recipe.size_mb}M'

@@ -62,11 +62,8 @@ def mirror() -> str | None:
 
 def apt_options() -> list[str]:
     """The host's apt settings for proxies and validity checks, as mmdebstrap ``--aptopt`` arguments."""
-    options = []
-    for line in run(["apt-config", "dump"]).splitlines():
-        if line.startswith(_APT_SHARED) and not line.endswith('"";'):
-            options.append(f"--aptopt={line}")
-    return options
+    settings = run(["apt-config", "dump"]).splitlines()
+    return [f"--aptopt={line}" for line in settings if line.startswith(_APT_SHARED) and not line.endswith('"";')]
 
 
 def bootstrap(suite: str, packages: Sequence[str], tarball: Path, *, variant: str, options: Sequence[str] = ()) -> None:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from lab import accel, guest, host, qemu, states
 from lab.cache import Cache
@@ -27,7 +28,7 @@ class Lab:
         self._progress = progress
         self._cache = cache or Cache()
 
-    def __enter__(self) -> Lab:
+    def __enter__(self) -> Self:
         self._cache.prune(_UNUSED)
         return self
 
@@ -36,17 +37,22 @@ class Lab:
 
     def prepare(self, spec: VmSpec) -> None:
         """Build all that ``vm(spec)`` needs, so that the next one takes about a second."""
-        with self._ground(spec) as (found, image, accelerator):
-            with states.find(self._cache, spec, found, image, accelerator, self._progress):
-                pass
+        with (
+            self._ground(spec) as (found, image, accelerator),
+            states.find(self._cache, spec, found, image, accelerator, self._progress),
+        ):
+            pass
 
     @contextmanager
     def vm(self, spec: VmSpec) -> Iterator[Vm]:
         """A VM restored from the spec's saved state, which is made the first time."""
-        with self._ground(spec) as (found, image, accelerator), _folder() as folder:
-            with states.find(self._cache, spec, found, image, accelerator, self._progress) as state:
-                with states.restore(spec, found, image, accelerator, state, folder / "disk.qcow2") as vm:
-                    yield vm
+        with (
+            self._ground(spec) as (found, image, accelerator),
+            states.find(self._cache, spec, found, image, accelerator, self._progress) as state,
+            _folder() as folder,
+            states.restore(spec, found, image, accelerator, state, folder / "disk.qcow2") as vm,
+        ):
+            yield vm
 
     @contextmanager
     def boot(self, spec: VmSpec) -> Iterator[Vm]:

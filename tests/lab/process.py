@@ -23,8 +23,8 @@ _starter: threading.Thread | None = None
 def start(argv: Sequence[str], env: Mapping[str, str], sockets: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
     """Start a program with its standard error on a pipe and these sockets inherited; it dies with this process.
 
-    PR_SET_PDEATHSIG (prctl(2)) acts when the *thread* that forked ends, so one thread of our own, which never ends, does
-    it for all callers.
+    PR_SET_PDEATHSIG (prctl(2)) acts when the *thread* that forked ends, so one thread of our own, which never ends,
+    does it for all callers.
     """
     command = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.errors import QmpError, VmDied, WaitTimeout
+from lab.errors import QmpError, VmDiedError, WaitTimeoutError
 
 T = TypeVar("T")
 
@@ -42,14 +43,20 @@ class Qmp:
         self._greeted = False
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
-        threading.Thread(target=self._read, name=f"qmp {path.name}", daemon=True).start()
-        self._wait(lambda: self._greeted or None, timeout, "QMP greeting")
-        self.execute("qmp_capabilities", timeout=timeout)
+        self._thread = threading.Thread(target=self._read, name=f"qmp {path.name}", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(lambda: self._greeted or None, timeout, "QMP greeting")
+            self.execute("qmp_capabilities", timeout=timeout)
+        except BaseException:
+            self.close()
+            raise
 
     def execute(self, command: str, /, *, timeout: float = 30.0, **arguments: Any) -> Any:
         """Send a command and return its value; an underscore in an argument's name stands for QEMU's hyphen.
 
-        Raises QmpError with QEMU's answer, WaitTimeout if none came in ``timeout`` seconds, VmDied if QEMU ended.
+        Raises QmpError with QEMU's answer, WaitTimeoutError if none came in ``timeout`` seconds, VmDiedError if QEMU
+        ended.
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self.send({"execute": command, "arguments": named}, timeout=timeout)
@@ -61,7 +68,7 @@ class Qmp:
         try:
             self._socket.sendall(line)
         except OSError as error:
-            raise VmDied(f"QEMU's monitor is gone ({error})\n{self._tail()}") from error
+            raise VmDiedError(f"QEMU's monitor is gone ({error})\n{self._tail()}") from error
         reply = self._wait(lambda: self._replies.pop(key, None), timeout, f"answer to {request['execute']}")
         if "error" in reply:
             raise QmpError(reply["error"]["class"], reply["error"]["desc"])
@@ -75,7 +82,7 @@ class Qmp:
     def wait_event(self, name: str, timeout: float = 10.0, **match: Any) -> Event:
         """The first event of that name, not yet returned by this method, whose data (also nested under ``info``) match.
 
-        Raises WaitTimeout. An underscore in a name stands for a hyphen.
+        Raises WaitTimeoutError. An underscore in a name stands for a hyphen.
         """
         wanted = {key.replace("_", "-"): value for key, value in match.items()}
 
@@ -90,10 +97,9 @@ class Qmp:
 
     def close(self) -> None:
         """End the connection; the monitor is then free for another client."""
-        try:
+        with contextlib.suppress(OSError):  # already ended by QEMU
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # already ended by QEMU
+        self._thread.join()
         self._socket.close()
 
     @property
@@ -105,7 +111,7 @@ class Qmp:
         """Wait until QEMU ends the connection (after ``quit``)."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._closed, timeout):
-                raise WaitTimeout(f"QEMU did not end within {timeout:.1f} s\n{self._tail()}")
+                raise WaitTimeoutError(f"QEMU did not end within {timeout:.1f} s\n{self._tail()}")
 
     def _wait(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
         """Wait until ``look`` gives something, and return that; it is asked again whenever a message came."""
@@ -116,9 +122,9 @@ class Qmp:
                 if found is not None:
                     return found
                 if self._closed:
-                    raise VmDied(f"QEMU ended before the {what}\n{self._tail()}")
+                    raise VmDiedError(f"QEMU ended before the {what}\n{self._tail()}")
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise WaitTimeout(f"no {what} within {timeout:.1f} s\n{self._tail()}")
+                    raise WaitTimeoutError(f"no {what} within {timeout:.1f} s\n{self._tail()}")
 
     def _read(self) -> None:
         try:

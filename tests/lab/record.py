@@ -2,8 +2,10 @@
 """The record of a VM: every QMP command that QEMU received, and every line of the guest's kernel log, on one clock.
 
 QEMU itself writes both, to its standard error, when told to trace them: ``handle_qmp_command`` (monitor/qmp.c, each
-request on any monitor) and ``serial_write`` (hw/char/serial.c, each register write of the guest's UART: ttyS0). So their
-order is QEMU's own, whatever the threads that read them do.
+request on any monitor) and ``serial_write`` (hw/char/serial.c, each register write of the guest's UART: ttyS0). So
+their order is QEMU's own, whatever the threads that read them do. The form of a line changed between 10.0 and 11.1:
+``PID@SECONDS:EVENT ...`` and ``write addr 0x00 val 0x41``, then ``2026-01-31T12:00:00.123456Z EVENT ...`` and
+``[0x00] <- 0x41``.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import IO, Any
 
-_TRACE = re.compile(r"\d+@(?P<time>\d+\.\d{6}):(?P<event>\w+) (?P<rest>.*)", re.DOTALL)
-_SERIAL = re.compile(r"write addr 0x(?P<addr>[0-9a-f]{2}) val 0x(?P<value>[0-9a-f]{2})")
+_EVENTS = r"(?P<event>handle_qmp_command|serial_write) (?P<rest>.*)"
+_TRACE = re.compile(r"(?:\d+@(?P<seconds>\d+\.\d{6}):|(?P<date>\d{4}-\S+Z) )" + _EVENTS, re.DOTALL)
+_SERIAL = re.compile(r"(?:write addr |\[)0x(?P<addr>[0-9a-f]{2})(?: val |\] <- )0x(?P<value>[0-9a-f]{2})")
 _THR, _LCR, _DLAB = 0, 3, 0x80
 
 
@@ -86,13 +90,12 @@ class Record:
         if match is None:
             self._other.append(line)
             return True
-        when = float(match["time"]) - self._offset
+        stamp = float(match["seconds"] or datetime.fromisoformat(match["date"]).timestamp())
+        when = stamp - self._offset
         if match["event"] == "serial_write":
             return self._serial(when, match["rest"])
-        if match["event"] == "handle_qmp_command":
-            self._commands.append((when, json.loads(match["rest"].partition("req: ")[2])))
-            return True
-        return False
+        self._commands.append((when, json.loads(match["rest"].partition("req: ")[2])))
+        return True
 
     def _serial(self, when: float, rest: str) -> bool:
         """One register write; true if it completed a line."""

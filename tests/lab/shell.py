@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lab.errors import ShellError, VmDied, WaitTimeout
+from lab.errors import ShellError, VmDiedError, WaitTimeoutError
 
 #: How long the guest's own limit may be overrun before the console counts as dead (seconds).
 _GRACE = 10.0
@@ -36,7 +36,7 @@ class Shell:
         """Run a script with the guest's /bin/sh as root and return its output (standard error included).
 
         Raises ShellError for a status other than 0 (137 when the guest killed it after ``timeout`` seconds), and
-        WaitTimeout if the console does not answer.
+        WaitTimeoutError if the console does not answer.
         """
         script = command.encode()
         limit = max(1, round(timeout))
@@ -53,14 +53,14 @@ class Shell:
             raise ShellError(f"put {path}", status, "")
 
     def wait(self, timeout: float) -> None:
-        """Wait until the guest's end answers: after a boot or a reboot. Raises WaitTimeout, VmDied."""
+        """Wait until the guest's end answers: after a boot or a reboot. Raises WaitTimeoutError, VmDiedError."""
         deadline = time.monotonic() + timeout
         while True:
             try:
                 # each try is a request of its own; the ones before it may still be answered, and are passed over
                 self._ask("run {} 5 0\n", b"", min(2.0, max(0.0, deadline - time.monotonic())))
                 return
-            except WaitTimeout:
+            except WaitTimeoutError:
                 if time.monotonic() >= deadline:
                     raise
 
@@ -94,18 +94,18 @@ class Shell:
         try:
             self._socket.sendall(data)
         except TimeoutError as error:
-            raise WaitTimeout(f"the guest does not read its console\n{self._tail()}") from error
+            raise WaitTimeoutError(f"the guest does not read its console\n{self._tail()}") from error
         except OSError as error:
-            raise VmDied(f"the guest's console is gone ({error})\n{self._tail()}") from error
+            raise VmDiedError(f"the guest's console is gone ({error})\n{self._tail()}") from error
 
     def _receive(self, deadline: float) -> None:
         ready, _, _ = select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            raise WaitTimeout(f"no answer on the guest's console in time\n{self._tail()}")
+            raise WaitTimeoutError(f"no answer on the guest's console in time\n{self._tail()}")
         try:
             data = self._socket.recv(65536)
         except OSError as error:
-            raise VmDied(f"the guest's console is gone ({error})\n{self._tail()}") from error
+            raise VmDiedError(f"the guest's console is gone ({error})\n{self._tail()}") from error
         if not data:
-            raise VmDied(f"QEMU closed the guest's console\n{self._tail()}")
+            raise VmDiedError(f"QEMU closed the guest's console\n{self._tail()}")
         self._buffer += data

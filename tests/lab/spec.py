@@ -13,8 +13,8 @@ from lab.qemu import STANDARD, Qemu
 #: The port the agent listens on, and the chardev behind it.
 AGENT_PORT = "org.vcpuctl.agent.0"
 AGENT_CHARDEV = "agent"
-#: The chardevs that listen: the agent port, the guest's second console, the monitor kept free for the program under test,
-#: and the lab's own monitor.
+#: The chardevs that listen: the agent port, the guest's second console, the monitor kept free for the program under
+#: test, and the lab's own monitor.
 SOCKETS = (AGENT_CHARDEV, "shell", "qmp", "oracle")
 #: Guest packages the debs layer installs, and when it counts as up.
 AGENT_PACKAGES = ("python3-vcpu-proto", "vcpu-guest")

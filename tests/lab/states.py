@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Saved states: VMs that were booted, and had packages installed, once; a copy of each is up in about a second.
 
-A state is a pair that must never be mixed with another's: the disk's overlay and the rest of the machine, written at one
-stopped moment. States are layered, and each belongs to just the build it was made on:
+A state is a pair that must never be mixed with another's: the disk's overlay and the rest of the machine, written at
+one stopped moment. States are layered, and each belongs to just the build it was made on:
 image <- booted <- with packages installed. So new packages cost their installation, not the boot.
 """
 

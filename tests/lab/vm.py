@@ -11,10 +11,10 @@ import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 from lab import process
-from lab.errors import LabError, VmDied, WaitTimeout
+from lab.errors import LabError, VmDiedError, WaitTimeoutError
 from lab.guest import Image
 from lab.qemu import Qemu
 from lab.qmp import Qmp
@@ -46,7 +46,9 @@ class GuestCpu(TypedDict):
 class Vm:
     """A QEMU process with its sockets. ``close`` ends it; use it as a context manager."""
 
-    def __init__(self, spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path, *, incoming: bool = False) -> None:
+    def __init__(
+        self, spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path, *, incoming: bool = False
+    ) -> None:
         """Start QEMU on that disk (a qcow2 file of this VM alone), waiting for ``load`` if ``incoming``."""
         self.spec = spec
         self.accel = accel
@@ -65,14 +67,19 @@ class Vm:
         self.pid = self._process.pid
         assert self._process.stderr is not None
         self.record = Record(self._process.stderr)
+        self._clients: list[Qmp | Shell] = []
         try:
             self.qmp = Qmp(self.dir / "oracle.sock", tail=self.record.tail)
+            self._clients.append(self.qmp)
+            if not self.record.wait(lambda: bool(self.record.commands), 5.0):
+                raise LabError(f"QEMU {qemu.full_version} does not trace its QMP commands as the lab knows it")
             self._shell = Shell(self.dir / "shell.sock", tail=self.record.tail)
+            self._clients.append(self._shell)
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Vm:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -81,6 +88,8 @@ class Vm:
     def close(self) -> None:
         """End QEMU and remove the VM's directory; what to keep must be collected before."""
         process.end(self._process)
+        for client in self._clients:
+            client.close()
         self.record.join(5.0)
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -111,7 +120,10 @@ class Vm:
         return self.record.kernel_log
 
     def wait_kernel(self, regex: str, timeout: float = 10.0, *, since: float = 0.0) -> tuple[float, str]:
-        """The first line of the kernel log, not older than ``since``, that the regex is found in. Raises WaitTimeout."""
+        """The first line of the kernel log, not older than ``since``, that the regex is found in.
+
+        Raises WaitTimeoutError, VmDiedError.
+        """
         pattern = re.compile(regex)
 
         def hits() -> list[tuple[float, str]]:
@@ -122,8 +134,8 @@ class Vm:
         if found:
             return found[0]
         if self.record.ended:
-            raise VmDied(f"QEMU ended before its console said {regex!r}\n{self.record.tail()}")
-        raise WaitTimeout(f"the console did not say {regex!r} within {timeout:.1f} s\n{self.record.tail()}")
+            raise VmDiedError(f"QEMU ended before its console said {regex!r}\n{self.record.tail()}")
+        raise WaitTimeoutError(f"the console did not say {regex!r} within {timeout:.1f} s\n{self.record.tail()}")
 
     def qmp_commands(self) -> list[tuple[float, dict[str, Any]]]:
         """Every QMP command QEMU received on any monitor, on the clock of ``kernel_log``.
@@ -185,7 +197,7 @@ class Vm:
                 raise LabError(f"{command} failed: {self.qmp.execute('query-migrate')}\n{self.record.tail()}")
 
     def collect(self, dest: Path) -> None:
-        """Write what a failure leaves to look at: console, kernel log and QMP commands with times, QEMU's words, journal."""
+        """Write what a failure leaves to look at: console, kernel log and QMP log with times, QEMU's words, journal."""
         dest.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.dir / "console.log", dest)
         log = "".join(f"{when:.6f} {line}\n" for when, line in self.kernel_log)
