@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fake QEMU: real QMP on real sockets, an x86 machine with its quirks, and a guest that can be told to misbehave.
+
+In a test's own process::
+
+    async with FakeQemu(folder, Config(maxcpus=8)) as qemu:   # folder: a short path (sun_path)
+        vmm = await connect(str(qemu.qmp))
+        qemu.faults.add(Rule("guest:eject", "refuse", params={"status": 130}))
+
+In a process of its own, steered over a socket::
+
+    with FakeProcess(folder, "--maxcpus", "8") as fake:
+        fake.steer.rule("after:device_add", "die")
+"""
+
+from __future__ import annotations
+
+from fakes.qemu.config import Config
+from fakes.qemu.errors import QmpError
+from fakes.qemu.faults import Faults, Rule
+from fakes.qemu.guest import AutoGuest, FakeGuest
+from fakes.qemu.process import FakeProcess, Steer
+from fakes.qemu.qemu import ClosedPort, FakeQemu, Port
+
+__all__ = [
+    "AutoGuest",
+    "ClosedPort",
+    "Config",
+    "FakeGuest",
+    "FakeProcess",
+    "FakeQemu",
+    "Faults",
+    "Port",
+    "QmpError",
+    "Rule",
+    "Steer",
+]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fake machine is like, and which of QEMU's quirks it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: How DEVICE_DELETED of a CPU comes: "tcg" only for the child ``lapic`` and without ``device`` (seen on 7.2 to 11.1
+#: under TCG), "kvm" for the child and then for the CPU itself, "none" never.
+DELETED = ("tcg", "kvm", "none")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One x86 machine. The topology's product is the number of possible vCPUs."""
+
+    maxcpus: int = 16
+    smp: int = 1
+    sockets: int = 1
+    dies: int = 1
+    modules: int = 1
+    cores: int = 0  # 0: what is left of maxcpus
+    threads: int = 1
+    nodes: int = 0
+    machine: str = "pc-q35"
+    cpu: str = "qemu64"
+    version: tuple[int, int, int] = (10, 0, 13)
+    accel: str = "tcg"
+    name: str = ""
+    deleted: str = "tcg"
+    #: False: query-hotpluggable-cpus and device_add are refused, as on microvm.
+    hotplug: bool = True
+    #: "": no SMM; "blocked": it forbids plug and unplug; "plug-only": unplug alone.
+    smm: str = ""
+    #: Start as with -S.
+    paused: bool = False
+    #: False: the guest's ACPI comes up only when a test says so.
+    boots: bool = True
+    #: QEMU 7.2 under TCG: the first device_add after an unplug kills it.
+    dies_on_replug: bool = False
+    #: QEMU 10 and 11 under TCG: the plug beyond maxcpus, over the process's life, kills it.
+    plug_budget: bool = False
+    #: The agent's port: its device id ("" for one without), and whether there is one at all.
+    port: bool = True
+    port_id: str = "port0"
+
+    @property
+    def core_count(self) -> int:
+        """Cores in each module."""
+        return self.cores or self.maxcpus // (self.sockets * self.dies * self.modules * self.threads)
+
+    @property
+    def cpu_type(self) -> str:
+        """The QOM type of its CPUs."""
+        return f"{self.cpu}-x86_64-cpu"
+
+    @property
+    def machine_type(self) -> str:
+        """The QOM type of the machine."""
+        versioned = self.machine in ("pc-q35", "pc-i440fx")
+        return f"{self.machine}-{self.version[0]}.{self.version[1]}-machine" if versioned else f"{self.machine}-machine"
+
+    def check(self) -> None:
+        """Raise ValueError for a machine that cannot be."""
+        product = self.sockets * self.dies * self.modules * self.core_count * self.threads
+        if product != self.maxcpus:
+            raise ValueError(f"the topology makes {product} CPUs, not maxcpus={self.maxcpus}")
+        if not 1 <= self.smp <= self.maxcpus:
+            raise ValueError(f"smp={self.smp} is not within 1..{self.maxcpus}")
+        if self.deleted not in DELETED:
+            raise ValueError(f"deleted={self.deleted!r} is none of {DELETED}")

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine: possible CPUs, who is plugged, and the ACPI hotplug registers between QEMU and the guest.
+
+Modelled on hw/i386/x86.c (x86_cpu_pre_plug, x86_cpu_unplug_request_cb) and hw/acpi/cpu.c; every text was compared with
+what QEMU 7.2 and 10.0 answer (tests/e2e/test_fake_is_true.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fakes.qemu.config import Config
+from fakes.qemu.errors import QmpError
+from fakes.qemu.faults import Faults
+from fakes.qemu.guest import BUSY, FAILED, IN_PROGRESS, OK, FakeGuest
+
+_LEVELS = ("socket", "die", "module", "core", "thread")
+_INSERTED, _EJECT = 1, 3
+
+
+@dataclass
+class Cpu:
+    """A CPU object."""
+
+    path: str
+    device_id: str | None
+    tid: int
+
+
+@dataclass
+class Slot:
+    """One entry of possible_cpus, with its registers (AcpiCpuStatus)."""
+
+    index: int
+    ids: dict[str, int]
+    apic_id: int
+    node: int | None
+    cpu: Cpu | None = None
+    inserting: bool = False
+    removing: bool = False
+    ost: tuple[int, int] = (0, 0)
+
+    def props(self, config: Config) -> dict[str, int]:
+        """As query-hotpluggable-cpus shows them: die and module only where there is more than one."""
+        shown = {"socket-id": self.ids["socket"], "core-id": self.ids["core"], "thread-id": self.ids["thread"]}
+        if config.dies > 1:
+            shown["die-id"] = self.ids["die"]
+        if config.modules > 1:
+            shown["module-id"] = self.ids["module"]
+        if self.node is not None:
+            shown["node-id"] = self.node
+        return shown
+
+
+class Machine:
+    """The machine and its guest; ``emit`` sends an event to every monitor, ``die`` ends QEMU as a crash does."""
+
+    def __init__(
+        self,
+        config: Config,
+        guest: FakeGuest,
+        faults: Faults,
+        emit: Callable[[str, Mapping[str, Any] | None], None],
+        die: Callable[[], None],
+    ) -> None:
+        config.check()
+        self.config = config
+        self.guest = guest
+        self.faults = faults
+        self._emit = emit
+        self._die = die
+        self.status = "prelaunch" if config.paused else "running"
+        self.acpi_up = False  # QEMU leaves the legacy register layout when the guest's ACPI has run _INI, for good
+        self.booted = False
+        self.migrating = False
+        self.plugs = 0
+        self.unplugs = 0
+        self._tids = os.getpid()
+        self._anonymous = 0
+        self._sci = asyncio.Event()
+        self._runs = asyncio.Event()
+        if self.running:
+            self._runs.set()
+        self._task: asyncio.Task[None] | None = None
+        self.slots = self._possible()
+        for slot in self.slots[: config.smp]:
+            slot.cpu = Cpu(f"/machine/unattached/device[{slot.index}]", None, self._tid())
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest's CPUs execute."""
+        return self.status == "running"
+
+    def start(self) -> None:
+        """Let the guest live."""
+        self._task = asyncio.create_task(self._live())
+
+    async def stop(self) -> None:
+        """End the guest."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def _possible(self) -> list[Slot]:
+        config = self.config
+        counts = (config.sockets, config.dies, config.modules, config.core_count, config.threads)
+        widths = [(count - 1).bit_length() for count in counts]
+        slots = []
+        for index in range(config.maxcpus):
+            rest, apic_id, shift, ids = index, 0, 0, {}
+            for level, count, width in zip(reversed(_LEVELS), reversed(counts), reversed(widths), strict=True):
+                rest, number = divmod(rest, count)
+                ids[level] = number
+                apic_id |= number << shift
+                shift += width
+            node = index * config.nodes // config.maxcpus if config.nodes else None
+            slots.append(Slot(index, ids, apic_id, node))
+        return slots
+
+    def _tid(self) -> int:
+        self._tids += 1
+        return self._tids
+
+    # -- the monitor's side ---------------------------------------------------------------------------------------
+
+    def find(self, device: str) -> Slot:
+        """find_device_state: a device id, or any path that leads to a CPU. Raises QmpError."""
+        path = device if device.startswith("/") else f"/machine/peripheral/{device}"
+        for slot in self.slots:
+            if slot.cpu is not None and slot.cpu.path == path:
+                return slot
+        raise QmpError("DeviceNotFound", f"Device '{device}' not found")
+
+    def plug(self, driver: str, device_id: str | None, props: Mapping[str, Any]) -> None:
+        """device_add of a CPU. The order of the checks is QEMU's."""
+        if any(slot.cpu is not None and slot.cpu.device_id == device_id for slot in self.slots if device_id):
+            raise QmpError("GenericError", f"Duplicate device ID '{device_id}'")
+        if driver != self.config.cpu_type:
+            raise QmpError("GenericError", f"Invalid CPU type, expected cpu type: '{self.config.cpu_type}'")
+        if self.config.smm == "blocked":
+            raise QmpError("GenericError", "cpu hotplug with SMI wasn't enabled by firmware")
+        slot = self._place(props)
+        if slot.cpu is not None:
+            raise QmpError("GenericError", f"CPU[{slot.index}] with APIC ID {slot.apic_id} exists")
+        node = props.get("node-id", -1)
+        if node not in (-1, slot.node if slot.node is not None else 0):
+            raise QmpError("GenericError", f"invalid node-id, must be {slot.node or 0}")
+        self.plugs += 1
+        if (self.config.dies_on_replug and self.unplugs) or (
+            self.config.plug_budget and self.config.smp + self.plugs > self.config.maxcpus
+        ):
+            self._die()
+            return
+        slot.cpu = Cpu(self._path(device_id), device_id, self._tid())
+        slot.inserting = True
+        self._sci.set()
+
+    def _path(self, device_id: str | None) -> str:
+        if device_id is not None:
+            return f"/machine/peripheral/{device_id}"
+        self._anonymous += 1
+        return f"/machine/peripheral-anon/device[{self._anonymous - 1}]"
+
+    def _place(self, props: Mapping[str, Any]) -> Slot:
+        """x86_cpu_pre_plug: each level in turn, first whether it is given, then whether it is in range."""
+        config = self.config
+        counts = dict(
+            zip(_LEVELS, (config.sockets, config.dies, config.modules, config.core_count, config.threads), strict=True)
+        )
+        index = 0
+        for level in _LEVELS:
+            if level == "module" and config.version < (9, 1, 0):
+                continue
+            value = props.get(f"{level}-id", -1)
+            if value < 0 and counts[level] == 1 and level in ("die", "module"):
+                value = 0
+            if value < 0:
+                raise QmpError("GenericError", f"CPU {level}-id is not set")
+            if value >= counts[level]:
+                text = f"Invalid CPU {level}-id: {value} must be in range 0:{counts[level] - 1}"
+                raise QmpError("GenericError", text)
+            index = index * counts[level] + value
+        return self.slots[index]
+
+    def ask_unplug(self, slot: Slot) -> None:
+        """device_del of a CPU: only asks the guest. Raises QmpError."""
+        if self.migrating:
+            raise QmpError("GenericError", "device_del not allowed while migrating")
+        if slot.index == 0:
+            raise QmpError("GenericError", "Boot CPU is unpluggable")
+        if self.config.smm:
+            raise QmpError("GenericError", "cpu hot-unplug with SMI wasn't enabled by firmware")
+        if not self.acpi_up and self.config.version < (11, 0, 0):
+            text = f"acpi: device unplug request for not supported device type: {self.config.cpu_type}"
+            raise QmpError("GenericError", text)
+        slot.removing = True
+        self._sci.set()
+
+    def stop_vm(self) -> None:
+        """The command stop."""
+        if self.running:
+            self.status = "paused"
+            self._runs.clear()
+            self._emit("STOP", None)
+
+    def cont_vm(self) -> None:
+        """The command cont."""
+        if not self.running:
+            self.status = "running"
+            self._runs.set()
+            self._emit("RESUME", None)
+            self._sci.set()
+
+    async def reset(self, *, guest: bool) -> None:
+        """A reset. It does not complete a pending unplug: the notification is lost, the flag stays (acpi_gpe_reset)."""
+        await self.stop()
+        await self.guest.reset()
+        self.booted = False
+        self._sci.clear()
+        if not self.running:
+            self.status = "prelaunch"
+        reason = "guest-reset" if guest else "host-qmp-system-reset"
+        self._emit("RESET", {"guest": guest, "reason": reason})
+        self.start()
+
+    async def boot(self) -> None:
+        """The guest's operating system comes up."""
+        for slot in self.slots:
+            slot.inserting = False  # hot-added before anybody looked: just one of the CPUs that are found
+        self.acpi_up = True
+        self.booted = True
+        await self.guest.boot([slot.index for slot in self.slots if slot.cpu is not None])
+
+    def wake(self) -> None:
+        """Let the guest look again."""
+        self._sci.set()
+
+    # -- the guest's side -----------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Boot, then serve SCIs: one scan of all slots for each, in slot order, as the AML method CSCN does."""
+        while True:
+            if self.running and self.config.boots and not self.booted:
+                await self.boot()
+            await self._sci.wait()
+            self._sci.clear()
+            for slot in self.slots:
+                if not (self.running and self.booted):
+                    break  # the flags stay, and cont raises the SCI again
+                if slot.inserting:
+                    await self._insert(slot)
+                elif slot.removing:
+                    await self._eject(slot)
+
+    async def _paused(self) -> None:
+        """Wait until the guest's CPUs execute."""
+        await self._runs.wait()
+
+    async def _insert(self, slot: Slot) -> None:
+        slot.inserting = False
+        rule = await self.faults.meet("guest:insert", slot.index)
+        if rule is not None and rule.do == "die":
+            self._die()
+        await self._paused()
+        status = await self.guest.insert(slot.index)
+        if rule is not None and rule.do == "refuse":
+            status = int(rule.params.get("status", FAILED))
+        self._report(slot, _INSERTED, status)
+
+    async def _eject(self, slot: Slot) -> None:
+        slot.removing = False
+        self._report(slot, _EJECT, IN_PROGRESS)
+        rule = await self.faults.meet("guest:eject", slot.index)
+        if rule is not None and rule.do == "die":
+            self._die()
+        await self._paused()
+        if rule is not None and rule.do == "refuse":
+            status = int(rule.params.get("status", BUSY))
+        else:
+            status = await self.guest.eject(slot.index)
+        if status == OK:
+            self.remove(slot)
+            await self.guest.removed(slot.index)
+        self._report(slot, _EJECT, status)
+
+    def remove(self, slot: Slot) -> None:
+        """The guest wrote the eject register: the CPU object goes."""
+        cpu = slot.cpu
+        if cpu is None:
+            return
+        slot.cpu = None
+        self.unplugs += 1
+        if self.config.deleted in ("tcg", "kvm"):
+            self._emit("DEVICE_DELETED", {"path": f"{cpu.path}/lapic"})
+        if self.config.deleted == "kvm":
+            own = {"path": cpu.path} if cpu.device_id is None else {"device": cpu.device_id, "path": cpu.path}
+            self._emit("DEVICE_DELETED", own)
+
+    def _report(self, slot: Slot, source: int, status: int) -> None:
+        slot.ost = (source, status)
+        self._emit("ACPI_DEVICE_OST", {"info": self.ost_info(slot)})
+
+    def ost_info(self, slot: Slot) -> dict[str, Any]:
+        """acpi_cpu_device_status: ``device`` only for a CPU that is there and has an id."""
+        info: dict[str, Any] = {
+            "slot": str(slot.index),
+            "slot-type": "CPU",
+            "source": slot.ost[0],
+            "status": slot.ost[1],
+        }
+        if slot.cpu is not None and slot.cpu.device_id is not None:
+            info["device"] = slot.cpu.device_id
+        return info
+
+
+def timestamp() -> dict[str, int]:
+    """The time as events carry it."""
+    now = time.time_ns() // 1000
+    return {"seconds": now // 1_000_000, "microseconds": now % 1_000_000}
