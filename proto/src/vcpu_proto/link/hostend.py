@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's end of the link: one connection to the chardev's socket, one session, one gRPC connection over it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import itertools
+import os
+import struct
+import termios
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .errors import BusyError, LinkError, NoAnswerError, PeerGoneError, SessionLostError, UnreachableError, VersionError
+from .events import Accepted, AgentStarted, EndCode, Ended, Event, Pong, VersionMismatch
+from .frames import TOKEN_BYTES
+from .pump import LocalEnd, Pump, dial
+from .session import Role, Session, State
+
+#: Seconds after which an OPEN is sent again; the last one repeats. One may be read by an agent that is just dying.
+_RESEND = (0.2, 0.5, 1.0)
+#: Seconds that QEMU gets to take the last bytes before the socket is closed by force, for it has one client only.
+_LAST_BYTES = 0.5
+#: From this OPEN on we ask whether the socket is busy: before, QEMU may still be letting go of the last client.
+_BUSY_FROM = 2
+
+
+class HostLink(Pump):
+    """One session. ``async with await HostLink.connect(path) as link``, then ``link.listen()`` for a gRPC channel.
+
+    ``instance``: 8 random bytes of the agent's start. ``ended``: a future that gets an Ended as soon as the session is
+    over, whoever ended it; the wire is closed then, and a new connect() is the way to go on.
+    """
+
+    def __init__(self, path: str, token: bytes) -> None:
+        """Use connect()."""
+        super().__init__(Session(Role.HOST))
+        loop = asyncio.get_running_loop()
+        self.path = path
+        self.token = token
+        self.ended: asyncio.Future[Ended] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self._accepted: asyncio.Future[None] = loop.create_future()
+        self._mismatch: VersionMismatch | None = None
+        self._pongs: dict[bytes, asyncio.Future[None]] = {}
+        self._server: asyncio.Server | None = None
+        self._directory: str | None = None
+
+    @classmethod
+    async def connect(cls, path: str, *, timeout: float = 5.0) -> HostLink:
+        """Connects to the chardev's socket and opens a session with the agent. ``timeout`` in seconds, for all of it.
+
+        Raises UnreachableError, BusyError, NoAnswerError, VersionError, PeerGoneError.
+        """
+        try:
+            connection = dial(path)
+        except BlockingIOError:
+            raise BusyError(path) from None
+        except OSError as error:
+            raise UnreachableError(path, error) from error
+        link = cls(path, os.urandom(TOKEN_BYTES))
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
+        try:
+            await link._open(timeout)
+        except BaseException:
+            link.abort()
+            raise
+        return link
+
+    @property
+    def instance(self) -> bytes:
+        """The agent's instance id."""
+        return self.session.instance
+
+    async def listen(self) -> str:
+        """Makes a private socket (in a directory of mode 0700) for one connection and returns its path.
+
+        That connection is the session's stream. The socket is removed as soon as it came, so a gRPC channel that loses
+        it fails at once instead of reconnecting into a session that it does not know.
+        """
+        if self._server is not None or self.session.state is not State.OPEN:
+            raise LinkError("listen() is for one call while the session is open")
+        import tempfile  # slow to import, and the guest imports this module too
+
+        self._directory = tempfile.mkdtemp(prefix="vcpuctl-")
+        path = str(Path(self._directory) / "agent")
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: LocalEnd(self, self.token), path, backlog=1)
+        return path
+
+    async def ping(self, timeout: float) -> None:
+        """Returns when the agent's link answered. Raises SessionLostError, TimeoutError (``timeout`` in seconds)."""
+        if self.session.state is not State.OPEN:
+            raise SessionLostError(await self.ended)
+        nonce = os.urandom(TOKEN_BYTES)
+        answer = self._pongs[nonce] = asyncio.get_running_loop().create_future()
+        self._write(self.session.ping(nonce))
+        try:
+            async with asyncio.timeout(timeout):
+                await answer
+        finally:
+            del self._pongs[nonce]
+
+    async def close(self) -> None:
+        """Ends the session (the agent is told), and returns once the port is free for others, within half a second."""
+        self.end(EndCode.LOCAL_ENDED)
+        self._close_wire()
+        await asyncio.wait({self._closed}, timeout=_LAST_BYTES)
+        if not self._closed.done():
+            self.abort()
+            await self._closed
+
+    def abort(self) -> None:
+        """Drops the connection at once, without a word to the agent."""
+        self._remove_socket()
+        if self._wire is not None:
+            self._wire.abort()
+
+    async def __aenter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes."""
+        await self.close()
+
+    # -- opening
+
+    async def _open(self, timeout: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        for turn in itertools.count():
+            self._write(self.session.open(self.token))
+            left = deadline - loop.time()
+            if left > 0:
+                await asyncio.wait({self._accepted}, timeout=min(left, _RESEND[min(turn, len(_RESEND) - 1)]))
+            if self._accepted.done():
+                return self._accepted.result()
+            taken = self._unread() == 0
+            expired = loop.time() >= deadline
+            if not taken and (expired or turn >= _BUSY_FROM) and _is_busy(self.path):
+                raise BusyError(self.path)
+            if expired:
+                raise NoAnswerError(self.path, timeout, taken=taken)
+        raise AssertionError("count() has no end")
+
+    def _unread(self) -> int:
+        """Bytes of ours that QEMU did not take yet (SIOCOUTQ, unix(7))."""
+        if self._wire is None:
+            return 0
+        number = self._wire.get_extra_info("socket").fileno()
+        (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))
+        return int(unread) + self._wire.get_write_buffer_size()
+
+    # -- what happens
+
+    def adopt(self, local: LocalEnd) -> bool:
+        """Takes the one local connection, and no further one."""
+        self._remove_socket()
+        return super().adopt(local)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """QEMU closed the socket, or we did."""
+        super().connection_lost(exc)
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Accepted):
+            if not self._accepted.done():
+                self._accepted.set_result(None)
+        elif isinstance(event, AgentStarted):
+            # It may have been started after our OPEN was read by the one before it.
+            if self.session.state is State.OPENING:
+                self._write(self.session.open(self.token))
+        elif isinstance(event, VersionMismatch):
+            self._mismatch = event
+        elif isinstance(event, Pong):
+            answer = self._pongs.get(event.nonce)
+            if answer is not None and not answer.done():
+                answer.set_result(None)
+
+    def _session_over(self, ended: Ended) -> None:
+        super()._session_over(ended)
+        if not self._accepted.done():
+            if self._mismatch is not None:
+                self._accepted.set_exception(VersionError(self._mismatch))
+            elif ended.code is EndCode.WIRE_LOST:
+                self._accepted.set_exception(PeerGoneError(f"QEMU closed {self.path}"))
+            else:
+                self._accepted.set_exception(SessionLostError(ended))
+            # connect() may have been cancelled: then nobody asks.
+            self._accepted.exception()
+        for answer in self._pongs.values():
+            if not answer.done():
+                answer.set_exception(SessionLostError(ended))
+        if not self.ended.done():
+            self.ended.set_result(ended)
+        self._close_wire()
+
+    def _close_wire(self) -> None:
+        self._remove_socket()
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.close()
+            # QEMU may never read again (nobody has the port open): the port's only place must not stay taken for that.
+            asyncio.get_running_loop().call_later(_LAST_BYTES, self._wire.abort)
+
+    def _remove_socket(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, "agent"))
+            os.rmdir(directory)
+
+
+def _is_busy(path: str) -> bool:
+    """Says if the listener at ``path`` serves somebody while a connection waits to be accepted.
+
+    QEMU's chardev stops accepting while it has a client (chardev/char-socket.c, tcp_chr_accept), so a second connect(2)
+    succeeds and nothing ever happens. /proc/net/unix shows the listener's side of every connection with its path: state
+    03 is accepted, 02 waits (net/unix/af_unix.c, unix_seq_show: a socket that nobody accepted has no struct socket).
+    """
+    accepted = waiting = False
+    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == path:
+            accepted |= fields[5] == "03"
+            waiting |= fields[5] == "02"
+    return accepted and waiting
