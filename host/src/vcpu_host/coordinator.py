@@ -8,7 +8,7 @@ an adapter raises becomes an event: nothing is decided here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -21,6 +21,9 @@ from .core.policy import Policy
 from .core.result import OperationResult, refused
 from .core.view import VmView, join
 from .errors import AgentGoneError, QemuError, QemuGoneError, VcpuctlError
+
+#: How often ``watch`` looks without having heard of a change, in seconds.
+WATCH_INTERVAL = 2.0
 
 Progress = Callable[[ev.Event | ev.Action, Machine], None]
 
@@ -41,6 +44,8 @@ class Sessions:
 
     async def get(self, host: HostView) -> ports.GuestAgent:
         """The present session, or a new one. ``host`` is a fresh look, for what it says of the port."""
+        if self.current is not None and self.current.ended:
+            await self.drop()
         if self.current is None:
             self.current = await self._dialer.dial(host, self._dial_timeout)
         return self.current
@@ -66,6 +71,7 @@ class Coordinator:
     def __init__(self, vmm: ports.Vmm, dialer: ports.AgentDialer, *, dial_timeout: float = 5.0) -> None:
         self._vmm = vmm
         self._sessions = Sessions(vmm, dialer, dial_timeout)
+        self._interrupt: Callable[[], None] | None = None
 
     @property
     def agent(self) -> ports.GuestAgent | None:
@@ -76,6 +82,11 @@ class Coordinator:
         """End the session and the monitor's connection."""
         await self._sessions.drop()
         await self._vmm.close()
+
+    async def session(self) -> ports.GuestAgent:
+        """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
+        current = self._sessions.current
+        return await self._sessions.renew() if current is None or current.ended else current
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -92,6 +103,32 @@ class Coordinator:
             await self._sessions.drop()
             trouble = error.reason
         return join(host, guest, agent=info, agent_trouble=trouble)
+
+    async def watch(self, stop: asyncio.Event, until: float | None) -> AsyncIterator[VmView]:
+        """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
+
+        Changes are heard from QEMU's events and the agent's stream; every ``WATCH_INTERVAL`` seconds it looks anyway.
+        """
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        listeners = [loop.create_task(self._hear_vmm(changed))]
+        heard: ports.GuestAgent | None = None
+        try:
+            while not stop.is_set() and (until is None or loop.time() < until):
+                changed.clear()
+                yield await self.observe()
+                if self._sessions.current is not heard and self._sessions.current is not None:
+                    heard = self._sessions.current
+                    listeners.append(loop.create_task(_hear_agent(heard, changed)))
+                await _first_of(stop, changed, seconds=WATCH_INTERVAL if until is None else until - loop.time())
+        finally:
+            for task in listeners:
+                task.cancel()
+            await asyncio.gather(*listeners, return_exceptions=True)
+
+    async def _hear_vmm(self, changed: asyncio.Event) -> None:
+        async for _ in self._vmm.events():
+            changed.set()
 
     # --- acting ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +154,31 @@ class Coordinator:
         session = agent.session if agent else None
         machine = Machine(decided, view.platform, policy, session=session, now=began)
         run = _Run(self._vmm, self._sessions, machine, view.host, progress)
+        self._interrupt = run.interrupt
         return await run.to_end(events)
+
+    def interrupt(self) -> None:
+        """End the wait of the operation under way: what is not settled becomes unknown."""
+        if self._interrupt is not None:
+            self._interrupt()
+
+
+async def _hear_agent(agent: ports.GuestAgent, changed: asyncio.Event) -> None:
+    try:
+        async for _ in agent.watch():
+            changed.set()
+    except AgentGoneError:
+        changed.set()
+
+
+async def _first_of(*events: asyncio.Event, seconds: float) -> None:
+    """Wait for one of the events, or for so many seconds, whatever comes first."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=max(0.0, min(seconds, WATCH_INTERVAL)), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 class _Run:
@@ -153,6 +214,10 @@ class _Run:
                     self._feed(self._queue.get_nowait())
         finally:
             await self._stop_tasks()
+
+    def interrupt(self) -> None:
+        """See Coordinator.interrupt."""
+        self._put(ev.Interrupted())
 
     def _feed(self, event: ev.Event) -> None:
         self._machine.feed(event, self._loop.time())

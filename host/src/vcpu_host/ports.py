@@ -109,6 +109,10 @@ class GuestAgent(Protocol):
     def session(self) -> str:
         """The session's token: confirmations count only within one (promise 2)."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over."""
+
     async def list_cpus(self) -> GuestView:
         """Every present CPU."""
 

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One link session with vcpud, spoken to by gRPC: the :class:`~vcpu_host.ports.GuestAgent` role."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+import grpc
+import grpc.aio
+from vcpu_proto.link import HostLink
+from vcpu_proto.v1 import agent_pb2 as pb
+from vcpu_proto.v1.agent_pb2_grpc import GuestAgentStub
+
+from vcpu_host import __version__, ports
+from vcpu_host.core.model import AgentInfo, CpuResult, GuestView, Reason, Who
+from vcpu_host.errors import AgentGoneError
+
+from . import convert
+from .status import bad_message, of_rpc
+
+#: The protocol versions that this host speaks.
+PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
+
+#: One snapshot of the most CPUs that the contract allows fits well (about 100 bytes a CPU).
+_MAX_MESSAGE = 8 * 1024 * 1024
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    # The link says when the other end is gone; a paused guest must not look like a dead one.
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
+]
+
+
+def agree(theirs_min: int, theirs_max: int) -> int:
+    """The highest protocol version that both sides speak. AgentGoneError says which side to update."""
+    best = min(PROTOCOL_MAX, theirs_max)
+    if best >= max(PROTOCOL_MIN, theirs_min):
+        return best
+    older, package = ("agent", "vcpu-guest") if theirs_max < PROTOCOL_MIN else ("host", "vcpu-host")
+    raise AgentGoneError(
+        Reason(
+            f"{older}-too-old",
+            Who.AGENT if older == "agent" else Who.VCPUCTL,
+            f"the agent speaks protocol {theirs_min} to {theirs_max}, this vcpuctl {PROTOCOL_MIN} to {PROTOCOL_MAX}",
+            f"update the {package} package",
+        )
+    )
+
+
+class LinkAgent:
+    """See the module's words. Made by :class:`~vcpu_host.agent.dialer.LinkDialer`."""
+
+    def __init__(self, link: HostLink, channel: grpc.aio.Channel, call_timeout: float) -> None:
+        self._link = link
+        self._channel = channel
+        self._stub = GuestAgentStub(channel)  # type: ignore[no-untyped-call]
+        self._call_timeout = call_timeout
+        self._requests = itertools.count(1)
+        self._info: AgentInfo | None = None
+
+    @classmethod
+    async def over(cls, link: HostLink, *, call_timeout: float) -> LinkAgent:
+        """Begin gRPC over a new link session, with Hello. ``call_timeout`` bounds each unary call, in seconds."""
+        channel = grpc.aio.insecure_channel("unix:" + await link.listen(), options=_OPTIONS)
+        agent = cls(link, channel, call_timeout)
+        try:
+            await agent._hello()
+        except BaseException:
+            await agent.close()
+            raise
+        return agent
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The gRPC channel, for those who speak vcpu.v1 themselves."""
+        return self._channel
+
+    @property
+    def info(self) -> AgentInfo:
+        """What Hello said."""
+        if self._info is None:
+            raise AssertionError("over() makes agents, and it says hello first")
+        return self._info
+
+    @property
+    def session(self) -> str:
+        """The link session's token."""
+        return self._link.token.hex()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over."""
+        return self._link.ended.done()
+
+    async def _hello(self) -> None:
+        request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
+        try:
+            answer = await self._stub.Hello(request, timeout=self._call_timeout)
+            self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
+        except grpc.aio.AioRpcError as error:
+            raise AgentGoneError(of_rpc(error).reason) from error
+        except convert.BadMessageError as error:
+            raise bad_message(str(error)) from error
+
+    def _request_id(self) -> str:
+        return f"{self.session[:8]}-{next(self._requests)}"
+
+    async def list_cpus(self) -> GuestView:
+        """Every present CPU. AgentGoneError whatever goes wrong: without the list there is nothing to go on."""
+        request = pb.ListCpusRequest(request_id=self._request_id())
+        try:
+            answer = await self._stub.ListCpus(request, timeout=self._call_timeout)
+            if answer.request_id != request.request_id:
+                raise convert.BadMessageError("the answer to another request")
+            return convert.snapshot(answer.snapshot)
+        except grpc.aio.AioRpcError as error:
+            raise AgentGoneError(of_rpc(error).reason) from error
+        except convert.BadMessageError as error:
+            raise bad_message(str(error)) from error
+
+    async def watch(self) -> AsyncIterator[GuestView]:
+        """Snapshots until the session ends (AgentGoneError) or the caller stops."""
+        call = self._stub.Watch(pb.WatchRequest(request_id=self._request_id()))
+        try:
+            async for answer in call:
+                yield convert.snapshot(answer.snapshot)
+        except grpc.aio.AioRpcError as error:
+            raise AgentGoneError(of_rpc(error).reason) from error
+        except convert.BadMessageError as error:
+            raise bad_message(str(error)) from error
+        finally:
+            call.cancel()
+
+    async def set_online(
+        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, timeout: float
+    ) -> AsyncIterator[ports.SetOnlineAnswer]:
+        """See ports.GuestAgent. Answers for CPUs that were not asked for, and more than one each, are not accepted."""
+        request = pb.SetOnlineRequest(
+            request_id=self._request_id(), firmware_ids=firmware_ids, online=online, wait_for_arrival=wait
+        )
+        call = self._stub.SetOnline(request, timeout=timeout)
+        unanswered = set(firmware_ids)
+        unseen = set(firmware_ids)
+        try:
+            async for answer in call:
+                yield _answer(answer, request.request_id, unanswered, unseen)
+        except grpc.aio.AioRpcError as error:
+            raise of_rpc(error) from error
+        except convert.BadMessageError as error:
+            raise bad_message(str(error)) from error
+        finally:
+            call.cancel()
+
+    async def lost(self) -> str:
+        """When and why the session ended."""
+        return f"the link session ended ({await asyncio.shield(self._link.ended)})"
+
+    async def close(self) -> None:
+        """End the session; the port is free for others afterwards."""
+        await self._channel.close(None)
+        await self._link.close()
+
+
+def _answer(
+    message: pb.SetOnlineResponse, request_id: str, unanswered: set[str], unseen: set[str]
+) -> ports.Arrived | CpuResult | GuestView:
+    if message.request_id != request_id:
+        raise convert.BadMessageError("the answer to another request")
+    kind = message.WhichOneof("answer")
+    if kind == "result":
+        result = convert.result(message.result)
+        if result.firmware_id not in unanswered:
+            raise convert.BadMessageError("a result that was not asked for, or twice")
+        unanswered.discard(result.firmware_id)
+        return result
+    if kind == "arrived":
+        cpu = convert.cpu(message.arrived)
+        if cpu.firmware_id not in unseen:
+            raise convert.BadMessageError("an arrival that was not asked for, or twice")
+        unseen.discard(cpu.firmware_id)
+        return ports.Arrived(cpu)
+    if kind == "final":
+        return convert.snapshot(message.final)
+    raise convert.BadMessageError("an empty answer")

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of vcpu.v1 into the model's values, and the only place where a guest's words come in.
+
+Everything is bounded and checked here (promise 6): a message that is out of bounds or contradicts itself is a
+:class:`BadMessageError`, and every string is made printable.
+"""
+
+from __future__ import annotations
+
+from vcpu_proto.v1 import agent_pb2 as pb
+
+from vcpu_host.core.model import AgentInfo, CpuResult, CpuStatus, Environment, GuestCpu, GuestView, Reason, Who
+from vcpu_host.core.text import printable
+
+MAX_CPUS = 65536
+MAX_TEXT = 1024
+MAX_ITEMS = 64
+
+_STATUS = {
+    pb.CpuResult.STATUS_DONE: CpuStatus.DONE,
+    pb.CpuResult.STATUS_ALREADY: CpuStatus.ALREADY,
+    pb.CpuResult.STATUS_REFUSED: CpuStatus.REFUSED,
+    pb.CpuResult.STATUS_ABSENT: CpuStatus.ABSENT,
+}
+
+
+class BadMessageError(ValueError):
+    """The agent sent what the contract forbids; the text says what."""
+
+
+def _text(value: str, field: str, limit: int = MAX_TEXT) -> str:
+    if len(value.encode()) > limit:
+        raise BadMessageError(f"{field} is longer than {limit} bytes")
+    return printable(value, limit)
+
+
+def reason(message: pb.Reason) -> Reason:
+    """A refusal in the guest's words."""
+    code = _text(message.code, "reason.code", 64)
+    if not code or not all(c.isalnum() or c == "-" for c in code):
+        raise BadMessageError("reason.code is no code")
+    return Reason(
+        code,
+        Who.GUEST,
+        _text(message.text, "reason.text"),
+        errno=_text(message.errno_name, "reason.errno_name", 32),
+    )
+
+
+def cpu(message: pb.Cpu) -> GuestCpu:
+    """One guest CPU."""
+
+    def number(name: str) -> int | None:
+        return int(getattr(message, name)) if message.HasField(name) else None
+
+    return GuestCpu(
+        message.number,
+        _text(message.firmware_id, "firmware_id", 256),
+        message.online,
+        cannot_offline=reason(message.cannot_offline) if message.HasField("cannot_offline") else None,
+        cannot_online=reason(message.cannot_online) if message.HasField("cannot_online") else None,
+        package_id=number("package_id"),
+        die_id=number("die_id"),
+        core_id=number("core_id"),
+        node=number("node"),
+    )
+
+
+def snapshot(message: pb.Snapshot) -> GuestView:
+    """A whole snapshot; numbers and identities must be unique."""
+    if len(message.cpus) > MAX_CPUS:
+        raise BadMessageError(f"more than {MAX_CPUS} CPUs")
+    cpus = tuple(cpu(item) for item in message.cpus)
+    if len({item.number for item in cpus}) != len(cpus):
+        raise BadMessageError("two CPUs have one number")
+    identities = [item.firmware_id for item in cpus if item.firmware_id]
+    if len(set(identities)) != len(identities):
+        raise BadMessageError("two CPUs have one firmware identity")
+    return GuestView(
+        message.generation,
+        _text(message.boot_id, "boot_id", 64),
+        _text(message.instance_id, "instance_id", 64),
+        cpus,
+    )
+
+
+def result(message: pb.CpuResult) -> CpuResult:
+    """The answer for one CPU."""
+    status = _STATUS.get(message.status)
+    if status is None:
+        raise BadMessageError(f"result.status {message.status} is unknown")
+    observed = cpu(message.observed) if message.HasField("observed") else None
+    if observed is not None and observed.firmware_id != message.firmware_id:
+        raise BadMessageError("a result observes another CPU than it is about")
+    if not 0 <= message.seconds < 1e6:
+        raise BadMessageError("result.seconds is out of range")
+    return CpuResult(
+        _text(message.firmware_id, "firmware_id", 256),
+        status,
+        reason(message.reason) if message.HasField("reason") else None,
+        observed,
+        message.seconds,
+    )
+
+
+def environment(message: pb.Environment) -> Environment:
+    """What in the guest bears on hotplug."""
+    if len(message.auto_online_rules) > MAX_ITEMS:
+        raise BadMessageError(f"more than {MAX_ITEMS} rules")
+    return Environment(
+        possible=_text(message.possible, "possible"),
+        isolated=_text(message.isolated, "isolated"),
+        nohz_full=_text(message.nohz_full, "nohz_full"),
+        kernel_max=message.kernel_max,
+        smt_control=_text(message.smt_control, "smt_control", 64),
+        auto_online_rules=tuple(_text(rule, "auto_online_rules") for rule in message.auto_online_rules),
+        eject_enabled=message.eject_enabled if message.HasField("eject_enabled") else None,
+        clocksource=_text(message.clocksource, "clocksource", 64),
+    )
+
+
+def agent_info(message: pb.HelloResponse, protocol: int) -> AgentInfo:
+    """Who answers; ``protocol`` is the version agreed on."""
+    if len(message.capabilities) > MAX_ITEMS:
+        raise BadMessageError(f"more than {MAX_ITEMS} capabilities")
+    return AgentInfo(
+        version=_text(message.agent_version, "agent_version", 64),
+        protocol=protocol,
+        kernel=_text(message.kernel, "kernel", 256),
+        arch=_text(message.arch, "arch", 64),
+        boot_id=_text(message.boot_id, "boot_id", 64),
+        instance_id=_text(message.instance_id, "instance_id", 64),
+        platform=_text(message.platform, "platform", 64),
+        event_source=_text(message.event_source, "event_source", 64),
+        capabilities=tuple(_text(item, "capabilities", 64) for item in message.capabilities),
+        environment=environment(message.environment),
+    )

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl agent-proxy``: the agent's gRPC service on a unix socket of the host, for clients in any language.
+
+A real gRPC server that passes messages on unread: many clients can use it at once, over the port's one session, and it
+outlives the agent's restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+from vcpu_proto.v1 import agent_pb2 as pb
+
+from vcpu_host.core.model import Reason, Who
+from vcpu_host.errors import UsageError, VcpuctlError
+from vcpu_host.ports import GuestAgent
+
+from .client import LinkAgent
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
+_STREAMS = {
+    f"/{_SERVICE.full_name}/{method.name}": method.name in ("Watch", "SetOnline") for method in _SERVICE.methods
+}
+
+Connect = Callable[[], Awaitable[GuestAgent]]
+if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
+    _Context = grpc.aio.ServicerContext[bytes, bytes]
+    _Handler = grpc.RpcMethodHandler[bytes, bytes]
+    _Generic = grpc.GenericRpcHandler[bytes, bytes]
+else:
+    _Generic = grpc.GenericRpcHandler
+
+
+def _identity(message: bytes) -> bytes:
+    return message
+
+
+class _Forwarder(_Generic):
+    """Serves vcpu.v1.GuestAgent by asking the agent itself."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+
+    def service(self, details: grpc.HandlerCallDetails) -> _Handler | None:
+        """The handler of one method, or None for methods that the contract does not have."""
+        method = details.method
+        if method not in _STREAMS:
+            return None
+        if _STREAMS[method]:
+
+            async def stream(request: bytes, context: _Context) -> AsyncIterator[bytes]:
+                agent = await self._agent(context)
+                call = agent.channel.unary_stream(method, _identity, _identity)(request, timeout=_left(context))
+                try:
+                    async for answer in call:
+                        yield answer
+                except grpc.aio.AioRpcError as error:
+                    await context.abort(error.code(), error.details() or "")
+                finally:
+                    call.cancel()
+
+            return grpc.unary_stream_rpc_method_handler(stream, _identity, _identity)
+
+        async def unary(request: bytes, context: _Context) -> bytes:
+            agent = await self._agent(context)
+            try:
+                answer: bytes = await agent.channel.unary_unary(method, _identity, _identity)(
+                    request, timeout=_left(context)
+                )
+            except grpc.aio.AioRpcError as error:
+                await context.abort(error.code(), error.details() or "")
+                raise AssertionError("abort() raises") from error
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(unary, _identity, _identity)
+
+    async def _agent(self, context: _Context) -> LinkAgent:
+        try:
+            agent = await self._connect()
+            if not isinstance(agent, LinkAgent):
+                raise TypeError("a proxy needs a session that speaks gRPC")
+            return agent
+        except VcpuctlError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            raise AssertionError("abort() raises") from error
+
+
+def _left(context: _Context) -> float | None:
+    left: float | None = context.time_remaining()  # grpc-stubs leave the None out
+    return left
+
+
+async def serve(connect: Connect, path: str, stop: asyncio.Event) -> None:
+    """Serve on the unix socket ``path`` (made with mode 0600, removed at the end) until ``stop`` is set.
+
+    Raises UsageError if something other than a left-over socket is at ``path``.
+    """
+    _make_way(path)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((_Forwarder(connect),))
+    before = os.umask(0o177)
+    try:
+        if server.add_insecure_port(f"unix:{path}") == 0:
+            raise UsageError(Reason("bad-socket", Who.VCPUCTL, f"cannot listen on {path}", "choose another path"))
+        await server.start()
+    finally:
+        os.umask(before)
+    try:
+        await stop.wait()
+    finally:
+        await server.stop(0.5)
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _make_way(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise UsageError(Reason("bad-socket", Who.VCPUCTL, f"{path} exists and is no socket", "choose another path"))
+    os.unlink(path)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one table from gRPC statuses and link errors to our errors."""
+
+from __future__ import annotations
+
+import grpc
+from vcpu_proto.link import BusyError, LinkError
+
+from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.text import printable
+from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
+
+#: status -> (code, is the session still good, what to do)
+_STATUSES: dict[grpc.StatusCode, tuple[str, bool, str]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: ("agent-rejected", True, "update the older side"),
+    grpc.StatusCode.FAILED_PRECONDITION: ("agent-rejected", True, "update the older side"),
+    grpc.StatusCode.UNIMPLEMENTED: ("agent-too-old", True, "update vcpu-guest in the guest"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("agent-slow", True, "the guest is busy, or its agent is stopped"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("agent-bad-message", False, "update vcpud in the guest"),
+}
+
+
+def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
+    """What a failed call means."""
+    known = _STATUSES.get(error.code())
+    text = printable(error.details() or error.code().name)
+    if known is None:
+        return AgentGoneError(Reason("agent-lost", Who.AGENT, f"the call to the agent failed: {text}"))
+    code, usable, hint = known
+    reason = Reason(code, Who.AGENT, f"the agent said: {text}", hint)
+    return VcpuctlError(reason) if usable else AgentGoneError(reason)
+
+
+def of_link(error: LinkError) -> VcpuctlError:
+    """What a link that could not be made means."""
+    reason = Reason(error.code, Who.VCPUCTL if isinstance(error, BusyError) else Who.AGENT, str(error), error.hint)
+    return RefusedError(reason) if isinstance(error, BusyError) else AgentGoneError(reason)
+
+
+def bad_message(text: str) -> AgentGoneError:
+    """The agent broke the contract: nothing more is asked of it in this session."""
+    return AgentGoneError(
+        Reason("agent-bad-message", Who.AGENT, f"the agent sent what it may not: {text}", "update vcpud in the guest")
+    )

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the command line's options to a coordinator of one VM: the lock, the monitor, the agent."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from vcpu_host import config
+from vcpu_host.coordinator import Coordinator
+from vcpu_host.core.model import Reason, Who
+from vcpu_host.errors import UsageError
+from vcpu_host.lock import VmLock
+
+#: How long a command waits for another vcpuctl on the same VM before it says that it is busy, in seconds.
+LOCK_PATIENCE = 2.0
+
+
+def sockets(args: argparse.Namespace) -> config.VmSockets:
+    """The VM's sockets, from --vm, or from --qmp and --agent."""
+    if args.vm is not None:
+        named = config.load(args.vm)
+        return config.VmSockets(named.qmp, args.agent or named.agent)
+    if args.qmp is None:
+        raise UsageError(Reason("no-vm", Who.VCPUCTL, "no VM is named", "give --qmp SOCKET or --vm NAME"))
+    return config.VmSockets(args.qmp, args.agent)
+
+
+@asynccontextmanager
+async def coordinator(args: argparse.Namespace) -> AsyncIterator[Coordinator]:
+    """The coordinator of the VM that the options name; exclusive while the context lasts."""
+    from vcpu_host.agent.dialer import LinkDialer
+    from vcpu_host.qmp import check_agent_socket
+    from vcpu_host.qmp import vmm as qmp
+
+    where = sockets(args)
+    async with VmLock(where.qmp, shlex.join(["vcpuctl", *sys.argv[1:]])[:150]) as lock:
+        await lock.acquire(LOCK_PATIENCE)
+        monitor = await qmp.connect(where.qmp)
+        whole = Coordinator(monitor, LinkDialer(where.agent, check_agent_socket))
+        try:
+            yield whole
+        finally:
+            await whole.close()

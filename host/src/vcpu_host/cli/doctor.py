@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl doctor``: where other commands end with an error, this one makes a finding of it and goes on."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+from collections.abc import Iterator
+
+from vcpu_host.core.diagnosis import Finding, Level, diagnose
+from vcpu_host.errors import VcpuctlError
+
+from . import render
+from .connect import coordinator, sockets
+from .exitcodes import Exit
+
+
+async def doctor(args: argparse.Namespace) -> Exit:
+    """Look, and say what was found. Ends with status 1 if there is a problem, so that scripts can ask."""
+    findings: list[Finding] = []
+    try:
+        where = sockets(args)
+        findings += _permissions(where.qmp, "monitor")
+        async with coordinator(args) as vm:
+            view = await vm.observe()
+        if view.host.channel is not None and view.host.channel.socket is not None:
+            findings += _permissions(view.host.channel.socket, "agent channel")
+        findings += diagnose(view)
+    except VcpuctlError as error:
+        findings.append(Finding(Level.PROBLEM, error.reason.code, error.reason.text, error.reason.hint))
+    if args.output == "json":
+        render.emit_json({"findings": [finding.to_json() for finding in findings]})
+    else:
+        render.show(render.findings_table(findings))
+    return Exit.FAILED if any(finding.level is Level.PROBLEM for finding in findings) else Exit.DONE
+
+
+def _permissions(path: str, what: str) -> Iterator[Finding]:
+    """Whoever can write to these sockets owns the VM."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # the connection attempt says it better
+    if stat.S_ISSOCK(mode) and mode & stat.S_IWOTH:
+        yield Finding(
+            Level.WARNING,
+            "open-socket",
+            f"every user of this host can write to the {what} socket {path}",
+            f"chmod o-rwx {path}, and keep it in a directory that only the VM's owner can enter",
+        )

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exit statuses (design, section 7), and the one table that gives each outcome and error its own."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from vcpu_host.core.model import Outcome
+from vcpu_host.core.result import OperationResult
+from vcpu_host.errors import QemuError, RefusedError, UnreachableError, UsageError, VcpuctlError
+
+
+class Exit(IntEnum):
+    """What the shell sees."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    UNKNOWN = 4
+    UNREACHABLE = 5
+    PARTIAL = 6
+
+
+_OUTCOMES = {
+    Outcome.DONE: Exit.DONE,
+    Outcome.FAILED: Exit.FAILED,
+    Outcome.REFUSED: Exit.REFUSED,
+    Outcome.UNKNOWN: Exit.UNKNOWN,
+    Outcome.PARTIAL: Exit.PARTIAL,
+}
+
+_ERRORS: tuple[tuple[type[VcpuctlError], Exit], ...] = (
+    (UsageError, Exit.USAGE),
+    (RefusedError, Exit.REFUSED),
+    (UnreachableError, Exit.UNREACHABLE),
+    (QemuError, Exit.REFUSED),
+)
+
+#: Causes that end an operation as unknown because nobody is left to ask.
+_GONE = frozenset({"qemu-gone", "qemu-silent"})
+
+
+def of_result(result: OperationResult) -> Exit:
+    """The status of an operation's result."""
+    if result.outcome is Outcome.UNKNOWN and result.reason is not None and result.reason.code in _GONE:
+        return Exit.UNREACHABLE
+    return _OUTCOMES[result.outcome]
+
+
+def of_error(error: VcpuctlError) -> Exit:
+    """The status of an error that ended a command before there was a result."""
+    for kind, status in _ERRORS:
+        if isinstance(error, kind):
+            return status
+    return Exit.FAILED

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line's grammar. Pure and quick to import: man page and completions are made from it too."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from vcpu_host import __version__
+
+_EPILOG = """exit status:
+  0 done; 1 failed (and undone); 2 usage; 3 refused, nothing was changed; 4 unknown: time ran out, it may still happen;
+  5 QEMU or the agent cannot be reached; 6 partial: some slots done, others not
+"""
+
+
+class _Once(argparse.Action):
+    """Stores the values of an option that may be given once: a second one would silently replace the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest, None) is not None:
+            parser.error(f"{option_string} is given twice: give it once, with all slots behind it")
+        setattr(namespace, self.dest, values)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time in seconds, above 0 and at most 86400")
+    return value
+
+
+def _add_common(parser: argparse.ArgumentParser, *, top: bool) -> None:
+    """The options that may stand before and behind the command; behind it they only override."""
+
+    def default(value: object) -> Any:
+        return value if top else argparse.SUPPRESS
+
+    group = parser.add_argument_group("virtual machine")
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--vm", metavar="NAME", default=default(None), help="a VM from vms.d/NAME.toml")
+    which.add_argument("--qmp", metavar="SOCKET", default=default(None), help="QEMU's monitor socket (-qmp unix:...)")
+    group.add_argument(
+        "--agent",
+        metavar="SOCKET",
+        default=default(None),
+        help="the agent's chardev socket; found through QMP if not given",
+    )
+    common = parser.add_argument_group("common options")
+    common.add_argument(
+        "-o", "--output", choices=("table", "json"), default=default("table"), help="what to print on stdout"
+    )
+    common.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=default(None), help="bound for the operation, in seconds"
+    )
+    common.add_argument("-v", "--verbose", action="count", default=default(0), help="log to stderr; twice for details")
+    common.add_argument(
+        "--log-format", choices=("text", "json"), default=default("text"), help="how log lines on stderr look"
+    )
+
+
+def _add_amount(parser: argparse.ArgumentParser, verb: str) -> None:
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("-n", "--count", metavar="VCPUS", type=_positive, help=f"how many vCPUs to {verb} (default: 1)")
+    amount.add_argument(
+        "--slot",
+        metavar="SEL",
+        nargs="+",
+        action=_Once,
+        dest="slots",
+        help="which slots: an index, a device id, or props such as socket-id=1,core-id=0",
+    )
+
+
+def _add_atomic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
+
+
+def _add_operations(commands: Any, common: argparse.ArgumentParser) -> None:
+    plug = commands.add_parser("plug", parents=[common], help="plug vCPUs and bring them online in the guest")
+    _add_amount(plug, "plug")
+    _add_atomic(plug)
+    unplug = commands.add_parser("unplug", parents=[common], help="take vCPUs offline in the guest, then unplug them")
+    _add_amount(unplug, "unplug")
+    _add_atomic(unplug)
+    scale = commands.add_parser("scale", parents=[common], help="converge to a number of online vCPUs")
+    scale.add_argument("goal", metavar="N", type=_positive, help="how many vCPUs are to be online")
+    _add_atomic(scale)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    parser = argparse.ArgumentParser(
+        prog="vcpuctl",
+        description="Resize the vCPUs of a running QEMU virtual machine, end to end: done means online in the guest.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"vcpuctl {__version__}")
+    _add_common(parser, top=True)
+    common = argparse.ArgumentParser(add_help=False)
+    _add_common(common, top=False)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("list", parents=[common], help="the map of slots, guest CPUs and host threads")
+    _add_operations(commands, common)
+    planned = commands.add_parser("plan", parents=[common], help="what plug, unplug or scale would do; changes nothing")
+    _add_operations(
+        planned.add_subparsers(title="operations", dest="planned", metavar="OPERATION", required=True), common
+    )
+    for name, words in (("online", "bring plugged CPUs online"), ("offline", "take CPUs offline; they stay plugged")):
+        command = commands.add_parser(name, parents=[common], help=f"{words}: the guest's side alone")
+        command.add_argument("slots", metavar="SEL", nargs="+", help="an index, a device id, or props")
+    commands.add_parser("watch", parents=[common], help="the slots as they change")
+    commands.add_parser("doctor", parents=[common], help="what stands in the way, and the fix for each")
+    proxy = commands.add_parser("agent-proxy", parents=[common], help="offer the agent's gRPC service on a host socket")
+    proxy.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
+    return parser

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operation is doing, while it does it: a line that redraws on a terminal, and the log of every step."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from vcpu_host.core import events as ev
+from vcpu_host.core.machine import Machine
+from vcpu_host.logs import Log
+
+_QUIET = (ev.DoLookHost, ev.HostLooked, ev.Tick)
+_MOMENT = 0.3  # seconds: shorter operations show no line at all
+
+
+class Progress:
+    """Called by the coordinator with every event and action."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._line = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._began = time.monotonic()
+        self._shown = False
+
+    def __call__(self, what: ev.Event | ev.Action, machine: Machine) -> None:
+        """Log it, and redraw."""
+        if not isinstance(what, _QUIET):
+            self._log.info(type(what).__name__, **_fields(what))
+            self._log.debug("state", **machine.dump())
+        if self._line and time.monotonic() - self._began > _MOMENT:
+            settled, total, words = machine.progress()
+            sys.stderr.write(f"\r\x1b[K{settled}/{total} slots  {words}")
+            sys.stderr.flush()
+            self._shown = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _fields(what: ev.Event | ev.Action) -> dict[str, object]:
+    """What is worth a log line: simple values as they are, the rest by its repr (which escapes control characters)."""
+    fields: dict[str, object] = {}
+    for name in what.__dataclass_fields__:
+        value = getattr(what, name)
+        fields[name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
+    return fields

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl doctor``: what stands in the way of resizing a VM, told from what both sides show, with each fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .model import SlotState
+from .view import VmView
+
+
+class Level(StrEnum):
+    """How much a finding matters: a problem makes operations fail, a warning may."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``code`` is stable; ``fix`` says what to do, empty if nothing is to be done."""
+
+    level: Level
+    code: str
+    text: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """As ``vcpuctl doctor -o json`` shows it."""
+        return {"level": str(self.level), "code": self.code, "text": self.text, "fix": self.fix}
+
+
+def diagnose(view: VmView) -> tuple[Finding, ...]:
+    """Everything that can be told from one look at both sides."""
+    return tuple(finding for check in _CHECKS for finding in check(view))
+
+
+def _qemu(view: VmView) -> Iterator[Finding]:
+    host = view.host
+    yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
+    if not host.running:
+        yield Finding(
+            Level.PROBLEM,
+            "vm-not-running",
+            f"the VM is {host.status}: its guest cannot do its part",
+            "cont (or start it); before the guest's start device_add works by QMP alone, and device_del is lost",
+        )
+
+
+def _hotplug(view: VmView) -> Iterator[Finding]:
+    if view.host.no_hotplug is not None:
+        yield Finding(Level.PROBLEM, "no-hotplug", view.host.no_hotplug.text, view.host.no_hotplug.hint)
+        return
+    empty = sum(not slot.filled for slot in view.host.slots)
+    if empty == 0 and view.plugged_vcpus == view.possible_vcpus:
+        removable = any(slot.not_removable is None for slot in view.slots)
+        level = Level.NOTE if removable else Level.PROBLEM
+        yield Finding(
+            level,
+            "no-free-slot",
+            f"all {view.possible_vcpus} possible vCPUs are plugged: there is nothing left to plug",
+            "start the VM with -smp N,maxcpus=M, M being the most it may ever have",
+        )
+    else:
+        yield Finding(Level.OK, "slots", f"{view.plugged_vcpus} of {view.possible_vcpus} possible vCPUs are plugged")
+    fixed = [slot for slot in view.slots if slot.slot.filled and slot.slot.device_id is None and slot.index != 0]
+    if fixed:
+        yield Finding(
+            Level.NOTE,
+            "boot-cpus",
+            f"slots {', '.join(str(slot.index) for slot in fixed[:8])} hold CPUs of -smp: unplugging them works, but a "
+            "migration's target then needs a smaller -smp and -device lines",
+            "start with -smp 1,maxcpus=M and give the other CPUs as -device lines with ids",
+        )
+
+
+def _tcg(view: VmView) -> Iterator[Finding]:
+    host = view.host
+    if host.accel != "tcg":
+        return
+    if host.qemu_version < (9, 0, 0) and view.possible_vcpus <= 8 and host.arch == "x86_64":
+        yield Finding(
+            Level.PROBLEM,
+            "tcg-flat-apic",
+            "QEMU before 9.0 under TCG loses IPIs when at most 8 CPUs are possible and slots are filled with holes: "
+            "the guest hangs",
+            "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
+        )
+    if host.qemu_version < (10, 0, 0) and host.arch == "x86_64":
+        yield Finding(
+            Level.WARNING,
+            "tcg-replug",
+            f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14)",
+            "QEMU 10.0 or newer, or KVM; or never plug after an unplug",
+        )
+    else:
+        yield Finding(
+            Level.WARNING,
+            "tcg-plug-budget",
+            "under TCG the start's vCPUs and all plugs ever made in this QEMU process must stay within maxcpus "
+            f"({view.possible_vcpus}): the plug beyond it aborts QEMU",
+            "a larger maxcpus, or KVM; a restart or a restore gives a new budget",
+        )
+    if any(slot.type.startswith("max-") for slot in host.slots):
+        yield Finding(
+            Level.WARNING,
+            "tcg-mwait",
+            "-cpu max under TCG: an offline vCPU spins in MONITOR/MWAIT on the host",
+            "-cpu max,-monitor",
+        )
+
+
+def _channel(view: VmView) -> Iterator[Finding]:
+    channel = view.host.channel
+    if channel is None:
+        yield Finding(
+            Level.PROBLEM,
+            "no-channel",
+            "the VM has no virtio-serial port named org.vcpuctl.agent.0",
+            "-device virtio-serial-pci -chardev socket,id=vcpuctl,path=...,server=on,wait=off "
+            "-device virtserialport,chardev=vcpuctl,id=vcpuctl,name=org.vcpuctl.agent.0",
+        )
+        return
+    if channel.socket is None:
+        yield Finding(
+            Level.PROBLEM,
+            "no-socket",
+            "the agent's port is not joined to a unix socket that can be found",
+            "-chardev socket,path=...,server=on,wait=off",
+        )
+    if channel.device_id is None:
+        yield Finding(
+            Level.NOTE,
+            "port-without-id",
+            "the agent's port has no id, so QEMU does not report its opening and closing (VSERPORT_CHANGE)",
+            "-device virtserialport,id=vcpuctl,...",
+        )
+    if view.agent is None and view.agent_trouble is not None:
+        yield Finding(Level.PROBLEM, view.agent_trouble.code, view.agent_trouble.text, view.agent_trouble.hint)
+
+
+def _agent(view: VmView) -> Iterator[Finding]:
+    agent = view.agent
+    if agent is None:
+        return
+    yield Finding(
+        Level.OK,
+        "agent",
+        f"vcpud {agent.version} (protocol {agent.protocol}, {agent.platform}, events from {agent.event_source}), "
+        f"Linux {agent.kernel} {agent.arch}",
+    )
+    env = agent.environment
+    possible = _count(env.possible)
+    if possible and possible < view.possible_vcpus:
+        yield Finding(
+            Level.PROBLEM,
+            "guest-possible",
+            f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online",
+            "remove nr_cpus= or possible_cpus= from the guest's kernel command line, or use a kernel with a larger "
+            "CONFIG_NR_CPUS",
+        )
+    if env.eject_enabled is False:
+        yield Finding(
+            Level.PROBLEM,
+            "eject-disabled",
+            "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
+            "echo 1 into that file in the guest",
+        )
+    for name, value in (("isolcpus", env.isolated), ("nohz_full", env.nohz_full)):
+        if value:
+            yield Finding(
+                Level.NOTE,
+                name,
+                f"the guest isolates CPUs ({name}: {value}): its last housekeeping CPU cannot be taken offline",
+            )
+    for rule in env.auto_online_rules:
+        yield Finding(
+            Level.NOTE, "auto-online-rule", f"a udev rule in the guest brings CPUs online by itself ({rule}): harmless"
+        )
+    if env.smt_control in ("off", "forceoff"):
+        yield Finding(
+            Level.WARNING,
+            "smt-off",
+            "SMT is switched off in the guest: sibling threads stay offline",
+            "echo on > /sys/devices/system/cpu/smt/control in the guest",
+        )
+
+
+def _slots(view: VmView) -> Iterator[Finding]:
+    for state, fix in (
+        (SlotState.PLUGGED, "the guest's kernel log says why; vcpuctl scale finishes or removes it"),
+        (SlotState.OFFLINE, "vcpuctl online SLOT, or vcpuctl unplug --slot SLOT"),
+        (SlotState.PARTIAL, "vcpuctl online SLOT"),
+    ):
+        found = [str(slot.index) for slot in view.slots if slot.state is state]
+        if found:
+            yield Finding(
+                Level.WARNING,
+                f"slots-{state}",
+                f"slots that are {state} in the guest, not online: {', '.join(found[:16])}",
+                fix,
+            )
+    for index, ost in view.host.ost.items():
+        reason = view.platform.refusal(ost)
+        if reason is not None and index < len(view.slots) and view.slots[index].slot.filled:
+            yield Finding(Level.WARNING, reason.code, f"slot {index}: last unplug: {reason.text}", reason.hint)
+    if view.strangers:
+        numbers = ", ".join(f"cpu{cpu.number}" for cpu in view.strangers[:8])
+        yield Finding(
+            Level.WARNING, "unexplained-cpus", f"the guest shows CPUs that no plugged slot explains: {numbers}"
+        )
+
+
+def _count(cpulist: str) -> int:
+    """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
+    total = 0
+    for part in cpulist.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            return 0
+        total += int(last) - int(first) + 1 if dash else 1
+    return total
+
+
+_CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (_qemu, _hotplug, _tcg, _channel, _agent, _slots)

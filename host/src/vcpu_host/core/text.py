@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text that somebody else wrote, made fit for a terminal or a log (promise 6)."""
+
+from __future__ import annotations
+
+
+def printable(text: str, limit: int = 400) -> str:
+    """``text`` with everything that is not printable written as an escape, cut to ``limit`` characters.
+
+    Terminal control sequences, line breaks, and characters that turn the writing direction are not printable
+    (str.isprintable), so one line stays one line and says what it seems to say.
+    """
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in cut)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One coordinator a VM (promise 8): a lock that dies with its holder, and says who that is."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from .core.model import Reason, Who
+from .core.text import printable
+from .errors import RefusedError
+
+
+def runtime_directory() -> Path:
+    """Where locks lie: the system's for root, the user's own otherwise."""
+    if os.geteuid() == 0:
+        return Path("/run/vcpuctl")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base, "vcpuctl") if base else Path(f"/tmp/vcpuctl-{os.geteuid()}")  # noqa: S108 - checked in acquire
+
+
+class VmLock:
+    """An exclusive lock on the VM behind one monitor socket.
+
+    Held by ``flock`` on an open file, so that the kernel drops it when the holder ends, however it ends.
+    """
+
+    def __init__(self, monitor: str, what: str, *, directory: Path | None = None) -> None:
+        self._directory = directory or runtime_directory()
+        name = hashlib.sha256(os.path.realpath(monitor).encode()).hexdigest()[:32]
+        self._path = self._directory / f"{name}.lock"
+        self._what = what
+        self._fd: int | None = None
+
+    async def acquire(self, patience: float) -> None:
+        """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
+        self._prepare()
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            await self._take(fd, patience)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {self._what}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it would let two holders lock two files of one name."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    async def _take(self, fd: int, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+            else:
+                return
+            if loop.time() >= until:
+                holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
+                raise RefusedError(
+                    Reason(
+                        "vm-busy",
+                        Who.VCPUCTL,
+                        f"another vcpuctl is at work on this VM (pid and command: {holder})",
+                        "wait until it has ended",
+                    )
+                )
+            await asyncio.sleep(0.05)
+
+    def _prepare(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self._directory.lstat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022 or self._directory.is_symlink():
+            raise RefusedError(
+                Reason(
+                    "unsafe-directory",
+                    Who.VCPUCTL,
+                    f"{self._directory} belongs to somebody else, or others may write to it",
+                    "remove it, or set XDG_RUNTIME_DIR",
+                )
+            )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
