@@ -7,11 +7,15 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from vcpu_guest import __version__, config, logs
 from vcpu_guest.errors import AgentError
+
+if TYPE_CHECKING:
+    from vcpu_guest.doors import Doors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -50,11 +54,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+OpenDoors = Callable[[argparse.Namespace], "Doors"]
+
+
+def main(argv: Sequence[str] | None = None, open_doors: OpenDoors | None = None) -> int:
+    """Run the command; the exit status. `open_doors` lets a test put another machine behind the same agent."""
     options = build_parser().parse_args(argv)
     try:
-        return _run(options)
+        return _run(options, open_doors or _open_doors)
     except AgentError as error:
         code, text = error.exit_code, str(error)
     except OSError as error:
@@ -64,14 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
     # gRPC's fork handlers have nothing to guard here: the agent starts no process.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     settings = config.load(options.config or config.DEFAULT_PATH, required=options.config is not None)
     logs.configure(options.log_level or settings.log_level, options.log_format or settings.log_format)
-    from vcpu_guest.doors import open_doors
-
-    doors = open_doors(options.sysfs, events=options.events == "kernel")
+    doors = open_doors(options)
     if options.check:
         from vcpu_guest.check import report
 
@@ -83,6 +88,12 @@ def _run(options: argparse.Namespace) -> int:
     with _runtime_directory() as directory:
         asyncio.run(run(doors, options.listen or f"{directory}/agent.sock", port))
     return 0
+
+
+def _open_doors(options: argparse.Namespace) -> Doors:
+    from vcpu_guest.doors import open_doors
+
+    return open_doors(options.sysfs, events=options.events == "kernel")
 
 
 @contextmanager

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A /sys/devices/system/cpu that behaves like an x86 kernel's, quirks included, and answers for the kernel.
+
+`FakeKernel(root)` makes the tree. What the kernel does by itself is a method: `add`, `bind`, `remove`. What the agent
+does comes in through `write`, which is `vcpu_guest.sysfs.Write`, or over a socket (`serve`) for an agent in a process
+of its own (fakes/vcpud.py). Quirks kept:
+
+- cpu0 has no `online` file; `offline` is an empty file when no CPU is offline; `nohz_full` says "(null)" for none;
+- `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called);
+- the `remove` event comes before the directory goes (`linger=True` keeps it until `reap` is called);
+- `topology` has files only while the CPU is online; a directory that comes back is another inode;
+- a write can be refused by rule (`refuse`), and held (`hold`) as the real one can take seconds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from vcpu_guest.core import cpulist
+
+Listener = Callable[[str, int], None]
+
+
+def firmware_path(slot: int) -> str:
+    """How QEMU names the ACPI object of a slot, as Linux shows it."""
+    return f"\\_SB_.CPUS.C{slot:03X}"
+
+
+def firmware_id(slot: int) -> str:
+    """How the agent names it."""
+    return f"acpi:{firmware_path(slot)}"
+
+
+class FakeKernel:
+    """One guest's kernel, as seen through sysfs, uevents and the writes that it answers."""
+
+    def __init__(self, root: Path, *, possible: int = 16, boot: Iterable[int] = (0,)) -> None:
+        self.root = root
+        self.cpu_dir = root / "devices/system/cpu"
+        self.slots: dict[int, int] = {}
+        self.online: set[int] = set()
+        self.possible = possible
+        #: (number, goal) to the errno with which writing is refused from now on.
+        self.refusals: dict[tuple[int, bool], int] = {}
+        #: Every write that came in: (number, goal).
+        self.writes: list[tuple[int, bool]] = []
+        #: Writes that take this many seconds at most wait for it to be set; set by default.
+        self.released = threading.Event()
+        self.released.set()
+        #: Set once a write is held.
+        self.holding = threading.Event()
+        self._lock = threading.RLock()
+        self._listeners: list[Listener] = []
+        self._graves = 0
+        self._server: _Server | None = None
+        self.cpu_dir.mkdir(parents=True)
+        for name, text in (("possible", f"0-{possible - 1}"), ("kernel_max", "8191"), ("isolated", "")):
+            self._put(self.cpu_dir / name, text)
+        self._put(self.cpu_dir / "nohz_full", "  (null)")
+        (self.cpu_dir / "cpufreq").mkdir()
+        for name, text in (
+            ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
+            ("firmware/acpi/hotplug/processor/enabled", "1"),
+            ("devices/system/cpu/smt/control", "on"),
+        ):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            self._put(root / name, text)
+        for slot in boot:
+            number = self.add(slot)
+            self.online.add(number)
+            self._show(number)
+        self._lists()
+
+    # -- what the kernel does by itself ------------------------------------------------------------------------------
+
+    def add(self, slot: int, number: int | None = None, *, late: bool = False) -> int:
+        """Register a CPU, as after device_add; its number. It is the lowest free one unless given."""
+        with self._lock:
+            if number is None:
+                number = next(n for n in range(self.possible) if n not in self.slots)
+            self.slots[number] = slot
+            directory = self.cpu_dir / f"cpu{number}"
+            staging = self.cpu_dir / f".new{number}"
+            (staging / "topology").mkdir(parents=True)
+            (staging / "node0").mkdir()
+            if number:
+                self._put(staging / "online", "0")
+            staging.rename(directory)
+            self._lists()
+        self.tell("add", number)
+        if not late:
+            self.bind(number)
+        return number
+
+    def bind(self, number: int) -> None:
+        """Link the CPU to its firmware object."""
+        node = self.cpu_dir / f"cpu{number}" / "firmware_node"
+        staging = self.cpu_dir / f".node{number}"
+        staging.mkdir()
+        self._put(staging / "path", firmware_path(self.slots[number]))
+        staging.rename(node)
+        self.tell("bind", number)
+
+    def remove(self, number: int, *, linger: bool = False) -> None:
+        """Take a CPU away, as after device_del; the kernel itself takes it offline first."""
+        with self._lock:
+            was_online = number in self.online
+            self.online.discard(number)
+            self._show(number)
+            del self.slots[number]
+            self._lists()
+        if was_online:
+            self.tell("offline", number)
+        self.tell("unbind", number)
+        self.tell("remove", number)
+        if not linger:
+            self.reap(number)
+
+    def reap(self, number: int) -> None:
+        """The directory goes. Its inode is kept, so that none that comes later gets the same."""
+        with self._lock:
+            self._graves += 1
+            (self.cpu_dir / f"cpu{number}").rename(self.cpu_dir / f".grave{self._graves}")
+
+    def tell(self, action: str, number: int) -> None:
+        """Send a uevent, as `add` and the others do by themselves."""
+        for listener in list(self._listeners):
+            listener(action, number)
+
+    def listen(self, listener: Listener) -> None:
+        """From now on `listener` gets every uevent, in the thread that causes it."""
+        self._listeners.append(listener)
+
+    def mute(self) -> None:
+        """Nobody hears of anything any more: events are lost."""
+        self._listeners.clear()
+
+    # -- what is asked of the kernel ---------------------------------------------------------------------------------
+
+    def refuse(self, number: int, code: int, *, online: bool) -> None:
+        """From now on writing this goal fails with errno `code`."""
+        self.refusals[number, online] = code
+
+    def set_list(self, name: str, text: str) -> None:
+        """Set one of the lists that tests choose: "isolated", "nohz_full", or "smt/control"."""
+        self._put(self.cpu_dir / name, text)
+
+    def write(self, path: str, data: bytes) -> None:
+        """What writing the attribute does. Raises OSError as the kernel would."""
+        number, goal = int(Path(path).parent.name.removeprefix("cpu")), data.strip() == b"1"
+        self.writes.append((number, goal))
+        if not self.released.is_set():
+            self.holding.set()
+            self.released.wait(60)
+        with self._lock:
+            self._answer(path, number, goal)
+            if (number in self.online) == goal:
+                return
+            (self.online.add if goal else self.online.discard)(number)
+            self._show(number)
+            self._lists()
+        self.tell("online" if goal else "offline", number)
+
+    def _answer(self, path: str, number: int, goal: bool) -> None:
+        if not os.path.exists(path):
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        code = self.refusals.get((number, goal), 0)
+        if number not in self.slots:
+            code = errno.EINVAL
+        if not goal and self.online == {number}:
+            code = errno.EBUSY
+        if code:
+            raise OSError(code, os.strerror(code), path)
+
+    # -- files -------------------------------------------------------------------------------------------------------
+
+    def _show(self, number: int) -> None:
+        directory = self.cpu_dir / f"cpu{number}"
+        online = number in self.online
+        if number:
+            self._put(directory / "online", "1" if online else "0")
+        values = {"physical_package_id": 0, "die_id": 0, "core_id": self.slots[number]}
+        for name, value in values.items():
+            if online:
+                self._put(directory / "topology" / name, str(value))
+            else:
+                (directory / "topology" / name).unlink(missing_ok=True)
+
+    def _lists(self) -> None:
+        self._put(self.cpu_dir / "present", cpulist.render(self.slots))
+        self._put(self.cpu_dir / "online", cpulist.render(self.online))
+        # As print_cpus_offline has it: possible but not online; empty when there is none.
+        self._put(self.cpu_dir / "offline", cpulist.render(set(range(self.possible)) - self.online))
+
+    def _put(self, path: Path, text: str) -> None:
+        # A reader sees the old text or the new one, as with the kernel's own files.
+        staging = path.with_name(f".{path.name}.{threading.get_ident()}")
+        staging.write_text(text + "\n")
+        staging.replace(path)
+
+    # -- for an agent in a process of its own ------------------------------------------------------------------------
+
+    def serve(self, path: Path) -> None:
+        """Answer fakes/vcpud.py on the unix socket `path`, in threads, until `close`."""
+        self._server = _Server(self, path)
+
+    def close(self) -> None:
+        """End `serve`, and release a write that is held."""
+        self.released.set()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class _Server:
+    """Lines on a unix socket: "write N 0|1" is answered with the errno, 0 for none; after "events" come "ACTION N"."""
+
+    def __init__(self, kernel: FakeKernel, path: Path) -> None:
+        self._kernel = kernel
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(os.fspath(path))
+        self._socket.listen()
+        self._clients: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for client in self._clients:
+            self._end(client)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._socket.accept()
+            except OSError:  # closed
+                return
+            self._clients.append(client)
+            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client, client.makefile("r") as lines:
+                for line in lines:
+                    words = line.split()
+                    if words == ["events"]:
+                        self._kernel.listen(lambda action, number: self._tell(client, action, number))
+                        client.sendall(b"listening\n")
+                    else:
+                        client.sendall(f"{self._write(int(words[1]), words[2])}\n".encode())
+        except OSError:  # the agent was killed
+            return
+
+    def _write(self, number: int, value: str) -> int:
+        try:
+            self._kernel.write(os.fspath(self._kernel.cpu_dir / f"cpu{number}/online"), value.encode())
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
+
+    @staticmethod
+    def _tell(client: socket.socket, action: str, number: int) -> None:
+        try:
+            client.sendall(f"{action} {number}\n".encode())
+        except OSError:  # the agent is gone; the next one will scan
+            return
+
+    @staticmethod
+    def _end(client: socket.socket) -> None:
+        try:
+            client.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it has gone already
+            return

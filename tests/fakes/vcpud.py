@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vcpud as it is, in a process of its own, on the kernel that FakeKernel.serve plays.
+
+    python tests/fakes/vcpud.py --kernel SOCKET --sysfs ROOT --listen SOCKET     (and vcpud's own)
+
+Everything but the three doors to the machine (writes, uevents, platform) is the product's own code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+
+from vcpu_guest import environment, procfs
+from vcpu_guest.core.model import Event
+from vcpu_guest.doors import Doors
+from vcpu_guest.events import OnEvent, OnLost
+from vcpu_guest.main import main
+from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.sysfs import Sysfs
+
+
+class SocketEvents:
+    """Uevents as lines from the fake kernel."""
+
+    name = "udev"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._socket: socket.socket | None = None
+        self._rest = b""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the fake kernel still speaks to us."""
+        return self._socket is not None
+
+    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
+        """Connect, and have events from here on."""
+        self._on_event = on_event
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(self._path)
+        self._socket.sendall(b"events\n")
+        while b"\n" not in self._rest:
+            self._rest += self._socket.recv(65536)
+        self._rest = self._rest.removeprefix(b"listening\n")
+        self._socket.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _readable(self) -> None:
+        assert self._socket is not None
+        data = self._socket.recv(65536)
+        if not data:
+            self.close()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            action, number = line.decode().split()
+            self._on_event(Event(action, int(number)))
+
+
+class SocketWrite:
+    """Writes that the fake kernel answers; one connection, used by the one writer thread."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.connect(path)
+        self._lines = self._socket.makefile("r")
+
+    def __call__(self, path: str, data: bytes) -> None:
+        """vcpu_guest.sysfs.Write."""
+        number = os.path.basename(os.path.dirname(path)).removeprefix("cpu")
+        self._socket.sendall(b"write %s %s\n" % (number.encode(), data))
+        code = int(self._lines.readline())
+        if code:
+            raise OSError(code, os.strerror(code), path)
+
+
+def doors(options: argparse.Namespace, kernel: str) -> Doors:
+    """The fake kernel's doors."""
+    sysfs = Sysfs(options.sysfs, SocketWrite(kernel))
+    return Doors(
+        sysfs=sysfs,
+        platform=Acpi(),
+        events=SocketEvents(kernel),
+        environment=lambda: environment.observe(sysfs, rule_dirs=()),
+        boot_id=procfs.boot_id(os.environ),
+        arch="x86_64",
+        kernel=os.uname().release,
+    )
+
+
+def run(argv: list[str]) -> int:
+    """Take our own option out, and leave the rest to vcpud."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--kernel", required=True)
+    mine, rest = parser.parse_known_args(argv)
+    return main(rest, open_doors=lambda options: doors(options, mine.kernel))
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
