@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the three .debs into build/deb, unless they are already what the tree gives.
 
-The tracked files are laid out in build/deb/src with packaging/debian at its root, and beside them, in made/, what is not
-in the repository: man pages, completions, and qemu.qmp's wheel, pinned by hash (docs/adr/0005).
+The tree is laid out in build/deb/work/src with packaging/debian at its root, and beside it, in made/, what is
+not in the repository: man pages, completions, and qemu.qmp's wheel, pinned by hash (docs/adr/0005).
 """
 
 from __future__ import annotations
