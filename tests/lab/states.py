@@ -137,7 +137,9 @@ def _installed(
         host.run([*rebase, str(folder / _DISK)])
 
     key = digest(_RECIPE, booted.build_id, [digest_tree(file) for file in files], spec.ready)
-    with cache.entry(f"installed-{digest(asdict(spec), accel)}", key, build) as entry:
+    # by the directory's name, not its path: another checkout's packages take the place of this one's
+    kind = digest({**asdict(spec), "debs": spec.debs and spec.debs.name}, accel)
+    with cache.entry(f"installed-{kind}", key, build) as entry:
         yield entry
 
 
