@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A virtio-serial port without a virtual machine: QEMU's chardev on one side, virtio_console on the other, quirks included.
+"""A virtio-serial port without a virtual machine: QEMU's chardev, virtio_console, and their quirks.
 
 Host side: a Unix stream socket with a backlog of 1 that serves one client. A second connect() succeeds and hangs.
 Guest side: a SOCK_SEQPACKET socket that vcpu_guest.standin speaks to; ``--port`` of a real vcpud may point at it.
@@ -9,7 +9,8 @@ The quirks (hw/char/virtio-console.c, virtio-serial-bus.c, drivers/char/virtio_c
 - The guest's close says nothing to the host. While nobody in the guest has the port open, the host's bytes stay in its
   socket, and the next opener gets them.
 - What the guest writes while no host is connected is lost, and so is what waited for the host when it went.
-- What the device took from the host before it went reaches the guest later.
+- What the device took from the host before it went reaches the guest later; what it did not take may be lost or not
+  (seeded chance: QEMU's main loop sees the hang-up or the data first).
 - The guest's close loses what it did not read, not what it wrote.
 - One opener: a second gets EBUSY.
 
@@ -22,9 +23,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 #: The kernel's receive buffers of a port are a page each.
 _PAGE = 4096
@@ -49,7 +52,7 @@ class VirtioPort:
         self._to_guest: list[bytes] = []
         self._to_host = bytearray()
 
-    async def __aenter__(self) -> VirtioPort:
+    async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._host_listener = _listen(self.host_path, socket.SOCK_STREAM, 1)
         self._guest_listener = _listen(self.guest_path, socket.SOCK_SEQPACKET, 16)
@@ -79,6 +82,8 @@ class VirtioPort:
             return
         self._loop.remove_reader(self._host)
         self._loop.remove_writer(self._host)
+        self._loop.remove_reader(self._hang_up.fileno())
+        self._hang_up.close()
         self._host.close()
         self._host = None
         self.lost_to_host += len(self._to_host)
@@ -93,6 +98,10 @@ class VirtioPort:
         self._host, _ = self._host_listener.accept()
         self._host.setblocking(False)
         self._loop.remove_reader(self._host_listener)
+        # Noticed whether or not the socket is read, as QEMU's watch for G_IO_HUP does.
+        self._hang_up = select.epoll()
+        self._hang_up.register(self._host, select.EPOLLHUP | select.EPOLLET)
+        self._loop.add_reader(self._hang_up.fileno(), self._host_hung_up)
         self._tell_guest(b"H")
         self._read_host_if_room()
 
@@ -104,7 +113,11 @@ class VirtioPort:
             self._loop.add_reader(self._host, self._host_readable)
         else:
             self._loop.remove_reader(self._host)
-            # A hang-up is noticed even so; asking for it costs a look now and then, here when the guest's side moves.
+
+    def _host_hung_up(self) -> None:
+        while self._host is not None and self._guest is not None and self._random.random() < 0.5:
+            self._host_readable()
+        self.drop_host()
 
     def _host_readable(self) -> None:
         assert self._host is not None
