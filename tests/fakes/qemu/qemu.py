@@ -74,6 +74,9 @@ class FakeQemu:
         self.monitors = {name: Monitor(self, folder / name, self.commands) for name in ("qmp", "qmp2")}
         self.monitors["steer"] = Monitor(self, folder / "steer", self.commands | STEERING)
 
+    #: The virtio-serial device that the agent's port is on.
+    virtio = "/machine/peripheral-anon/device[0]/virtio-backend"
+
     @property
     def qmp(self) -> Path:
         """The monitor for whoever is tested."""
@@ -199,7 +202,12 @@ class FakeQemu:
         if path == "/machine":
             return {"type": self.config.machine_type}
         if path == self._port_path():
-            return {"type": "virtserialport", "name": PORT_NAME, "chardev": PORT_CHARDEV}
+            return {
+                "type": "virtserialport",
+                "name": PORT_NAME,
+                "chardev": PORT_CHARDEV,
+                "parent_bus": f"{self.virtio}/virtio-serial-bus.0",
+            }
         for slot in self.machine.slots:
             if slot.cpu is not None and slot.cpu.path == path:
                 ids = {f"{level}-id": number for level, number in slot.ids.items()}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,8 @@ from . import channel, replies
 from .events import EventHub, EventStream
 from .monitor import Monitor
 from .words import clean
+
+_log = logging.getLogger(__name__)
 
 #: How often the CPUs are asked for again when another client changes them between the two questions.
 _LOOKS = 3
@@ -145,7 +148,22 @@ class QmpVmm:
             call("query-chardev"),
         )
         ours = channel.label_of(names, labels)
-        return None if ours is None else channel.channel(found[ours[0]], ours[1], chardevs, self._monitor.peer_cwd)
+        if ours is None:
+            return None
+        port = found[ours[0]]
+        shown = channel.channel(port, ours[1], chardevs, self._monitor.peer_cwd)
+        # A port that is open has a driver; asking only when it is closed spares every other look an unstable command.
+        return shown if shown.guest_open else replace(shown, driver_up=await self._driver_up(port))
+
+    async def _driver_up(self, port: str) -> bool | None:
+        """Whether the guest drives the port's device: tells a booting guest from one without the agent."""
+        try:
+            bus = replies.text(await self._monitor.call("qom-get", {"path": port, "property": "parent_bus"}), "qom-get")
+            device = bus.rpartition("/")[0]
+            return channel.driver_up(await self._monitor.call("x-query-virtio-status", {"path": device}))
+        except QemuError as err:
+            _log.debug("driver of the agent's port not known: %s", err)
+            return None
 
 
 def _status(reply: object) -> str:
