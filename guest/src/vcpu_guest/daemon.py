@@ -6,6 +6,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
+from typing import Any
+
+from vcpu_proto.link import GuestLink
 
 from vcpu_guest import __version__, logs
 from vcpu_guest.core.model import Identity
@@ -13,6 +17,8 @@ from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
 from vcpu_guest.events import EventSource
 from vcpu_guest.notify import Notifier
+from vcpu_guest.port import PortError, opener
+from vcpu_guest.server import LocalServer
 from vcpu_guest.switch import Switch
 from vcpu_guest.watcher import Watcher
 
@@ -38,11 +44,10 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
 
     Raises StartError, or OSError, if it can't begin or can't go on.
     """
-    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    notifier = Notifier()
     watcher = Watcher(doors.sysfs, doors.platform)
     # Listen first, then scan: what happens in between is seen twice rather than never.
     doors.events.start(watcher.on_event, watcher.on_lost)
@@ -50,39 +55,59 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
     switch = Switch(doors.sysfs, doors.platform, watcher)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
-    from vcpu_guest.service import GuestAgent, serve
+    from vcpu_guest.service import GuestAgent
 
-    identity = identify(doors, os.urandom(8))
-    agent = GuestAgent(identity, watcher, switch, doors.platform.scheme, doors.environment)
-    server = await serve(agent, socket_path)
-    notifier.ready(f"listening, platform {doors.platform.name}")
-    logs.info(
-        "started",
-        version=__version__,
-        platform=doors.platform.name,
-        events=doors.events.name,
-        instance=identity.instance_id,
-    )
-    try:
-        await _until(stop, doors.events, notifier)
-    finally:
-        notifier.stopping()
-        logs.info("stopping")
-        if not await switch.close(STOP_TIMEOUT):
-            logs.warning("an online write is still in the kernel", waited_seconds=STOP_TIMEOUT)
-        await server.stop(None)
-        watcher.close()
-        doors.events.close()
-
-
-async def _until(stop: asyncio.Event, events: EventSource, notifier: Notifier) -> None:
-    """Wait for the order to stop, and meanwhile feed the watchdog for as long as changes are heard of."""
-    period = None if notifier.watchdog is None else notifier.watchdog / 2
-    while not stop.is_set():
-        if not events.alive:
-            raise StartError("the event source has ended")
-        notifier.alive()
+    instance = os.urandom(8)
+    agent = GuestAgent(identify(doors, instance), watcher, switch, doors.platform.scheme, doors.environment)
+    notifier = Notifier()
+    async with AsyncExitStack() as stack:
+        stack.callback(doors.events.close)
+        stack.callback(watcher.close)
+        server = LocalServer(agent, socket_path)
+        stack.push_async_callback(server.close)
+        await server.up()
+        link_ends: asyncio.Future[None] = loop.create_future()
+        if port is not None:
+            link = GuestLink(opener(port), server.up, instance=instance)
+            server.busy = lambda: link.host_in_session
+            stack.push_async_callback(link.stop)
+            link_ends = loop.create_task(_serve(link))
+        stack.push_async_callback(_settle_writes, switch)
+        # The port is opened in the task's first step, and being ready means to have it.
+        await asyncio.sleep(0)
+        if not link_ends.done():
+            notifier.ready(f"listening, platform {doors.platform.name}")
+            logs.info("started", version=__version__, platform=doors.platform.name, instance=instance.hex())
         try:
-            await asyncio.wait_for(stop.wait(), period)
-        except TimeoutError:
-            continue
+            await _until(stop, doors.events, link_ends, notifier)
+        finally:
+            notifier.stopping()
+            logs.info("stopping")
+
+
+async def _serve(link: GuestLink) -> None:
+    try:
+        await link.run()
+    except PortError as error:
+        raise StartError(str(error)) from error
+
+
+async def _settle_writes(switch: Switch) -> None:
+    if not await switch.close(STOP_TIMEOUT):
+        logs.warning("an online write is still in the kernel", waited_seconds=STOP_TIMEOUT)
+
+
+async def _until(stop: asyncio.Event, events: EventSource, link_ends: asyncio.Future[None], notifier: Notifier) -> None:
+    """Wait for the order to stop, and feed the watchdog for as long as changes are heard of and the link is there."""
+    period = None if notifier.watchdog is None else notifier.watchdog / 2
+    ordered = asyncio.get_running_loop().create_task(stop.wait())
+    awaited: set[asyncio.Future[Any]] = {ordered, link_ends}
+    while not ordered.done():
+        if not events.alive:
+            raise StartError("the source of events has ended")
+        notifier.alive()
+        await asyncio.wait(awaited, timeout=period, return_when=asyncio.FIRST_COMPLETED)
+        if link_ends.done():
+            ordered.cancel()
+            link_ends.result()
+            raise StartError("the link to the host has ended")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .events import EndCode, Ended
 from .pump import LocalEnd, Pump, WireProtocol, dial
@@ -18,6 +18,7 @@ _GRACE = 1.0
 _LAST_BYTES = 0.5
 
 OpenWire = Callable[[WireProtocol], asyncio.Transport]
+FindServer = Callable[[], Awaitable[str]]
 
 
 class GuestLink(Pump):
@@ -26,8 +27,11 @@ class GuestLink(Pump):
     ``sessions`` counts those accepted.
     """
 
-    def __init__(self, open_wire: OpenWire, server: str, *, instance: bytes) -> None:
+    def __init__(self, open_wire: OpenWire, server: str | FindServer, *, instance: bytes) -> None:
         """``open_wire``: vcpu_guest.port.opener(path); ``server``: path of the gRPC server's Unix socket.
+
+        ``server`` may be a coroutine function that gives the path: it is awaited for each session, so that the server
+        need not run while there is none. It raises OSError if the server cannot be had.
 
         ``instance``: 8 random bytes, new for each start of the agent.
         """
@@ -117,7 +121,7 @@ class GuestLink(Pump):
 
     async def _dial(self, token: bytes) -> None:
         try:
-            connection = dial(self._server)
+            connection = dial(self._server if isinstance(self._server, str) else await self._server())
         except OSError as error:
             if self.session.token == token:
                 self.end(EndCode.LOCAL_FAILED, f"the agent's own server does not answer: {error.strerror}")
