@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boots a VM with 16 possible vCPUs and one present, resizes it with ``vcpuctl``, and proves in the guest what came of it.
+"""Boots a VM with 16 possible vCPUs and one present, resizes it with ``vcpuctl``, and proves in the guest what came.
 
 Everything is shown as a user would type it. Ends with status 0 only if the guest, asked over its serial console and not
 through the agent, agrees with every step, and the end equals the start.

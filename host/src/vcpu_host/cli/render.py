@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 
 _STATE_STYLE = {"online": "green", "empty": "dim", "partial": "yellow", "offline": "yellow", "plugged": "yellow"}
 _OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}
+_LEVELS = [f"{name}-id" for name in ["node", "drawer", "book", "socket", "die", "cluster", "module", "core", "thread"]]
 _LEVEL_STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 
 
@@ -151,7 +152,7 @@ def view_table(view: VmView) -> RenderableType:
     if view.agent is not None:
         agent = f"agent: vcpud {view.agent.version}, Linux {view.agent.kernel}"
     else:
-        agent = f"agent: {view.agent_trouble}" if view.agent_trouble else "agent: none"
+        agent = f"agent: {view.agent_trouble.text}" if view.agent_trouble else "agent: none"
     parts: list[RenderableType] = [Text(head), Text(agent), table]
     if host.no_hotplug is not None:
         parts.append(Text(f"no hotplug: {host.no_hotplug}"))
@@ -228,7 +229,9 @@ def _join(values: Iterable[object]) -> str:
 
 
 def _props(slot: SlotView) -> str:
-    return " ".join(f"{name.removesuffix('-id')}={value}" for name, value in slot.slot.props.items())
+    """From the outermost level to the innermost; names that we do not know come first, as QEMU has them."""
+    props = sorted(slot.slot.props.items(), key=lambda item: _LEVELS.index(item[0]) if item[0] in _LEVELS else -1)
+    return " ".join(f"{name.removesuffix('-id')}={value}" for name, value in props)
 
 
 def _cpu_word(thread: ThreadView) -> str | None:

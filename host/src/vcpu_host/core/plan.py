@@ -124,10 +124,15 @@ def plan(view: VmView, request: Request) -> Plan:
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
     if request.selectors:
-        return _plan_selected(view, request, [view.slots[slot.index] for slot in chosen])
-    if request.count is None:
+        decided = _plan_selected(view, request, [view.slots[slot.index] for slot in chosen])
+    elif request.count is not None:
+        decided = _PLANNERS[request.operation](view, request, request.count)
+    else:
         raise SelectorError(f"{request.operation} needs a number of vCPUs or a slot")
-    return _PLANNERS[request.operation](view, request, request.count)
+    if view.guest is None and not decided.refusals:
+        # Last, so that what cannot work with any agent is refused for its own reason.
+        return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
+    return decided
 
 
 def _obstacle(view: VmView, operation: Operation) -> Reason | None:
@@ -142,8 +147,6 @@ def _obstacle(view: VmView, operation: Operation) -> Reason | None:
             f"the VM is not running (status: {host.status}), so its guest cannot do its part",
             "let it run (cont, or power it on), then try again",
         )
-    if view.guest is None:
-        return view.agent_trouble or Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
     return None
 
 
@@ -264,6 +267,8 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
     )
     return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
 
+
+_NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
 
