@@ -34,6 +34,7 @@ class Record:
         self._commands: list[tuple[float, dict[str, Any]]] = []
         self._lines: list[tuple[float, str]] = []
         self._other: list[str] = []
+        self._cut = ""
         self._partial = bytearray()
         self._divisor_latch = False
         self.ended = False
@@ -86,10 +87,13 @@ class Record:
             self._changed.notify_all()
 
     def _take(self, line: str) -> bool:
-        match = _TRACE.fullmatch(line)
+        # A trace line is one write, a warning several (util/error-report.c): one can stand in the middle of the other.
+        match = _TRACE.search(line)
         if match is None:
-            self._other.append(line)
+            self._other.append(self._cut + line)
+            self._cut = ""
             return True
+        self._cut += line[: match.start()]
         stamp = float(match["seconds"] or datetime.fromisoformat(match["date"]).timestamp())
         when = stamp - self._offset
         if match["event"] == "serial_write":

@@ -51,6 +51,13 @@ def test_an_unfinished_line_is_not_shown_yet() -> None:
     assert _read(_serial(OLD, time.time(), [(0, 0x41)])).kernel_log == []
 
 
+def test_a_command_traced_in_the_middle_of_a_warning_is_recorded_and_the_warning_kept_whole() -> None:
+    cut = _stamp(OLD, time.time()) + 'handle_qmp_command mon 0x55aa req: {"execute": "stop"}\n'
+    record = _read("2026-11-22T23:11:57.569644Z qemu: warning: " + cut + "something\n")
+    assert [request for _, request in record.commands] == [{"execute": "stop"}]
+    assert record.messages == ["2026-11-22T23:11:57.569644Z qemu: warning: something"]
+
+
 def test_all_else_is_kept_as_qemus_own_words() -> None:
     record = _read("qemu: warning: something\n")
     assert record.messages == ["qemu: warning: something"]
