@@ -7,6 +7,7 @@ not in the repository: man pages, completions, and qemu.qmp's wheel, pinned by h
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -86,7 +87,6 @@ def version() -> str:
 
 def build(names: list[str]) -> None:
     """Build the packages and put them in OUT. Raises BuildError."""
-    OUT.mkdir(parents=True, exist_ok=True)
     log = OUT / "build.log"
     log.write_bytes(b"")
     environment = {
@@ -111,6 +111,14 @@ def build(names: list[str]) -> None:
 
 def main() -> int:
     """Build if anything changed; returns the exit status."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    with (OUT / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return build_if_changed()
+
+
+def build_if_changed() -> int:
+    """Build unless the stamp says that nothing changed; returns the exit status."""
     names = inputs()
     stamp, wanted = OUT / "stamp", fingerprint(names)
     if stamp.exists() and stamp.read_text() == wanted and len(list(OUT.glob("*.deb"))) == 3:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 MAX_LINES = 400
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 PARTS = ("proto", "host", "guest")
-GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2",)
+#: Generated code, and files that go into guests as they are.
+GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "tests/lab/guests/")
 SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
 SYSFS_DOORS = ("sysfs.py", "rtas.py")
 # Put together here, so that this file does not break its own rule.

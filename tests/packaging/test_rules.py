@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The house rules see what they are there to see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import rules
+
+HEADER = "# SPDX-License-Identifier: Apache-2.0\n"
+
+
+def test_a_source_that_keeps_the_rules_draws_no_complaint() -> None:
+    assert list(rules.check_source("guest/src/vcpu_guest/watcher.py", f'{HEADER}"""Fine."""\n')) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        ("host/a.py", '"""No licence."""\n', "begin with"),
+        ("host/a.py", HEADER + "# TO" + "DO later\n", "finish it"),
+        ("host/a.py", HEADER + "x = 1\n" * 400, "401 lines"),
+        ("tests/a.py", HEADER + "time.slee" + "p(1)\n", "deadline"),
+        ("tests/a.py", HEADER + "pytest.sk" + "ip('no')\n", "every test"),
+        ("guest/src/vcpu_guest/watcher.py", HEADER + "open('/sys/devices/system/cpu/online')\n", "sysfs door"),
+    ],
+)
+def test_each_rule_names_the_file_that_breaks_it(name: str, text: str, word: str) -> None:
+    found = list(rules.check_source(name, text))
+    assert len(found) == 1
+    assert found[0].startswith(name)
+    assert word in found[0]
+
+
+def test_the_sysfs_door_may_name_sysfs_and_others_may_name_the_rest_of_a_path() -> None:
+    opens = HEADER + "open('/sys/devices/system/cpu/online')\n"
+    assert list(rules.check_source("guest/src/vcpu_guest/sysfs.py", opens)) == []
+    rest = HEADER + "open(f'{proc}/sys/kernel/random/boot_id')\n"
+    assert list(rules.check_source("guest/src/vcpu_guest/procfs.py", rest)) == []
+
+
+@pytest.mark.parametrize("host", rules.INDEX_HOSTS)
+def test_the_host_of_a_package_index_is_seen_in_any_file(host: str) -> None:
+    assert len(list(rules.check_hosts("docs/a.md", f"see https://{host}/simple"))) == 1
+
+
+def test_a_link_that_leads_nowhere_is_seen_and_one_that_leads_somewhere_is_not(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    (tmp_path / "b.md").touch()
+    text = "[good](b.md#part) [web](https://example.org) [here](#x) [bad](c.md)\n```\n[code](d.md)\n```\n"
+    assert [line.split("links to ")[1] for line in rules.check_links(tmp_path, page, text)] == [
+        "c.md, which is not there"
+    ]
+
+
+def test_a_version_that_disagrees_is_seen(tmp_path: Path, root: Path) -> None:
+    for name in ("pyproject.toml", "CHANGELOG.md", "packaging/debian/changelog"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((root / name).read_text())
+    for part in rules.PARTS:
+        package = tmp_path / part / "src" / f"vcpu_{part}"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text((root / part / "src" / f"vcpu_{part}" / "__init__.py").read_text())
+        (tmp_path / part / "pyproject.toml").write_text((root / part / "pyproject.toml").read_text())
+    assert list(rules.check_versions(tmp_path)) == []
+    changelog = tmp_path / "packaging/debian/changelog"
+    changelog.write_text(changelog.read_text().replace("(", "(9", 1))
+    assert len(list(rules.check_versions(tmp_path))) == 1
