@@ -78,17 +78,17 @@ _NO_HOTPLUG = "machine does not support hot-plugging CPUs"
 def _cpus_fast(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
     extra = {"qom-type": qemu.config.cpu_type} if qemu.config.version >= (10, 1, 0) else {}
-    return [
+    there = [(slot.cpu.tid, slot.cpu, slot) for slot in qemu.machine.slots if slot.cpu is not None]
+    return [  # in the order in which they were made, which is that of our thread ids
         {
             "cpu-index": slot.index,
-            "qom-path": slot.cpu.path,
-            "thread-id": slot.cpu.tid,
+            "qom-path": cpu.path,
+            "thread-id": cpu.tid,
             "props": slot.props(qemu.config),
             "target": "x86_64",
             **extra,
         }
-        for slot in qemu.machine.slots
-        if slot.cpu is not None
+        for _, cpu, slot in sorted(there, key=lambda entry: entry[0])
     ]
 
 

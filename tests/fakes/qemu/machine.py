@@ -89,7 +89,9 @@ class Machine:
         self._task: asyncio.Task[None] | None = None
         self.slots = self._possible()
         for slot in self.slots[: config.smp]:
-            slot.cpu = Cpu(f"/machine/unattached/device[{slot.index}]", None, self._tid())
+            # The number is no CPU index: something else is created after the first.
+            number = slot.index + bool(slot.index)
+            slot.cpu = Cpu(f"/machine/unattached/device[{number}]", None, self._tid())
 
     @property
     def running(self) -> bool:

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fake QEMU answers what the real one answers: the same words to both, value by value, error by error."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.qemu import FakeProcess, QmpError, Steer
+from lab import Cache, qemu
+
+pytestmark = pytest.mark.e2e
+
+CPU = "qemu64-x86_64-cpu"
+TOPOLOGY = ("-smp", "2,maxcpus=8,sockets=2,cores=2,threads=2")
+FAKE = (
+    "--maxcpus",
+    "8",
+    "--smp",
+    "2",
+    "--sockets",
+    "2",
+    "--cores",
+    "2",
+    "--threads",
+    "2",
+    "--paused",
+    "on",
+    "--boots",
+    "off",
+)
+
+
+def place(socket_id: int, core: int, thread: int, **more: Any) -> dict[str, Any]:
+    return {"socket-id": socket_id, "core-id": core, "thread-id": thread, **more}
+
+
+def add(device_id: Any, driver: Any = CPU, **props: Any) -> tuple[str, dict[str, Any]]:
+    named = {name.replace("_", "-"): value for name, value in props.items()}
+    return "device_add", {"driver": driver, "id": device_id, **named}
+
+
+SCRIPT: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("query-status", {}),
+    ("query-hotpluggable-cpus", {}),
+    ("query-cpus-fast", {}),
+    ("query-target", {}),
+    ("query-name", {}),
+    ("query-kvm", {}),
+    ("query-accelerators", {}),
+    ("query-acpi-ospm-status", {}),
+    ("query-current-machine", {}),
+    ("query-migrate", {}),
+    ("query-status", {"a": 1}),
+    ("no-such-command", {}),
+    ("qmp_capabilities", {}),
+    ("qom-get", {"path": "/machine", "property": "type"}),
+    ("qom-get", {"path": "/machine", "property": "nope"}),
+    ("qom-get", {"path": "/machine/nope", "property": "type"}),
+    ("qom-get", {"path": "/machine"}),
+    ("qom-list", {"path": "/machine/nope"}),
+    ("qom-list", {"path": "/machine/peripheral"}),
+    ("qom-get", {"path": "/machine/peripheral/port0", "property": "name"}),
+    ("qom-get", {"path": "/machine/peripheral/port0", "property": "chardev"}),
+    ("qom-get", {"path": "/machine/peripheral/port0", "property": "parent_bus"}),
+    ("qom-get", {"path": "/machine/peripheral/port0", "property": "nope"}),
+    # occupied, out of range, missing, of another type, twice
+    add("vcpu-0", **place(0, 0, 0)),
+    add("vcpu-1", **place(0, 0, 1)),
+    add("vcpu-9", **place(2, 0, 0)),
+    add("vcpu-9", **place(0, 2, 0)),
+    add("vcpu-9", **place(0, 0, 2)),
+    add("vcpu-9", **place(9, 9, 9)),
+    add("vcpu-9"),
+    add("vcpu-9", socket_id=0),
+    add("vcpu-9", socket_id=0, core_id=1),
+    add("vcpu-9", socket_id=5, core_id=9),
+    add("vcpu-9", **place(0, 1, -1)),
+    add("vcpu-9", **place(0, 1, 0, node_id=3)),
+    add("vcpu-9", **place(0, 1, 0, die_id=3)),
+    add("vcpu-9", **place(0, 1, 0, module_id=3)),
+    add("vcpu-9", **place(0, 1, 0, foo=3)),
+    add("vcpu-9", **place("a", 1, 0)),  # type: ignore[arg-type]
+    add("vcpu-9", **place(0, True, 0)),
+    add("vcpu-9", "max-x86_64-cpu", **place(0, 1, 0)),
+    add("vcpu-9", "nope-x86_64-cpu-not", **place(0, 1, 0)),
+    ("device_add", {"id": "vcpu-9"}),
+    add("vcpu-2", **place(0, 1, 0)),
+    add("vcpu-2", **place(0, 1, 0)),
+    add("vcpu-2", **place(0, 1, 1)),
+    add("port0", **place(0, 1, 1)),
+    add("vcpu-9", **place(0, 1, 0)),
+    add("vcpu-7", **place(1, 1, 1)),
+    ("device_add", {"driver": CPU, **place(1, 0, 0)}),
+    ("query-hotpluggable-cpus", {}),
+    ("query-cpus-fast", {}),
+    ("qom-list", {"path": "peripheral"}),
+    ("qom-get", {"path": "/machine/peripheral/vcpu-7", "property": "core-id"}),
+    # nothing can be unplugged before the guest's ACPI is up
+    ("device_del", {"id": "vcpu-2"}),
+    ("device_del", {"id": "/machine/peripheral/vcpu-7"}),
+    ("device_del", {"id": "/machine/unattached/device[0]"}),
+    ("device_del", {"id": "vcpu-9"}),
+    ("device_del", {"id": "/machine/peripheral/nope"}),
+    ("device_del", {"id": "/machine"}),
+    ("device_del", {"id": ""}),
+    ("device_del", {}),
+    ("device_del", {"id": 3}),
+    ("device_del", {"id": "vcpu-2", "foo": 1}),
+    ("query-acpi-ospm-status", {}),
+    ("cont", {}),
+    ("cont", {}),
+    ("query-status", {}),
+    ("stop", {}),
+    ("stop", {}),
+    ("query-status", {}),
+    ("system_reset", {}),
+    ("query-status", {}),
+    ("system_powerdown", {}),
+)
+
+RAW: tuple[bytes, ...] = (
+    b'{"execute":"query-status","id":1}',
+    b'{"execute":"qmp_capabilities","arguments":{"enable":["nope"]},"id":1}',
+    b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]},"id":{"a":1}}',
+    b'{"execute":"query-name","id":null}',
+    b'{"exec-oob":"query-name","id":"z"}',
+    b'{"execute":5}',
+    b'{"id":2}',
+    b"{}",
+    b'{"execute":"query-name","foo":1,"id":7}',
+    b'{"execute":"query-name","arguments":5}',
+    b"[1]",
+    b'{"execute":"nope","id":3}',
+    b'{"a":}',
+    b'{"execute":\n\n"query-name", "id": "\\" } {"}',
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vq", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["7.2", "10.0"])
+def real(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Path, str]]:
+    """A real QEMU that has not been started: its monitor, and its full version."""
+    path = folder / "real"
+    command = [
+        *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-m", "64", *TOPOLOGY),
+        *("-nodefaults", "-display", "none", "-S", "-qmp", f"unix:{path},server=on,wait=off"),
+        *("-device", "virtio-serial-pci", "-chardev", f"socket,id=ch0,path={folder}/real-agent,server=on,wait=off"),
+        *("-device", "virtserialport,chardev=ch0,name=org.vcpuctl.agent.0,id=port0"),
+    ]
+    with qemu.find(Cache(), request.param) as binary, listening(path) as listener:
+        # The listener is handed over, so that there is nothing to wait for.
+        command[command.index("-qmp") :][:2] = []
+        command += ["-chardev", f"socket,id=mon,fd={listener.fileno()},server=on,wait=off", "-mon", "mon,mode=control"]
+        process = subprocess.Popen(
+            [*binary.system, *command], env={**binary.env}, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL
+        )
+        try:
+            yield path, binary.full_version
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def listening(path: Path) -> closing[socket.socket]:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    listener.listen(1)
+    return closing(listener)
+
+
+def answer(client: Steer, command: str, arguments: dict[str, Any]) -> Any:
+    """The value, without what is different from run to run; or the error, word by word."""
+    try:
+        value = client.call(command, **arguments)
+    except QmpError as err:
+        return {"class": err.cls, "desc": err.desc}
+    return masked(value)
+
+
+def masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        hidden = {"thread-id": 0, "package": "", "timestamp": {}}
+        return {name: hidden[name] if name in hidden else masked(item) for name, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        return sorted((masked(item) for item in value), key=lambda item: str(item["name"]))  # a hash table's order
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    # A machine's own devices take places in the anonymous list that the fake does not have.
+    return (
+        re.sub(r"peripheral-anon/device\[\d+\]", "peripheral-anon/device[N]", value)
+        if isinstance(value, str)
+        else value
+    )
+
+
+def steer(path: Path) -> closing[Steer]:
+    return closing(Steer(path))
+
+
+def test_every_command_gets_the_same_answer_from_the_fake_as_from_the_real_one(
+    real: tuple[Path, str], folder: Path
+) -> None:
+    path, version = real
+    with FakeProcess(folder, "--version", version, *FAKE) as fake, steer(path) as ours, steer(fake.qmp) as theirs:
+        assert masked(theirs.greeting) == masked(ours.greeting)
+        for command, arguments in SCRIPT:
+            expected = answer(ours, command, arguments)
+            assert answer(theirs, command, arguments) == expected, (command, arguments)
+        for client in (ours, theirs):
+            client.call("query-status")  # what was raised before has arrived with the answer
+        assert masked(theirs.events) == masked(ours.events)
+        assert [event["event"] for event in ours.events] == ["RESUME", "STOP", "RESET", "POWERDOWN"]
+
+
+def lines(path: Path) -> list[Any]:
+    """What a monitor answers to RAW, the greeting first."""
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
+        sock.settimeout(10)
+        sock.connect(str(path))
+        with sock.makefile("rb") as stream:
+            heard = [json.loads(stream.readline())]
+            for request in RAW:
+                sock.sendall(request)
+                heard.append(json.loads(stream.readline()))
+    return [masked(item) for item in heard]
+
+
+def test_what_is_not_proper_qmp_is_refused_in_the_same_words(real: tuple[Path, str], folder: Path) -> None:
+    path, version = real
+    with FakeProcess(folder, "--version", version, *FAKE) as fake:
+        assert lines(fake.qmp) == lines(path)
+
+
+def test_a_second_client_hears_nothing_until_the_first_has_gone(real: tuple[Path, str], folder: Path) -> None:
+    path, version = real
+    with FakeProcess(folder, "--version", version, *FAKE) as fake:
+        for monitor in (path, fake.qmp):
+            first = Steer(monitor)
+            with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as second:
+                second.connect(str(monitor))
+                second.settimeout(0.3)
+                with pytest.raises(TimeoutError):
+                    print(monitor, second.recv(1))
+                first.close()
+                second.settimeout(10)
+                assert second.recv(1) == b"{"
