@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import itertools
 import os
+import socket
 import struct
 import termios
 from pathlib import Path
@@ -46,8 +46,9 @@ class HostLink(Pump):
         self._accepted: asyncio.Future[None] = loop.create_future()
         self._mismatch: VersionMismatch | None = None
         self._pongs: dict[bytes, asyncio.Future[None]] = {}
-        self._server: asyncio.Server | None = None
-        self._directory: str | None = None
+        self._listener: socket.socket | None = None
+        self._joining: asyncio.Task[object] | None = None
+        self._listened = False
 
     @classmethod
     async def connect(cls, path: str, *, timeout: float = 5.0) -> HostLink:
@@ -81,14 +82,21 @@ class HostLink(Pump):
         That connection is the session's stream. The socket is removed as soon as it came, so a gRPC channel that loses
         it fails at once instead of reconnecting into a session that it does not know.
         """
-        if self._server is not None or self.session.state is not State.OPEN:
-            raise LinkError("listen() is for one call while the session is open")
+        if self._listened:
+            raise LinkError("a session takes one local connection")
+        if self.session.state is not State.OPEN:
+            raise SessionLostError(await self.ended)
         import tempfile  # slow to import, and the guest imports this module too
 
-        self._directory = tempfile.mkdtemp(prefix="vcpuctl-")
-        path = str(Path(self._directory) / "agent")
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: LocalEnd(self, self.token), path, backlog=1)
+        path = str(Path(tempfile.mkdtemp(prefix="vcpuctl-")) / "agent")
+        self._listened = True
+        # Not asyncio's server: when it is closed between accept(2) and the protocol's making, it leaves the connection
+        # open with nobody behind it (CPython 3.11, selector_events.py, _accept_connection2), and a call would hang.
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.setblocking(False)
+        self._listener.bind(path)
+        self._listener.listen(1)
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
         return path
 
     async def ping(self, timeout: float) -> None:
@@ -159,10 +167,17 @@ class HostLink(Pump):
 
     # -- what happens
 
-    def adopt(self, local: LocalEnd) -> bool:
-        """Takes the one local connection, and no further one."""
+    def _accept(self) -> None:
+        if self._listener is None:
+            return
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
         self._remove_socket()
-        return super().adopt(local)
+        loop = asyncio.get_running_loop()
+        join = loop.connect_accepted_socket(lambda: LocalEnd(self, self.token), connection)
+        self._joining = loop.create_task(join)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """QEMU closed the socket, or we did."""
@@ -211,13 +226,13 @@ class HostLink(Pump):
             asyncio.get_running_loop().call_later(_LAST_BYTES, self._wire.abort)
 
     def _remove_socket(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        directory, self._directory = self._directory, None
-        if directory is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(directory, "agent"))
-            os.rmdir(directory)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            path = Path(listener.getsockname())
+            listener.close()
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
 
 
 def _is_busy(path: str) -> bool:
