@@ -8,6 +8,8 @@ rules. That is safe here because an event is only a hint, and sysfs, which the k
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 
 import pyudev
 
@@ -40,7 +42,7 @@ class Uevents:
         self._on_event, self._on_lost = on_event, on_lost
         monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
         monitor.filter_by("cpu")
-        monitor.set_receive_buffer_size(_BUFFER)
+        _enlarge(monitor.fileno())
         monitor.start()
         self._monitor, self._fd = monitor, monitor.fileno()
         asyncio.get_running_loop().add_reader(self._fd, self._readable)
@@ -65,3 +67,9 @@ class Uevents:
             number = device.sys_name.removeprefix("cpu")
             if number.isascii() and number.isdigit():
                 self._on_event(Event(device.action or "", int(number)))
+
+
+def _enlarge(fd: int) -> None:
+    # Not by libudev, which insists on the whole size and so on CAP_NET_ADMIN; the kernel itself grants what it may.
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
