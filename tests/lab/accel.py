@@ -39,7 +39,7 @@ def choose(cache: Cache, qemu: Qemu, image: Image, progress: host.Progress = hos
 
 
 def _probe(qemu: Qemu, image: Image) -> str:
-    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         disk = Path(folder) / "disk.qcow2"
         states.overlay(qemu, image.root, "raw", disk)
         try:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from lab import accel, guest, host, qemu, states
+from lab import accel, guest, host, qemu, scratch, states
 from lab.cache import Cache
 from lab.spec import VmSpec
 from lab.vm import Vm
@@ -21,7 +21,7 @@ _UNUSED = 14 * 24 * 3600.0
 class Lab:
     """Gives running VMs; finds or builds what they need, saying so through ``progress``.
 
-    As a context manager it first drops what nobody used for two weeks.
+    As a context manager it first drops what nobody used for two weeks, and what killed runs left.
     """
 
     def __init__(self, progress: host.Progress = host.quiet, cache: Cache | None = None) -> None:
@@ -30,6 +30,7 @@ class Lab:
 
     def __enter__(self) -> Self:
         self._cache.prune(_UNUSED)
+        scratch.sweep()
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -85,5 +86,8 @@ class Lab:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="lab-disk-", dir="/tmp") as name:
-        yield Path(name)
+    folder = scratch.make()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting QEMU so that it always ends: with its ``with`` block, with this process, or when this process is killed."""
+"""Starting QEMU so that it always ends: with its ``with`` block, or with this process, however that ends."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import queue
 import socket
@@ -12,7 +11,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 
-_running: set[subprocess.Popen[bytes]] = set()
 _requests: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], Callable[[], subprocess.Popen[bytes]]]] = (
     queue.SimpleQueue()
 )
@@ -41,16 +39,13 @@ def start(argv: Sequence[str], env: Mapping[str, str], sockets: Sequence[socket.
     _ensure_starter()
     done: Future[subprocess.Popen[bytes]] = Future()
     _requests.put((done, spawn))
-    process = done.result()
-    _running.add(process)
-    return process
+    return done.result()
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Kill it if it still runs, and reap it."""
     process.kill()
     process.wait()
-    _running.discard(process)
 
 
 def _ensure_starter() -> None:
@@ -68,9 +63,3 @@ def _serve() -> None:
             done.set_result(spawn())
         except OSError as error:
             done.set_exception(error)
-
-
-@atexit.register
-def _end_all() -> None:
-    for process in list(_running):
-        end(process)

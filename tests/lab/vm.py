@@ -8,12 +8,11 @@ import re
 import shlex
 import shutil
 import socket
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
-from lab import process
+from lab import process, scratch
 from lab.errors import LabError, VmDiedError, WaitTimeoutError
 from lab.guest import Image
 from lab.qemu import Qemu
@@ -52,8 +51,7 @@ class Vm:
         """Start QEMU on that disk (a qcow2 file of this VM alone), waiting for ``load`` if ``incoming``."""
         self.spec = spec
         self.accel = accel
-        #: Short: a unix socket's path holds 107 bytes.
-        self.dir = Path(tempfile.mkdtemp(prefix="lab-", dir="/tmp"))
+        self.dir = scratch.make()
         self.qmp_socket = self.dir / "qmp.sock"
         self.agent_socket = self.dir / f"{AGENT_CHARDEV}.sock"
         # We make the sockets and QEMU inherits them: they accept from the first moment, so nobody has to poll for them.

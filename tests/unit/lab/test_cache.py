@@ -31,11 +31,15 @@ def test_an_entry_is_built_once_and_found_again(tmp_path: Path) -> None:
 
 def test_of_two_that_race_one_builds_and_both_get_it(tmp_path: Path) -> None:
     both_started = threading.Barrier(2)
+    second_build = threading.Event()
     built: list[Path] = []
     seen: list[str] = []
 
     def build(folder: Path) -> None:
         built.append(folder)
+        if len(built) > 1:
+            second_build.set()
+        second_build.wait(0.5)  # time for the other to build too, if nothing holds it
         _build(folder)
 
     def use() -> None:
