@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM for each test, restored in about a second, with the built packages installed and the agent up.
+
+When a test ends, whatever it did, the record of all QMP commands is held against the console's kernel log: no
+``device_del`` may have come before the kernel said that the slot's CPU is offline (promise 2).
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Lab, Vm, VmSpec
+
+from e2e import guestfirst
+
+ROOT = Path(__file__).resolve().parents[2]
+VCPUCTL = Path(sys.executable).parent / "vcpuctl"
+SPEC = VmSpec(debs=ROOT / "build" / "deb")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a ``vcpuctl`` process ended. ``json`` is its stdout, if it is one document."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.stdout)
+        return document
+
+    def outcome(self) -> str:
+        """The operation's outcome, or the error's code."""
+        document = self.json
+        if "outcome" in document:
+            return str(document["outcome"])
+        return str(document["error"]["code"])
+
+    def slots(self) -> dict[int, dict[str, Any]]:
+        return {slot["slot"]: slot for slot in self.json["slots"]}
+
+
+class Vcpuctl:
+    """Runs the real ``vcpuctl`` against a VM, as a process."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+
+    def start(self, *words: str, json_output: bool = True) -> subprocess.Popen[str]:
+        """Start it and leave it running; the caller waits for it."""
+        argv = [str(VCPUCTL), "--qmp", str(self.vm.qmp_socket), *(["-o", "json"] if json_output else []), *words]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __call__(self, *words: str, timeout: float = 180.0) -> Ended:
+        """Run it to its end."""
+        return self.wait(self.start(*words), timeout)
+
+    @staticmethod
+    def wait(process: subprocess.Popen[str], timeout: float = 180.0) -> Ended:
+        """Wait for a started one."""
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return Ended(process.returncode, stdout, stderr)
+
+    def map(self) -> dict[int, dict[str, Any]]:
+        """``list -o json``'s slots by index, which must work."""
+        ended = self("list")
+        assert ended.status == 0, ended.stderr
+        return ended.slots()
+
+
+@dataclass
+class Machine:
+    """A VM under test, with the command line to resize it by."""
+
+    vm: Vm
+    vcpuctl: Vcpuctl
+
+    def online(self) -> set[int]:
+        """APIC ids (slots) of the CPUs that the guest itself, asked over its console, has online."""
+        cpus = self.vm.guest_cpus().values()
+        return {cpu["apicid"] for cpu in cpus if cpu["online"] and cpu["apicid"] is not None}
+
+    def filled(self) -> dict[int, str]:
+        """Slots that QEMU, asked on the lab's own monitor, has filled, with their QOM paths."""
+        reply = self.vm.qmp.execute("query-hotpluggable-cpus")
+        return {len(reply) - 1 - i: slot["qom-path"] for i, slot in enumerate(reply) if "qom-path" in slot}
+
+    def device_dels(self) -> int:
+        """How many ``device_del`` QEMU has received on any monitor."""
+        return sum(command["execute"] == "device_del" for _, command in self.vm.qmp_commands())
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    with Lab(progress=lambda line: print(line, file=sys.stderr)) as whole:
+        yield whole
+
+
+@pytest.fixture
+def machines(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
+    """Makes VMs: ``machines(smp=..., kernel_args=...)`` changes fields of the standard spec."""
+    with ExitStack() as stack:
+        made: list[Vm] = []
+
+        def make(**changes: Any) -> Machine:
+            vm = stack.enter_context(lab.vm(replace(SPEC, **changes)))
+            made.append(vm)
+            return Machine(vm, Vcpuctl(vm))
+
+        yield make
+        failed = getattr(request.node, "failed_in_call", False)
+        for number, vm in enumerate(made):
+            if failed:
+                vm.collect(tmp_path / f"vm{number}")
+                print(f"kept: {tmp_path / f'vm{number}'}", file=sys.stderr)
+            guestfirst.check(vm)
+
+
+@pytest.fixture
+def machine(machines: Callable[..., Machine]) -> Machine:
+    """The standard VM."""
+    return machines()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.when == "call":
+        item.failed_in_call = report.failed  # type: ignore[attr-defined]
+    return report

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Promise 2 held against the record: what QEMU was told, beside what the guest's kernel said on its console.
+
+Shares no code with the product. The kernel numbers CPUs in its own way, so the log has to tell which slot is which:
+"smpboot: CPU 3 is now offline" (arch/x86/kernel/smpboot.c, native_cpu_die) names a logical number, and
+"smpboot: Booting Node 0 Processor 3 APIC 0x5" the APIC id behind it, which is the slot where all levels of -smp are
+powers of two. A CPU that has never been booted since the kernel started has nothing to be taken from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lab import Vm
+
+_BOOTED = re.compile(r"Booting Node \d+ Processor (\d+) APIC (0x[0-9a-f]+)")
+_OFFLINE = re.compile(r"CPU (\d+) is now offline")
+_STARTED = re.compile(r"Linux version \d")
+
+#: The lab's own commands, which tests of the lab and of foreign interference send on purpose, carry such ids.
+FOREIGN = re.compile(r"^foreign-")
+
+
+class GuestNotFirstError(AssertionError):
+    """A ``device_del`` went out for a CPU that the kernel had not given up."""
+
+
+def check(vm: Vm) -> None:
+    """Raise GuestNotFirstError if the VM's record shows a ``device_del`` before the CPU's going offline."""
+    violations = find(vm.qmp_commands(), vm.kernel_log)
+    if violations:
+        raise GuestNotFirstError("; ".join(violations))
+
+
+def find(commands: Sequence[tuple[float, dict[str, Any]]], kernel: Sequence[tuple[float, str]]) -> list[str]:
+    """The violations, in words. ``commands`` and ``kernel`` are on one clock."""
+    events: list[tuple[float, int, str, Any]] = [(when, 0, "kernel", line) for when, line in kernel]
+    events += [(when, 1, "qmp", command) for when, command in commands]
+    apic_of: dict[int, int] = {}
+    running: set[int] = set()
+    slots: dict[str, int] = {}
+    violations: list[str] = []
+    for when, _, kind, what in sorted(events, key=lambda event: (event[0], event[1])):
+        if kind == "kernel":
+            _note(what, apic_of, running)
+        elif what.get("execute") == "device_del":
+            target = str(what.get("arguments", {}).get("id"))
+            slot = slots.get(target, _slot_of(target))
+            if slot in running and not FOREIGN.match(target):
+                violations.append(f"at {when:.3f} device_del of {target}, whose CPU (APIC id {slot}) was online")
+        elif what.get("execute") == "device_add":
+            arguments = what.get("arguments", {})
+            slots[str(arguments.get("id"))] = _slot_of(str(arguments.get("id")))
+    return violations
+
+
+def _note(line: str, apic_of: dict[int, int], running: set[int]) -> None:
+    if _STARTED.search(line):
+        running.clear()
+    booted = _BOOTED.search(line)
+    if booted:
+        number, apic = int(booted[1]), int(booted[2], 16)
+        apic_of[number] = apic
+        running.add(apic)
+    offline = _OFFLINE.search(line)
+    if offline:
+        running.discard(apic_of.get(int(offline[1]), -1))
+
+
+def _slot_of(target: str) -> int:
+    """The slot that one of our ids names; -1 if it is not ours."""
+    found = re.fullmatch(r"vcpu-(\d+)", target)
+    return int(found[1]) if found else -1
