@@ -74,9 +74,10 @@ class Monitor:
             self.client.close()
 
     async def stop(self) -> None:
-        """Close everything."""
-        asyncio.get_running_loop().remove_reader(self._listener)
-        self._listener.close()
+        """Close everything; may be repeated."""
+        if self._listener.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
         if self._serving is not None:
             self._serving.cancel()
             await asyncio.gather(self._serving, return_exceptions=True)

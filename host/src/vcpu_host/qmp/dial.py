@@ -79,7 +79,7 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
     if err.errno == errno.EPROTOTYPE:
         return not_qmp(path, "it is not a stream socket")
     code = errno.errorcode.get(err.errno or 0, "")
-    return UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{name}: {clean(err.strerror)}", "", code))
+    return UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
 
 
 def _owner(path: str) -> str:
@@ -103,20 +103,13 @@ def _check(path: str) -> None:
             )
         )
     if not path or "\0" in path:
-        raise UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{clean(path)!r} is no path of a socket"))
+        raise UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
     try:
         mode = os.stat(path).st_mode
     except OSError as err:
         raise _refusal(path, err) from err
     if not stat.S_ISSOCK(mode):
-        raise UsageError(
-            Reason(
-                "not-a-socket",
-                Who.VCPUCTL,
-                f"{clean(path)} is not a socket",
-                _WHICH,
-            )
-        )
+        raise UsageError(Reason("not-a-socket", Who.VCPUCTL, f"{clean(path)} is not a socket", _WHICH))
 
 
 async def _connect(sock: socket.socket, path: str) -> None:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events are converted, kept in order and in bounds, and end with the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vcpu_host.core.model import Ost
+from vcpu_host.ports import DeviceDeleted, OstReported, PortChanged, QemuGone, UnplugRefused, VmReset, VmStatus
+from vcpu_host.qmp import events
+from vcpu_host.qmp.events import EventHub, convert
+
+PATH = "/machine/peripheral/vcpu-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "expected"),
+    [
+        (
+            "ACPI_DEVICE_OST",
+            {"info": {"device": "vcpu-1", "slot": "17", "slot-type": "CPU", "source": 3, "status": 132}},
+            OstReported(17, Ost(3, 132)),
+        ),
+        ("ACPI_DEVICE_OST", {"info": {"slot": "1", "slot-type": "DIMM", "source": 1, "status": 0}}, None),
+        ("DEVICE_DELETED", {"path": PATH + "/lapic"}, DeviceDeleted(PATH + "/lapic", None)),
+        ("DEVICE_DELETED", {"device": "vcpu-1", "path": PATH}, DeviceDeleted(PATH, "vcpu-1")),
+        ("DEVICE_UNPLUG_GUEST_ERROR", {"device": "c", "path": PATH}, UnplugRefused(PATH, "c")),
+        ("RESET", {"guest": True, "reason": "guest-reset"}, VmReset(guest=True)),
+        ("RESET", {"guest": False, "reason": "host-qmp-system-reset"}, VmReset(guest=False)),
+        ("STOP", None, VmStatus("paused")),
+        ("RESUME", None, VmStatus("running")),
+        ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"}, VmStatus("shutdown")),
+        ("VSERPORT_CHANGE", {"id": "port0", "open": True}, PortChanged("port0", open=True)),
+        ("BLOCK_JOB_READY", {"device": "x"}, None),
+    ],
+)
+def test_each_event_that_we_need_becomes_a_value(name: str, data: Any, expected: object) -> None:
+    assert convert({"event": name, "timestamp": {}} | ({} if data is None else {"data": data})) == expected
+
+
+NAMES = ("ACPI_DEVICE_OST", "DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR", "RESET", "STOP", "VSERPORT_CHANGE", "X")
+VALUE = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
+DATA = VALUE | st.dictionaries(
+    st.sampled_from(["info", "path", "device", "guest", "id", "open"]),
+    VALUE | st.dictionaries(st.sampled_from(["slot", "slot-type", "source", "status"]), VALUE | st.just("CPU")),
+)
+
+
+@given(st.sampled_from(NAMES), DATA)
+def test_a_malformed_event_is_dropped_and_breaks_nothing(name: str, data: Any) -> None:
+    convert({"event": name, "data": data})
+
+
+async def collect(stream: events.EventStream) -> list[object]:
+    async with asyncio.timeout(5):
+        return [event async for event in stream]
+
+
+async def test_the_first_stream_has_what_came_before_it_was_asked_for_and_later_ones_do_not() -> None:
+    hub = EventHub()
+    hub.put(VmStatus("paused"))
+    first = hub.stream()
+    second = hub.stream()
+    hub.put(VmStatus("running"))
+    hub.put(QemuGone("over"))
+    assert await collect(first) == [VmStatus("paused"), VmStatus("running"), QemuGone("over")]
+    assert await collect(second) == [VmStatus("running"), QemuGone("over")]
+
+
+async def test_nothing_follows_the_end_and_a_stream_asked_for_after_it_has_the_end_alone() -> None:
+    hub = EventHub()
+    first = hub.stream()
+    hub.put(QemuGone("over"))
+    hub.put(VmStatus("running"))
+    hub.put(QemuGone("again"))
+    assert await collect(first) == [QemuGone("over")]
+    assert await collect(hub.stream()) == [QemuGone("over")]
+
+
+async def test_a_stream_that_nobody_reads_forgets_its_oldest_but_never_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_BOUND", 3)
+    hub = EventHub()
+    for slot in range(10):
+        hub.put(OstReported(slot, Ost(1, 0)))
+    hub.put(QemuGone("over"))
+    assert await collect(hub.stream()) == [OstReported(8, Ost(1, 0)), OstReported(9, Ost(1, 0)), QemuGone("over")]
+
+
+async def test_a_reader_that_waits_is_woken() -> None:
+    hub = EventHub()
+    waiting = asyncio.create_task(anext(hub.stream()))
+    await asyncio.sleep(0)
+    hub.put(VmStatus("running"))
+    async with asyncio.timeout(5):
+        assert await waiting == VmStatus("running")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Replies become values; what is missing, odd or hostile becomes a clear error."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vcpu_host.core.model import Ost
+from vcpu_host.errors import QemuError
+from vcpu_host.qmp import replies
+
+TYPE = "qemu64-x86_64-cpu"
+
+
+def hotpluggable(count: int, filled: dict[int, str], vcpus: int = 1) -> list[dict[str, Any]]:
+    """As QEMU sends it: highest first."""
+    found: list[dict[str, Any]] = []
+    for index in reversed(range(count)):
+        item: dict[str, Any] = {"type": TYPE, "vcpus-count": vcpus, "props": {"core-id": index, "new-id": index}}
+        if index in filled:
+            item["qom-path"] = filled[index]
+        found.append(item)
+    return found
+
+
+def cpu(index: int, path: str) -> dict[str, Any]:
+    return {"cpu-index": index, "thread-id": 1000 + index, "qom-path": path, "target": "x86_64"}
+
+
+def test_the_last_entry_of_the_reply_is_slot_0_and_props_are_kept_verbatim() -> None:
+    paths = {0: "/machine/unattached/device[0]", 2: "/machine/peripheral/vcpu-2"}
+    threads = replies.threads([cpu(2, paths[2]), cpu(0, paths[0])])
+    slots = replies.slots(hotpluggable(4, paths), threads)
+    assert [slot.index for slot in slots] == [0, 1, 2, 3]
+    assert [dict(slot.props) for slot in slots] == [{"core-id": i, "new-id": i} for i in range(4)]
+    assert [slot.qom_path for slot in slots] == [paths[0], None, paths[2], None]
+    assert [thread.thread_id for thread in slots[2].threads] == [1002]
+    assert replies.consistent(slots, threads)
+
+
+def test_a_cores_threads_are_those_below_its_path() -> None:
+    paths = {0: "/machine/unattached/device[0]", 1: "/machine/peripheral/core1", 2: "/machine/peripheral/core10"}
+    threads = replies.threads(
+        [cpu(2 * core + t, f"{path}/thread[{t}]") for core, path in paths.items() for t in (0, 1)]
+    )
+    slots = replies.slots(hotpluggable(3, paths, vcpus=2), threads)
+    assert [[thread.cpu_index for thread in slot.threads] for slot in slots] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_a_reply_in_another_order_is_noticed_instead_of_believed() -> None:
+    paths = {0: "/machine/unattached/device[0]", 3: "/machine/peripheral/x"}
+    threads = replies.threads([cpu(0, paths[0]), cpu(3, paths[3])])
+    with pytest.raises(QemuError, match="order does not agree"):
+        replies.slots(list(reversed(hotpluggable(4, paths))), threads)
+
+
+def test_replies_that_show_different_cpus_are_not_consistent() -> None:
+    paths = {0: "/machine/unattached/device[0]", 1: "/machine/peripheral/vcpu-1"}
+    both = replies.threads([cpu(0, paths[0]), cpu(1, paths[1])])
+    one = replies.threads([cpu(0, paths[0])])
+    assert not replies.consistent(replies.slots(hotpluggable(2, paths), one), one)
+    assert not replies.consistent(replies.slots(hotpluggable(2, {0: paths[0]}), both), both)
+
+
+def test_only_cpus_of_which_the_guest_said_something_have_an_ost() -> None:
+    entries = [
+        {"slot-type": "CPU", "slot": "0", "source": 0, "status": 0},
+        {"slot-type": "CPU", "slot": "5", "source": 3, "status": 130, "device": "vcpu-5"},
+        {"slot-type": "DIMM", "slot": "1", "source": 1, "status": 0},
+    ]
+    assert replies.ost(entries) == {5: Ost(3, 130)}
+
+
+def only_bad_replies(read: Callable[[], object]) -> bool:
+    """Whether it succeeds, or says "bad-reply"; any other exception passes."""
+    try:
+        read()
+    except QemuError as err:
+        return err.reason.code == "bad-reply"
+    return True
+
+
+# Anything JSON can hold, in place of any member of a good reply.
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(JSON, st.sampled_from(["type", "vcpus-count", "props", "qom-path", None]), st.booleans())
+def test_whatever_query_hotpluggable_cpus_says_is_understood_or_a_bad_reply(
+    odd: Any, name: str | None, drop: bool
+) -> None:
+    reply: Any = copy.deepcopy(hotpluggable(2, {0: "/a"}))
+    if name is None:
+        reply = odd
+    elif drop:
+        reply[1].pop(name)
+    else:
+        reply[1][name] = odd
+    assert only_bad_replies(lambda: replies.slots(reply, replies.threads([cpu(0, "/a")])))
+
+
+@given(JSON)
+def test_whatever_the_small_queries_say_is_understood_or_a_bad_reply(odd: Any) -> None:
+    for read in (replies.threads, replies.ost, replies.version, lambda v: replies.text(v, "x")):
+        for value in (odd, [odd], [{"slot-type": "CPU", "slot": odd, "cpu-index": odd}]):
+            assert only_bad_replies(partial(read, value))
+
+
+def test_a_boolean_is_no_number() -> None:
+    with pytest.raises(QemuError, match="thread-id is True"):
+        replies.threads([{"cpu-index": 0, "thread-id": True, "qom-path": "/a"}])
+
+
+def test_a_reply_without_end_is_refused_before_it_is_read() -> None:
+    with pytest.raises(QemuError, match="list was expected"):
+        replies.threads([{}] * 70_000)
