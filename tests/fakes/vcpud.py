@@ -14,9 +14,10 @@ import os
 import socket
 import sys
 
-from vcpu_guest import environment, procfs
+from vcpu_guest import procfs
 from vcpu_guest.core.model import Event
 from vcpu_guest.doors import Doors
+from vcpu_guest.environment import Observer
 from vcpu_guest.events import OnEvent, OnLost
 from vcpu_guest.main import main
 from vcpu_guest.platforms.acpi import Acpi
@@ -93,7 +94,7 @@ def doors(options: argparse.Namespace, kernel: str) -> Doors:
         sysfs=sysfs,
         platform=Acpi(),
         events=SocketEvents(kernel),
-        environment=lambda: environment.observe(sysfs, rule_dirs=()),
+        environment=Observer(sysfs, rule_dirs=()),
         boot_id=procfs.boot_id(os.environ),
         arch="x86_64",
         kernel=os.uname().release,

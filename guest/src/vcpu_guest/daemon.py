@@ -78,6 +78,8 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
         if not link_ends.done():
             notifier.ready(f"listening, platform {doors.platform.name}")
             logs.info("started", version=__version__, platform=doors.platform.name, instance=instance.hex())
+        # The first look at the udev rules takes long, and the first Hello need not wait for it.
+        await asyncio.to_thread(doors.environment)
         try:
             await _until(stop, doors.events, link_ends, notifier)
         finally:

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vcpu_guest import environment, platforms, procfs
+from vcpu_guest import platforms, procfs
 from vcpu_guest.core.model import Environment
+from vcpu_guest.environment import Observer
 from vcpu_guest.events import EventSource, NoEvents
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import Sysfs
@@ -35,7 +36,7 @@ def open_doors(root: str = "/sys", *, events: bool = True) -> Doors:
         sysfs=sysfs,
         platform=platforms.detect(system.machine),
         events=_uevents() if events else NoEvents(),
-        environment=lambda: environment.observe(sysfs),
+        environment=Observer(sysfs),
         boot_id=procfs.boot_id(os.environ),
         arch=system.machine,
         kernel=system.release,

@@ -24,20 +24,38 @@ _SUBSYSTEM = re.compile(r'SUBSYSTEMS?=="[^"]*\bcpu\b[^"]*"')
 _ONLINES = re.compile(r'ATTR\{(?:\[[^\]]*\])?online\}="1"|RUN(?:\{\w+\})?\+?="[^"]*\bonline\b[^"]*"')
 
 
-def observe(sysfs: Sysfs, rule_dirs: Sequence[str | Path] = RULE_DIRS) -> Environment:
-    """Read all of it; a few small files, and the names and texts of the udev rules."""
-    eject = sysfs.read("firmware/acpi/hotplug/processor/enabled")
-    kernel_max = sysfs.read("devices/system/cpu/kernel_max") or ""
-    return Environment(
-        possible=sysfs.read("devices/system/cpu/possible") or "",
-        isolated=_list(sysfs.read("devices/system/cpu/isolated")),
-        nohz_full=_list(sysfs.read("devices/system/cpu/nohz_full")),
-        kernel_max=int(kernel_max) if kernel_max.isdigit() else 0,
-        smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
-        auto_online_rules=auto_online_rules(rule_dirs),
-        eject_enabled=None if eject is None else eject == "1",
-        clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
-    )
+class Observer:
+    """Reads the environment. The udev rules are read again only when a directory of theirs changed."""
+
+    def __init__(self, sysfs: Sysfs, rule_dirs: Sequence[str | Path] = RULE_DIRS) -> None:
+        self._sysfs = sysfs
+        self._rule_dirs = rule_dirs
+        self._rules: tuple[str, ...] = ()
+        self._seen: list[int] | None = None
+
+    def __call__(self) -> Environment:
+        """A few small files and, the first time, some dozen rules: may block for milliseconds."""
+        sysfs = self._sysfs
+        eject = sysfs.read("firmware/acpi/hotplug/processor/enabled")
+        kernel_max = sysfs.read("devices/system/cpu/kernel_max") or ""
+        return Environment(
+            possible=sysfs.read("devices/system/cpu/possible") or "",
+            isolated=_list(sysfs.read("devices/system/cpu/isolated")),
+            nohz_full=_list(sysfs.read("devices/system/cpu/nohz_full")),
+            kernel_max=int(kernel_max) if kernel_max.isdigit() else 0,
+            smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
+            auto_online_rules=self._auto_online_rules(),
+            eject_enabled=None if eject is None else eject == "1",
+            clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
+        )
+
+    def _auto_online_rules(self) -> tuple[str, ...]:
+        # A file that is edited in place, rather than replaced as editors do, is missed until the agent starts again.
+        seen = [_changed(directory) for directory in self._rule_dirs]
+        if seen != self._seen:
+            self._rules = auto_online_rules(self._rule_dirs)
+            self._seen = seen
+        return self._rules
 
 
 def auto_online_rules(rule_dirs: Sequence[str | Path] = RULE_DIRS) -> tuple[str, ...]:
@@ -52,6 +70,13 @@ def auto_online_rules(rule_dirs: Sequence[str | Path] = RULE_DIRS) -> tuple[str,
             if name.endswith(".rules"):
                 in_force.setdefault(name, os.path.join(directory, name))
     return tuple(path for _, path in sorted(in_force.items()) if _onlines(path))
+
+
+def _changed(directory: str | Path) -> int:
+    try:
+        return os.stat(directory).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _onlines(path: str) -> bool:

@@ -80,9 +80,9 @@ class Device(Protocol):
 class CharDevice:
     """The real port."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OSError as open(2) does."""
-        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    def __init__(self, fd: int) -> None:
+        """Takes over an open, non-blocking descriptor."""
+        self._fd = fd
         self._epoll = select.epoll()
         flags = select.EPOLLIN | select.EPOLLOUT | select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLET
         self._epoll.register(self._fd, flags)
@@ -289,7 +289,7 @@ def open_device(path: str) -> Device:
         from .standin import StandIn
 
         return StandIn(path)
-    return CharDevice(path)
+    return CharDevice(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def opener(

@@ -13,6 +13,7 @@ import socket
 
 import pyudev
 
+from vcpu_guest import logs
 from vcpu_guest.core.model import Event
 from vcpu_guest.events import OnEvent, OnLost
 
@@ -60,12 +61,14 @@ class Uevents:
                 device = self._monitor.poll(0)
             except OSError as error:
                 # ENOBUFS: the kernel had more than the buffer holds. Anything else ends the same way: look at all.
+                logs.warning("events were lost, looking at everything", error=str(error))
                 self._on_lost(str(error))
                 return
             if device is None:
                 return
             number = device.sys_name.removeprefix("cpu")
             if number.isascii() and number.isdigit():
+                logs.debug("event", action=device.action, cpu=number)
                 self._on_event(Event(device.action or "", int(number)))
 
 
