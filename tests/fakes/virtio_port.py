@@ -162,6 +162,9 @@ class VirtioPort:
 
     def _accept_guest(self) -> None:
         opener, _ = self._guest_listener.accept()
+        # A close in the guest is done when close(2) returns; here it may still wait to be read.
+        while self._guest is not None and _hung_up(self._guest):
+            self._guest_readable()
         if self._guest is not None:
             opener.send(b"B")
             opener.close()
@@ -234,6 +237,12 @@ class VirtioPort:
         self.total += count
         if self.on_bytes is not None:
             self.on_bytes(self.total)
+
+
+def _hung_up(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _listen(path: str, kind: socket.SocketKind, backlog: int) -> socket.socket:

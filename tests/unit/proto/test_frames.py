@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import time
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -85,7 +86,7 @@ def test_a_frame_of_the_greatest_size_fits_and_a_greater_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"kind": 16}, {"version": 16}, {"seq": 1 << 32}, {"seq": -1}, {"token": b"short"}])
-def test_what_no_frame_can_hold_is_refused(wrong: dict[str, object]) -> None:
+def test_what_no_frame_can_hold_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no frame"):
         encode(Frame(Kind.DATA, NO_TOKEN)._replace(**wrong))
 

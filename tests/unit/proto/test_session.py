@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,11 +34,11 @@ def kinds(data: bytes) -> list[tuple[int, bytes]]:
 
 def test_a_session_opens_carries_data_both_ways_and_closes() -> None:
     here, there = pair()
-    assert here.state is there.state is State.OPEN
+    assert (here.state, there.state) == (State.OPEN, State.OPEN)
     assert there.receive(here.send(b"question")) == [Data(b"question")]
     assert here.receive(there.send(b"answer")) == [Data(b"answer")]
     assert there.receive(here.close(EndCode.LOCAL_ENDED, "bye")) == [Ended(T1, EndCode.LOCAL_ENDED, "bye")]
-    assert here.state is there.state is State.IDLE
+    assert (here.state, there.state) == (State.IDLE, State.IDLE)
     assert there.replies() == b""
 
 
@@ -210,7 +212,13 @@ def test_a_payload_that_is_too_short_is_ignored(kind: Kind, role: Role) -> None:
 
 def test_calls_that_the_state_does_not_allow_are_refused() -> None:
     here, there = pair()
-    for wrong in (lambda: here.open(T2), lambda: there.open(T2), here.beacon, lambda: Session(Role.HOST).send(b"x")):
+    wrongs: list[Callable[[], bytes]] = [
+        lambda: here.open(T2),
+        lambda: there.open(T2),
+        here.beacon,
+        lambda: Session(Role.HOST).send(b"x"),
+    ]
+    for wrong in wrongs:
         with pytest.raises(SessionError):
             wrong()
     with pytest.raises(SessionError):

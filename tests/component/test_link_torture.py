@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Abrupt ends of either side at random bytes, over a port with virtio_console's quirks, with real gRPC on both ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from fakes.virtio_port import VirtioPort
+from vcpu_guest.port import opener
+from vcpu_proto.link import GuestLink, HostLink, LinkError
+from vcpu_proto.v1 import agent_pb2, agent_pb2_grpc
+
+#: Abrupt ends that there must be at least, and rounds enough to have them (some rounds end politely).
+ENDS = 2000
+ROUNDS = 2200
+#: Rounds before memory and descriptors are counted: caches fill, threads start.
+WARM_UP = 300
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+#: Seconds within which a call whose peer died must have failed.
+NOTICED = 5.0
+
+
+class Echo(agent_pb2_grpc.GuestAgentServicer):
+    async def Hello(  # noqa: N802 - the name in the .proto
+        self, request: agent_pb2.HelloRequest, context: object
+    ) -> agent_pb2.HelloResponse:
+        return agent_pb2.HelloResponse(agent_version=request.host_version)
+
+
+class Agent:
+    """The guest's process, as far as the link knows it."""
+
+    def __init__(self, port: VirtioPort, server: str, seed: random.Random) -> None:
+        self._port = port
+        self._server = server
+        self._random = seed
+        self.start()
+
+    def start(self) -> None:
+        self.link = GuestLink(opener(self._port.guest_path), self._server, instance=self._random.randbytes(8))
+        self.run = asyncio.create_task(self.link.run())
+
+    def crash(self) -> None:
+        """Ends without a word, and another one starts."""
+        self.link.abort()
+        self.start()
+
+    async def restart(self) -> None:
+        await self.link.stop()
+        await self.run
+        self.start()
+
+
+class Caller:
+    """The host's process: one link with one channel."""
+
+    def __init__(self, link: HostLink, channel: grpc.aio.Channel) -> None:
+        self.link = link
+        self.channel = channel
+        self.stub = agent_pb2_grpc.GuestAgentStub(channel)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    async def connect(cls, port: VirtioPort) -> Caller:
+        link = await HostLink.connect(port.host_path, timeout=NOTICED)
+        try:
+            return cls(link, grpc.aio.insecure_channel("unix:" + await link.listen()))
+        except LinkError:
+            # The guest died between its ACCEPT and now.
+            await link.close()
+            raise
+
+    async def call(self, text: str) -> None:
+        answer = await self.stub.Hello(agent_pb2.HelloRequest(host_version=text), timeout=NOTICED)
+        assert answer.agent_version == text
+
+    async def close(self) -> None:
+        await self.channel.close(None)
+        await self.link.close()
+
+
+@contextlib.asynccontextmanager
+async def echo_server(path: str) -> AsyncIterator[None]:
+    server = grpc.aio.server()
+    agent_pb2_grpc.add_GuestAgentServicer_to_server(Echo(), server)  # type: ignore[no-untyped-call]
+    server.add_insecure_port("unix:" + path)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def resident() -> int:
+    """Bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def stranger(port: VirtioPort, seed: random.Random) -> None:
+    """A client that does not speak the link writes to the chardev's socket and goes."""
+    noise = seed.choice([PREFACE, seed.randbytes(seed.randrange(1, 50_000)), b"\x7e" * 5000, b"\x7d" * 70_000])
+    _, writer = await asyncio.open_unix_connection(port.host_path)
+    writer.write(noise)
+    if seed.random() < 0.5:
+        writer.transport.abort()
+    else:
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(writer.drain(), NOTICED)
+        writer.close()
+
+
+async def survive(caller: Caller, text: str) -> None:
+    """A call that may fail, but not hang."""
+    began = time.monotonic()
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await caller.call(text)
+    assert time.monotonic() - began < NOTICED
+
+
+class Killer:
+    """Ends one side, at once or when so many bytes have passed."""
+
+    def __init__(self, port: VirtioPort, agent: Agent, seed: random.Random) -> None:
+        self._port = port
+        self._agent = agent
+        self._random = seed
+        self.caller: Caller | None = None
+        self.done: dict[str, int] = {}
+
+    def arm(self, side: str, bytes_from_now: int) -> None:
+        self._port.cut_at = cut = self._port.total + bytes_from_now
+
+        def look(total: int) -> None:
+            if total >= cut:
+                self.disarm()
+                self.kill(side)
+
+        self._port.on_bytes = look
+
+    def disarm(self) -> None:
+        self._port.cut_at = self._port.on_bytes = None
+
+    def kill(self, side: str) -> None:
+        self.done[side] = self.done.get(side, 0) + 1
+        if side == "guest":
+            self._agent.crash()
+        elif side == "qemu":
+            self._port.drop_host()
+        elif self.caller is not None:
+            self.caller.link.abort()
+
+
+async def torture(port: VirtioPort, agent: Agent, seed: random.Random) -> tuple[list[float], tuple[int, int]]:
+    """Returns the seconds of each next connect and call, and the growth of descriptors and memory."""
+    seconds: list[float] = []
+    before = (0, 0)
+    killer = Killer(port, agent, seed)
+    for number in range(ROUNDS):
+        if number == WARM_UP:
+            gc.collect()
+            before = (descriptors(), resident())
+        side = seed.choice(["host", "host", "guest", "guest", "qemu"])
+        text = "x" * seed.choice([1, 100, 20_000])
+
+        # The next connect and call: it must succeed.
+        began = time.monotonic()
+        caller = await Caller.connect(port)
+        await caller.call(text)
+        seconds.append(time.monotonic() - began)
+        killer.caller = caller
+
+        # And this one is hit, somewhere.
+        where = seed.random()
+        if where < 0.8:
+            killer.arm(side, seed.randrange(1, 500 + 2 * len(text)))
+            await survive(caller, text)
+            killer.disarm()
+        if where < 0.05:
+            await agent.restart()
+        if where < 0.9 and not caller.link.ended.done():
+            killer.kill("host")
+        await caller.close()
+        killer.caller = None
+        if where > 0.8:
+            # While it opens: the frames of OPEN and ACCEPT have 19 and 27 bytes, HTTP/2's greetings follow.
+            killer.arm("guest" if side == "guest" else "qemu", seed.randrange(1, 120))
+            with contextlib.suppress(LinkError):
+                caller = await Caller.connect(port)
+                await survive(caller, text)
+                await caller.close()
+            killer.disarm()
+        if number % 10 == 0:
+            await stranger(port, seed)
+    print("ended abruptly:", killer.done)
+    assert sum(killer.done.values()) >= ENDS
+    gc.collect()
+    return seconds, (descriptors() - before[0], resident() - before[1])
+
+
+@pytest.mark.slow
+async def test_every_call_after_2000_abrupt_ends_succeeds_at_once_and_nothing_leaks(tmp_path: Path) -> None:
+    number = int(os.environ.get("VCPUCTL_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"VCPUCTL_SEED={number}")
+    seed = random.Random(number)
+    server = str(tmp_path / "server")
+    async with echo_server(server), VirtioPort(tmp_path, seed=number) as port:
+        agent = Agent(port, server, seed)
+        seconds, (more_descriptors, more_bytes) = await torture(port, agent, seed)
+        await agent.link.stop()
+        await agent.run
+    seconds.sort()
+    p50, p99, worst = seconds[len(seconds) // 2], seconds[len(seconds) * 99 // 100], seconds[-1]
+    print(f"connect and call: p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, worst {worst * 1000:.1f} ms")
+    print(f"growth: {more_descriptors} descriptors, {more_bytes / 1e6:.1f} MB")
+    assert p99 < 1.0
+    assert more_descriptors <= 8
+    assert more_bytes < 24e6

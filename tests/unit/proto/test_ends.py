@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HostLink and GuestLink over a port with virtio_console's quirks; a plain echo server takes gRPC's place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from fakes.virtio_port import VirtioPort
+from vcpu_guest.port import PortError, opener
+from vcpu_proto.link import (
+    BusyError,
+    EndCode,
+    GuestLink,
+    HostLink,
+    LinkError,
+    NoAnswerError,
+    PeerGoneError,
+    SessionLostError,
+    UnreachableError,
+    VersionError,
+)
+from vcpu_proto.link.frames import Frame, Kind, encode
+from vcpu_proto.link.pump import dial
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the conditions are not events
+            await asyncio.sleep(0.001)
+
+
+class Guest:
+    """An agent that can be started and ended, with an echo server behind it."""
+
+    def __init__(self, port: VirtioPort, server: str) -> None:
+        self._port = port
+        self._server = server
+        self.running: list[tuple[GuestLink, asyncio.Task[None]]] = []
+
+    def start(self) -> GuestLink:
+        link = GuestLink(opener(self._port.guest_path), self._server, instance=os.urandom(8))
+        self.running.append((link, asyncio.create_task(link.run())))
+        return link
+
+    async def end(self) -> None:
+        for link, task in self.running:
+            link.abort()
+            await task
+
+
+@pytest.fixture
+async def port(tmp_path: Path) -> AsyncIterator[VirtioPort]:
+    async with VirtioPort(tmp_path) as port:
+        yield port
+
+
+@pytest.fixture
+async def guest(port: VirtioPort, tmp_path: Path) -> AsyncIterator[Guest]:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    path = str(tmp_path / "server")
+    server = await asyncio.start_unix_server(echo, path)
+    guest = Guest(port, path)
+    yield guest
+    await guest.end()
+    server.close()
+
+
+async def exchange(link: HostLink, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(await link.listen())
+    writer.write(data)
+    answer = await asyncio.wait_for(reader.readexactly(len(data)), 10)
+    writer.close()
+    return answer
+
+
+async def raw_agent(port: VirtioPort) -> socket.socket:
+    """Opens the guest's side, to answer by hand or not at all."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.setblocking(False)
+    connection.connect(port.guest_path)
+    await until(lambda: port.guest_connected)
+    return connection
+
+
+async def test_bytes_go_there_and_back_unchanged(port: VirtioPort, guest: Guest) -> None:
+    agent = guest.start()
+    data = bytes(range(256)) * 4000
+    async with await HostLink.connect(port.host_path) as link:
+        assert link.instance == agent.session.instance
+        assert await exchange(link, data) == data
+        assert (await asyncio.wait_for(link.ended, 5)).code is EndCode.LOCAL_ENDED
+    assert agent.sessions == 1
+
+
+async def test_one_session_follows_another(port: VirtioPort, guest: Guest) -> None:
+    agent = guest.start()
+    for number in range(20):
+        async with await HostLink.connect(port.host_path) as link:
+            assert await exchange(link, b"%d" % number) == b"%d" % number
+    assert agent.sessions == 20
+    await until(lambda: not agent.host_in_session)
+
+
+async def test_the_private_socket_is_the_user_s_alone_takes_one_connection_and_leaves_nothing(
+    port: VirtioPort, guest: Guest
+) -> None:
+    guest.start()
+    link = await HostLink.connect(port.host_path)
+    path = Path(await link.listen())
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    first = dial(str(path))
+    await until(lambda: not path.exists())
+    assert not path.parent.exists()
+    with pytest.raises(LinkError, match="one local connection"):
+        await link.listen()
+    first.close()
+    assert (await asyncio.wait_for(link.ended, 5)).code is EndCode.LOCAL_ENDED
+
+
+async def test_a_link_that_is_closed_unused_leaves_no_socket(port: VirtioPort, guest: Guest) -> None:
+    guest.start()
+    async with await HostLink.connect(port.host_path) as link:
+        directory = Path(await link.listen()).parent
+    assert not directory.exists()
+
+
+async def test_no_socket_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UnreachableError, match="No such file"):
+        await HostLink.connect(str(tmp_path / "none"))
+
+
+async def test_nobody_at_the_port_is_no_answer_in_time_and_frees_the_port(port: VirtioPort) -> None:
+    began = time.monotonic()
+    with pytest.raises(NoAnswerError) as caught:
+        await HostLink.connect(port.host_path, timeout=0.3)
+    assert not caught.value.taken
+    assert 0.25 < time.monotonic() - began < 2
+    await until(lambda: not port.host_connected)
+
+
+async def test_an_opener_that_does_not_answer_is_told_apart_from_nobody(port: VirtioPort) -> None:
+    agent = await raw_agent(port)
+    with pytest.raises(NoAnswerError) as caught:
+        await HostLink.connect(port.host_path, timeout=0.3)
+    assert caught.value.taken
+    agent.close()
+
+
+async def test_a_port_in_use_is_busy_and_not_a_hang(port: VirtioPort, guest: Guest) -> None:
+    guest.start()
+    async with await HostLink.connect(port.host_path) as first:
+        with pytest.raises(BusyError):
+            await HostLink.connect(port.host_path, timeout=0.3)
+        began = time.monotonic()
+        with pytest.raises(BusyError):
+            await HostLink.connect(port.host_path, timeout=30)
+        assert time.monotonic() - began < 5
+        await first.ping(5)
+
+
+async def test_a_port_whose_queue_is_full_is_busy_at_once(port: VirtioPort, guest: Guest) -> None:
+    guest.start()
+    async with await HostLink.connect(port.host_path):
+        waiting = [dial(port.host_path) for _ in range(2)]
+        with pytest.raises(BusyError):
+            await HostLink.connect(port.host_path, timeout=30)
+        for connection in waiting:
+            connection.close()
+
+
+async def test_an_agent_that_starts_late_is_found_at_once(port: VirtioPort, guest: Guest) -> None:
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    await until(lambda: port.host_connected)
+    agent = guest.start()
+    async with await opening as link:
+        assert link.instance == agent.session.instance
+        assert await exchange(link, b"hello") == b"hello"
+
+
+async def test_an_open_that_a_dying_agent_ate_is_sent_again(port: VirtioPort, guest: Guest) -> None:
+    dying = await raw_agent(port)
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    await until(lambda: port.total)
+    dying.close()
+    guest.start()
+    began = time.monotonic()
+    async with await opening as link:
+        assert time.monotonic() - began < 1
+        await link.ping(5)
+
+
+async def test_qemu_s_end_while_opening_is_an_error_of_its_own(port: VirtioPort) -> None:
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    await until(lambda: port.host_connected)
+    port.drop_host()
+    with pytest.raises(PeerGoneError):
+        await opening
+
+
+async def test_an_agent_of_another_version_is_told_with_who_must_update(port: VirtioPort) -> None:
+    agent = await raw_agent(port)
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    await until(lambda: port.total)
+    while (packet := await asyncio.get_running_loop().sock_recv(agent, 100))[:1] != b"D":
+        pass
+    token = packet[3:11] if packet[2] == 0x11 else b""
+    agent.send(encode(Frame(Kind.CLOSE, token, 0, b"\x03", version=2)))
+    with pytest.raises(VersionError) as caught:
+        await opening
+    assert caught.value.update == "host"
+    agent.close()
+
+
+async def test_a_restarted_agent_ends_the_host_s_session_at_once(port: VirtioPort, guest: Guest) -> None:
+    first = guest.start()
+    link = await HostLink.connect(port.host_path)
+    first.abort()
+    guest.start()
+    assert (await asyncio.wait_for(link.ended, 1)).code is EndCode.AGENT_RESTARTED
+    async with await HostLink.connect(port.host_path) as again:
+        assert await exchange(again, b"again") == b"again"
+
+
+async def test_a_stopping_agent_says_so_and_run_returns(port: VirtioPort, guest: Guest) -> None:
+    agent = guest.start()
+    link = await HostLink.connect(port.host_path)
+    reader, writer = await asyncio.open_unix_connection(await link.listen())
+    await agent.stop()
+    assert (await asyncio.wait_for(link.ended, 1)).code is EndCode.STOPPING
+    assert await asyncio.wait_for(reader.read(), 1) == b""
+    await asyncio.wait_for(guest.running[0][1], 1)
+    with pytest.raises(SessionLostError, match="stopping"):
+        await link.ping(1)
+    writer.close()
+
+
+async def test_an_agent_whose_server_is_not_there_says_so(port: VirtioPort, tmp_path: Path) -> None:
+    agent = GuestLink(opener(port.guest_path), str(tmp_path / "none"), instance=os.urandom(8))
+    task = asyncio.create_task(agent.run())
+    link = await HostLink.connect(port.host_path)
+    ended = await asyncio.wait_for(link.ended, 1)
+    assert ended.code is EndCode.LOCAL_FAILED
+    assert "No such file" in ended.text
+    agent.abort()
+    await task
+
+
+async def test_a_second_agent_is_refused_and_the_first_goes_on(port: VirtioPort, guest: Guest) -> None:
+    guest.start()
+    async with await HostLink.connect(port.host_path) as link:
+        second = GuestLink(opener(port.guest_path), "unused", instance=os.urandom(8))
+        with pytest.raises(PortError) as caught:
+            await asyncio.wait_for(second.run(), 5)
+        assert caught.value.code == "port-busy"
+        await link.ping(5)
+
+
+async def test_a_host_that_goes_without_a_word_costs_the_guest_its_session_soon(port: VirtioPort, guest: Guest) -> None:
+    agent = guest.start()
+    link = await HostLink.connect(port.host_path)
+    assert agent.host_in_session
+    link.abort()
+    await until(lambda: not agent.host_in_session, 3)
+
+
+async def test_late_news_of_an_older_host_s_end_does_not_end_the_new_session(port: VirtioPort, guest: Guest) -> None:
+    agent = guest.start()
+    async with await HostLink.connect(port.host_path) as link:
+        agent.peer_gone()
+        agent.peer_back()
+        assert await exchange(link, b"still here") == b"still here"
+
+
+async def test_ping_is_answered_by_an_agent_whose_server_hangs_and_times_out_when_the_agent_does(
+    port: VirtioPort, guest: Guest
+) -> None:
+    agent = guest.start()
+    async with await HostLink.connect(port.host_path) as link:
+        await link.ping(5)
+        assert agent._wire is not None
+        agent._wire.pause_reading()
+        with pytest.raises(TimeoutError):
+            await link.ping(0.1)
+
+
+async def test_a_reader_that_stops_stops_the_sender_and_nothing_piles_up(port: VirtioPort, guest: Guest) -> None:
+    guest.start()
+    async with await HostLink.connect(port.host_path) as link:
+        connection = dial(await link.listen())
+        sent = got = 0
+        chunk = bytes(65_536)
+        loop = asyncio.get_running_loop()
+        # What is sent comes back and nobody reads it: the sender must be stopped before 8 MB are under way.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while sent < 64 * 1024 * 1024:
+                    await loop.sock_sendall(connection, chunk)
+                    sent += len(chunk)
+        assert sent < 8 * 1024 * 1024
+        async with asyncio.timeout(10):
+            while got < sent:
+                got += len(await loop.sock_recv(connection, 1 << 20))
+        connection.close()
+
+
+async def test_closing_is_quick_although_nobody_reads(port: VirtioPort, guest: Guest) -> None:
+    agent = guest.start()
+    link = await HostLink.connect(port.host_path)
+    connection = dial(await link.listen())
+    await until(lambda: link._local is not None)
+    agent.abort()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.send(bytes(65_536))
+            await asyncio.sleep(0)
+    began = time.monotonic()
+    await link.close()
+    assert time.monotonic() - began < 1.5
+    await until(lambda: not port.host_connected)
+    connection.close()
+
+
+async def test_a_cancelled_connect_frees_the_port(port: VirtioPort) -> None:
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    await until(lambda: port.host_connected)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await until(lambda: not port.host_connected)
