@@ -25,7 +25,7 @@ from .events import (
     Tick,
 )
 from .job import Goal, Job, ThreadEvidence
-from .model import CpuStatus, GuestCpu, Outcome
+from .model import CpuStatus, GuestCpu, GuestView, Outcome
 from .plan import StepKind
 from .state import State
 from .view import SMT_PARKED
@@ -55,8 +55,7 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
                 _cpu_settled(state, event)
         case GuestLooked():
             if event.session == state.session:
-                for cpu in event.view.cpus:
-                    _observe(state, cpu)
+                _guest_looked(state, event.view)
         case RequestEnded():
             _request_ended(state, event)
         case OstSeen():
@@ -138,6 +137,17 @@ def _observe(state: State, cpu: GuestCpu) -> None:
         thread.parked = True
 
 
+def _guest_looked(state: State, view: GuestView) -> None:
+    for cpu in view.cpus:
+        _observe(state, cpu)
+    if any(not cpu.firmware_id for cpu in view.cpus):
+        return  # one that cannot be told apart may be the one that is missed
+    shown = {cpu.firmware_id for cpu in view.cpus}
+    for _, thread in state.threads.values():
+        if thread.absent_in is not None and thread.absent_in == state.session and thread.firmware_id not in shown:
+            thread.offline_in = state.session
+
+
 def _cpu_settled(state: State, event: CpuSettled) -> None:
     request = state.requests.get(event.request)
     entry = state.threads.get(event.result.firmware_id)
@@ -180,8 +190,12 @@ def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSe
 def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled) -> None:
     if job.goal is Goal.UP:
         return
-    gone = event.result.status is CpuStatus.ABSENT
-    if gone or (thread.present and not thread.online and event.result.status is not CpuStatus.REFUSED):
+    if event.result.status is CpuStatus.ABSENT:
+        # Not yet a confirmation: the snapshot that ends the request must show that every CPU there is another one.
+        thread.absent_in = state.session
+        job.not_before = state.now + state.policy.retry_after
+        return
+    if thread.present and not thread.online and event.result.status is not CpuStatus.REFUSED:
         thread.offline_in = state.session
         thread.changed = thread.changed or event.result.status is CpuStatus.DONE
         return

@@ -45,6 +45,7 @@ class ThreadEvidence:
     online: bool = False
     parked: bool = False
     offline_in: str | None = None
+    absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
     changed: bool = False  # this operation took it offline
 
     def forget(self) -> None:
@@ -53,6 +54,7 @@ class ThreadEvidence:
         self.online = False
         self.parked = False
         self.offline_in = None
+        self.absent_in = None
 
 
 @dataclass(slots=True)
