@@ -8,14 +8,15 @@ image <- booted <- with packages installed. So new packages cost their installat
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from lab import host
-from lab.cache import Cache, Entry, digest, digest_tree
+from lab.cache import Cache, Entry, digest
 from lab.errors import LabError
 from lab.guest import Image
 from lab.qemu import Qemu
@@ -76,19 +77,33 @@ def boot(spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path) -> Vm:
     return vm
 
 
-def install(vm: Vm, files: list[Path]) -> None:
-    """Install .deb files in the running guest and wait until they count as ready (``spec.ready``)."""
+def install(vm: Vm, files: Mapping[str, bytes]) -> None:
+    """Install .deb files in the running guest and wait until they count as ready (``spec.ready``).
+
+    Raises LabError, with the end of the guest's journal, if they do not become so in time.
+    """
     vm.shell("mkdir -p /run/lab/debs")
-    for file in files:
-        vm.put(file.read_bytes(), f"/run/lab/debs/{file.name}")
+    for name, data in files.items():
+        vm.put(data, f"/run/lab/debs/{name}")
     vm.shell("dpkg -i /run/lab/debs/*.deb && rm -r /run/lab/debs", _INSTALL)
-    vm.shell(f"until {vm.spec.ready}; do sleep 0.2; done", _READY)
-    if vm.spec.ready == AGENT_READY:
-        _wait_agent_port(vm)
+    try:
+        vm.shell(f"until {vm.spec.ready}; do sleep 0.5; done", _READY)
+        if vm.spec.ready == AGENT_READY:
+            _wait_agent_port(vm)
+    except LabError as error:
+        journal = vm.shell("systemctl --failed --no-pager; journalctl -b -n 40 --no-pager -o short-monotonic", 30.0)
+        raise LabError(f"{', '.join(files)} installed, but not ready: {error}\n{journal}") from error
 
 
-def debs(spec: VmSpec) -> list[Path]:
-    """The .deb files of the spec, in order of name. Raises LabError if one is missing or there are two of a kind."""
+def debs(spec: VmSpec) -> dict[str, bytes]:
+    """The spec's .deb files: name and content, read once, since a build may replace them meanwhile.
+
+    Raises LabError if one is missing or there are two of a kind.
+    """
+    return {file.name: file.read_bytes() for file in _deb_files(spec)}
+
+
+def _deb_files(spec: VmSpec) -> list[Path]:
     if spec.debs is None:
         return []
     if not spec.packages:
@@ -128,7 +143,7 @@ def _installed(
     files = debs(spec)
 
     def build(folder: Path) -> None:
-        progress(f"installing {', '.join(file.name for file in files)} in the running guest (once)")
+        progress(f"installing {', '.join(files)} in the running guest (once)")
         with restore(spec, qemu, image, accel, booted.path, folder / _DISK) as vm:
             install(vm, files)
             progress("saving the installed state")
@@ -136,7 +151,9 @@ def _installed(
         rebase = [*qemu.img, "rebase", "-u", "-F", "qcow2", "-b", os.path.relpath(booted.path / _DISK, folder)]
         host.run([*rebase, str(folder / _DISK)])
 
-    key = digest(_RECIPE, booted.build_id, [digest_tree(file) for file in files], spec.ready)
+    key = digest(
+        _RECIPE, booted.build_id, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, spec.ready
+    )
     # by the directory's name, not its path: another checkout's packages take the place of this one's
     kind = digest({**asdict(spec), "debs": spec.debs and spec.debs.name}, accel)
     with cache.entry(f"installed-{kind}", key, build) as entry:
