@@ -17,6 +17,7 @@ def test_the_fuzzer_finds_nothing_in_a_short_run(tmp_path: Path) -> None:
         # Without the checksum, which the fuzzer puts there itself.
         seed = encode(Frame(kind, b"\x01" * 8, 0, b"\x02" * 9))[:-5]
         (corpus / kind.name.lower()).write_bytes(b"\x07" + seed)
+    where = [f"-artifact_prefix={tmp_path}/", str(corpus)]
     run = subprocess.run(
         [
             sys.executable,
@@ -25,8 +26,7 @@ def test_the_fuzzer_finds_nothing_in_a_short_run(tmp_path: Path) -> None:
             "-runs=20000",
             "-max_len=400",
             "-seed=1",
-            f"-artifact_prefix={tmp_path}/",
-            str(corpus),
+            *where,
         ],
         cwd=Path(__file__).parent,
         env={"PYTHONDONTWRITEBYTECODE": "1"},
