@@ -11,6 +11,11 @@ In a process of its own, steered over a socket::
 
     with FakeProcess(folder, "--maxcpus", "8") as fake:
         fake.steer.rule("after:device_add", "die")
+
+With a real ``vcpud`` on a fake kernel behind the fake port (needs nothing but processes)::
+
+    with FakeVm(folder, "--maxcpus", "8") as vm:              # vcpuctl --qmp {vm.qmp} ...
+        vm.steer.call("x-fake-kernel-refuse", slot=3, errno=16, online=False)
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from fakes.qemu.faults import Faults, Rule
 from fakes.qemu.guest import AutoGuest, FakeGuest
 from fakes.qemu.process import FakeProcess, Steer
 from fakes.qemu.qemu import ClosedPort, FakeQemu, Port
+from fakes.qemu.vm import FakeVm
 
 __all__ = [
     "AutoGuest",
@@ -29,6 +35,7 @@ __all__ = [
     "FakeGuest",
     "FakeProcess",
     "FakeQemu",
+    "FakeVm",
     "Faults",
     "Port",
     "QmpError",

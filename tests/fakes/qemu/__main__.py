@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     """One option for each field of Config; switches take on or off."""
     parser = argparse.ArgumentParser(prog="fakes.qemu", description="A fake QEMU for tests.")
     parser.add_argument("--dir", type=Path, required=True, help="folder for the sockets")
+    parser.add_argument("--bridge", type=_switch, default=False, help="a fake kernel and port for a real vcpud")
     kinds: dict[type, Callable[[str], object]] = {bool: _switch, tuple: _version, int: int, str: str}
     for item in fields(Config):
         assert item.default is not MISSING
@@ -42,9 +44,16 @@ def _abort() -> None:
     os.kill(os.getpid(), signal.SIGABRT)
 
 
-async def serve(folder: Path, config: Config) -> None:
+async def serve(folder: Path, config: Config, *, bridge: bool) -> None:
     """Until the machine is powered off."""
-    async with FakeQemu(folder, config, die=_abort) as qemu:
+    vm: AbstractAsyncContextManager[FakeQemu]
+    if bridge:
+        from fakes.qemu.bridge import BridgedVm
+
+        vm = BridgedVm(folder, config, die=_abort)
+    else:
+        vm = FakeQemu(folder, config, die=_abort)
+    async with vm as qemu:
         print("ready", flush=True)
         await qemu.dead.wait()
 
@@ -53,7 +62,8 @@ def main() -> int:
     """The exit status is 0 for a clean end; a crash is a signal."""
     options = vars(build_parser().parse_args())
     folder: Path = options.pop("dir")
-    asyncio.run(serve(folder, Config(**options)))
+    bridge: bool = options.pop("bridge")
+    asyncio.run(serve(folder, Config(**options), bridge=bridge))
     return 0
 
 

@@ -20,9 +20,11 @@ from fakes.qemu.steering import STEERING
 
 
 class Port(Protocol):
-    """The agent's port, as the machine sees it; ``socket`` is the chardev's path."""
+    """The agent's port, as the machine sees it."""
 
-    socket: str
+    @property
+    def socket(self) -> str:
+        """The chardev's path."""
 
     @property
     def host_connected(self) -> bool:
@@ -53,6 +55,7 @@ class FakeQemu:
         *,
         port: Port | None = None,
         die: Callable[[], None] | None = None,
+        steering: Mapping[str, Handler] | None = None,
     ) -> None:
         self.folder = folder
         self.config: Config = config or Config()
@@ -65,6 +68,7 @@ class FakeQemu:
         self.log: list[tuple[float, str, Mapping[str, Any]]] = []
         self.events: list[Mapping[str, Any]] = []
         self.dead = asyncio.Event()
+        self.port_moved = asyncio.Event()
         self._on_death = die
         self._tasks: set[asyncio.Task[Any]] = set()
         self.slot_json = [
@@ -72,7 +76,7 @@ class FakeQemu:
             for slot in self.machine.slots
         ]
         self.monitors = {name: Monitor(self, folder / name, self.commands) for name in ("qmp", "qmp2")}
-        self.monitors["steer"] = Monitor(self, folder / "steer", self.commands | STEERING)
+        self.monitors["steer"] = Monitor(self, folder / "steer", self.commands | STEERING | dict(steering or {}))
 
     #: The virtio-serial device that the agent's port is on.
     virtio = "/machine/peripheral-anon/device[0]/virtio-backend"
@@ -157,7 +161,8 @@ class FakeQemu:
         self.port_changed(guest_open=guest_open)
 
     def port_changed(self, *, guest_open: bool) -> None:
-        """VSERPORT_CHANGE."""
+        """VSERPORT_CHANGE, and the word to those who wait for it."""
+        self.port_moved.set()
         if self.config.port and self.config.port_id:
             self.emit("VSERPORT_CHANGE", {"open": guest_open, "id": self.config.port_id})
 

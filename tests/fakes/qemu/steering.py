@@ -84,6 +84,15 @@ def _port(qemu: FakeQemu, args: Arguments) -> Any:
     return {}
 
 
+async def _port_wait(qemu: FakeQemu, args: Arguments) -> Any:
+    """Until the guest has the port ``open``, or not."""
+    async with asyncio.timeout(float(args.given.get("seconds", 20))):
+        while qemu.port.guest_open is not args.given["open"]:
+            qemu.port_moved.clear()
+            await qemu.port_moved.wait()
+    return {}
+
+
 def _migrating(qemu: FakeQemu, args: Arguments) -> Any:
     qemu.machine.migrating = bool(args.given.get("on"))
     return {}
@@ -105,6 +114,7 @@ STEERING: dict[str, Handler] = {
     "x-fake-boot": _boot,
     "x-fake-guest-reset": _guest_reset,
     "x-fake-port": _port,
+    "x-fake-port-wait": _port_wait,
     "x-fake-migrating": _migrating,
     "x-fake-log": _log,
 }
