@@ -54,7 +54,7 @@ def parse(data: bytes, name: str) -> Settings:
     if not isinstance(port, str) or not port.startswith("/"):
         raise ConfigError(f"{name}: port must be an absolute path, not {port!r}")
     level = values.get("log_level", "info")
-    if level not in LEVELS:
+    if level not in tuple(LEVELS):
         raise ConfigError(f"{name}: log_level must be one of {', '.join(LEVELS)}, not {level!r}")
     form = values.get("log_format", "text")
     if form not in _FORMATS:

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from vcpu_guest.config import DEFAULT_PORT, Settings, load, parse
+from vcpu_guest.errors import ConfigError
+
+SHIPPED = Path(__file__).resolve().parents[3] / "packaging/vcpud.conf"
+
+
+def test_no_file_means_the_defaults_unless_it_was_asked_for(tmp_path):
+    assert load(tmp_path / "none") == Settings(DEFAULT_PORT, "info", "text")
+    with pytest.raises(ConfigError, match="no such file"):
+        load(tmp_path / "none", required=True)
+
+
+def test_every_key_is_taken():
+    text = b'port = "/dev/x"\nlog_level = "debug"\nlog_format = "json"\n'
+    assert parse(text, "f") == Settings("/dev/x", "debug", "json")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"prot = 1", "unknown key 'prot'"),
+        (b'port = "relative"', "absolute path"),
+        (b"port = 1", "absolute path"),
+        (b'log_level = "loud"', "log_level must be one of"),
+        (b"log_level = []", "log_level must be one of"),
+        (b'log_format = "xml"', "log_format must be one of"),
+        (b"log_format = {}", "log_format must be one of"),
+        (b"port =", "f: "),
+        (b"\xff", "f: "),
+    ],
+)
+def test_a_mistake_is_named_with_its_file(text, says):
+    with pytest.raises(ConfigError, match=says):
+        parse(text, "f")
+
+
+def test_the_shipped_file_shows_the_defaults():
+    lines = SHIPPED.read_text().splitlines()
+    shown = "\n".join(line.removeprefix("#") for line in lines if line.startswith("#") and " = " in line)
+    assert parse(shown.encode(), "shipped") == Settings()
+    assert load(SHIPPED) == Settings()

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import errno
+
+import pytest
+from fakes.sysfs import firmware_id
+from vcpu_guest import switch as switch_module
+from vcpu_guest.core.model import Arrived, Goal, Result, Status
+from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.switch import Switch
+
+from .conftest import DEADLINE, until
+
+
+@pytest.fixture
+async def switch(sysfs, watcher, kernel):
+    switch = Switch(sysfs, Acpi(), watcher)
+    yield switch
+    kernel.released.set()
+    assert await switch.close(DEADLINE)
+
+
+def goal(slots, *, online=True, wait=False):
+    return Goal(tuple(firmware_id(slot) for slot in slots), online, wait)
+
+
+async def answers(switch, wanted):
+    async with asyncio.timeout(DEADLINE):
+        return [answer async for answer in switch.run(wanted)]
+
+
+async def test_cpus_are_taken_in_the_order_given_and_read_back(switch, kernel):
+    for slot in (1, 2, 3):
+        kernel.add(slot)
+    results = await answers(switch, goal([3, 1, 2]))
+    assert [(r.firmware_id, r.status) for r in results] == [(firmware_id(s), Status.DONE) for s in (3, 1, 2)]
+    assert kernel.writes == [(3, True), (1, True), (2, True)]
+    assert all(r.observed.online and r.observed.firmware_id == r.firmware_id for r in results)
+    assert results[0].observed.detail.core_id == 3
+
+
+async def test_what_is_so_already_is_not_written(switch, kernel):
+    kernel.add(1)
+    await answers(switch, goal([1]))
+    kernel.writes.clear()
+    results = await answers(switch, goal([1]))
+    assert [r.status for r in results] == [Status.ALREADY]
+    assert kernel.writes == []
+
+
+async def test_a_cpu_that_is_not_there_is_absent_at_once(switch, kernel):
+    results = await answers(switch, goal([7]))
+    assert [(r.status, r.observed) for r in results] == [(Status.ABSENT, None)]
+    assert kernel.writes == []
+
+
+async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(switch, kernel):
+    for slot in (1, 2):
+        kernel.online.add(kernel.add(slot))
+    kernel._lists()
+    kernel.refuse(1, errno.ENOSPC, online=False)
+    refused, done = await answers(switch, goal([1, 2], online=False))
+    assert (refused.status, refused.reason.code, refused.reason.errno) == (Status.REFUSED, "irq-vectors", errno.ENOSPC)
+    assert refused.observed.online
+    assert done.status is Status.DONE
+    assert not done.observed.online
+
+
+async def test_cpu0_is_refused_as_such(switch, kernel):
+    kernel.online.add(kernel.add(1))
+    kernel._lists()
+    (result,) = await answers(switch, goal([0], online=False))
+    assert (result.status, result.reason.code) == (Status.REFUSED, "cpu0")
+
+
+async def test_isolation_is_read_when_the_kernel_says_busy(switch, kernel):
+    kernel.online.update(kernel.add(slot) for slot in (1, 2))
+    kernel._lists()
+    kernel.set_list("isolated", "0,2")
+    kernel.refuse(1, errno.EBUSY, online=False)
+    (result,) = await answers(switch, goal([1], online=False))
+    assert result.reason.code == "last-housekeeping"
+
+
+async def test_a_rule_that_was_quicker_is_no_failure(switch, kernel, sysfs):
+    number = kernel.add(1)
+
+    def rule_first(path, data):
+        kernel.online.add(number)
+        kernel._lists()
+        raise OSError(errno.EBUSY, "busy")
+
+    sysfs._write = rule_first
+    (result,) = await answers(switch, goal([1]))
+    assert result.status is Status.ALREADY
+
+
+async def test_a_write_that_was_taken_and_undone_is_told(switch, kernel, sysfs):
+    kernel.add(1)
+    sysfs._write = lambda path, data: None
+    (result,) = await answers(switch, goal([1]))
+    assert (result.status, result.reason.code, result.observed.online) == (Status.REFUSED, "reverted", False)
+
+
+async def test_a_number_with_a_new_owner_is_never_written(switch, kernel, watcher):
+    number = kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) == number)
+    kernel.mute()
+    kernel.remove(number)
+    kernel.add(9, number)
+    (result,) = await answers(switch, goal([5]))
+    assert (result.status, result.reason.code) == (Status.ABSENT, "vanished")
+    assert kernel.writes == []
+
+
+async def test_cpus_are_brought_online_as_they_arrive_in_whatever_order(switch, kernel):
+    run = asyncio.create_task(answers(switch, goal([1, 2, 3], wait=True)))
+    for slot in (3, 1, 2):
+        kernel.add(slot)
+        await until(lambda: len(kernel.online) == 1 + len(kernel.writes) == len(kernel.slots))
+    found = await run
+    arrived = [a.cpu.firmware_id for a in found if isinstance(a, Arrived)]
+    done = [(a.firmware_id, a.status) for a in found if isinstance(a, Result)]
+    assert arrived == [firmware_id(s) for s in (3, 1, 2)]
+    assert done == [(firmware_id(s), Status.DONE) for s in (3, 1, 2)]
+    for slot in (1, 2, 3):
+        names = [(type(a), a.cpu.firmware_id if isinstance(a, Arrived) else a.firmware_id) for a in found]
+        assert names.index((Arrived, firmware_id(slot))) < names.index((Result, firmware_id(slot)))
+
+
+async def test_a_cpu_that_is_there_already_counts_as_arrived(switch, kernel):
+    kernel.add(1)
+    found = await answers(switch, goal([1], wait=True))
+    assert [type(a) for a in found] == [Arrived, Result]
+
+
+async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch, kernel):
+    kernel.released.clear()
+    stream = switch.run(goal([1, 2], wait=True))
+    kernel.add(1)
+    assert isinstance(await anext(stream), Arrived)
+    await until(kernel.holding.is_set)
+    kernel.add(2)
+    async with asyncio.timeout(DEADLINE):
+        second = await anext(stream)
+    assert isinstance(second, Arrived)
+    assert second.cpu.firmware_id == firmware_id(2)
+    kernel.released.set()
+    await stream.aclose()
+
+
+async def test_an_arrival_whose_event_was_lost_is_found(switch, kernel, monkeypatch):
+    monkeypatch.setattr(switch_module, "RESCAN", 0.01)
+    run = asyncio.create_task(answers(switch, goal([1], wait=True)))
+    await until(lambda: bool(switch.watcher._waiting))
+    kernel.mute()
+    kernel.add(1)
+    assert [type(a) for a in await run] == [Arrived, Result]
+
+
+async def test_a_request_that_ends_early_starts_no_further_write(switch, kernel):
+    for slot in (1, 2):
+        kernel.add(slot)
+    kernel.released.clear()
+    run = asyncio.create_task(answers(switch, goal([1, 2])))
+    await until(kernel.holding.is_set)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    kernel.released.set()
+    await until(lambda: 1 in kernel.online)
+    # The writer takes what is queued in turn, so whatever the request had left would come before this.
+    kernel.add(3)
+    await answers(switch, goal([3]))
+    assert kernel.writes == [(1, True), (3, True)]
+    assert not switch.watcher._waiting
+
+
+async def test_two_requests_never_write_at_the_same_time(switch, kernel):
+    for slot in (1, 2):
+        kernel.add(slot)
+    kernel.released.clear()
+    first = asyncio.create_task(answers(switch, goal([1])))
+    await until(kernel.holding.is_set)
+    second = asyncio.create_task(answers(switch, goal([2])))
+    await until(lambda: switch._executor._work_queue.qsize() == 1)
+    assert kernel.writes == [(1, True)]
+    kernel.released.set()
+    await asyncio.gather(first, second)
+    assert kernel.writes == [(1, True), (2, True)]
+
+
+async def test_the_loop_lives_while_a_write_is_in_the_kernel(switch, kernel, watcher):
+    kernel.add(1)
+    kernel.released.clear()
+    run = asyncio.create_task(answers(switch, goal([1])))
+    await until(kernel.holding.is_set)
+    assert len(watcher.snapshot().cpus) == 2
+    kernel.released.set()
+    assert [r.status for r in await run] == [Status.DONE]
+
+
+async def test_the_end_waits_for_the_write_that_runs_but_not_for_ever(sysfs, watcher, kernel):
+    switch = Switch(sysfs, Acpi(), watcher)
+    kernel.add(1)
+    kernel.released.clear()
+    run = asyncio.create_task(answers(switch, goal([1])))
+    await until(kernel.holding.is_set)
+    assert not await switch.close(0.01)
+    kernel.released.set()
+    assert await switch.close(DEADLINE)
+    await run
+    assert 1 in kernel.online

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import errno
+
+import pytest
+from vcpu_guest.sysfs import Sysfs, write_attribute
+
+
+def test_an_absent_file_is_none_and_an_empty_list_is_no_cpu(sysfs, kernel):
+    for slot in range(1, kernel.possible):
+        kernel.online.add(kernel.add(slot))
+    kernel.remove(15)
+    kernel.add(15)
+    assert sysfs.read("devices/system/cpu/no-such-file") is None
+    assert sysfs.mask("no-such-list") == frozenset()
+    assert sysfs.mask("nohz_full") == frozenset()
+    assert sysfs.mask("offline") == {15}
+
+
+def test_directories_are_those_of_cpus_alone(sysfs, kernel):
+    kernel.add(7)
+    assert sysfs.directories() == {0, 1}
+
+
+def test_a_cpu_that_came_back_is_another_incarnation(sysfs, kernel):
+    number = kernel.add(3)
+    before = sysfs.incarnation(number)
+    assert sysfs.incarnation(number) == before
+    kernel.remove(number)
+    assert sysfs.incarnation(number) is None
+    kernel.add(3, number)
+    assert sysfs.incarnation(number) not in {None, before}
+
+
+def test_numbers_that_the_kernel_does_not_know_are_none(sysfs, kernel):
+    assert sysfs.read_cpu_number(0, "topology/core_id") == 0
+    kernel.set_list("cpu0/topology/core_id", "-1")
+    assert sysfs.read_cpu_number(0, "topology/core_id") is None
+    assert sysfs.node(0) == 0
+    assert sysfs.node(9) is None
+
+
+def test_a_write_neither_creates_nor_truncates(tmp_path):
+    sysfs = Sysfs(tmp_path)
+    (tmp_path / "devices/system/cpu/cpu0").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError):
+        sysfs.write_online(0, online=False)
+    assert not sysfs.has_online(0)
+    attribute = tmp_path / "attribute"
+    attribute.write_text("0 and more")
+    write_attribute(str(attribute), b"1")
+    assert attribute.read_text() == "1 and more"
+
+
+def test_the_kernels_errno_comes_through():
+    # /dev/full refuses every write with ENOSPC, as a kernel file may.
+    with pytest.raises(OSError, match="No space") as caught:
+        write_attribute("/dev/full", b"1")
+    assert caught.value.errno == errno.ENOSPC

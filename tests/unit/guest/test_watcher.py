@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from fakes.sysfs import firmware_id
+from vcpu_guest.core.model import Event
+from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.watcher import SETTLE, Watcher
+
+from .conftest import until
+
+
+def seen(watcher):
+    return {cpu.number: (cpu.firmware_id, cpu.online) for cpu in watcher.snapshot().cpus}
+
+
+async def test_sees_what_is_there_at_the_start(watcher):
+    assert seen(watcher) == {0: (firmware_id(0), True)}
+    cpu = watcher.snapshot().cpus[0]
+    assert cpu.cannot_offline is not None
+    assert cpu.cannot_offline.code == "cpu0"
+    assert cpu.detail.node == 0
+
+
+async def test_finds_cpus_by_identity_whatever_their_numbers(watcher, kernel):
+    numbers = [kernel.add(slot) for slot in (4, 5, 3)]
+    await until(lambda: watcher.find(firmware_id(3)) is not None)
+    assert [watcher.find(firmware_id(slot)) for slot in (4, 5, 3)] == numbers == [1, 2, 3]
+
+
+async def test_an_identity_that_comes_late_is_found_at_bind(watcher, kernel):
+    number = kernel.add(5, late=True)
+    await until(lambda: number in seen(watcher))
+    assert seen(watcher)[number] == ("", False)
+    kernel.bind(number)
+    await until(lambda: watcher.find(firmware_id(5)) == number)
+
+
+async def test_an_identity_that_comes_late_is_found_without_any_event(watcher, kernel):
+    number = kernel.add(5, late=True)
+    await until(lambda: number in seen(watcher))
+    kernel.mute()
+    kernel.bind(number)
+    await until(lambda: watcher._numbers.get(firmware_id(5)) == number)
+
+
+async def test_a_cpu_without_identity_is_looked_at_a_bounded_number_of_times(kernel, sysfs):
+    reads = []
+
+    class Nameless(Acpi):
+        def identity(self, sysfs, number):
+            reads.append(number)
+            return ""
+
+    watcher = Watcher(sysfs, Nameless(), settle=(0.001, 0.001, 0.001))
+    watcher.scan()
+    await until(lambda: not watcher._timers)
+    assert len(reads) == 4
+    assert seen(watcher) == {0: ("", True)}
+    assert not watcher._timers
+
+
+async def test_the_remove_event_comes_before_the_directory_goes(watcher, kernel):
+    number = kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) == number)
+    kernel.remove(number, linger=True)
+    await until(lambda: watcher.find(firmware_id(5)) is None)
+    assert number not in seen(watcher)
+    kernel.reap(number)
+    await until(lambda: not watcher._timers)
+    assert number not in seen(watcher)
+
+
+async def test_a_cpu_whose_directory_stays_after_all_is_believed_to_be_there(kernel, sysfs):
+    watcher = Watcher(sysfs, Acpi(), settle=(0.001, 0.001))
+    number = kernel.add(5)
+    watcher.scan()
+    watcher.on_event(Event("remove", number))
+    assert number not in seen(watcher)
+    await until(lambda: number in seen(watcher))
+
+
+async def test_a_number_that_comes_back_as_another_slot_is_not_mistaken(watcher, kernel):
+    number = kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) == number)
+    kernel.mute()
+    kernel.remove(number)
+    kernel.add(9, number)
+    assert seen(watcher)[number] == (firmware_id(9), False)
+    assert watcher.find(firmware_id(5)) is None
+
+
+async def test_lost_events_are_made_good_by_a_scan(watcher, kernel):
+    kernel.mute()
+    number = kernel.add(5)
+    assert watcher.find(firmware_id(5)) is None
+    watcher.on_lost("no buffer space")
+    assert watcher.find(firmware_id(5)) == number
+
+
+async def test_the_generation_counts_changes_and_nothing_else(watcher, kernel):
+    first = watcher.snapshot().generation
+    assert watcher.snapshot().generation == first
+    watcher.on_event(Event("change", 0))
+    assert watcher.snapshot().generation == first
+    kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) is not None)
+    assert watcher.snapshot().generation > first
+
+
+async def test_who_waits_for_a_cpu_is_told_once_and_others_are_not(watcher, kernel):
+    told = []
+    watcher.wait_for(frozenset({firmware_id(5)}), told.append)
+    kernel.add(4)
+    kernel.add(5)
+    await until(lambda: bool(told))
+    watcher.scan()
+    watcher.wait_no_more(told.append)
+    kernel.add(6)
+    await until(lambda: watcher.find(firmware_id(6)) is not None)
+    assert [cpu.firmware_id for cpu in told] == [firmware_id(5)]
+
+
+async def test_changes_wake_who_watches(watcher, kernel):
+    with watcher.changes() as changed:
+        assert not changed.is_set()
+        kernel.add(5)
+        await asyncio.wait_for(changed.wait(), 10)
+    assert not watcher._watches
+
+
+async def test_topology_is_read_again_when_a_cpu_comes_online(watcher, kernel, sysfs):
+    number = kernel.add(5)
+    assert watcher.snapshot().cpus[1].detail.core_id is None
+    sysfs.write_online(number, online=True)
+    assert watcher.snapshot().cpus[1].detail.core_id == 5
+    assert watcher.snapshot().cpus[1].detail.package_id == 0
+
+
+async def test_the_only_online_cpu_cannot_go_offline(watcher, kernel, sysfs):
+    number = kernel.add(5)
+    sysfs.write_online(number, online=True)
+    assert watcher.snapshot().cpus[1].cannot_offline is None
+    kernel.online.discard(0)
+    kernel._lists()
+    found = watcher.snapshot().cpus[1].cannot_offline
+    assert found is not None
+    assert found.code == "last-cpu"
+
+
+def test_looks_grow_apart_and_end():
+    assert list(SETTLE) == sorted(SETTLE)
+    assert sum(SETTLE) < 5
+
+
+@pytest.mark.parametrize("action", ["add", "remove", "bind", "unbind", "online", "offline", "change", ""])
+async def test_an_event_about_a_cpu_that_is_not_there_changes_nothing(watcher, action):
+    before = watcher.snapshot()
+    watcher.on_event(Event(action, 9))
+    await until(lambda: not watcher._timers)
+    assert watcher.snapshot() == before
