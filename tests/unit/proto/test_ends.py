@@ -28,7 +28,7 @@ from vcpu_proto.link import (
     VersionError,
 )
 from vcpu_proto.link.frames import Frame, Kind, encode
-from vcpu_proto.link.pump import dial
+from vcpu_proto.link.pump import WireProtocol, dial
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -54,6 +54,23 @@ class Guest:
         for link, task in self.running:
             link.abort()
             await task
+
+
+class Sink(asyncio.Transport):
+    """A wire that takes everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def resume_reading(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -203,6 +220,37 @@ async def test_an_open_that_a_dying_agent_ate_is_sent_again(port: VirtioPort, gu
         await link.ping(5)
 
 
+async def test_an_agent_that_announces_itself_gets_the_open_at_once(port: VirtioPort) -> None:
+    agent = await raw_agent(port)
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    one = len(encode(Frame(Kind.OPEN, bytes(8))))
+    # After the second OPEN the next is half a second away.
+    await until(lambda: port.total >= 2 * one)
+    before = port.total
+    agent.send(encode(Frame(Kind.BEACON, bytes(8), 0, b"instance")))
+    await until(lambda: port.total > before + one + len(b"instance"), 0.3)
+    opening.cancel()
+    agent.close()
+
+
+async def test_an_agent_announces_itself_at_its_start_and_when_a_host_comes_back(tmp_path: Path) -> None:
+    wire = Sink()
+
+    def open_wire(protocol: WireProtocol) -> Sink:
+        protocol.connection_made(wire)
+        return wire
+
+    agent = GuestLink(open_wire, str(tmp_path / "server"), instance=b"instance")
+    task = asyncio.create_task(agent.run())
+    beacon = encode(Frame(Kind.BEACON, bytes(8), 0, b"instance"))
+    await until(lambda: wire.written == beacon)
+    agent.peer_gone()
+    agent.peer_back()
+    assert wire.written == beacon * 2
+    agent.connection_lost(None)
+    await task
+
+
 async def test_qemu_s_end_while_opening_is_an_error_of_its_own(port: VirtioPort) -> None:
     opening = asyncio.create_task(HostLink.connect(port.host_path))
     await until(lambda: port.host_connected)
@@ -281,6 +329,7 @@ async def test_late_news_of_an_older_host_s_end_does_not_end_the_new_session(por
     agent = guest.start()
     async with await HostLink.connect(port.host_path) as link:
         agent.peer_gone()
+        await link.ping(5)
         agent.peer_back()
         assert await exchange(link, b"still here") == b"still here"
 
@@ -332,6 +381,23 @@ async def test_closing_is_quick_although_nobody_reads(port: VirtioPort, guest: G
     assert time.monotonic() - began < 1.5
     await until(lambda: not port.host_connected)
     connection.close()
+
+
+async def test_a_session_that_ends_frees_the_port_although_nobody_reads_and_nobody_closes_the_link(
+    port: VirtioPort, guest: Guest
+) -> None:
+    agent = guest.start()
+    link = await HostLink.connect(port.host_path)
+    connection = dial(await link.listen())
+    await until(lambda: link._local is not None)
+    agent.abort()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.send(bytes(65_536))
+            await asyncio.sleep(0)
+    connection.close()
+    assert (await asyncio.wait_for(link.ended, 5)).code is EndCode.LOCAL_ENDED
+    await until(lambda: not port.host_connected, 3)
 
 
 async def test_a_cancelled_connect_frees_the_port(port: VirtioPort) -> None:
