@@ -86,8 +86,9 @@ class Steer:
 class FakeProcess:
     """``python -m fakes.qemu`` in ``folder`` (a short path), from entry to exit of the context."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, stderr: int | None = None) -> None:
         self.folder = folder
+        self._stderr = stderr
         self._options = options
         self.process: subprocess.Popen[bytes]
         self.steer: Steer
@@ -107,9 +108,11 @@ class FakeProcess:
             [sys.executable, "-m", "fakes.qemu", "--dir", str(self.folder), *self._options],
             env={**os.environ, "PYTHONPATH": str(_TESTS)},
             stdout=subprocess.PIPE,
+            stderr=self._stderr,
         )
         assert self.process.stdout is not None
         if self.process.stdout.readline() != b"ready\n":
+            self.process.stdout.close()
             raise RuntimeError(f"the fake did not start (status {self.process.wait(10)})")
         self.steer = Steer(self.folder / "steer")
         return self
