@@ -75,9 +75,10 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
         stack.push_async_callback(_settle_writes, switch)
         # The port is opened in the task's first step, and being ready means to have it.
         await asyncio.sleep(0)
-        if not link_ends.done():
-            notifier.ready(f"listening, platform {doors.platform.name}")
-            logs.info("started", version=__version__, platform=doors.platform.name, instance=instance.hex())
+        if link_ends.done():
+            link_ends.result()
+        notifier.ready(f"listening, platform {doors.platform.name}")
+        logs.info("started", version=__version__, platform=doors.platform.name, instance=instance.hex())
         # The first look at the udev rules takes long, and the first Hello need not wait for it.
         await asyncio.to_thread(doors.environment)
         try:

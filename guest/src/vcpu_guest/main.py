@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None, open_doors: OpenDoors | None = None)
 
 
 def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
+    # The gRPC socket is for the agent itself alone, also when it is started by hand.
+    os.umask(0o077)
     # gRPC's fork handlers have nothing to guard here: the agent starts no process.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     settings = config.load(options.config or config.DEFAULT_PATH, required=options.config is not None)

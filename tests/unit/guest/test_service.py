@@ -24,7 +24,9 @@ IDENTITY = Identity("1.2.3", "x86_64", "6.1.0", "b" * 36, "c" * 16, "acpi", "ude
 @pytest.fixture
 async def agent(tmp_path, sysfs, watcher):
     switch = Switch(sysfs, Acpi(), watcher)
-    environment = Environment(possible="0-15", kernel_max=8191, auto_online_rules=("/etc/a.rules",), eject_enabled=False)
+    environment = Environment(
+        possible="0-15", kernel_max=8191, auto_online_rules=("/etc/a.rules",), eject_enabled=False
+    )
     server = await serve(GuestAgent(IDENTITY, watcher, switch, "acpi", lambda: environment), str(tmp_path / "s"))
     async with grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel:
         yield agent_pb2_grpc.GuestAgentStub(channel)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real agent process on the fake kernel: start, watchdog, stop, and what it costs while nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from fakes.sysfs import firmware_id
+from vcpu_proto.v1 import agent_pb2 as pb
+from vcpu_proto.v1 import agent_pb2_grpc
+
+from .conftest import until
+
+ROOT = Path(__file__).resolve().parents[3]
+#: Seconds for a start: importing gRPC on a machine that is busy.
+START = 30.0
+
+
+@pytest.fixture
+def served(kernel, tmp_path):
+    kernel.serve(tmp_path / "k")
+    return kernel
+
+
+@asynccontextmanager
+async def vcpud(kernel, tmp_path, *options, **environment):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(ROOT / "tests/fakes/vcpud.py")),
+        *("--kernel", str(tmp_path / "k"), "--sysfs", str(kernel.root), *options),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def stub(path):
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        agent = agent_pb2_grpc.GuestAgentStub(channel)
+        await agent.ListCpus(pb.ListCpusRequest(), timeout=START, wait_for_ready=True)
+        yield agent
+
+
+async def test_it_tells_systemd_when_it_is_ready_feeds_the_watchdog_and_says_goodbye(served, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)
+        loop = asyncio.get_running_loop()
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
+            async with asyncio.timeout(START):
+                assert (await loop.sock_recv(systemd, 200)).startswith(b"READY=1\n")
+                for _ in range(3):
+                    assert await loop.sock_recv(systemd, 200) == b"WATCHDOG=1"
+                process.terminate()
+                last = b""
+                while last != b"STOPPING=1":
+                    last = await loop.sock_recv(systemd, 200)
+                assert await process.wait() == 0
+
+
+async def test_its_socket_is_roots_alone(served, tmp_path):
+    (tmp_path / "run").mkdir(mode=0o700)
+    path = tmp_path / "run/agent.sock"
+    async with vcpud(served, tmp_path, "--listen", str(path)), stub(path):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+
+
+async def test_a_write_that_runs_is_waited_for_at_the_end(served, tmp_path):
+    served.add(1)
+    async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s")) as process, stub(tmp_path / "s") as agent:
+        served.released.clear()
+        call = agent.SetOnline(pb.SetOnlineRequest(firmware_ids=[firmware_id(1)], online=True))
+        reading = asyncio.ensure_future(call.read())
+        await until(served.holding.is_set)
+        process.send_signal(signal.SIGTERM)
+        served.released.set()
+        async with asyncio.timeout(START):
+            assert await process.wait() == 0
+        assert 1 in served.online
+        reading.cancel()
+
+
+async def test_events_reach_a_watch_through_the_whole_agent(served, tmp_path):
+    async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s")), stub(tmp_path / "s") as agent:
+        call = agent.Watch(pb.WatchRequest(), timeout=START)
+        assert len((await call.read()).snapshot.cpus) == 1
+        served.add(5)
+        while len((await call.read()).snapshot.cpus) == 1:
+            pass
+        call.cancel()
+
+
+async def test_losing_the_source_of_events_ends_the_agent_so_that_it_is_started_afresh(served, tmp_path):
+    environment = {"WATCHDOG_USEC": "200000"}
+    async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
+        async with stub(tmp_path / "s"):
+            served.close()
+        async with asyncio.timeout(START):
+            assert await process.wait() == 1
+        assert b"the source of events has ended" in await process.stderr.read()
+
+
+async def test_a_port_that_is_not_there_is_one_line_and_status_1(served, tmp_path):
+    async with vcpud(served, tmp_path, "--port", str(tmp_path / "none")) as process, asyncio.timeout(START):
+        assert await process.wait() == 1
+        (line,) = (await process.stderr.read()).decode().splitlines()
+        assert line.startswith(f"vcpud: {tmp_path / 'none'}: there is no such port")
+
+
+async def test_a_configuration_that_cannot_be_read_is_one_line_and_status_2(served, tmp_path):
+    (tmp_path / "conf").write_text("prot = 1\n")
+    async with vcpud(served, tmp_path, "--config", str(tmp_path / "conf")) as process, asyncio.timeout(START):
+        assert await process.wait() == 2
+        assert b"unknown key 'prot'" in await process.stderr.read()
+
+
+async def test_check_prints_what_it_sees(served, tmp_path):
+    served.add(5)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "vcpu_guest", "--check", "--sysfs", str(served.root), "--events", "none"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(START):
+        out, _ = await process.communicate()
+    report = json.loads(out)
+    assert process.returncode == 0
+    assert report["schema_version"] == 1
+    assert [cpu["online"] for cpu in report["cpus"]] == [True, False]
+    assert report["environment"]["possible"] == "0-15"
