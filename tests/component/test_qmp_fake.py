@@ -87,6 +87,15 @@ def test_the_guest_does_nothing_while_the_vm_is_paused_and_all_of_it_afterwards(
         ]
 
 
+def test_a_plug_and_an_unplug_of_one_slot_while_paused_are_both_seen_afterwards(folder: Path) -> None:
+    with FakeProcess(folder, "--maxcpus", "4") as fake:
+        fake.steer.call("stop")
+        plug(fake.steer, 1)
+        unplug(fake.steer, 1)
+        fake.steer.call("cont")
+        assert [ost(fake.steer)[1:3] for _ in range(3)] == [(1, 0), (3, 132), (3, 0)]
+
+
 def test_a_reset_loses_the_unplug_request_and_does_not_complete_it(folder: Path) -> None:
     with FakeProcess(folder, "--maxcpus", "4") as fake:
         plug(fake.steer, 1)

@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.qemu import FakeProcess, QmpError, Steer
-from lab import Cache, qemu
+from lab import Cache, Lab, VmSpec, qemu
+from vcpu_host.core.model import slot_id
+from vcpu_host.errors import QemuError
+from vcpu_host.ports import PortChanged
+from vcpu_host.qmp import connect
 
 pytestmark = pytest.mark.e2e
 
@@ -260,3 +265,60 @@ def test_a_second_client_hears_nothing_until_the_first_has_gone(real: tuple[Path
                 first.close()
                 second.settimeout(10)
                 assert second.recv(1) == b"{"
+
+
+async def life(monitor: Path, oracle: Callable[..., Any], switch: Callable[[int, bool], None]) -> list[Any]:
+    """Plug, unplug, pause and go on, with a guest that is up; everything that the adapter saw of it.
+
+    ``oracle`` asks QEMU past the adapter, ``switch`` writes ``online`` in the guest.
+    """
+    vmm = await connect(str(monitor))
+    stream = vmm.events()
+    seen: list[Any] = []
+
+    async def take(count: int) -> None:
+        async with asyncio.timeout(20):
+            while count:
+                event = await anext(stream)
+                if not isinstance(event, PortChanged):
+                    seen.append(event)
+                    count -= 1
+
+    view = await vmm.look()
+    seen.append(view.ost)
+    for index in (9, 4):
+        await vmm.device_add(view.slots[index], slot_id(index))
+        await take(1)
+    seen.append([item for item in oracle("query-acpi-ospm-status") if item["source"]])
+    switch(2, True)
+    switch(2, False)
+    await vmm.device_del("vcpu-4")
+    await take(3)
+    oracle("stop")
+    await vmm.device_add(view.slots[1], slot_id(1))
+    with pytest.raises(QemuError) as caught:
+        await vmm.device_del(str(view.slots[0].qom_path))
+    seen.append(caught.value.reason)
+    oracle("cont")
+    await take(3)
+    view = await vmm.look()
+    seen.append((view.status, view.ost, [slot.index for slot in view.slots if slot.filled]))
+    seen.append([item for item in oracle("query-acpi-ospm-status") if item["source"]])
+    await vmm.close()
+    return seen
+
+
+async def test_with_a_guest_that_is_up_the_fake_tells_the_same_story_as_the_real_one(folder: Path) -> None:
+    with Lab() as lab, lab.vm(VmSpec(smp="1,maxcpus=16,sockets=2,cores=4,threads=2")) as vm:
+        real_story = await life(
+            vm.qmp_socket,
+            vm.qmp.execute,
+            lambda cpu, on: assert_empty(vm.shell(f"echo {on:d} > /sys/devices/system/cpu/cpu{cpu}/online")),
+        )
+    with FakeProcess(folder, "--maxcpus", "16", "--sockets", "2", "--cores", "4", "--threads", "2") as fake:
+        fake_story = await life(fake.qmp, fake.steer.call, lambda _cpu, _on: None)
+    assert fake_story == real_story
+
+
+def assert_empty(text: str) -> None:
+    assert not text.strip()

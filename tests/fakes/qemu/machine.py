@@ -246,19 +246,19 @@ class Machine:
     # -- the guest's side -----------------------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        """Boot, then serve SCIs: one scan of all slots for each, in slot order, as the AML method CSCN does."""
+        """Boot, then serve SCIs: all events there are, in slot order, as the AML method CSCN does."""
         while True:
             if self.running and self.config.boots and not self.booted:
                 await self.boot()
             await self._sci.wait()
             self._sci.clear()
-            for slot in self.slots:
-                if not (self.running and self.booted):
-                    break  # the flags stay, and cont raises the SCI again
-                if slot.inserting:
-                    await self._insert(slot)
-                elif slot.removing:
-                    await self._eject(slot)
+            # The flags stay while it is paused, and cont raises the SCI again.
+            while self.running and self.booted and (slot := self._flagged()) is not None:
+                await (self._insert(slot) if slot.inserting else self._eject(slot))
+
+    def _flagged(self) -> Slot | None:
+        """The first slot with an event (CPHP_GET_NEXT_CPU_WITH_EVENT_CMD): AML asks until there is none."""
+        return next((slot for slot in self.slots if slot.inserting or slot.removing), None)
 
     async def _paused(self) -> None:
         """Wait until the guest's CPUs execute."""
