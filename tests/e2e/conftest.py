@@ -100,6 +100,39 @@ class Machine:
         reply = self.vm.qmp.execute("query-hotpluggable-cpus")
         return {len(reply) - 1 - i: slot["qom-path"] for i, slot in enumerate(reply) if "qom-path" in slot}
 
+    def state(self) -> dict[str, Any]:
+        """All that an operation can change, by the lab's own eyes: the same before and after what changes nothing."""
+        listed = self.vm.qmp.execute("qom-list", path="/machine/peripheral")
+        return {
+            "slots": self.filled(),
+            "devices": sorted(item["name"] for item in listed),
+            "guest": self.vm.guest_cpus(),
+            "status": self.vm.qmp.execute("query-status")["status"],
+        }
+
+    def slots_in_guest(self) -> dict[int, dict[str, Any]]:
+        """By slot: the logical number (``cpu``) and ``online`` of each CPU that the guest, asked over its console, has."""
+        found: dict[int, dict[str, Any]] = {}
+        for name, cpu in self.vm.guest_cpus().items():
+            slot = int(cpu["path"].rpartition(".C")[2], 16)
+            assert cpu["apicid"] in (None, slot), f"{name}: {cpu}"
+            found[slot] = {"cpu": int(name.removeprefix("cpu")), "online": cpu["online"]}
+        return found
+
+    def sent(self, command: str) -> list[dict[str, Any]]:
+        """The arguments of every such command that QEMU received from others than the lab."""
+        return [
+            said.get("arguments", {})
+            for _, said in self.vm.qmp_commands()
+            if said["execute"] == command and not str(said.get("id")).startswith("lab-")
+        ]
+
+    def raw_add(self, slot: int, device_id: str) -> None:
+        """A device_add behind the product's back, waited for until the guest's firmware has acknowledged it."""
+        entry = self.vm.qmp.execute("query-hotpluggable-cpus")[-1 - slot]
+        self.vm.qmp.execute("device_add", driver=entry["type"], id=device_id, **entry["props"])
+        self.vm.qmp.wait_event("ACPI_DEVICE_OST", slot=str(slot), source=1, timeout=30.0)
+
     def device_dels(self) -> int:
         """How many ``device_del`` QEMU has received on any monitor."""
         return sum(command["execute"] == "device_del" for _, command in self.vm.qmp_commands())
