@@ -100,7 +100,9 @@ def build(names: list[str]) -> None:
     shutil.rmtree(work, ignore_errors=True)
     source = work / "src"
     lay_out(names, source, log, environment)
-    run(["dpkg-buildpackage", "--build=binary", "--unsigned-source", "--unsigned-changes"], source, log, environment)
+    # Nothing is compiled here: the compiler that Debian takes for granted is not needed. `make setup` sees to the rest.
+    flags = ["--build=binary", "--unsigned-source", "--unsigned-changes", "--no-check-builddeps"]
+    run(["dpkg-buildpackage", *flags], source, log, environment)
     for old in OUT.glob("*.deb"):
         old.unlink()
     for made in work.glob("*.deb"):
