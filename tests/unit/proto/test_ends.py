@@ -27,7 +27,7 @@ from vcpu_proto.link import (
     UnreachableError,
     VersionError,
 )
-from vcpu_proto.link.frames import Frame, Kind, encode
+from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
 from vcpu_proto.link.pump import WireProtocol, dial
 
 
@@ -111,6 +111,15 @@ async def raw_agent(port: VirtioPort) -> socket.socket:
     connection.connect(port.guest_path)
     await until(lambda: port.guest_connected)
     return connection
+
+
+async def token_of_open(agent: socket.socket) -> bytes:
+    decoder = Decoder()
+    while True:
+        packet = await asyncio.get_running_loop().sock_recv(agent, 1000)
+        if packet[:1] == b"D":
+            for frame in decoder.feed(packet[1:]):
+                return frame.token
 
 
 async def test_bytes_go_there_and_back_unchanged(port: VirtioPort, guest: Guest) -> None:
@@ -262,11 +271,7 @@ async def test_qemu_s_end_while_opening_is_an_error_of_its_own(port: VirtioPort)
 async def test_an_agent_of_another_version_is_told_with_who_must_update(port: VirtioPort) -> None:
     agent = await raw_agent(port)
     opening = asyncio.create_task(HostLink.connect(port.host_path))
-    await until(lambda: port.total)
-    while (packet := await asyncio.get_running_loop().sock_recv(agent, 100))[:1] != b"D":
-        pass
-    token = packet[3:11] if packet[2] == 0x11 else b""
-    agent.send(encode(Frame(Kind.CLOSE, token, 0, b"\x03", version=2)))
+    agent.send(encode(Frame(Kind.CLOSE, await token_of_open(agent), 0, b"\x04", version=2)))
     with pytest.raises(VersionError) as caught:
         await opening
     assert caught.value.update == "host"
@@ -383,21 +388,46 @@ async def test_closing_is_quick_although_nobody_reads(port: VirtioPort, guest: G
     connection.close()
 
 
-async def test_a_session_that_ends_frees_the_port_although_nobody_reads_and_nobody_closes_the_link(
-    port: VirtioPort, guest: Guest
-) -> None:
-    agent = guest.start()
-    link = await HostLink.connect(port.host_path)
+async def test_a_peer_that_closes_and_reads_no_more_does_not_keep_the_port_taken(port: VirtioPort) -> None:
+    agent = await raw_agent(port)
+    opening = asyncio.create_task(HostLink.connect(port.host_path))
+    agent.send(encode(Frame(Kind.ACCEPT, await token_of_open(agent), 0, b"instance")))
+    link = await opening
     connection = dial(await link.listen())
     await until(lambda: link._local is not None)
-    agent.abort()
     with contextlib.suppress(BlockingIOError):
         while True:
             connection.send(bytes(65_536))
             await asyncio.sleep(0)
-    connection.close()
-    assert (await asyncio.wait_for(link.ended, 5)).code is EndCode.LOCAL_ENDED
+    agent.send(encode(Frame(Kind.CLOSE, link.token, 0, b"\x02")))
+    assert (await asyncio.wait_for(link.ended, 5)).code is EndCode.STOPPING
     await until(lambda: not port.host_connected, 3)
+    connection.close()
+    agent.close()
+
+
+async def test_what_the_server_says_first_is_there_when_the_client_comes(port: VirtioPort, tmp_path: Path) -> None:
+    gone = asyncio.Event()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"welcome" * 30_000)
+        await reader.read()
+        writer.close()
+        gone.set()
+
+    server = await asyncio.start_unix_server(greet, tmp_path / "greeter")
+    agent = GuestLink(opener(port.guest_path), str(tmp_path / "greeter"), instance=b"instance")
+    task = asyncio.create_task(agent.run())
+    async with await HostLink.connect(port.host_path) as link:
+        # More than may come early: the wire is paused, and goes on when the client is there.
+        await until(lambda: len(link._early) > 64 * 1024)
+        reader, writer = await asyncio.open_unix_connection(await link.listen())
+        assert await asyncio.wait_for(reader.readexactly(7 * 30_000), 5) == b"welcome" * 30_000
+        writer.close()
+    await asyncio.wait_for(gone.wait(), 5)
+    agent.abort()
+    await task
+    server.close()
 
 
 async def test_a_cancelled_connect_frees_the_port(port: VirtioPort) -> None:

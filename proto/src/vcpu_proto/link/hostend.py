@@ -51,11 +51,12 @@ class HostLink(Pump):
         self._listened = False
 
     @classmethod
-    async def connect(cls, path: str, *, timeout: float = 5.0) -> HostLink:
+    async def connect(cls, path: str | os.PathLike[str], *, timeout: float = 5.0) -> HostLink:
         """Connects to the chardev's socket and opens a session with the agent. ``timeout`` in seconds, for all of it.
 
         Raises UnreachableError, BusyError, NoAnswerError, VersionError, PeerGoneError.
         """
+        path = os.fspath(path)
         try:
             connection = dial(path)
         except BlockingIOError:
