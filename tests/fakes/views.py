@@ -85,8 +85,12 @@ def slot(
     """One slot; ``boot`` gives it a CPU of -smp, ``device_id`` another id than ours."""
     path = None
     if filled:
-        path = f"/machine/unattached/device[{index + 3}]" if boot else f"/machine/peripheral/{device_id or slot_id(index)}"
-    tids = tuple(HostThread(index * threads + t, 9000 + index * threads + t, f"{path}/thread[{t}]") for t in range(threads))
+        path = (
+            f"/machine/unattached/device[{index + 3}]" if boot else f"/machine/peripheral/{device_id or slot_id(index)}"
+        )
+    tids = tuple(
+        HostThread(index * threads + t, 9000 + index * threads + t, f"{path}/thread[{t}]") for t in range(threads)
+    )
     return Slot(index, type_, freeze_props(props or props_of(index, threads)), threads, path, tids if filled else ())
 
 
@@ -158,7 +162,12 @@ INFO = AgentInfo(
 
 
 def vm(
-    total: int, online: Collection[int] = (0,), offline: Collection[int] = (), *, threads: int = 1, boot: Collection[int] = (0,)
+    total: int,
+    online: Collection[int] = (0,),
+    offline: Collection[int] = (),
+    *,
+    threads: int = 1,
+    boot: Collection[int] = (0,),
 ) -> VmView:
     """A whole, healthy map: what is in neither set is empty."""
     view = host(total, {*online, *offline}, threads=threads, boot=boot)

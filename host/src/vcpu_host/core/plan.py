@@ -125,10 +125,11 @@ def plan(view: VmView, request: Request) -> Plan:
         return Plan(request, refusals=(Refusal(obstacle),))
     if request.selectors:
         decided = _plan_selected(view, request, [view.slots[slot.index] for slot in chosen])
-    elif request.count is not None:
+    elif request.count is not None and request.operation in _PLANNERS:
         decided = _PLANNERS[request.operation](view, request, request.count)
     else:
-        raise SelectorError(f"{request.operation} needs a number of vCPUs or a slot")
+        needed = "a number of vCPUs or a slot" if request.operation in _PLANNERS else "slots"
+        raise SelectorError(f"{request.operation} needs {needed}")
     if view.guest is None and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
@@ -197,17 +198,25 @@ def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:
     return slot.not_removable or _step(StepKind.UNPLUG, slot, "asked for by name")
 
 
+def _nameless(view: VmView, slot: SlotView) -> Reason:
+    """Without an identity nobody can tell which guest CPU is meant."""
+    text = f"vcpuctl does not know how {view.host.arch} {view.host.machine} guests name the CPU of slot {slot.index}"
+    return Reason("unknown-platform", Who.VCPUCTL, text, "switch it in the guest by hand")
+
+
 def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
-    del view
     if not slot.slot.filled:
         return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ...")
+    if not all(slot.firmware_ids):
+        return _nameless(view, slot)
     return None if slot.state is SlotState.ONLINE else _step(StepKind.ONLINE, slot, "asked for by name")
 
 
 def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
-    del view
     if not slot.slot.filled:
         return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
+    if not all(slot.firmware_ids):
+        return _nameless(view, slot)
     if slot.state in (SlotState.OFFLINE, SlotState.PLUGGED):
         return None
     for thread in slot.threads:

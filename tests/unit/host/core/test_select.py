@@ -17,7 +17,11 @@ def _names(view: HostView, *selectors: str) -> list[int]:
 def _sockets() -> HostView:
     """Two sockets of two dies of two cores, each with a property that nobody has heard of."""
     slots = tuple(
-        slot(i, filled=i == 0, props={"socket-id": i // 4, "die-id": i // 2 % 2, "core-id": i % 2, "new-id": i, "ok": i > 5})
+        slot(
+            i,
+            filled=i == 0,
+            props={"socket-id": i // 4, "die-id": i // 2 % 2, "core-id": i % 2, "new-id": i, "ok": i > 5},
+        )
         for i in range(8)
     )
     return host(8, slots=slots)
