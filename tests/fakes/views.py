@@ -94,7 +94,7 @@ def slot(
     return Slot(index, type_, freeze_props(props or props_of(index, threads)), threads, path, tids if filled else ())
 
 
-def host(  # noqa: PLR0913 - each is one thing that a test may want otherwise
+def host(
     total: int,
     filled: Collection[int] = (0,),
     *,

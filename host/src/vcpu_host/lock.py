@@ -40,8 +40,11 @@ class VmLock:
 
     async def acquire(self, patience: float) -> None:
         """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
-        self._prepare()
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._prepare()
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise _unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
         try:
             await self._take(fd, patience)
         except BaseException:
@@ -84,14 +87,7 @@ class VmLock:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = self._directory.lstat()
         if status.st_uid != os.geteuid() or status.st_mode & 0o022 or self._directory.is_symlink():
-            raise RefusedError(
-                Reason(
-                    "unsafe-directory",
-                    Who.VCPUCTL,
-                    f"{self._directory} belongs to somebody else, or others may write to it",
-                    "remove it, or set XDG_RUNTIME_DIR",
-                )
-            )
+            raise _unsafe(f"{self._directory} belongs to somebody else, or others may write to it")
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,3 +96,7 @@ class VmLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _unsafe(text: str) -> RefusedError:
+    return RefusedError(Reason("unsafe-directory", Who.VCPUCTL, text, "remove it, or set XDG_RUNTIME_DIR"))

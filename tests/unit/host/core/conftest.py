@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from fakes.views import CORES
-
 from vcpu_host.core import platforms
 
 

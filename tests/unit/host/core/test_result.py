@@ -7,7 +7,6 @@ import pytest
 from fakes.views import vm
 from hypothesis import given
 from hypothesis import strategies as st
-
 from vcpu_host.cli.exitcodes import Exit, of_error, of_result
 from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.plan import Operation, Request, plan

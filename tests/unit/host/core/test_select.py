@@ -5,7 +5,6 @@ import pytest
 from fakes.views import host, slot
 from hypothesis import given
 from hypothesis import strategies as st
-
 from vcpu_host.core.model import HostView
 from vcpu_host.core.select import SelectorError, select
 

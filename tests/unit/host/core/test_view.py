@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from fakes.views import INFO, guest, host, identities, vm
-
 from vcpu_host.core.model import GuestCpu, GuestView, HostView, Reason, SlotState, Who
 from vcpu_host.core.view import SMT_PARKED, VmView, join
 
