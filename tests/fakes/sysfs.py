@@ -24,7 +24,7 @@ from pathlib import Path
 
 from vcpu_guest.core import cpulist
 
-Listener = Callable[[str, int], None]
+Listener = Callable[[str, int], object]
 
 
 def firmware_path(slot: int) -> str:

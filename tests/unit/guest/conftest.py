@@ -43,5 +43,5 @@ async def watcher(kernel: FakeKernel, sysfs: Sysfs) -> Watcher:
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until the condition holds; TimeoutError after DEADLINE."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the conditions are not events
             await asyncio.sleep(0.001)

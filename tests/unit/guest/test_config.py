@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vcpu_guest.config import DEFAULT_PORT, Settings, load, parse
@@ -10,13 +11,13 @@ from vcpu_guest.errors import ConfigError
 SHIPPED = Path(__file__).resolve().parents[3] / "packaging/vcpud.conf"
 
 
-def test_no_file_means_the_defaults_unless_it_was_asked_for(tmp_path):
+def test_no_file_means_the_defaults_unless_it_was_asked_for(tmp_path: Path) -> None:
     assert load(tmp_path / "none") == Settings(DEFAULT_PORT, "info", "text")
     with pytest.raises(ConfigError, match="no such file"):
         load(tmp_path / "none", required=True)
 
 
-def test_every_key_is_taken():
+def test_every_key_is_taken() -> None:
     text = b'port = "/dev/x"\nlog_level = "debug"\nlog_format = "json"\n'
     assert parse(text, "f") == Settings("/dev/x", "debug", "json")
 
@@ -35,12 +36,12 @@ def test_every_key_is_taken():
         (b"\xff", "f: "),
     ],
 )
-def test_a_mistake_is_named_with_its_file(text, says):
+def test_a_mistake_is_named_with_its_file(text: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         parse(text, "f")
 
 
-def test_the_shipped_file_shows_the_defaults():
+def test_the_shipped_file_shows_the_defaults() -> None:
     lines = SHIPPED.read_text().splitlines()
     shown = "\n".join(line.removeprefix("#") for line in lines if line.startswith("#") and " = " in line)
     assert parse(shown.encode(), "shipped") == Settings()

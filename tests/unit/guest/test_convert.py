@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_guest import convert
@@ -21,7 +23,7 @@ cpus = st.builds(
 
 
 @given(cpus)
-def test_a_cpu_keeps_every_field_and_what_is_unknown_stays_absent(cpu):
+def test_a_cpu_keeps_every_field_and_what_is_unknown_stays_absent(cpu: Cpu) -> None:
     message = pb.Cpu.FromString(convert.cpu(cpu).SerializeToString())
     assert (message.number, message.firmware_id, message.online) == (cpu.number, cpu.firmware_id, cpu.online)
     for name in ("package_id", "die_id", "core_id", "node"):
@@ -35,18 +37,18 @@ def test_a_cpu_keeps_every_field_and_what_is_unknown_stays_absent(cpu):
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=()), max_size=3000))
-def test_every_string_is_bounded_and_sendable(text):
+def test_every_string_is_bounded_and_sendable(text: Any) -> None:
     assert len(convert.bounded(text).encode()) <= convert.MAX_STRING
 
 
-def test_every_status_has_its_own_on_the_wire():
+def test_every_status_has_its_own_on_the_wire() -> None:
     found = {convert.answer(Result("acpi:a", status), "r").result.status for status in Status}
     assert found == {value for name, value in pb.CpuResult.Status.items() if name != "STATUS_UNSPECIFIED"}
     for status in Status:
         assert convert.answer(Result("acpi:a", status), "r").result.status == status.value
 
 
-def test_an_arrival_is_no_result():
+def test_an_arrival_is_no_result() -> None:
     message = convert.answer(Arrived(Cpu(3, "acpi:a", online=False)), "r")
     assert message.WhichOneof("answer") == "arrived"
     assert (message.request_id, message.arrived.number) == ("r", 3)

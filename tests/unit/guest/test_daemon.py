@@ -10,12 +10,14 @@ import signal
 import socket
 import stat
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from fakes.sysfs import firmware_id
+from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
@@ -27,13 +29,15 @@ START = 30.0
 
 
 @pytest.fixture
-def served(kernel, tmp_path):
+def served(kernel: FakeKernel, tmp_path: Path) -> FakeKernel:
     kernel.serve(tmp_path / "k")
     return kernel
 
 
 @asynccontextmanager
-async def vcpud(kernel, tmp_path, *options, **environment):
+async def vcpud(
+    kernel: FakeKernel, tmp_path: Path, *options: str, **environment: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "tests/fakes/vcpud.py")),
         *("--kernel", str(tmp_path / "k"), "--sysfs", str(kernel.root), *options),
@@ -48,15 +52,20 @@ async def vcpud(kernel, tmp_path, *options, **environment):
         await process.communicate()
 
 
+async def words(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stderr is not None
+    return await process.stderr.read()
+
+
 @asynccontextmanager
-async def stub(path):
+async def stub(path: Any) -> AsyncIterator[Any]:
     async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
-        agent = agent_pb2_grpc.GuestAgentStub(channel)
+        agent = agent_pb2_grpc.GuestAgentStub(channel)  # type: ignore[no-untyped-call]
         await agent.ListCpus(pb.ListCpusRequest(), timeout=START, wait_for_ready=True)
         yield agent
 
 
-async def test_it_tells_systemd_when_it_is_ready_feeds_the_watchdog_and_says_goodbye(served, tmp_path):
+async def test_it_tells_systemd_how_it_is_from_start_to_end(served: FakeKernel, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.setblocking(False)
@@ -74,14 +83,14 @@ async def test_it_tells_systemd_when_it_is_ready_feeds_the_watchdog_and_says_goo
                 assert await process.wait() == 0
 
 
-async def test_its_socket_is_roots_alone(served, tmp_path):
+async def test_its_socket_is_roots_alone(served: FakeKernel, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
     path = tmp_path / "run/agent.sock"
     async with vcpud(served, tmp_path, "--listen", str(path)), stub(path):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
 
-async def test_a_write_that_runs_is_waited_for_at_the_end(served, tmp_path):
+async def test_a_write_that_runs_is_waited_for_at_the_end(served: FakeKernel, tmp_path: Path) -> None:
     served.add(1)
     async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s")) as process, stub(tmp_path / "s") as agent:
         served.released.clear()
@@ -96,7 +105,7 @@ async def test_a_write_that_runs_is_waited_for_at_the_end(served, tmp_path):
         reading.cancel()
 
 
-async def test_events_reach_a_watch_through_the_whole_agent(served, tmp_path):
+async def test_events_reach_a_watch_through_the_whole_agent(served: FakeKernel, tmp_path: Path) -> None:
     async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s")), stub(tmp_path / "s") as agent:
         call = agent.Watch(pb.WatchRequest(), timeout=START)
         assert len((await call.read()).snapshot.cpus) == 1
@@ -106,31 +115,31 @@ async def test_events_reach_a_watch_through_the_whole_agent(served, tmp_path):
         call.cancel()
 
 
-async def test_losing_the_source_of_events_ends_the_agent_so_that_it_is_started_afresh(served, tmp_path):
+async def test_losing_the_source_of_events_ends_the_agent(served: FakeKernel, tmp_path: Path) -> None:
     environment = {"WATCHDOG_USEC": "200000"}
     async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
         async with stub(tmp_path / "s"):
             served.close()
         async with asyncio.timeout(START):
             assert await process.wait() == 1
-        assert b"the source of events has ended" in await process.stderr.read()
+        assert b"the source of events has ended" in await words(process)
 
 
-async def test_a_port_that_is_not_there_is_one_line_and_status_1(served, tmp_path):
+async def test_a_port_that_is_not_there_is_one_line_and_status_1(served: FakeKernel, tmp_path: Path) -> None:
     async with vcpud(served, tmp_path, "--port", str(tmp_path / "none")) as process, asyncio.timeout(START):
         assert await process.wait() == 1
-        (line,) = (await process.stderr.read()).decode().splitlines()
+        (line,) = (await words(process)).decode().splitlines()
         assert line.startswith(f"vcpud: {tmp_path / 'none'}: there is no such port")
 
 
-async def test_a_configuration_that_cannot_be_read_is_one_line_and_status_2(served, tmp_path):
+async def test_a_configuration_that_cannot_be_read_is_one_line_and_status_2(served: FakeKernel, tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("prot = 1\n")
     async with vcpud(served, tmp_path, "--config", str(tmp_path / "conf")) as process, asyncio.timeout(START):
         assert await process.wait() == 2
-        assert b"unknown key 'prot'" in await process.stderr.read()
+        assert b"unknown key 'prot'" in await words(process)
 
 
-async def test_check_prints_what_it_sees(served, tmp_path):
+async def test_check_prints_what_it_sees(served: FakeKernel, tmp_path: Path) -> None:
     served.add(5)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "vcpu_guest", "--check", "--sysfs", str(served.root), "--events", "none"),

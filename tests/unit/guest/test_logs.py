@@ -2,32 +2,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 from vcpu_guest import logs
 
 
 @pytest.fixture(autouse=True)
-def _restored():
+def _restored() -> Iterator[None]:
     yield
     logs.configure("info", "text")
 
 
-def test_a_line_for_the_journal_begins_with_its_priority(capsys, monkeypatch):
+def test_a_line_for_the_journal_begins_with_its_priority(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
     logs.configure("info", "text")
     logs.warning("something", cpu=3, text="two words", evil="a\n<0>b")
     assert capsys.readouterr().err == "<4>something cpu=3 text='two words' evil='a\\n<0>b'\n"
 
 
-def test_a_line_elsewhere_begins_with_its_level(capsys, monkeypatch):
+def test_a_line_elsewhere_begins_with_its_level(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     logs.configure("info", "text")
     logs.error("broken")
     assert capsys.readouterr().err == "error: broken\n"
 
 
-def test_less_severe_lines_are_left_out(capsys):
+def test_less_severe_lines_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("warning", "text")
     logs.debug("a")
     logs.info("b")
@@ -38,7 +43,7 @@ def test_less_severe_lines_are_left_out(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_json_lines_are_json(capsys):
+def test_json_lines_are_json(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("debug", "json")
     logs.debug("event", cpu=3)
     line = json.loads(capsys.readouterr().err)

@@ -2,41 +2,43 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
+from vcpu_guest.core.model import Reason
 from vcpu_guest.core.reasons import Context, explain, name_of
 
 
-def busy(**facts):
+def busy(**facts: Any) -> Reason:
     return explain(errno.EBUSY, Context(number=1, **{"online": frozenset({0, 1}), **facts}), online=False)
 
 
-def test_busy_and_alone_is_the_last_cpu():
+def test_busy_and_alone_is_the_last_cpu() -> None:
     assert busy(online=frozenset({1})).code == "last-cpu"
 
 
-def test_busy_with_only_isolated_cpus_left_is_the_last_housekeeping_cpu():
+def test_busy_with_only_isolated_cpus_left_is_the_last_housekeeping_cpu() -> None:
     reason = busy(online=frozenset({1, 2, 3}), isolated=frozenset({2, 3}))
     assert reason.code == "last-housekeeping"
     assert "2-3" in reason.text
 
 
-def test_busy_with_another_housekeeping_cpu_is_not_blamed_on_isolation():
+def test_busy_with_another_housekeeping_cpu_is_not_blamed_on_isolation() -> None:
     assert busy(online=frozenset({0, 1, 2}), isolated=frozenset({2})).code != "last-housekeeping"
 
 
-def test_busy_with_deadline_tasks_names_them():
+def test_busy_with_deadline_tasks_names_them() -> None:
     reason = busy(deadline_tasks=("chrt (pid 7)",))
     assert reason.code == "deadline-bandwidth"
     assert "chrt (pid 7)" in reason.text
 
 
-def test_busy_under_nohz_full_is_the_time_keeper_unless_the_cpu_is_one_of_those_without_ticks():
+def test_busy_under_nohz_full_is_the_time_keeper_unless_the_cpu_is_one_of_those_without_ticks() -> None:
     assert busy(nohz_full=frozenset({2})).code == "nohz-timekeeper"
     assert busy(nohz_full=frozenset({1})).code == "hotplug-disabled"
 
 
-def test_busy_with_several_possible_causes_lists_them_all_likeliest_first():
+def test_busy_with_several_possible_causes_lists_them_all_likeliest_first() -> None:
     reason = busy(deadline_tasks=("a (pid 7)",), nohz_full=frozenset({2}))
     assert reason.code == "deadline-bandwidth"
     assert reason.text.index("SCHED_DEADLINE") < reason.text.index("nohz_full") < reason.text.index("for the moment")
@@ -57,22 +59,22 @@ def test_busy_with_several_possible_causes_lists_them_all_likeliest_first():
         (errno.EDOM, True, "kernel-error"),
     ],
 )
-def test_each_errno_has_its_reason_and_is_passed_on(code, online, reason):
+def test_each_errno_has_its_reason_and_is_passed_on(code: int, online: bool, reason: str) -> None:
     found = explain(code, Context(number=1, online=frozenset({0, 1})), online=online)
     assert (found.code, found.errno) == (reason, code)
     assert found.text
 
 
-def test_a_cpu_that_is_gone_is_not_blamed_on_the_errno():
+def test_a_cpu_that_is_gone_is_not_blamed_on_the_errno() -> None:
     assert explain(errno.EINVAL, Context(number=1, present=False), online=True).code == "vanished"
 
 
-def test_no_online_file_is_told_for_cpu0_and_for_others():
-    def told(number):
+def test_no_online_file_is_told_for_cpu0_and_for_others() -> None:
+    def told(number: int) -> str:
         return explain(errno.ENOENT, Context(number=number, has_online=False), online=False).code
 
     assert (told(0), told(3)) == ("cpu0", "no-control")
 
 
-def test_errnos_have_names():
+def test_errnos_have_names() -> None:
     assert (name_of(errno.EBUSY), name_of(0), name_of(4095)) == ("EBUSY", "", "E4095")

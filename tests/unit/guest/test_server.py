@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
 import grpc
 import pytest
 from vcpu_guest.core.model import Environment, Identity
@@ -8,6 +12,8 @@ from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.server import LocalServer
 from vcpu_guest.service import GuestAgent
 from vcpu_guest.switch import Switch
+from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.watcher import Watcher
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
@@ -15,30 +21,39 @@ from .conftest import DEADLINE, until
 
 
 @pytest.fixture
-async def agent(sysfs, watcher):
+async def agent(sysfs: Sysfs, watcher: Watcher) -> AsyncIterator[Any]:
     switch = Switch(sysfs, Acpi(), watcher)
     yield GuestAgent(Identity("1", "x", "6", "b", "c", "acpi", "udev"), watcher, switch, "acpi", Environment)
     await switch.close(DEADLINE)
 
 
-async def listed(path):
+async def listed(path: Any) -> None:
     async with grpc.aio.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        await agent_pb2_grpc.GuestAgentStub(channel).ListCpus(pb.ListCpusRequest(), timeout=DEADLINE)
+        stub = agent_pb2_grpc.GuestAgentStub(channel)  # type: ignore[no-untyped-call]
+        await stub.ListCpus(pb.ListCpusRequest(), timeout=DEADLINE)
 
 
-async def test_it_ends_when_no_host_is_there_and_starts_again_when_asked(agent, tmp_path):
-    server = LocalServer(agent, str(tmp_path / "s"), linger=0.05)
-    server.busy = lambda: False
+async def test_it_ends_when_no_host_is_there_and_starts_again_when_asked(agent: Any, tmp_path: Path) -> None:
+    server = LocalServer(agent, str(tmp_path / "s"), linger=0.01)
+    sessions = [True]
+    server.busy = lambda: bool(sessions)
     for _ in range(3):
+        sessions.append(True)
         await listed(await server.up())
+        sessions.clear()
         await until(lambda: not server.running)
     await server.close()
 
 
-async def test_it_stays_while_a_host_has_a_session(agent, tmp_path):
-    asked = []
+async def test_it_stays_while_a_host_has_a_session(agent: Any, tmp_path: Path) -> None:
+    asked: list[bool] = []
     server = LocalServer(agent, str(tmp_path / "s"), linger=0.01)
-    server.busy = lambda: asked.append(1) is None
+
+    def busy() -> bool:
+        asked.append(True)
+        return True
+
+    server.busy = busy
     path = await server.up()
     await until(lambda: len(asked) > 5)
     await listed(path)
@@ -46,13 +61,18 @@ async def test_it_stays_while_a_host_has_a_session(agent, tmp_path):
     assert not server.running
 
 
-async def test_a_session_that_begins_while_it_is_about_to_end_keeps_it(agent, tmp_path):
+async def test_a_session_that_begins_while_it_is_about_to_end_keeps_it(agent: Any, tmp_path: Path) -> None:
     server = LocalServer(agent, str(tmp_path / "s"), linger=0.01)
-    looks = []
-    # Idle at the first look, and no more at the second, which is taken under the lock.
-    server.busy = lambda: bool(looks) or looks.append(1) is not None
+    asked: list[bool] = []
+
+    def busy() -> bool:
+        # Idle at the first look, and no more at the second, which is taken under the lock.
+        asked.append(True)
+        return len(asked) > 1
+
+    server.busy = busy
     path = await server.up()
-    await until(lambda: bool(looks))
+    await until(lambda: len(asked) > 1)
     await listed(path)
     assert server.running
     await server.close()

@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from fakes.sysfs import firmware_id
+from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_guest.core.model import Environment, Identity
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.service import GuestAgent, serve
 from vcpu_guest.switch import Switch
+from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.watcher import Watcher
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
@@ -22,26 +28,29 @@ IDENTITY = Identity("1.2.3", "x86_64", "6.1.0", "b" * 36, "c" * 16, "acpi", "ude
 
 
 @pytest.fixture
-async def agent(tmp_path, sysfs, watcher):
+async def agent(tmp_path: Path, sysfs: Sysfs, watcher: Watcher) -> AsyncIterator[Any]:
     switch = Switch(sysfs, Acpi(), watcher)
     environment = Environment(
         possible="0-15", kernel_max=8191, auto_online_rules=("/etc/a.rules",), eject_enabled=False
     )
     server = await serve(GuestAgent(IDENTITY, watcher, switch, "acpi", lambda: environment), str(tmp_path / "s"))
     async with grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel:
-        yield agent_pb2_grpc.GuestAgentStub(channel)
+        yield agent_pb2_grpc.GuestAgentStub(channel)  # type: ignore[no-untyped-call]
     await server.stop(None)
+    # gRPC's server ends for good with its last reference, and needs the loop for it.
+    del server
+    gc.collect()
     assert await switch.close(DEADLINE)
 
 
-async def refused(call):
+async def refused(call: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:
             pass
     return caught.value
 
 
-async def test_hello_says_who_answers_and_what_the_guest_is_like(agent):
+async def test_hello_says_who_answers_and_what_the_guest_is_like(agent: Any) -> None:
     answer = await agent.Hello(pb.HelloRequest(protocol_min=1, protocol_max=1))
     assert (answer.protocol_min, answer.protocol_max, answer.agent_version) == (1, 1, "1.2.3")
     assert "set-online" in answer.capabilities
@@ -51,7 +60,7 @@ async def test_hello_says_who_answers_and_what_the_guest_is_like(agent):
     assert not answer.environment.eject_enabled
 
 
-async def test_list_shows_every_cpu_with_its_identity(agent, kernel):
+async def test_list_shows_every_cpu_with_its_identity(agent: Any, kernel: FakeKernel) -> None:
     kernel.add(5)
     answer = await agent.ListCpus(pb.ListCpusRequest(request_id="r"))
     assert answer.request_id == "r"
@@ -64,7 +73,7 @@ async def test_list_shows_every_cpu_with_its_identity(agent, kernel):
     assert not answer.snapshot.cpus[1].HasField("core_id")
 
 
-async def test_watch_gives_a_snapshot_at_once_and_after_every_change(agent, kernel):
+async def test_watch_gives_a_snapshot_at_once_and_after_every_change(agent: Any, kernel: FakeKernel) -> None:
     call = agent.Watch(pb.WatchRequest(request_id="w"), timeout=DEADLINE)
     first = (await call.read()).snapshot
     assert len(first.cpus) == 1
@@ -76,7 +85,7 @@ async def test_watch_gives_a_snapshot_at_once_and_after_every_change(agent, kern
     call.cancel()
 
 
-async def test_set_online_answers_each_cpu_and_then_the_snapshot(agent, kernel):
+async def test_set_online_answers_each_cpu_and_then_the_snapshot(agent: Any, kernel: FakeKernel) -> None:
     kernel.add(5)
     request = pb.SetOnlineRequest(request_id="s", firmware_ids=[firmware_id(5), firmware_id(6)], online=True)
     found = [answer async for answer in agent.SetOnline(request, timeout=DEADLINE)]
@@ -86,7 +95,7 @@ async def test_set_online_answers_each_cpu_and_then_the_snapshot(agent, kernel):
     assert [c.online for c in found[-1].final.cpus] == [True, True]
 
 
-async def test_a_refusal_carries_errno_name_and_reason(agent, kernel):
+async def test_a_refusal_carries_errno_name_and_reason(agent: Any, kernel: FakeKernel) -> None:
     kernel.online.add(kernel.add(5))
     kernel._lists()
     kernel.refuse(1, errno.ENOSPC, online=False)
@@ -106,21 +115,21 @@ async def test_a_refusal_carries_errno_name_and_reason(agent, kernel):
         pb.SetOnlineRequest(firmware_ids=["acpi:a"], request_id="x" * 200),
     ],
 )
-async def test_a_wrong_request_is_invalid_and_nothing_is_done(agent, kernel, request_):
+async def test_a_wrong_request_is_invalid(agent: Any, kernel: FakeKernel, request_: pb.SetOnlineRequest) -> None:
     error = await refused(agent.SetOnline(request_, timeout=DEADLINE))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details()
     assert kernel.writes == []
 
 
-async def test_waiting_ends_with_the_deadline_and_leaves_nothing_behind(agent, kernel, watcher):
+async def test_waiting_ends_with_the_deadline(agent: Any, kernel: FakeKernel, watcher: Watcher) -> None:
     request = pb.SetOnlineRequest(firmware_ids=[firmware_id(5)], online=True, wait_for_arrival=True)
     error = await refused(agent.SetOnline(request, timeout=0.2))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: not watcher._waiting)
 
 
-async def test_a_cancelled_call_starts_no_further_write(agent, kernel, watcher):
+async def test_a_cancelled_call_starts_no_further_write(agent: Any, kernel: FakeKernel, watcher: Watcher) -> None:
     kernel.add(1)
     kernel.add(2)
     kernel.released.clear()
@@ -140,7 +149,7 @@ async def test_a_cancelled_call_starts_no_further_write(agent, kernel, watcher):
     assert kernel.writes == [(1, True), (3, True)]
 
 
-async def test_a_cpu_is_brought_online_the_moment_it_arrives(agent, kernel):
+async def test_a_cpu_is_brought_online_the_moment_it_arrives(agent: Any, kernel: FakeKernel) -> None:
     request = pb.SetOnlineRequest(firmware_ids=[firmware_id(5)], online=True, wait_for_arrival=True)
     call = agent.SetOnline(request, timeout=DEADLINE)
     reading = asyncio.ensure_future(call.read())
@@ -150,9 +159,10 @@ async def test_a_cpu_is_brought_online_the_moment_it_arrives(agent, kernel):
     assert (await call.read()).WhichOneof("answer") == "final"
 
 
-async def test_a_socket_that_cannot_be_had_is_an_error(tmp_path, watcher, sysfs):
+async def test_a_socket_that_cannot_be_had_is_an_error(tmp_path: Path, watcher: Watcher, sysfs: Sysfs) -> None:
     switch = Switch(sysfs, Acpi(), watcher)
     agent = GuestAgent(IDENTITY, watcher, switch, "acpi", Environment)
     with pytest.raises(OSError, match="cannot listen"):
         await serve(agent, str(tmp_path / "no/such/directory"))
+    gc.collect()
     await switch.close(DEADLINE)

@@ -3,35 +3,39 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
-from fakes.sysfs import firmware_id
+from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_guest import switch as switch_module
 from vcpu_guest.core.model import Arrived, Goal, Result, Status
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.switch import Switch
+from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.watcher import Watcher
 
 from .conftest import DEADLINE, until
 
 
 @pytest.fixture
-async def switch(sysfs, watcher, kernel):
+async def switch(sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel) -> AsyncIterator[Any]:
     switch = Switch(sysfs, Acpi(), watcher)
     yield switch
     kernel.released.set()
     assert await switch.close(DEADLINE)
 
 
-def goal(slots, *, online=True, wait=False):
+def goal(slots: list[int], *, online: bool = True, wait: bool = False) -> Any:
     return Goal(tuple(firmware_id(slot) for slot in slots), online, wait)
 
 
-async def answers(switch, wanted):
+async def answers(switch: Switch, wanted: Goal) -> list[Any]:
     async with asyncio.timeout(DEADLINE):
         return [answer async for answer in switch.run(wanted)]
 
 
-async def test_cpus_are_taken_in_the_order_given_and_read_back(switch, kernel):
+async def test_cpus_are_taken_in_the_order_given_and_read_back(switch: Switch, kernel: FakeKernel) -> None:
     for slot in (1, 2, 3):
         kernel.add(slot)
     results = await answers(switch, goal([3, 1, 2]))
@@ -41,7 +45,7 @@ async def test_cpus_are_taken_in_the_order_given_and_read_back(switch, kernel):
     assert results[0].observed.detail.core_id == 3
 
 
-async def test_what_is_so_already_is_not_written(switch, kernel):
+async def test_what_is_so_already_is_not_written(switch: Switch, kernel: FakeKernel) -> None:
     kernel.add(1)
     await answers(switch, goal([1]))
     kernel.writes.clear()
@@ -50,13 +54,15 @@ async def test_what_is_so_already_is_not_written(switch, kernel):
     assert kernel.writes == []
 
 
-async def test_a_cpu_that_is_not_there_is_absent_at_once(switch, kernel):
+async def test_a_cpu_that_is_not_there_is_absent_at_once(switch: Switch, kernel: FakeKernel) -> None:
     results = await answers(switch, goal([7]))
     assert [(r.status, r.observed) for r in results] == [(Status.ABSENT, None)]
     assert kernel.writes == []
 
 
-async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(switch, kernel):
+async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(
+    switch: Switch, kernel: FakeKernel
+) -> None:
     for slot in (1, 2):
         kernel.online.add(kernel.add(slot))
     kernel._lists()
@@ -68,14 +74,14 @@ async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(sw
     assert not done.observed.online
 
 
-async def test_cpu0_is_refused_as_such(switch, kernel):
+async def test_cpu0_is_refused_as_such(switch: Switch, kernel: FakeKernel) -> None:
     kernel.online.add(kernel.add(1))
     kernel._lists()
     (result,) = await answers(switch, goal([0], online=False))
     assert (result.status, result.reason.code) == (Status.REFUSED, "cpu0")
 
 
-async def test_isolation_is_read_when_the_kernel_says_busy(switch, kernel):
+async def test_isolation_is_read_when_the_kernel_says_busy(switch: Switch, kernel: FakeKernel) -> None:
     kernel.online.update(kernel.add(slot) for slot in (1, 2))
     kernel._lists()
     kernel.set_list("isolated", "0,2")
@@ -84,10 +90,10 @@ async def test_isolation_is_read_when_the_kernel_says_busy(switch, kernel):
     assert result.reason.code == "last-housekeeping"
 
 
-async def test_a_rule_that_was_quicker_is_no_failure(switch, kernel, sysfs):
+async def test_a_rule_that_was_quicker_is_no_failure(switch: Switch, kernel: FakeKernel, sysfs: Sysfs) -> None:
     number = kernel.add(1)
 
-    def rule_first(path, data):
+    def rule_first(path: Any, data: bytes) -> None:
         kernel.online.add(number)
         kernel._lists()
         raise OSError(errno.EBUSY, "busy")
@@ -97,14 +103,14 @@ async def test_a_rule_that_was_quicker_is_no_failure(switch, kernel, sysfs):
     assert result.status is Status.ALREADY
 
 
-async def test_a_write_that_was_taken_and_undone_is_told(switch, kernel, sysfs):
+async def test_a_write_that_was_taken_and_undone_is_told(switch: Switch, kernel: FakeKernel, sysfs: Sysfs) -> None:
     kernel.add(1)
     sysfs._write = lambda path, data: None
     (result,) = await answers(switch, goal([1]))
     assert (result.status, result.reason.code, result.observed.online) == (Status.REFUSED, "reverted", False)
 
 
-async def test_a_number_with_a_new_owner_is_never_written(switch, kernel, watcher):
+async def test_a_number_with_a_new_owner_is_never_written(switch: Switch, kernel: FakeKernel, watcher: Watcher) -> None:
     number = kernel.add(5)
     await until(lambda: watcher.find(firmware_id(5)) == number)
     kernel.mute()
@@ -115,7 +121,7 @@ async def test_a_number_with_a_new_owner_is_never_written(switch, kernel, watche
     assert kernel.writes == []
 
 
-async def test_cpus_are_brought_online_as_they_arrive_in_whatever_order(switch, kernel):
+async def test_cpus_are_brought_online_as_they_arrive_in_whatever_order(switch: Switch, kernel: FakeKernel) -> None:
     run = asyncio.create_task(answers(switch, goal([1, 2, 3], wait=True)))
     for slot in (3, 1, 2):
         kernel.add(slot)
@@ -130,13 +136,13 @@ async def test_cpus_are_brought_online_as_they_arrive_in_whatever_order(switch, 
         assert names.index((Arrived, firmware_id(slot))) < names.index((Result, firmware_id(slot)))
 
 
-async def test_a_cpu_that_is_there_already_counts_as_arrived(switch, kernel):
+async def test_a_cpu_that_is_there_already_counts_as_arrived(switch: Switch, kernel: FakeKernel) -> None:
     kernel.add(1)
     found = await answers(switch, goal([1], wait=True))
     assert [type(a) for a in found] == [Arrived, Result]
 
 
-async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch, kernel):
+async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch: Switch, kernel: FakeKernel) -> None:
     kernel.released.clear()
     stream = switch.run(goal([1, 2], wait=True))
     kernel.add(1)
@@ -151,7 +157,9 @@ async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch, ke
     await stream.aclose()
 
 
-async def test_an_arrival_whose_event_was_lost_is_found(switch, kernel, monkeypatch):
+async def test_an_arrival_whose_event_was_lost_is_found(
+    switch: Switch, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(switch_module, "RESCAN", 0.01)
     run = asyncio.create_task(answers(switch, goal([1], wait=True)))
     await until(lambda: bool(switch.watcher._waiting))
@@ -160,7 +168,7 @@ async def test_an_arrival_whose_event_was_lost_is_found(switch, kernel, monkeypa
     assert [type(a) for a in await run] == [Arrived, Result]
 
 
-async def test_a_request_that_ends_early_starts_no_further_write(switch, kernel):
+async def test_a_request_that_ends_early_starts_no_further_write(switch: Switch, kernel: FakeKernel) -> None:
     for slot in (1, 2):
         kernel.add(slot)
     kernel.released.clear()
@@ -178,7 +186,7 @@ async def test_a_request_that_ends_early_starts_no_further_write(switch, kernel)
     assert not switch.watcher._waiting
 
 
-async def test_two_requests_never_write_at_the_same_time(switch, kernel):
+async def test_two_requests_never_write_at_the_same_time(switch: Switch, kernel: FakeKernel) -> None:
     for slot in (1, 2):
         kernel.add(slot)
     kernel.released.clear()
@@ -192,7 +200,9 @@ async def test_two_requests_never_write_at_the_same_time(switch, kernel):
     assert kernel.writes == [(1, True), (2, True)]
 
 
-async def test_the_loop_lives_while_a_write_is_in_the_kernel(switch, kernel, watcher):
+async def test_the_loop_lives_while_a_write_is_in_the_kernel(
+    switch: Switch, kernel: FakeKernel, watcher: Watcher
+) -> None:
     kernel.add(1)
     kernel.released.clear()
     run = asyncio.create_task(answers(switch, goal([1])))
@@ -202,7 +212,9 @@ async def test_the_loop_lives_while_a_write_is_in_the_kernel(switch, kernel, wat
     assert [r.status for r in await run] == [Status.DONE]
 
 
-async def test_the_end_waits_for_the_write_that_runs_but_not_for_ever(sysfs, watcher, kernel):
+async def test_the_end_waits_for_the_write_that_runs_but_not_for_ever(
+    sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel
+) -> None:
     switch = Switch(sysfs, Acpi(), watcher)
     kernel.add(1)
     kernel.released.clear()

@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 import pytest
+from fakes.sysfs import FakeKernel
 from vcpu_guest.sysfs import Sysfs, write_attribute
 
 
-def test_an_absent_file_is_none_and_an_empty_list_is_no_cpu(sysfs, kernel):
+def test_an_absent_file_is_none_and_an_empty_list_is_no_cpu(sysfs: Sysfs, kernel: FakeKernel) -> None:
     for slot in range(1, kernel.possible):
         kernel.online.add(kernel.add(slot))
     kernel.remove(15)
@@ -18,12 +20,12 @@ def test_an_absent_file_is_none_and_an_empty_list_is_no_cpu(sysfs, kernel):
     assert sysfs.mask("offline") == {15}
 
 
-def test_directories_are_those_of_cpus_alone(sysfs, kernel):
+def test_directories_are_those_of_cpus_alone(sysfs: Sysfs, kernel: FakeKernel) -> None:
     kernel.add(7)
     assert sysfs.directories() == {0, 1}
 
 
-def test_a_cpu_that_came_back_is_another_incarnation(sysfs, kernel):
+def test_a_cpu_that_came_back_is_another_incarnation(sysfs: Sysfs, kernel: FakeKernel) -> None:
     number = kernel.add(3)
     before = sysfs.incarnation(number)
     assert sysfs.incarnation(number) == before
@@ -33,7 +35,7 @@ def test_a_cpu_that_came_back_is_another_incarnation(sysfs, kernel):
     assert sysfs.incarnation(number) not in {None, before}
 
 
-def test_numbers_that_the_kernel_does_not_know_are_none(sysfs, kernel):
+def test_numbers_that_the_kernel_does_not_know_are_none(sysfs: Sysfs, kernel: FakeKernel) -> None:
     assert sysfs.read_cpu_number(0, "topology/core_id") == 0
     kernel.set_list("cpu0/topology/core_id", "-1")
     assert sysfs.read_cpu_number(0, "topology/core_id") is None
@@ -41,7 +43,7 @@ def test_numbers_that_the_kernel_does_not_know_are_none(sysfs, kernel):
     assert sysfs.node(9) is None
 
 
-def test_a_write_neither_creates_nor_truncates(tmp_path):
+def test_a_write_neither_creates_nor_truncates(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     (tmp_path / "devices/system/cpu/cpu0").mkdir(parents=True)
     with pytest.raises(FileNotFoundError):
@@ -53,7 +55,7 @@ def test_a_write_neither_creates_nor_truncates(tmp_path):
     assert attribute.read_text() == "1 and more"
 
 
-def test_the_kernels_errno_comes_through():
+def test_the_kernels_errno_comes_through() -> None:
     # /dev/full refuses every write with ENOSPC, as a kernel file may.
     with pytest.raises(OSError, match="No space") as caught:
         write_attribute("/dev/full", b"1")

