@@ -175,16 +175,21 @@ def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSe
     if job.goal is not Goal.UP:
         return
     if thread.online:
-        if job.guest_up:
-            state.look_soon()
+        _look_when_all_up(state)
         return
     reason = event.result.reason or words.inconsistent(event.result)
     if thread.parked and reason.code == SMT_PARKED:
-        state.look_soon()
+        _look_when_all_up(state)
     elif event.result.status is CpuStatus.ABSENT:
         job.not_before = state.now + state.policy.retry_after
     elif not state.retry(job, reason):
         state.cannot_come(job, reason)
+
+
+def _look_when_all_up(state: State) -> None:
+    """QEMU's side is the other half of the proof; one look at the end serves all slots."""
+    if all(job.guest_up for job in state.jobs if job.open and job.goal is Goal.UP):
+        state.look_soon()
 
 
 def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled) -> None:
@@ -221,7 +226,8 @@ def _ost_seen(state: State, event: OstSeen) -> None:
     job = state.by_slot.get(event.slot)
     if job is None or not job.open:
         return
-    state.look_soon()
+    if job.goal is Goal.GONE:
+        state.look_soon()
     if state.platform.acknowledged(event.ost) and job.acknowledged_at is None:
         job.acknowledged_at = state.now
     refusal = state.platform.refusal(event.ost)
