@@ -266,6 +266,17 @@ async def test_closing_never_hangs_even_if_qemu_is_stopped_and_may_be_repeated(f
         fake.process.send_signal(signal.SIGCONT)
 
 
+async def test_closing_does_not_wait_for_a_stopped_qemu_to_take_what_was_written(folder: Path) -> None:
+    with FakeProcess(folder) as fake:
+        vmm = await connect(str(fake.qmp), call_timeout=0.2)
+        fake.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(QemuGoneError):
+            await vmm.device_del("x" * 8_000_000)  # more than any socket buffer holds
+        async with asyncio.timeout(4):
+            await vmm.close()
+        fake.process.send_signal(signal.SIGCONT)
+
+
 async def test_a_reply_of_another_shape_is_an_error_and_no_crash(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with machine(folder) as (qemu, vmm):
         for command in ("query-status", "query-target", "query-name", "query-hotpluggable-cpus", "query-cpus-fast"):

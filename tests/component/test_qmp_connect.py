@@ -152,6 +152,14 @@ async def test_whatever_greets_otherwise_than_qmp_does_is_told_and_not_a_byte_is
     assert stranger.heard == b""
 
 
+@pytest.mark.parametrize("piece", [b"login: ", b"\x7e", b"{\r\n"])
+async def test_a_wrong_greeting_is_told_at_once_and_not_when_the_time_is_over(folder: Path, piece: bytes) -> None:
+    with closing(Stranger(folder / "s", piece)):
+        async with asyncio.timeout(3):
+            with pytest.raises(UsageError):
+                await connect(str(folder / "s"), timeout=30)
+
+
 async def test_a_silent_socket_may_be_a_busy_monitor_and_not_a_byte_is_sent_to_it(folder: Path) -> None:
     with closing(Stranger(folder / "s", b"")) as stranger:
         assert await refusal(folder / "s", RefusedError) == "monitor-busy"

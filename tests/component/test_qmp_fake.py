@@ -43,7 +43,7 @@ def ost(client: Steer) -> tuple[int, int, int, str | None]:
 
 
 def names(client: Steer) -> list[str]:
-    client.call("query-status")  # what was raised before has arrived with the answer
+    client.call("x-fake-idle")  # what was raised before has arrived with the answer
     return [event["event"] for event in client.events]
 
 

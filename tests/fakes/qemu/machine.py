@@ -82,7 +82,10 @@ class Machine:
         self.unplugs = 0
         self._tids = os.getpid()
         self._anonymous = 0
-        self._sci = asyncio.Event()
+        self._gpe = False  # the bit in the GPE status register that says "look at the CPUs"
+        self._woken = asyncio.Event()
+        #: Set while the guest has nothing to do.
+        self.idle = asyncio.Event()
         self._runs = asyncio.Event()
         if self.running:
             self._runs.set()
@@ -161,7 +164,7 @@ class Machine:
             return
         slot.cpu = Cpu(self._path(device_id), device_id, self._tid())
         slot.inserting = True
-        self._sci.set()
+        self._raise_sci()
 
     def _path(self, device_id: str | None) -> str:
         if device_id is not None:
@@ -202,7 +205,11 @@ class Machine:
             text = f"acpi: device unplug request for not supported device type: {self.config.cpu_type}"
             raise QmpError("GenericError", text)
         slot.removing = True
-        self._sci.set()
+        self._raise_sci()
+
+    def _raise_sci(self) -> None:
+        self._gpe = True
+        self.wake()
 
     def stop_vm(self) -> None:
         """The command stop."""
@@ -217,14 +224,14 @@ class Machine:
             self.status = "running"
             self._runs.set()
             self._emit("RESUME", None)
-            self._sci.set()
+            self.wake()
 
     async def reset(self, *, guest: bool) -> None:
         """A reset. It does not complete a pending unplug: the notification is lost, the flag stays (acpi_gpe_reset)."""
         await self.stop()
         await self.guest.reset()
         self.booted = False
-        self._sci.clear()
+        self._gpe = False
         if not self.running:
             self.status = "prelaunch"
         reason = "guest-reset" if guest else "host-qmp-system-reset"
@@ -241,7 +248,8 @@ class Machine:
 
     def wake(self) -> None:
         """Let the guest look again."""
-        self._sci.set()
+        self.idle.clear()
+        self._woken.set()
 
     # -- the guest's side -----------------------------------------------------------------------------------------
 
@@ -250,11 +258,21 @@ class Machine:
         while True:
             if self.running and self.config.boots and not self.booted:
                 await self.boot()
-            await self._sci.wait()
-            self._sci.clear()
-            # The flags stay while it is paused, and cont raises the SCI again.
-            while self.running and self.booted and (slot := self._flagged()) is not None:
-                await (self._insert(slot) if slot.inserting else self._eject(slot))
+            if not (self.running and self.booted and self._gpe):
+                self.idle.set()
+                await self._woken.wait()
+                self._woken.clear()
+                continue
+            self._gpe = False
+            await self._scan()
+
+    async def _scan(self) -> None:
+        """CSCN: until no slot has an event. Stopped in the middle, it goes on later."""
+        while (slot := self._flagged()) is not None:
+            if not self.running:
+                self._gpe = True
+                return
+            await (self._insert(slot) if slot.inserting else self._eject(slot))
 
     def _flagged(self) -> Slot | None:
         """The first slot with an event (CPHP_GET_NEXT_CPU_WITH_EVENT_CMD): AML asks until there is none."""

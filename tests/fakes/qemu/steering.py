@@ -50,6 +50,13 @@ def _clear(qemu: FakeQemu, args: Arguments) -> Any:
     return {}
 
 
+async def _idle(qemu: FakeQemu, args: Arguments) -> Any:
+    """Until the guest has nothing to do."""
+    async with asyncio.timeout(float(args.given.get("seconds", 10))):
+        await qemu.machine.idle.wait()
+    return {}
+
+
 def _close(qemu: FakeQemu, args: Arguments) -> Any:
     qemu.monitors[args.need("monitor")].drop_client()
     return {}
@@ -108,6 +115,7 @@ STEERING: dict[str, Handler] = {
     "x-fake-release": _release,
     "x-fake-wait": _wait,
     "x-fake-clear": _clear,
+    "x-fake-idle": _idle,
     "x-fake-close": _close,
     "x-fake-die": _die,
     "x-fake-emit": _emit,
