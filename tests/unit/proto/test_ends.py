@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from fakes.link_ends import Guest, Sink, exchange, raw_agent, token_of_open, until
 from fakes.virtio_port import VirtioPort
 from vcpu_guest.port import PortError, opener
 from vcpu_proto.link import (
@@ -27,99 +25,8 @@ from vcpu_proto.link import (
     UnreachableError,
     VersionError,
 )
-from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
+from vcpu_proto.link.frames import Frame, Kind, encode
 from vcpu_proto.link.pump import WireProtocol, dial
-
-
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the conditions are not events
-            await asyncio.sleep(0.001)
-
-
-class Guest:
-    """An agent that can be started and ended, with an echo server behind it."""
-
-    def __init__(self, port: VirtioPort, server: str) -> None:
-        self._port = port
-        self._server = server
-        self.running: list[tuple[GuestLink, asyncio.Task[None]]] = []
-
-    def start(self) -> GuestLink:
-        link = GuestLink(opener(self._port.guest_path), self._server, instance=os.urandom(8))
-        self.running.append((link, asyncio.create_task(link.run())))
-        return link
-
-    async def end(self) -> None:
-        for link, task in self.running:
-            link.abort()
-            await task
-
-
-class Sink(asyncio.Transport):
-    """A wire that takes everything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def resume_reading(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
-
-
-@pytest.fixture
-async def port(tmp_path: Path) -> AsyncIterator[VirtioPort]:
-    async with VirtioPort(tmp_path) as port:
-        yield port
-
-
-@pytest.fixture
-async def guest(port: VirtioPort, tmp_path: Path) -> AsyncIterator[Guest]:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65_536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
-
-    path = str(tmp_path / "server")
-    server = await asyncio.start_unix_server(echo, path)
-    guest = Guest(port, path)
-    yield guest
-    await guest.end()
-    server.close()
-
-
-async def exchange(link: HostLink, data: bytes) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(await link.listen())
-    writer.write(data)
-    answer = await asyncio.wait_for(reader.readexactly(len(data)), 10)
-    writer.close()
-    return answer
-
-
-async def raw_agent(port: VirtioPort) -> socket.socket:
-    """Opens the guest's side, to answer by hand or not at all."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.setblocking(False)
-    connection.connect(port.guest_path)
-    await until(lambda: port.guest_connected)
-    return connection
-
-
-async def token_of_open(agent: socket.socket) -> bytes:
-    decoder = Decoder()
-    while True:
-        packet = await asyncio.get_running_loop().sock_recv(agent, 1000)
-        if packet[:1] == b"D":
-            for frame in decoder.feed(packet[1:]):
-                return frame.token
 
 
 async def test_bytes_go_there_and_back_unchanged(port: VirtioPort, guest: Guest) -> None:
@@ -349,91 +256,3 @@ async def test_ping_is_answered_by_an_agent_whose_server_hangs_and_times_out_whe
         agent._wire.pause_reading()
         with pytest.raises(TimeoutError):
             await link.ping(0.1)
-
-
-async def test_a_reader_that_stops_stops_the_sender_and_nothing_piles_up(port: VirtioPort, guest: Guest) -> None:
-    guest.start()
-    async with await HostLink.connect(port.host_path) as link:
-        connection = dial(await link.listen())
-        sent = got = 0
-        chunk = bytes(65_536)
-        loop = asyncio.get_running_loop()
-        # What is sent comes back and nobody reads it: the sender must be stopped before 8 MB are under way.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                while sent < 64 * 1024 * 1024:
-                    await loop.sock_sendall(connection, chunk)
-                    sent += len(chunk)
-        assert sent < 8 * 1024 * 1024
-        async with asyncio.timeout(10):
-            while got < sent:
-                got += len(await loop.sock_recv(connection, 1 << 20))
-        connection.close()
-
-
-async def test_closing_is_quick_although_nobody_reads(port: VirtioPort, guest: Guest) -> None:
-    agent = guest.start()
-    link = await HostLink.connect(port.host_path)
-    connection = dial(await link.listen())
-    await until(lambda: link._local is not None)
-    agent.abort()
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            connection.send(bytes(65_536))
-            await asyncio.sleep(0)
-    began = time.monotonic()
-    await link.close()
-    assert time.monotonic() - began < 1.5
-    await until(lambda: not port.host_connected)
-    connection.close()
-
-
-async def test_a_peer_that_closes_and_reads_no_more_does_not_keep_the_port_taken(port: VirtioPort) -> None:
-    agent = await raw_agent(port)
-    opening = asyncio.create_task(HostLink.connect(port.host_path))
-    agent.send(encode(Frame(Kind.ACCEPT, await token_of_open(agent), 0, b"instance")))
-    link = await opening
-    connection = dial(await link.listen())
-    await until(lambda: link._local is not None)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            connection.send(bytes(65_536))
-            await asyncio.sleep(0)
-    agent.send(encode(Frame(Kind.CLOSE, link.token, 0, b"\x02")))
-    assert (await asyncio.wait_for(link.ended, 5)).code is EndCode.STOPPING
-    await until(lambda: not port.host_connected, 3)
-    connection.close()
-    agent.close()
-
-
-async def test_what_the_server_says_first_is_there_when_the_client_comes(port: VirtioPort, tmp_path: Path) -> None:
-    gone = asyncio.Event()
-
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"welcome" * 30_000)
-        await reader.read()
-        writer.close()
-        gone.set()
-
-    server = await asyncio.start_unix_server(greet, tmp_path / "greeter")
-    agent = GuestLink(opener(port.guest_path), str(tmp_path / "greeter"), instance=b"instance")
-    task = asyncio.create_task(agent.run())
-    async with await HostLink.connect(port.host_path) as link:
-        # More than may come early: the wire is paused, and goes on when the client is there.
-        await until(lambda: len(link._early) > 64 * 1024)
-        reader, writer = await asyncio.open_unix_connection(await link.listen())
-        assert await asyncio.wait_for(reader.readexactly(7 * 30_000), 5) == b"welcome" * 30_000
-        writer.close()
-    await asyncio.wait_for(gone.wait(), 5)
-    agent.abort()
-    await task
-    server.close()
-
-
-async def test_a_cancelled_connect_frees_the_port(port: VirtioPort) -> None:
-    opening = asyncio.create_task(HostLink.connect(port.host_path))
-    await until(lambda: port.host_connected)
-    opening.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await opening
-    await until(lambda: not port.host_connected)
