@@ -37,7 +37,7 @@ def _text(value: str, field: str, limit: int = MAX_TEXT) -> str:
 def reason(message: pb.Reason) -> Reason:
     """A refusal in the guest's words."""
     code = _text(message.code, "reason.code", 64)
-    if not code or not all(c.isalnum() or c == "-" for c in code):
+    if not code or not all(c.isascii() and (c.isalnum() or c == "-") for c in code):
         raise BadMessageError("reason.code is no code")
     return Reason(
         code,
@@ -70,7 +70,7 @@ def snapshot(message: pb.Snapshot) -> GuestView:
     """A whole snapshot; numbers and identities must be unique."""
     if len(message.cpus) > MAX_CPUS:
         raise BadMessageError(f"more than {MAX_CPUS} CPUs")
-    cpus = tuple(cpu(item) for item in message.cpus)
+    cpus = tuple(sorted(map(cpu, message.cpus), key=lambda item: item.number))
     if len({item.number for item in cpus}) != len(cpus):
         raise BadMessageError("two CPUs have one number")
     identities = [item.firmware_id for item in cpus if item.firmware_id]
@@ -92,6 +92,10 @@ def result(message: pb.CpuResult) -> CpuResult:
     observed = cpu(message.observed) if message.HasField("observed") else None
     if observed is not None and observed.firmware_id != message.firmware_id:
         raise BadMessageError("a result observes another CPU than it is about")
+    if status in (CpuStatus.DONE, CpuStatus.ALREADY) and observed is None:
+        raise BadMessageError("a result of success without what was read back")
+    if status is CpuStatus.ABSENT and observed is not None:
+        raise BadMessageError("a result observes a CPU that it says is absent")
     if not 0 <= message.seconds < 1e6:
         raise BadMessageError("result.seconds is out of range")
     return CpuResult(

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vcpu_host.agent import convert
+from vcpu_host.agent.convert import BadMessageError
+from vcpu_host.core.model import CpuResult, CpuStatus, Environment, GuestCpu, GuestView, Reason, Who
+from vcpu_proto.v1 import agent_pb2 as pb
+
+_PRINTABLE = st.characters(exclude_categories=("C", "Z"))
+_NUMBERS = st.integers(0, 2**32 - 1)
+_REASONS = st.builds(
+    Reason,
+    st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True),
+    st.just(Who.GUEST),
+    st.text(_PRINTABLE, max_size=100),
+    errno=st.sampled_from(["", "EBUSY", "EPERM"]),
+)
+_CPUS = st.builds(
+    GuestCpu,
+    _NUMBERS,
+    st.text(_PRINTABLE, max_size=40),
+    st.booleans(),
+    cannot_offline=st.none() | _REASONS,
+    cannot_online=st.none() | _REASONS,
+    package_id=st.none() | _NUMBERS,
+    die_id=st.none() | _NUMBERS,
+    core_id=st.none() | _NUMBERS,
+    node=st.none() | _NUMBERS,
+)
+
+
+def _reason(value: Reason) -> pb.Reason:
+    return pb.Reason(code=value.code, text=value.text, errno_name=value.errno)
+
+
+def _cpu(value: GuestCpu) -> pb.Cpu:
+    message = pb.Cpu(number=value.number, firmware_id=value.firmware_id, online=value.online)
+    for name in ("cannot_offline", "cannot_online"):
+        if (reason := getattr(value, name)) is not None:
+            getattr(message, name).CopyFrom(_reason(reason))
+    for name in ("package_id", "die_id", "core_id", "node"):
+        if (number := getattr(value, name)) is not None:
+            setattr(message, name, number)
+    return message
+
+
+def _snapshot(*cpus: pb.Cpu) -> pb.Snapshot:
+    return pb.Snapshot(generation=4, boot_id="b", instance_id="i", cpus=cpus)
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+
+@given(_CPUS)
+def test_a_cpu_comes_over_the_wire_as_it_was_sent(cpu: GuestCpu) -> None:
+    assert convert.cpu(pb.Cpu.FromString(_cpu(cpu).SerializeToString())) == cpu
+
+
+@given(
+    st.lists(_CPUS, max_size=6, unique_by=lambda cpu: cpu.number).map(
+        lambda cpus: [
+            c for i, c in enumerate(cpus) if c.firmware_id not in {d.firmware_id for d in cpus[:i]} or not c.firmware_id
+        ]
+    )
+)
+def test_a_snapshot_comes_over_the_wire_in_the_order_of_the_numbers(cpus: list[GuestCpu]) -> None:
+    message = _snapshot(*map(_cpu, cpus))
+    assert convert.snapshot(message) == GuestView(4, "b", "i", tuple(sorted(cpus, key=lambda cpu: cpu.number)))
+
+
+@given(
+    _CPUS,
+    st.sampled_from([CpuStatus.DONE, CpuStatus.ALREADY, CpuStatus.REFUSED]),
+    st.none() | _REASONS,
+    st.floats(0, 1e5),
+)
+def test_a_result_comes_over_the_wire_as_it_was_sent(
+    cpu: GuestCpu, status: CpuStatus, reason: Reason | None, seconds: float
+) -> None:
+    message = pb.CpuResult(
+        firmware_id=cpu.firmware_id,
+        status=f"STATUS_{status.name}",
+        observed=_cpu(cpu),
+        reason=_reason(reason) if reason else None,
+        seconds=seconds,
+    )
+    assert convert.result(message) == CpuResult(cpu.firmware_id, status, reason, cpu, seconds)
+
+
+def test_hello_comes_over_the_wire_as_it_was_sent() -> None:
+    environment = pb.Environment(
+        possible="0-3", auto_online_rules=["a", "b"], kernel_max=8, smt_control="on", clocksource="tsc"
+    )
+    hello = pb.HelloResponse(
+        agent_version="1", kernel="6.1", arch="x86_64", capabilities=["set-online"], environment=environment
+    )
+    info = convert.agent_info(hello, 1)
+    assert (info.version, info.protocol, info.kernel, info.capabilities) == ("1", 1, "6.1", ("set-online",))
+    assert info.environment == Environment("0-3", "", "", 8, "on", ("a", "b"), None, "tsc")
+    environment.eject_enabled = False
+    assert convert.environment(environment).eject_enabled is False
+
+
+# --- the guest is not trusted -----------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_message_within_bounds_or_refused(data: bytes) -> None:
+    for kind, read in (
+        (pb.Snapshot, convert.snapshot),
+        (pb.CpuResult, convert.result),
+        (pb.Environment, convert.environment),
+    ):
+        try:
+            message = kind.FromString(data)
+        except Exception as error:  # noqa: BLE001 - the protobuf library's own refusal, of a class that moves
+            assert "pars" in str(error).lower() or "utf" in str(error).lower()  # noqa: PT017
+            continue
+        try:
+            read(message)  # type: ignore[operator]
+        except BadMessageError as error:
+            assert str(error)  # noqa: PT017
+
+
+@given(st.text(max_size=200))
+def test_no_text_of_the_guest_gets_in_unescaped(text: str) -> None:
+    clean = text.encode(errors="ignore").decode()
+    reason = convert.reason(pb.Reason(code="code", text=clean, errno_name="E"))
+    assert reason.text.isprintable()
+    shown = convert.agent_info(pb.HelloResponse(kernel=clean[:60], capabilities=[clean[:16]]), 1)
+    assert shown.kernel.isprintable()
+    assert all(item.isprintable() for item in shown.capabilities)
+    assert convert.cpu(pb.Cpu(firmware_id=clean[:60])).firmware_id.isprintable()
+
+
+@pytest.mark.parametrize("code", ["", "a b", "a\x1b[2J", "a_b", "é", "ا", "x" * 65, "-;"])
+def test_a_reason_whose_code_is_no_code_is_refused(code: str) -> None:
+    with pytest.raises(BadMessageError):
+        convert.reason(pb.Reason(code=code, text="text"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.Cpu(firmware_id="x" * 257),
+        pb.Cpu(firmware_id="漢" * 86),
+        pb.Cpu(cannot_offline=pb.Reason(code="c", text="x" * 1025)),
+        pb.Cpu(cannot_online=pb.Reason(code="c", errno_name="E" * 33)),
+        pb.Cpu(cannot_online=pb.Reason()),
+    ],
+)
+def test_a_cpu_out_of_bounds_is_refused(message: pb.Cpu) -> None:
+    with pytest.raises(BadMessageError):
+        convert.cpu(message)
+
+
+def test_texts_at_their_bounds_are_taken() -> None:
+    assert len(convert.cpu(pb.Cpu(firmware_id="x" * 256)).firmware_id) == 256
+    assert len(convert.reason(pb.Reason(code="c", text="x" * 1024)).text) == 1024
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (_snapshot(pb.Cpu(number=1), pb.Cpu(number=1)), "one number"),
+        (_snapshot(pb.Cpu(number=1, firmware_id="a"), pb.Cpu(number=2, firmware_id="a")), "one firmware identity"),
+        (_snapshot(pb.Cpu(number=1, firmware_id="a\n"), pb.Cpu(number=2, firmware_id="a\\n")), "one firmware identity"),
+        (pb.Snapshot(boot_id="b" * 65), "boot_id"),
+        (pb.Snapshot(cpus=[pb.Cpu(number=n) for n in range(convert.MAX_CPUS + 1)]), "more than 65536"),
+    ],
+)
+def test_a_snapshot_that_contradicts_itself_is_refused(message: pb.Snapshot, words: str) -> None:
+    with pytest.raises(BadMessageError, match=words):
+        convert.snapshot(message)
+
+
+def test_cpus_without_identity_may_be_many() -> None:
+    assert len(convert.snapshot(_snapshot(pb.Cpu(number=1), pb.Cpu(number=2))).cpus) == 2
+
+
+def _result(**values: object) -> pb.CpuResult:
+    observed = pb.Cpu(number=1, firmware_id="a", online=True)
+    given: dict[str, object] = {
+        "firmware_id": "a",
+        "status": pb.CpuResult.STATUS_DONE,
+        "observed": observed,
+        "seconds": 0.1,
+    }
+    return pb.CpuResult(**{**given, **values})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        _result(status=pb.CpuResult.STATUS_UNSPECIFIED),
+        _result(status=77),
+        _result(firmware_id="b"),
+        _result(seconds=-1),
+        _result(seconds=math.nan),
+        _result(seconds=math.inf),
+        _result(observed=None),
+        _result(observed=None, status=pb.CpuResult.STATUS_ALREADY),
+        _result(status=pb.CpuResult.STATUS_ABSENT),
+    ],
+)
+def test_a_result_that_contradicts_itself_is_refused(message: pb.CpuResult) -> None:
+    convert.result(_result())
+    with pytest.raises(BadMessageError):
+        convert.result(message)
+
+
+def test_an_absent_cpu_is_not_observed() -> None:
+    assert convert.result(_result(status=pb.CpuResult.STATUS_ABSENT, observed=None)).observed is None
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        pb.HelloResponse(agent_version="1" * 65),
+        pb.HelloResponse(capabilities=["c"] * 65),
+        pb.HelloResponse(environment=pb.Environment(auto_online_rules=["r"] * 65)),
+        pb.HelloResponse(environment=pb.Environment(possible="0," * 1000)),
+    ],
+)
+def test_a_hello_out_of_bounds_is_refused(hello: pb.HelloResponse) -> None:
+    with pytest.raises(BadMessageError):
+        convert.agent_info(hello, 1)
