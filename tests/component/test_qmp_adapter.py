@@ -56,7 +56,7 @@ async def test_a_look_shows_the_machine_its_slots_and_the_agents_port(folder: Pa
         assert [thread.cpu_index for thread in view.slots[1].threads] == [1]
         assert view.slots[1].device_id is None
         socket = str(folder / "agent")
-        assert view.channel == Channel(socket, busy=False, guest_open=False, device_id="port0", driver_up=True)
+        assert view.channel == Channel(socket, busy=False, guest_open=False, device_id="port0")
         assert view.ost == {}
         assert (await vmm.look_slots(view)) == view
         del qemu
@@ -287,6 +287,26 @@ async def test_a_reply_of_another_shape_is_an_error_and_no_crash(folder: Path, m
             assert caught.value.reason.code == "bad-reply"
             assert command in caught.value.reason.text
         assert (await vmm.look()).running
+
+
+async def test_a_guest_whose_acpi_is_not_up_has_no_driver_for_the_port_either(folder: Path) -> None:
+    async with machine(folder, boots=False) as (qemu, vmm):
+        before = (await vmm.look()).channel
+        await qemu.machine.boot()
+        after = (await vmm.look()).channel
+        assert before is not None
+        assert after is not None
+        assert (before.driver_up, after.driver_up) == (False, None)
+
+
+async def test_no_command_that_qemu_calls_unstable_is_ever_sent(folder: Path) -> None:
+    async with machine(folder) as (qemu, vmm):
+        view = await vmm.look()
+        await vmm.device_add(view.slots[1], "vcpu-1")
+        await vmm.look_slots(view)
+        await vmm.device_del("vcpu-1")
+        assert qemu.log
+        assert not [command for _, command, _ in qemu.log if command.startswith("x-")]
 
 
 async def test_many_calls_at_once_are_all_answered(folder: Path) -> None:

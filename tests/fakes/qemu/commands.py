@@ -200,15 +200,6 @@ def _qom_get(qemu: FakeQemu, args: Arguments) -> Any:
     return properties[name]
 
 
-def _virtio_status(qemu: FakeQemu, args: Arguments) -> Any:
-    path = args.need("path")
-    args.done()
-    if not qemu.config.port or path != qemu.virtio:
-        raise QmpError("GenericError", f"Path {path} is not a VirtIODevice")
-    statuses = ["VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready"] if qemu.machine.booted else []
-    return {"name": "virtio-serial", "device-id": 3, "status": {"statuses": statuses}}
-
-
 async def _system_reset(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
     qemu.later(qemu.machine.reset(guest=False))
@@ -254,7 +245,6 @@ COMMANDS: dict[str, Handler] = {
     "query-current-machine": _fixed(lambda qemu: {"wakeup-suspend-support": True}),
     "query-migrate": _fixed(lambda qemu: {"status": "active"} if qemu.machine.migrating else {}),
     "query-commands": _fixed(lambda qemu: [{"name": name} for name in qemu.commands]),
-    "x-query-virtio-status": _virtio_status,
     "qom-list": _qom_list,
     "qom-get": _qom_get,
     "device_add": _device_add,

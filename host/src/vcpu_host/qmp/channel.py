@@ -97,13 +97,6 @@ def check_agent_socket(view: HostView, path: str) -> None:
     raise UsageError(Reason("not-our-port", Who.VCPUCTL, text, hint))
 
 
-def driver_up(status: object) -> bool:
-    """Whether the guest's driver has taken the device, from x-query-virtio-status (hw/virtio/virtio-qmp.c)."""
-    command = "x-query-virtio-status"
-    shown = replies.entry(replies.entry(status, command).get("status"), command)
-    return any(str(word).startswith("VIRTIO_CONFIG_S_DRIVER_OK") for word in shown.get("statuses", ()))
-
-
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:
     """The place and chardev of the first port that is ours, of all ports' properties ``name`` and ``chardev``."""
     for place, (name, label) in enumerate(zip(names, labels, strict=True)):

@@ -131,6 +131,15 @@ def consistent(found: Sequence[Slot], cpus: Sequence[HostThread]) -> bool:
     return matched == len(cpus) and all(len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found)
 
 
+def lists_cpus(value: object) -> bool:
+    """Whether query-acpi-ospm-status has CPUs at all.
+
+    Up to QEMU 10 it has none until the guest's ACPI has run _INI (hw/acpi/ich9.c, ich9_pm_ospm_status: not while
+    cpu_hotplug_legacy), which then stays so for the machine's life.
+    """
+    return any(item.get("slot-type") == "CPU" for item in entries(value, "query-acpi-ospm-status"))
+
+
 def ost(value: object) -> Mapping[int, Ost]:
     """query-acpi-ospm-status for CPU slots; those of which the guest has never said anything (0/0) are left out."""
     command = "query-acpi-ospm-status"

@@ -96,9 +96,3 @@ def test_the_same_relative_name_in_another_directory_is_refused(tmp_path: Path) 
     (tmp_path / "agent").touch()
     with pytest.raises(UsageError, match="relative path"):
         check_agent_socket(view("agent"), str(tmp_path / "agent"))
-
-
-def test_the_guests_driver_is_up_once_it_has_said_driver_ok() -> None:
-    early = {"status": {"statuses": ["VIRTIO_CONFIG_S_ACKNOWLEDGE: Valid virtio device found"]}}
-    late = {"status": {"statuses": ["VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready"]}}
-    assert (channel.driver_up(early), channel.driver_up(late)) == (False, True)
