@@ -111,7 +111,7 @@ class Machine:
         }
 
     def slots_in_guest(self) -> dict[int, dict[str, Any]]:
-        """By slot: the logical number (``cpu``) and ``online`` of each CPU that the guest, asked over its console, has."""
+        """By slot: ``cpu`` (the logical number) and ``online`` of each CPU that the guest shows on its console."""
         found: dict[int, dict[str, Any]] = {}
         for name, cpu in self.vm.guest_cpus().items():
             slot = int(cpu["path"].rpartition(".C")[2], 16)

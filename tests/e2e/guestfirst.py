@@ -19,8 +19,16 @@ _BOOTED = re.compile(r"Booting Node \d+ Processor (\d+) APIC (0x[0-9a-f]+)")
 _OFFLINE = re.compile(r"CPU (\d+) is now offline")
 _STARTED = re.compile(r"Linux version \d")
 
-#: The lab's own commands, which tests of the lab and of foreign interference send on purpose, carry such ids.
-FOREIGN = re.compile(r"^foreign-")
+#: The lab's own commands, by which tests interfere on purpose, carry such ids (lab.qmp).
+_OURS = re.compile(r"^lab-")
+#: From the outermost level to the innermost, with the prop that names a place on each.
+_LEVELS = {
+    "sockets": "socket-id",
+    "dies": "die-id",
+    "modules": "module-id",
+    "cores": "core-id",
+    "threads": "thread-id",
+}
 
 
 class GuestNotFirstError(AssertionError):
@@ -29,13 +37,13 @@ class GuestNotFirstError(AssertionError):
 
 def check(vm: Vm) -> None:
     """Raise GuestNotFirstError if the VM's record shows a ``device_del`` before the CPU's going offline."""
-    violations = find(vm.qmp_commands(), vm.kernel_log)
+    violations = find(vm.qmp_commands(), vm.kernel_log, vm.spec.smp)
     if violations:
         raise GuestNotFirstError("; ".join(violations))
 
 
-def find(commands: Sequence[tuple[float, dict[str, Any]]], kernel: Sequence[tuple[float, str]]) -> list[str]:
-    """The violations, in words. ``commands`` and ``kernel`` are on one clock."""
+def find(commands: Sequence[tuple[float, dict[str, Any]]], kernel: Sequence[tuple[float, str]], smp: str) -> list[str]:
+    """The violations, in words. ``commands`` and ``kernel`` are on one clock; ``smp`` names every level's size."""
     events: list[tuple[float, int, str, Any]] = [(when, 0, "kernel", line) for when, line in kernel]
     events += [(when, 1, "qmp", command) for when, command in commands]
     apic_of: dict[int, int] = {}
@@ -47,12 +55,12 @@ def find(commands: Sequence[tuple[float, dict[str, Any]]], kernel: Sequence[tupl
             _note(what, apic_of, running)
         elif what.get("execute") == "device_del":
             target = str(what.get("arguments", {}).get("id"))
-            slot = slots.get(target, _slot_of(target))
-            if slot in running and not FOREIGN.match(target):
+            slot = slots.get(target, -1)
+            if slot in running and not _OURS.match(str(what.get("id"))):
                 violations.append(f"at {when:.3f} device_del of {target}, whose CPU (APIC id {slot}) was online")
         elif what.get("execute") == "device_add":
             arguments = what.get("arguments", {})
-            slots[str(arguments.get("id"))] = _slot_of(str(arguments.get("id")))
+            slots[str(arguments.get("id"))] = _slot_of(arguments, smp)
     return violations
 
 
@@ -69,7 +77,12 @@ def _note(line: str, apic_of: dict[int, int], running: set[int]) -> None:
         running.discard(apic_of.get(int(offline[1]), -1))
 
 
-def _slot_of(target: str) -> int:
-    """The slot that one of our ids names; -1 if it is not ours."""
-    found = re.fullmatch(r"vcpu-(\d+)", target)
-    return int(found[1]) if found else -1
+def _slot_of(arguments: dict[str, Any], smp: str) -> int:
+    """The slot that a device_add's props name; -1 if it adds no CPU."""
+    if "core-id" not in arguments:
+        return -1
+    sizes = dict(part.split("=", 1) for part in smp.split(",") if "=" in part)
+    slot = 0
+    for level, prop in _LEVELS.items():
+        slot = slot * int(sizes.get(level, 1)) + int(arguments.get(prop, 0))
+    return slot

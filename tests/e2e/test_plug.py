@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from e2e.conftest import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -170,10 +171,10 @@ def test_the_table_for_people_says_the_same_as_the_json(machine: Machine) -> Non
     assert "vCPUs: 2 online, 2 plugged, 16 possible" in table.stdout
 
 
-def test_the_same_on_pc(machines: Callable[..., Machine]) -> None:
-    machine = machines(machine="pc")
+def test_the_same_on_pc_with_one_core_a_socket(machines: Callable[..., Machine]) -> None:
+    machine = machines(machine="pc", smp="1,maxcpus=16,sockets=16,cores=1,threads=1")
     before = machine.state()
-    assert machine.vcpuctl("plug", "--slot", "9", "2").status == 0
+    assert machine.vcpuctl("plug", "--slot", "socket-id=9", "2").status == 0
     slots = check_list(machine)
     assert machine.online() == {0, 2, 9}
     assert {slots[2]["threads"][0]["guest_cpu"], slots[9]["threads"][0]["guest_cpu"]} == {1, 2}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The judge of promise 2 itself, on made-up records: it must see a violation, and only that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from e2e import guestfirst
+
+pytestmark = pytest.mark.e2e
+
+SMP = "1,maxcpus=16,sockets=2,cores=4,threads=2"
+BOOTED = (2.0, "smpboot: Booting Node 0 Processor 1 APIC 0x5")
+OFFLINE = (3.0, "smpboot: CPU 1 is now offline")
+
+
+def add(when: float, device_id: str) -> tuple[float, dict[str, Any]]:
+    """Slot 5."""
+    props = {"socket-id": 0, "core-id": 2, "thread-id": 1}
+    return when, {"execute": "device_add", "arguments": {"driver": "x", "id": device_id, **props}}
+
+
+def remove(when: float, device_id: str, request: str | None = None) -> tuple[float, dict[str, Any]]:
+    return when, {"execute": "device_del", "arguments": {"id": device_id}, "id": request}
+
+
+@pytest.mark.parametrize("device_id", ["vcpu-5", "foreign-1"])
+def test_a_removal_before_the_kernel_let_go_is_a_violation(device_id: str) -> None:
+    early = guestfirst.find([add(1.0, device_id), remove(2.5, device_id)], [BOOTED, OFFLINE], SMP)
+    assert len(early) == 1
+    assert device_id in early[0]
+    assert guestfirst.find([add(1.0, device_id), remove(3.5, device_id)], [BOOTED, OFFLINE], SMP) == []
+
+
+def test_a_cpu_that_came_back_is_online_again_and_one_that_never_was_is_not() -> None:
+    again = (4.0, BOOTED[1])
+    assert guestfirst.find([add(1.0, "vcpu-5"), remove(4.5, "vcpu-5")], [BOOTED, OFFLINE, again], SMP)
+    assert guestfirst.find([add(1.0, "vcpu-5"), remove(4.5, "vcpu-5")], [], SMP) == []
+
+
+def test_what_the_lab_itself_removes_is_its_own_affair() -> None:
+    assert guestfirst.find([add(1.0, "vcpu-5"), remove(2.5, "vcpu-5", "lab-7")], [BOOTED], SMP) == []
