@@ -124,6 +124,15 @@ def test_a_plug_before_the_guest_is_up_is_found_at_boot_and_not_reported(folder:
         assert [ost(fake.steer)[2], ost(fake.steer)[2]] == [132, 0]
 
 
+def test_on_11_1_an_unplug_asked_for_before_the_guest_is_up_is_taken_and_lost(folder: Path) -> None:
+    with FakeProcess(folder, "--maxcpus", "4", "--boots", "off", "--version", "11.1.3") as fake:
+        plug(fake.steer, 1)
+        unplug(fake.steer, 1)
+        fake.steer.call("x-fake-boot")
+        assert "ACPI_DEVICE_OST" not in names(fake.steer)
+        assert filled(fake.steer) == {0, 1}
+
+
 def test_events_can_be_lost_and_doubled(folder: Path) -> None:
     with FakeProcess(folder, "--maxcpus", "4", "--deleted", "kvm") as fake:
         fake.steer.rule("event:ACPI_DEVICE_OST", "drop", times=None)

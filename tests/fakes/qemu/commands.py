@@ -102,7 +102,7 @@ def _status(qemu: FakeQemu, args: Arguments) -> Any:
 
 def _ospm_status(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
-    if not qemu.config.hotplug or not qemu.machine.acpi_up:
+    if not qemu.config.hotplug or (qemu.machine.legacy and not qemu.machine.acpi_up):
         return []
     return [qemu.machine.ost_info(slot) for slot in qemu.machine.slots]
 
@@ -114,7 +114,7 @@ def _kvm(qemu: FakeQemu, args: Arguments) -> Any:
 
 def _accelerators(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
-    return {"enabled": qemu.config.accel, "present": ["kvm", "tcg"]}
+    return {"enabled": qemu.config.accel, "present": ["kvm", "mshv", "qtest", "tcg"]}
 
 
 def _fixed(make: Callable[[FakeQemu], Any]) -> Handler:

@@ -101,6 +101,11 @@ class Machine:
         """Whether the guest's CPUs execute."""
         return self.status == "running"
 
+    @property
+    def legacy(self) -> bool:
+        """Whether the registers are the legacy ones until the guest's ACPI comes up (seen: 10.0 yes, 11.1 no)."""
+        return self.config.version < (11, 0, 0)
+
     def start(self) -> None:
         """Let the guest live."""
         self._task = asyncio.create_task(self._live())
@@ -201,7 +206,7 @@ class Machine:
             raise QmpError("GenericError", "Boot CPU is unpluggable")
         if self.config.smm:
             raise QmpError("GenericError", "cpu hot-unplug with SMI wasn't enabled by firmware")
-        if not self.acpi_up and self.config.version < (11, 0, 0):
+        if self.legacy and not self.acpi_up:
             text = f"acpi: device unplug request for not supported device type: {self.config.cpu_type}"
             raise QmpError("GenericError", text)
         slot.removing = True
@@ -242,6 +247,7 @@ class Machine:
         """The guest's operating system comes up."""
         for slot in self.slots:
             slot.inserting = False  # hot-added before anybody looked: just one of the CPUs that are found
+            slot.removing = slot.removing and self.acpi_up  # asked for before the first boot: lost (seen on 11.1)
         self.acpi_up = True
         self.booted = True
         await self.guest.boot([slot.index for slot in self.slots if slot.cpu is not None])
