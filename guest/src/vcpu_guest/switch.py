@@ -158,7 +158,6 @@ class _Request:
         self._watcher.wait_no_more(self._on_arrival)
         if self._rescan is not None:
             self._rescan.cancel()
-        self._ready.clear()
         if self._current is not None:
             self._current.cancel()
 
