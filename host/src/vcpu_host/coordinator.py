@@ -92,16 +92,24 @@ class Coordinator:
 
     async def observe(self) -> VmView:
         """The whole map, both sides looked at now. An agent that cannot be asked is part of the map, not an error."""
-        host = await self._vmm.look()
+        # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
+        early = self._sessions.current
+        asked = None if early is None or early.ended else asyncio.ensure_future(early.list_cpus())
         guest: GuestView | None = None
         info: AgentInfo | None = None
         trouble: Reason | None = None
         try:
+            host = await self._vmm.look()
             agent = await self._sessions.get(host)
-            guest, info = await agent.list_cpus(), agent.info
+            guest = await (asked if asked is not None and agent is early else agent.list_cpus())
+            info = agent.info
         except AgentGoneError as error:
             await self._sessions.drop()
             trouble = error.reason
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
         return join(host, guest, agent=info, agent_trouble=trouble)
 
     async def watch(self, stop: asyncio.Event, until: float | None) -> AsyncIterator[VmView]:
@@ -310,6 +318,20 @@ class _Run:
         if self._sessions.current is agent:
             self._put(ev.AgentDown(Reason("agent-lost", Who.AGENT, text, "see vcpuctl doctor")))
 
+    async def _check_port(self, agent: ports.GuestAgent) -> None:
+        """A port was closed in the guest. An agent that ends in order says so itself, one that is killed cannot.
+
+        The event may be older than the session, so what counts is how the agent's port stands now.
+        """
+        try:
+            channel = (await self._vmm.look()).channel
+        except VcpuctlError as error:
+            self._put(ev.QemuLost(error.reason))
+            return
+        if channel is not None and not channel.guest_open and self._sessions.current is agent:
+            text = "the agent has ended: nobody in the guest has its port open"
+            self._put(ev.AgentDown(Reason("agent-lost", Who.AGENT, text, "see vcpuctl doctor")))
+
     async def _set_online(self, action: ev.DoSetOnline) -> None:
         agent = self._sessions.current
         if agent is None:
@@ -336,6 +358,8 @@ class _Run:
 
     async def _listen(self, vmm_events: Any) -> None:
         async for event in vmm_events:
+            if isinstance(event, ports.PortChanged) and not event.open and self._sessions.current is not None:
+                self._spawn(self._check_port(self._sessions.current))
             translated = self._translate(event)
             if translated is not None:
                 self._put(translated)
@@ -357,4 +381,4 @@ class _Run:
                 reason = Reason("qemu-gone", Who.QEMU, event.text, "QEMU died or closed its monitor: see its log")
                 return ev.QemuLost(reason)
             case ports.PortChanged():
-                return None  # the session's own end says it, and sooner
+                return None  # see _check_port
