@@ -14,6 +14,7 @@ from typing import Any
 
 from . import ports
 from .core import events as ev
+from .core import words
 from .core.machine import Machine
 from .core.model import AgentInfo, CpuResult, GuestView, HostView, Reason, Who
 from .core.plan import Plan, Request, plan
@@ -100,6 +101,9 @@ class Coordinator:
         trouble: Reason | None = None
         try:
             host = await self._vmm.look()
+            if early is not None and not host.running:
+                # The session is good, but nobody is there to answer before the VM goes on.
+                return join(host, None, agent_trouble=words.not_running(host))
             agent = await self._sessions.get(host)
             guest = await (asked if asked is not None and agent is early else agent.list_cpus())
             info = agent.info

@@ -32,6 +32,8 @@ class Context:
 
 def name_of(number: int) -> str:
     """The errno's symbol, for example "EBUSY"; "" for 0."""
+    if number == errno.EOPNOTSUPP:  # which Python calls ENOTSUP, its other name on Linux, and the kernel never does
+        return "EOPNOTSUPP"
     return errno.errorcode.get(number, f"E{number}") if number else ""
 
 

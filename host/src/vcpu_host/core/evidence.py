@@ -25,7 +25,7 @@ from .events import (
     Tick,
 )
 from .job import Goal, Job, ThreadEvidence
-from .model import CpuStatus, GuestCpu, GuestView, Outcome
+from .model import PERIPHERAL, CpuStatus, GuestCpu, GuestView, Outcome, Slot
 from .plan import StepKind
 from .state import State
 from .view import SMT_PARKED
@@ -42,9 +42,7 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
         case DelReturned():
             _del_returned(state, event)
         case AgentUp():
-            state.dialing = False
-            state.trouble = None
-            state.session = event.session
+            _agent_up(state, event)
         case AgentDown():
             state.lose_agent(event.reason)
         case CpuArrived():
@@ -61,7 +59,7 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
         case OstSeen():
             _ost_seen(state, event)
         case PathDeleted():
-            state.look_soon()
+            _path_deleted(state, event.path)
         case PathUnplugRefused():
             _unplug_refused(state, event.path)
         case Restarted():
@@ -76,48 +74,78 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
             pass
 
 
+def _agent_up(state: State, event: AgentUp) -> None:
+    state.dialing = False
+    state.trouble = None
+    state.session = event.session
+    state.hears_since = state.now
+    state.touch_all()
+
+
 def _host_looked(state: State, event: HostLooked) -> None:
     state.looking = False
-    for job in state.jobs:
+    if event.view.status in ("running", "paused"):
+        _paused(state, paused=event.view.status == "paused")
+    for job in state.open_jobs():
         slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
-        if slot is None or not job.open or job.adding:
+        if slot is None or job.adding:
             continue
         if job.added_at is not None and event.asked_at < job.added_at:
             continue  # the answer may be older than the plug
-        if job.filled and not slot.filled:
-            job.done("device_del", state.now)
-            if job.step.kind is StepKind.UNPLUG:
-                job.settle(Outcome.DONE)  # even on its way back: what was asked for came about
-            elif job.goal is not Goal.GONE:
-                job.settle(Outcome.FAILED, words.taken_away(job))
-        job.filled = slot.filled
-        job.path = slot.qom_path
-        if job.goal is Goal.UP and job.filled and job.guest_up:
-            state.reach(job)
+        job.hinted = False
+        if job.filled is slot.filled and job.path == slot.qom_path and job.order not in state.ripe:
+            continue
+        _slot_shown(state, job, slot)
+
+
+def _slot_shown(state: State, job: Job, slot: Slot) -> None:
+    state.touch(job)
+    if job.filled and not slot.filled:
+        job.done("device_del", state.now)
+        if job.step.kind is StepKind.UNPLUG:
+            state.settle(job, Outcome.DONE)  # even on its way back: what was asked for came about
+        elif job.goal is not Goal.GONE:
+            state.settle(job, Outcome.FAILED, words.taken_away(job))
+    job.filled = slot.filled
+    job.path = slot.qom_path
+    if job.open and job.goal is Goal.UP and job.filled and job.guest_up:
+        state.reach(job)
 
 
 def _added(state: State, event: Added) -> None:
     job = state.by_slot[event.slot]
     job.adding = False
     job.done("device_add", state.now)
-    if event.error is not None:
-        job.settle(Outcome.REFUSED, event.error)
-        return
-    job.filled = True
-    job.added_at = state.now
-    job.mark("arrival", state.now)
-    if any(thread.present for thread in job.threads):
-        job.done("arrival", state.now)  # the guest was quicker than the answer
+    state.touch(job)
+    if event.error is None:
+        job.filled = True
+        job.path = PERIPHERAL + job.device_id
+        job.added_at = state.now
+        job.mark("arrival", state.now)
+        if any(thread.present for thread in job.threads):
+            job.done("arrival", state.now)  # the guest was quicker than the answer
+    elif job.open and job.turned and job.goal is Goal.UP:
+        state.settle(job, Outcome.PARTIAL, words.not_taken_back(job, event.error))
+    elif job.open:
+        state.settle(job, Outcome.REFUSED, event.error)
 
 
 def _del_returned(state: State, event: DelReturned) -> None:
     job = state.by_slot[event.slot]
     job.deleting = False
+    state.touch(job)
+    if event.error is None:
+        state.poll = state.policy.poll_first
+        state.look_by(state.now + state.poll)
+        return
     state.look_soon()
-    if event.error is None or not job.open:
+    if not job.open:
         return
     if event.error.code == "device-not-found":
-        return  # it went by itself; the look will tell
+        # It went by itself, or another has taken its place: the look tells, and it is asked for again if need be.
+        job.del_in = None
+        state.wait(job)
+        return
     state.cannot_go(job, event.error)
 
 
@@ -131,10 +159,10 @@ def _observe(state: State, cpu: GuestCpu) -> None:
     thread.present = True
     thread.number = cpu.number
     thread.online = cpu.online
+    thread.parked = not cpu.online and cpu.cannot_online is not None and cpu.cannot_online.code == SMT_PARKED
     if cpu.online:
         thread.offline_in = None
-    elif cpu.cannot_online is not None and cpu.cannot_online.code == SMT_PARKED:
-        thread.parked = True
+    state.touch(job)
 
 
 def _guest_looked(state: State, view: GuestView) -> None:
@@ -143,28 +171,40 @@ def _guest_looked(state: State, view: GuestView) -> None:
     if any(not cpu.firmware_id for cpu in view.cpus):
         return  # one that cannot be told apart may be the one that is missed
     shown = {cpu.firmware_id for cpu in view.cpus}
-    for _, thread in state.threads.values():
-        if thread.absent_in is not None and thread.absent_in == state.session and thread.firmware_id not in shown:
+    for name, (job, thread) in state.threads.items():
+        if name in shown:
+            continue
+        if thread.absent_in is not None and thread.absent_in == state.session:
             thread.offline_in = state.session
+            state.touch(job)
+        if thread.present:
+            thread.present = thread.online = thread.parked = False
+            state.touch(job)
 
 
 def _cpu_settled(state: State, event: CpuSettled) -> None:
-    request = state.requests.get(event.request)
-    entry = state.threads.get(event.result.firmware_id)
-    if request is None or entry is None or event.result.firmware_id not in request.open_ids:
+    result = event.result
+    entry = state.threads.get(result.firmware_id)
+    if entry is None:
         return
-    request.open_ids.discard(event.result.firmware_id)
     job, thread = entry
-    observed = event.result.observed
-    if observed is not None and observed.firmware_id == thread.firmware_id:
-        _observe(state, observed)
-    elif event.result.status is CpuStatus.ABSENT:
-        thread.forget()
-        thread.present = False
+    if result.observed is not None and result.observed.firmware_id == thread.firmware_id:
+        _observe(state, result.observed)
+    request = state.requests.get(event.request)
+    if request is None or result.firmware_id not in request.open_ids:
+        return
+    request.open_ids.discard(result.firmware_id)
+    thread.asked = None
+    state.touch(job)
+    if result.observed is not None:
+        thread.touched = result.observed.online is not thread.was_online
+    elif result.status is CpuStatus.ABSENT:
+        thread.present = thread.online = thread.parked = False
+        thread.offline_in = None
     if not job.open:
         return
     phase = "online" if request.online else "offline"
-    job.phases[phase] = job.phases.get(phase, 0.0) + max(0.0, event.result.seconds)
+    job.phases[phase] = job.phases.get(phase, 0.0) + max(0.0, result.seconds)
     if request.online:
         _online_settled(state, job, thread, event)
     else:
@@ -172,39 +212,30 @@ def _cpu_settled(state: State, event: CpuSettled) -> None:
 
 
 def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled) -> None:
-    if job.goal is not Goal.UP:
-        return
-    if thread.online:
-        _look_when_all_up(state)
+    if job.goal is not Goal.UP or thread.online:
         return
     reason = event.result.reason or words.inconsistent(event.result)
     if thread.parked and reason.code == SMT_PARKED:
-        _look_when_all_up(state)
-    elif event.result.status is CpuStatus.ABSENT:
-        job.not_before = state.now + state.policy.retry_after
+        return
+    if event.result.status is CpuStatus.ABSENT:
+        state.wait(job)
     elif not state.retry(job, reason):
         state.cannot_come(job, reason)
-
-
-def _look_when_all_up(state: State) -> None:
-    """QEMU's side is the other half of the proof; one look at the end serves all slots."""
-    if all(job.guest_up for job in state.jobs if job.open and job.goal is Goal.UP):
-        state.look_soon()
 
 
 def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled) -> None:
     if job.goal is Goal.UP:
         return
-    if event.result.status is CpuStatus.ABSENT:
+    result = event.result
+    if result.status is CpuStatus.ABSENT and result.observed is None:
         # Not yet a confirmation: the snapshot that ends the request must show that every CPU there is another one.
         thread.absent_in = state.session
-        job.not_before = state.now + state.policy.retry_after
+        state.wait(job)
         return
-    if thread.present and not thread.online and event.result.status is not CpuStatus.REFUSED:
+    if result.status in (CpuStatus.DONE, CpuStatus.ALREADY) and result.observed is not None and not thread.online:
         thread.offline_in = state.session
-        thread.changed = thread.changed or event.result.status is CpuStatus.DONE
         return
-    reason = event.result.reason or words.inconsistent(event.result)
+    reason = result.reason or words.inconsistent(result)
     if not state.retry(job, reason):
         state.cannot_go(job, reason)
 
@@ -213,43 +244,69 @@ def _request_ended(state: State, event: RequestEnded) -> None:
     request = state.requests.pop(event.request, None)
     if request is None or event.session != state.session:
         return
-    for job in state.jobs:
-        if not job.open or not any(t.firmware_id in request.open_ids for t in job.threads):
+    for name in request.open_ids:
+        job, thread = state.threads[name]
+        thread.asked = None
+        state.touch(job)
+    for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
+        if not job.open:
             continue
         if event.error is not None and event.error.code == "agent-rejected":
             (state.cannot_come if request.online else state.cannot_go)(job, event.error)
         elif not request.cancelled:
-            job.not_before = state.now + state.policy.retry_after
+            state.wait(job)
 
 
 def _ost_seen(state: State, event: OstSeen) -> None:
     job = state.by_slot.get(event.slot)
     if job is None or not job.open:
         return
-    if job.goal is Goal.GONE:
-        state.look_soon()
-    if state.platform.acknowledged(event.ost) and job.acknowledged_at is None:
-        job.acknowledged_at = state.now
+    if state.platform.acknowledged(event.ost):
+        if job.acknowledged_at is None and job.added_at is None and not job.adding:
+            return  # of a plug that was not ours
+        if job.acknowledged_at is None:
+            job.acknowledged_at = state.now
+            state.touch(job)
+        return
     refusal = state.platform.refusal(event.ost)
     if refusal is not None and job.goal is Goal.GONE and job.del_sent:
+        state.look_soon()
         state.cannot_go(job, refusal)
+
+
+def _path_deleted(state: State, path: str) -> None:
+    """A hint that one of ours is gone. One look tells of many: it waits a little while more are to follow."""
+    for job in state.open_jobs():
+        if job.path == path:
+            job.hinted = True
+            if all(state.jobs[order].hinted for order in state.removing):
+                state.look_soon()
+            else:
+                state.look_by(state.looked_at + state.policy.poll_most)
 
 
 def _unplug_refused(state: State, path: str) -> None:
     state.look_soon()
-    for job in state.jobs:
-        if job.open and job.goal is Goal.GONE and job.del_sent and job.path == path:
+    for job in state.open_jobs():
+        if job.goal is Goal.GONE and job.del_sent and job.path == path:
             state.cannot_go(job, words.unplug_refused())
 
 
 def _restarted(state: State) -> None:
+    # A reset loses or settles a pending removal, by platform: the next look tells, the next session asks again.
     state.lose_agent(words.guest_restarted())
-    for job in state.jobs:
-        job.del_sent = False  # a reset loses or settles it, by platform: the next look tells
     state.look_soon()
 
 
 def _status_changed(state: State, status: str) -> None:
     if status == "shutdown":
         state.end_all(words.shut_down())
-    state.paused = status == "paused"
+    else:
+        _paused(state, paused=status == "paused")
+
+
+def _paused(state: State, *, paused: bool) -> None:
+    if state.paused and not paused:
+        state.hears_since = state.now
+        state.touch_all()
+    state.paused = paused

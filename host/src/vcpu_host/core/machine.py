@@ -13,12 +13,13 @@ ask again if nothing happens.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 
 from . import evidence, words
 from .events import Action, DoAdd, DoCancel, DoDel, DoDial, DoLookHost, DoSetOnline, Event
 from .job import Goal, Job, ThreadEvidence
-from .model import Outcome
+from .model import PERIPHERAL, Outcome
 from .plan import Plan, StepKind
 from .platforms import Platform
 from .policy import Policy
@@ -47,10 +48,12 @@ class Machine:
     @property
     def wake_at(self) -> float:
         """When to call ``advance`` again if no event comes, on the clock of ``now``."""
-        times = [self._state.deadline] if self._state.looking else [self._state.deadline, self._state.next_look]
-        times += [job.not_before for job in self._state.jobs if job.open and job.not_before > self._state.now]
-        if self._state.session is None and not self._state.dialing:
-            times.append(self._state.redial_at)
+        state = self._state
+        times = [state.deadline] if state.looking else [state.deadline, state.next_look]
+        if state.timers:
+            times.append(state.timers[0][0])
+        if state.session is None and not state.dialing:
+            times.append(state.redial_at)
         return min(times)
 
     def result(self, now: float) -> OperationResult:
@@ -69,12 +72,13 @@ class Machine:
 
     def progress(self) -> tuple[int, int, str]:
         """How many slots are settled, of how many, and what the first open one waits for, in words."""
-        waiting = next((job for job in self._state.jobs if job.open), None)
+        waiting = next(self._state.open_jobs(), None)
         text = ""
         if waiting is not None:
             text = words.timed_out(waiting, self._state.trouble, paused=self._state.paused).code.replace("-", " ")
             text = f"slot {waiting.slot}: {text}"
-        return sum(not job.open for job in self._state.jobs), len(self._state.jobs), text
+        total = len(self._state.jobs)
+        return total - len(self._state.open), total, text
 
     def dump(self) -> dict[str, object]:
         """The whole state, for logs and bug reports."""
@@ -99,127 +103,155 @@ class Machine:
 
     def advance(self, now: float) -> list[Action]:
         """The actions that are due; each is given once."""
-        self._state.now = now
-        self._settle_due()
+        state = self._state
+        state.now = now
+        while state.timers and state.timers[0][0] <= now:
+            state.dirty.add(heapq.heappop(state.timers)[1])
+        changed = self._settle_due()
+        if self.finished:
+            return []
         actions: list[Action] = []
-        if not self.finished:
-            actions += self._cancels()
-            actions += self._wanted_requests()
-            actions += self._adds()
-            actions += self._dels()
-            actions += self._dials()
-            actions += self._looks()
+        actions += self._cancels(changed)
+        actions += self._requests(changed)
+        actions += self._adds()
+        actions += self._dels(changed)
+        actions += self._dials()
+        actions += self._looks()
         return actions
 
-    def _settle_due(self) -> None:
-        for job in self._state.jobs:
-            if not job.open:
-                continue
-            gone = job.goal is Goal.GONE and not job.filled
-            if gone or (job.goal is Goal.DOWN and job.guest_down(self._state.session)):
-                self._state.reach(job)
-            elif job.goal is Goal.UP and job.acknowledged_at is not None and self._overdue(job):
-                self._state.cannot_come(job, words.guest_ignored(job))
-        if self.finished and self._state.policy.atomic and not self._state.taken_back:
-            self._take_back()
-        if self._state.now >= self._state.deadline:
-            for job in self._state.jobs:
-                if job.open:
-                    job.settle(Outcome.UNKNOWN, words.timed_out(job, self._state.trouble, paused=self._state.paused))
+    # --- verdicts -----------------------------------------------------------------------------------------------------
 
-    def _overdue(self, job: Job) -> bool:
-        if (
-            job.acknowledged_at is None
-            or any(t.present for t in job.threads)
-            or self._state.session is None
-            or self._state.paused
-        ):
-            return False
-        return self._state.now >= job.acknowledged_at + self._state.policy.arrival_grace
+    def _settle_due(self) -> list[Job]:
+        """Settle what has come to its end by now; the jobs that changed since the last time, in the plan's order."""
+        state = self._state
+        changed: set[int] = set()
+        if state.now >= state.deadline:
+            for job in state.open_jobs():
+                self._settle(job)
+            for job in state.open_jobs():
+                state.settle(job, Outcome.UNKNOWN, words.timed_out(job, state.trouble, paused=state.paused))
+        while state.dirty:
+            now_dirty = sorted(state.dirty)
+            state.dirty.clear()
+            changed.update(now_dirty)
+            for order in now_dirty:
+                self._settle(state.jobs[order])
+                state.sort(state.jobs[order])
+            if self.finished and state.policy.atomic and not state.taken_back:
+                self._take_back()
+        return [state.jobs[order] for order in sorted(changed)]
+
+    def _settle(self, job: Job) -> None:
+        state = self._state
+        if not job.open:
+            return
+        gone = job.goal is Goal.GONE and not job.filled and not job.adding
+        if gone or (job.goal is Goal.DOWN and job.down(state.session)):
+            state.reach(job)
+        elif job.goal is Goal.UP and job.acknowledged_at is not None:
+            self._await_arrival(job, job.acknowledged_at)
+
+    def _await_arrival(self, job: Job, acknowledged_at: float) -> None:
+        """What the firmware acknowledged, the kernel shows within the grace, counted while it could be heard."""
+        state = self._state
+        if state.session is None or state.paused or any(thread.present for thread in job.threads):
+            return
+        overdue_at = max(acknowledged_at, state.hears_since) + state.policy.arrival_grace
+        if state.now >= overdue_at:
+            state.cannot_come(job, words.guest_ignored(job))
+        elif job.overdue_at != overdue_at:
+            job.overdue_at = overdue_at
+            heapq.heappush(state.timers, (overdue_at, job.order))
 
     def _take_back(self) -> None:
         """--atomic: what came about is taken back, since not all of it did."""
-        self._state.taken_back = True
-        if all(job.outcome is Outcome.DONE for job in self._state.jobs) or any(
-            job.outcome is Outcome.UNKNOWN for job in self._state.jobs
-        ):
+        state = self._state
+        state.taken_back = True
+        if state.now >= state.deadline or state.cause is not None:
             return
-        for job in self._state.jobs:
+        if all(job.outcome is Outcome.DONE for job in state.jobs):
+            return
+        if any(job.outcome is Outcome.UNKNOWN for job in state.jobs):
+            return
+        for job in state.jobs:
             if job.outcome is Outcome.DONE:
-                job.outcome = None
                 job.forget_guest()
                 undo = {StepKind.PLUG: Goal.GONE, StepKind.ONLINE: Goal.DOWN}.get(job.step.kind, Goal.UP)
-                job.turn(undo, Outcome.FAILED, words.atomic())
+                state.turn(job, undo, Outcome.FAILED, words.atomic())
 
-    def _cancels(self) -> Iterable[Action]:
-        for number, request in self._state.requests.items():
-            if request.cancelled:
-                continue
-            wanted = [self._wants(*self._state.threads[i]) is request.online for i in request.open_ids]
-            if wanted and not all(wanted):
-                request.cancelled = True
-                yield DoCancel(number)
+    # --- actions ------------------------------------------------------------------------------------------------------
 
-    def _wants(self, job: Job, thread: ThreadEvidence) -> bool | None:
-        """Whether the thread is wanted online (True), offline (False), or as it is (None)."""
-        if not job.open:
-            return None
-        if job.goal is Goal.UP:
-            return None if thread.online or (thread.parked and job.guest_up) else True
-        return None if self._state.session is not None and thread.offline_in == self._state.session else False
+    def _cancels(self, changed: list[Job]) -> Iterable[Action]:
+        """A request that would do the contrary of what is wanted by now, or serve a slot that is settled, ends."""
+        for job in changed:
+            for thread in job.threads:
+                request = self._state.requests.get(thread.asked) if thread.asked is not None else None
+                if thread.asked is None or request is None or request.cancelled:
+                    continue
+                wanted = job.wants(thread, self._state.session)
+                if not job.open or wanted is not None and wanted is not request.online:
+                    request.cancelled = True
+                    yield DoCancel(thread.asked)
 
-    def _wanted_requests(self) -> Iterable[Action]:
-        if self._state.session is None:
+    def _requests(self, changed: list[Job]) -> Iterable[Action]:
+        state = self._state
+        if state.session is None:
             return
-        under_way = {i for request in self._state.requests.values() for i in request.open_ids}
-        for online in (True, False):
-            ids = tuple(
-                thread.firmware_id
-                for job in self._state.jobs
-                for thread in job.threads
-                if self._wants(job, thread) is online
-                and thread.firmware_id not in under_way
-                and job.not_before <= self._state.now
-            )
-            if not ids:
+        wanted: dict[bool, list[ThreadEvidence]] = {True: [], False: []}
+        for job in changed:
+            if job.not_before > state.now:
                 continue
-            number = self._state.next_request
-            self._state.next_request += 1
-            self._state.requests[number] = OnlineRequest(online, set(ids))
+            for thread in job.threads:
+                want = job.wants(thread, state.session)
+                if want is not None and thread.asked is None:
+                    wanted[want].append(thread)
+        for online, threads in wanted.items():
+            if not threads:
+                continue
+            number = state.next_request
+            state.next_request += 1
+            for thread in threads:
+                thread.asked = number
+                thread.touched = True
+            ids = tuple(thread.firmware_id for thread in threads)
+            state.requests[number] = OnlineRequest(online, set(ids))
             yield DoSetOnline(number, ids, online, wait=online)
 
     def _adds(self) -> Iterable[Action]:
         """One plug at a time until the guest has seen it: firmware with SMM loses plugs that overtake each other."""
-        for job in self._state.jobs:
-            if job.adding or (job.open and job.goal is Goal.UP and job.added_at is not None and not job.seen):
-                return
-        for job in self._state.jobs:
-            if job.open and job.goal is Goal.UP and not job.filled and job.not_before <= self._state.now:
-                job.adding = True
-                job.acknowledged_at = None
-                job.mark("device_add", self._state.now)
-                yield DoAdd(job.slot, job.step.device_id)
-                return
+        state = self._state
+        door = state.door
+        if door is not None and (door.adding or (door.open and door.goal is Goal.UP and door.filled and not door.seen)):
+            return
+        state.door = None
+        order = min((order for order in state.to_add if state.jobs[order].not_before <= state.now), default=None)
+        if order is None:
+            return
+        job = state.door = state.jobs[order]
+        state.to_add.discard(order)
+        job.adding = True
+        job.acknowledged_at = None
+        job.mark("device_add", state.now)
+        yield DoAdd(job.slot, job.device_id)
 
-    def _dels(self) -> Iterable[Action]:
-        for job in self._state.jobs:
+    def _dels(self, changed: list[Job]) -> Iterable[Action]:
+        state = self._state
+        for job in changed:
             if (
                 job.open
                 and job.goal is Goal.GONE
                 and job.filled
-                and not job.del_sent
-                and job.guest_down(self._state.session)
+                and not job.deleting
+                and job.del_in != state.session
+                and job.not_before <= state.now
+                and job.guest_down(state.session)
             ):
                 job.deleting = job.del_sent = True
-                job.mark("device_del", self._state.now)
-                self._state.poll = self._state.policy.poll_first
-                yield DoDel(job.slot, self._target(job))
-
-    def _target(self, job: Job) -> str:
-        slot = job.step.slot
-        if slot.device_id is None and job.path is not None:
-            return job.path
-        return job.step.device_id
+                job.del_in = state.session
+                job.mark("device_del", state.now)
+                state.poll = state.policy.poll_first
+                state.removing.add(job.order)
+                yield DoDel(job.slot, (job.path or "").removeprefix(PERIPHERAL) or job.device_id)
 
     def _dials(self) -> Iterable[Action]:
         if self._state.session is None and not self._state.dialing and self._state.now >= self._state.redial_at:
@@ -227,14 +259,21 @@ class Machine:
             yield DoDial()
 
     def _looks(self) -> Iterable[Action]:
-        if self._state.looking or not (self._state.look_wanted or self._state.now >= self._state.next_look):
+        """A look is dear with many slots: one as soon as it can settle all that is left, else now and then."""
+        state = self._state
+        if state.ripe:
+            if len(state.ripe) == len(state.climbing):
+                state.look_wanted = True
+            else:
+                state.look_by(state.looked_at + state.policy.poll_most)
+        if state.looking or not (state.look_wanted or state.now >= state.next_look):
             return
-        waiting = any(job.open and job.del_sent for job in self._state.jobs)
-        if waiting:
-            self._state.next_look = self._state.now + self._state.poll
-            self._state.poll = min(self._state.poll * 2, self._state.policy.poll_most)
+        if state.removing:
+            state.next_look = state.now + state.poll
+            state.poll = min(state.poll * 2, state.policy.poll_most)
         else:
-            self._state.next_look = self._state.now + self._state.policy.poll_idle
-        self._state.look_wanted = False
-        self._state.looking = True
+            state.next_look = state.now + state.policy.poll_idle
+        state.look_wanted = False
+        state.looking = True
+        state.looked_at = state.now
         yield DoLookHost()

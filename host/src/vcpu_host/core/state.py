@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that the state machine knows of one operation, and the verdicts that its parts share."""
+"""All that the state machine knows of one operation, and the verdicts that its parts share.
+
+Every change of a job goes by ``touch`` (directly, or through a verdict), so that deciding what to do next costs what has
+changed since, and not what there is: a guest with 4096 CPUs answers 4096 times.
+"""
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from . import words
@@ -36,12 +42,23 @@ class State:
     jobs: list[Job] = field(init=False)
     by_slot: dict[int, Job] = field(init=False)
     threads: dict[str, tuple[Job, ThreadEvidence]] = field(init=False)
+    # Orders of jobs: what is not settled; what is yet to be looked at; and, of the open ones, what waits for what.
+    open: set[int] = field(init=False)
+    dirty: set[int] = field(init=False)
+    to_add: set[int] = field(default_factory=set)
+    climbing: set[int] = field(default_factory=set)  # to come up
+    ripe: set[int] = field(default_factory=set)  # up, as far as the guest says: a look at QEMU is all that lacks
+    removing: set[int] = field(default_factory=set)  # device_del sent
+    door: Job | None = None  # the plug that no other may overtake
+    timers: list[tuple[float, int]] = field(default_factory=list)
     dialing: bool = False
     redial_at: float = 0.0
+    hears_since: float = 0.0  # from when on the guest could have been heard, without a break
     requests: dict[int, OnlineRequest] = field(default_factory=dict)
     next_request: int = 1
     looking: bool = False
     look_wanted: bool = False
+    looked_at: float = field(init=False)
     poll: float = field(init=False)
     next_look: float = field(init=False)
     cause: Reason | None = None  # what ended all of it
@@ -50,23 +67,55 @@ class State:
     taken_back: bool = False
 
     def __post_init__(self) -> None:
-        self.began = self.redial_at = self.now
+        self.began = self.redial_at = self.hears_since = self.looked_at = self.now
         self.deadline = self.now + self.policy.timeout
-        self.jobs = [Job.of(step) for step in self.plan.steps]
+        self.jobs = [Job.of(step, order) for order, step in enumerate(self.plan.steps)]
         self.by_slot = {job.slot: job for job in self.jobs}
         self.threads = {thread.firmware_id: (job, thread) for job in self.jobs for thread in job.threads}
+        self.open = {job.order for job in self.jobs}
+        self.dirty = set(self.open)
         self.poll = self.policy.poll_first
         self.next_look = self.now + self.policy.poll_idle
 
     @property
     def finished(self) -> bool:
         """Whether every job has ended."""
-        return not any(job.open for job in self.jobs)
+        return not self.open
+
+    def open_jobs(self) -> Iterator[Job]:
+        """What has not ended, in the plan's order."""
+        return (self.jobs[order] for order in sorted(self.open))
+
+    def touch(self, job: Job) -> None:
+        """Something about the job changed: decide anew."""
+        self.dirty.add(job.order)
+
+    def touch_all(self) -> None:
+        """Something changed that bears on every job."""
+        self.dirty |= self.open
+
+    def sort(self, job: Job) -> None:
+        """Put the job where it belongs now."""
+        up = job.open and job.goal is Goal.UP
+        for group, belongs in (
+            (self.climbing, up),
+            (self.to_add, up and not job.filled and not job.adding),
+            (self.ripe, up and job.filled and job.guest_up),
+            (self.removing, job.open and job.goal is Goal.GONE and job.del_sent),
+        ):
+            if belongs:
+                group.add(job.order)
+            else:
+                group.discard(job.order)
 
     def look_soon(self) -> None:
-        """Something says that QEMU's side may have changed."""
+        """Something says that QEMU's side has changed."""
         self.look_wanted = True
         self.poll = self.policy.poll_first
+
+    def look_by(self, when: float) -> None:
+        """Look then at the latest."""
+        self.next_look = min(self.next_look, max(when, self.now))
 
     def lose_agent(self, reason: Reason) -> None:
         """The session is over: what was said in it is void."""
@@ -75,49 +124,70 @@ class State:
         self.trouble = reason
         self.redial_at = self.now + self.policy.retry_after
         self.requests.clear()
-        for job in self.jobs:
-            if job.open:
-                job.forget_guest()
+        for job in self.open_jobs():
+            job.forget_guest()
+        self.touch_all()
+
+    def wait(self, job: Job) -> None:
+        """Leave the job alone for a while."""
+        job.not_before = self.now + self.policy.retry_after
+        heapq.heappush(self.timers, (job.not_before, job.order))
 
     def retry(self, job: Job, reason: Reason) -> bool:
         """Whether the refusal may pass by itself, and is tried again."""
         if reason.code not in self.policy.retry_codes or job.retries >= self.policy.retries:
             return False
         job.retries += 1
-        job.not_before = self.now + self.policy.retry_after
+        self.wait(job)
         return True
+
+    # --- verdicts -----------------------------------------------------------------------------------------------------
+
+    def settle(self, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
+        """The job ends."""
+        job.outcome = outcome
+        if reason is not None or outcome is Outcome.DONE:
+            job.reason = reason
+        self.open.discard(job.order)
+        self.touch(job)
+
+    def turn(self, job: Job, goal: Goal, outcome: Outcome, reason: Reason) -> None:
+        """The job goes back to where it came from."""
+        job.turn(goal, outcome, reason)
+        job.outcome = None
+        self.open.add(job.order)
+        self.touch(job)
 
     def reach(self, job: Job) -> None:
         """The job is where it was to end."""
-        job.settle(job.outcome_if_reached)
+        self.settle(job, job.outcome_if_reached)
 
     def cannot_come(self, job: Job, reason: Reason) -> None:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""
         if job.goal is not Goal.UP:
             return
         if job.turned:
-            job.settle(Outcome.FAILED, words.not_taken_back(job, reason))
-        elif job.step.kind is StepKind.PLUG:
-            job.turn(Goal.GONE, Outcome.FAILED, reason)
+            self.settle(job, Outcome.PARTIAL, words.not_taken_back(job, reason))
+        elif job.step.kind is StepKind.PLUG and (job.adding or job.added_at is not None):
+            self.turn(job, Goal.GONE, Outcome.FAILED, reason)
+        elif job.step.kind is StepKind.ONLINE and job.touched:
+            self.turn(job, Goal.DOWN, Outcome.FAILED, reason)
         else:
-            job.settle(Outcome.REFUSED, reason)
+            self.settle(job, Outcome.REFUSED, reason)
 
     def cannot_go(self, job: Job, reason: Reason) -> None:
         """The slot cannot be given up: what was taken offline goes back online."""
         if job.goal is Goal.UP:
             return
         if job.turned:
-            job.settle(Outcome.FAILED, words.not_taken_back(job, reason))
-            return
-        outcome = Outcome.FAILED if job.del_sent else Outcome.REFUSED
-        if any(thread.changed for thread in job.threads):
-            job.turn(Goal.UP, outcome, reason)
+            self.settle(job, Outcome.PARTIAL, words.not_taken_back(job, reason))
+        elif job.touched:
+            self.turn(job, Goal.UP, Outcome.FAILED, reason)
         else:
-            job.settle(outcome, reason)
+            self.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
 
     def end_all(self, reason: Reason) -> None:
         """Nothing more can be learnt: what is open is unknown."""
         self.cause = reason
-        for job in self.jobs:
-            if job.open:
-                job.settle(Outcome.UNKNOWN, reason)
+        for job in self.open_jobs():
+            self.settle(job, Outcome.UNKNOWN, reason)
