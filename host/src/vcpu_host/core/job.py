@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .model import Outcome, Reason
+from .model import Outcome, Reason, slot_id
 from .plan import Step, StepKind
 from .result import SlotResult
 
@@ -40,13 +40,15 @@ class ThreadEvidence:
     """
 
     firmware_id: str
+    was_online: bool = False  # when the operation was planned
     number: int | None = None
     present: bool | None = None
     online: bool = False
     parked: bool = False
     offline_in: str | None = None
     absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
-    changed: bool = False  # this operation took it offline
+    asked: int | None = None  # the request that is to switch it, while that is under way
+    touched: bool = False  # it may no longer be as it was, because of this operation
 
     def forget(self) -> None:
         """What the guest said is void: the session ended, or the guest was restarted."""
@@ -55,13 +57,15 @@ class ThreadEvidence:
         self.parked = False
         self.offline_in = None
         self.absent_in = None
+        self.asked = None
 
 
 @dataclass(slots=True)
 class Job:
-    """See the module's words. Times are the machine's ``now``, in seconds."""
+    """See the module's words. Times are the machine's ``now``, in seconds; ``order`` is its place in the plan."""
 
     step: Step
+    order: int
     filled: bool
     goal: Goal = Goal.UP
     outcome_if_reached: Outcome = Outcome.DONE
@@ -73,27 +77,36 @@ class Job:
     acknowledged_at: float | None = None
     deleting: bool = False
     del_sent: bool = False
+    del_in: str | None = None  # the session whose confirmations device_del was sent on
+    hinted: bool = False  # an event said that it is gone; only a look can show it
     not_before: float = 0.0
+    overdue_at: float | None = None  # the timer that is set for its arrival
     retries: int = 0
     threads: tuple[ThreadEvidence, ...] = ()
     phases: dict[str, float] = field(default_factory=dict)
     _marks: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, step: Step) -> Job:
+    def of(cls, step: Step, order: int) -> Job:
         """A job for one step of a plan, before anything is known of the guest."""
         return cls(
             step,
+            order,
             step.slot.filled,
             goal=_FIRST_GOAL[step.kind],
             path=step.slot.qom_path,
-            threads=tuple(ThreadEvidence(identity) for identity in step.firmware_ids),
+            threads=tuple(ThreadEvidence(name, name in step.online_before) for name in step.firmware_ids),
         )
 
     @property
     def slot(self) -> int:
         """The slot's index."""
         return self.step.slot.index
+
+    @property
+    def device_id(self) -> str:
+        """The id that it has, or gets if it is plugged."""
+        return self.step.device_id or slot_id(self.slot)
 
     @property
     def open(self) -> bool:
@@ -106,13 +119,39 @@ class Job:
         return self.acknowledged_at is not None or any(thread.present for thread in self.threads)
 
     @property
+    def touched(self) -> bool:
+        """Whether a thread may no longer be as it was, because of this operation."""
+        return any(thread.touched for thread in self.threads)
+
+    @property
     def guest_up(self) -> bool:
-        """Whether every thread is online, or kept offline by the guest's SMT mode beside one that is online."""
-        return any(t.online for t in self.threads) and all(t.online or t.parked for t in self.threads)
+        """Whether every thread is online, or kept offline by the guest's SMT mode beside one that is online.
+
+        On the way back that is asked only of the threads that were online before.
+        """
+        threads = [t for t in self.threads if t.was_online] if self.turned else self.threads
+        return all(t.online or t.parked for t in threads) and (not threads or any(t.online for t in threads))
 
     def guest_down(self, session: str | None) -> bool:
         """Whether the agent confirmed every thread offline in this session."""
         return session is not None and all(thread.offline_in == session for thread in self.threads)
+
+    def down(self, session: str | None) -> bool:
+        """Whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
+        kept = self.turned
+        return session is not None and all(t.offline_in == session or (kept and t.was_online) for t in self.threads)
+
+    def wants(self, thread: ThreadEvidence, session: str | None) -> bool | None:
+        """Whether the thread is wanted online (True), offline (False), or as it is (None)."""
+        if not self.open:
+            return None
+        if self.goal is Goal.UP:
+            if thread.online or (self.turned and not thread.was_online) or (thread.parked and self.guest_up):
+                return None
+            return True
+        if self.goal is Goal.DOWN and self.turned and thread.was_online:
+            return None
+        return None if session is not None and thread.offline_in == session else False
 
     def forget_guest(self) -> None:
         """The guest's words are void."""
@@ -124,7 +163,8 @@ class Job:
         self.goal = goal
         self.outcome_if_reached = outcome
         self.reason = reason
-        self.del_sent = False
+        self.del_sent = self.hinted = False
+        self.del_in = None
         self.retries = 0
         self.not_before = 0.0
 
@@ -132,12 +172,6 @@ class Job:
     def turned(self) -> bool:
         """Whether it is on its way back."""
         return self.goal is not _FIRST_GOAL[self.step.kind]
-
-    def settle(self, outcome: Outcome, reason: Reason | None = None) -> None:
-        """End the job."""
-        self.outcome = outcome
-        if reason is not None:
-            self.reason = reason
 
     def mark(self, phase: str, now: float) -> None:
         """``phase`` begins, unless it is under way."""
@@ -180,6 +214,8 @@ class Job:
                     "online": t.online,
                     "parked": t.parked,
                     "offline_in": t.offline_in,
+                    "asked": t.asked,
+                    "touched": t.touched,
                 }
                 for t in self.threads
             ],

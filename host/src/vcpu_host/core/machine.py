@@ -189,7 +189,7 @@ class Machine:
                 if thread.asked is None or request is None or request.cancelled:
                     continue
                 wanted = job.wants(thread, self._state.session)
-                if not job.open or wanted is not None and wanted is not request.online:
+                if not job.open or (wanted is not None and wanted is not request.online):
                     request.cancelled = True
                     yield DoCancel(thread.asked)
 

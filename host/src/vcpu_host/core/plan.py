@@ -57,6 +57,7 @@ class Step:
     firmware_ids: tuple[str, ...]
     why: str
     on_failure: str
+    online_before: frozenset[str] = frozenset()  # the threads that are online to begin with: a way back restores these
 
     def to_json(self) -> dict[str, object]:
         """As ``vcpuctl plan -o json`` shows it."""
@@ -153,7 +154,8 @@ def _obstacle(view: VmView, operation: Operation) -> Reason | None:
 
 def _step(kind: StepKind, view: SlotView, why: str) -> Step:
     device_id = view.slot.device_id or (slot_id(view.index) if kind is StepKind.PLUG else "")
-    return Step(kind, view.slot, device_id, view.firmware_ids, why, _KEEP[kind])
+    online = frozenset(thread.firmware_id for thread in view.threads if thread.online)
+    return Step(kind, view.slot, device_id, view.firmware_ids, why, _KEEP[kind], online)
 
 
 def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -> Plan:

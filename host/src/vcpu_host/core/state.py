@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that the state machine knows of one operation, and the verdicts that its parts share.
 
-Every change of a job goes by ``touch`` (directly, or through a verdict), so that deciding what to do next costs what has
-changed since, and not what there is: a guest with 4096 CPUs answers 4096 times.
+Every change of a job goes by ``touch`` (directly, or through a verdict), so that deciding what to do next costs what
+has changed since, and not what there is: a guest with 4096 CPUs answers 4096 times.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One operation in the simulated world, watched by a judge who sees both what was said and what is true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vcpu_host.core import events as ev
+from vcpu_host.core.machine import Machine
+from vcpu_host.core.model import CpuStatus, Outcome
+from vcpu_host.core.plan import Operation, Plan, Request, StepKind, plan
+from vcpu_host.core.policy import Policy
+from vcpu_host.core.result import OperationResult
+
+from .world import Sim, World
+
+UP = (StepKind.PLUG, StepKind.ONLINE)
+
+
+@dataclass
+class Trial:
+    """Carries out ``request`` in ``world``. AssertionError as soon as a promise is broken."""
+
+    world: World
+    request: Request
+    policy: Policy = field(default_factory=Policy)
+    actions: list[ev.Action] = field(default_factory=list)
+    story: list[str] = field(default_factory=list)
+    advances: int = 0
+
+    def run(self) -> OperationResult | None:
+        """The result; None if the plan refused or had nothing to do."""
+        self.plan: Plan = plan(self.world.view(), self.request)
+        if not self.plan.steps:
+            return None
+        world = self.world
+        self._session = world.session
+        self._offline: set[str] = set()
+        self._absent: set[str] = set()
+        self._before = {sim.index: (sim.holder, tuple(sim.online)) for sim in world.sims}
+        self._began = world.now
+        machine = Machine(self.plan, world.platform, self.policy, session=world.session, now=world.now)
+        deadline = machine.deadline
+        while True:
+            for action in machine.advance(world.now):
+                self.actions.append(action)
+                self.story.append(f"{world.now:.3f} {action}")
+                self._allowed(action)
+                world.do(action)
+            self.advances += 1
+            assert world.now <= deadline + 0.001, "no end at the deadline"
+            if machine.finished:
+                break
+            assert machine.wake_at > world.now, f"awake for nothing: {machine.dump()}"
+            world.run_until(machine.wake_at)
+            if not world.inbox:
+                self._feed(machine, ev.Tick())
+            while world.inbox:
+                self._feed(machine, world.inbox.popleft())
+        assert self.advances < 40 * (self.policy.timeout + 1) + 400 * world.total, "busy"
+        result = machine.result(world.now)
+        self.story.append(f"{world.now:.3f} {result}")
+        for slot in result.slots:
+            self._judge(world.sims[slot.slot], slot.outcome)
+        world.hang_up()
+        return result
+
+    def _feed(self, machine: Machine, event: ev.Event) -> None:
+        self.story.append(f"{self.world.now:.3f}   {event}")
+        self._hear(event)
+        machine.feed(event, self.world.now)
+
+    # --- promise 2: what was confirmed, kept apart from the machine's own books ---------------------------------------
+
+    def _hear(self, event: ev.Event) -> None:
+        match event:
+            case ev.AgentUp():
+                self._session = event.session
+                self._forget()
+            case ev.AgentDown() | ev.Restarted():
+                self._session = None
+                self._forget()
+            case ev.CpuSettled() if event.session == self._session:
+                name, seen = event.result.firmware_id, event.result.observed
+                if seen is not None and seen.online:
+                    self._offline.discard(name)
+                elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
+                    self._offline.add(name)
+                elif seen is None and event.result.status is CpuStatus.ABSENT:
+                    self._absent.add(name)
+            case ev.CpuArrived() if event.session == self._session:
+                if event.cpu.online:
+                    self._offline.discard(event.cpu.firmware_id)
+            case ev.GuestLooked() if event.session == self._session:
+                shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
+                self._offline -= {name for name, cpu in shown.items() if cpu.online}
+                if "" not in shown:
+                    self._offline |= self._absent - set(shown)
+            case _:
+                pass
+
+    def _forget(self) -> None:
+        self._offline.clear()
+        self._absent.clear()
+
+    def _allowed(self, action: ev.Action) -> None:
+        if isinstance(action, ev.DoDel):
+            slot = self.world.host().slots[action.slot]
+            names = set(self.world.platform.firmware_ids(slot))
+            assert names <= self._offline, f"device_del of {action.slot} without its threads' word"
+            assert action.slot in {step.slot.index for step in self.plan.steps}
+        if isinstance(action, ev.DoAdd):
+            assert action.device_id, "device_add without an id"
+        if isinstance(action, ev.DoSetOnline):
+            assert action.firmware_ids
+            assert all(action.firmware_ids)
+
+    # --- promises 1 and 3: the verdicts, held against the truth -------------------------------------------------------
+
+    def _judge(self, sim: Sim, outcome: Outcome) -> None:
+        kinds = {step.slot.index: step.kind for step in self.plan.steps}
+        kind = kinds.get(sim.index)
+        if kind is None or self.world.dead:
+            return
+        self.world._stamp(sim)
+        since = max(sim.ours_at, self._began)
+        if outcome is Outcome.DONE:
+            self._judge_done(sim, kind, since)
+        elif outcome in (Outcome.REFUSED, Outcome.FAILED) and not sim.touched and not sim.lied_about:
+            holder, online = self._before[sim.index]
+            assert sim.holder == holder, f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
+            assert all(now or not was for was, now in zip(online, sim.online, strict=True)), f"slot {sim.index}: {outcome}, left dark"
+            if kind is not StepKind.PLUG:
+                assert tuple(sim.online) == online, f"slot {sim.index}: {outcome}, yet {online} became {sim.online}"
+
+    def _judge_done(self, sim: Sim, kind: StepKind, since: float) -> None:
+        if kind is StepKind.UNPLUG:
+            assert sim.empty_at >= since, f"slot {sim.index} is said to be gone and never was"
+        elif kind in UP:
+            if sim.lied_about:
+                assert sim.holder is not None or sim.touched
+            else:
+                assert sim.up_at >= since, f"slot {sim.index} is said to be up and never was"
+        elif not sim.lied_about:
+            assert sim.down_at >= since, f"slot {sim.index} is said to be down and never was"
+
+
+def scale_to(world: World, goal: int) -> OperationResult | None:
+    """``scale`` once; None if there was nothing to do."""
+    return Trial(world, Request(Operation.SCALE, goal)).run()

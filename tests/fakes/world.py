@@ -1,0 +1,560 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole VM in simulated time: QEMU, firmware, guest kernel and agent, with faults at every point, and no process.
+
+It carries out the state machine's actions and tells it events, as the coordinator would. What it is made to do wrong
+is data (:class:`Faults`) and a seed, so every run can be had again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from vcpu_host.core import events as ev
+from vcpu_host.core.model import CpuResult, CpuStatus, GuestCpu, GuestView, HostView, Ost, Reason, Who, slot_id
+from vcpu_host.core.view import VmView, join
+
+from . import views
+
+_EJECT, _INSERT = 3, 1
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Chances from 0 to 1, and what happens at which second: (when, what, which slot)."""
+
+    lost: float = 0.0  # hints: OST, DEVICE_DELETED, RESET, STOP ...
+    doubled: float = 0.0
+    late: float = 0.0
+    add_refused: float = 0.0
+    del_refused: float = 0.0
+    online_refused: float = 0.0
+    offline_refused: float = 0.0
+    passing: float = 0.0  # of the refusals, those that pass by themselves
+    eject_refused: float = 0.0
+    eject_silent: float = 0.0
+    ignored: float = 0.0  # the kernel acknowledges a CPU and does not use it
+    auto_online: float = 0.0
+    stream_breaks: float = 0.0
+    lies: float = 0.0
+    happenings: tuple[tuple[float, str, int], ...] = ()
+
+
+@dataclass
+class Sim:
+    """One slot, as it truly is. The times say when it was last seen so, and when we last changed it."""
+
+    index: int
+    holder: str | None  # the device's id, "" for a boot CPU, None if the slot is empty
+    online: list[bool]
+    present: bool = False
+    linked: bool = True  # the kernel has tied the CPU to its firmware object
+    ejecting: bool = False
+    touched: bool = False  # by somebody else, or by a reset
+    lied_about: bool = False
+    ours_at: float = 0.0
+    up_at: float = -1.0
+    down_at: float = -1.0
+    empty_at: float = -1.0
+
+    @property
+    def up(self) -> bool:
+        return self.holder is not None and self.present and all(self.online)
+
+    @property
+    def path(self) -> str | None:
+        if self.holder is None:
+            return None
+        return f"/machine/peripheral/{self.holder}" if self.holder else f"/machine/unattached/device[{self.index + 3}]"
+
+
+@dataclass
+class _Ask:
+    """A SetOnline that the agent works on."""
+
+    number: int
+    session: str
+    online: bool
+    wait: bool
+    left: list[str]
+    over: bool = False
+
+
+@dataclass
+class World:
+    """See the module's words."""
+
+    total: int
+    online: Collection[int] = (0,)
+    offline: Collection[int] = ()
+    threads: int = 1
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 0
+    now: float = 0.0
+    inbox: deque[ev.Event] = field(default_factory=deque)
+    dead: bool = False
+    running: bool = True
+    session: str | None = None
+    calmed: bool = False
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._epoch = 0
+        self._frozen: list[Callable[[], None]] = []
+        self._asks: dict[int, _Ask] = {}
+        self._in_order_until = 0.0
+        self._agent_alive = True
+        self._sessions = 0
+        self.platform = views.platform_of(self.threads)
+        self.sims = [self._sim(index) for index in range(self.total)]
+        self._names = {
+            name: (sim, thread)
+            for sim, slot in zip(self.sims, self.host().slots, strict=True)
+            for thread, name in enumerate(self.platform.firmware_ids(slot))
+        }
+        for when, what, index in self.faults.happenings:
+            self._at(when, lambda what=what, index=index: self.happen(what, index % self.total))  # type: ignore[misc]
+
+    def _sim(self, index: int) -> Sim:
+        lit = index in self.online
+        filled = lit or index in self.offline
+        holder = None if not filled else "" if index == 0 else slot_id(index)
+        sim = Sim(index, holder, [lit] * self.threads, present=filled)
+        self._stamp(sim)
+        return sim
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _at(self, delay: float, what: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (self.now + delay, self._count, what))
+
+    def _guest(self, what: Callable[[], None], delay: float | None = None) -> None:
+        """Work inside the guest: waits while the VM is paused, is lost in a reset."""
+        epoch = self._epoch
+
+        def due() -> None:
+            if epoch != self._epoch or self.dead:
+                return
+            if self.running:
+                what()
+            else:
+                self._frozen.append(due)
+
+        self._at(self._moment() if delay is None else delay, due)
+
+    def _moment(self) -> float:
+        return self.rng.choice((0.0, 0.001, 0.01, 0.2, 2.0))
+
+    def _chance(self, chance: float) -> bool:
+        return chance > 0 and self.rng.random() < chance
+
+    def run_until(self, when: float) -> None:
+        """Let things happen until then, or until there is something to tell."""
+        while not self.inbox and self._heap and self._heap[0][0] <= when:
+            self.now, _, what = heapq.heappop(self._heap)
+            what()
+        if not self.inbox:
+            self.now = max(self.now, when)
+
+    def drain(self) -> None:
+        """Let all that is under way happen; nobody listens."""
+        while self._heap:
+            self.now, _, what = heapq.heappop(self._heap)
+            what()
+        self.inbox.clear()
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def _hint(self, event: ev.Event) -> None:
+        """An event of QEMU: may be lost, late, doubled."""
+        if self._chance(self.faults.lost):
+            return
+        for _ in range(2 if self._chance(self.faults.doubled) else 1):
+            self._tell(event)
+
+    def _tell(self, event: ev.Event, delay: float | None = None) -> None:
+        """An answer: surely, some time."""
+        late = 8 * self.rng.random() if self._chance(self.faults.late) else 0.0
+        self._at((self.rng.choice((0.0, 0.0, 0.003)) if delay is None else delay) + late, lambda: self._put(event))
+
+    def _tell_in_order(self, event: ev.Event) -> None:
+        """Of the session itself: never overtaken by another of its kind."""
+        self._in_order_until = max(self._in_order_until, self.now + self._moment())
+        self._at(self._in_order_until - self.now, lambda: self._put(event))
+
+    def _put(self, event: ev.Event) -> None:
+        if not self.dead or isinstance(event, ev.QemuLost):
+            self.inbox.append(event)
+
+    # --- the truth ----------------------------------------------------------------------------------------------------
+
+    def _stamp(self, sim: Sim) -> None:
+        if sim.up:
+            sim.up_at = self.now
+        if sim.holder is None:
+            sim.empty_at = self.now
+        if not any(sim.online):
+            sim.down_at = self.now
+
+    def _change(self, sim: Sim, change: Callable[[], None], *, ours: bool = False) -> None:
+        self._stamp(sim)
+        change()
+        self._stamp(sim)
+        if ours:
+            sim.ours_at = self.now
+
+    def host(self) -> HostView:
+        """What QEMU would say now."""
+        slots = tuple(
+            views.slot(
+                sim.index,
+                threads=self.threads,
+                filled=sim.holder is not None,
+                boot=sim.holder == "",
+                device_id=sim.holder or None,
+            )
+            for sim in self.sims
+        )
+        return views.host(self.total, slots=slots, threads=self.threads, status="running" if self.running else "paused")
+
+    def guest(self) -> GuestView:
+        """What the agent would say now."""
+        cpus = [self._cpu(name) for name, (sim, _) in self._names.items() if sim.present]
+        return GuestView(1, "boot", "instance", tuple(cpus))
+
+    def _cpu(self, name: str) -> GuestCpu:
+        sim, thread = self._names[name]
+        stays = Reason("boot-cpu", Who.GUEST, "cpu0 stays") if sim.index == 0 and sim.online[thread] else None
+        number = sim.index * self.threads + thread
+        return GuestCpu(number, name if sim.linked else "", sim.online[thread], cannot_offline=stays)
+
+    def view(self) -> VmView:
+        """Both sides, as an operation begins: opens a session if the agent can be reached."""
+        if self.reachable and self.session is None:
+            self._open()
+        if self.session is None:
+            return join(self.host(), None, agent_trouble=Reason("agent-absent", Who.AGENT, "nobody"))
+        return join(self.host(), self.guest(), agent=views.INFO)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a session could be had now."""
+        return self._agent_alive and self.running and not self.dead
+
+    def _open(self) -> str:
+        self._sessions += 1
+        self.session = f"session-{self._sessions}"
+        return self.session
+
+    # --- actions of the machine ---------------------------------------------------------------------------------------
+
+    def do(self, action: ev.Action) -> None:
+        """What the coordinator would do about it."""
+        match action:
+            case ev.DoAdd():
+                self._at(self._moment(), lambda: self._add(action))
+            case ev.DoDel():
+                self._at(self._moment(), lambda: self._del(action))
+            case ev.DoLookHost():
+                asked = self.now
+                self._at(self._moment(), lambda: self._tell(ev.HostLooked(self.host(), asked), self._moment()))
+            case ev.DoDial():
+                self._at(self._moment(), self._dial)
+            case ev.DoSetOnline():
+                if self.session is not None:
+                    self._ask(action, self.session)
+            case ev.DoCancel():
+                self._at(self._moment(), lambda: self._end(action.request, None))
+
+    def _add(self, action: ev.DoAdd) -> None:
+        sim = self.sims[action.slot]
+        if self.dead:
+            return
+        if sim.holder is not None or self._chance(self.faults.add_refused):
+            self._tell(ev.Added(action.slot, Reason("qemu-refused", Who.QEMU, "no")))
+            return
+        self._fill(sim, action.device_id, ours=True)
+        self._tell(ev.Added(action.slot, None), self._moment())
+
+    def _fill(self, sim: Sim, holder: str, *, ours: bool) -> None:
+        def fill() -> None:
+            sim.holder, sim.ejecting, sim.present, sim.linked, sim.online = holder, False, False, True, [False] * self.threads
+
+        self._change(sim, fill, ours=ours)
+        self._guest(lambda: self._insert(sim))
+
+    def _insert(self, sim: Sim) -> None:
+        """The guest's kernel takes notice of a CPU, and of every removal that it had missed."""
+        for other in self.sims:
+            if other.ejecting:
+                self._guest(lambda other=other: self._process_eject(other))  # type: ignore[misc]
+        if sim.holder is None or sim.present:
+            return
+        if self.threads == 1:
+            self._hint(ev.OstSeen(sim.index, Ost(_INSERT, 0)))
+        if self._chance(self.faults.ignored):
+            return
+        sim.present, sim.linked = True, self.rng.random() < 0.5
+        if not sim.linked:
+            self._guest(lambda: self._link(sim))
+        elif sim.linked:
+            self._link(sim)
+        for thread in range(self.threads):
+            if self.threads > 1 or self._chance(self.faults.auto_online):
+                self._guest(lambda thread=thread: self._switch(sim, thread, to=True))  # type: ignore[misc]
+
+    def _link(self, sim: Sim) -> None:
+        sim.linked = True
+        for ask in list(self._asks.values()):
+            for name in ask.left:
+                if self._names[name][0] is sim and ask.wait:
+                    self._try(ask, name)
+
+    def _switch(self, sim: Sim, thread: int, *, to: bool, ours: bool = False) -> None:
+        def switch() -> None:
+            sim.online[thread] = to
+
+        if sim.present and sim.holder is not None:
+            self._change(sim, switch, ours=ours)
+
+    def _del(self, action: ev.DoDel) -> None:
+        if self.dead:
+            return
+        held = [sim for sim in self.sims if sim.holder is not None and action.target in (sim.holder or sim.path, sim.path)]
+        if not held:
+            self._tell(ev.DelReturned(action.slot, Reason("device-not-found", Who.QEMU, "not found")))
+        elif self._chance(self.faults.del_refused) or held[0].index == 0:
+            self._tell(ev.DelReturned(action.slot, Reason("qemu-refused", Who.QEMU, "not now")))
+        else:
+            self._eject(held[0])
+            self._tell(ev.DelReturned(action.slot, None))
+
+    def _eject(self, sim: Sim) -> None:
+        sim.ejecting = True
+        self._guest(lambda: self._process_eject(sim))
+
+    def _process_eject(self, sim: Sim) -> None:
+        path = sim.path
+        if not sim.ejecting or path is None or self._chance(self.faults.eject_silent):
+            return
+        if self._chance(self.faults.eject_refused):
+            sim.ejecting = False
+            self._hint(ev.OstSeen(sim.index, Ost(_EJECT, 0x82)) if self.threads == 1 else ev.PathUnplugRefused(path))
+            return
+        if self.threads == 1:
+            self._hint(ev.OstSeen(sim.index, Ost(_EJECT, 0x84)))
+        self._empty(sim)
+        self._hint(ev.PathDeleted(path))
+        if self.threads == 1:
+            self._hint(ev.OstSeen(sim.index, Ost(_EJECT, 0)))
+
+    def _empty(self, sim: Sim) -> None:
+        def empty() -> None:
+            sim.holder, sim.present, sim.ejecting, sim.online = None, False, False, [False] * self.threads
+
+        self._change(sim, empty, ours=not sim.touched)
+
+    # --- the agent ----------------------------------------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        if self.dead:
+            return
+        if self.reachable:
+            self._end_all("another session began")
+            self._tell_in_order(ev.AgentUp(self._open(), views.INFO))
+        else:
+            self._tell_in_order(ev.AgentDown(Reason("agent-absent", Who.AGENT, "nobody")))
+
+    def _lose_session(self, why: str) -> None:
+        self._end_all(why)
+        if self.session is not None:
+            self.session = None
+            self._tell_in_order(ev.AgentDown(Reason("agent-lost", Who.AGENT, why)))
+
+    def _end_all(self, why: str) -> None:
+        for number in list(self._asks):
+            self._end(number, Reason("agent-lost", Who.AGENT, why))
+
+    def _end(self, number: int, error: Reason | None) -> None:
+        ask = self._asks.pop(number, None)
+        if ask is not None:
+            ask.over = True
+            self._tell(ev.RequestEnded(ask.session, number, error), 0.003)
+
+    def _ask(self, action: ev.DoSetOnline, session: str) -> None:
+        ask = _Ask(action.request, session, action.online, action.wait, list(action.firmware_ids))
+        self._asks[action.request] = ask
+        delay = 0.0
+        for name in action.firmware_ids:
+            delay += self._moment()
+            self._guest(lambda name=name: self._try(ask, name), delay)  # type: ignore[misc]
+        if self._chance(self.faults.stream_breaks):
+            error = self.rng.choice((None, Reason("agent-slow", Who.AGENT, "slow")))
+            self._at(delay * self.rng.random(), lambda: self._end(action.request, error))
+
+    def _try(self, ask: _Ask, name: str) -> None:
+        """The agent comes to this CPU, or the CPU comes to it."""
+        if ask.over or name not in ask.left:
+            return
+        sim, _ = self._names[name]
+        if sim.present and sim.linked:
+            if ask.wait:
+                self._tell(ev.CpuArrived(ask.session, self._cpu(name)))
+            self._guest(lambda: self._write(ask, name))
+        elif not ask.wait:
+            self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
+
+    def _write(self, ask: _Ask, name: str) -> None:
+        sim, thread = self._names[name]
+        if ask.over or name not in ask.left:
+            return
+        if not (sim.present and sim.linked):
+            self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
+            return
+        refused = self.faults.online_refused if ask.online else self.faults.offline_refused
+        status, reason = CpuStatus.DONE, None
+        if sim.online[thread] is ask.online:
+            status = CpuStatus.ALREADY
+        elif (sim.index == 0 and not ask.online) or self._chance(refused):
+            code = "hotplug-disabled" if self._chance(self.faults.passing) else "last-cpu"
+            status, reason = CpuStatus.REFUSED, Reason(code, Who.GUEST, "no", errno="EBUSY")
+        else:
+            self._switch(sim, thread, to=ask.online, ours=True)
+        self._settle(ask, CpuResult(name, status, reason, self._cpu(name), 0.01))
+
+    def _settle(self, ask: _Ask, result: CpuResult) -> None:
+        ask.left.remove(result.firmware_id)
+        told = self._lie(result) if self._chance(self.faults.lies) else result
+        self._tell(ev.CpuSettled(ask.session, ask.number, told), 0.001)
+        if not ask.left:
+            self._tell(ev.GuestLooked(ask.session, self.guest()), 0.002)
+            self._end(ask.number, None)
+
+    def _lie(self, result: CpuResult) -> CpuResult:
+        sim, _ = self._names[result.firmware_id]
+        sim.lied_about = True
+        cpu = GuestCpu(1, result.firmware_id, self.rng.random() < 0.5)
+        observed = self.rng.choice((cpu, None))
+        return CpuResult(result.firmware_id, self.rng.choice(list(CpuStatus)), None, observed, 0.0)
+
+    # --- what else may happen -----------------------------------------------------------------------------------------
+
+    def happen(self, what: str, index: int) -> None:
+        """One of :data:`HAPPENINGS`, to slot ``index`` if it is about one."""
+        if not self.calmed:
+            HAPPENINGS[what](self, self.sims[index])
+
+    def _agent_dies(self, sim: Sim) -> None:
+        del sim
+        self._agent_alive = False
+        self._lose_session("vcpud died")
+        self._guest(self._agent_starts, self.rng.choice((0.05, 1.0, 10.0)))
+
+    def _agent_starts(self) -> None:
+        self._agent_alive = True
+
+    def _reset(self, sim: Sim) -> None:
+        del sim
+        self._epoch += 1
+        self._frozen.clear()
+        self._agent_alive = False
+        for each in self.sims:
+            each.touched = True
+            self._change(each, lambda each=each: self._dark(each))  # type: ignore[misc]
+            if each.ejecting and self.threads > 1:
+                self._empty(each)
+        self._hint(ev.Restarted())
+        self._lose_session("reset")
+        self._guest(self._boot, self.rng.choice((0.5, 3.0, 20.0)))
+
+    def _dark(self, sim: Sim) -> None:
+        sim.present, sim.online = False, [False] * self.threads
+
+    def _boot(self) -> None:
+        """The kernel brings up every CPU that its firmware shows."""
+        for sim in self.sims:
+            if sim.holder is not None:
+                self._change(sim, lambda sim=sim: self._light(sim))  # type: ignore[misc]
+        self._guest(self._agent_starts, 0.5)
+
+    def _light(self, sim: Sim) -> None:
+        sim.present, sim.linked, sim.online = True, True, [True] * self.threads
+
+    def _pause(self, sim: Sim) -> None:
+        del sim
+        if self.running:
+            self.running = False
+            self._hint(ev.StatusChanged("paused"))
+            self._at(self.rng.choice((0.1, 5.0, 25.0)), self._resume)
+
+    def _resume(self) -> None:
+        if self.running or self.dead:
+            return
+        self.running = True
+        self._hint(ev.StatusChanged("running"))
+        frozen, self._frozen = self._frozen, []
+        for due in frozen:
+            self._at(self._moment(), due)
+
+    def _theirs(self, sim: Sim) -> None:
+        if sim.holder is None:
+            sim.touched = True
+            self._fill(sim, f"theirs-{sim.index}", ours=False)
+
+    def _they_unplug(self, sim: Sim) -> None:
+        if sim.holder is not None and sim.index:
+            sim.touched = True
+            self._eject(sim)
+
+    def _they_online(self, sim: Sim) -> None:
+        sim.touched = True
+        self._guest(lambda: self._switch(sim, 0, to=True))
+
+    def _they_offline(self, sim: Sim) -> None:
+        if sim.index:
+            sim.touched = True
+            self._guest(lambda: self._switch(sim, 0, to=False))
+
+    def _qemu_dies(self, sim: Sim) -> None:
+        del sim
+        self.dead = True
+        self._put(ev.QemuLost(Reason("qemu-gone", Who.QEMU, "connection lost")))
+
+    def hang_up(self) -> None:
+        """The operation is over: the coordinator drops its calls and listens to nothing more."""
+        for ask in self._asks.values():
+            ask.over = True
+        self._asks.clear()
+        self.inbox.clear()
+
+    def calm(self) -> None:
+        """The faults stop, and what they held up goes on."""
+        self.faults = Faults()
+        self.calmed = True
+        self.hang_up()
+        self._resume()
+        self.drain()
+        for sim in self.sims:
+            self._insert(sim)
+        self.drain()
+        self._agent_alive = True
+        for sim in self.sims:
+            sim.touched = sim.lied_about = False
+
+
+HAPPENINGS: dict[str, Callable[[World, Sim], None]] = {
+    "agent dies": World._agent_dies,
+    "reset": World._reset,
+    "pause": World._pause,
+    "they plug": World._theirs,
+    "they unplug": World._they_unplug,
+    "they online": World._they_online,
+    "they offline": World._they_offline,
+    "qemu dies": World._qemu_dies,
+}
