@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from vcpu_host.cli.commands import request_of
 from vcpu_host.cli.connect import sockets
+from vcpu_host.cli.operate import request_of
 from vcpu_host.cli.parser import build_parser
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.errors import UsageError

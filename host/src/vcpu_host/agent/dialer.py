@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from vcpu_proto.link import HostLink, LinkError
 
-from vcpu_host.core import words
 from vcpu_host.core.model import Channel, HostView, Reason, Who
+from vcpu_host.core.view import not_running
 from vcpu_host.errors import AgentGoneError
 
 from .client import LinkAgent
@@ -68,7 +68,7 @@ def obstacle(host: HostView, named: str | None) -> Reason | None:
         text = "the agent's port is not joined to a unix socket that could be found"
         return Reason("no-socket", Who.VCPUCTL, text, "name it: --agent SOCKET")
     if not host.running:
-        return words.not_running(host)
+        return not_running(host)
     return None if channel.guest_open else _closed(channel)
 
 

@@ -9,15 +9,16 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from vcpu_host.core.diagnosis import Finding
-from vcpu_host.core.plan import Plan
-from vcpu_host.core.result import OperationResult
 from vcpu_host.core.view import SlotView, ThreadView, VmView
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
+
+    from vcpu_host.core.diagnosis import Finding
+    from vcpu_host.core.plan import Plan
+    from vcpu_host.core.result import OperationResult
 
 SCHEMA_VERSION = 1
 

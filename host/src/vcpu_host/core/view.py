@@ -153,3 +153,8 @@ def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], 
         if thread.cpu is not None and thread.cpu.online and thread.cpu.cannot_offline is not None:
             return platform.cannot_unplug(host, slot) or thread.cpu.cannot_offline
     return platform.cannot_unplug(host, slot)
+
+
+def not_running(host: HostView) -> Reason:
+    """The guest's CPUs stand still."""
+    return Reason("vm-not-running", Who.VCPUCTL, f"the VM is {host.status}: its agent cannot answer", "let it run")

@@ -4,18 +4,13 @@
 from __future__ import annotations
 
 from .job import Goal, Job
-from .model import CpuResult, HostView, Reason, Who
+from .model import CpuResult, Reason, Who
 from .view import SlotView
 
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
     return Reason("already", Who.VCPUCTL, f"slot {view.index} is {view.state} already")
-
-
-def not_running(host: HostView) -> Reason:
-    """The guest's CPUs stand still."""
-    return Reason("vm-not-running", Who.VCPUCTL, f"the VM is {host.status}: its agent cannot answer", "let it run")
 
 
 def interrupted() -> Reason:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that change a VM, and ``plan``, which shows what they would do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+
+from vcpu_host.coordinator import Coordinator
+from vcpu_host.core.plan import Operation, Plan, Request
+from vcpu_host.core.policy import Policy, default_timeout
+from vcpu_host.core.result import OperationResult
+from vcpu_host.logs import open_log
+
+from . import render
+from .connect import coordinator
+from .exitcodes import Exit, of_result
+from .progress import Progress
+
+
+def request_of(args: argparse.Namespace, name: str) -> Request:
+    """The request that a command's arguments state."""
+    operation = Operation(name)
+    if operation is Operation.SCALE:
+        return Request(operation, args.goal)
+    selectors = tuple(args.slots or ())
+    if selectors:
+        return Request(operation, None, selectors)
+    return Request(operation, args.count if args.count is not None else 1)
+
+
+async def show_plan(args: argparse.Namespace) -> Exit:
+    """``vcpuctl plan``: a plan that refuses ends with the status that the operation would."""
+    async with coordinator(args) as vm:
+        plan = await vm.plan(request_of(args, args.planned))
+    _print_plan(args, plan)
+    return Exit.REFUSED if plan.refusals else Exit.DONE
+
+
+def _print_plan(args: argparse.Namespace, plan: Plan) -> None:
+    if args.output == "json":
+        render.emit_json(plan.to_json())
+    else:
+        render.show(render.plan_table(plan))
+
+
+async def operate(args: argparse.Namespace) -> Exit:
+    """``vcpuctl plug``, ``unplug``, ``scale``, ``online`` and ``offline``."""
+    request = request_of(args, args.command)
+    log = open_log(args.verbose, args.log_format)
+    async with coordinator(args) as vm:
+        timeout = args.timeout or default_timeout(request.count or len(request.selectors))
+        policy = Policy(timeout=timeout, atomic=getattr(args, "atomic", False))
+        with Progress(log) as progress, _interruptible(vm):
+            result = await vm.run(request, policy, progress)
+    _print_result(args, result)
+    return of_result(result)
+
+
+def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
+    if args.output == "json":
+        render.emit_json(result.to_json())
+    else:
+        render.show(render.result_table(result))
+
+
+class _interruptible:  # noqa: N801 - used like a keyword
+    """Ctrl-C and SIGTERM end the wait, not the program: the result then says what is known."""
+
+    def __init__(self, vm: Coordinator) -> None:
+        self._vm = vm
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._vm.interrupt)
+
+    def __exit__(self, *exception: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.remove_signal_handler(number)
