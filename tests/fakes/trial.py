@@ -126,7 +126,9 @@ class Trial:
         since = max(sim.ours_at, self._began)
         if outcome is Outcome.DONE:
             self._judge_done(sim, kind, since)
-        elif outcome in (Outcome.REFUSED, Outcome.FAILED) and not sim.touched and not sim.lied_about:
+        elif outcome in (Outcome.REFUSED, Outcome.FAILED):
+            if sim.touched or sim.lied_about:
+                return
             holder, online = self._before[sim.index]
             assert sim.holder == holder, f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
             assert all(now or not was for was, now in zip(online, sim.online, strict=True)), f"slot {sim.index}: {outcome}, left dark"

@@ -53,7 +53,8 @@ class Sim:
     present: bool = False
     linked: bool = True  # the kernel has tied the CPU to its firmware object
     ejecting: bool = False
-    touched: bool = False  # by somebody else, or by a reset
+    commands: int = 0  # device_add and device_del on their way to QEMU
+    touched: bool = False  # by somebody else, by an earlier operation's rest, or by a reset
     lied_about: bool = False
     ours_at: float = 0.0
     up_at: float = -1.0
@@ -104,6 +105,7 @@ class World:
         self.rng = random.Random(self.seed)
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._op = 0
         self._epoch = 0
         self._frozen: list[Callable[[], None]] = []
         self._asks: dict[int, _Ask] = {}
@@ -178,17 +180,24 @@ class World:
         for _ in range(2 if self._chance(self.faults.doubled) else 1):
             self._tell(event)
 
-    def _tell(self, event: ev.Event, delay: float | None = None) -> None:
-        """An answer: surely, some time."""
+    def _tell(self, event: ev.Event, op: int | None = None) -> None:
+        """An answer: surely, some time, unless the operation that asked (``op``) is over by then."""
         late = 8 * self.rng.random() if self._chance(self.faults.late) else 0.0
-        self._at((self.rng.choice((0.0, 0.0, 0.003)) if delay is None else delay) + late, lambda: self._put(event))
+        self._at(late + self._moment() * (op is not None), lambda: self._put(event, op))
+
+    def _tell_stream(self, event: ev.Event) -> None:
+        """One message of an answer: late ones are overtaken by others."""
+        self._tell(event, self._op)
 
     def _tell_in_order(self, event: ev.Event) -> None:
         """Of the session itself: never overtaken by another of its kind."""
+        op = self._op
         self._in_order_until = max(self._in_order_until, self.now + self._moment())
-        self._at(self._in_order_until - self.now, lambda: self._put(event))
+        self._at(self._in_order_until - self.now, lambda: self._put(event, op))
 
-    def _put(self, event: ev.Event) -> None:
+    def _put(self, event: ev.Event, op: int | None = None) -> None:
+        if op is not None and op != self._op:
+            return
         if not self.dead or isinstance(event, ev.QemuLost):
             self.inbox.append(event)
 
@@ -255,32 +264,36 @@ class World:
     # --- actions of the machine ---------------------------------------------------------------------------------------
 
     def do(self, action: ev.Action) -> None:
-        """What the coordinator would do about it."""
+        """What the coordinator would do about it. The answers are for this operation, and no later one."""
+        op = self._op
         match action:
             case ev.DoAdd():
-                self._at(self._moment(), lambda: self._add(action))
+                self.sims[action.slot].commands += 1
+                self._at(self._moment(), lambda: self._add(action, op))
             case ev.DoDel():
-                self._at(self._moment(), lambda: self._del(action))
+                self.sims[action.slot].commands += 1
+                self._at(self._moment(), lambda: self._del(action, op))
             case ev.DoLookHost():
                 asked = self.now
-                self._at(self._moment(), lambda: self._tell(ev.HostLooked(self.host(), asked), self._moment()))
+                self._at(self._moment(), lambda: self._tell(ev.HostLooked(self.host(), asked), op))
             case ev.DoDial():
-                self._at(self._moment(), self._dial)
+                self._at(self._moment(), lambda: self._dial(op))
             case ev.DoSetOnline():
                 if self.session is not None:
                     self._ask(action, self.session)
             case ev.DoCancel():
                 self._at(self._moment(), lambda: self._end(action.request, None))
 
-    def _add(self, action: ev.DoAdd) -> None:
+    def _add(self, action: ev.DoAdd, op: int) -> None:
         sim = self.sims[action.slot]
+        sim.commands -= 1
         if self.dead:
             return
         if sim.holder is not None or self._chance(self.faults.add_refused):
-            self._tell(ev.Added(action.slot, Reason("qemu-refused", Who.QEMU, "no")))
+            self._tell(ev.Added(action.slot, Reason("qemu-refused", Who.QEMU, "no")), op)
             return
         self._fill(sim, action.device_id, ours=True)
-        self._tell(ev.Added(action.slot, None), self._moment())
+        self._tell(ev.Added(action.slot, None), op)
 
     def _fill(self, sim: Sim, holder: str, *, ours: bool) -> None:
         def fill() -> None:
@@ -323,17 +336,18 @@ class World:
         if sim.present and sim.holder is not None:
             self._change(sim, switch, ours=ours)
 
-    def _del(self, action: ev.DoDel) -> None:
+    def _del(self, action: ev.DoDel, op: int) -> None:
+        self.sims[action.slot].commands -= 1
         if self.dead:
             return
         held = [sim for sim in self.sims if sim.holder is not None and action.target in (sim.holder or sim.path, sim.path)]
         if not held:
-            self._tell(ev.DelReturned(action.slot, Reason("device-not-found", Who.QEMU, "not found")))
+            self._tell(ev.DelReturned(action.slot, Reason("device-not-found", Who.QEMU, "not found")), op)
         elif self._chance(self.faults.del_refused) or held[0].index == 0:
-            self._tell(ev.DelReturned(action.slot, Reason("qemu-refused", Who.QEMU, "not now")))
+            self._tell(ev.DelReturned(action.slot, Reason("qemu-refused", Who.QEMU, "not now")), op)
         else:
             self._eject(held[0])
-            self._tell(ev.DelReturned(action.slot, None))
+            self._tell(ev.DelReturned(action.slot, None), op)
 
     def _eject(self, sim: Sim) -> None:
         sim.ejecting = True
@@ -362,8 +376,8 @@ class World:
 
     # --- the agent ----------------------------------------------------------------------------------------------------
 
-    def _dial(self) -> None:
-        if self.dead:
+    def _dial(self, op: int) -> None:
+        if self.dead or op != self._op:
             return
         if self.reachable:
             self._end_all("another session began")
@@ -385,7 +399,7 @@ class World:
         ask = self._asks.pop(number, None)
         if ask is not None:
             ask.over = True
-            self._tell(ev.RequestEnded(ask.session, number, error), 0.003)
+            self._tell_stream(ev.RequestEnded(ask.session, number, error))
 
     def _ask(self, action: ev.DoSetOnline, session: str) -> None:
         ask = _Ask(action.request, session, action.online, action.wait, list(action.firmware_ids))
@@ -405,7 +419,7 @@ class World:
         sim, _ = self._names[name]
         if sim.present and sim.linked:
             if ask.wait:
-                self._tell(ev.CpuArrived(ask.session, self._cpu(name)))
+                self._tell_stream(ev.CpuArrived(ask.session, self._cpu(name)))
             self._guest(lambda: self._write(ask, name))
         elif not ask.wait:
             self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
@@ -431,9 +445,9 @@ class World:
     def _settle(self, ask: _Ask, result: CpuResult) -> None:
         ask.left.remove(result.firmware_id)
         told = self._lie(result) if self._chance(self.faults.lies) else result
-        self._tell(ev.CpuSettled(ask.session, ask.number, told), 0.001)
+        self._tell_stream(ev.CpuSettled(ask.session, ask.number, told))
         if not ask.left:
-            self._tell(ev.GuestLooked(ask.session, self.guest()), 0.002)
+            self._tell_stream(ev.GuestLooked(ask.session, self.guest()))
             self._end(ask.number, None)
 
     def _lie(self, result: CpuResult) -> CpuResult:
@@ -532,6 +546,9 @@ class World:
             ask.over = True
         self._asks.clear()
         self.inbox.clear()
+        self._op += 1
+        for sim in self.sims:
+            sim.touched = sim.touched or sim.ejecting or sim.commands > 0
 
     def calm(self) -> None:
         """The faults stop, and what they held up goes on."""
