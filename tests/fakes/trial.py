@@ -66,7 +66,7 @@ class Trial:
         return result
 
     def _feed(self, machine: Machine, event: ev.Event) -> None:
-        self.story.append(f"{self.world.now:.3f}   {event}")
+        self.story.append(f"{self.world.now:.3f}   {_short(event)}")
         self._hear(event)
         machine.feed(event, self.world.now)
 
@@ -145,6 +145,15 @@ class Trial:
                 assert sim.up_at >= since, f"slot {sim.index} is said to be up and never was"
         elif not sim.lied_about:
             assert sim.down_at >= since, f"slot {sim.index} is said to be down and never was"
+
+
+def _short(event: ev.Event) -> str:
+    if isinstance(event, ev.HostLooked):
+        return f"HostLooked({[slot.index for slot in event.view.slots if slot.filled]}, asked_at={event.asked_at:.3f})"
+    if isinstance(event, ev.GuestLooked):
+        cpus = ", ".join(f"{cpu.firmware_id} {'on' if cpu.online else 'off'}line" for cpu in event.view.cpus)
+        return f"GuestLooked({event.session}: {cpus})"
+    return repr(event)
 
 
 def scale_to(world: World, goal: int) -> OperationResult | None:

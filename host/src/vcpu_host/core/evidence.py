@@ -44,6 +44,7 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
         case AgentUp():
             _agent_up(state, event)
         case AgentDown():
+            state.dialing = False
             state.lose_agent(event.reason)
         case CpuArrived():
             if event.session == state.session:
@@ -75,6 +76,8 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
 
 
 def _agent_up(state: State, event: AgentUp) -> None:
+    if state.session is not None:
+        state.lose_agent(words.guest_restarted())  # that it ended was not told
     state.dialing = False
     state.trouble = None
     state.session = event.session

@@ -120,7 +120,6 @@ class State:
     def lose_agent(self, reason: Reason) -> None:
         """The session is over: what was said in it is void."""
         self.session = None
-        self.dialing = False
         self.trouble = reason
         self.redial_at = self.now + self.policy.retry_after
         self.requests.clear()

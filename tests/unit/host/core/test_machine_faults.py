@@ -86,3 +86,26 @@ def test_scale_converges_at_once_while_the_last_faults_still_land(data: st.DataO
     scale_to(world, goal)
     assert sum(world.threads for sim in world.sims if sim.up) == goal
     assert not plan(world.view(), Request(Operation.SCALE, goal)).steps
+
+
+_SETBACKS = st.tuples(
+    st.sampled_from((0.0, 0.005, 0.02, 0.3, 1.0, 2.5, 9.0)), st.sampled_from(("agent dies", "pause", "reset")), st.just(0)
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+@given(st.data())
+def test_lost_events_and_setbacks_cost_time_and_nothing_else(data: st.DataObject) -> None:
+    """Nobody refuses: however many events are lost, and whoever restarts on the way, it is done in the end."""
+    chances = {name: data.draw(_CHANCE) for name in ("lost", "doubled", "late", "auto_online")}
+    breaks = data.draw(st.sampled_from((0.0, 0.3)))
+    happenings = tuple(data.draw(st.lists(_SETBACKS, max_size=2)))
+    faults = Faults(**chances, stream_breaks=breaks, happenings=happenings)
+    total, threads = data.draw(st.integers(2, 6)), data.draw(st.sampled_from((1, 2)))
+    online = {0} | data.draw(st.sets(st.integers(0, total - 1)))
+    world = World(total, online, (), threads, faults, data.draw(st.integers(0, 2**16)))
+    goal = data.draw(st.integers(1, total))
+    trial = Trial(world, Request(Operation.SCALE, goal * threads), Policy(timeout=300.0))
+    result = trial.run()
+    note("\n".join(trial.story))
+    assert result is None or result.outcome is Outcome.DONE
