@@ -12,7 +12,8 @@ from vcpu_host.core.plan import Operation, Plan, Request, StepKind, plan
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.result import OperationResult
 
-from .world import Sim, World
+from .ground import Sim
+from .world import World
 
 UP = (StepKind.PLUG, StepKind.ONLINE)
 
@@ -131,7 +132,9 @@ class Trial:
                 return
             holder, online = self._before[sim.index]
             assert sim.holder == holder, f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
-            assert all(now or not was for was, now in zip(online, sim.online, strict=True)), f"slot {sim.index}: {outcome}, left dark"
+            assert all(now or not was for was, now in zip(online, sim.online, strict=True)), (
+                f"slot {sim.index}: {outcome}, left dark"
+            )
             if kind is not StepKind.PLUG:
                 assert tuple(sim.online) == online, f"slot {sim.index}: {outcome}, yet {online} became {sim.online}"
 

@@ -147,7 +147,7 @@ async def test_a_file_in_the_directorys_place_is_refused_in_words(tmp_path: Path
 async def test_a_planted_link_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:
     async with VmLock("/run/qmp", "a", directory=tmp_path) as first:
         await first.acquire(0)
-    (path,) = tmp_path.iterdir()
+    path = first._path
     path.unlink()
     victim = tmp_path.parent / f"{tmp_path.name}-victim"
     victim.write_text("precious")

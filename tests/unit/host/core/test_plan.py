@@ -172,7 +172,7 @@ def test_scale_below_what_must_stay_is_refused_with_who_must_stay_and_why() -> N
 
 @given(st.integers(1, 8), st.integers(1, 12), st.data())
 def test_scale_ends_at_its_goal_or_refuses(threads: int, goal: int, data: st.DataObject) -> None:
-    """Whatever is plugged and online: the steps add up to the goal, all that stays is online, no slot is named twice."""
+    """Whatever there is at first: the steps add up to the goal, all that stays is online, no slot is named twice."""
     total = data.draw(st.integers(1, 8))
     plugged = {0} | data.draw(st.sets(st.integers(0, total - 1)))
     online = {0} | data.draw(st.sets(st.sampled_from(sorted(plugged))))

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the simulated world stands on: faults as data, each slot as it truly is, and simulated time."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from vcpu_host.core import events as ev
+from vcpu_host.core.model import GuestCpu, GuestView, HostView, Reason, Who, slot_id
+
+from . import views
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Chances from 0 to 1, and what happens at which second: (when, what, which slot)."""
+
+    lost: float = 0.0  # hints: OST, DEVICE_DELETED, RESET, STOP ...
+    doubled: float = 0.0
+    late: float = 0.0
+    add_refused: float = 0.0
+    del_refused: float = 0.0
+    online_refused: float = 0.0
+    offline_refused: float = 0.0
+    passing: float = 0.0  # of the refusals, those that pass by themselves
+    eject_refused: float = 0.0
+    eject_silent: float = 0.0
+    ignored: float = 0.0  # the kernel acknowledges a CPU and does not use it
+    auto_online: float = 0.0
+    stream_breaks: float = 0.0
+    lies: float = 0.0
+    happenings: tuple[tuple[float, str, int], ...] = ()
+
+
+@dataclass
+class Sim:
+    """One slot, as it truly is. The times say when it was last seen so, and when we last changed it."""
+
+    index: int
+    holder: str | None  # the device's id, "" for a boot CPU, None if the slot is empty
+    online: list[bool]
+    present: bool = False
+    linked: bool = True  # the kernel has tied the CPU to its firmware object
+    ejecting: bool = False
+    commands: int = 0  # device_add and device_del on their way to QEMU
+    touched: bool = False  # by somebody else, by an earlier operation's rest, or by a reset
+    lied_about: bool = False
+    ours_at: float = 0.0
+    up_at: float = -1.0
+    down_at: float = -1.0
+    empty_at: float = -1.0
+
+    @property
+    def up(self) -> bool:
+        return self.holder is not None and self.present and all(self.online)
+
+    @property
+    def path(self) -> str | None:
+        if self.holder is None:
+            return None
+        return f"/machine/peripheral/{self.holder}" if self.holder else f"/machine/unattached/device[{self.index + 3}]"
+
+
+@dataclass
+class Ground:
+    """Time, the way to the listener, and the truth about every slot. See :class:`fakes.world.World`."""
+
+    total: int
+    online: Collection[int] = (0,)
+    offline: Collection[int] = ()
+    threads: int = 1
+    faults: Faults = field(default_factory=Faults)
+    seed: int = 0
+    now: float = 0.0
+    inbox: deque[ev.Event] = field(default_factory=deque)
+    dead: bool = False
+    running: bool = True
+    session: str | None = None
+    calmed: bool = False
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._op = 0
+        self._epoch = 0
+        self._frozen: list[Callable[[], None]] = []
+        self._in_order_until = 0.0
+        self.platform = views.platform_of(self.threads)
+        self.sims = [self._sim(index) for index in range(self.total)]
+        self._names = {
+            name: (sim, thread)
+            for sim, slot in zip(self.sims, self.host().slots, strict=True)
+            for thread, name in enumerate(self.platform.firmware_ids(slot))
+        }
+
+    def _sim(self, index: int) -> Sim:
+        lit = index in self.online
+        filled = lit or index in self.offline
+        holder = None if not filled else "" if index == 0 else slot_id(index)
+        sim = Sim(index, holder, [lit] * self.threads, present=filled)
+        self._stamp(sim)
+        return sim
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _at(self, delay: float, what: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (self.now + delay, self._count, what))
+
+    def _guest(self, what: Callable[[], None], delay: float | None = None) -> None:
+        """Work inside the guest: waits while the VM is paused, is lost in a reset."""
+        epoch = self._epoch
+
+        def due() -> None:
+            if epoch != self._epoch or self.dead:
+                return
+            if self.running:
+                what()
+            else:
+                self._frozen.append(due)
+
+        self._at(self._moment() if delay is None else delay, due)
+
+    def _moment(self) -> float:
+        return self.rng.choice((0.0, 0.001, 0.01, 0.2, 2.0))
+
+    def _chance(self, chance: float) -> bool:
+        return chance > 0 and self.rng.random() < chance
+
+    def run_until(self, when: float) -> None:
+        """Let things happen until then, or until there is something to tell."""
+        while not self.inbox and self._heap and self._heap[0][0] <= when:
+            self.now, _, what = heapq.heappop(self._heap)
+            what()
+        if not self.inbox:
+            self.now = max(self.now, when)
+
+    def drain(self) -> None:
+        """Let all that is under way happen; nobody listens."""
+        while self._heap:
+            self.now, _, what = heapq.heappop(self._heap)
+            what()
+        self.inbox.clear()
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def _hint(self, event: ev.Event) -> None:
+        """An event of QEMU: may be lost, late, doubled."""
+        if self._chance(self.faults.lost):
+            return
+        for _ in range(2 if self._chance(self.faults.doubled) else 1):
+            self._tell(event)
+
+    def _tell(self, event: ev.Event, op: int | None = None) -> None:
+        """An answer: surely, some time, unless the operation that asked (``op``) is over by then."""
+        late = 8 * self.rng.random() if self._chance(self.faults.late) else 0.0
+        self._at(late + self._moment() * (op is not None), lambda: self._put(event, op))
+
+    def _tell_stream(self, event: ev.Event) -> None:
+        """One message of an answer: late ones are overtaken by others."""
+        self._tell(event, self._op)
+
+    def _tell_in_order(self, event: ev.Event) -> None:
+        """Of the session itself: never overtaken by another of its kind."""
+        op = self._op
+        self._in_order_until = max(self._in_order_until, self.now + self._moment())
+        self._at(self._in_order_until - self.now, lambda: self._put(event, op))
+
+    def _put(self, event: ev.Event, op: int | None = None) -> None:
+        if op is not None and op != self._op:
+            return
+        if not self.dead or isinstance(event, ev.QemuLost):
+            self.inbox.append(event)
+
+    # --- the truth ----------------------------------------------------------------------------------------------------
+
+    def _stamp(self, sim: Sim) -> None:
+        if sim.up:
+            sim.up_at = self.now
+        if sim.holder is None:
+            sim.empty_at = self.now
+        if not any(sim.online):
+            sim.down_at = self.now
+
+    def _change(self, sim: Sim, change: Callable[[], None], *, ours: bool = False) -> None:
+        self._stamp(sim)
+        change()
+        self._stamp(sim)
+        if ours:
+            sim.ours_at = self.now
+
+    def host(self) -> HostView:
+        """What QEMU would say now."""
+        slots = tuple(
+            views.slot(
+                sim.index,
+                threads=self.threads,
+                filled=sim.holder is not None,
+                boot=sim.holder == "",
+                device_id=sim.holder or None,
+            )
+            for sim in self.sims
+        )
+        return views.host(self.total, slots=slots, threads=self.threads, status="running" if self.running else "paused")
+
+    def guest(self) -> GuestView:
+        """What the agent would say now."""
+        cpus = [self._cpu(name) for name, (sim, _) in self._names.items() if sim.present]
+        return GuestView(1, "boot", "instance", tuple(cpus))
+
+    def _cpu(self, name: str) -> GuestCpu:
+        sim, thread = self._names[name]
+        stays = Reason("boot-cpu", Who.GUEST, "cpu0 stays") if sim.index == 0 and sim.online[thread] else None
+        number = sim.index * self.threads + thread
+        return GuestCpu(number, name if sim.linked else "", sim.online[thread], cannot_offline=stays)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the state machine itself costs, where everything answers at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import pytest
+from fakes.views import INFO, guest, host, vm
+from vcpu_host.core import events as ev
+from vcpu_host.core.machine import Machine
+from vcpu_host.core.model import CpuResult, CpuStatus, GuestCpu, HostView, Ost, Outcome
+from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.policy import Policy
+from vcpu_host.core.view import join
+
+
+class _Ideal:
+    """A world that answers every action at once; ``spent`` is the CPU time inside the machine."""
+
+    def __init__(self, view: HostView, online: set[int], goal: int) -> None:
+        shown = join(view, guest(view, online), agent=INFO)
+        self.total = len(view.slots)
+        self.filled = set(online)
+        self.machine = Machine(
+            plan(shown, Request(Operation.SCALE, goal)), shown.platform, Policy(timeout=1000.0), session="s", now=0.0
+        )
+        self.now = 0.0
+        self.spent = 0.0
+        self.looks = 0
+        self.names = {slot.index: shown.platform.firmware_ids(slot)[0] for slot in view.slots}
+        self.slots = {name: index for index, name in self.names.items()}
+        self.requests: dict[int, int] = {}
+
+    def run(self) -> None:
+        """One event at a time, and a decision after each: nothing is saved by doing many at once."""
+        waiting: deque[ev.Event] = deque()
+        while not self.machine.finished:
+            event = waiting.popleft() if waiting else ev.Tick()
+            began = time.process_time()
+            self.machine.feed(event, self.now)
+            actions = self.machine.advance(self.now)
+            self.spent += time.process_time() - began
+            for action in actions:
+                waiting.extend(self._answers(action))
+            self.now = self.now + 0.0001 if waiting else max(self.now, self.machine.wake_at)
+
+    def _answers(self, action: ev.Action) -> list[ev.Event]:
+        match action:
+            case ev.DoAdd():
+                self.filled.add(action.slot)
+                cpu = GuestCpu(action.slot, self.names[action.slot], False)
+                return [
+                    ev.Added(action.slot, None),
+                    ev.OstSeen(action.slot, Ost(1, 0)),
+                    ev.CpuArrived("s", cpu),
+                    self._settled(self.requests[action.slot], action.slot, online=True),
+                ]
+            case ev.DoDel():
+                self.filled.discard(action.slot)
+                return [ev.DelReturned(action.slot, None), ev.PathDeleted(f"/machine/peripheral/{action.target}")]
+            case ev.DoSetOnline():
+                indices = [self.slots[name] for name in action.firmware_ids]
+                self.requests.update(dict.fromkeys(indices, action.request))
+                return (
+                    [] if action.online else [self._settled(action.request, index, online=False) for index in indices]
+                )
+            case ev.DoLookHost():
+                self.looks += 1
+                return [ev.HostLooked(host(self.total, self.filled), self.now)]
+            case _:
+                raise AssertionError(action)
+
+    def _settled(self, request: int, index: int, *, online: bool) -> ev.CpuSettled:
+        cpu = GuestCpu(index, self.names[index], online)
+        return ev.CpuSettled("s", request, CpuResult(cpu.firmware_id, CpuStatus.DONE, None, cpu, 0.001))
+
+
+def _measure(online: set[int], goal: int) -> _Ideal:
+    runs = []
+    for _ in range(3):
+        world = _Ideal(host(240, online), online, goal)
+        world.run()
+        assert world.machine.result(world.now).outcome is Outcome.DONE
+        assert len(world.filled) == goal
+        runs.append(world)
+    return min(runs, key=lambda world: world.spent)
+
+
+@pytest.mark.parametrize(("online", "goal"), [({0}, 240), (set(range(240)), 1)], ids=["1 to 240", "240 to 1"])
+def test_a_whole_scale_costs_the_machine_less_than_60_ms(online: set[int], goal: int) -> None:
+    best = _measure(online, goal)
+    print(f"{best.spent * 1000:.1f} ms, {best.looks} looks")
+    assert best.spent < 0.06
+
+
+def test_looks_at_qemu_are_few_when_many_slots_come_up() -> None:
+    assert _measure({0}, 240).looks < 30
+
+
+def test_a_map_and_a_plan_of_4096_slots_are_quick() -> None:
+    view, online = host(4096, range(0, 4096, 3)), set(range(0, 4096, 3))
+    looked = guest(view, online)
+    best = 9.0
+    for _ in range(3):
+        began = time.process_time()
+        shown = join(view, looked, agent=INFO)
+        between = time.process_time()
+        plan(shown, Request(Operation.SCALE, 4000))
+        done = time.process_time()
+        best = min(best, done - began)
+        print(f"join {1000 * (between - began):.1f} ms, plan {1000 * (done - between):.1f} ms")
+    assert best < 0.15
+    assert len(vm(4096).slots) == 4096
