@@ -181,8 +181,9 @@ class VirtioPort:
         assert self._guest is not None
         try:
             data = self._guest.recv(64 * 1024)
-        except ConnectionError:
-            data = b""
+        except ConnectionResetError:
+            # It closed with bytes unread. That is said once, before what it had written, which is read next.
+            return
         if not data:
             self._guest_closed()
             return
@@ -220,7 +221,9 @@ class VirtioPort:
         except BlockingIOError:
             self._loop.add_writer(self._guest, self._guest_writable)
         except ConnectionError:
-            self._guest_closed()
+            # It has closed: what it wrote before is read first, then the end is found.
+            self._to_guest.clear()
+            self._loop.remove_writer(self._guest)
 
     def _guest_writable(self) -> None:
         self._write_guest()

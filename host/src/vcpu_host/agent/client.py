@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -25,6 +26,8 @@ PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
 
 #: One snapshot of the most CPUs that the contract allows fits well (about 100 bytes a CPU).
 _MAX_MESSAGE = 8 * 1024 * 1024
+
+_Message = TypeVar("_Message")
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
@@ -99,7 +102,7 @@ class LinkAgent:
     async def _hello(self) -> None:
         request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
         try:
-            answer = await self._stub.Hello(request, timeout=self._call_timeout)
+            answer = _whole(await self._stub.Hello(request, timeout=self._call_timeout))
             self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
@@ -113,7 +116,7 @@ class LinkAgent:
         """Every present CPU. AgentGoneError whatever goes wrong: without the list there is nothing to go on."""
         request = pb.ListCpusRequest(request_id=self._request_id())
         try:
-            answer = await self._stub.ListCpus(request, timeout=self._call_timeout)
+            answer = _whole(await self._stub.ListCpus(request, timeout=self._call_timeout))
             if answer.request_id != request.request_id:
                 raise convert.BadMessageError("the answer to another request")
             return convert.snapshot(answer.snapshot)
@@ -127,7 +130,7 @@ class LinkAgent:
         call = self._stub.Watch(pb.WatchRequest(request_id=self._request_id()))
         try:
             async for answer in call:
-                yield convert.snapshot(answer.snapshot)
+                yield convert.snapshot(_whole(answer).snapshot)
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
         except convert.BadMessageError as error:
@@ -147,7 +150,7 @@ class LinkAgent:
         unseen = set(firmware_ids)
         try:
             async for answer in call:
-                yield _answer(answer, request.request_id, unanswered, unseen)
+                yield _answer(_whole(answer), request.request_id, unanswered, unseen)
         except grpc.aio.AioRpcError as error:
             raise of_rpc(error) from error
         except convert.BadMessageError as error:
@@ -163,6 +166,13 @@ class LinkAgent:
         """End the session; the port is free for others afterwards."""
         await self._channel.close(None)
         await self._link.close()
+
+
+def _whole(answer: _Message | None) -> _Message:
+    """The answer. gRPC gives None for bytes that are no such message (grpc/_common.py, _transform)."""
+    if answer is None:
+        raise convert.BadMessageError("bytes that are no message of the contract")
+    return answer
 
 
 def _answer(

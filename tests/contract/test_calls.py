@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the host's client asks, and what it gets from the guest's servicer, over the link."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import pytest
+from contract.conftest import DEADLINE, ENVIRONMENT, IDENTITY, Guest, agent_of, until
+from fakes.sysfs import firmware_id
+from vcpu_host.agent.client import LinkAgent
+from vcpu_host.core.model import CpuResult, CpuStatus, GuestView, Who
+from vcpu_host.errors import AgentGoneError, VcpuctlError
+from vcpu_host.ports import Arrived, SetOnlineAnswer
+
+
+async def switched(
+    agent: LinkAgent, *slots: int, online: bool, wait: bool = False, timeout: float = DEADLINE
+) -> list[SetOnlineAnswer]:
+    ids = [firmware_id(slot) for slot in slots]
+    return [answer async for answer in agent.set_online(ids, online=online, wait=wait, timeout=timeout)]
+
+
+def results(answers: list[SetOnlineAnswer]) -> dict[str, CpuResult]:
+    return {answer.firmware_id: answer for answer in answers if isinstance(answer, CpuResult)}
+
+
+async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(agent: LinkAgent) -> None:
+    info = agent.info
+    assert (info.version, info.arch, info.kernel) == (IDENTITY.agent_version, IDENTITY.arch, IDENTITY.kernel)
+    assert (info.boot_id, info.instance_id) == (IDENTITY.boot_id, IDENTITY.instance_id)
+    assert (info.platform, info.event_source, info.protocol) == ("acpi", "udev", 1)
+    assert "set-online" in info.capabilities
+    for name in ("possible", "isolated", "nohz_full", "kernel_max", "smt_control", "auto_online_rules"):
+        assert getattr(info.environment, name) == getattr(ENVIRONMENT, name), name
+    assert (info.environment.eject_enabled, info.environment.clocksource) == (True, "tsc")
+
+
+async def test_the_list_is_the_kernels_own_whatever_order_the_slots_came_in(agent: LinkAgent, guest: Guest) -> None:
+    for slot in (7, 2):
+        guest.kernel.add(slot)
+    view = await agent.list_cpus()
+    assert [(cpu.number, cpu.firmware_id, cpu.online) for cpu in view.cpus] == [
+        (0, firmware_id(0), True),
+        (1, firmware_id(7), False),
+        (2, firmware_id(2), False),
+    ]
+    assert (view.boot_id, view.instance_id) == (IDENTITY.boot_id, IDENTITY.instance_id)
+    assert view.cpus[0].cannot_offline is not None
+    assert (view.cpus[0].cannot_offline.code, view.cpus[0].cannot_offline.who) == ("cpu0", Who.GUEST)
+    assert (view.cpus[0].core_id, view.cpus[1].core_id) == (0, None)
+
+
+async def test_switching_answers_each_cpu_with_what_was_read_back_and_ends_with_the_whole(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    guest.kernel.add(3)
+    guest.kernel.add(5)
+    answers = await switched(agent, 3, 5, 9, online=True)
+    found = results(answers)
+    assert [found[firmware_id(slot)].status for slot in (3, 5, 9)] == [
+        CpuStatus.DONE,
+        CpuStatus.DONE,
+        CpuStatus.ABSENT,
+    ]
+    observed = found[firmware_id(3)].observed
+    assert observed is not None
+    assert (observed.number, observed.online) == (1, True)
+    final = answers[-1]
+    assert isinstance(final, GuestView)
+    assert [cpu.online for cpu in final.cpus] == [True, True, True]
+
+    again = results(await switched(agent, 3, online=True))
+    assert again[firmware_id(3)].status is CpuStatus.ALREADY
+    assert guest.kernel.writes == [(1, True), (2, True)]
+
+
+async def test_a_refusal_arrives_with_its_errno_and_its_words(agent: LinkAgent, guest: Guest) -> None:
+    number = guest.kernel.add(3)
+    await switched(agent, 3, online=True)
+    guest.kernel.refuse(number, errno.ENOSPC, online=False)
+    found = results(await switched(agent, 3, online=False))[firmware_id(3)]
+    assert found.status is CpuStatus.REFUSED
+    assert found.reason is not None
+    assert (found.reason.code, found.reason.errno, found.reason.who) == ("irq-vectors", "ENOSPC", Who.GUEST)
+    assert found.observed is not None
+    assert found.observed.online
+
+
+async def test_a_cpu_that_is_waited_for_is_announced_and_brought_online_when_it_comes(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    ids = [firmware_id(4)]
+    async with aclosing(
+        cast(AsyncGenerator[SetOnlineAnswer, None], agent.set_online(ids, online=True, wait=True, timeout=DEADLINE))
+    ) as stream:
+        reading = asyncio.ensure_future(anext(stream))
+        await until(lambda: guest.watcher._waiting)
+        guest.kernel.add(4)
+        assert isinstance(await reading, Arrived)
+        rest = [answer async for answer in stream]
+    assert results(rest)[firmware_id(4)].status is CpuStatus.DONE
+    assert guest.kernel.online == {0, 1}
+
+
+async def test_watch_shows_every_change_until_the_caller_stops(agent: LinkAgent, guest: Guest) -> None:
+    async with aclosing(cast(AsyncGenerator[GuestView, None], agent.watch())) as stream:
+        assert len((await anext(stream)).cpus) == 1
+        guest.kernel.add(6)
+        async with asyncio.timeout(DEADLINE):
+            view = await anext(stream)
+            while len(view.cpus) < 2 or not view.cpus[1].firmware_id:
+                view = await anext(stream)
+    # The stream's end is not the session's.
+    assert len((await agent.list_cpus()).cpus) == 2
+
+
+@pytest.mark.parametrize("ids", [[], ["acpi:a", "acpi:a"], ["papr:4"], [""]])
+async def test_a_request_that_is_wrong_in_itself_is_rejected_and_costs_no_session(
+    agent: LinkAgent, guest: Guest, ids: list[str]
+) -> None:
+    with pytest.raises(VcpuctlError) as caught:
+        async for _ in agent.set_online(ids, online=True, wait=False, timeout=DEADLINE):
+            pass
+    assert caught.value.reason.code == "agent-rejected"
+    assert not isinstance(caught.value, AgentGoneError)
+    assert guest.kernel.writes == []
+    assert len((await agent.list_cpus()).cpus) == 1
+
+
+async def test_a_deadline_ends_the_waiting_on_both_sides_and_costs_no_session(agent: LinkAgent, guest: Guest) -> None:
+    with pytest.raises(VcpuctlError) as caught:
+        await switched(agent, 8, online=True, wait=True, timeout=0.3)
+    assert caught.value.reason.code == "agent-slow"
+    assert not isinstance(caught.value, AgentGoneError)
+    await until(lambda: not guest.watcher._waiting)
+    # What comes too late is left alone.
+    guest.kernel.add(8)
+    assert [cpu.online for cpu in (await agent.list_cpus()).cpus] == [True, False]
+    assert guest.kernel.writes == []
+
+
+async def test_a_caller_that_stops_lets_the_write_under_way_finish_and_starts_no_other(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    guest.kernel.add(1)
+    guest.kernel.add(2)
+    guest.kernel.released.clear()
+    ids = [firmware_id(1), firmware_id(2)]
+    stream = agent.set_online(ids, online=True, wait=False, timeout=DEADLINE)
+    reading = asyncio.ensure_future(anext(stream))
+    await until(guest.kernel.holding.is_set)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    # A later answer shows that the agent has heard of it.
+    await agent.list_cpus()
+    guest.kernel.released.set()
+    await until(lambda: 1 in guest.kernel.online)
+    assert results(await switched(agent, 1, online=True))[firmware_id(1)].status is CpuStatus.ALREADY
+    assert guest.kernel.writes == [(1, True)]
+
+
+async def test_an_agent_that_ends_in_order_ends_calls_and_session_at_once_and_says_so(guest: Guest) -> None:
+    async with agent_of(guest) as agent:
+        waiting = asyncio.ensure_future(switched(agent, 9, online=True, wait=True))
+        await until(lambda: guest.watcher._waiting)
+        await guest.stop()
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(AgentGoneError):
+                await waiting
+            assert "stopping" in await agent.lost()
+        assert agent.ended
+
+
+async def test_a_session_is_new_after_every_start_of_the_agent(guest: Guest) -> None:
+    async with agent_of(guest) as agent:
+        first = agent.session
+        await guest.stop()
+        await agent.lost()
+    await guest.end_server()
+    await guest.start()
+    async with agent_of(guest) as agent:
+        assert agent.session != first
+        assert len((await agent.list_cpus()).cpus) == 1

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Older and newer on either side: it works, or it says which side to update."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from contract.conftest import DEADLINE, Guest, agent_of
+from vcpu_guest import convert as guest_convert
+from vcpu_host.agent import client
+from vcpu_host.errors import AgentGoneError, VcpuctlError
+from vcpu_proto.v1 import agent_pb2 as pb
+
+#: A field that no version of today knows: number 1000, three bytes.
+UNKNOWN = b"\xc2\x3e\x03new"
+
+SERVICE = "vcpu.v1.GuestAgent"
+
+
+@pytest.mark.parametrize(
+    ("host", "guest_range", "agreed"),
+    [((1, 1), (1, 1), 1), ((1, 1), (1, 4), 1), ((1, 3), (1, 1), 1), ((1, 3), (2, 2), 2), ((1, 3), (2, 9), 3)],
+)
+async def test_the_newest_protocol_that_both_speak_is_spoken(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch, host: tuple[int, int], guest_range: tuple[int, int], agreed: int
+) -> None:
+    monkeypatch.setattr(client, "PROTOCOL_MIN", host[0])
+    monkeypatch.setattr(client, "PROTOCOL_MAX", host[1])
+    monkeypatch.setattr(guest_convert, "PROTOCOL", guest_range)
+    async with agent_of(guest) as agent:
+        assert agent.info.protocol == agreed
+        assert len((await agent.list_cpus()).cpus) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "guest_range", "code", "package"),
+    [((2, 3), (1, 1), "agent-too-old", "vcpu-guest"), ((1, 1), (2, 3), "host-too-old", "vcpu-host")],
+)
+async def test_sides_without_a_common_protocol_say_which_to_update(
+    guest: Guest,
+    monkeypatch: pytest.MonkeyPatch,
+    host: tuple[int, int],
+    guest_range: tuple[int, int],
+    code: str,
+    package: str,
+) -> None:
+    monkeypatch.setattr(client, "PROTOCOL_MIN", host[0])
+    monkeypatch.setattr(client, "PROTOCOL_MAX", host[1])
+    monkeypatch.setattr(guest_convert, "PROTOCOL", guest_range)
+    with pytest.raises(AgentGoneError) as caught:
+        async with agent_of(guest):
+            pass
+    assert caught.value.reason.code == code
+    assert package in caught.value.reason.hint
+    # The port is free for others at once.
+    monkeypatch.undo()
+    async with agent_of(guest) as agent:
+        assert agent.info.protocol == 1
+
+
+async def played(guest: Guest, answers: dict[str, Callable[[bytes], bytes]]) -> None:
+    """Have the guest's port served by an agent of another version: raw bytes for each method that it has."""
+
+    def handler(answer: Callable[[bytes], bytes]) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        async def handle(request: bytes, _context: Any) -> bytes:
+            return answer(request)
+
+        return handle
+
+    methods = {name: grpc.unary_unary_rpc_method_handler(handler(answer)) for name, answer in answers.items()}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    server.add_insecure_port(f"unix:{guest.socket}")
+    await server.start()
+    await guest.start(server)
+
+
+def hello(_request: bytes) -> bytes:
+    return pb.HelloResponse(protocol_min=1, protocol_max=1, agent_version="9").SerializeToString() + UNKNOWN
+
+
+def listing(request: bytes) -> bytes:
+    asked = pb.ListCpusRequest.FromString(request)
+    cpu = pb.Cpu(number=0, firmware_id="acpi:x", online=True).SerializeToString() + UNKNOWN
+    snapshot = b"\x22" + bytes([len(cpu)]) + cpu + UNKNOWN  # field 4, cpus
+    return (
+        pb.ListCpusResponse(request_id=asked.request_id).SerializeToString()
+        + b"\x12"  # field 2, snapshot
+        + bytes([len(snapshot)])
+        + snapshot
+        + UNKNOWN
+    )
+
+
+async def test_fields_that_a_newer_agent_adds_are_passed_over(idle_guest: Guest) -> None:
+    await played(idle_guest, {"Hello": hello, "ListCpus": listing})
+    async with agent_of(idle_guest) as agent:
+        assert agent.info.version == "9"
+        assert [(cpu.number, cpu.firmware_id, cpu.online) for cpu in (await agent.list_cpus()).cpus] == [
+            (0, "acpi:x", True)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "answer"),
+    [
+        ("Hello", pb.HelloRequest(protocol_min=1, protocol_max=1), pb.HelloResponse),
+        ("ListCpus", pb.ListCpusRequest(request_id="r"), pb.ListCpusResponse),
+    ],
+)
+async def test_fields_that_a_newer_host_adds_are_passed_over(
+    guest: Guest, method: str, request_: Any, answer: Any
+) -> None:
+    async with grpc.aio.insecure_channel(f"unix:{guest.socket}") as channel:
+        call = channel.unary_unary(f"/{SERVICE}/{method}", None, None)
+        raw = await call(request_.SerializeToString() + UNKNOWN, timeout=DEADLINE)
+    assert answer.FromString(raw).ByteSize() > 0
+
+
+async def test_an_agent_that_lacks_a_call_is_said_to_be_too_old(idle_guest: Guest) -> None:
+    await played(idle_guest, {"Hello": hello, "ListCpus": listing})
+    async with agent_of(idle_guest) as agent:
+        with pytest.raises(VcpuctlError) as caught:
+            async for _ in agent.set_online(["acpi:x"], online=True, wait=False, timeout=DEADLINE):
+                pass
+        assert caught.value.reason.code == "agent-too-old"
+        assert "vcpu-guest" in caught.value.reason.hint
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        lambda _request: b"\xff\xff",
+        lambda _request: pb.ListCpusResponse(request_id="of another").SerializeToString(),
+        lambda request: pb.ListCpusResponse(
+            request_id=pb.ListCpusRequest.FromString(request).request_id,
+            snapshot=pb.Snapshot(cpus=[pb.Cpu(number=1), pb.Cpu(number=1)]),
+        ).SerializeToString(),
+    ],
+    ids=["no message", "another request's", "contradicts itself"],
+)
+async def test_an_agent_that_answers_nonsense_is_not_believed(idle_guest: Guest, bad: Callable[[bytes], bytes]) -> None:
+    await played(idle_guest, {"Hello": hello, "ListCpus": bad})
+    async with agent_of(idle_guest) as agent:
+        with pytest.raises(AgentGoneError) as caught:
+            await agent.list_cpus()
+    assert caught.value.reason.code == "agent-bad-message"
