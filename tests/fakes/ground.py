@@ -38,7 +38,7 @@ class Faults:
 
 @dataclass
 class Sim:
-    """One slot, as it truly is. The times say when it was last seen so, and when we last changed it."""
+    """One slot, as it truly is, and when it, or each of its threads, was last seen so."""
 
     index: int
     holder: str | None  # the device's id, "" for a boot CPU, None if the slot is empty
@@ -49,10 +49,10 @@ class Sim:
     commands: int = 0  # device_add and device_del on their way to QEMU
     touched: bool = False  # by somebody else, by an earlier operation's rest, or by a reset
     lied_about: bool = False
-    ours_at: float = 0.0
-    up_at: float = -1.0
-    down_at: float = -1.0
+    plugged_at: float = 0.0  # by us
     empty_at: float = -1.0
+    lit_at: dict[int, float] = field(default_factory=dict)
+    dark_at: dict[int, float] = field(default_factory=dict)
 
     @property
     def up(self) -> bool:
@@ -103,7 +103,7 @@ class Ground:
         filled = lit or index in self.offline
         holder = None if not filled else "" if index == 0 else slot_id(index)
         sim = Sim(index, holder, [lit] * self.threads, present=filled)
-        self._stamp(sim)
+        self.stamp(sim)
         return sim
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -179,20 +179,17 @@ class Ground:
 
     # --- the truth ----------------------------------------------------------------------------------------------------
 
-    def _stamp(self, sim: Sim) -> None:
-        if sim.up:
-            sim.up_at = self.now
+    def stamp(self, sim: Sim) -> None:
+        """Write down how the slot is at this moment."""
         if sim.holder is None:
             sim.empty_at = self.now
-        if not any(sim.online):
-            sim.down_at = self.now
+        for thread, lit in enumerate(sim.online):
+            (sim.lit_at if lit else sim.dark_at)[thread] = self.now
 
-    def _change(self, sim: Sim, change: Callable[[], None], *, ours: bool = False) -> None:
-        self._stamp(sim)
+    def _change(self, sim: Sim, change: Callable[[], None]) -> None:
+        self.stamp(sim)
         change()
-        self._stamp(sim)
-        if ours:
-            sim.ours_at = self.now
+        self.stamp(sim)
 
     def host(self) -> HostView:
         """What QEMU would say now."""

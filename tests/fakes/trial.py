@@ -123,8 +123,8 @@ class Trial:
         kind = kinds.get(sim.index)
         if kind is None or self.world.dead:
             return
-        self.world._stamp(sim)
-        since = max(sim.ours_at, self._began)
+        self.world.stamp(sim)
+        since = max(sim.plugged_at, self._began)
         if outcome is Outcome.DONE:
             self._judge_done(sim, kind, since)
         elif outcome in (Outcome.REFUSED, Outcome.FAILED):
@@ -142,12 +142,12 @@ class Trial:
         if kind is StepKind.UNPLUG:
             assert sim.empty_at >= since, f"slot {sim.index} is said to be gone and never was"
         elif kind in UP:
-            if sim.lied_about:
-                assert sim.holder is not None or sim.touched
-            else:
-                assert sim.up_at >= since, f"slot {sim.index} is said to be up and never was"
-        elif not sim.lied_about:
-            assert sim.down_at >= since, f"slot {sim.index} is said to be down and never was"
+            assert sim.holder is not None or sim.touched, f"slot {sim.index} is said to be up and is empty"
+            lit = min(sim.lit_at.get(thread, -1.0) for thread in range(len(sim.online)))
+            assert lit >= since or sim.lied_about, f"slot {sim.index} is said to be up and never was"
+        else:
+            dark = min(sim.dark_at.get(thread, -1.0) for thread in range(len(sim.online)))
+            assert dark >= since or sim.lied_about, f"slot {sim.index} is said to be down and never was"
 
 
 def _short(event: ev.Event) -> str:

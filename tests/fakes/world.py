@@ -40,7 +40,7 @@ class World(Ground):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._asks: dict[int, _Ask] = {}
-        self._agent_alive = True
+        self._agent_alive = self._booted = True
         self._sessions = 0
         for when, what, index in self.faults.happenings:
             self._at(when, partial(self.happen, what, index % self.total))
@@ -107,7 +107,9 @@ class World(Ground):
                 [False] * self.threads,
             )
 
-        self._change(sim, fill, ours=ours)
+        self._change(sim, fill)
+        if ours:
+            sim.plugged_at = self.now
         self._guest(lambda: self._insert(sim))
 
     def _insert(self, sim: Sim) -> None:
@@ -137,12 +139,12 @@ class World(Ground):
                 if self._names[name][0] is sim and ask.wait:
                     self._try(ask, name)
 
-    def _switch(self, sim: Sim, thread: int, *, to: bool, ours: bool = False) -> None:
+    def _switch(self, sim: Sim, thread: int, *, to: bool) -> None:
         def switch() -> None:
             sim.online[thread] = to
 
         if sim.present and sim.holder is not None:
-            self._change(sim, switch, ours=ours)
+            self._change(sim, switch)
 
     def _del(self, action: ev.DoDel, op: int) -> None:
         self.sims[action.slot].commands -= 1
@@ -182,7 +184,7 @@ class World(Ground):
         def empty() -> None:
             sim.holder, sim.present, sim.ejecting, sim.online = None, False, False, [False] * self.threads
 
-        self._change(sim, empty, ours=not sim.touched)
+        self._change(sim, empty)
 
     # --- the agent ----------------------------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class World(Ground):
             code = "hotplug-disabled" if self._chance(self.faults.passing) else "last-cpu"
             status, reason = CpuStatus.REFUSED, Reason(code, Who.GUEST, "no", errno="EBUSY")
         else:
-            self._switch(sim, thread, to=ask.online, ours=True)
+            self._switch(sim, thread, to=ask.online)
         self._settle(ask, CpuResult(name, status, reason, self._cpu(name), 0.01))
 
     def _settle(self, ask: _Ask, result: CpuResult) -> None:
@@ -281,13 +283,13 @@ class World(Ground):
         self._guest(self._agent_starts, self.rng.choice((0.05, 1.0, 10.0)))
 
     def _agent_starts(self) -> None:
-        self._agent_alive = True
+        self._agent_alive = self._booted
 
     def _reset(self, sim: Sim) -> None:
         del sim
         self._epoch += 1
         self._frozen.clear()
-        self._agent_alive = False
+        self._agent_alive = self._booted = False
         for each in self.sims:
             each.touched = True
             self._change(each, partial(self._dark, each))
@@ -305,6 +307,7 @@ class World(Ground):
         for sim in self.sims:
             if sim.holder is not None:
                 self._change(sim, partial(self._light, sim))
+        self._booted = True
         self._guest(self._agent_starts, 0.5)
 
     def _light(self, sim: Sim) -> None:

@@ -33,6 +33,7 @@ class Coordinator:
         self._vmm = vmm
         self._sessions = Sessions(vmm, dialer, dial_timeout)
         self._interrupt: Callable[[], None] | None = None
+        self._interrupted = False  # before there was anything to interrupt
 
     @property
     def agent(self) -> ports.GuestAgent | None:
@@ -122,6 +123,7 @@ class Coordinator:
         from .core.result import refused
         from .operation import Run, no_progress
 
+        self._interrupt, self._interrupted = None, False
         began = asyncio.get_running_loop().time()
         events = self._vmm.events()
         view = await self.observe()
@@ -135,10 +137,13 @@ class Coordinator:
         machine = Machine(decided, view.platform, policy, session=session, now=began)
         run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress)
         self._interrupt = run.interrupt
+        if self._interrupted:
+            run.interrupt()
         return await run.to_end(events)
 
     def interrupt(self) -> None:
         """End the wait of the operation under way: what is not settled becomes unknown."""
+        self._interrupted = True
         if self._interrupt is not None:
             self._interrupt()
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from . import ports
 from .core import events as ev
@@ -20,6 +19,7 @@ from .core.result import OperationResult
 from .errors import AgentGoneError, QemuError, QemuGoneError, VcpuctlError
 from .sessions import Sessions
 
+T = TypeVar("T")
 Progress = Callable[[ev.Event | ev.Action, Machine], None]
 
 
@@ -40,9 +40,9 @@ class Run:
         self._host = host
         self._progress = progress
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[ev.Event] = asyncio.Queue()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._requests: dict[int, asyncio.Task[None]] = {}
+        self._queue: asyncio.Queue[ev.Event | BaseException] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._requests: dict[int, asyncio.Task[Reason | None]] = {}
 
     async def to_end(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
@@ -51,14 +51,14 @@ class Run:
             self._spawn(self._await_loss(self._sessions.current))
         try:
             while True:
+                while not self._queue.empty():
+                    self._feed(self._queue.get_nowait())
                 for action in self._machine.advance(self._loop.time()):
                     self._progress(action, self._machine)
                     self._start(action)
                 if self._machine.finished:
                     return self._machine.result(self._loop.time())
                 self._feed(await self._next_event())
-                while not self._queue.empty():
-                    self._feed(self._queue.get_nowait())
         finally:
             await self._stop_tasks()
 
@@ -66,11 +66,13 @@ class Run:
         """See Coordinator.interrupt."""
         self._put(ev.Interrupted())
 
-    def _feed(self, event: ev.Event) -> None:
+    def _feed(self, event: ev.Event | BaseException) -> None:
+        if isinstance(event, BaseException):
+            raise event
         self._machine.feed(event, self._loop.time())
         self._progress(event, self._machine)
 
-    async def _next_event(self) -> ev.Event:
+    async def _next_event(self) -> ev.Event | BaseException:
         delay = max(0.0, self._machine.wake_at - self._loop.time())
         try:
             async with asyncio.timeout(delay):
@@ -81,19 +83,24 @@ class Run:
     def _put(self, event: ev.Event) -> None:
         self._queue.put_nowait(event)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._gone)
         return task
+
+    def _gone(self, task: asyncio.Task[Any]) -> None:
+        """A task that fails in a way that nobody foresaw ends the run: waiting for its answer would hide it."""
+        self._tasks.discard(task)
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None:
+            self._queue.put_nowait(problem)
 
     async def _stop_tasks(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # --- actions --------------------------------------------------------------------------------------------------
 
@@ -104,7 +111,7 @@ class Run:
             case ev.DoDel():
                 self._spawn(self._del(action))
             case ev.DoSetOnline():
-                self._requests[action.request] = self._spawn(self._set_online(action))
+                self._ask(action)
             case ev.DoCancel():
                 task = self._requests.get(action.request)
                 if task is not None:
@@ -143,12 +150,16 @@ class Run:
     async def _dial(self) -> None:
         try:
             agent = await self._sessions.renew()
-        except AgentGoneError as error:
-            self._put(ev.AgentDown(error.reason))
-            return
-        except VcpuctlError as error:
+        except QemuError as error:
             self._put(ev.QemuLost(error.reason))
-            return
+        except QemuGoneError as error:
+            self._put(ev.QemuLost(error.reason))
+        except VcpuctlError as error:
+            self._put(ev.AgentDown(error.reason))
+        else:
+            self._session_began(agent)
+
+    def _session_began(self, agent: ports.GuestAgent) -> None:
         self._spawn(self._await_loss(agent))
         self._put(ev.AgentUp(agent.session, agent.info))
 
@@ -171,11 +182,24 @@ class Run:
             text = "the agent has ended: nobody in the guest has its port open"
             self._put(ev.AgentDown(Reason("agent-lost", Who.AGENT, text, "see vcpuctl doctor")))
 
-    async def _set_online(self, action: ev.DoSetOnline) -> None:
+    def _ask(self, action: ev.DoSetOnline) -> None:
         agent = self._sessions.current
         if agent is None:
             return  # AgentDown is in the queue, and with it the machine forgets this request
-        session, error = agent.session, None
+        session, number = agent.session, action.request
+
+        def ended(task: asyncio.Task[Reason | None]) -> None:
+            # Not at the end of the task's own code: one that is cancelled before it began never runs that.
+            self._requests.pop(number, None)
+            lost = task.cancelled() or task.exception() is not None
+            self._put(ev.RequestEnded(session, number, None if lost else task.result()))
+
+        task = self._requests[number] = self._spawn(self._set_online(agent, action))
+        task.add_done_callback(ended)
+
+    async def _set_online(self, agent: ports.GuestAgent, action: ev.DoSetOnline) -> Reason | None:
+        """Why the request ended before its end, or None."""
+        session = agent.session
         seconds_left = max(0.1, self._machine.deadline - self._loop.time())
         try:
             async for answer in agent.set_online(
@@ -187,11 +211,14 @@ class Run:
                     self._put(ev.CpuSettled(session, action.request, answer))
                 else:
                     self._put(ev.GuestLooked(session, answer))
+        except AgentGoneError as problem:
+            # The link may still stand: an agent that breaks the contract is asked nothing more in this session.
+            if self._sessions.current is agent:
+                self._put(ev.AgentDown(problem.reason))
+            return problem.reason
         except VcpuctlError as problem:
-            error = problem.reason
-        finally:
-            self._put(ev.RequestEnded(session, action.request, error))
-            self._requests.pop(action.request, None)
+            return problem.reason
+        return None
 
     # --- QEMU's events --------------------------------------------------------------------------------------------
 

@@ -93,7 +93,7 @@ def _host_looked(state: State, event: HostLooked) -> None:
         slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
         if slot is None or job.adding:
             continue
-        if job.added_at is not None and event.asked_at < job.added_at:
+        if job.added_since_look:
             continue  # the answer may be older than the plug
         job.hinted = False
         if job.filled is slot.filled and job.path == slot.qom_path and job.order not in state.ripe:
@@ -124,6 +124,7 @@ def _added(state: State, event: Added) -> None:
         job.filled = True
         job.path = PERIPHERAL + job.device_id
         job.added_at = state.now
+        job.added_since_look = True
         job.mark("arrival", state.now)
         if any(thread.present for thread in job.threads):
             job.done("arrival", state.now)  # the guest was quicker than the answer

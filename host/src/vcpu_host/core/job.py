@@ -74,6 +74,7 @@ class Job:
     path: str | None = None
     adding: bool = False
     added_at: float | None = None
+    added_since_look: bool = False  # since the present look was asked for
     acknowledged_at: float | None = None
     deleting: bool = False
     del_sent: bool = False

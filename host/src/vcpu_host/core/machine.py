@@ -276,4 +276,6 @@ class Machine:
         state.look_wanted = False
         state.looking = True
         state.looked_at = state.now
+        for job in state.open_jobs():
+            job.added_since_look = False
         yield DoLookHost()
