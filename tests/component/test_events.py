@@ -53,9 +53,8 @@ def test_an_unplug_is_done_as_soon_as_the_slot_is_empty_whatever_qemu_says_of_it
         assert deletions(vm) == expected
 
 
-@pytest.mark.parametrize("deleted", ["kvm", "tcg"])
-def test_all_events_lost_cost_time_and_nothing_else(folder: Path, deleted: str) -> None:
-    with FakeVm(folder, "--deleted", deleted) as vm:
+def test_all_events_lost_cost_time_and_nothing_else(folder: Path) -> None:
+    with FakeVm(folder, "--deleted", "kvm") as vm:
         for name in ("ACPI_DEVICE_OST", "DEVICE_DELETED", "VSERPORT_CHANGE"):
             vm.steer.rule(f"event:{name}", "drop", times=None)
         vm.steer.call("x-fake-kernel-mute")
