@@ -272,21 +272,30 @@ def _ost_seen(state: State, event: OstSeen) -> None:
             job.acknowledged_at = state.now
             state.touch(job)
         return
+    if job.goal is not Goal.GONE or not job.del_sent:
+        return
     refusal = state.platform.refusal(event.ost)
-    if refusal is not None and job.goal is Goal.GONE and job.del_sent:
+    if refusal is not None:
         state.look_soon()
         state.cannot_go(job, refusal)
+    elif state.platform.ejected(event.ost):
+        _hint(state, job)
 
 
 def _path_deleted(state: State, path: str) -> None:
-    """A hint that one of ours is gone. One look tells of many: it waits a little while more are to follow."""
+    """Something is gone: the CPU, or what is below it, which under TCG is all that is ever reported."""
     for job in state.open_jobs():
-        if job.path == path:
-            job.hinted = True
-            if all(state.jobs[order].hinted for order in state.removing):
-                state.look_soon()
-            else:
-                state.look_by(state.looked_at + state.policy.poll_most)
+        if job.path is not None and f"{path}/".startswith(f"{job.path}/"):
+            _hint(state, job)
+
+
+def _hint(state: State, job: Job) -> None:
+    """One of ours seems to be gone. One look tells of many: it waits a little while more are to follow."""
+    job.hinted = True
+    if all(state.jobs[order].hinted for order in state.removing):
+        state.look_soon()
+    else:
+        state.look_by(state.looked_at + state.policy.poll_most)
 
 
 def _unplug_refused(state: State, path: str) -> None:

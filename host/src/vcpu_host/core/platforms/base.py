@@ -30,5 +30,8 @@ class Platform(Protocol):
     def refusal(self, ost: Ost) -> Reason | None:
         """What an _OST of an eject request says: a refusal, or None if it is none (success, in progress, other)."""
 
+    def ejected(self, ost: Ost) -> bool:
+        """Whether this _OST says that the guest has let go of a CPU."""
+
     def acknowledged(self, ost: Ost) -> bool:
         """Whether this _OST says that the guest has processed the insertion of a CPU."""

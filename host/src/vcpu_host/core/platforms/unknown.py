@@ -48,6 +48,11 @@ class Unknown:
         del ost
         return None
 
+    def ejected(self, ost: Ost) -> bool:
+        """No evidence is known."""
+        del ost
+        return False
+
     def acknowledged(self, ost: Ost) -> bool:
         """No evidence is known."""
         del ost

@@ -61,6 +61,10 @@ class X86:
         code, text, hint = _REFUSALS[ost.status]
         return Reason(code, Who.GUEST, f"{text} (_OST {ost.source}/{ost.status})", hint)
 
+    def ejected(self, ost: Ost) -> bool:
+        """Success of an eject; "in progress" (0x84), which comes first, says nothing new (acpi_device_hotplug)."""
+        return ost.source in _EJECTS and ost.status == 0
+
     def acknowledged(self, ost: Ost) -> bool:
         """Linux reports every processed insertion, even one whose CPU it could not use (acpi_device_hotplug)."""
         return ost.source == _INSERTION
