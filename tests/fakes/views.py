@@ -52,6 +52,10 @@ class Cores:
         del ost
         return None
 
+    def ejected(self, ost: Ost) -> bool:
+        del ost
+        return False
+
     def acknowledged(self, ost: Ost) -> bool:
         del ost
         return False

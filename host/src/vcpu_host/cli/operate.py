@@ -52,7 +52,7 @@ async def operate(args: argparse.Namespace) -> Exit:
     async with coordinator(args) as vm:
         timeout = args.timeout or default_timeout(request.count or len(request.selectors))
         policy = Policy(timeout=timeout, atomic=getattr(args, "atomic", False))
-        with Progress(log) as progress, _interruptible(vm):
+        with Progress(log, args.verbose) as progress, _interruptible(vm):
             result = await vm.run(request, policy, progress)
     _print_result(args, result)
     return of_result(result)

@@ -18,19 +18,22 @@ _MOMENT = 0.3  # seconds: shorter operations show no line at all
 
 
 class Progress:
-    """Called by the coordinator with every event and action."""
+    """Called by the coordinator with every event and action. ``verbosity`` is the log's, as ``-v`` counts."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, verbosity: int) -> None:
         self._log = log
+        self._verbosity = verbosity
         self._line = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._began = time.monotonic()
         self._shown = False
 
     def __call__(self, what: ev.Event | ev.Action, machine: Machine) -> None:
         """Log it, and redraw."""
-        if not isinstance(what, _QUIET):
+        # What nobody reads is not put into words: with many slots that would cost more than the operation itself.
+        if self._verbosity > 0 and not isinstance(what, _QUIET):
             self._log.info(type(what).__name__, **_fields(what))
-            self._log.debug("state", **machine.dump())
+            if self._verbosity > 1:
+                self._log.debug("state", **machine.dump())
         if self._line and time.monotonic() - self._began > _MOMENT:
             settled, total, words = machine.progress()
             sys.stderr.write(f"\r\x1b[K{settled}/{total} slots  {words}")
