@@ -116,7 +116,7 @@ async def test_the_real_agent_answers_over_the_fake_port(folder: Path) -> None:
             await ost(vmm, [(3, 1, 0)])
             agent = await LinkDialer(None, check_agent_socket).dial(await vmm.look(), 10)
             ids = ["acpi:\\_SB_.CPUS.C003"]
-            answers = [a async for a in agent.set_online(ids, online=True, wait=True, timeout=10)]
+            answers = [a async for a in agent.set_online(ids, online=True, wait=True, brief=False, timeout=10)]
             assert isinstance(answers[-1], GuestView)
             busy = (await vmm.look()).channel
             assert busy is not None

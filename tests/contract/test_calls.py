@@ -22,7 +22,7 @@ async def switched(
     agent: LinkAgent, *slots: int, online: bool, wait: bool = False, timeout: float = DEADLINE
 ) -> list[SetOnlineAnswer]:
     ids = [firmware_id(slot) for slot in slots]
-    return [answer async for answer in agent.set_online(ids, online=online, wait=wait, timeout=timeout)]
+    return [answer async for answer in agent.set_online(ids, online=online, wait=wait, brief=False, timeout=timeout)]
 
 
 def results(answers: list[SetOnlineAnswer]) -> dict[str, CpuResult]:
@@ -96,7 +96,7 @@ async def test_a_cpu_that_is_waited_for_is_announced_and_brought_online_when_it_
 ) -> None:
     ids = [firmware_id(4)]
     async with aclosing(
-        cast(AsyncGenerator[SetOnlineAnswer, None], agent.set_online(ids, online=True, wait=True, timeout=DEADLINE))
+        cast(AsyncGenerator[SetOnlineAnswer, None], agent.set_online(ids, online=True, wait=True, brief=False, timeout=DEADLINE))
     ) as stream:
         reading = asyncio.ensure_future(anext(stream))
         await until(lambda: guest.watcher._waiting)
@@ -124,7 +124,7 @@ async def test_a_request_that_is_wrong_in_itself_is_rejected_and_costs_no_sessio
     agent: LinkAgent, guest: Guest, ids: list[str]
 ) -> None:
     with pytest.raises(VcpuctlError) as caught:
-        async for _ in agent.set_online(ids, online=True, wait=False, timeout=DEADLINE):
+        async for _ in agent.set_online(ids, online=True, wait=False, brief=False, timeout=DEADLINE):
             pass
     assert caught.value.reason.code == "agent-rejected"
     assert not isinstance(caught.value, AgentGoneError)
@@ -151,7 +151,7 @@ async def test_a_caller_that_stops_lets_the_write_under_way_finish_and_starts_no
     guest.kernel.add(2)
     guest.kernel.released.clear()
     ids = [firmware_id(1), firmware_id(2)]
-    stream = agent.set_online(ids, online=True, wait=False, timeout=DEADLINE)
+    stream = agent.set_online(ids, online=True, wait=False, brief=False, timeout=DEADLINE)
     reading = asyncio.ensure_future(anext(stream))
     await until(guest.kernel.holding.is_set)
     reading.cancel()
@@ -187,3 +187,14 @@ async def test_a_session_is_new_after_every_start_of_the_agent(guest: Guest) -> 
     async with agent_of(guest) as agent:
         assert agent.session != first
         assert len((await agent.list_cpus()).cpus) == 1
+
+
+async def test_a_brief_request_gets_results_alone_and_the_snapshot_only_if_something_is_not_as_wanted(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    guest.kernel.add(1)
+    one, none = firmware_id(1), firmware_id(9)
+    done = [a async for a in agent.set_online([one], online=True, wait=True, brief=True, timeout=DEADLINE)]
+    assert [type(answer).__name__ for answer in done] == ["CpuResult"]
+    both = [a async for a in agent.set_online([one, none], online=False, wait=False, brief=True, timeout=DEADLINE)]
+    assert [type(answer).__name__ for answer in both] == ["CpuResult", "CpuResult", "GuestView"]

@@ -125,7 +125,7 @@ async def test_an_agent_that_lacks_a_call_is_said_to_be_too_old(idle_guest: Gues
     await played(idle_guest, {"Hello": hello, "ListCpus": listing})
     async with agent_of(idle_guest) as agent:
         with pytest.raises(VcpuctlError) as caught:
-            async for _ in agent.set_online(["acpi:x"], online=True, wait=False, timeout=DEADLINE):
+            async for _ in agent.set_online(["acpi:x"], online=True, wait=False, brief=False, timeout=DEADLINE):
                 pass
         assert caught.value.reason.code == "agent-too-old"
         assert "vcpu-guest" in caught.value.reason.hint

@@ -15,7 +15,7 @@ from vcpu_proto.v1 import agent_pb2_grpc
 
 from vcpu_guest import convert, logs
 from vcpu_guest.core.goal import GoalError, check, check_request_id
-from vcpu_guest.core.model import Environment, Identity
+from vcpu_guest.core.model import Environment, Identity, Result, Status
 from vcpu_guest.switch import Switch
 from vcpu_guest.watcher import Watcher
 
@@ -80,7 +80,7 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     async def SetOnline(  # noqa: N802
         self, request: pb.SetOnlineRequest, context: Context
     ) -> AsyncIterator[pb.SetOnlineResponse]:
-        """One answer a CPU, then the snapshot."""
+        """One answer a CPU, then the snapshot, unless the host wants it brief."""
         await _checked_id(request.request_id, context)
         try:
             goal = check(
@@ -88,10 +88,16 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             )
         except GoalError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        as_wanted = True
         async with aclosing(self._switch.run(goal)) as answers:
             async for answer in answers:
+                if isinstance(answer, Result):
+                    as_wanted = as_wanted and answer.status in (Status.DONE, Status.ALREADY)
+                elif request.brief:
+                    continue
                 yield convert.answer(answer, request.request_id)
-        yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
+        if not (request.brief and as_wanted):
+            yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
 
     def _snapshot(self) -> pb.Snapshot:
         return convert.snapshot(self._watcher.snapshot(), self._identity)

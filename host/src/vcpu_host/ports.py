@@ -120,9 +120,12 @@ class GuestAgent(Protocol):
         """A snapshot at once, then one after every change."""
 
     def set_online(
-        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, timeout: float
+        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
     ) -> AsyncIterator[SetOnlineAnswer]:
-        """Bring CPUs on- or offline in order; answers as they come, a GuestView last. ``timeout`` is in seconds."""
+        """Bring CPUs on- or offline in order; answers as they come, a GuestView last. ``timeout`` is in seconds.
+
+        With ``brief`` there are results only, and a GuestView if one of them is not as wanted.
+        """
 
     async def lost(self) -> str:
         """Return, with words, when the session has ended."""

@@ -56,7 +56,7 @@ def test_without_a_log_the_machines_state_is_not_put_into_words(monkeypatch: pyt
 def test_the_guests_words_come_escaped_into_the_log() -> None:
     log = _Log()
     with Progress(log, 1) as progress:
-        progress(ev.DoSetOnline(1, ("acpi:\x1b[2J",), online=True, wait=True), _machine())
+        progress(ev.DoSetOnline(1, ("acpi:\x1b[2J",), online=True, wait=True, brief=True), _machine())
     assert "\x1b" not in str(log.lines[0][2]["firmware_ids"])
 
 

@@ -159,9 +159,9 @@ class _Agent:
         raise _gone()
 
     async def set_online(
-        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, timeout: float
+        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
-        del timeout
+        del timeout, brief
         self.asked.append(tuple(firmware_ids))
         if self.breaks_contract:
             raise _gone("the agent sent what it may not")
@@ -173,7 +173,7 @@ class _Agent:
                     await self._change()
                 if self.ended:
                     raise _gone()
-                if wait:
+                if wait and not brief:
                     yield ports.Arrived(self.vm.cpu(index))
                 yield self._switch(index, online=online)
             yield await self.list_cpus()

@@ -139,11 +139,15 @@ class LinkAgent:
             call.cancel()
 
     async def set_online(
-        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, timeout: float
+        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
         """See ports.GuestAgent. Answers for CPUs that were not asked for, and more than one each, are not accepted."""
         request = pb.SetOnlineRequest(
-            request_id=self._request_id(), firmware_ids=firmware_ids, online=online, wait_for_arrival=wait
+            request_id=self._request_id(),
+            firmware_ids=firmware_ids,
+            online=online,
+            wait_for_arrival=wait,
+            brief=brief,
         )
         call = self._stub.SetOnline(request, timeout=timeout)
         unanswered = set(firmware_ids)

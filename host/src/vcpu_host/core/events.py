@@ -185,6 +185,7 @@ class DoSetOnline:
     firmware_ids: tuple[str, ...]
     online: bool
     wait: bool
+    brief: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -270,6 +270,7 @@ def _ost_seen(state: State, event: OstSeen) -> None:
             return  # of a plug that was not ours
         if job.acknowledged_at is None:
             job.acknowledged_at = state.now
+            job.done("arrival", state.now)
             state.touch(job)
         return
     if job.goal is not Goal.GONE or not job.del_sent:

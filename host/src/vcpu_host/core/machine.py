@@ -215,7 +215,8 @@ class Machine:
                 thread.touched = True
             ids = tuple(thread.firmware_id for thread in threads)
             state.requests[number] = OnlineRequest(online, set(ids))
-            yield DoSetOnline(number, ids, online, wait=online)
+            brief = not online or self._state.platform.acknowledges
+            yield DoSetOnline(number, ids, online, wait=online, brief=brief)
 
     def _adds(self) -> Iterable[Action]:
         """One plug at a time until the guest has seen it: firmware with SMM loses plugs that overtake each other."""

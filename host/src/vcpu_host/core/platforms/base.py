@@ -15,6 +15,10 @@ class Platform(Protocol):
     def name(self) -> str:
         """For people: "ACPI (pc, q35)"."""
 
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the guest's firmware tells QEMU when it has processed a plug, so that the agent need not."""
+
     def matches(self, host: HostView) -> bool:
         """Whether this module speaks for the machine."""
 

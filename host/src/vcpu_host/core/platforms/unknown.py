@@ -22,6 +22,7 @@ class Unknown:
     """Says no, with the reason."""
 
     name: str = "unknown"
+    acknowledges: bool = False
 
     def matches(self, host: HostView) -> bool:
         """Any machine."""

@@ -28,6 +28,7 @@ class X86:
     """The platform of pc and q35 machines."""
 
     name: str = "ACPI (pc, q35)"
+    acknowledges: bool = True
 
     def matches(self, host: HostView) -> bool:
         """Any x86 machine: those without hotplug say so themselves (``HostView.no_hotplug``)."""
