@@ -33,6 +33,7 @@ class Cores:
     """A platform whose slots hold several threads; slot 0 stays, refusals come as DEVICE_UNPLUG_GUEST_ERROR."""
 
     name: str = "cores"
+    acknowledges: bool = False
 
     def matches(self, host: HostView) -> bool:
         return host.arch == ARCH_OF_CORES

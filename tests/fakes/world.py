@@ -29,7 +29,9 @@ class _Ask:
     session: str
     online: bool
     wait: bool
+    brief: bool
     left: list[str]
+    astray: bool = False  # a result was not as wanted
     over: bool = False
 
 
@@ -214,7 +216,7 @@ class World(Ground):
             self._tell_stream(ev.RequestEnded(ask.session, number, error))
 
     def _ask(self, action: ev.DoSetOnline, session: str) -> None:
-        ask = _Ask(action.request, session, action.online, action.wait, list(action.firmware_ids))
+        ask = _Ask(action.request, session, action.online, action.wait, action.brief, list(action.firmware_ids))
         self._asks[action.request] = ask
         delay = 0.0
         for name in action.firmware_ids:
@@ -230,7 +232,7 @@ class World(Ground):
             return
         sim, _ = self._names[name]
         if sim.present and sim.linked:
-            if ask.wait:
+            if ask.wait and not ask.brief:
                 self._tell_stream(ev.CpuArrived(ask.session, self._cpu(name)))
             self._guest(lambda: self._write(ask, name))
         elif not ask.wait:
@@ -256,10 +258,12 @@ class World(Ground):
 
     def _settle(self, ask: _Ask, result: CpuResult) -> None:
         ask.left.remove(result.firmware_id)
+        ask.astray = ask.astray or result.status not in (CpuStatus.DONE, CpuStatus.ALREADY)
         told = self._lie(result) if self._chance(self.faults.lies) else result
         self._tell_stream(ev.CpuSettled(ask.session, ask.number, told))
         if not ask.left:
-            self._tell_stream(ev.GuestLooked(ask.session, self.guest()))
+            if ask.astray or not ask.brief:
+                self._tell_stream(ev.GuestLooked(ask.session, self.guest()))
             self._end(ask.number, None)
 
     def _lie(self, result: CpuResult) -> CpuResult:

@@ -161,7 +161,7 @@ class _Agent:
     async def set_online(
         self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
-        del timeout, brief
+        del timeout
         self.asked.append(tuple(firmware_ids))
         if self.breaks_contract:
             raise _gone("the agent sent what it may not")
