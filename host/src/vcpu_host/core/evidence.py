@@ -197,6 +197,8 @@ def _cpu_settled(state: State, event: CpuSettled) -> None:
     request = state.requests.get(event.request)
     if request is None or result.firmware_id not in request.open_ids:
         return
+    # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
+    state.hears_since = state.now
     request.open_ids.discard(result.firmware_id)
     thread.asked = None
     state.touch(job)
