@@ -20,6 +20,17 @@ from e2e.conftest import Ended, Machine
 #: Seconds that a command may take to begin its work (Python's start on a busy machine, and the first look).
 BEGIN = 20.0
 
+#: Shell in the guest: the agent's main process.
+PID = "$(systemctl show -P MainPID vcpud)"
+#: Shell in the guest: its third CPU has just been registered.
+ARRIVED = "[ -e /sys/devices/system/cpu/cpu2 ]"
+
+
+def when(machine: Machine, condition: str, deed: str) -> None:
+    """Have the guest do the deed, which may use ``$pid``, as soon as the condition, which costs no process, holds."""
+    watch = f"until {condition}; do busybox usleep 5000; done; {deed}"
+    machine.vm.shell(f"pid={PID}; ({watch}) >/dev/null 2>&1 </dev/null &")
+
 
 class Operation:
     """``with Operation(machine, "scale", "4") as under_way``: started at once, and gone at the end of the block."""

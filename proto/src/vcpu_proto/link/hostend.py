@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import termios
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +23,10 @@ from .session import Role, Session, State
 
 #: Seconds after which an OPEN is sent again; the last one repeats. One may be read by an agent that is just dying.
 _RESEND = (0.2, 0.5, 1.0)
+#: Seconds without an answer after which the connection is made anew, once. A guest that writes to a client that hung up
+#: while the VM was stopped leaves the port throttled for the next one (QEMU 10.0, hw/char/virtio-console.c, flush_buf:
+#: the write fails, and there is no socket left to watch), until that one hangs up too (virtio_serial_close).
+_ANEW = 0.8
 #: Seconds that QEMU gets to take the last bytes before the socket is closed by force, for it has one client only.
 _LAST_BYTES = 0.5
 #: From this OPEN on we ask whether the socket is busy: before, QEMU may still be letting go of the last client.
@@ -57,6 +62,17 @@ class HostLink(Pump):
         Raises UnreachableError, BusyError, NoAnswerError, VersionError, PeerGoneError.
         """
         path = os.fspath(path)
+        until = asyncio.get_running_loop().time() + timeout
+        if timeout > 2 * _ANEW:
+            with suppress(NoAnswerError):
+                return await cls._connect(path, _ANEW)
+        try:
+            return await cls._connect(path, until - asyncio.get_running_loop().time())
+        except NoAnswerError as error:
+            raise NoAnswerError(path, timeout, taken=error.taken) from None
+
+    @classmethod
+    async def _connect(cls, path: str, timeout: float) -> HostLink:
         try:
             connection = dial(path)
         except BlockingIOError:
