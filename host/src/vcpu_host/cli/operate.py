@@ -9,7 +9,7 @@ import signal
 
 from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.plan import Operation, Plan, Request
-from vcpu_host.core.policy import Policy, default_timeout
+from vcpu_host.core.policy import PATIENCE_PER_VCPU, Policy
 from vcpu_host.core.result import OperationResult
 from vcpu_host.logs import open_log
 
@@ -50,12 +50,19 @@ async def operate(args: argparse.Namespace) -> Exit:
     request = request_of(args, args.command)
     log = open_log(args.verbose, args.log_format)
     async with coordinator(args) as vm:
-        timeout = args.timeout or default_timeout(request.count or len(request.selectors))
-        policy = Policy(timeout=timeout, atomic=getattr(args, "atomic", False))
+        policy = _policy(args)
         with Progress(log, args.verbose) as progress, _interruptible(vm):
             result = await vm.run(request, policy, progress)
     _print_result(args, result)
     return of_result(result)
+
+
+def _policy(args: argparse.Namespace) -> Policy:
+    """What is bounded by the user is bounded so; otherwise the time depends on how much there turns out to be to do."""
+    atomic = getattr(args, "atomic", False)
+    if args.timeout is not None:
+        return Policy(timeout=args.timeout, atomic=atomic)
+    return Policy(timeout_per_vcpu=PATIENCE_PER_VCPU, atomic=atomic)
 
 
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:

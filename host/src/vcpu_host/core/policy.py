@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: What a slow guest needs for one vCPU, with room to spare, in seconds: its kernel brings CPUs up one after another
+#: (0.02 s each under KVM, 0.2 to 0.8 s under TCG).
+PATIENCE_PER_VCPU = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The limits of one operation.
 
-    ``timeout`` bounds the whole of it; when it is over, what is not settled is reported as unknown.
+    ``timeout`` bounds the whole of it, with ``timeout_per_vcpu`` more for each vCPU that the plan touches; when it is
+    over, what is not settled is reported as unknown.
     ``arrival_grace`` is how long after the guest's firmware acknowledged a CPU its kernel may take to show it.
     ``poll_first`` and ``poll_most`` bound the interval between looks at QEMU while a removal is awaited;
     ``poll_idle`` is the interval of the looks that make lost events harmless.
@@ -18,6 +23,7 @@ class Policy:
     """
 
     timeout: float = 60.0
+    timeout_per_vcpu: float = 0.0
     arrival_grace: float = 15.0
     poll_first: float = 0.02
     poll_most: float = 0.25
@@ -26,11 +32,3 @@ class Policy:
     retry_after: float = 0.5
     retry_codes: frozenset[str] = frozenset({"hotplug-disabled"})
     atomic: bool = False
-
-
-def default_timeout(vcpus: int) -> float:
-    """A bound for an operation on ``vcpus`` vCPUs that a slow guest meets with room to spare.
-
-    The kernel brings CPUs up one after another (0.02 s each under KVM, 0.2 to 0.8 s under TCG).
-    """
-    return 60.0 + 3.0 * vcpus

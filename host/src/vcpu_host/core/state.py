@@ -68,7 +68,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.began = self.redial_at = self.hears_since = self.looked_at = self.now
-        self.deadline = self.now + self.policy.timeout
+        self.deadline = self.now + self.policy.timeout + self.policy.timeout_per_vcpu * self.plan.vcpus
         self.jobs = [Job.of(step, order) for order, step in enumerate(self.plan.steps)]
         self.by_slot = {job.slot: job for job in self.jobs}
         self.threads = {thread.firmware_id: (job, thread) for job in self.jobs for thread in job.threads}
