@@ -15,8 +15,8 @@ from lab import Vm
 
 _CPUS = "/sys/devices/system/cpu"
 
-# Builtins alone: bash keeps the wall clock in a variable, so nothing is started between the two readings, and nothing but
-# the finding of each slot's CPU lies between the CPUs' arrival and the writes.
+# Builtins alone: bash keeps the wall clock in a variable, so nothing is started between the two readings, and nothing
+# but the finding of each slot's CPU lies between the CPUs' arrival and the writes.
 _LOOP = """bash -c '
 cd {root}
 declare -A cpu_of
