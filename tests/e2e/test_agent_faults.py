@@ -132,7 +132,7 @@ def test_an_agent_lost_in_the_middle_of_an_offline_comes_back_and_the_same_run_i
     done(machine, run(machine, "scale", "1", within=20), {0})
 
 
-@pytest.mark.parametrize("number", ["TERM", "KILL"])
+@pytest.mark.parametrize("number", ["TERM", pytest.param("KILL", marks=pytest.mark.slow)])
 def test_an_agent_that_ends_in_the_middle_leaves_an_unknown_that_the_next_run_settles(
     machine: Machine, number: str
 ) -> None:
@@ -147,6 +147,7 @@ def test_an_agent_that_ends_in_the_middle_leaves_an_unknown_that_the_next_run_se
     done(machine, run(machine, "scale", "5", within=60), {0, 1, 2, 3, 4})
 
 
+@pytest.mark.slow
 def test_an_agent_that_comes_late_finds_the_operation_waiting_for_it(machine: Machine) -> None:
     # Later than the grace that a kernel has to show a CPU: that must not be held against it.
     override(machine, "RestartSec=16s")
