@@ -134,8 +134,8 @@ class _Agent:
         self.info: AgentInfo = INFO
         self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.refuses: Reason | None = None
-        self.answers_until: Callable[[], bool] = lambda: False
         self.breaks_contract = False
+        self.slow_once = False
         self.asked: list[tuple[str, ...]] = []
         self.cancelled = 0
 
@@ -165,6 +165,9 @@ class _Agent:
         self.asked.append(tuple(firmware_ids))
         if self.breaks_contract:
             raise _gone("the agent sent what it may not")
+        if self.slow_once:
+            self.slow_once = False
+            raise VcpuctlError(Reason("agent-slow", Who.AGENT, "the guest is busy"))
         indices = {self.vm.name(index): index for index in range(self.vm.total)}
         try:
             for name in firmware_ids:
@@ -388,6 +391,14 @@ async def test_an_agent_that_breaks_the_contract_is_asked_nothing_more_in_that_s
     assert result.outcome is Outcome.DONE
     assert len(rig.dialer.made[0].asked) == 1
     assert rig.dialer.made[0].ended
+
+
+async def test_a_request_that_ends_before_its_answers_is_made_again(rig: _Rig) -> None:
+    rig.dialer.prepare = lambda agent: setattr(agent, "slow_once", True)
+    result = await rig.whole.run(PLUG, _POLICY)
+    assert result.outcome is Outcome.DONE
+    assert len(rig.dialer.made) == 1
+    assert len(rig.dialer.made[0].asked) == 2
 
 
 async def test_qemu_dying_in_the_middle_ends_all_at_once(rig: _Rig) -> None:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from fakes.views import CORES, INFO, host, identities, vm
+from fakes.views import CORES, INFO, guest, host, identities, vm
 from vcpu_host.core import events as ev
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import CpuResult, CpuStatus, GuestCpu, GuestView, Ost, Outcome, Reason, Who
 from vcpu_host.core.plan import Operation, Request, plan
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.result import SlotResult
-from vcpu_host.core.view import VmView
+from vcpu_host.core.view import VmView, join
 
 _BUSY = Reason("last-cpu", Who.GUEST, "the last one", errno="EBUSY")
 _LOST = Reason("agent-lost", Who.AGENT, "vcpud died")
@@ -245,6 +245,19 @@ def test_what_was_offline_before_stays_so_on_the_way_back() -> None:
     assert not step.of(ev.DoSetOnline)
 
 
+def test_of_a_core_that_was_half_lit_only_that_half_comes_back() -> None:
+    view = host(2, {0, 1}, threads=2)
+    dark = identities(view, 1)[1]
+    half = join(view, guest(view, {0, 1}, cpus={dark: GuestCpu(3, dark, online=False)}), agent=INFO)
+    step = _Step(half, "unplug", "1")
+    step.tell(step.settled(1, "done", online=False, thread=0), step.settled(1, "already", online=False, thread=1))
+    step.tell(ev.DelReturned(1, Reason("qemu-refused", Who.QEMU, "migrating")))
+    assert [action.firmware_ids for action in step.asked if isinstance(action, ev.DoSetOnline)] == [(step.name(1, 0),)]
+    step.tell(step.settled(1, "done", online=True, thread=0, request=2))
+    step.tell(step.looked(0, 1))
+    assert step.slot.outcome is Outcome.FAILED
+
+
 def test_a_way_back_that_fails_too_is_partial_and_tells_both_reasons() -> None:
     step = _unplug()
     step.tell(step.settled(1, "done", online=False))
@@ -368,6 +381,19 @@ def test_the_grace_does_not_run_while_the_guest_cannot_be_heard() -> None:
     step.tell(after=20.0)
     step.tell(step.looked(0, 1))
     assert not step.of(ev.DoCancel)
+
+
+def test_a_pause_whose_event_was_lost_is_seen_by_the_next_look() -> None:
+    step = _plug()
+    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(after=1.0)
+    step.tell(step.looked(0, 1, status="paused"))
+    step.tell(after=20.0)
+    assert not step.of(ev.DoCancel)
+    step.tell(step.looked(0, 1), after=1.0)
+    assert not step.of(ev.DoCancel)
+    step.tell(after=20.0)
+    assert step.of(ev.DoCancel)
 
 
 def test_cpus_that_wait_for_their_turn_with_the_agent_are_not_ignored() -> None:
