@@ -187,11 +187,17 @@ class _Request:
         if future.cancelled():
             return
         result = future.result()
-        cpu = self._watcher.look_at(number)
-        if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:
-            result = replace(result, observed=replace(cpu, online=result.observed.online))
         if self._stopped:
+            self._watcher.look_at(number)
             logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
             return
         self._next()
-        self.answers.put_nowait(result)
+        if result.status is Status.REFUSED:
+            # What else is known of the CPU may explain it. A success is answered at once: somebody waits for it.
+            cpu = self._watcher.look_at(number)
+            if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:
+                result = replace(result, observed=replace(cpu, online=result.observed.online))
+            self.answers.put_nowait(result)
+        else:
+            self.answers.put_nowait(result)
+            self._loop.call_soon(self._watcher.look_at, number)

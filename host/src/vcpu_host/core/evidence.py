@@ -96,6 +96,7 @@ def _host_looked(state: State, event: HostLooked) -> None:
         if job.added_since_look:
             continue  # the answer may be older than the plug
         job.hinted = False
+        job.shown = slot.filled
         if job.filled is slot.filled and job.path == slot.qom_path and job.order not in state.ripe:
             continue
         _slot_shown(state, job, slot)
@@ -125,6 +126,9 @@ def _added(state: State, event: Added) -> None:
         job.path = PERIPHERAL + job.device_id
         job.added_at = state.now
         job.added_since_look = True
+        job.shown = False
+        if not state.to_add:
+            state.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
         job.mark("arrival", state.now)
         if any(thread.present for thread in job.threads):
             job.done("arrival", state.now)  # the guest was quicker than the answer

@@ -75,6 +75,7 @@ class Job:
     adding: bool = False
     added_at: float | None = None
     added_since_look: bool = False  # since the present look was asked for
+    shown: bool = False  # QEMU itself has shown the slot filled, asked after the plug
     acknowledged_at: float | None = None
     deleting: bool = False
     del_sent: bool = False
@@ -164,7 +165,7 @@ class Job:
         self.goal = goal
         self.outcome_if_reached = outcome
         self.reason = reason
-        self.del_sent = self.hinted = False
+        self.del_sent = self.hinted = self.shown = False
         self.del_in = None
         self.retries = 0
         self.not_before = 0.0

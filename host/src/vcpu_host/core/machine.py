@@ -146,7 +146,8 @@ class Machine:
         if not job.open:
             return
         gone = job.goal is Goal.GONE and not job.filled and not job.adding
-        if gone or (job.goal is Goal.DOWN and job.down(state.session)):
+        up = job.goal is Goal.UP and job.filled and job.shown and job.guest_up
+        if gone or up or (job.goal is Goal.DOWN and job.down(state.session)):
             state.reach(job)
         elif job.goal is Goal.UP and job.acknowledged_at is not None:
             self._await_arrival(job, job.acknowledged_at)
