@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In-memory fillings of the coordinator's roles, and a VM behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fakes.views import INFO, guest, host, identities
+from vcpu_host import ports
+from vcpu_host.coordinator import Coordinator
+from vcpu_host.core.model import (
+    AgentInfo,
+    CpuResult,
+    CpuStatus,
+    GuestCpu,
+    GuestView,
+    HostView,
+    Ost,
+    Reason,
+    Slot,
+    Who,
+)
+from vcpu_host.core.plan import Operation, Request
+from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
+
+
+def gone(text: str = "the link ended") -> AgentGoneError:
+    return AgentGoneError(Reason("agent-lost", Who.AGENT, text))
+
+
+class Vm:
+    """The truth that monitor and agent share."""
+
+    def __init__(self, total: int = 4, filled: Sequence[int] = (0,)) -> None:
+        self.total = total
+        self.filled = set(filled)
+        self.online = set(filled)
+        self.present = set(filled)
+        self.commands: list[str] = []
+        self.changed = asyncio.Event()
+        self.guest_works = True
+
+    def name(self, index: int) -> str:
+        return identities(host(self.total), index)[0]
+
+    def cpu(self, index: int) -> GuestCpu:
+        return GuestCpu(index, self.name(index), index in self.online)
+
+    def note(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Vmm:
+    """The monitor."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.queue: asyncio.Queue[ports.VmmEvent] = asyncio.Queue()
+        self.gone: str | None = None
+        self.closed = False
+        self.status = "running"
+        self.add_error: VcpuctlError | Exception | None = None
+        self.del_error: VcpuctlError | None = None
+
+    def _check(self) -> None:
+        if self.gone is not None:
+            raise QemuGoneError(Reason("qemu-gone", Who.QEMU, self.gone))
+
+    def die(self, text: str = "killed") -> None:
+        self.gone = text
+        self.queue.put_nowait(ports.QemuGone(text))
+
+    async def look(self) -> HostView:
+        self._check()
+        return host(self.vm.total, self.vm.filled, status=self.status)
+
+    async def look_slots(self, view: HostView) -> HostView:
+        del view
+        await asyncio.sleep(0)
+        return await self.look()
+
+    async def device_add(self, slot: Slot, device_id: str) -> None:
+        await asyncio.sleep(0)
+        self._check()
+        self.vm.commands.append(f"add {slot.index} {device_id}")
+        if self.add_error is not None:
+            raise self.add_error
+        self.vm.filled.add(slot.index)
+        if self.vm.guest_works:
+            self.vm.present.add(slot.index)
+            self.queue.put_nowait(ports.OstReported(slot.index, Ost(1, 0)))
+            self.vm.note()
+
+    async def device_del(self, target: str) -> None:
+        await asyncio.sleep(0)
+        self._check()
+        self.vm.commands.append(f"del {target}")
+        if self.del_error is not None:
+            raise self.del_error
+        index = int(target.removeprefix("vcpu-"))
+        if self.vm.guest_works:
+            assert index not in self.vm.online
+            self.vm.filled.discard(index)
+            self.vm.present.discard(index)
+            self.queue.put_nowait(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
+
+    async def events(self) -> AsyncIterator[ports.VmmEvent]:
+        while True:
+            event = await self.queue.get()
+            yield event
+            if isinstance(event, ports.QemuGone):
+                return
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Agent:
+    """One session."""
+
+    def __init__(self, vm: Vm, session: str) -> None:
+        self.vm = vm
+        self.session = session
+        self.info: AgentInfo = INFO
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.refuses: Reason | None = None
+        self.breaks_contract = False
+        self.slow_once = False
+        self.asked: list[tuple[str, ...]] = []
+        self.cancelled = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.end.done()
+
+    def die(self) -> None:
+        if not self.end.done():
+            self.end.set_result("vcpud ended")
+
+    async def list_cpus(self) -> GuestView:
+        if self.ended:
+            raise gone()
+        return guest(host(self.vm.total, self.vm.present), self.vm.online, self.vm.present - self.vm.online)
+
+    async def watch(self) -> AsyncIterator[GuestView]:
+        while not self.ended:
+            yield await self.list_cpus()
+            await asyncio.wait([self.end], timeout=0.01)
+        raise gone()
+
+    async def set_online(
+        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
+    ) -> AsyncIterator[ports.SetOnlineAnswer]:
+        del timeout
+        self.asked.append(tuple(firmware_ids))
+        if self.breaks_contract:
+            raise gone("the agent sent what it may not")
+        if self.slow_once:
+            self.slow_once = False
+            raise VcpuctlError(Reason("agent-slow", Who.AGENT, "the guest is busy"))
+        indices = {self.vm.name(index): index for index in range(self.vm.total)}
+        try:
+            for name in firmware_ids:
+                index = indices[name]
+                while wait and index not in self.vm.present:
+                    await self._change()
+                if self.ended:
+                    raise gone()
+                if wait and not brief:
+                    yield ports.Arrived(self.vm.cpu(index))
+                yield self._switch(index, online=online)
+            yield await self.list_cpus()
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+    async def _change(self) -> None:
+        """Wait until a CPU comes, or the session ends."""
+        self.end.add_done_callback(lambda _: self.vm.note())
+        await self.vm.changed.wait()
+        if self.ended:
+            raise gone()
+
+    def _switch(self, index: int, *, online: bool) -> CpuResult:
+        name = self.vm.name(index)
+        if index not in self.vm.present:
+            return CpuResult(name, CpuStatus.ABSENT, None, None, 0.0)
+        if self.refuses is not None:
+            return CpuResult(name, CpuStatus.REFUSED, self.refuses, self.vm.cpu(index), 0.0)
+        (self.vm.online.add if online else self.vm.online.discard)(index)
+        return CpuResult(name, CpuStatus.DONE, None, self.vm.cpu(index), 0.001)
+
+    async def lost(self) -> str:
+        return await asyncio.shield(self.end)
+
+    async def close(self) -> None:
+        self.die()
+
+
+class Dialer:
+    """Makes sessions, or says why not."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.made: list[Agent] = []
+        self.trouble: VcpuctlError | None = None
+        self.prepare: Callable[[Agent], None] = lambda agent: None
+
+    async def dial(self, view: HostView, timeout: float) -> Agent:
+        del view, timeout
+        await asyncio.sleep(0)
+        if self.trouble is not None:
+            raise self.trouble
+        agent = Agent(self.vm, f"session-{len(self.made)}")
+        self.prepare(agent)
+        self.made.append(agent)
+        return agent
+
+
+class Rig:
+    """All of it."""
+
+    def __init__(self, total: int = 4, filled: Sequence[int] = (0,)) -> None:
+        self.vm = Vm(total, filled)
+        self.vmm = Vmm(self.vm)
+        self.dialer = Dialer(self.vm)
+        self.whole = Coordinator(self.vmm, self.dialer, dial_timeout=1.0)
+
+
+@contextmanager
+def no_task_left() -> Iterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    nothing_new_since(before)
+
+
+def nothing_new_since(before: set[asyncio.Task[Any]]) -> None:
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - any condition, of objects that know no events
+            await asyncio.sleep(0.001)
+
+
+PLUG = Request(Operation.PLUG, 1)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state machine and time: what is awaited, for how long, and what is said when it is over."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fakes.step import Step, plug, unplug
+from fakes.views import INFO, host, vm
+from vcpu_host.core import events as ev
+from vcpu_host.core.machine import Machine
+from vcpu_host.core.model import Ost, Outcome, Reason, Who
+from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.policy import Policy
+
+_BUSY = Reason("last-cpu", Who.GUEST, "the last one", errno="EBUSY")
+_LOST = Reason("agent-lost", Who.AGENT, "vcpud died")
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("events", "code"),
+    [
+        ([], "add-pending"),
+        ([ev.Added(1, None)], "arrival-pending"),
+        ([ev.Added(1, None), ev.StatusChanged("paused")], "vm-paused"),
+        ([ev.Added(1, None), ev.AgentDown(_LOST)], "agent-lost"),
+    ],
+)
+def test_when_time_is_over_it_is_told_what_was_awaited(events: list[ev.Event], code: str) -> None:
+    step = plug(arrival_grace=1000.0)
+    step.tell(*events)
+    step.tell(after=Policy().timeout)
+    assert step.over()
+    assert step.slot.outcome is Outcome.UNKNOWN
+    assert step.slot.reason is not None
+    assert step.slot.reason.code == code
+
+
+def test_the_time_grows_with_what_there_is_to_do() -> None:
+    view = vm(5, {0, 1, 2, 3})
+    decided = plan(view, Request(Operation.SCALE, 1))
+    machine = Machine(decided, view.platform, Policy(timeout=60.0, timeout_per_vcpu=3.0), session="s1", now=5.0)
+    assert machine.deadline == 5.0 + 60.0 + 3 * 3.0
+
+
+def test_a_cpu_that_the_kernel_ignores_is_taken_back_after_the_grace() -> None:
+    step = plug()
+    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(after=Policy().arrival_grace - 0.1)
+    assert not step.of(ev.DoCancel)
+    step.tell(after=0.2)
+    assert step.of(ev.DoCancel)
+
+
+def test_the_grace_does_not_run_while_the_guest_cannot_be_heard() -> None:
+    step = plug()
+    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)), ev.AgentDown(_LOST))
+    step.tell(after=30.0)
+    step.tell(ev.AgentUp("s2", INFO))
+    assert [action.online for action in step.asked if isinstance(action, ev.DoSetOnline)] == [True]
+    step.tell(ev.StatusChanged("paused"))
+    step.tell(after=20.0)
+    step.tell(step.looked(0, 1))
+    assert not step.of(ev.DoCancel)
+
+
+def test_a_pause_whose_event_was_lost_is_seen_by_the_next_look() -> None:
+    step = plug()
+    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(after=1.0)
+    step.tell(step.looked(0, 1, status="paused"))
+    step.tell(after=20.0)
+    assert not step.of(ev.DoCancel)
+    step.tell(step.looked(0, 1), after=1.0)
+    assert not step.of(ev.DoCancel)
+    step.tell(after=20.0)
+    assert step.of(ev.DoCancel)
+
+
+def test_cpus_that_wait_for_their_turn_with_the_agent_are_not_ignored() -> None:
+    step = Step(vm(4, {0}), "plug", count=3, policy=Policy(timeout=1000.0))
+    for index in (1, 2, 3):
+        step.tell(ev.Added(index, None), ev.OstSeen(index, Ost(1, 0)))
+    for index in (1, 2, 3):
+        step.tell(after=10.0)
+        assert not step.of(ev.DoCancel)
+        step.tell(step.settled(index, "done", online=True))
+    step.tell(step.looked(0, 1, 2, 3))
+    assert step.machine.result(step.now).outcome is Outcome.DONE
+
+
+def test_plugs_follow_each_other_as_the_guest_sees_them() -> None:
+    step = Step(vm(4, {0}), "plug", count=3)
+    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
+    assert step.tell(ev.Added(1, None)) == []
+    step.tell(ev.OstSeen(1, Ost(1, 0)))
+    assert step.of(ev.DoAdd) == [ev.DoAdd(2, "vcpu-2")]
+
+
+def test_an_interrupt_ends_all_that_is_open_as_unknown() -> None:
+    step = plug()
+    step.tell(ev.Interrupted())
+    assert step.over()
+    assert step.machine.result(step.now).reason == step.slot.reason
+    assert step.slot.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("event", [ev.StatusChanged("shutdown"), ev.QemuLost(Reason("qemu-gone", Who.QEMU, "dead"))])
+def test_what_nobody_is_left_to_tell_is_unknown(event: ev.Event) -> None:
+    step = plug()
+    step.tell(event)
+    assert step.slot.outcome is Outcome.UNKNOWN
+
+
+def test_an_answer_after_the_end_changes_no_verdict() -> None:
+    step = plug()
+    step.tell(ev.Interrupted())
+    step.tell(ev.Added(1, Reason("qemu-refused", Who.QEMU, "no")))
+    assert step.slot.outcome is Outcome.UNKNOWN
+
+
+def test_a_second_session_in_place_of_the_first_voids_the_first_ones_requests() -> None:
+    step = plug()
+    step.tell(ev.AgentUp("s2", INFO))
+    assert [action.request for action in step.asked if isinstance(action, ev.DoSetOnline)] == [2]
+
+
+def test_a_device_that_took_the_slot_in_between_is_the_one_that_is_removed() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False))
+    step.tell(ev.DelReturned(1, Reason("device-not-found", Who.QEMU, "not found")))
+    assert step.of(ev.DoLookHost)
+    view = host(3, {0, 1}, boot={0, 1})
+    step.tell(ev.HostLooked(view, step.now))
+    step.tell(after=1.0)
+    assert step.of(ev.DoDel) == [ev.DoDel(1, "/machine/unattached/device[4]")]
+
+
+def test_a_boot_cpu_is_plugged_back_under_our_id() -> None:
+    step = Step(vm(3, {0, 1}, boot={0, 1}), "unplug", "1")
+    step.tell(step.settled(1, "done", online=False))
+    assert step.of(ev.DoDel) == [ev.DoDel(1, "/machine/unattached/device[4]")]
+
+
+def test_dump_is_json_at_every_moment() -> None:
+    step = unplug(threads=2)
+    for event in (step.settled(1, "done", online=False), ev.AgentDown(_LOST), ev.AgentUp("s2", INFO), ev.Interrupted()):
+        assert json.loads(json.dumps(step.machine.dump()))["operation"] == "unplug"
+        step.tell(event)
+    json.dumps(step.machine.dump())
