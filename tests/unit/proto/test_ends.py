@@ -246,6 +246,30 @@ async def test_late_news_of_an_older_host_s_end_does_not_end_the_new_session(por
         assert await exchange(link, b"still here") == b"still here"
 
 
+async def test_bytes_from_a_host_begin_the_grace_anew_so_that_a_new_session_does_not_end_with_an_old_one(
+    tmp_path: Path,
+) -> None:
+    def open_wire(protocol: WireProtocol) -> Sink:
+        protocol.connection_made(wire)
+        return wire
+
+    wire = Sink()
+    agent = GuestLink(open_wire, str(tmp_path / "server"), instance=b"instance")
+    task = asyncio.create_task(agent.run())
+    await until(lambda: wire.written)
+    agent.peer_gone()
+    assert agent._grace is not None
+    about_to_end = agent._grace.when()
+    agent.data_received(encode(Frame(Kind.OPEN, b"newtoken")))
+    assert agent.host_in_session
+    assert agent._grace.when() > about_to_end
+    agent.peer_back()
+    assert agent._grace is None
+    agent.abort()
+    agent.connection_lost(None)
+    await task
+
+
 async def test_ping_is_answered_by_an_agent_whose_server_hangs_and_times_out_when_the_agent_does(
     port: VirtioPort, guest: Guest
 ) -> None:

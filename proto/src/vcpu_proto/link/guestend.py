@@ -10,7 +10,7 @@ from .events import EndCode, Ended
 from .pump import LocalEnd, Pump, WireProtocol, dial
 from .session import Role, Session, State
 
-#: Seconds that the host's end may be closed before its session is given up. The guest's kernel hears of "closed" and
+#: Seconds that the host's end may be closed, and silent, before its session is given up. The guest's kernel hears of "closed" and
 #: "open" on the control queue and of data on another, so the news of an old host's end may come after a new host's OPEN
 #: (drivers/char/virtio_console.c: handle_control_message runs in a work item).
 _GRACE = 1.0
@@ -87,7 +87,7 @@ class GuestLink(Pump):
     def peer_gone(self) -> None:
         """The host closed its end. Its session lives on for a moment, see _GRACE."""
         if self._grace is None:
-            self._grace = asyncio.get_running_loop().call_later(_GRACE, self._give_up)
+            self._await_host()
 
     def peer_back(self) -> None:
         """A host is there: it learns at once that we are, too."""
@@ -109,7 +109,16 @@ class GuestLink(Pump):
             self.session.forget()
             self._session_over(Ended(token, EndCode.WIRE_LOST, "the host closed its end"))
 
+    def _await_host(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+        self._grace = asyncio.get_running_loop().call_later(_GRACE, self._give_up)
+
     def _settle(self) -> None:
+        if self._grace is not None:
+            # The news of an end is older than these bytes, and the grace may be all but over: a session that a new host
+            # begins just then must not end with it.
+            self._await_host()
         # Once for a whole chunk: a flood of OPENs makes one connection, not thousands.
         token = self.session.token
         if self.session.state is State.OPEN and token != self._dialed:
