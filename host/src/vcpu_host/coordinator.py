@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from . import ports
-from .core.model import AgentInfo, GuestView, Reason
+from .core.model import AGENT_LOST, AgentInfo, GuestView, Reason
 from .core.view import VmView, join, not_running
 from .errors import AgentGoneError
 from .sessions import Sessions
@@ -53,7 +53,17 @@ class Coordinator:
     # --- looking --------------------------------------------------------------------------------------------------
 
     async def observe(self) -> VmView:
-        """The whole map, both sides looked at now. An agent that cannot be asked is part of the map, not an error."""
+        """The whole map, both sides looked at now. An agent that cannot be asked is part of the map, not an error.
+
+        A session that breaks off during the look (the agent is restarted, the guest reboots) is made anew, once:
+        looking changes nothing, so it may be repeated.
+        """
+        view = await self._observe()
+        if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
+            view = await self._observe()
+        return view
+
+    async def _observe(self) -> VmView:
         # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
         early = self._sessions.current
         asked = None if early is None or early.ended else asyncio.ensure_future(early.list_cpus())

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from . import ports
 from .core import events as ev
 from .core.machine import Machine
-from .core.model import CpuResult, HostView, Reason, Who
+from .core.model import AGENT_LOST, CpuResult, HostView, Reason, Who
 from .core.result import OperationResult
 from .errors import AgentGoneError, QemuError, QemuGoneError, VcpuctlError
 from .sessions import Sessions
@@ -166,7 +166,7 @@ class Run:
     async def _await_loss(self, agent: ports.GuestAgent) -> None:
         text = await agent.lost()
         if self._sessions.current is agent:
-            self._put(ev.AgentDown(Reason("agent-lost", Who.AGENT, text, "see vcpuctl doctor")))
+            self._put(ev.AgentDown(Reason(AGENT_LOST, Who.AGENT, text, "see vcpuctl doctor")))
 
     async def _check_port(self, agent: ports.GuestAgent) -> None:
         """A port was closed in the guest. An agent that ends in order says so itself, one that is killed cannot.
@@ -180,7 +180,7 @@ class Run:
             return
         if channel is not None and not channel.guest_open and self._sessions.current is agent:
             text = "the agent has ended: nobody in the guest has its port open"
-            self._put(ev.AgentDown(Reason("agent-lost", Who.AGENT, text, "see vcpuctl doctor")))
+            self._put(ev.AgentDown(Reason(AGENT_LOST, Who.AGENT, text, "see vcpuctl doctor")))
 
     def _ask(self, action: ev.DoSetOnline) -> None:
         agent = self._sessions.current

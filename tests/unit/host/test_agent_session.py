@@ -13,9 +13,9 @@ from vcpu_host.agent import client
 from vcpu_host.agent.convert import BadMessageError
 from vcpu_host.agent.dialer import LinkDialer, obstacle
 from vcpu_host.agent.status import of_link, of_rpc
-from vcpu_host.core.model import Channel, CpuResult, GuestView, HostView, Who
+from vcpu_host.core.model import AGENT_LOST, Channel, CpuResult, GuestView, HostView, Who
 from vcpu_host.errors import AgentGoneError, RefusedError
-from vcpu_proto.link import BusyError, LinkError
+from vcpu_proto.link import BusyError, EndCode, Ended, LinkError, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
 _OPEN = Channel("/run/agent.sock", busy=False, guest_open=True)
@@ -119,6 +119,7 @@ def test_a_busy_port_is_a_refusal_and_any_other_link_trouble_is_not() -> None:
     assert isinstance(busy, RefusedError)
     assert busy.reason.who is Who.VCPUCTL
     assert isinstance(of_link(LinkError("silence")), AgentGoneError)
+    assert of_link(SessionLostError(Ended(b"", EndCode.REPLACED))).reason.code == AGENT_LOST
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from fakes.adapters import PLUG, Rig, no_task_left, nothing_new_since, until
 from vcpu_host import ports
 from vcpu_host.core.model import (
+    AGENT_LOST,
     Ost,
     Outcome,
     Reason,
@@ -78,6 +79,19 @@ async def test_progress_hears_of_every_action_and_event(rig: Rig) -> None:
 
 
 # --- no agent ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_breaks_off_while_looking_is_made_anew_once(rig: Rig) -> None:
+    rig.dialer.prepare = lambda agent: None if rig.dialer.made else agent.die()
+    view = await rig.whole.observe()
+    assert (view.guest is not None, view.agent_trouble, len(rig.dialer.made)) == (True, None, 2)
+    await rig.whole.close()
+    rig.dialer.made.clear()
+    rig.dialer.prepare = lambda agent: agent.die()
+    view = await rig.whole.observe()
+    assert (view.guest, len(rig.dialer.made)) == (None, 2)
+    assert view.agent_trouble is not None
+    assert view.agent_trouble.code == AGENT_LOST
 
 
 async def test_without_an_agent_an_operation_raises_and_changes_nothing(rig: Rig) -> None:

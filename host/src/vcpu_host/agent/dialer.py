@@ -49,13 +49,13 @@ class LinkDialer:
         until = loop.time() + timeout
         try:
             link = await HostLink.connect(path, timeout=timeout)
+            try:
+                return await LinkAgent.over(link, call_timeout=max(1.0, until - loop.time()))
+            except BaseException:
+                await link.close()
+                raise
         except LinkError as error:
             raise of_link(error) from error
-        try:
-            return await LinkAgent.over(link, call_timeout=max(1.0, until - loop.time()))
-        except BaseException:
-            await link.close()
-            raise
 
 
 def obstacle(host: HostView, named: str | None) -> Reason | None:

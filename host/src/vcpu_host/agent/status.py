@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import grpc
-from vcpu_proto.link import BusyError, LinkError
+from vcpu_proto.link import BusyError, LinkError, SessionLostError
 
-from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.model import AGENT_LOST, Reason, Who
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 
@@ -25,7 +25,7 @@ def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
     known = _STATUSES.get(error.code())
     text = printable(error.details() or error.code().name)
     if known is None:
-        return AgentGoneError(Reason("agent-lost", Who.AGENT, f"the call to the agent failed: {text}"))
+        return AgentGoneError(Reason(AGENT_LOST, Who.AGENT, f"the call to the agent failed: {text}"))
     code, usable, hint = known
     reason = Reason(code, Who.AGENT, f"the agent said: {text}", hint)
     return VcpuctlError(reason) if usable else AgentGoneError(reason)
@@ -33,6 +33,8 @@ def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
 
 def of_link(error: LinkError) -> VcpuctlError:
     """What a link that could not be made means."""
+    if isinstance(error, SessionLostError):
+        return AgentGoneError(Reason(AGENT_LOST, Who.AGENT, str(error), error.hint))
     reason = Reason(error.code, Who.VCPUCTL if isinstance(error, BusyError) else Who.AGENT, str(error), error.hint)
     return RefusedError(reason) if isinstance(error, BusyError) else AgentGoneError(reason)
 

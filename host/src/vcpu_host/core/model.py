@@ -19,6 +19,10 @@ Props = Mapping[str, PropValue]
 PERIPHERAL = "/machine/peripheral/"
 
 
+#: The code of a session that broke off: another one may well succeed at once.
+AGENT_LOST = "agent-lost"
+
+
 class SlotState(StrEnum):
     """The states of a slot (design, section 2)."""
 

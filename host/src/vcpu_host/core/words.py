@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from .job import Goal, Job
-from .model import CpuResult, Reason, Who
+from .model import AGENT_LOST, CpuResult, Reason, Who
 from .view import SlotView
 
 
@@ -86,7 +86,7 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
     if paused:
         return Reason("vm-paused", Who.VCPUCTL, "time ran out while the VM was paused", hint)
     if trouble is not None:
-        return Reason("agent-lost", Who.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+        return Reason(AGENT_LOST, Who.AGENT, f"time ran out without the agent: {trouble.text}", hint)
     if job.goal is Goal.GONE and job.del_sent:
         return Reason("removal-pending", Who.GUEST, "the guest has not ejected the CPU yet", hint)
     if job.goal is not Goal.UP:
