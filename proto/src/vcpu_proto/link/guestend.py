@@ -11,8 +11,8 @@ from .pump import LocalEnd, Pump, WireProtocol, dial
 from .session import Role, Session, State
 
 #: Seconds that the host's end may be closed, and silent, before its session is given up. The guest's kernel hears of
-#: "closed" and "open" on the control queue and of data on another, so the news of an old host's end may come after a new
-#: host's OPEN (drivers/char/virtio_console.c: handle_control_message runs in a work item).
+#: "closed" and "open" on the control queue and of data on another, so the news of an old host's end may come after a
+#: new host's OPEN (drivers/char/virtio_console.c: handle_control_message runs in a work item).
 _GRACE = 1.0
 #: Seconds that the port gets to take the last bytes at the end.
 _LAST_BYTES = 0.5
