@@ -132,6 +132,8 @@ class Agent:
         self.slow_once = False
         self.asked: list[tuple[str, ...]] = []
         self.cancelled = 0
+        self.checked = self.listed = 0
+        self.silent = False
 
     @property
     def ended(self) -> bool:
@@ -141,7 +143,15 @@ class Agent:
         if not self.end.done():
             self.end.set_result("vcpud ended")
 
+    async def check(self) -> None:
+        self.checked += 1
+        if self.ended:
+            raise gone()
+        if self.silent:
+            raise AgentGoneError(Reason("agent-slow", Who.AGENT, "no answer"))
+
     async def list_cpus(self) -> GuestView:
+        self.listed += 1
         if self.ended:
             raise gone()
         return guest(host(self.vm.total, self.vm.present), self.vm.online, self.vm.present - self.vm.online)

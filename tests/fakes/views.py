@@ -49,6 +49,10 @@ class Cores:
         del host
         return Reason("boot-core", Who.VCPUCTL, "slot 0 holds the boot core") if slot.index == 0 else None
 
+    def one_at_a_time(self, host: HostView) -> bool:
+        del host
+        return True
+
     def refusal(self, ost: Ost) -> Reason | None:
         del ost
         return None
@@ -112,6 +116,7 @@ def host(
     no_hotplug: Reason | None = None,
     channel: Channel | None = None,
     ost: Mapping[int, Ost] | None = None,
+    flash: bool = False,
 ) -> HostView:
     """QEMU's side: ``total`` slots of ``threads`` vCPUs, those in ``filled`` plugged."""
     if slots is None:
@@ -128,6 +133,7 @@ def host(
         ost or {},
         channel or Channel("/run/vm/agent.sock", busy=False, guest_open=True, device_id="vcpuctl"),
         no_hotplug,
+        flash=flash,
     )
 
 
@@ -173,7 +179,8 @@ def vm(
     *,
     threads: int = 1,
     boot: Collection[int] = (0,),
+    flash: bool = False,
 ) -> VmView:
     """A whole, healthy map: what is in neither set is empty."""
-    view = host(total, {*online, *offline}, threads=threads, boot=boot)
+    view = host(total, {*online, *offline}, threads=threads, boot=boot, flash=flash)
     return join(view, guest(view, online, offline), agent=INFO)

@@ -15,7 +15,7 @@ MAX_STRING = 1024
 
 #: The versions of the protocol that this agent speaks, both ends included.
 PROTOCOL = (1, 1)
-CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival")
+CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control")
 
 
 def bounded(text: str) -> str:

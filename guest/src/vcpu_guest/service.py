@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
 from vcpu_guest import convert, logs
+from vcpu_guest.control import Control
 from vcpu_guest.core.goal import GoalError, check, check_request_id
 from vcpu_guest.core.model import Environment, Identity, Result, Status
 from vcpu_guest.switch import Switch
@@ -58,8 +59,11 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """A fresh look."""
-        await _checked_id(request.request_id, context)
-        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
+        try:
+            return self._list_cpus(request)
+        except GoalError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise AssertionError("abort() raises") from error
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
         """A snapshot now and after every change; the newest only, for who falls behind."""
@@ -81,13 +85,37 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         self, request: pb.SetOnlineRequest, context: Context
     ) -> AsyncIterator[pb.SetOnlineResponse]:
         """One answer a CPU, then the snapshot, unless the host wants it brief."""
-        await _checked_id(request.request_id, context)
         try:
-            goal = check(
-                request.firmware_ids, online=request.online, wait=request.wait_for_arrival, scheme=self._scheme
-            )
+            async with aclosing(self._set_online(request)) as answers:
+                async for answer in answers:
+                    yield answer
         except GoalError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    async def Control(  # noqa: N802
+        self, requests: AsyncIterator[pb.ControlRequest], context: Context
+    ) -> AsyncIterator[pb.ControlResponse]:
+        """Both of them as messages on one stream."""
+        control = Control(self._list_cpus, self._set_online)
+        reading = asyncio.get_running_loop().create_task(_read(requests, control))
+        try:
+            async for answer in control.answers():
+                yield answer
+            await reading
+        except GoalError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await control.close()
+
+    def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
+        check_request_id(request.request_id)
+        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
+
+    async def _set_online(self, request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
+        check_request_id(request.request_id)
+        goal = check(request.firmware_ids, online=request.online, wait=request.wait_for_arrival, scheme=self._scheme)
         as_wanted = True
         async with aclosing(self._switch.run(goal)) as answers:
             async for answer in answers:
@@ -108,6 +136,15 @@ async def _checked_id(request_id: str, context: Context) -> None:
         check_request_id(request_id)
     except GoalError as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+async def _read(requests: AsyncIterator[pb.ControlRequest], control: Control) -> None:
+    """Pass requests on; the stream's answers end when the requests do, however that is."""
+    try:
+        async for request in requests:
+            control.take(request)
+    finally:
+        control.end()
 
 
 async def serve(agent: GuestAgent, path: str) -> grpc.aio.Server:

@@ -138,7 +138,8 @@ class _Request:
 
     def start(self) -> None:
         """Take up what is there, and wait for what is not."""
-        if any(self._watcher.find(firmware_id) is None for firmware_id in self._goal.firmware_ids):
+        if not self._goal.wait and any(self._watcher.find(name) is None for name in self._goal.firmware_ids):
+            # It may be there, and the event that told of it lost. Who waits, waits for the next look at everything.
             self._watcher.scan()
         for firmware_id in self._goal.firmware_ids:
             number = self._watcher.find(firmware_id)
@@ -200,4 +201,5 @@ class _Request:
             self.answers.put_nowait(result)
         else:
             self.answers.put_nowait(result)
-            self._loop.call_soon(self._watcher.look_at, number)
+            if result.observed is not None:
+                self._watcher.note(result.observed)

@@ -84,6 +84,13 @@ class Watcher:
         if changed:
             self._tell()
 
+    def note(self, cpu: Cpu) -> None:
+        """Take over what was read of a known CPU just now, which costs no look."""
+        known = self._known.get(cpu.number)
+        if known is not None and known.identity == cpu.firmware_id and known.online != cpu.online:
+            known.online, known.detail = cpu.online, None
+            self._tell()
+
     def on_lost(self, why: str) -> None:
         """Events were lost, so everything may be otherwise."""
         self.scan()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from . import ports
-from .core.model import AGENT_LOST, AgentInfo, GuestView, Reason
+from .core.model import AGENT_LOST, AgentInfo, GuestView, HostView, Reason
 from .core.view import VmView, join, not_running
 from .errors import AgentGoneError
 from .sessions import Sessions
@@ -32,6 +32,7 @@ class Coordinator:
     def __init__(self, vmm: ports.Vmm, dialer: ports.AgentDialer, *, dial_timeout: float = 5.0) -> None:
         self._vmm = vmm
         self._sessions = Sessions(vmm, dialer, dial_timeout)
+        self._host: HostView | None = None  # as last looked at
         self._interrupt: Callable[[], None] | None = None
         self._interrupted = False  # before there was anything to interrupt
 
@@ -47,8 +48,7 @@ class Coordinator:
 
     async def session(self) -> ports.GuestAgent:
         """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
-        current = self._sessions.current
-        return await self._sessions.renew() if current is None or current.ended else current
+        return self._sessions.live or await self._sessions.renew()
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -58,25 +58,32 @@ class Coordinator:
         A session that breaks off during the look (the agent is restarted, the guest reboots) is made anew, once:
         looking changes nothing, so it may be repeated.
         """
-        view = await self._observe()
+        return await self._observe_for(None)
+
+    async def _observe_for(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
+        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live."""
+        view = await self._observe(needs_guest)
         if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
-            view = await self._observe()
+            view = await self._observe(needs_guest)
         return view
 
-    async def _observe(self) -> VmView:
+    async def _observe(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
         # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
-        early = self._sessions.current
-        asked = None if early is None or early.ended else asyncio.ensure_future(early.list_cpus())
+        live = self._sessions.live
+        asked = None if live is None or needs_guest else asyncio.ensure_future(live.list_cpus())
         guest: GuestView | None = None
         info: AgentInfo | None = None
         trouble: Reason | None = None
         try:
-            host = await self._vmm.look()
-            if early is not None and not host.running:
+            host = await self._look_at_host(live)
+            if live is not None and not host.running:
                 # The session is good, but nobody is there to answer before the VM goes on.
                 return join(host, None, agent_trouble=not_running(host))
             agent = await self._sessions.get(host)
-            guest = await (asked if asked is not None and agent is early else agent.list_cpus())
+            if needs_guest is None or needs_guest(host):
+                guest = await (asked if asked is not None and agent is live else agent.list_cpus())
+            else:
+                await agent.check()
             info = agent.info
         except AgentGoneError as error:
             await self._sessions.drop()
@@ -86,6 +93,16 @@ class Coordinator:
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
         return join(host, guest, agent=info, agent_trouble=trouble)
+
+    async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
+        """With a session at hand, what was looked at for making it need not be looked at again."""
+        host = self._host
+        if live is not None and host is not None:
+            host = await self._vmm.look_slots(host)
+        if live is None or host is None or live.ended:
+            host = await self._vmm.look()
+        self._host = host
+        return host
 
     async def watch(self, stop: asyncio.Event, until: float | None) -> AsyncIterator[VmView]:
         """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
@@ -129,14 +146,15 @@ class Coordinator:
         """
         # Late: looking at a VM takes nothing of what changing one takes.
         from .core.machine import Machine
-        from .core.plan import plan
+        from .core.plan import Operation, needs_guest, plan
         from .core.result import refused
         from .operation import Run, no_progress
 
         self._interrupt, self._interrupted = None, False
         began = asyncio.get_running_loop().time()
         events = self._vmm.events()
-        view = await self.observe()
+        asks = (lambda host: needs_guest(host, request)) if request.operation is Operation.PLUG else None
+        view = await self._observe_for(asks)
         decided = plan(view, request)
         if decided.refusals:
             if view.guest is None and decided.refusals[0].reason is view.agent_trouble:

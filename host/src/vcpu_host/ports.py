@@ -113,6 +113,9 @@ class GuestAgent(Protocol):
     def ended(self) -> bool:
         """Whether the session is over."""
 
+    async def check(self) -> None:
+        """Return when the agent has shown that it lives, now or a moment ago."""
+
     async def list_cpus(self) -> GuestView:
         """Every present CPU."""
 

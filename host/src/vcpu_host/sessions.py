@@ -16,6 +16,11 @@ class Sessions:
         self._dialer = dialer
         self._dial_timeout = dial_timeout
 
+    @property
+    def live(self) -> ports.GuestAgent | None:
+        """The present session, unless it has ended."""
+        return None if self.current is None or self.current.ended else self.current
+
     async def get(self, host: HostView) -> ports.GuestAgent:
         """The present session, or a new one. ``host`` is a fresh look, for what it says of the port."""
         if self.current is not None and self.current.ended:

@@ -205,7 +205,9 @@ class FakeQemu:
     def properties(self, path: str) -> dict[str, Any] | None:
         """The properties of the object at a QOM path."""
         if path == "/machine":
-            return {"type": self.config.machine_type}
+            # hw/i386/pc_sysfw.c: only a drive that is used keeps its property; firmware with SMM needs it.
+            flash = {"pflash0": "firmware"} if self.config.smm else {}
+            return {"type": self.config.machine_type, **flash}
         if path == self._port_path():
             return {
                 "type": "virtserialport",

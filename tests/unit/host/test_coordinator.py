@@ -78,6 +78,18 @@ async def test_progress_hears_of_every_action_and_event(rig: Rig) -> None:
     assert {"DoAdd", "DoSetOnline", "Added", "CpuSettled", "DoLookHost", "HostLooked"} <= set(heard)
 
 
+async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside_an_agent_that_lives(rig: Rig) -> None:
+    await rig.whole.session()
+    (agent,) = rig.dialer.made
+    assert (await rig.whole.run(Request(Operation.PLUG, 2), _POLICY)).outcome is Outcome.DONE
+    assert (agent.checked, agent.listed) == (1, 1)  # the list is that of the request's end
+    agent.silent = True
+    with pytest.raises(AgentGoneError) as error:
+        await rig.whole.run(Request(Operation.PLUG, None, ("3",)), _POLICY)
+    assert error.value.reason.code == "agent-slow"
+    assert rig.vm.commands == ["add 1 vcpu-1", "add 2 vcpu-2"]
+
+
 # --- no agent ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 
 import grpc
 import grpc.aio
-from vcpu_proto.link import HostLink
+from vcpu_proto.link import HostLink, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1.agent_pb2_grpc import GuestAgentStub
 
 from vcpu_host import __version__, ports
 from vcpu_host.core.model import AgentInfo, CpuResult, GuestView, Reason, Who
-from vcpu_host.errors import AgentGoneError
+from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from . import convert
-from .status import bad_message, of_rpc
+from .control import Control
+from .status import AGENT_SLOW_HINT, bad_message, of_link, of_rpc
 
 #: The protocol versions that this host speaks.
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
@@ -27,7 +28,11 @@ PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
 #: One snapshot of the most CPUs that the contract allows fits well (about 100 bytes a CPU).
 _MAX_MESSAGE = 8 * 1024 * 1024
 
-_Message = TypeVar("_Message")
+#: Seconds for which an agent that has just been heard of counts as alive.
+_FRESH = 1.0
+
+#: The capability of agents that take requests as messages on one stream.
+_CONTROL = "control"
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE),
@@ -64,6 +69,8 @@ class LinkAgent:
         self._call_timeout = call_timeout
         self._requests = itertools.count(1)
         self._info: AgentInfo | None = None
+        self._heard_at = 0.0
+        self._control: Control | None = None
 
     @classmethod
     async def over(cls, link: HostLink, *, call_timeout: float) -> LinkAgent:
@@ -102,8 +109,11 @@ class LinkAgent:
     async def _hello(self) -> None:
         request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
         try:
-            answer = _whole(await self._stub.Hello(request, timeout=self._call_timeout))
+            answer = convert.whole(await self._stub.Hello(request, timeout=self._call_timeout))
             self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
+            self._heard_at = asyncio.get_running_loop().time()
+            if _CONTROL in self._info.capabilities:
+                self._control = Control(self._stub.Control())
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
         except convert.BadMessageError as error:
@@ -112,11 +122,25 @@ class LinkAgent:
     def _request_id(self) -> str:
         return f"{self.session[:8]}-{next(self._requests)}"
 
+    async def check(self) -> None:
+        """See ports.GuestAgent. Asks the agent's end of the link, which costs the guest next to nothing."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._heard_at < _FRESH:
+            return
+        try:
+            await self._link.ping(self._call_timeout)
+        except SessionLostError as error:
+            raise of_link(error) from error
+        except TimeoutError as error:
+            text = f"no answer from the guest agent within {self._call_timeout:g} s"
+            raise AgentGoneError(Reason("agent-slow", Who.AGENT, text, AGENT_SLOW_HINT)) from error
+        self._heard_at = loop.time()
+
     async def list_cpus(self) -> GuestView:
         """Every present CPU. AgentGoneError whatever goes wrong: without the list there is nothing to go on."""
         request = pb.ListCpusRequest(request_id=self._request_id())
         try:
-            answer = _whole(await self._stub.ListCpus(request, timeout=self._call_timeout))
+            answer = await self._ask_list(request)
             if answer.request_id != request.request_id:
                 raise convert.BadMessageError("the answer to another request")
             return convert.snapshot(answer.snapshot)
@@ -124,13 +148,24 @@ class LinkAgent:
             raise AgentGoneError(of_rpc(error).reason) from error
         except convert.BadMessageError as error:
             raise bad_message(str(error)) from error
+        except VcpuctlError as error:
+            raise AgentGoneError(error.reason) from error
+
+    async def _ask_list(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
+        if self._control is None:
+            alone: pb.ListCpusResponse = convert.whole(await self._stub.ListCpus(request, timeout=self._call_timeout))
+            return alone
+        message = pb.ControlRequest(list_cpus=request)
+        answers = self._control.ask(message, request.request_id, most=1, timeout=self._call_timeout)
+        (answer,) = [answer.list_cpus async for answer in answers] or [pb.ListCpusResponse()]
+        return answer
 
     async def watch(self) -> AsyncIterator[GuestView]:
         """Snapshots until the session ends (AgentGoneError) or the caller stops."""
         call = self._stub.Watch(pb.WatchRequest(request_id=self._request_id()))
         try:
             async for answer in call:
-                yield convert.snapshot(_whole(answer).snapshot)
+                yield convert.snapshot(convert.whole(answer).snapshot)
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
         except convert.BadMessageError as error:
@@ -149,18 +184,33 @@ class LinkAgent:
             wait_for_arrival=wait,
             brief=brief,
         )
-        call = self._stub.SetOnline(request, timeout=timeout)
         unanswered = set(firmware_ids)
         unseen = set(firmware_ids)
         try:
-            async for answer in call:
-                yield _answer(_whole(answer), request.request_id, unanswered, unseen)
+            async with aclosing(self._ask_set_online(request, timeout)) as answers:
+                async for answer in answers:
+                    yield _answer(answer, request.request_id, unanswered, unseen)
         except grpc.aio.AioRpcError as error:
             raise of_rpc(error) from error
         except convert.BadMessageError as error:
             raise bad_message(str(error)) from error
-        finally:
-            call.cancel()
+
+    async def _ask_set_online(
+        self, request: pb.SetOnlineRequest, timeout: float
+    ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
+        if self._control is None:
+            call = self._stub.SetOnline(request, timeout=timeout)
+            try:
+                async for message in call:
+                    yield convert.whole(message)
+            finally:
+                call.cancel()
+            return
+        message = pb.ControlRequest(set_online=request)
+        most = 2 * len(request.firmware_ids) + 1
+        async with aclosing(self._control.ask(message, request.request_id, most=most, timeout=timeout)) as answers:
+            async for answer in answers:
+                yield answer.set_online
 
     async def lost(self) -> str:
         """When and why the session ended."""
@@ -168,15 +218,10 @@ class LinkAgent:
 
     async def close(self) -> None:
         """End the session; the port is free for others afterwards."""
+        if self._control is not None:
+            await self._control.close()
         await self._channel.close(None)
         await self._link.close()
-
-
-def _whole(answer: _Message | None) -> _Message:
-    """The answer. gRPC gives None for bytes that are no such message (grpc/_common.py, _transform)."""
-    if answer is None:
-        raise convert.BadMessageError("bytes that are no message of the contract")
-    return answer
 
 
 def _answer(

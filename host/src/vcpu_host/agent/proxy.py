@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -25,8 +25,16 @@ from vcpu_host.ports import GuestAgent
 from .client import LinkAgent
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
+#: Path of each method -> what streams of it: requests, answers. (Descriptors of protobuf 3.21 do not say.)
 _STREAMS = {
-    f"/{_SERVICE.full_name}/{method.name}": method.name in ("Watch", "SetOnline") for method in _SERVICE.methods
+    f"/{_SERVICE.full_name}/{name}": kind
+    for name, kind in {
+        "Hello": (False, False),
+        "ListCpus": (False, False),
+        "Watch": (False, True),
+        "SetOnline": (False, True),
+        "Control": (True, True),
+    }.items()
 }
 
 Connect = Callable[[], Awaitable[GuestAgent]]
@@ -53,18 +61,22 @@ class _Forwarder(_Generic):
         method = details.method
         if method not in _STREAMS:
             return None
-        if _STREAMS[method]:
+        if _STREAMS[method] == (True, True):
+
+            async def both(requests: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
+                agent = await self._agent(context)
+                call = agent.channel.stream_stream(method, _identity, _identity)(requests, timeout=_left(context))
+                async for answer in _answers(call, context):
+                    yield answer
+
+            return grpc.stream_stream_rpc_method_handler(both, _identity, _identity)
+        if _STREAMS[method] == (False, True):
 
             async def stream(request: bytes, context: _Context) -> AsyncIterator[bytes]:
                 agent = await self._agent(context)
                 call = agent.channel.unary_stream(method, _identity, _identity)(request, timeout=_left(context))
-                try:
-                    async for answer in call:
-                        yield answer
-                except grpc.aio.AioRpcError as error:
-                    await context.abort(error.code(), error.details() or "")
-                finally:
-                    call.cancel()
+                async for answer in _answers(call, context):
+                    yield answer
 
             return grpc.unary_stream_rpc_method_handler(stream, _identity, _identity)
 
@@ -90,6 +102,17 @@ class _Forwarder(_Generic):
         except VcpuctlError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
             raise AssertionError("abort() raises") from error
+
+
+async def _answers(call: Any, context: _Context) -> AsyncIterator[bytes]:
+    """What the agent answers, and how it ends."""
+    try:
+        async for answer in call:
+            yield answer
+    except grpc.aio.AioRpcError as error:
+        await context.abort(error.code(), error.details() or "")
+    finally:
+        call.cancel()
 
 
 def _left(context: _Context) -> float | None:

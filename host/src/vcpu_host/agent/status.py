@@ -10,12 +10,14 @@ from vcpu_host.core.model import AGENT_LOST, Reason, Who
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 
+AGENT_SLOW_HINT = "the guest is busy, or its agent is stopped"
+
 #: status -> (code, is the session still good, what to do)
 _STATUSES: dict[grpc.StatusCode, tuple[str, bool, str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: ("agent-rejected", True, "update the older side"),
     grpc.StatusCode.FAILED_PRECONDITION: ("agent-rejected", True, "update the older side"),
     grpc.StatusCode.UNIMPLEMENTED: ("agent-too-old", True, "update vcpu-guest in the guest"),
-    grpc.StatusCode.DEADLINE_EXCEEDED: ("agent-slow", True, "the guest is busy, or its agent is stopped"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("agent-slow", True, AGENT_SLOW_HINT),
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("agent-bad-message", False, "update vcpud in the guest"),
 }
 
@@ -29,6 +31,12 @@ def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
     code, usable, hint = known
     reason = Reason(code, Who.AGENT, f"the agent said: {text}", hint)
     return VcpuctlError(reason) if usable else AgentGoneError(reason)
+
+
+def rejected(text: str) -> VcpuctlError:
+    """The agent found the request itself wrong, and did nothing."""
+    code, _, hint = _STATUSES[grpc.StatusCode.INVALID_ARGUMENT]
+    return VcpuctlError(Reason(code, Who.AGENT, f"the agent said: {printable(text)}", hint))
 
 
 def of_link(error: LinkError) -> VcpuctlError:

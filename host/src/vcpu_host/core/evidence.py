@@ -119,16 +119,17 @@ def _slot_shown(state: State, job: Job, slot: Slot) -> None:
 def _added(state: State, event: Added) -> None:
     job = state.by_slot[event.slot]
     job.adding = False
+    state.adding.discard(job.order)
     job.done("device_add", state.now)
     state.touch(job)
+    if not state.to_add and not state.adding:
+        state.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
     if event.error is None:
         job.filled = True
         job.path = PERIPHERAL + job.device_id
         job.added_at = state.now
         job.added_since_look = True
         job.shown = False
-        if not state.to_add:
-            state.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
         job.mark("arrival", state.now)
         if any(thread.present for thread in job.threads):
             job.done("arrival", state.now)  # the guest was quicker than the answer

@@ -138,6 +138,11 @@ class Job:
         """Whether the agent confirmed every thread offline in this session."""
         return session is not None and all(thread.offline_in == session for thread in self.threads)
 
+    def may_be_deleted(self, session: str | None) -> bool:
+        """Whether device_del may go out: every thread confirmed offline in this session, in which none was sent yet."""
+        wanted = self.open and self.goal is Goal.GONE and self.filled and not self.deleting
+        return wanted and self.del_in != session and self.guest_down(session)
+
     def down(self, session: str | None) -> bool:
         """Whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
         kept = self.turned

@@ -114,7 +114,7 @@ class Machine:
         actions += self._cancels(changed)
         actions += self._requests(changed)
         actions += self._adds()
-        actions += self._dels(changed)
+        actions += self._dels()
         actions += self._dials()
         actions += self._looks()
         return actions
@@ -220,40 +220,45 @@ class Machine:
             yield DoSetOnline(number, ids, online, wait=online, brief=brief)
 
     def _adds(self) -> Iterable[Action]:
-        """One plug at a time until the guest has seen it: firmware with SMM loses plugs that overtake each other."""
+        """All plugs at once, or each one when the guest has seen the last, as the plan says."""
         state = self._state
-        door = state.door
-        if door is not None and (door.adding or (door.open and door.goal is Goal.UP and door.filled and not door.seen)):
-            return
-        state.door = None
-        order = min((order for order in state.to_add if state.jobs[order].not_before <= state.now), default=None)
-        if order is None:
-            return
-        job = state.door = state.jobs[order]
-        state.to_add.discard(order)
-        job.adding = True
-        job.acknowledged_at = None
-        job.mark("device_add", state.now)
-        yield DoAdd(job.slot, job.device_id)
+        for order in sorted(state.to_add):
+            job = state.jobs[order]
+            if job.not_before > state.now:
+                continue
+            if state.plan.one_at_a_time:
+                if self._door_is_shut(state.door):
+                    return
+                state.door = job
+            state.to_add.discard(order)
+            state.adding.add(order)
+            job.adding = True
+            job.acknowledged_at = None
+            job.mark("device_add", state.now)
+            yield DoAdd(job.slot, job.device_id)
 
-    def _dels(self, changed: list[Job]) -> Iterable[Action]:
+    @staticmethod
+    def _door_is_shut(door: Job | None) -> bool:
+        if door is None:
+            return False
+        return door.adding or (door.open and door.goal is Goal.UP and door.filled and not door.seen)
+
+    def _dels(self) -> Iterable[Action]:
+        """When the guest has let go of all that it was asked for: it is not to eject one while it works on another."""
         state = self._state
-        for job in changed:
-            if (
-                job.open
-                and job.goal is Goal.GONE
-                and job.filled
-                and not job.deleting
-                and job.del_in != state.session
-                and job.not_before <= state.now
-                and job.guest_down(state.session)
-            ):
-                job.deleting = job.del_sent = True
-                job.del_in = state.session
-                job.mark("device_del", state.now)
-                state.poll = state.policy.poll_first
-                state.removing.add(job.order)
-                yield DoDel(job.slot, (job.path or "").removeprefix(PERIPHERAL) or job.device_id)
+        if state.letting_go:
+            return
+        for order in sorted(state.down):
+            job = state.jobs[order]
+            if job.not_before > state.now:
+                continue
+            job.deleting = job.del_sent = True
+            job.del_in = state.session
+            job.mark("device_del", state.now)
+            state.poll = state.policy.poll_first
+            state.down.discard(order)
+            state.removing.add(order)
+            yield DoDel(job.slot, (job.path or "").removeprefix(PERIPHERAL) or job.device_id)
 
     def _dials(self) -> Iterable[Action]:
         if self._state.session is None and not self._state.dialing and self._state.now >= self._state.redial_at:

@@ -159,7 +159,10 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class HostView:
-    """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None."""
+    """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None.
+
+    ``flash`` says that the firmware lies in flash memory, as UEFI does where it uses SMM.
+    """
 
     qemu_version: tuple[int, int, int]
     machine: str
@@ -171,6 +174,7 @@ class HostView:
     channel: Channel | None = None
     no_hotplug: Reason | None = None
     vm_name: str = ""
+    flash: bool = False
 
     @property
     def running(self) -> bool:

@@ -7,10 +7,10 @@ A plan with refusals does nothing at all. Every choice is made here, so that ``v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from .model import Reason, Slot, SlotState, Who, slot_id
+from .model import HostView, Reason, Slot, SlotState, Who, slot_id
 from .select import SelectorError, select
 from .view import SlotView, VmView
 
@@ -83,12 +83,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Steps in order. If there are refusals no step is taken. ``already`` lists slots that are as wanted."""
+    """Steps in order. If there are refusals no step is taken. ``already`` lists slots that are as wanted.
+
+    ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
+    """
 
     request: Request
     steps: tuple[Step, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     already: tuple[SlotView, ...] = field(default=())
+    one_at_a_time: bool = True
 
     @property
     def vcpus(self) -> int:
@@ -131,10 +135,23 @@ def plan(view: VmView, request: Request) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in _PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
-    if view.guest is None and not decided.refusals:
+    unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
+    if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
-    return decided
+    return replace(decided, one_at_a_time=view.platform.one_at_a_time(view.host))
+
+
+def needs_guest(host: HostView, request: Request) -> bool:
+    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not.
+
+    Raises SelectorError as ``plan`` does.
+    """
+    if request.operation is not Operation.PLUG:
+        return True
+    if request.selectors:
+        return any(slot.filled for slot in select(host, request.selectors))
+    return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
 
 
 def _obstacle(view: VmView, operation: Operation) -> Reason | None:

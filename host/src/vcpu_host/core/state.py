@@ -46,10 +46,12 @@ class State:
     open: set[int] = field(init=False)
     dirty: set[int] = field(init=False)
     to_add: set[int] = field(default_factory=set)
+    adding: set[int] = field(default_factory=set)  # device_add sent, and not answered
     climbing: set[int] = field(default_factory=set)  # to come up
     ripe: set[int] = field(default_factory=set)  # up, as far as the guest says: a look at QEMU is all that lacks
+    down: set[int] = field(default_factory=set)  # the guest has let go: device_del is to be sent
     removing: set[int] = field(default_factory=set)  # device_del sent
-    door: Job | None = None  # the plug that no other may overtake
+    door: Job | None = None  # the plug that no other may overtake, where that matters
     timers: list[tuple[float, int]] = field(default_factory=list)
     dialing: bool = False
     redial_at: float = 0.0
@@ -100,13 +102,20 @@ class State:
         for group, belongs in (
             (self.climbing, up),
             (self.to_add, up and not job.filled and not job.adding),
+            (self.adding, job.adding),
             (self.ripe, up and job.filled and job.guest_up),
+            (self.down, job.may_be_deleted(self.session)),
             (self.removing, job.open and job.goal is Goal.GONE and job.del_sent),
         ):
             if belongs:
                 group.add(job.order)
             else:
                 group.discard(job.order)
+
+    @property
+    def letting_go(self) -> bool:
+        """Whether the guest is at work on taking CPUs offline."""
+        return any(not request.online and request.open_ids for request in self.requests.values())
 
     def look_soon(self) -> None:
         """Something says that QEMU's side has changed."""

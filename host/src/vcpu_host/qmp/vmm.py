@@ -43,6 +43,7 @@ class QmpVmm:
         self._monitor = monitor
         self._hub = hub
         self._version = replies.version(monitor.qemu_version)
+        self._fixed: HostView | None = None
 
     async def look(self) -> HostView:
         """The whole of QEMU's side. What the machine lacks is told in the view, not raised.
@@ -50,31 +51,42 @@ class QmpVmm:
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
         """
-        call = self._monitor.call
-        status, target, machine, name, accel, (said, early), (slots, no_hotplug), port = await _together(
-            call("query-status"),
-            call("query-target"),
-            call("qom-get", {"path": "/machine", "property": "type"}),
-            call("query-name"),
-            self._accel(),
+        fixed, status, (said, early), (slots, no_hotplug), port = await _together(
+            self._what_it_is(),
+            self._monitor.call("query-status"),
             self._ost(),
             self._slots(),
             self._channel(),
         )
         if port is not None and slots and early and not port.guest_open:
             port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
-        return HostView(
-            qemu_version=self._version,
-            machine=clean(replies.text(machine, "qom-get")).removesuffix("-machine"),
-            arch=replies.member(replies.entry(target, "query-target"), "arch", str, "query-target"),
-            status=_status(status),
-            accel=accel,
-            slots=slots,
-            ost=said,
-            channel=port,
-            no_hotplug=no_hotplug,
-            vm_name=clean(replies.entry(name, "query-name").get("name", "")),
+        view: HostView = replace(
+            fixed, status=_status(status), slots=slots, ost=said, channel=port, no_hotplug=no_hotplug
         )
+        return view
+
+    async def _what_it_is(self) -> HostView:
+        """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
+        if self._fixed is None:
+            call = self._monitor.call
+            target, machine, name, accel, flash = await _together(
+                call("query-target"),
+                call("qom-get", {"path": "/machine", "property": "type"}),
+                call("query-name"),
+                self._accel(),
+                self._flash(),
+            )
+            self._fixed = HostView(
+                qemu_version=self._version,
+                machine=clean(replies.text(machine, "qom-get")).removesuffix("-machine"),
+                arch=replies.member(replies.entry(target, "query-target"), "arch", str, "query-target"),
+                status="",
+                accel=accel,
+                slots=(),
+                vm_name=clean(replies.entry(name, "query-name").get("name", "")),
+                flash=flash,
+            )
+        return self._fixed
 
     async def look_slots(self, view: HostView) -> HostView:
         """``view`` with its slots, threads and status looked at again."""
@@ -125,6 +137,16 @@ class QmpVmm:
         command = "query-kvm"
         kvm = replies.member(replies.entry(await self._monitor.call(command), command), "enabled", bool, command)
         return "kvm" if kvm else "tcg"
+
+    async def _flash(self) -> bool:
+        """Whether the firmware lies in flash: a machine without such a drive has no such property (pc_sysfw.c)."""
+        try:
+            drive = await self._monitor.call("qom-get", {"path": "/machine", "property": "pflash0"})
+        except QemuError as err:
+            if "pflash0" in err.reason.text:
+                return False
+            raise
+        return bool(replies.text(drive, "qom-get"))
 
     async def _ost(self) -> tuple[Mapping[int, Ost], bool]:
         """What the guest last said of each slot, and whether QEMU shows that the guest's ACPI is not up yet."""

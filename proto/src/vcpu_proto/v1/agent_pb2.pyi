@@ -6,6 +6,40 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ControlAnswer(_message.Message):
+    __slots__ = ["ended", "list_cpus", "set_online"]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    LIST_CPUS_FIELD_NUMBER: _ClassVar[int]
+    SET_ONLINE_FIELD_NUMBER: _ClassVar[int]
+    ended: ControlEnded
+    list_cpus: ListCpusResponse
+    set_online: SetOnlineResponse
+    def __init__(self, list_cpus: _Optional[_Union[ListCpusResponse, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineResponse, _Mapping]] = ..., ended: _Optional[_Union[ControlEnded, _Mapping]] = ...) -> None: ...
+
+class ControlEnded(_message.Message):
+    __slots__ = ["rejected", "request_id"]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    rejected: str
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ..., rejected: _Optional[str] = ...) -> None: ...
+
+class ControlRequest(_message.Message):
+    __slots__ = ["cancel", "list_cpus", "set_online"]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    LIST_CPUS_FIELD_NUMBER: _ClassVar[int]
+    SET_ONLINE_FIELD_NUMBER: _ClassVar[int]
+    cancel: str
+    list_cpus: ListCpusRequest
+    set_online: SetOnlineRequest
+    def __init__(self, list_cpus: _Optional[_Union[ListCpusRequest, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineRequest, _Mapping]] = ..., cancel: _Optional[str] = ...) -> None: ...
+
+class ControlResponse(_message.Message):
+    __slots__ = ["answers"]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[ControlAnswer]
+    def __init__(self, answers: _Optional[_Iterable[_Union[ControlAnswer, _Mapping]]] = ...) -> None: ...
+
 class Cpu(_message.Message):
     __slots__ = ["cannot_offline", "cannot_online", "core_id", "die_id", "firmware_id", "node", "number", "online", "package_id"]
     CANNOT_OFFLINE_FIELD_NUMBER: _ClassVar[int]

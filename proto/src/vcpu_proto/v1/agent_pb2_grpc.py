@@ -35,6 +35,11 @@ class GuestAgentStub(object):
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineRequest.SerializeToString,
                 response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineResponse.FromString,
                 )
+        self.Control = channel.stream_stream(
+                '/vcpu.v1.GuestAgent/Control',
+                request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.SerializeToString,
+                response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.FromString,
+                )
 
 
 class GuestAgentServicer(object):
@@ -69,6 +74,15 @@ class GuestAgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Control(self, request_iterator, context):
+        """ListCpus and SetOnline for a host that asks again and again, by messages on one stream: beginning a call costs the
+        guest more than what is asked for. Requests are worked on side by side, and each one ends with "ended". When the host
+        closes its side, or the stream breaks, all that is under way is given up as with a cancelled call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuestAgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +105,11 @@ def add_GuestAgentServicer_to_server(servicer, server):
                     servicer.SetOnline,
                     request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineRequest.FromString,
                     response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineResponse.SerializeToString,
+            ),
+            'Control': grpc.stream_stream_rpc_method_handler(
+                    servicer.Control,
+                    request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.FromString,
+                    response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -168,5 +187,22 @@ class GuestAgent(object):
         return grpc.experimental.unary_stream(request, target, '/vcpu.v1.GuestAgent/SetOnline',
             vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineRequest.SerializeToString,
             vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Control(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/vcpu.v1.GuestAgent/Control',
+            vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.SerializeToString,
+            vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -227,7 +227,7 @@ def test_a_plug_under_way_is_awaited_before_it_is_taken_back() -> None:
 
 
 def test_what_somebody_else_plugged_is_not_taken_away() -> None:
-    step = Step(vm(4, {0}), "plug", "1", "2")
+    step = Step(vm(4, {0}, flash=True), "plug", "1", "2")
     step.tell(step.looked(0, 2), after=1.0)
     step.tell(step.settled(2, "refused", online=False, reason=_BUSY))
     assert not step.of(ev.DoDel)

@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 
 import pytest
-from fakes.views import CORES, guest, host, identities, slot, vm
+from fakes.views import CORES, INFO, guest, host, identities, slot, vm
 from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_host.core.model import GuestCpu, Reason, SlotState, Who
-from vcpu_host.core.plan import Operation, Plan, Request, StepKind, plan
+from vcpu_host.core.plan import Operation, Plan, Request, StepKind, needs_guest, plan
 from vcpu_host.core.select import SelectorError
 from vcpu_host.core.view import VmView, join
 
@@ -359,3 +359,37 @@ def test_a_plan_for_4096_slots_is_quick() -> None:
         _do(view, "scale", 4000)
         view_seconds.append(time.process_time() - began)
     assert min(view_seconds) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("operation", "count", "selectors", "filled", "boot", "needed"),
+    [
+        ("plug", None, ("2", "1"), (0,), (0,), False),
+        ("plug", None, ("2", "1"), (0, 2), (0,), True),
+        ("plug", 2, (), (0, 1), (0, 1), False),
+        ("plug", 2, (), (0, 1), (0,), True),
+        ("scale", 2, (), (0,), (0,), True),
+        ("unplug", None, ("1",), (0, 1), (0,), True),
+    ],
+)
+def test_the_guest_is_needed_unless_only_empty_slots_are_plugged(
+    operation: str,
+    count: int | None,
+    selectors: tuple[str, ...],
+    filled: tuple[int, ...],
+    boot: tuple[int, ...],
+    needed: bool,
+) -> None:
+    view = host(4, filled, boot=boot)
+    request = Request(Operation(operation), count, selectors)
+    assert needs_guest(view, request) is needed
+    unseen = plan(join(view, None, agent=INFO), request)
+    assert bool(unseen.refusals) is needed
+    nobody = plan(join(view, None, agent_trouble=Reason("agent-absent", Who.AGENT, "nobody")), request)
+    assert [refusal.reason.code for refusal in nobody.refusals] == ["agent-absent"]
+
+
+def test_what_is_planned_without_the_guest_is_what_is_planned_with_it() -> None:
+    view = host(4)
+    request = Request(Operation.PLUG, 2)
+    assert plan(join(view, None, agent=INFO), request) == plan(join(view, guest(view, {0}), agent=INFO), request)

@@ -31,6 +31,9 @@ class Platform(Protocol):
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be unplugged, or None."""
 
+    def one_at_a_time(self, host: HostView) -> bool:
+        """Whether a plug has to wait until the guest has taken notice of the one before it."""
+
     def refusal(self, ost: Ost) -> Reason | None:
         """What an _OST of an eject request says: a refusal, or None if it is none (success, in progress, other)."""
 

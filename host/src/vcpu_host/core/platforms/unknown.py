@@ -44,6 +44,11 @@ class Unknown:
         del slot
         return _unsupported(host)
 
+    def one_at_a_time(self, host: HostView) -> bool:
+        """Nothing better is known."""
+        del host
+        return True
+
     def refusal(self, ost: Ost) -> Reason | None:
         """No evidence is known."""
         del ost

@@ -55,6 +55,14 @@ class X86:
             )
         return None
 
+    def one_at_a_time(self, host: HostView) -> bool:
+        """Where firmware may handle the plug in SMM, which loses plugs that overtake each other (tianocore BZ 2929).
+
+        Only UEFI does, and where it has SMM it lies in flash (hw/i386/pc_sysfw.c). Else the guest's ACPI finds all
+        CPUs that are there in one scan (hw/acpi/cpu.c, the CSCN method), which is the quickest way.
+        """
+        return host.flash
+
     def refusal(self, ost: Ost) -> Reason | None:
         """See the table above; "in progress" (0x84) and success (0) are no refusals."""
         if ost.source not in _EJECTS or ost.status not in _REFUSALS:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One Control stream: requests come in as messages, are worked on side by side, and their answers go out together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+from vcpu_proto.v1 import agent_pb2 as pb
+
+from vcpu_guest.core.goal import GoalError, check_request_id
+
+#: Requests under way at once; a host has one or two.
+MAX_OPEN = 64
+
+ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse]
+SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse, None]]
+
+
+class Control:
+    """See the module's words. ``list_cpus`` and ``set_online`` do the work, and raise GoalError for a wrong request."""
+
+    def __init__(self, list_cpus: ListCpus, set_online: SetOnline) -> None:
+        self._list_cpus = list_cpus
+        self._set_online = set_online
+        self._open: dict[str, asyncio.Task[None]] = {}
+        self._answers: list[pb.ControlAnswer] = []
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._mistake: BaseException | None = None
+
+    def take(self, message: pb.ControlRequest) -> None:
+        """Begin what the message asks for. GoalError if the host breaks the contract: the stream is no use then."""
+        kind = message.WhichOneof("request")
+        if kind == "list_cpus":
+            self._look(message.list_cpus)
+        elif kind == "set_online":
+            self._begin(message.set_online)
+        elif kind == "cancel":
+            task = self._open.get(message.cancel)
+            if task is not None:
+                task.cancel()
+        # What a newer host may ask beyond that, it asks only of an agent whose capabilities say so.
+
+    def end(self) -> None:
+        """No more requests come: what is under way is given up, and ``answers`` ends."""
+        self._ended = True
+        for task in self._open.values():
+            task.cancel()
+        self._changed.set()
+
+    async def close(self) -> None:
+        """End, and return when nothing is under way any more."""
+        self.end()
+        await asyncio.gather(*self._open.values(), return_exceptions=True)
+
+    async def answers(self) -> AsyncIterator[pb.ControlResponse]:
+        """All that is to be said; what came about since the last message makes up the next.
+
+        Raises what a request raised that it may not: a mistake of ours, which the host learns of by the stream's end.
+        """
+        while not self._ended:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._answers:
+                answers, self._answers = self._answers, []
+                yield pb.ControlResponse(answers=answers)
+        if self._mistake is not None:
+            raise self._mistake
+
+    def _look(self, request: pb.ListCpusRequest) -> None:
+        rejected = ""
+        try:
+            self._put(pb.ControlAnswer(list_cpus=self._list_cpus(request)))
+        except GoalError as error:
+            rejected = str(error)
+        self._put_end(request.request_id, rejected)
+
+    def _begin(self, request: pb.SetOnlineRequest) -> None:
+        check_request_id(request.request_id)
+        if request.request_id in self._open:
+            raise GoalError(f"request {request.request_id!r} is under way already")
+        if len(self._open) >= MAX_OPEN:
+            self._put_end(request.request_id, f"{MAX_OPEN} requests are under way already")
+            return
+        task = asyncio.get_running_loop().create_task(self._work(request))
+        self._open[request.request_id] = task
+        # Not at the end of the task's own code: one that is cancelled before it began never runs that.
+        task.add_done_callback(lambda task: self._over(request.request_id, task))
+
+    async def _work(self, request: pb.SetOnlineRequest) -> None:
+        async with aclosing(self._set_online(request)) as answers:
+            async for answer in answers:
+                self._put(pb.ControlAnswer(set_online=answer))
+
+    def _over(self, request_id: str, task: asyncio.Task[None]) -> None:
+        del self._open[request_id]
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None and not isinstance(problem, GoalError):
+            self._mistake = problem
+            self.end()
+        self._put_end(request_id, str(problem or ""))
+
+    def _put_end(self, request_id: str, rejected: str) -> None:
+        self._put(pb.ControlAnswer(ended=pb.ControlEnded(request_id=request_id, rejected=rejected)))
+
+    def _put(self, answer: pb.ControlAnswer) -> None:
+        self._answers.append(answer)
+        self._changed.set()
