@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 from vcpu_guest import procfs
 from vcpu_guest.core.model import Event
@@ -33,6 +34,10 @@ class SocketEvents:
         self._path = path
         self._socket: socket.socket | None = None
         self._rest = b""
+        self.urgent: Callable[[], bool] = lambda: True
+
+    def catch_up(self) -> None:
+        """Nothing is put off."""
 
     @property
     def alive(self) -> bool:

@@ -14,6 +14,10 @@ from vcpu_guest.core.goal import GoalError, check_request_id
 #: Requests under way at once; a host has one or two.
 MAX_OPEN = 64
 
+#: Seconds that the good news of one CPU may wait for the next one's. A message costs the guest time just when it has
+#: another CPU to bring up, and the host waits for the last of them.
+GATHER = 1.0
+
 ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse]
 SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse, None]]
 
@@ -27,6 +31,7 @@ class Control:
         self._open: dict[str, asyncio.Task[None]] = {}
         self._answers: list[pb.ControlAnswer] = []
         self._changed = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
         self._ended = False
         self._mistake: BaseException | None = None
 
@@ -46,6 +51,8 @@ class Control:
     def end(self) -> None:
         """No more requests come: what is under way is given up, and ``answers`` ends."""
         self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._open.values():
             task.cancel()
         self._changed.set()
@@ -63,6 +70,9 @@ class Control:
         while not self._ended:
             await self._changed.wait()
             self._changed.clear()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
             if self._answers:
                 answers, self._answers = self._answers, []
                 yield pb.ControlResponse(answers=answers)
@@ -92,7 +102,7 @@ class Control:
     async def _work(self, request: pb.SetOnlineRequest) -> None:
         async with aclosing(self._set_online(request)) as answers:
             async for answer in answers:
-                self._put(pb.ControlAnswer(set_online=answer))
+                self._put(pb.ControlAnswer(set_online=answer), GATHER if _can_wait(answer) else 0.0)
 
     def _over(self, request_id: str, task: asyncio.Task[None]) -> None:
         del self._open[request_id]
@@ -100,11 +110,23 @@ class Control:
         if problem is not None and not isinstance(problem, GoalError):
             self._mistake = problem
             self.end()
+            return
         self._put_end(request_id, str(problem or ""))
 
     def _put_end(self, request_id: str, rejected: str) -> None:
         self._put(pb.ControlAnswer(ended=pb.ControlEnded(request_id=request_id, rejected=rejected)))
 
-    def _put(self, answer: pb.ControlAnswer) -> None:
+    def _put(self, answer: pb.ControlAnswer, patience: float = 0.0) -> None:
         self._answers.append(answer)
-        self._changed.set()
+        if patience == 0.0:
+            self._changed.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._changed.set)
+
+
+def _can_wait(answer: pb.SetOnlineResponse) -> bool:
+    """A CPU that is as wanted is no news that anybody has to act on at once."""
+    return answer.HasField("result") and answer.result.status in (
+        pb.CpuResult.STATUS_DONE,
+        pb.CpuResult.STATUS_ALREADY,
+    )

@@ -17,9 +17,15 @@ class EventSource(Protocol):
     """Calls back in the running event loop; never blocks it."""
 
     name: str
+    #: Says whether anybody waits for news. While nobody does, the source may put it off for a moment, and then report
+    #: what came meanwhile as lost: one look at everything costs less than one at each event.
+    urgent: Callable[[], bool]
 
     def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
         """Begin. What happens from here on is reported; what was before is the scan's business."""
+
+    def catch_up(self) -> None:
+        """Report at once what was put off."""
 
     def close(self) -> None:
         """End; no callback comes after it. Closing twice is allowed."""
@@ -35,8 +41,14 @@ class NoEvents:
     name = "none"
     alive = True
 
+    def __init__(self) -> None:
+        self.urgent: Callable[[], bool] = lambda: True
+
     def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
         """Nothing to begin."""
+
+    def catch_up(self) -> None:
+        """Nothing is put off."""
 
     def close(self) -> None:
         """Nothing to end."""

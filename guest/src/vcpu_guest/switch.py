@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
@@ -35,12 +34,14 @@ class Switch:
         self.watcher = watcher
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="switch")
         # The thread starts now rather than between a CPU's arrival and its write.
-        self._last: Future[object] = self._executor.submit(lambda: None)
+        self._executor.submit(lambda: None)
+        self._pending: set[Future[Result]] = set()
 
     def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
         future = self._executor.submit(self._attempt, firmware_id, number, online=online)
-        self._last = future  # type: ignore[assignment] # only waited for
+        self._pending.add(future)
+        future.add_done_callback(self._pending.discard)
         return future
 
     async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
@@ -62,7 +63,7 @@ class Switch:
     async def close(self, timeout: float) -> bool:
         """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
         self._executor.shutdown(wait=False, cancel_futures=True)
-        done = await asyncio.to_thread(wait, [self._last], timeout)
+        done = await asyncio.to_thread(wait, list(self._pending), timeout)
         return not done.not_done
 
     def _attempt(self, firmware_id: str, number: int, *, online: bool) -> Result:
@@ -129,15 +130,15 @@ class _Request:
         self._watcher = switch.watcher
         self._goal = goal
         self._loop = asyncio.get_running_loop()
-        self._ready: deque[tuple[str, int]] = deque()
         self._missing: set[str] = set()
-        self._current: Future[Result] | None = None
+        self._attempts: set[Future[Result]] = set()
         self._rescan: asyncio.TimerHandle | None = None
         self._stopped = False
         self.answers: asyncio.Queue[Arrived | Result] = asyncio.Queue()
 
     def start(self) -> None:
         """Take up what is there, and wait for what is not."""
+        self._watcher.catch_up()
         if not self._goal.wait and any(self._watcher.find(name) is None for name in self._goal.firmware_ids):
             # It may be there, and the event that told of it lost. Who waits, waits for the next look at everything.
             self._watcher.scan()
@@ -159,8 +160,8 @@ class _Request:
         self._watcher.wait_no_more(self._on_arrival)
         if self._rescan is not None:
             self._rescan.cancel()
-        if self._current is not None:
-            self._current.cancel()
+        for attempt in list(self._attempts):
+            attempt.cancel()
 
     def _on_arrival(self, cpu: Cpu) -> None:
         if cpu.firmware_id in self._missing:
@@ -172,19 +173,15 @@ class _Request:
         self._rescan = self._loop.call_later(RESCAN, self._look_at_all) if self._missing else None
 
     def _take(self, cpu: Cpu) -> None:
-        self._ready.append((cpu.firmware_id, cpu.number))
-        self._next()
+        # The writer takes them one after another without a turn of the loop in between.
+        attempt = self._switch.submit(cpu.firmware_id, cpu.number, online=self._goal.online)
+        self._attempts.add(attempt)
+        attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
         if self._goal.wait:
             self.answers.put_nowait(Arrived(cpu))
 
-    def _next(self) -> None:
-        if self._current is None and self._ready:
-            firmware_id, number = self._ready.popleft()
-            self._current = self._switch.submit(firmware_id, number, online=self._goal.online)
-            self._current.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, number, future))
-
     def _ended(self, number: int, future: Future[Result]) -> None:
-        self._current = None
+        self._attempts.discard(future)
         if future.cancelled():
             return
         result = future.result()
@@ -192,7 +189,6 @@ class _Request:
             self._watcher.look_at(number)
             logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
             return
-        self._next()
         if result.status is Status.REFUSED:
             # What else is known of the CPU may explain it. A success is answered at once: somebody waits for it.
             cpu = self._watcher.look_at(number)

@@ -22,6 +22,9 @@ from vcpu_guest.sysfs import Sysfs
 #: from one look to the next; after the last one it is left at what was seen.
 SETTLE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
+#: They tell of a state of a CPU that is known, not that one came or went.
+_STATE_EVENTS = frozenset({"online", "offline", "unbind", "change"})
+
 OnArrival = Callable[[Cpu], None]
 
 
@@ -50,6 +53,8 @@ class Watcher:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._waiting: dict[OnArrival, frozenset[str]] = {}
         self._watches: set[asyncio.Event] = set()
+        #: Has the source of events report what it put off.
+        self.catch_up: Callable[[], None] = lambda: None
         self.generation = 0
 
     # -- looking -----------------------------------------------------------------------------------------------------
@@ -67,9 +72,19 @@ class Watcher:
             self._tell()
 
     def on_event(self, event: Event) -> None:
-        """Look at the one CPU that the event names."""
+        """Look at the one CPU that the event names.
+
+        Events come just when the guest has a CPU to bring up or to eject, so what nobody waits for is not looked at:
+        who asks gets a fresh look in any case.
+        """
         number, changed = event.number, False
-        if event.action == "remove":
+        if event.action in _STATE_EVENTS and not self._watches:
+            return
+        if event.action == "add" and self._platform.completes == "bind":
+            # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.
+            changed = self._forget(number)
+            self._look_later(number, 0)
+        elif event.action == "remove":
             # The event comes before the directory goes (drivers/base/core.c, device_del): what is still there is
             # taken for gone, unless it stays.
             changed = self._forget(number)
@@ -90,6 +105,11 @@ class Watcher:
         if known is not None and known.identity == cpu.firmware_id and known.online != cpu.online:
             known.online, known.detail = cpu.online, None
             self._tell()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody waits for news."""
+        return bool(self._waiting or self._watches)
 
     def on_lost(self, why: str) -> None:
         """Events were lost, so everything may be otherwise."""

@@ -94,6 +94,39 @@ async def test_an_overflow_means_to_look_at_everything_and_listening_goes_on(mon
     source.close()
 
 
+async def test_what_nobody_waits_for_is_put_off_and_looked_at_in_one_go(monitor: Monitor) -> None:
+    events: list[Event] = []
+    lost: list[str] = []
+    source = Uevents()
+    source.urgent = lambda: False
+    source.start(events.append, lost.append)
+    for number in range(5):
+        monitor.tell(SimpleNamespace(action="add", sys_name=f"cpu{number}"))
+    await until(lambda: bool(lost))
+    assert (len(lost), events) == (1, [])
+    monitor.waiting.clear()  # they were read off the socket
+    source.urgent = lambda: True
+    monitor.tell(SimpleNamespace(action="add", sys_name="cpu7"))
+    await until(lambda: bool(events))
+    assert events == [Event("add", 7)]
+    source.close()
+
+
+async def test_what_was_put_off_is_made_good_the_moment_somebody_asks(monitor: Monitor) -> None:
+    lost: list[str] = []
+    source = Uevents()
+    source.urgent = lambda: False
+    source.start(lambda event: None, lost.append)
+    source.catch_up()
+    assert lost == []
+    monitor.tell(SimpleNamespace(action="add", sys_name="cpu1"))
+    await until(lambda: source._paused is not None)
+    source.catch_up()
+    source.catch_up()
+    assert len(lost) == 1
+    source.close()
+
+
 async def test_the_kernels_own_group_can_be_joined() -> None:
     source = Uevents()
     source.start(lambda event: None, lambda why: None)

@@ -25,6 +25,8 @@ class Platform(Protocol):
     scheme: str
     #: The source of news: "udev", the only one so far.
     events: str
+    #: The event after which a CPU's identity can be read: "add", or a later one.
+    completes: str
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """The logical numbers of all present CPUs."""

@@ -19,6 +19,7 @@ class Acpi:
     name = "acpi"
     scheme = "acpi"
     events = "udev"
+    completes = "bind"
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """A directory exists for present CPUs only (drivers/base/cpu.c, register_cpu)."""

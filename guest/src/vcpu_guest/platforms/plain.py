@@ -13,6 +13,7 @@ class Plain:
     name = "plain"
     scheme = ""
     events = "udev"
+    completes = "add"
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """The kernel's own list: directories may exist for all possible CPUs here."""

@@ -220,22 +220,27 @@ class Machine:
             yield DoSetOnline(number, ids, online, wait=online, brief=brief)
 
     def _adds(self) -> Iterable[Action]:
-        """All plugs at once, or each one when the guest has seen the last, as the plan says."""
+        """The first plug by itself, and when the guest has seen it the others together, or one by one, as planned.
+
+        A guest that has one CPU does everything on it, so it is not to register eight CPUs while it starts the second.
+        """
         state = self._state
+        if self._door_is_shut(state.door):
+            return
+        alone = state.plan.one_at_a_time or state.door is None
         for order in sorted(state.to_add):
             job = state.jobs[order]
             if job.not_before > state.now:
                 continue
-            if state.plan.one_at_a_time:
-                if self._door_is_shut(state.door):
-                    return
-                state.door = job
+            state.door = job
             state.to_add.discard(order)
             state.adding.add(order)
             job.adding = True
             job.acknowledged_at = None
             job.mark("device_add", state.now)
             yield DoAdd(job.slot, job.device_id)
+            if alone:
+                return
 
     @staticmethod
     def _door_is_shut(door: Job | None) -> bool:

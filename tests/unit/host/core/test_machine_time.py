@@ -92,16 +92,30 @@ def test_cpus_that_wait_for_their_turn_with_the_agent_are_not_ignored() -> None:
     assert step.machine.result(step.now).outcome is Outcome.DONE
 
 
-def test_plugs_go_out_together_and_qemu_is_looked_at_when_the_last_one_is_made() -> None:
+def plugging(count: int) -> Step:
+    """The first plug has gone out, and the guest has taken notice of it."""
+    step = Step(vm(4, {0}), "plug", count=count)
+    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
+    assert step.tell(ev.Added(1, None)) == []
+    step.tell(ev.OstSeen(1, Ost(1, 0)))
+    return step
+
+
+def test_plugs_go_out_together_once_the_first_is_seen_and_qemu_is_looked_at_when_the_last_is_made() -> None:
+    step = plugging(3)
+    assert step.of(ev.DoAdd) == [ev.DoAdd(2, "vcpu-2"), ev.DoAdd(3, "vcpu-3")]
+    assert step.tell(ev.Added(3, None)) == []
+    assert step.tell(ev.Added(2, None)) == [ev.DoLookHost()]
+
+
+def test_a_first_plug_that_qemu_refuses_does_not_hold_the_others_up() -> None:
     step = Step(vm(4, {0}), "plug", count=3)
-    assert [action.slot for action in step.of(ev.DoAdd)] == [1, 2, 3]  # type: ignore[union-attr]
-    assert step.tell(ev.Added(2, None), ev.Added(1, None)) == []
-    assert step.tell(ev.Added(3, None)) == [ev.DoLookHost()]
+    step.tell(ev.Added(1, Reason("qemu-error", Who.QEMU, "no")))
+    assert [action.slot for action in step.of(ev.DoAdd)] == [2, 3]  # type: ignore[union-attr]
 
 
 def test_a_plug_that_qemu_refuses_does_not_keep_the_others_from_being_looked_at() -> None:
-    step = Step(vm(4, {0}), "plug", count=2)
-    step.tell(ev.Added(1, None))
+    step = plugging(2)
     step.tell(ev.Added(2, Reason("qemu-error", Who.QEMU, "no")))
     assert step.of(ev.DoLookHost) == [ev.DoLookHost()]
 
