@@ -33,7 +33,7 @@ SEED = 20161125
 #: Ends by the host's side alone, in one life of the agent; of these so many before its memory is taken.
 HOST_ENDS, WARM_UP = 160, 40
 #: Ends with the agent killed in between, and how many of them kill the agent.
-MIXED_ENDS, AGENT_KILLS = 40, 8
+MIXED_ENDS, AGENT_KILLS = 40, 5
 
 #: The promise for a call after an end on the host's side (seconds, p99), and the bound for the slowest.
 P99, SLOWEST = 1.0, 5.0

@@ -42,6 +42,10 @@ with grpc.insecure_channel("unix:" + path) as channel:
             show(agent.Hello(pb.HelloRequest(protocol_min=1, protocol_max=1), timeout=30))
         elif method == "list":
             show(agent.ListCpus(pb.ListCpusRequest(request_id="r"), timeout=30))
+        elif method == "control":
+            requests = [pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id=name)) for name in args]
+            answers = [answer for message in agent.Control(iter(requests), timeout=30) for answer in message.answers]
+            show(pb.ControlResponse(answers=answers))
         elif method == "set":
             request = pb.SetOnlineRequest(request_id="r", firmware_ids=args[1:], online=args[0] == "online")
             for answer in agent.SetOnline(request, timeout=60):
@@ -99,6 +103,9 @@ def test_two_clients_share_the_port_and_outlive_the_agent(machine: Machine, fold
     assert cpu_of(watched.until(lambda _: True))["online"] is True
     (listed,) = ask(path, "list")
     assert (cpu_of(listed)["number"], listed["request_id"]) == (1, "r")
+    (messages,) = ask(path, "control", "a", "b")
+    assert [cpu_of(answer["list_cpus"])["number"] for answer in messages["answers"] if "list_cpus" in answer] == [1, 1]
+    assert [answer["ended"]["request_id"] for answer in messages["answers"] if "ended" in answer] == ["a", "b"]
 
     for word in ("offline", "online"):
         result, final = ask(path, "set", word, IDENTITY)

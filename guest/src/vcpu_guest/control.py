@@ -49,7 +49,7 @@ class Control:
         # What a newer host may ask beyond that, it asks only of an agent whose capabilities say so.
 
     def end(self) -> None:
-        """No more requests come: what is under way is given up, and ``answers`` ends."""
+        """No more requests come: what is under way is given up, and ``answers`` ends with what there is to say."""
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
@@ -67,7 +67,7 @@ class Control:
 
         Raises what a request raised that it may not: a mistake of ours, which the host learns of by the stream's end.
         """
-        while not self._ended:
+        while self._answers or not self._ended:
             await self._changed.wait()
             self._changed.clear()
             if self._timer is not None:

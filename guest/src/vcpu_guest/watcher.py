@@ -107,7 +107,7 @@ class Watcher:
             self._tell()
 
     @property
-    def awaited(self) -> bool:
+    def has_listeners(self) -> bool:
         """Whether anybody waits for news."""
         return bool(self._waiting or self._watches)
 

@@ -140,7 +140,15 @@ async def test_the_end_gives_up_all_that_is_under_way() -> None:
     await asyncio.sleep(0)
     await control.close()
     assert work.given_up == ["a"]
+    assert await said(control, 1) == [("ended", "a")]
     assert [message async for message in control.answers()] == []
+
+
+async def test_what_was_answered_before_the_host_closed_its_side_is_still_sent() -> None:
+    async with control_of(Work()) as control:
+        control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id="a")))
+        control.end()
+        assert await said(control, 1) == [("list_cpus", "a"), ("ended", "a")]
 
 
 async def test_a_mistake_of_ours_ends_the_stream_so_that_nobody_waits_for_it() -> None:

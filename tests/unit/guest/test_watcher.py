@@ -162,3 +162,37 @@ async def test_an_event_about_a_cpu_that_is_not_there_changes_nothing(watcher: W
     watcher.on_event(Event(action, 9))
     await until(lambda: not watcher._timers)
     assert watcher.snapshot() == before
+
+
+async def test_states_of_cpus_are_looked_at_only_while_somebody_watches(
+    watcher: Watcher, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) == 1)
+    looks: list[int] = []
+    look = watcher._look
+
+    def counting(number: int, online: bool) -> bool:
+        looks.append(number)
+        return look(number, online)
+
+    monkeypatch.setattr(watcher, "_look", counting)
+    watcher.on_event(Event("online", 1))
+    assert (looks, watcher.has_listeners) == ([], False)
+    with watcher.changes():
+        assert watcher.has_listeners
+        watcher.on_event(Event("online", 1))
+    assert looks == [1]
+
+
+async def test_what_was_just_read_of_a_cpu_is_taken_over_and_told(watcher: Watcher, kernel: FakeKernel) -> None:
+    kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) == 1)
+    with watcher.changes() as changed:
+        watcher.note(Cpu(1, firmware_id(5), online=False))
+        watcher.note(Cpu(1, firmware_id(6), online=True))
+        watcher.note(Cpu(9, firmware_id(9), online=True))
+        assert not changed.is_set()
+        watcher.note(Cpu(1, firmware_id(5), online=True))
+        assert changed.is_set()
+    assert watcher._known[1].online

@@ -226,6 +226,15 @@ def test_a_plug_under_way_is_awaited_before_it_is_taken_back() -> None:
     assert not step.over()
 
 
+@pytest.mark.parametrize(("last", "deleted"), [("done", [2, 1]), ("refused", [2])])
+def test_nothing_is_ejected_while_the_guest_takes_another_cpu_offline(last: str, deleted: list[int]) -> None:
+    step = Step(vm(4, {0, 1, 2}), "unplug", "1", "2")
+    step.tell(step.settled(2, "done", online=False))
+    assert not step.of(ev.DoDel)
+    step.tell(step.settled(1, last, online=last == "refused", reason=_BUSY if last == "refused" else None))
+    assert [action.slot for action in step.of(ev.DoDel)] == deleted  # type: ignore[union-attr]
+
+
 def test_what_somebody_else_plugged_is_not_taken_away() -> None:
     step = Step(vm(4, {0}, flash=True), "plug", "1", "2")
     step.tell(step.looked(0, 2), after=1.0)
