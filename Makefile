@@ -67,7 +67,7 @@ test-oldest: .venv-oldest/.ready ## Unit, contract and component tests on the ol
 
 e2e: setup deb ## Real QEMU, real guests, the built packages
 	$(call step,test,tests/e2e)
-	@$(PYTEST) --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
+	@$(PYTEST) -n auto --maxprocesses 4 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
 
 bench: setup deb ## Measure ours against the floor, into build/bench.json
 	@PYTHONPATH=tests $(PYTHON) -m bench
