@@ -27,6 +27,9 @@ async def run(args: argparse.Namespace) -> Exit:
 
 async def _list(args: argparse.Namespace) -> Exit:
     async with coordinator(args) as vm:
+        if args.output == "table":
+            # While the guest thinks about its answer: what draws tables is slow to import.
+            asyncio.get_running_loop().run_in_executor(None, render.load)
         view = await vm.observe()
     if args.output == "json":
         render.emit_json(render.view_document(view))

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``vcpuctl`` with these arguments; the exit status."""
     args = build_parser().parse_args(argv)
     # Late, so that --help and usage errors cost nothing.
+    import asyncio
+
     from vcpu_host.errors import VcpuctlError
 
     from . import commands

@@ -28,6 +28,13 @@ _LEVELS = [f"{name}-id" for name in ["node", "drawer", "book", "socket", "die", 
 _LEVEL_STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 
 
+def load() -> None:
+    """Import what draws tables."""
+    import rich.console
+    import rich.table
+    import rich.text  # noqa: F401 - for its side effect
+
+
 def emit_json(document: dict[str, object]) -> None:
     """One JSON document on stdout, and nothing else."""
     print(json.dumps({"schema_version": SCHEMA_VERSION, **document}), flush=True)  # noqa: T201 - stdout is the product
