@@ -7,6 +7,7 @@ once. Medians of several rounds.
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -22,6 +23,9 @@ from vcpu_host.core.view import join
 
 from bench import ours
 from bench.real import Say
+
+#: The fake's files lie in memory, as sysfs does.
+_MEMORY = "/dev/shm"
 
 
 def measure(rounds: int, say: Say) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def _milliseconds(values: list[float]) -> float:
 @contextmanager
 def _vm(maxcpus: int) -> Iterator[FakeVm]:
     with (
-        tempfile.TemporaryDirectory(prefix="vb", dir="/tmp") as folder,
+        tempfile.TemporaryDirectory(prefix="vb", dir=_MEMORY if os.path.isdir(_MEMORY) else "/tmp") as folder,
         FakeVm(Path(folder), "--maxcpus", str(maxcpus)) as vm,
     ):
         yield vm

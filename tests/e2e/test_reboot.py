@@ -18,8 +18,8 @@ REBOOTED = 200.0
 
 
 CPUS = "/sys/devices/system/cpu"
-#: vCPUs to go up to, and down from: so many take seconds, while the guest's kernel, which finishes the one that it is at
-#: before it restarts, needs about one.
+#: vCPUs to go up to, and down from: so many take seconds, while the guest's kernel, which finishes the one that it is
+#: at before it restarts, needs about one.
 UP, DOWN = 8, 16
 
 

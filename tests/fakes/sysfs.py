@@ -58,6 +58,7 @@ class FakeKernel:
         self._lock = threading.RLock()
         self._listeners: list[Listener] = []
         self._graves = 0
+        self._listed: dict[str, str] = {}
         self._server: _Server | None = None
         self.cpu_dir.mkdir(parents=True)
         for name, text in (("possible", f"0-{possible - 1}"), ("kernel_max", "8191"), ("isolated", "")):
@@ -193,16 +194,23 @@ class FakeKernel:
                 (directory / "topology" / name).unlink(missing_ok=True)
 
     def _lists(self) -> None:
-        self._put(self.cpu_dir / "present", cpulist.render(self.slots))
-        self._put(self.cpu_dir / "online", cpulist.render(self.online))
-        # As print_cpus_offline has it: possible but not online; empty when there is none.
-        self._put(self.cpu_dir / "offline", cpulist.render(set(range(self.possible)) - self.online))
+        lists = {
+            "present": cpulist.render(self.slots),
+            "online": cpulist.render(self.online),
+            # As print_cpus_offline has it: possible but not online; empty when there is none.
+            "offline": cpulist.render(set(range(self.possible)) - self.online),
+        }
+        for name, text in lists.items():
+            if self._listed.get(name) != text:
+                self._put(self.cpu_dir / name, text)
+        self._listed = lists
 
     def _put(self, path: Path, text: str) -> None:
         # A reader sees the old text or the new one, as with the kernel's own files.
-        staging = path.with_name(f".{path.name}.{threading.get_ident()}")
-        staging.write_text(text + "\n")
-        staging.replace(path)
+        staging = f"{path.parent}/.{path.name}.{threading.get_ident()}"
+        with open(staging, "w") as file:
+            file.write(text + "\n")
+        os.replace(staging, path)
 
     # -- for an agent in a process of its own ------------------------------------------------------------------------
 
