@@ -74,8 +74,10 @@ class Uevents:
             return
         self._paused.cancel()
         self._paused = None
-        _drain(self._fd)
-        asyncio.get_running_loop().add_reader(self._fd, self._readable)
+        try:
+            _drain(self._fd)
+        finally:
+            asyncio.get_running_loop().add_reader(self._fd, self._readable)
         self._on_lost("put off")
 
     def _readable(self) -> None:

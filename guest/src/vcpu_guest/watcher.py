@@ -78,7 +78,7 @@ class Watcher:
         who asks gets a fresh look in any case.
         """
         number, changed = event.number, False
-        if event.action in _STATE_EVENTS and not self._watches:
+        if event.action in _STATE_EVENTS and not self.has_listeners:
             return
         if event.action == "add" and self._platform.completes == "bind":
             # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.

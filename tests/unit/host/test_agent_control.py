@@ -24,12 +24,20 @@ class Call:
         self.written: list[pb.ControlRequest] = []
         self.incoming: asyncio.Queue[pb.ControlResponse | Exception | None] = asyncio.Queue()
         self.cancelled = False
+        self.window = asyncio.Event()
+        self.window.set()
 
     async def write(self, message: pb.ControlRequest) -> None:
-        await asyncio.sleep(0)
+        try:
+            await self.window.wait()
+        except asyncio.CancelledError:
+            self.cancel()  # as gRPC does (grpc/aio/_call.py, _write)
+            raise
         self.written.append(message)
 
     def cancel(self) -> None:
+        if self.cancelled:
+            return
         self.cancelled = True
         self.incoming.put_nowait(asyncio.CancelledError())  # type: ignore[arg-type]
 
@@ -61,20 +69,20 @@ def ended(request_id: str, rejected: str = "") -> pb.ControlAnswer:
     return pb.ControlAnswer(ended=pb.ControlEnded(request_id=request_id, rejected=rejected))
 
 
-async def ask(control: Control, request_id: str, most: int = 1, timeout: float = 10.0) -> list[str]:
+async def ask(control: Control, request_id: str, timeout: float = 10.0) -> list[str]:
     request = pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id=request_id))
-    answers = control.ask(request, request_id, most=most, timeout=timeout)
+    answers = control.ask(request, request_id, timeout=timeout)
     return [answer.list_cpus.request_id async for answer in answers]
 
 
 async def test_each_request_gets_its_own_answers_however_they_are_mixed() -> None:
     call = Call()
     control = of(call)
-    first, second = (asyncio.ensure_future(ask(control, name, 2)) for name in "ab")
+    first, second = (asyncio.ensure_future(ask(control, name)) for name in "ab")
     await call.asked(2)
     call.say(listed("b"), listed("a"))
-    call.say(listed("a"), ended("a"), listed("of one that was given up"), ended("b"))
-    assert await first == ["a", "a"]
+    call.say(ended("a"), listed("of one that was given up"), ended("b"))
+    assert await first == ["a"]
     assert await second == ["b"]
     await control.close()
 
@@ -129,16 +137,83 @@ async def test_the_stream_s_end_ends_what_is_asked_and_all_that_is_asked_later(e
     await control.close()
 
 
-async def test_an_agent_that_floods_a_request_with_answers_is_not_listened_to_any_more() -> None:
+def said(**answer: Any) -> pb.ControlAnswer:
+    return pb.ControlAnswer(set_online=pb.SetOnlineResponse(request_id="a", **answer))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [said(result=pb.CpuResult())] * 3,
+        [said(final=pb.Snapshot())] * 2,
+        [said(arrived=pb.Cpu(firmware_id="x" * 9000))],
+        [listed("a")],
+        [ended("a"), ended("a")],
+    ],
+)
+async def test_an_agent_that_answers_more_than_there_can_be_is_not_listened_to_any_more(
+    answers: list[pb.ControlAnswer],
+) -> None:
     call = Call()
     control = of(call)
-    asked = asyncio.ensure_future(ask(control, "a", most=2))
+    request = pb.ControlRequest(set_online=pb.SetOnlineRequest(request_id="a", firmware_ids=["acpi:x"]))
+    asked = control.ask(request, "a", timeout=10.0)
+    first = asyncio.ensure_future(anext(asked))
     await call.asked(1)
-    call.say(*[listed("a")] * 4)
+    call.say(*answers)
+    async with asyncio.timeout(5):
+        while control.broken is None:  # noqa: ASYNC110 - set by another task
+            await asyncio.sleep(0.001)
+    assert control.broken.reason.code == "agent-bad-message"
+    assert call.cancelled
+    await asyncio.gather(first, return_exceptions=True)
+    await asked.aclose()
+    await control.close()
+
+
+async def test_a_request_given_up_while_it_is_being_written_leaves_the_stream_whole() -> None:
+    call = Call()
+    control = of(call)
+    call.window.clear()
+    asked = asyncio.ensure_future(ask(control, "a"))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    slow = asyncio.ensure_future(ask(control, "b", timeout=0.05))
+    with pytest.raises(VcpuctlError) as error:
+        await slow
+    assert error.value.reason.code == "agent-slow"
+    assert (control.broken, call.cancelled) == (None, False)
+    call.window.set()
+    await call.asked(4)
+    assert [request.WhichOneof("request") for request in call.written] == ["list_cpus", "cancel", "list_cpus", "cancel"]
+    await control.close()
+
+
+async def test_a_stream_cancelled_under_a_write_is_lost_and_not_a_cancelled_caller() -> None:
+    call = Call()
+    control = of(call)
+    call.window.clear()
+    asked = asyncio.ensure_future(ask(control, "a"))
+    await asyncio.sleep(0)
+    call.say(pb.ControlAnswer())
     with pytest.raises(AgentGoneError) as error:
         await asked
     assert error.value.reason.code == "agent-bad-message"
-    assert call.cancelled
+    await control.close()
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INVALID_ARGUMENT])
+async def test_a_stream_that_ends_is_lost_whatever_its_status(status: grpc.StatusCode) -> None:
+    call = Call()
+    control = of(call)
+    asked = asyncio.ensure_future(ask(control, "a"))
+    await call.asked(1)
+    call.incoming.put_nowait(grpc.aio.AioRpcError(status, grpc.aio.Metadata(), grpc.aio.Metadata(), "no", ""))
+    with pytest.raises(AgentGoneError):
+        await asked
+    assert isinstance(control.broken, AgentGoneError)
     await control.close()
 
 

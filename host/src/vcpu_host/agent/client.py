@@ -104,7 +104,7 @@ class LinkAgent:
     @property
     def ended(self) -> bool:
         """Whether the session is over."""
-        return self._link.ended.done()
+        return self._link.ended.done() or (self._control is not None and self._control.broken is not None)
 
     async def _hello(self) -> None:
         request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
@@ -156,7 +156,7 @@ class LinkAgent:
             alone: pb.ListCpusResponse = convert.whole(await self._stub.ListCpus(request, timeout=self._call_timeout))
             return alone
         message = pb.ControlRequest(list_cpus=request)
-        answers = self._control.ask(message, request.request_id, most=1, timeout=self._call_timeout)
+        answers = self._control.ask(message, request.request_id, timeout=self._call_timeout)
         (answer,) = [answer.list_cpus async for answer in answers] or [pb.ListCpusResponse()]
         return answer
 
@@ -207,8 +207,7 @@ class LinkAgent:
                 call.cancel()
             return
         message = pb.ControlRequest(set_online=request)
-        most = 2 * len(request.firmware_ids) + 1
-        async with aclosing(self._control.ask(message, request.request_id, most=most, timeout=timeout)) as answers:
+        async with aclosing(self._control.ask(message, request.request_id, timeout=timeout)) as answers:
             async for answer in answers:
                 yield answer.set_online
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from vcpu_proto.v1 import agent_pb2 as pb
@@ -21,12 +20,35 @@ if TYPE_CHECKING:
     _Call = grpc.aio.StreamStreamCall[pb.ControlRequest, pb.ControlResponse]
 
 
-class _Asked:
-    """A request under way. The guest is not trusted: ``left`` bounds how much of its answers is ever kept."""
+#: Bytes; one CPU's part of an answer is smaller: a few strings, of 1024 bytes at most.
+MAX_PART = 8 * 1024
 
-    def __init__(self, most: int) -> None:
-        self.left = most + 1  # and its end
-        self.answers: asyncio.Queue[pb.ControlAnswer | VcpuctlError] = asyncio.Queue()
+
+class _Asked:
+    """A request under way. The guest is not trusted: what is kept of its answers is bounded in number and size."""
+
+    def __init__(self, kind: str, cpus: int) -> None:
+        self._kind = kind
+        self._parts_left = 2 * cpus  # an arrival and a result each
+        self._wholes_left = 1  # the list, or the snapshot that comes last
+        self._ended = False
+        self.answers: asyncio.Queue[pb.ControlAnswer | AgentGoneError] = asyncio.Queue()
+
+    def deliver(self, answer: pb.ControlAnswer, kind: str) -> None:
+        """Keep an answer. BadMessageError if there can be no such one."""
+        if self._ended or kind not in (self._kind, "ended"):
+            raise BadMessageError("an answer that this request cannot have")
+        if kind == "ended":
+            self._ended = True
+        elif kind == "list_cpus" or answer.set_online.WhichOneof("answer") == "final":
+            self._wholes_left -= 1
+        elif answer.ByteSize() > MAX_PART:
+            raise BadMessageError(f"more than {MAX_PART} bytes about one CPU")
+        else:
+            self._parts_left -= 1
+        if min(self._wholes_left, self._parts_left) < 0:
+            raise BadMessageError("more answers than there can be")
+        self.answers.put_nowait(answer)
 
 
 class Control:
@@ -35,30 +57,34 @@ class Control:
     def __init__(self, call: _Call) -> None:
         self._call = call
         self._asked: dict[str, _Asked] = {}
-        self._broken: VcpuctlError | None = None
-        self._writing = asyncio.Lock()  # gRPC takes one message at a time
-        self._cancels: set[asyncio.Task[Any]] = set()
-        self._reading = asyncio.get_running_loop().create_task(self._read())
+        self._broken: AgentGoneError | None = None
+        self._outgoing: asyncio.Queue[pb.ControlRequest] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        self._tasks = (loop.create_task(self._read()), loop.create_task(self._write()))
+
+    @property
+    def broken(self) -> AgentGoneError | None:
+        """Why nothing can be asked any more, or None."""
+        return self._broken
 
     async def ask(
-        self, request: pb.ControlRequest, request_id: str, *, most: int, timeout: float
+        self, request: pb.ControlRequest, request_id: str, *, timeout: float
     ) -> AsyncGenerator[pb.ControlAnswer, None]:
-        """The answers to one request, at ``most`` so many, until it has ended. ``timeout`` (seconds) is for all of it.
+        """The answers to one request, until it has ended. ``timeout`` (seconds) is for all of it.
 
         Raises AgentGoneError if the stream is lost, VcpuctlError "agent-rejected" or "agent-slow" if the session is
         still good. Ending it early gives the request up.
         """
-        asked = self._asked[request_id] = _Asked(most)
+        deadline = asyncio.get_running_loop().time() + timeout
+        kind = str(request.WhichOneof("request"))
+        asked = self._asked[request_id] = _Asked(kind, len(request.set_online.firmware_ids))
         ended = False
         try:
-            async with asyncio.timeout(timeout) as limit:
-                await self._send(request)
-                deadline = limit.when()
+            self._send(request)
             while True:
                 async with asyncio.timeout_at(deadline):
                     answer = await asked.answers.get()
-                if isinstance(answer, VcpuctlError):
-                    ended = True
+                if isinstance(answer, AgentGoneError):
                     raise answer
                 if answer.WhichOneof("answer") == "ended":
                     ended = True
@@ -72,34 +98,29 @@ class Control:
         finally:
             del self._asked[request_id]
             if not ended and self._broken is None:
-                task = asyncio.get_running_loop().create_task(self._cancel(request_id))
-                self._cancels.add(task)
-                task.add_done_callback(self._cancels.discard)
+                self._send(pb.ControlRequest(cancel=request_id))
 
     async def close(self) -> None:
         """End the stream."""
         self._call.cancel()
-        for task in self._cancels:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(self._reading, *self._cancels, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _send(self, request: pb.ControlRequest) -> None:
-        async with self._writing:
-            if self._broken is not None:
-                raise self._broken
-            try:
-                await self._call.write(request)
-            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await asyncio.shield(self._reading)
-                raise self._why() from None
+    def _send(self, request: pb.ControlRequest) -> None:
+        if self._broken is not None:
+            raise self._broken
+        self._outgoing.put_nowait(request)
 
-    def _why(self) -> VcpuctlError:
-        """What the reader learnt of the stream's end."""
-        return self._broken or _lost("the stream ended")
-
-    async def _cancel(self, request_id: str) -> None:
-        with suppress(VcpuctlError):  # the request ended with the stream
-            await self._send(pb.ControlRequest(cancel=request_id))
+    async def _write(self) -> None:
+        """The one writer, which no requester cancels: gRPC ends the whole call if a write is cancelled."""
+        try:
+            while True:
+                await self._call.write(await self._outgoing.get())
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            pass  # the reader learns why the stream ended
+        finally:
+            self._call.cancel()
 
     async def _read(self) -> None:
         try:
@@ -108,27 +129,26 @@ class Control:
                     self._deliver(answer)
             self._break(_lost("the agent ended the stream"))
         except grpc.aio.AioRpcError as error:
-            self._break(of_rpc(error))
+            # Whatever its status: a call that ends so may leave the session good, this one is all of the session.
+            self._break(AgentGoneError(of_rpc(error).reason))
         except BadMessageError as error:
             self._break(bad_message(str(error)))
+        finally:
+            # Cancelled, by close() or with its channel, or by a mistake of ours: nobody is to wait for an answer.
+            self._break(self._broken or _lost("the stream was closed"))
             self._call.cancel()
-        except asyncio.CancelledError:
-            # gRPC raises it for a stream that was cancelled, by close() or with its channel.
-            self._break(_lost("the stream was closed"))
 
     def _deliver(self, answer: pb.ControlAnswer) -> None:
         kind = answer.WhichOneof("answer")
         if kind is None:
             raise BadMessageError("an empty answer")
         asked = self._asked.get(getattr(answer, kind).request_id)
-        if asked is None:
-            return  # answers to one that was given up may still be on their way
-        asked.left -= 1
-        if asked.left < 0:
-            raise BadMessageError("more answers than there can be")
-        asked.answers.put_nowait(answer)
+        if asked is not None:  # answers to one that was given up may still be on their way
+            asked.deliver(answer, str(kind))
 
-    def _break(self, error: VcpuctlError) -> None:
+    def _break(self, error: AgentGoneError) -> None:
+        if self._broken is not None:
+            return
         self._broken = error
         for asked in self._asked.values():
             asked.answers.put_nowait(error)
