@@ -204,6 +204,7 @@ def _cpu_settled(state: State, event: CpuSettled) -> None:
         return
     # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
     state.hears_since = state.now
+    state.letting_go_until = state.now + state.policy.let_go_grace
     request.open_ids.discard(result.firmware_id)
     thread.asked = None
     state.touch(job)

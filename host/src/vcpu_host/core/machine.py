@@ -54,6 +54,8 @@ class Machine:
             times.append(state.timers[0][0])
         if state.session is None and not state.dialing:
             times.append(state.redial_at)
+        if state.down and state.letting_go:
+            times.append(state.letting_go_until)
         return min(times)
 
     def result(self, now: float) -> OperationResult:
@@ -215,6 +217,7 @@ class Machine:
                 thread.asked = number
                 thread.touched = True
             ids = tuple(thread.firmware_id for thread in threads)
+            state.letting_go_until = state.now + state.policy.let_go_grace
             state.requests[number] = OnlineRequest(online, set(ids))
             brief = not online or self._state.platform.acknowledges
             yield DoSetOnline(number, ids, online, wait=online, brief=brief)
@@ -249,7 +252,10 @@ class Machine:
         return door.adding or (door.open and door.goal is Goal.UP and door.filled and not door.seen)
 
     def _dels(self) -> Iterable[Action]:
-        """When the guest has let go of all that it was asked for: it is not to eject one while it works on another."""
+        """When the guest has let go of all that it was asked for: it is not to eject one while it works on another.
+
+        Only one that does not get on with that is not waited for.
+        """
         state = self._state
         if state.letting_go:
             return

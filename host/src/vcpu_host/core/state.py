@@ -55,6 +55,7 @@ class State:
     timers: list[tuple[float, int]] = field(default_factory=list)
     dialing: bool = False
     redial_at: float = 0.0
+    letting_go_until: float = 0.0  # how long what is offline waits for what is still going offline
     hears_since: float = 0.0  # from when on the guest could have been heard, without a break
     requests: dict[int, OnlineRequest] = field(default_factory=dict)
     next_request: int = 1
@@ -114,8 +115,10 @@ class State:
 
     @property
     def letting_go(self) -> bool:
-        """Whether the guest is at work on taking CPUs offline."""
-        return any(not request.online and request.open_ids for request in self.requests.values())
+        """Whether the guest is getting on with taking CPUs offline."""
+        return self.now < self.letting_go_until and any(
+            not request.online and request.open_ids for request in self.requests.values()
+        )
 
     def look_soon(self) -> None:
         """Something says that QEMU's side has changed."""

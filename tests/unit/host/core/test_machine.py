@@ -235,6 +235,17 @@ def test_nothing_is_ejected_while_the_guest_takes_another_cpu_offline(last: str,
     assert [action.slot for action in step.of(ev.DoDel)] == deleted  # type: ignore[union-attr]
 
 
+def test_an_offline_that_does_not_come_back_keeps_the_others_for_a_moment_only() -> None:
+    step = Step(vm(4, {0, 1, 2}), "unplug", "1", "2", policy=Policy(let_go_grace=3.0))
+    step.tell(step.settled(2, "done", online=False), after=1.0)
+    assert not step.of(ev.DoDel)
+    assert step.machine.wake_at <= step.now + 3.0
+    step.tell(after=2.9)
+    assert not step.of(ev.DoDel)
+    step.tell(after=0.2)
+    assert step.of(ev.DoDel) == [ev.DoDel(2, "vcpu-2")]
+
+
 def test_what_somebody_else_plugged_is_not_taken_away() -> None:
     step = Step(vm(4, {0}, flash=True), "plug", "1", "2")
     step.tell(step.looked(0, 2), after=1.0)
