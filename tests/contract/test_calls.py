@@ -12,8 +12,9 @@ from typing import cast
 import pytest
 from contract.conftest import DEADLINE, ENVIRONMENT, IDENTITY, Guest, agent_of, until
 from fakes.sysfs import firmware_id
+from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
-from vcpu_host.core.model import CpuResult, CpuStatus, GuestView, Who
+from vcpu_host.core.model import AGENT_LOST, CpuResult, CpuStatus, GuestView, Who
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_host.ports import Arrived, SetOnlineAnswer
 
@@ -178,6 +179,27 @@ async def test_an_agent_that_ends_in_order_ends_calls_and_session_at_once_and_sa
                 await waiting
             assert "stopping" in await agent.lost()
         assert agent.ended
+
+
+async def test_an_agent_that_was_heard_of_is_asked_for_a_sign_of_life_only_when_that_is_a_while_ago(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with agent_of(guest, call_timeout=0.3) as agent:
+        assert guest._link is not None
+        assert guest._link._wire is not None
+        guest._link._wire.pause_reading()
+        await agent.check()  # Hello was answered just now
+        monkeypatch.setattr(client, "_FRESH", 0.0)
+        with pytest.raises(AgentGoneError) as caught:
+            await agent.check()
+        assert caught.value.reason.code == "agent-slow"
+        guest._link._wire.resume_reading()
+        await agent.check()
+        await guest.stop()
+        await agent.lost()
+        with pytest.raises(AgentGoneError) as caught:
+            await agent.check()
+        assert caught.value.reason.code == AGENT_LOST
 
 
 async def test_a_session_is_new_after_every_start_of_the_agent(guest: Guest) -> None:

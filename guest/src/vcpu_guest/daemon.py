@@ -49,10 +49,8 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     watcher = Watcher(doors.sysfs, doors.platform)
-    watcher.catch_up = doors.events.catch_up
-    doors.events.urgent = lambda: watcher.has_listeners
     # Listen first, then scan: what happens in between is seen twice rather than never.
-    doors.events.start(watcher.on_event, watcher.on_lost)
+    watcher.hear(doors.events)
     watcher.scan()
     switch = Switch(doors.sysfs, doors.platform, watcher)
 

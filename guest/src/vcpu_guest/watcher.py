@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Cpu, Detail, Event, Reason, Snapshot
+from vcpu_guest.events import EventSource
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import Sysfs
 
@@ -53,9 +54,21 @@ class Watcher:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._waiting: dict[OnArrival, frozenset[str]] = {}
         self._watches: set[asyncio.Event] = set()
-        #: Has the source of events report what it put off.
-        self.catch_up: Callable[[], None] = lambda: None
+        self._events: EventSource | None = None
         self.generation = 0
+
+    # -- hearing -----------------------------------------------------------------------------------------------------
+
+    def hear(self, events: EventSource) -> None:
+        """Begin to listen. The source may put off what nobody waits for. Raises OSError if it cannot be had."""
+        self._events = events
+        events.urgent = lambda: self.has_listeners
+        events.start(self.on_event, self.on_lost)
+
+    def catch_up(self) -> None:
+        """Hear now of what was put off."""
+        if self._events is not None:
+            self._events.catch_up()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ class Coordinator:
         return join(host, guest, agent=info, agent_trouble=trouble)
 
     async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
-        """With a session at hand, what was looked at for making it need not be looked at again."""
+        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again."""
         host = self._host
         if live is not None and host is not None:
             host = await self._vmm.look_slots(host)

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
+from vcpu_guest import control as control_module
 from vcpu_guest.control import MAX_OPEN, Control
 from vcpu_guest.core.goal import GoalError
 from vcpu_proto.v1 import agent_pb2 as pb
@@ -82,6 +83,56 @@ async def test_what_comes_about_together_goes_out_in_one_message() -> None:
             control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id=str(number))))
         message = await anext(control.answers())
         assert len(message.answers) == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "waits"),
+    [
+        (pb.CpuResult.STATUS_DONE, True),
+        (pb.CpuResult.STATUS_ALREADY, True),
+        (pb.CpuResult.STATUS_REFUSED, False),
+        (pb.CpuResult.STATUS_ABSENT, False),
+    ],
+)
+async def test_good_news_waits_for_more_while_its_request_goes_on_and_bad_news_does_not(
+    status: pb.CpuResult.Status, waits: bool
+) -> None:
+    settled, go_on = asyncio.Event(), asyncio.Event()
+
+    async def set_online(request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
+        yield pb.SetOnlineResponse(request_id=request.request_id, result=pb.CpuResult(status=status))
+        settled.set()
+        await go_on.wait()
+
+    control = Control(Work().list_cpus, set_online)
+    control.take(asks("a", "x"))
+    message = asyncio.ensure_future(anext(control.answers()))
+    await settled.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert message.done() is not waits
+    go_on.set()
+    async with asyncio.timeout(DEADLINE):
+        kinds = [answer.WhichOneof("answer") for answer in (await message).answers]
+    assert kinds == (["set_online", "ended"] if waits else ["set_online"])
+    await control.close()
+
+
+async def test_good_news_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "GATHER", 0.01)
+    never = asyncio.Event()
+
+    async def set_online(request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
+        result = pb.CpuResult(status=pb.CpuResult.STATUS_DONE)
+        yield pb.SetOnlineResponse(request_id=request.request_id, result=result)
+        await never.wait()
+
+    control = Control(Work().list_cpus, set_online)
+    control.take(asks("a", "x"))
+    async with asyncio.timeout(DEADLINE):
+        message = await anext(control.answers())
+    assert [answer.WhichOneof("answer") for answer in message.answers] == ["set_online"]
+    await control.close()
 
 
 async def test_a_request_that_is_given_up_stops_and_ends_and_others_go_on() -> None:

@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from fakes.sysfs import FakeKernel, firmware_id
-from vcpu_guest.core.model import Cpu, Event
+from vcpu_guest.core.model import Arrived, Cpu, Event, Goal
+from vcpu_guest.events import OnEvent, OnLost
 from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.switch import Switch
 from vcpu_guest.sysfs import Sysfs
 from vcpu_guest.watcher import SETTLE, Watcher
 
-from .conftest import until
+from .conftest import DEADLINE, until
 
 
 def seen(watcher: Watcher) -> dict[int, tuple[str, bool]]:
@@ -183,6 +186,59 @@ async def test_states_of_cpus_are_looked_at_only_while_somebody_watches(
         assert watcher.has_listeners
         watcher.on_event(Event("online", 1))
     assert looks == [1]
+
+
+class Putting:
+    """A source of events that has put some off, in all ways but that."""
+
+    name = "putting off"
+    alive = True
+
+    def __init__(self) -> None:
+        self.urgent: Callable[[], bool] = lambda: True
+        self.put_off = True
+
+    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
+        self.on_lost = on_lost
+
+    def catch_up(self) -> None:
+        if self.put_off:
+            self.put_off = False
+            self.on_lost("put off")
+
+    def close(self) -> None:
+        pass
+
+
+async def test_events_are_urgent_while_somebody_waits_and_at_no_other_time(watcher: Watcher) -> None:
+    source = Putting()
+    watcher.hear(source)
+    assert not source.urgent()
+    with watcher.changes():
+        assert source.urgent()
+    assert not source.urgent()
+
+    def arrived(cpu: Cpu) -> None:
+        raise AssertionError(cpu)
+
+    watcher.wait_for(frozenset({firmware_id(5)}), arrived)
+    assert source.urgent()
+    watcher.wait_no_more(arrived)
+    assert not source.urgent()
+
+
+async def test_a_request_is_served_from_what_was_put_off_before_it(kernel: FakeKernel, sysfs: Sysfs) -> None:
+    watcher, source = Watcher(sysfs, Acpi()), Putting()
+    watcher.hear(source)
+    watcher.scan()
+    kernel.add(5)
+    switch = Switch(sysfs, Acpi(), watcher)
+    answers = switch.run(Goal((firmware_id(5),), online=True, wait=True))
+    async with asyncio.timeout(DEADLINE):
+        assert isinstance(await anext(answers), Arrived)
+    assert not source.put_off
+    await answers.aclose()
+    assert await switch.close(DEADLINE)
 
 
 async def test_what_was_just_read_of_a_cpu_is_taken_over_and_told(watcher: Watcher, kernel: FakeKernel) -> None:

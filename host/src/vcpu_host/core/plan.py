@@ -107,6 +107,7 @@ class Plan:
             "steps": [step.to_json() for step in self.steps],
             "refusals": [{"slot": refusal.slot, "reason": refusal.reason.to_json()} for refusal in self.refusals],
             "already": [view.index for view in self.already],
+            "one_at_a_time": self.one_at_a_time,
         }
 
 
