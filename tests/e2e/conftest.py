@@ -55,11 +55,23 @@ class Vcpuctl:
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
+        self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, json_output: bool = True) -> subprocess.Popen[str]:
         """Start it and leave it running; the caller waits for it."""
         argv = [str(VCPUCTL), "--qmp", str(self.vm.qmp_socket), *(["-o", "json"] if json_output else []), *words]
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what a test that failed has left running, so that the next one starts without it."""
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
     def __call__(self, *words: str, timeout: float = 180.0) -> Ended:
         """Run it to its end."""
@@ -153,7 +165,9 @@ def machines(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         def make(**changes: Any) -> Machine:
             vm = stack.enter_context(lab.vm(replace(SPEC, **changes)))
             made.append(vm)
-            return Machine(vm, Vcpuctl(vm))
+            vcpuctl = Vcpuctl(vm)
+            stack.callback(vcpuctl.end)
+            return Machine(vm, vcpuctl)
 
         yield make
         failed = getattr(request.node, "failed_in_call", False)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from fakes.views import INFO, guest, host, identities
 from vcpu_host import ports
 from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.model import (
+    NO_ANSWER,
     AgentInfo,
     CpuResult,
     CpuStatus,
@@ -25,6 +27,7 @@ from vcpu_host.core.model import (
 )
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
+from vcpu_host.qmp.events import EventHub
 
 
 def gone(text: str = "the link ended") -> AgentGoneError:
@@ -59,10 +62,11 @@ class Vmm:
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
-        self.queue: asyncio.Queue[ports.VmmEvent] = asyncio.Queue()
+        self.hub = EventHub()
         self.gone: str | None = None
         self.closed = False
         self.status = "running"
+        self.port_open = True
         self.add_error: VcpuctlError | Exception | None = None
         self.del_error: VcpuctlError | None = None
 
@@ -72,11 +76,14 @@ class Vmm:
 
     def die(self, text: str = "killed") -> None:
         self.gone = text
-        self.queue.put_nowait(ports.QemuGone(text))
+        self.hub.put(ports.QemuGone(text))
 
     async def look(self) -> HostView:
         self._check()
-        return host(self.vm.total, self.vm.filled, status=self.status)
+        view = host(self.vm.total, self.vm.filled, status=self.status)
+        if view.channel is None or self.port_open:
+            return view
+        return replace(view, channel=replace(view.channel, guest_open=False))
 
     async def look_slots(self, view: HostView) -> HostView:
         del view
@@ -92,7 +99,7 @@ class Vmm:
         self.vm.filled.add(slot.index)
         if self.vm.guest_works:
             self.vm.present.add(slot.index)
-            self.queue.put_nowait(ports.OstReported(slot.index, Ost(1, 0)))
+            self.hub.put(ports.OstReported(slot.index, Ost(1, 0)))
             self.vm.note()
 
     async def device_del(self, target: str) -> None:
@@ -106,14 +113,10 @@ class Vmm:
             assert index not in self.vm.online
             self.vm.filled.discard(index)
             self.vm.present.discard(index)
-            self.queue.put_nowait(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
+            self.hub.put(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
 
-    async def events(self) -> AsyncIterator[ports.VmmEvent]:
-        while True:
-            event = await self.queue.get()
-            yield event
-            if isinstance(event, ports.QemuGone):
-                return
+    def events(self) -> AsyncIterator[ports.VmmEvent]:
+        return self.hub.stream()
 
     async def close(self) -> None:
         self.closed = True
@@ -219,10 +222,19 @@ class Dialer:
         self.made: list[Agent] = []
         self.trouble: VcpuctlError | None = None
         self.prepare: Callable[[Agent], None] = lambda agent: None
+        self.dialled = 0
+        self.silence: Callable[[], None] | None = None  # for one attempt; is called when it begins
 
     async def dial(self, view: HostView, timeout: float) -> Agent:
-        del view, timeout
         await asyncio.sleep(0)
+        self.dialled += 1
+        if view.channel is not None and not view.channel.guest_open:
+            raise AgentGoneError(Reason("agent-absent", Who.AGENT, "nobody has the port open"))
+        if self.silence is not None:
+            self.silence()
+            self.silence = None
+            await asyncio.sleep(timeout)
+            raise AgentGoneError(Reason(NO_ANSWER, Who.AGENT, "nobody"))
         if self.trouble is not None:
             raise self.trouble
         agent = Agent(self.vm, f"session-{len(self.made)}")

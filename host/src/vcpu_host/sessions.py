@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from . import ports
-from .core.model import HostView
+from .core.model import NO_ANSWER, HostView
+from .errors import AgentGoneError
 
 
 class Sessions:
@@ -26,8 +29,47 @@ class Sessions:
         if self.current is not None and self.current.ended:
             await self.drop()
         if self.current is None:
-            self.current = await self._dialer.dial(host, self._dial_timeout)
+            self.current = await self._dial(host)
         return self.current
+
+    async def _dial(self, host: HostView) -> ports.GuestAgent:
+        """As the dialer does; nobody answers on a port that was closed meanwhile (the agent stops): that is said then.
+
+        QEMU reports the closing, unless the port has no id; so it is looked for after a dial that failed, too.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._dial_timeout
+        while True:
+            try:
+                agent = await self._dial_while_open(host, until - loop.time())
+            except AgentGoneError as error:
+                if error.reason.code != NO_ANSWER:
+                    raise
+                host = await self._vmm.look()
+                if host.channel is None or host.channel.guest_open:
+                    raise
+            else:
+                if agent is not None:
+                    return agent
+                host = await self._vmm.look()
+
+    async def _dial_while_open(self, host: HostView, timeout: float) -> ports.GuestAgent | None:
+        """None if the guest closed the port first."""
+        loop = asyncio.get_running_loop()
+        closed = loop.create_task(self._port_closed())
+        dial = loop.create_task(self._dialer.dial(host, max(0.0, timeout)))
+        try:
+            await asyncio.wait({closed, dial}, return_when=asyncio.FIRST_COMPLETED)
+            return None if closed.done() and not dial.done() else await dial
+        finally:
+            closed.cancel()
+            dial.cancel()
+            await asyncio.gather(closed, dial, return_exceptions=True)
+
+    async def _port_closed(self) -> None:
+        async for event in self._vmm.events():
+            if isinstance(event, ports.PortChanged) and not event.open:
+                return
 
     async def renew(self) -> ports.GuestAgent:
         """A new session in any case."""

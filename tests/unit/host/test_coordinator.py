@@ -10,8 +10,10 @@ from dataclasses import replace
 import pytest
 from fakes.adapters import PLUG, Rig, no_task_left, nothing_new_since, until
 from vcpu_host import ports
+from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.model import (
     AGENT_LOST,
+    NO_ANSWER,
     Ost,
     Outcome,
     Reason,
@@ -20,6 +22,7 @@ from vcpu_host.core.model import (
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 from vcpu_host.errors import AgentGoneError, QemuError, QemuGoneError, RefusedError
+from vcpu_proto.link import NoAnswerError
 
 _POLICY = Policy(timeout=10.0, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)
 
@@ -104,6 +107,36 @@ async def test_a_session_that_breaks_off_while_looking_is_made_anew_once(rig: Ri
     assert (view.guest, len(rig.dialer.made)) == (None, 2)
     assert view.agent_trouble is not None
     assert view.agent_trouble.code == AGENT_LOST
+
+
+async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once(rig: Rig) -> None:
+    def close() -> None:
+        rig.vmm.port_open = False
+        rig.vmm.hub.put(ports.PortChanged("vcpuctl", open=False))
+
+    rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=3600.0)
+    rig.dialer.silence = close
+    async with asyncio.timeout(5):
+        view = await rig.whole.observe()
+    assert view.agent_trouble is not None
+    assert (view.agent_trouble.code, rig.dialer.dialled) == ("agent-absent", 2)
+
+
+async def test_a_port_whose_closing_nobody_reported_is_an_absent_agent_after_the_dial(rig: Rig) -> None:
+    rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=0.01)
+    rig.dialer.silence = lambda: setattr(rig.vmm, "port_open", False)
+    view = await rig.whole.observe()
+    assert view.agent_trouble is not None
+    assert (view.agent_trouble.code, rig.dialer.dialled) == ("agent-absent", 2)
+
+
+async def test_a_port_that_stays_open_in_silence_is_no_answer(rig: Rig) -> None:
+    rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=0.01)
+    rig.dialer.silence = lambda: None
+    view = await rig.whole.observe()
+    assert view.agent_trouble is not None
+    assert (view.agent_trouble.code, rig.dialer.dialled) == (NO_ANSWER, 1)
+    assert NoAnswerError.code == NO_ANSWER
 
 
 async def test_without_an_agent_an_operation_raises_and_changes_nothing(rig: Rig) -> None:
@@ -245,7 +278,7 @@ async def test_events_that_came_before_the_first_look_do_no_harm(rig: Rig) -> No
         ports.VmStatus("running"),
         ports.PortChanged("vcpuctl", open=False),
     ):
-        rig.vmm.queue.put_nowait(event)
+        rig.vmm.hub.put(event)
     assert (await rig.whole.run(PLUG, _POLICY)).outcome is Outcome.DONE
 
 
@@ -253,7 +286,7 @@ async def test_a_reset_in_the_middle_is_lived_through(rig: Rig) -> None:
     rig.vm.guest_works = False
     running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
     await until(lambda: rig.vm.commands)
-    rig.vmm.queue.put_nowait(ports.VmReset(guest=True))
+    rig.vmm.hub.put(ports.VmReset(guest=True))
     rig.dialer.made[0].die()
     rig.vm.present.add(1)
     rig.vm.online.add(1)
@@ -321,7 +354,7 @@ async def test_watch_shows_the_map_at_once_and_after_each_change(rig: Rig) -> No
             plugged.append(view.plugged_vcpus)
             if len(plugged) == 1:
                 rig.vm.filled.add(1)
-                rig.vmm.queue.put_nowait(ports.OstReported(1, Ost(1, 0)))
+                rig.vmm.hub.put(ports.OstReported(1, Ost(1, 0)))
             elif plugged[-1] == 2:
                 stop.set()
     assert plugged[0] == 1

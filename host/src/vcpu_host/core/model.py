@@ -21,6 +21,8 @@ PERIPHERAL = "/machine/peripheral/"
 
 #: The code of a session that broke off: another one may well succeed at once.
 AGENT_LOST = "agent-lost"
+#: The code of a port that nobody answers on, as the link has it (vcpu_proto.link.NoAnswerError).
+NO_ANSWER = "no-answer"
 
 
 class SlotState(StrEnum):
