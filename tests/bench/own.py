@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fakes.qemu.vm import FakeVm
+from vcpu_host.core.decide import plan
 from vcpu_host.core.model import GuestCpu, GuestView, HostView, Slot, freeze_props
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.view import join
 
 from bench import ours

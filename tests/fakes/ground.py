@@ -92,10 +92,11 @@ class Ground:
         self._in_order_until = 0.0
         self.platform = views.platform_of(self.threads)
         self.sims = [self._sim(index) for index in range(self.total)]
+        host = self.host()
         self._names = {
             name: (sim, thread)
-            for sim, slot in zip(self.sims, self.host().slots, strict=True)
-            for thread, name in enumerate(self.platform.firmware_ids(slot))
+            for sim, slot in zip(self.sims, host.slots, strict=True)
+            for thread, name in enumerate(self.platform.firmware_ids(host, slot))
         }
 
     def _sim(self, index: int) -> Sim:

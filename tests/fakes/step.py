@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from fakes.views import host, identities, vm
 from vcpu_host.core import events as ev
+from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import CpuResult, CpuStatus, GuestCpu, GuestView, Reason, Who
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.result import SlotResult
 from vcpu_host.core.view import VmView

@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vcpu_host.core import events as ev
+from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import CpuStatus, Outcome
-from vcpu_host.core.plan import Operation, Plan, Request, StepKind, plan
+from vcpu_host.core.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.result import OperationResult
 
@@ -106,8 +107,8 @@ class Trial:
 
     def _allowed(self, action: ev.Action) -> None:
         if isinstance(action, ev.DoDel):
-            slot = self.world.host().slots[action.slot]
-            names = set(self.world.platform.firmware_ids(slot))
+            host = self.world.host()
+            names = set(self.world.platform.firmware_ids(host, host.slots[action.slot]))
             assert names <= self._offline, f"device_del of {action.slot} without its threads' word"
             assert action.slot in {step.slot.index for step in self.plan.steps}
         if isinstance(action, ev.DoAdd):

@@ -22,28 +22,24 @@ from vcpu_host.core.model import (
     freeze_props,
     slot_id,
 )
-from vcpu_host.core.platforms import Platform, x86
+from vcpu_host.core.platforms import Platform, fixed, x86
 from vcpu_host.core.view import VmView, join
 
 ARCH_OF_CORES = "cores64"
 
 
 @dataclass(frozen=True)
-class Cores:
+class Cores(Platform):
     """A platform whose slots hold several threads; slot 0 stays, refusals come as DEVICE_UNPLUG_GUEST_ERROR."""
 
-    name: str = "cores"
-    acknowledges: bool = False
+    name = "cores"
 
     def matches(self, host: HostView) -> bool:
         return host.arch == ARCH_OF_CORES
 
-    def firmware_ids(self, slot: Slot) -> tuple[str, ...]:
+    def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
+        del host
         return tuple(f"drc:{slot.index}.{thread}" for thread in range(slot.vcpus))
-
-    def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
-        del host, slot
-        return None
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         del host
@@ -52,18 +48,6 @@ class Cores:
     def one_at_a_time(self, host: HostView) -> bool:
         del host
         return True
-
-    def refusal(self, ost: Ost) -> Reason | None:
-        del ost
-        return None
-
-    def ejected(self, ost: Ost) -> bool:
-        del ost
-        return False
-
-    def acknowledged(self, ost: Ost) -> bool:
-        del ost
-        return False
 
 
 CORES = Cores()
@@ -133,14 +117,15 @@ def host(
         ost or {},
         channel or Channel("/run/vm/agent.sock", busy=False, guest_open=True, device_id="vcpuctl"),
         no_hotplug,
-        flash=flash,
+        properties={"pflash0": "firmware"} if flash else {},
     )
 
 
 def identities(view: HostView, index: int) -> tuple[str, ...]:
     """How the slot's threads are called in the guest."""
-    threads = view.slots[index].vcpus
-    return platform_of(threads).firmware_ids(view.slots[index])
+    slot = view.slots[index]
+    platform = fixed.PLATFORM if view.no_hotplug else platform_of(slot.vcpus)
+    return platform.firmware_ids(view, slot)
 
 
 def guest(

@@ -134,7 +134,7 @@ class Coordinator:
 
     async def plan(self, request: Request) -> Plan:
         """What ``run`` would do, from a fresh look."""
-        from .core.plan import plan
+        from .core.decide import plan
 
         return plan(await self.observe(), request)
 
@@ -145,8 +145,9 @@ class Coordinator:
         wrong later is in the result.
         """
         # Late: looking at a VM takes nothing of what changing one takes.
+        from .core.decide import needs_guest, plan
         from .core.machine import Machine
-        from .core.plan import Operation, needs_guest, plan
+        from .core.plan import Operation
         from .core.result import refused
         from .operation import Run, no_progress
 

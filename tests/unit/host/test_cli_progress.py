@@ -10,8 +10,9 @@ from fakes.views import vm
 from vcpu_host.cli import progress as module
 from vcpu_host.cli.progress import Progress
 from vcpu_host.core import events as ev
+from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 
 

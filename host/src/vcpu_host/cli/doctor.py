@@ -8,7 +8,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from vcpu_host.core.diagnosis import Finding, Level, diagnose
+from vcpu_host.core.diagnosis import diagnose
+from vcpu_host.core.finding import Finding, Level
 from vcpu_host.errors import VcpuctlError
 
 from . import render

@@ -23,7 +23,7 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
     """The request that a command's arguments state."""
     operation = Operation(name)
     if operation is Operation.SCALE:
-        return Request(operation, args.goal)
+        return Request(operation, args.goal, in_guest=args.in_guest)
     selectors = tuple(args.slots or ())
     if selectors:
         return Request(operation, None, selectors)

@@ -101,6 +101,9 @@ def _add_operations(commands: Any, common: argparse.ArgumentParser) -> None:
     _add_atomic(unplug)
     scale = commands.add_parser("scale", parents=[common], help="converge to a number of online vCPUs")
     scale.add_argument("goal", metavar="N", type=_positive, help="how many vCPUs are to be online")
+    scale.add_argument(
+        "--in-guest", action="store_true", help="only take plugged CPUs on- and offline: for machines that cannot plug"
+    )
     _add_atomic(scale)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from vcpu_host.core.diagnosis import Finding
+    from vcpu_host.core.finding import Finding
     from vcpu_host.core.plan import Plan
     from vcpu_host.core.result import OperationResult
 

@@ -4,34 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 
+from .finding import Finding, Level
 from .model import SlotState
 from .view import VmView
-
-
-class Level(StrEnum):
-    """How much a finding matters: a problem makes operations fail, a warning may."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. ``code`` is stable; ``fix`` says what to do, empty if nothing is to be done."""
-
-    level: Level
-    code: str
-    text: str
-    fix: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """As ``vcpuctl doctor -o json`` shows it."""
-        return {"level": str(self.level), "code": self.code, "text": self.text, "fix": self.fix}
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -78,40 +54,8 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
         )
 
 
-def _tcg(view: VmView) -> Iterator[Finding]:
-    host = view.host
-    if host.accel != "tcg":
-        return
-    if host.qemu_version < (9, 0, 0) and view.possible_vcpus <= 8 and host.arch == "x86_64":
-        yield Finding(
-            Level.PROBLEM,
-            "tcg-flat-apic",
-            "QEMU before 9.0 under TCG loses IPIs when at most 8 CPUs are possible and slots are filled with holes: "
-            "the guest hangs",
-            "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
-        )
-    if host.qemu_version < (10, 0, 0) and host.arch == "x86_64":
-        yield Finding(
-            Level.WARNING,
-            "tcg-replug",
-            f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14)",
-            "QEMU 10.0 or newer, or KVM; or never plug after an unplug",
-        )
-    else:
-        yield Finding(
-            Level.WARNING,
-            "tcg-plug-budget",
-            "under TCG the start's vCPUs and all plugs ever made in this QEMU process must stay within maxcpus "
-            f"({view.possible_vcpus}): the plug beyond it aborts QEMU",
-            "a larger maxcpus, or KVM; a restart or a restore gives a new budget",
-        )
-    if any(slot.type.startswith("max-") for slot in host.slots):
-        yield Finding(
-            Level.WARNING,
-            "tcg-mwait",
-            "-cpu max under TCG: an offline vCPU spins in MONITOR/MWAIT on the host",
-            "-cpu max,-monitor",
-        )
+def _known_bugs(view: VmView) -> Iterator[Finding]:
+    yield from view.platform.known_bugs(view.host)
 
 
 def _channel(view: VmView) -> Iterator[Finding]:
@@ -121,7 +65,7 @@ def _channel(view: VmView) -> Iterator[Finding]:
             Level.PROBLEM,
             "no-channel",
             "the VM has no virtio-serial port named org.vcpuctl.agent.0",
-            "-device virtio-serial-pci -chardev socket,id=vcpuctl,path=...,server=on,wait=off "
+            f"-device {view.platform.serial_device} -chardev socket,id=vcpuctl,path=...,server=on,wait=off "
             "-device virtserialport,chardev=vcpuctl,id=vcpuctl,name=org.vcpuctl.agent.0",
         )
         return
@@ -226,4 +170,4 @@ def _count(cpulist: str) -> int:
     return total
 
 
-_CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (_qemu, _hotplug, _tcg, _channel, _agent, _slots)
+_CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (_qemu, _hotplug, _known_bugs, _channel, _agent, _slots)

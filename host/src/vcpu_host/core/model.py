@@ -24,6 +24,9 @@ AGENT_LOST = "agent-lost"
 #: The code of a port that nobody answers on, as the link has it (vcpu_proto.link.NoAnswerError).
 NO_ANSWER = "no-answer"
 
+#: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids (hw/ppc/spapr.c).
+MACHINE_PROPERTIES = ("pflash0", "vsmt")
+
 
 class SlotState(StrEnum):
     """The states of a slot (design, section 2)."""
@@ -163,7 +166,8 @@ class Channel:
 class HostView:
     """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None.
 
-    ``flash`` says that the firmware lies in flash memory, as UEFI does where it uses SMM.
+    A machine without CPU hotplug has a filled slot for each of its vCPUs. ``properties`` are those of the machine
+    object that platforms ask for (MACHINE_PROPERTIES), as far as it has them.
     """
 
     qemu_version: tuple[int, int, int]
@@ -176,7 +180,7 @@ class HostView:
     channel: Channel | None = None
     no_hotplug: Reason | None = None
     vm_name: str = ""
-    flash: bool = False
+    properties: Mapping[str, PropValue] = field(default_factory=dict)
 
     @property
     def running(self) -> bool:

@@ -171,7 +171,8 @@ class State:
 
     def reach(self, job: Job) -> None:
         """The job is where it was to end."""
-        self.settle(job, job.outcome_if_reached)
+        outcome = job.outcome_if_reached
+        self.settle(job, outcome, words.parked(job) if outcome is Outcome.DONE and job.goal is Goal.UP else None)
 
     def cannot_come(self, job: Job, reason: Reason) -> None:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""

@@ -115,7 +115,7 @@ def _slot_view(
     platform: Platform,
     unplugging: Collection[int],
 ) -> SlotView:
-    identities = platform.firmware_ids(slot) or ("",) * slot.vcpus
+    identities = platform.firmware_ids(host, slot) or ("",) * slot.vcpus
     tids = [thread.thread_id for thread in slot.threads]
     tids_or_none: list[int | None] = [*tids, *([None] * (len(identities) - len(tids)))]
     threads = tuple(
@@ -123,7 +123,7 @@ def _slot_view(
         for identity, tid in zip(identities, tids_or_none, strict=False)
     )
     state = _state(
-        slot, threads, asked=asked and bool(platform.firmware_ids(slot)), unplugging=slot.index in unplugging
+        slot, threads, asked=asked and bool(platform.firmware_ids(host, slot)), unplugging=slot.index in unplugging
     )
     return SlotView(slot, state, threads, _not_removable(host, slot, threads, platform))
 

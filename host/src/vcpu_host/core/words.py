@@ -5,12 +5,26 @@ from __future__ import annotations
 
 from .job import Goal, Job
 from .model import AGENT_LOST, CpuResult, Reason, Who
-from .view import SlotView
+from .view import SMT_PARKED, SlotView
 
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
     return Reason("already", Who.VCPUCTL, f"slot {view.index} is {view.state} already")
+
+
+def parked(job: Job) -> Reason | None:
+    """A slot counts as online without the threads that the guest's SMT mode keeps offline; they are named."""
+    idle = [thread for thread in job.threads if thread.parked]
+    if not idle:
+        return None
+    names = ", ".join(thread.firmware_id if thread.number is None else f"cpu{thread.number}" for thread in idle)
+    return Reason(
+        SMT_PARKED,
+        Who.GUEST,
+        f"{names} {'stays' if len(idle) == 1 else 'stay'} offline: so the guest's SMT mode wants it",
+        "echo on > /sys/devices/system/cpu/smt/control in the guest brings such threads online",
+    )
 
 
 def interrupted() -> Reason:

@@ -45,6 +45,13 @@ def text(value: object, command: str) -> str:
     return value
 
 
+def scalar(value: object, command: str) -> PropValue:
+    """A reply that is a bare string, number or truth value."""
+    if not isinstance(value, int | str | bool):
+        raise bad_reply(command, f"a plain value was expected where it has {type(value).__name__}")
+    return value
+
+
 def version(value: object) -> tuple[int, int, int]:
     """The ``qemu`` member of VersionInfo (qapi/control.json)."""
     parts = entry(value, "query-version")
@@ -119,6 +126,23 @@ def slots(value: object, cpus: Sequence[HostThread]) -> tuple[Slot, ...]:
     ]
     found.reverse()
     return tuple(found)
+
+
+def fixed_slots(value: object) -> tuple[Slot, ...]:
+    """query-cpus-fast of a machine without CPU hotplug: a filled slot for each vCPU, by its place in QEMU's order."""
+    command = "query-cpus-fast"
+    raw = {cpu.get("cpu-index"): cpu for cpu in entries(value, command)}
+    return tuple(
+        Slot(
+            index=place,
+            type=str(raw[thread.cpu_index].get("qom-type", "")),
+            props=_props(raw[thread.cpu_index].get("props", {}), command),
+            vcpus=1,
+            qom_path=thread.qom_path,
+            threads=(thread,),
+        )
+        for place, thread in enumerate(threads(value))
+    )
 
 
 def _path(item: Mapping[str, Any], command: str) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.model import Channel, HostThread, HostView, Ost, Reason, Slot
+from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, PropValue, Reason, Slot
 from ..errors import QemuError
 from . import channel, replies
 from .events import EventHub, EventStream
@@ -69,12 +69,12 @@ class QmpVmm:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
         if self._fixed is None:
             call = self._monitor.call
-            target, machine, name, accel, flash = await _together(
+            target, machine, name, accel, *values = await _together(
                 call("query-target"),
                 call("qom-get", {"path": "/machine", "property": "type"}),
                 call("query-name"),
                 self._accel(),
-                self._flash(),
+                *(self._machine_property(name) for name in MACHINE_PROPERTIES),
             )
             self._fixed = HostView(
                 qemu_version=self._version,
@@ -84,7 +84,9 @@ class QmpVmm:
                 accel=accel,
                 slots=(),
                 vm_name=clean(replies.entry(name, "query-name").get("name", "")),
-                flash=flash,
+                properties={
+                    name: value for name, value in zip(MACHINE_PROPERTIES, values, strict=True) if value is not None
+                },
             )
         return self._fixed
 
@@ -116,7 +118,7 @@ class QmpVmm:
             except QemuError as err:
                 if err.reason.code not in ("no-hotplug", "no-such-command"):
                     raise
-                return (), err.reason
+                return replies.fixed_slots(await self._monitor.call("query-cpus-fast")), err.reason
             slots = replies.slots(raw, cpus)
             if replies.consistent(slots, cpus):
                 break
@@ -138,15 +140,15 @@ class QmpVmm:
         kvm = replies.member(replies.entry(await self._monitor.call(command), command), "enabled", bool, command)
         return "kvm" if kvm else "tcg"
 
-    async def _flash(self) -> bool:
-        """Whether the firmware lies in flash: a machine without such a drive has no such property (pc_sysfw.c)."""
+    async def _machine_property(self, name: str) -> PropValue | None:
+        """A property of the machine object; None on machines that have no such thing."""
         try:
-            drive = await self._monitor.call("qom-get", {"path": "/machine", "property": "pflash0"})
+            value = await self._monitor.call("qom-get", {"path": "/machine", "property": name})
         except QemuError as err:
-            if "pflash0" in err.reason.text:
-                return False
+            if name in err.reason.text:
+                return None
             raise
-        return bool(replies.text(drive, "qom-get"))
+        return replies.scalar(value, "qom-get")
 
     async def _ost(self) -> tuple[Mapping[int, Ost], bool]:
         """What the guest last said of each slot, and whether QEMU shows that the guest's ACPI is not up yet."""

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 from fakes.views import INFO, guest, host, identities, slot
-from vcpu_host.core.diagnosis import Finding, Level, diagnose
+from vcpu_host.core.diagnosis import diagnose
+from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.model import AgentInfo, Channel, Environment, GuestCpu, HostView, Ost, Reason, Who
 from vcpu_host.core.view import join
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from fakes.step import Step, plug, unplug
 from fakes.views import CORES, INFO, guest, host, identities, vm
 from vcpu_host.core import events as ev
-from vcpu_host.core.model import GuestCpu, Ost, Outcome, Reason, Who
+from vcpu_host.core.model import CpuResult, CpuStatus, GuestCpu, Ost, Outcome, Reason, Who
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.view import join
 
@@ -286,3 +288,17 @@ def test_atomic_takes_back_what_came_up_when_another_did_not() -> None:
     step.tell(ev.DelReturned(1, None))
     step.tell(step.looked(0))
     assert [slot.outcome for slot in step.machine.result(step.now).slots] == [Outcome.FAILED, Outcome.REFUSED]
+
+
+def test_a_thread_that_smt_mode_keeps_idle_is_named_in_a_success() -> None:
+    step = Step(vm(3, {0}, threads=2), "plug", "1")
+    off = Reason("smt-off", Who.GUEST, "SMT is off", errno="EPERM")
+    idle = replace(step.cpu(1, online=False, thread=1), cannot_online=off)
+    step.tell(ev.Added(1, None), step.looked(0, 1))
+    refused = CpuResult(idle.firmware_id, CpuStatus.REFUSED, off, idle, 0.1)
+    step.tell(step.settled(1, "already", online=True), ev.CpuSettled(step.session, 1, refused))
+    step.tell(step.looked(0, 1), after=1.0)
+    assert step.over()
+    assert step.slot.outcome is Outcome.DONE
+    assert step.slot.reason is not None
+    assert (step.slot.reason.code, "cpu3" in step.slot.reason.text) == ("smt-off", True)

@@ -8,8 +8,9 @@ from fakes.trial import Trial, scale_to
 from fakes.world import HAPPENINGS, World
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from vcpu_host.core.decide import plan
 from vcpu_host.core.model import Outcome
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 
 # The same runs each time: a test that fails by chance stops people who changed something else.

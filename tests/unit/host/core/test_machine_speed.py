@@ -9,9 +9,10 @@ from collections import deque
 import pytest
 from fakes.views import INFO, guest, host, vm
 from vcpu_host.core import events as ev
+from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import CpuResult, CpuStatus, GuestCpu, HostView, Ost, Outcome
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.view import join
 
@@ -29,7 +30,7 @@ class _Ideal:
         self.now = 0.0
         self.spent = 0.0
         self.looks = 0
-        self.names = {slot.index: shown.platform.firmware_ids(slot)[0] for slot in view.slots}
+        self.names = {slot.index: shown.platform.firmware_ids(view, slot)[0] for slot in view.slots}
         self.slots = {name: index for index, name in self.names.items()}
         self.requests: dict[int, int] = {}
 

@@ -9,9 +9,10 @@ import pytest
 from fakes.step import Step, plug, unplug
 from fakes.views import INFO, host, vm
 from vcpu_host.core import events as ev
+from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import Ost, Outcome, Reason, Who
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 
 _BUSY = Reason("last-cpu", Who.GUEST, "the last one", errno="EBUSY")

@@ -8,8 +8,9 @@ from fakes.views import vm
 from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_host.cli.exitcodes import Exit, of_error, of_result
+from vcpu_host.core.decide import plan
 from vcpu_host.core.model import Outcome, Reason, Who
-from vcpu_host.core.plan import Operation, Request, plan
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.result import OperationResult, SlotResult, refused, summarize
 from vcpu_host.errors import (
     AgentGoneError,

@@ -8,12 +8,19 @@ machine or architecture it has before it.
 from __future__ import annotations
 
 from ..model import HostView
-from . import unknown, x86
+from . import fixed, loongarch, pseries, s390x, unknown, x86
 from .base import Platform
 
 __all__ = ["Platform", "platform_for"]
 
-_TABLE: tuple[Platform, ...] = (x86.PLATFORM,)
+#: The first that matches.
+_TABLE: tuple[Platform, ...] = (
+    x86.PLATFORM,
+    pseries.PLATFORM,
+    s390x.PLATFORM,
+    loongarch.PLATFORM,
+    fixed.PLATFORM,
+)
 
 
 def platform_for(host: HostView) -> Platform:

@@ -1,44 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shape of a platform module."""
+"""What the host has to know of a platform; each module overrides where its machines differ."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
-from ..model import HostView, Ost, Reason, Slot
+from ..finding import Finding, Level
+from ..model import HostView, Ost, Reason, Slot, Who
 
 
-class Platform(Protocol):
-    """What the host has to know of a platform."""
+@dataclass(frozen=True)
+class Platform(ABC):
+    """A platform whose slots can all be plugged and unplugged, and that leaves no evidence beside the agent's."""
 
-    @property
-    def name(self) -> str:
-        """For people: "ACPI (pc, q35)"."""
+    #: For people: "ACPI (pc, q35)".
+    name: ClassVar[str]
+    #: Whether the guest's firmware tells QEMU when it has processed a plug, so that the agent need not.
+    acknowledges: ClassVar[bool] = False
+    #: The device that a virtio-serial port is attached to.
+    serial_device: ClassVar[str] = "virtio-serial-pci"
 
-    @property
-    def acknowledges(self) -> bool:
-        """Whether the guest's firmware tells QEMU when it has processed a plug, so that the agent need not."""
-
+    @abstractmethod
     def matches(self, host: HostView) -> bool:
         """Whether this module speaks for the machine."""
 
-    def firmware_ids(self, slot: Slot) -> tuple[str, ...]:
+    @abstractmethod
+    def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
         """The identities of the slot's threads in the guest, in thread order; empty if the platform has none."""
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be plugged, or None."""
+        del host, slot
+        return None
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be unplugged, or None."""
+        del host, slot
+        return None
 
     def one_at_a_time(self, host: HostView) -> bool:
         """Whether a plug has to wait until the guest has taken notice of the one before it."""
+        del host
+        return False
 
     def refusal(self, ost: Ost) -> Reason | None:
         """What an _OST of an eject request says: a refusal, or None if it is none (success, in progress, other)."""
+        del ost
+        return None
 
     def ejected(self, ost: Ost) -> bool:
         """Whether this _OST says that the guest has let go of a CPU."""
+        del ost
+        return False
 
     def acknowledged(self, ost: Ost) -> bool:
         """Whether this _OST says that the guest has processed the insertion of a CPU."""
+        del ost
+        return False
+
+    def known_bugs(self, host: HostView) -> Iterator[Finding]:
+        """What this QEMU is known to do wrong on such a machine, for ``vcpuctl doctor``."""
+        if host.accel == "tcg" and host.no_hotplug is None:
+            yield plug_budget(host)
+
+
+def plug_budget(host: HostView) -> Finding:
+    """QEMU 10 and newer: tcg_register_thread asserts that no more threads ever start than maxcpus (tcg/tcg.c)."""
+    return Finding(
+        Level.WARNING,
+        "tcg-plug-budget",
+        "under TCG the start's vCPUs and all plugs ever made in this QEMU process must stay within maxcpus "
+        f"({sum(slot.vcpus for slot in host.slots)}): the plug beyond it aborts QEMU",
+        "a larger maxcpus, or KVM; a restart or a restore gives a new budget",
+    )
+
+
+def boot_cpu(entity: str) -> Reason:
+    """Why slot 0 stays; ``entity`` is what a slot holds."""
+    return Reason(
+        "boot-cpu",
+        Who.VCPUCTL,
+        f"slot 0 holds the boot {entity}, which QEMU does not unplug on this platform",
+        "choose another slot",
+    )

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slots make up a number of vCPUs: the part of planning in which the user names no slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from .model import Reason, SlotState, Who, slot_id
+from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
+from .view import VmView
+
+_UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
+
+
+_MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
+
+
+def _plan_plug(view: VmView, request: Request, count: int) -> Plan:
+    steps, missing = _grow(view, count)
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    return Plan(request, steps)
+
+
+def _plan_unplug(view: VmView, request: Request, count: int) -> Plan:
+    steps, missing = _shrink(view, count)
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    return Plan(request, steps)
+
+
+def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
+    """Every plugged vCPU online, and exactly ``goal`` of them: leftovers of interrupted operations go first."""
+    if request.in_guest:
+        return _plan_in_guest(view, request, goal)
+    if goal > view.possible_vcpus:
+        text = f"{goal} vCPUs are more than the {view.possible_vcpus} that this VM can have"
+        return Plan(request, refusals=(Refusal(Reason("over-max", Who.VCPUCTL, text, _MAXCPUS_HINT)),))
+    stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
+    healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
+    surplus = view.plugged_vcpus - goal
+    already = tuple(healthy)
+    if surplus <= 0:
+        mend = tuple(
+            step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest")
+            for s in view.slots
+            if s.slot.filled and s.state in _UP_LEFTOVERS
+        )
+        if surplus == 0:
+            return Plan(request, mend, already=already)
+        fresh, missing = _grow(view, -surplus, leftovers=False)
+        if missing is not None:
+            return Plan(request, refusals=(Refusal(missing),))
+        return Plan(request, (*mend, *fresh), already=already)
+    floor = sum(s.slot.vcpus for s in stuck)
+    if goal < floor:
+        why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
+        text = f"cannot go below {floor} vCPUs: {why}"
+        return Plan(request, refusals=(Refusal(Reason("under-min", Who.VCPUCTL, text, f"scale to {floor} or more")),))
+    steps, missing = _shrink(view, surplus)
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    going = {step.slot.index for step in steps}
+    mend = tuple(
+        step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest")
+        for s in view.slots
+        if s.slot.filled and s.index not in going and s.state in _UP_LEFTOVERS
+    )
+    return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
+
+
+def _grow(view: VmView, count: int, *, leftovers: bool = True) -> tuple[tuple[Step, ...], Reason | None]:
+    """Slots for ``count`` more online vCPUs: what is plugged and not online first, then the lowest empty ones."""
+    candidates: list[Step] = []
+    if leftovers:
+        candidates += [
+            step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest: finished first")
+            for s in view.slots
+            if s.slot.filled and s.state in _UP_LEFTOVERS and s.slot.device_id == slot_id(s.index)
+        ]
+    never: list[Reason] = []
+    for s in view.slots:
+        if s.slot.filled:
+            continue
+        reason = view.platform.cannot_plug(view.host, s.slot)
+        if reason is None:
+            candidates.append(step(StepKind.PLUG, s, "lowest empty slot"))
+        else:
+            never.append(reason)
+    if not candidates and never:
+        return (), never[0]
+    return _take(candidates, count, "plug", _MAXCPUS_HINT)
+
+
+def _shrink(view: VmView, count: int) -> tuple[tuple[Step, ...], Reason | None]:
+    """Slots to give up ``count`` vCPUs: what is plugged and not online first, then the highest removable ones."""
+    removable = [s for s in view.slots if s.slot.filled and s.not_removable is None]
+    leftovers = [s for s in removable if s.state is not SlotState.ONLINE]
+    online = [s for s in removable if s.state is SlotState.ONLINE]
+    candidates = [
+        *(step(StepKind.UNPLUG, s, f"{s.state} in the guest: nothing runs on it") for s in reversed(leftovers)),
+        *(step(StepKind.UNPLUG, s, "highest removable slot") for s in reversed(online)),
+    ]
+    return _take(candidates, count, "unplug", "the other CPUs were there at start, or the guest cannot let them go")
+
+
+def _take(candidates: Iterable[Step], count: int, verb: str, hint: str) -> tuple[tuple[Step, ...], Reason | None]:
+    """The first candidates that make up exactly ``count`` vCPUs, or why there are none."""
+    return _take_vcpus([(candidate, candidate.slot.vcpus) for candidate in candidates], count, verb, hint)
+
+
+def _take_vcpus(
+    candidates: Sequence[tuple[Step, int]], count: int, verb: str, hint: str
+) -> tuple[tuple[Step, ...], Reason | None]:
+    """As ``_take``, of steps with the number of vCPUs that each of them changes."""
+    chosen: list[Step] = []
+    have = 0
+    for candidate, vcpus in candidates:
+        if have + vcpus <= count:
+            chosen.append(candidate)
+            have += vcpus
+    if have == count:
+        return tuple(chosen), None
+    available = sum(vcpus for _, vcpus in candidates)
+    if available < count:
+        left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
+        return (), Reason("not-enough", Who.VCPUCTL, f"cannot {verb} {count} vCPUs: {left}", hint)
+    unit = candidates[0][1]
+    text = f"this VM takes {unit} vCPUs at a time, so {count} cannot be had"
+    return (), Reason("granularity", Who.VCPUCTL, text, f"ask for a multiple of {unit}")
+
+
+def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
+    """Exactly ``goal`` vCPUs online of those that are plugged: the lowest ones come, the highest ones go."""
+    if goal > view.plugged_vcpus:
+        text = f"{goal} vCPUs are more than the {view.plugged_vcpus} that this VM has plugged"
+        hint = "plug some first (vcpuctl plug), where the machine can"
+        return Plan(request, refusals=(Refusal(Reason("over-max", Who.VCPUCTL, text, hint)),))
+    shown = [s for s in view.slots if s.slot.filled and all(s.firmware_ids)]
+    lacking = goal - sum(s.online_vcpus for s in view.slots)
+    if lacking >= 0:
+        gains = [
+            (step(StepKind.ONLINE, s, "lowest slot that is not online"), s.slot.vcpus - s.online_vcpus)
+            for s in shown
+            if s.state in _UP_LEFTOVERS
+        ]
+        steps, missing = _take_vcpus(gains, lacking, "bring online", "see vcpuctl list")
+    else:
+        losses = [
+            (step(StepKind.OFFLINE, s, "highest slot that the guest can let go"), s.online_vcpus)
+            for s in reversed(shown)
+            if s.online_vcpus and not any(t.online and t.cpu and t.cpu.cannot_offline for t in s.threads)
+        ]
+        steps, missing = _take_vcpus(losses, -lacking, "take offline", "the guest cannot do without the others")
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    return Plan(request, steps, already=tuple(s for s in shown if s.state is SlotState.ONLINE))
+
+
+PLANNERS: dict[Operation, Callable[[VmView, Request, int], Plan]] = {
+    Operation.PLUG: _plan_plug,
+    Operation.UNPLUG: _plan_unplug,
+    Operation.SCALE: _plan_scale,
+}

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides what an operation will do, before anything is done: ``plan(view, request) -> Plan``.
+
+A plan with refusals does nothing at all. Every choice is made here and in ``core.amounts``, so that ``vcpuctl plan``
+shows what the others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from .amounts import PLANNERS
+from .model import HostView, Reason, SlotState, Who, slot_id
+from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
+from .platforms.unknown import unsupported
+from .select import SelectorError, select
+from .view import SlotView, VmView
+
+_NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
+
+
+def plan(view: VmView, request: Request) -> Plan:
+    """Decide. Raises SelectorError for selectors that name nothing, and ValueError for a count that is not positive."""
+    if request.count is not None and request.count < 1:
+        raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
+    chosen = select(view.host, request.selectors) if request.selectors else ()
+    obstacle = _obstacle(view, request)
+    if obstacle is not None:
+        return Plan(request, refusals=(Refusal(obstacle),))
+    if request.selectors:
+        decided = _plan_selected(view, request, [view.slots[slot.index] for slot in chosen])
+    elif request.count is not None and request.operation in PLANNERS:
+        decided = PLANNERS[request.operation](view, request, request.count)
+    else:
+        needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
+        raise SelectorError(f"{request.operation} needs {needed}")
+    unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
+    if unasked and not decided.refusals:
+        # Last, so that what cannot work with any agent is refused for its own reason.
+        return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
+    return replace(decided, one_at_a_time=view.platform.one_at_a_time(view.host))
+
+
+def needs_guest(host: HostView, request: Request) -> bool:
+    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not.
+
+    Raises SelectorError as ``plan`` does.
+    """
+    if request.operation is not Operation.PLUG:
+        return True
+    if request.selectors:
+        return any(slot.filled for slot in select(host, request.selectors))
+    return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
+
+
+def _obstacle(view: VmView, request: Request) -> Reason | None:
+    """What stands in the way of any such operation on this VM."""
+    host = view.host
+    if host.no_hotplug is not None and not request.guest_alone:
+        return host.no_hotplug
+    if not host.running:
+        return Reason(
+            "vm-not-running",
+            Who.VCPUCTL,
+            f"the VM is not running (status: {host.status}), so its guest cannot do its part",
+            "let it run (cont, or power it on), then try again",
+        )
+    return None
+
+
+def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -> Plan:
+    steps: list[Step] = []
+    refusals: list[Refusal] = []
+    already: list[SlotView] = []
+    decide = _SELECTED[request.operation]
+    for slot in chosen:
+        decision = decide(view, slot)
+        if isinstance(decision, Step):
+            steps.append(decision)
+        elif isinstance(decision, Reason):
+            refusals.append(Refusal(decision, slot.index))
+        else:
+            already.append(slot)
+    if request.operation in (Operation.UNPLUG, Operation.OFFLINE):
+        steps.reverse()
+    return Plan(request, () if refusals else tuple(steps), tuple(refusals), tuple(already))
+
+
+def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
+    if not slot.slot.filled:
+        never = view.platform.cannot_plug(view.host, slot.slot)
+        return never or step(StepKind.PLUG, slot, "asked for by name")
+    if slot.slot.device_id != slot_id(slot.index):
+        holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
+        return Reason(
+            "slot-occupied",
+            Who.VCPUCTL,
+            f"slot {slot.index} is occupied by {holder}",
+            "choose an empty slot (vcpuctl list), or use vcpuctl online for a CPU that is there",
+        )
+    if slot.state is SlotState.ONLINE:
+        return None
+    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {slot.state} in the guest")
+
+
+def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:
+    del view
+    if not slot.slot.filled:
+        return None
+    return slot.not_removable or step(StepKind.UNPLUG, slot, "asked for by name")
+
+
+def _nameless(view: VmView, slot: SlotView) -> Reason:
+    """Without an identity nobody can tell which guest CPU is meant."""
+    del slot
+    return replace(unsupported(view.host), hint="switch it in the guest by hand")
+
+
+def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
+    if not slot.slot.filled:
+        return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ...")
+    if not all(slot.firmware_ids):
+        return _nameless(view, slot)
+    return None if slot.state is SlotState.ONLINE else step(StepKind.ONLINE, slot, "asked for by name")
+
+
+def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
+    if not slot.slot.filled:
+        return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
+    if not all(slot.firmware_ids):
+        return _nameless(view, slot)
+    if slot.state in (SlotState.OFFLINE, SlotState.PLUGGED):
+        return None
+    for thread in slot.threads:
+        if thread.online and thread.cpu is not None and thread.cpu.cannot_offline is not None:
+            return thread.cpu.cannot_offline
+    return step(StepKind.OFFLINE, slot, "asked for by name")
+
+
+_SELECTED: dict[Operation, Callable[[VmView, SlotView], Step | Reason | None]] = {
+    Operation.PLUG: _select_plug,
+    Operation.UNPLUG: _select_unplug,
+    Operation.ONLINE: _select_online,
+    Operation.OFFLINE: _select_offline,
+}

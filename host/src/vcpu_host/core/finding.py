@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``vcpuctl doctor`` says, one thing at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How much a finding matters: a problem makes operations fail, a warning may."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. ``code`` is stable; ``fix`` says what to do, empty if nothing is to be done."""
+
+    level: Level
+    code: str
+    text: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """As ``vcpuctl doctor -o json`` shows it."""
+        return {"level": str(self.level), "code": self.code, "text": self.text, "fix": self.fix}

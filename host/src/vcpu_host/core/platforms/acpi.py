@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all machines share whose CPUs ACPI plugs.
+
+Identity: QEMU names the ACPI object of possible CPU i ``\\_SB.CPUS.C%.03X`` (hw/acpi/cpu.c, build_cpus_aml), and Linux
+shows the full path of it in ``cpuN/firmware_node/path`` with ACPICA's four-character segments (``\\_SB_``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model import HostView, Ost, Reason, Slot, Who
+from .base import Platform, boot_cpu
+
+# _OST sources and statuses: ACPI 6.5, section 6.3.5; Linux include/linux/acpi.h; used by drivers/acpi/scan.c.
+_INSERTION = 1
+_EJECTS = (3, 0x103)
+_REFUSALS = {
+    0x01: ("eject-failed", "the guest kernel failed to eject the CPU", "look at the guest's kernel log"),
+    0x80: ("eject-disabled", "the guest does not allow CPUs to be ejected", "see vcpuctl doctor"),
+    0x81: ("eject-in-use", "the guest says that the CPU is in use", "look at the guest's kernel log"),
+    0x82: ("eject-busy", "the guest kernel could not take the CPU offline", "look at the guest's kernel log"),
+    0x83: ("eject-dependency", "the guest says that something depends on the CPU", "look at the guest's kernel log"),
+}
+
+
+@dataclass(frozen=True)
+class AcpiPlatform(Platform):
+    """One thread a slot; the guest reports by _OST what it does with each."""
+
+    acknowledges = True
+
+    def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
+        """One thread a slot."""
+        del host
+        return (f"acpi:\\_SB_.CPUS.C{slot.index:03X}",)
+
+    def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
+        """Slot 0 is the boot CPU: QEMU refuses, on x86 in words that say the contrary (x86_cpu_unplug_request_cb)."""
+        del host
+        return boot_cpu("CPU") if slot.index == 0 else None
+
+    def refusal(self, ost: Ost) -> Reason | None:
+        """See the table above; "in progress" (0x84) and success (0) are no refusals."""
+        if ost.source not in _EJECTS or ost.status not in _REFUSALS:
+            return None
+        code, text, hint = _REFUSALS[ost.status]
+        return Reason(code, Who.GUEST, f"{text} (_OST {ost.source}/{ost.status})", hint)
+
+    def ejected(self, ost: Ost) -> bool:
+        """Success of an eject; "in progress" (0x84), which comes first, says nothing new (acpi_device_hotplug)."""
+        return ost.source in _EJECTS and ost.status == 0
+
+    def acknowledged(self, ost: Ost) -> bool:
+        """Linux reports every processed insertion, even one whose CPU it could not use (acpi_device_hotplug)."""
+        return ost.source == _INSERTION

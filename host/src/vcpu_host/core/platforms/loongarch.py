@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoongArch virt: ACPI CPU hotplug like x86's, without SMM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..finding import Finding, Level
+from ..model import HostView
+from .acpi import AcpiPlatform
+
+
+@dataclass(frozen=True)
+class LoongArch(AcpiPlatform):
+    """The platform of LoongArch's virt machine."""
+
+    name = "ACPI (LoongArch virt)"
+
+    def matches(self, host: HostView) -> bool:
+        """LoongArch machines that can plug CPUs: virt, from QEMU 10.0 on."""
+        return host.arch == "loongarch64" and host.no_hotplug is None
+
+    def known_bugs(self, host: HostView) -> Iterator[Finding]:
+        """The guest's ACPI fails with AE_AML_ALIGNMENT in CSCN on 10.0 (seen), and does not on 11.1 (seen)."""
+        yield from super().known_bugs(host)
+        if host.qemu_version < (11, 0, 0):
+            yield Finding(
+                Level.PROBLEM,
+                "loongarch-acpi",
+                f"with QEMU {host.version_text} a plugged CPU does not appear in the guest: its ACPI code fails there "
+                "(AE_AML_ALIGNMENT in \\_SB.CPUS.CSCN, in the guest's kernel log)",
+                "QEMU 11.1 or newer",
+            )
+
+
+PLATFORM = LoongArch()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pseries: PAPR dynamic reconfiguration, one core a slot.
+
+Identity: the guest shows a thread's interrupt server number in ``cpuN/physical_id``. It is QEMU's vcpu id: the core's
+place times ``vsmt``, plus the thread (hw/ppc/spapr.c, spapr_vcpu_id; the place is core-id / threads per core).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..finding import Finding, Level
+from ..model import HostView, Reason, Slot
+from .base import Platform, boot_cpu
+
+
+@dataclass(frozen=True)
+class Pseries(Platform):
+    """The platform of pseries machines. The guest's refusals come as DEVICE_UNPLUG_GUEST_ERROR."""
+
+    name = "PAPR (pseries)"
+
+    def matches(self, host: HostView) -> bool:
+        """The pseries machines of both QEMU targets; others, such as powernv, cannot plug CPUs."""
+        return host.arch in ("ppc64", "ppc64le") and host.machine.startswith("pseries")
+
+    def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
+        """One for each thread of the core. Where QEMU shows no vsmt, cores lie as far apart as they have threads."""
+        core_id = slot.props.get("core-id")
+        if not isinstance(core_id, int) or slot.vcpus < 1:
+            return ()
+        stride = host.properties.get("vsmt")
+        if not isinstance(stride, int) or stride < slot.vcpus:
+            stride = slot.vcpus
+        first = core_id // slot.vcpus * stride
+        return tuple(f"papr:{first + thread}" for thread in range(slot.vcpus))
+
+    def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
+        """The boot core stays (hw/ppc/spapr.c, spapr_core_unplug_request)."""
+        del host
+        return boot_cpu("core") if slot.index == 0 else None
+
+    def known_bugs(self, host: HostView) -> Iterator[Finding]:
+        """10.0.13 under TCG died on the removal of a two-thread core, 3 of 3; 11.1.3 passed 32 of them."""
+        yield from super().known_bugs(host)
+        if host.accel == "tcg" and host.qemu_version < (11, 0, 0) and any(slot.vcpus > 1 for slot in host.slots):
+            yield Finding(
+                Level.WARNING,
+                "tcg-core-unplug",
+                f"QEMU {host.version_text} under TCG dies when a core with threads is unplugged (10.0 did, 3 of 3)",
+                "QEMU 11.1 or newer, or KVM; or threads=1",
+            )
+
+
+PLATFORM = Pseries()

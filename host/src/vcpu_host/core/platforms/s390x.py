@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""s390-ccw-virtio: one core a slot, which can be plugged and never unplugged.
+
+Identity: the core address, which the guest shows in ``cpuN/address``, is the core-id (hw/s390x/sclp.c,
+prepare_cpu_entries).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model import HostView, Reason, Slot, Who
+from .base import Platform
+
+
+@dataclass(frozen=True)
+class S390x(Platform):
+    """The platform of s390-ccw-virtio machines."""
+
+    name = "SCLP (s390-ccw-virtio)"
+    serial_device = "virtio-serial-ccw"
+
+    def matches(self, host: HostView) -> bool:
+        """Every s390x machine that can plug CPUs."""
+        return host.arch == "s390x" and host.no_hotplug is None
+
+    def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
+        """One thread a core: QEMU models no SMT here."""
+        del host
+        core_id = slot.props.get("core-id")
+        return (f"s390:{core_id}",) if isinstance(core_id, int) else ()
+
+    def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
+        """QEMU has no such thing here (hw/s390x/s390-virtio-ccw.c, s390_machine_device_unplug_request)."""
+        del host
+        return Reason(
+            "no-unplug",
+            Who.QEMU,
+            "QEMU does not unplug CPUs on this machine: CPU hot unplug not supported on this machine",
+            f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N",
+        )
+
+
+PLATFORM = S390x()
