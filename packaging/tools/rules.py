@@ -2,8 +2,9 @@
 """House rules that neither ruff, mypy nor import-linter can see. Prints what breaks them; part of `make check`.
 
 The rules: every source begins with its licence; no module is longer than 400 lines; in the guest only the sysfs and
-RTAS doors name paths under /sys; tests neither sleep nor skip; all versions agree; no file names the host of a package
-index, since which one is used is the machine's business (docs/adr/0002); relative links in documents lead somewhere.
+RTAS doors name paths under /sys; outside the platform modules nothing depends on the name of an architecture, a
+machine or an event; tests neither sleep nor skip; all versions agree; no file names the host of a package index, since
+which one is used is the machine's business (docs/adr/0002); relative links in documents lead somewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ PARTS = ("proto", "host", "guest")
 GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "tests/lab/guests/")
 SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
 SYSFS_DOORS = ("sysfs.py", "rtas.py")
+#: Where what differs between machines lives, and what nothing else may compare with words.
+PLATFORMS = ("host/src/vcpu_host/core/platforms/", "guest/src/vcpu_guest/platforms/")
+PLATFORM_FACTS = {"arch", "machine", "action", "event", "event_source"}
 # Put together here, so that this file does not break its own rule.
 INDEX_HOSTS = tuple(
     ".".join(parts)
@@ -72,6 +76,41 @@ def check_source(name: str, text: str) -> Iterator[str]:
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
     if name.startswith("guest/src/") and Path(name).name not in SYSFS_DOORS:
         yield from (f"{name}:{line}: names a path under /sys: that is the sysfs door's" for line in sys_paths(text))
+    if name.startswith(("host/src/", "guest/src/")) and not name.startswith(PLATFORMS):
+        yield from (
+            f"{name}:{line}: depends on the name of a machine or an event: that is a platform module's business"
+            for line in platform_conditionals(text)
+        )
+
+
+def platform_conditionals(text: str) -> Iterator[int]:
+    """The lines on which an architecture, a machine type or an event is compared with, or looked for among, words."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Compare(left=left, comparators=others):
+                sides = [left, *others]
+                if any(map(_is_platform_fact, sides)) and any(map(_has_word, sides)):
+                    yield node.lineno
+            case ast.Call(func=ast.Attribute(value=value, attr="startswith" | "endswith")) if _is_platform_fact(value):
+                yield node.lineno
+            case ast.Match(subject=subject, cases=cases) if _is_platform_fact(subject):
+                if any(_has_word(case.pattern) for case in cases):
+                    yield node.lineno
+
+
+def _is_platform_fact(node: ast.AST) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr in PLATFORM_FACTS) or (
+        isinstance(node, ast.Name) and node.id in PLATFORM_FACTS
+    )
+
+
+def _has_word(node: ast.AST) -> bool:
+    """Whether a string is in it, or it is a constant by its name, which may hold strings."""
+    return any(
+        (isinstance(part, ast.Constant) and isinstance(part.value, str))
+        or (isinstance(part, ast.Name) and part.id.isupper())
+        for part in ast.walk(node)
+    )
 
 
 def sys_paths(text: str) -> Iterator[int]:

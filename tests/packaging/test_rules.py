@@ -33,6 +33,30 @@ def test_each_rule_names_the_file_that_breaks_it(name: str, text: str, word: str
     assert word in found[0]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'if host.arch == "x86_64": pass',
+        'if "pseries" in host.machine: pass',
+        'if arch in {"s390x", "ppc64"}: pass',
+        'if host.machine.startswith("pc-"): pass',
+        "if event.action in _STATE_EVENTS: pass",
+        'match event.action:\n    case "add": pass',
+    ],
+)
+def test_only_platform_modules_ask_for_the_name_of_a_machine_or_an_event(text: str) -> None:
+    for name in ("host/src/vcpu_host/core/plan.py", "guest/src/vcpu_guest/watcher.py"):
+        (found,) = rules.check_source(name, HEADER + text + "\n")
+        assert "platform module's business" in found
+    for name in ("host/src/vcpu_host/core/platforms/x86.py", "guest/src/vcpu_guest/platforms/acpi.py", "tests/a.py"):
+        assert list(rules.check_source(name, HEADER + text + "\n")) == []
+
+
+@pytest.mark.parametrize("text", ["if machine is None: pass", "x = {'arch': host.arch}", "if machine.finished: pass"])
+def test_what_only_passes_a_machine_on_draws_no_complaint(text: str) -> None:
+    assert list(rules.check_source("host/src/vcpu_host/core/plan.py", HEADER + text + "\n")) == []
+
+
 def test_the_sysfs_door_may_name_sysfs_and_others_may_name_the_rest_of_a_path() -> None:
     opens = HEADER + "open('/sys/devices/system/cpu/online')\n"
     assert list(rules.check_source("guest/src/vcpu_guest/sysfs.py", opens)) == []

@@ -167,3 +167,8 @@ def test_help_tells_every_exit_status(capsys: pytest.CaptureFixture[str]) -> Non
     words = capsys.readouterr().out
     for status in range(7):
         assert f"{status} " in words
+
+
+def test_scale_in_guest_is_a_request_of_its_own() -> None:
+    assert request_of(_parse("scale 3 --in-guest"), "scale") == Request(Operation.SCALE, 3, in_guest=True)
+    assert request_of(_parse("scale 3"), "scale") == Request(Operation.SCALE, 3)
