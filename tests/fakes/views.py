@@ -33,6 +33,7 @@ class Cores(Platform):
     """A platform whose slots hold several threads; slot 0 stays, refusals come as DEVICE_UNPLUG_GUEST_ERROR."""
 
     name = "cores"
+    agent_platform = "acpi"
 
     def matches(self, host: HostView) -> bool:
         return host.arch == ARCH_OF_CORES

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from vcpu_guest.core import reasons
-from vcpu_guest.core.model import Cpu, Detail, Event, Reason, Snapshot
+from vcpu_guest.core.model import Cpu, Detail, Event, Hint, Reason, Snapshot
 from vcpu_guest.events import EventSource
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import Sysfs
@@ -22,9 +22,6 @@ from vcpu_guest.sysfs import Sysfs
 #: The kernel links a CPU to its firmware object, and removes its directory, just after it has sent the event. Seconds
 #: from one look to the next; after the last one it is left at what was seen.
 SETTLE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-
-#: They tell of a state of a CPU that is known, not that one came or went.
-_STATE_EVENTS = frozenset({"online", "offline", "unbind", "change"})
 
 OnArrival = Callable[[Cpu], None]
 
@@ -91,20 +88,21 @@ class Watcher:
         who asks gets a fresh look in any case.
         """
         number, changed = event.number, False
-        if event.action in _STATE_EVENTS and not self.has_listeners:
+        hint = self._platform.hints.get(event.action, Hint.LOOK)
+        if hint is Hint.SWITCHED and not self.has_listeners:
             return
-        if event.action == "add" and self._platform.completes == "bind":
+        if hint is Hint.COMING:
             # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.
             changed = self._forget(number)
             self._look_later(number, 0)
-        elif event.action == "remove":
+        elif hint is Hint.GOING:
             # The event comes before the directory goes (drivers/base/core.c, device_del): what is still there is
             # taken for gone, unless it stays.
             changed = self._forget(number)
             self._leaving[number] = self._sysfs.incarnation(number)
             self._look_later(number, 0)
         elif self._platform.is_present(self._sysfs, number):
-            if event.action == "add":
+            if hint is Hint.NEW:
                 changed = self._forget(number)
             changed |= self._look(number, number in self._sysfs.mask("online"))
         else:

@@ -89,6 +89,16 @@ class Event:
     number: int
 
 
+class Hint(enum.Enum):
+    """What an event means for the CPU that it names."""
+
+    LOOK = enum.auto()  # nothing beforehand: sysfs tells
+    NEW = enum.auto()  # it is there, and not the one of that number that was known
+    COMING = enum.auto()  # as NEW, but its identity cannot be read yet
+    GOING = enum.auto()  # its directory goes just after the event
+    SWITCHED = enum.auto()  # a state of a CPU that is known, not that one came or went
+
+
 class Status(enum.Enum):
     """How one CPU of a request was settled; the values are those of CpuResult.Status in agent.proto."""
 

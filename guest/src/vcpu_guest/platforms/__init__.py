@@ -8,9 +8,10 @@ names its event source, and daemon.py opens that one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from vcpu_guest.core.model import Reason
+from vcpu_guest.core.model import Hint, Reason
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.platforms.plain import Plain
 from vcpu_guest.sysfs import Sysfs
@@ -25,8 +26,8 @@ class Platform(Protocol):
     scheme: str
     #: The source of news: "udev", the only one so far.
     events: str
-    #: The event after which a CPU's identity can be read: "add", or a later one.
-    completes: str
+    #: What the kernel's events mean here, by its words for them; one that is not listed only asks for a look.
+    hints: Mapping[str, Hint]
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """The logical numbers of all present CPUs."""

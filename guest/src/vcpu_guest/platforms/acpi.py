@@ -9,7 +9,11 @@ acpi_processor_hotadd_init, then acpi_bind_one), so it may be missing for a mome
 
 from __future__ import annotations
 
-from vcpu_guest.core.model import Reason
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from vcpu_guest.core.model import Hint, Reason
+from vcpu_guest.platforms.events import HINTS
 from vcpu_guest.sysfs import Sysfs
 
 
@@ -19,7 +23,8 @@ class Acpi:
     name = "acpi"
     scheme = "acpi"
     events = "udev"
-    completes = "bind"
+    # The firmware's link is there from "bind" on.
+    hints: Mapping[str, Hint] = MappingProxyType({**HINTS, "add": Hint.COMING})
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """A directory exists for present CPUs only (drivers/base/cpu.c, register_cpu)."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from vcpu_guest.core.model import Reason
+from vcpu_guest.platforms.events import HINTS
 from vcpu_guest.sysfs import Sysfs
 
 
@@ -13,7 +14,7 @@ class Plain:
     name = "plain"
     scheme = ""
     events = "udev"
-    completes = "add"
+    hints = HINTS
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """The kernel's own list: directories may exist for all possible CPUs here."""

@@ -39,7 +39,18 @@ def plan(view: VmView, request: Request) -> Plan:
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
+    if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
+        return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
     return replace(decided, one_at_a_time=view.platform.one_at_a_time(view.host))
+
+
+def _nameless_to_agent(view: VmView, said: str) -> Reason:
+    return Reason(
+        "agent-platform",
+        Who.AGENT,
+        f"the agent takes its machine for {said!r}, and so cannot name the CPUs of {view.platform.name}",
+        "update vcpu-guest in the guest",
+    )
 
 
 def needs_guest(host: HostView, request: Request) -> bool:

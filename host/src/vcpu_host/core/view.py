@@ -101,7 +101,8 @@ def join(
     """The map of one VM. ``unplugging`` names slots whose removal was asked for and is not settled."""
     platform = platform_for(host)
     by_identity = {cpu.firmware_id: cpu for cpu in guest.cpus if cpu.firmware_id} if guest else {}
-    views = tuple(_slot_view(host, slot, guest is not None, by_identity, platform, unplugging) for slot in host.slots)
+    asked = guest is not None and (agent is None or platform.understood_by(agent.platform))
+    views = tuple(_slot_view(host, slot, asked, by_identity, platform, unplugging) for slot in host.slots)
     explained = {thread.firmware_id for view in views if view.slot.filled for thread in view.threads}
     strangers = tuple(cpu for cpu in guest.cpus if cpu.firmware_id not in explained) if guest else ()
     return VmView(host, guest, agent, agent_trouble, platform, views, strangers)

@@ -274,23 +274,6 @@ def test_a_machine_without_hotplug_is_refused_but_for_the_guests_side() -> None:
     assert _steps(_do(shown, "offline", None, "1")) == [("offline", 1)]
 
 
-@pytest.mark.parametrize(
-    ("operation", "count", "selectors"), [("plug", 1, ()), ("scale", 3, ()), ("unplug", None, ("1",))]
-)
-def test_without_an_agent_every_operation_is_refused_with_the_agents_trouble(
-    operation: str, count: int | None, selectors: tuple[str, ...]
-) -> None:
-    trouble = Reason("agent-absent", Who.AGENT, "nobody has the port open")
-    view = join(host(4, {0, 1}), None, agent_trouble=trouble)
-    assert _do(view, operation, count, *selectors).refusals[0].reason is trouble
-
-
-def test_what_no_agent_could_do_is_refused_for_its_own_reason() -> None:
-    view = join(host(4, {0, 1}), None, agent_trouble=Reason("agent-absent", Who.AGENT, "nobody"))
-    assert _codes(_do(view, "scale", 9)) == ["over-max"]
-    assert _codes(_do(view, "unplug", None, "0")) == ["boot-cpu"]
-
-
 @pytest.mark.parametrize("operation", ["plug", "unplug", "scale"])
 def test_an_unknown_platform_is_refused_whatever_is_asked(operation: str) -> None:
     view = replace(host(4, {0, 1}), arch="sparc64")

@@ -28,6 +28,7 @@ _REFUSALS = {
 class AcpiPlatform(Platform):
     """One thread a slot; the guest reports by _OST what it does with each."""
 
+    agent_platform = "acpi"
     acknowledges = True
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:

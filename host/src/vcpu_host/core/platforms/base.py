@@ -18,6 +18,8 @@ class Platform(ABC):
 
     #: For people: "ACPI (pc, q35)".
     name: ClassVar[str]
+    #: The agent's word for such a machine (Hello): one that calls it otherwise cannot tell its CPUs' identities.
+    agent_platform: ClassVar[str] = ""
     #: Whether the guest's firmware tells QEMU when it has processed a plug, so that the agent need not.
     acknowledges: ClassVar[bool] = False
     #: The device that a virtio-serial port is attached to.
@@ -30,6 +32,10 @@ class Platform(ABC):
     @abstractmethod
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
         """The identities of the slot's threads in the guest, in thread order; empty if the platform has none."""
+
+    def understood_by(self, agent_platform: str) -> bool:
+        """Whether an agent that says so of its machine names the CPUs as this module does."""
+        return agent_platform == self.agent_platform
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be plugged, or None."""

@@ -19,6 +19,7 @@ class Fixed(Platform):
     """The platform of machines without CPU hotplug: their guests can switch CPUs, nobody can plug any."""
 
     name = "fixed CPUs"
+    agent_platform = "boot"
 
     def matches(self, host: HostView) -> bool:
         """Any machine of which QEMU says that it cannot."""

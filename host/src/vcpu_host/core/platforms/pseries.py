@@ -20,6 +20,7 @@ class Pseries(Platform):
     """The platform of pseries machines. The guest's refusals come as DEVICE_UNPLUG_GUEST_ERROR."""
 
     name = "PAPR (pseries)"
+    agent_platform = "pseries"
 
     def matches(self, host: HostView) -> bool:
         """The pseries machines of both QEMU targets; others, such as powernv, cannot plug CPUs."""

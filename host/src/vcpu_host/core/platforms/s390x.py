@@ -18,6 +18,7 @@ class S390x(Platform):
     """The platform of s390-ccw-virtio machines."""
 
     name = "SCLP (s390-ccw-virtio)"
+    agent_platform = "s390"
     serial_device = "virtio-serial-ccw"
 
     def matches(self, host: HostView) -> bool:

@@ -35,6 +35,11 @@ class Unknown(Platform):
         del slot
         return unsupported(host)
 
+    def understood_by(self, agent_platform: str) -> bool:
+        """There is nothing to understand: every CPU is nameless."""
+        del agent_platform
+        return True
+
     def one_at_a_time(self, host: HostView) -> bool:
         """Nothing better is known."""
         del host
