@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 
 from vcpu_guest import procfs
+from vcpu_guest.connectors import KernelConnectors
 from vcpu_guest.core.model import Event
 from vcpu_guest.doors import Doors
 from vcpu_guest.environment import Observer
@@ -99,6 +100,7 @@ def doors(options: argparse.Namespace, kernel: str) -> Doors:
         sysfs=sysfs,
         platform=Acpi(),
         events=SocketEvents(kernel),
+        connectors=KernelConnectors(),
         environment=Observer(sysfs, rule_dirs=()),
         boot_id=procfs.boot_id(os.environ),
         arch="x86_64",

@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 from lab import host, states
+from lab.arch import ARCHES, NATIVE
 from lab.cache import Cache, digest
 from lab.errors import LabError
-from lab.guest import Image
+from lab.guest import Image, arch_of
 from lab.qemu import Qemu
 from lab.spec import VmSpec
 from lab.vm import Vm
@@ -20,7 +21,12 @@ _TIMEOUT = 40.0
 
 
 def choose(cache: Cache, qemu: Qemu, image: Image, progress: host.Progress = host.quiet) -> str:
-    """``kvm`` where a probe boot under it worked (found out once), else ``tcg``. $VCPU_LAB_ACCEL says it outright."""
+    """``kvm`` where a probe boot under it worked (found out once), else ``tcg``. $VCPU_LAB_ACCEL says it outright.
+
+    A guest of another architecture than the host's can only be emulated.
+    """
+    if arch_of(image.name) is not ARCHES[NATIVE]:
+        return "tcg"
     forced = os.environ.get("VCPU_LAB_ACCEL")
     if forced:
         return forced

@@ -6,104 +6,138 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab import host
+from lab import foreign, host
+from lab.arch import ARCHES, NATIVE, Arch
 from lab.cache import Cache, digest, digest_tree
 from lab.errors import LabError
 
-_GUESTS = Path(__file__).parent / "guests"
-_RECIPE = 1
+_FILES = Path(__file__).parent / "guests" / "debian"
+_RECIPE = 2
+#: Seconds for a build, with a wide margin for emulation on a busy machine.
+_BUILD = 1800.0
 #: Fixes owners of an unpacked root without being root.
 _FAKEROOT = () if os.geteuid() == 0 else ("fakeroot",)
+_PACKAGES = (
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "kmod",
+    "busybox-static",
+    "python3-minimal",
+    "python3-grpcio",
+    "python3-protobuf",
+    "python3-pyudev",
+    "python3-structlog",
+)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What goes into a guest; ``guests/NAME`` holds its ``files/`` and its ``setup.sh``."""
+    """What goes into a guest, beside ``guests/debian``: its ``files/`` and its ``setup.sh``."""
 
     name: str
     suite: str
+    arch: Arch
     kernel: str
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = _PACKAGES
+    #: A package that is unpacked for its firmware images alone, and their paths: code, then variables.
+    firmware: str = ""
+    firmware_images: tuple[str, ...] = ()
     size_mb: int = 1024
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
+        Recipe("debian12-amd64", "bookworm", ARCHES["amd64"], "linux-image-cloud-amd64"),
+        Recipe("debian12-ppc64el", "bookworm", ARCHES["ppc64el"], "linux-image-powerpc64le"),
+        Recipe("debian12-s390x", "bookworm", ARCHES["s390x"], "linux-image-s390x"),
+        Recipe("debian12-arm64", "bookworm", ARCHES["arm64"], "linux-image-cloud-arm64"),
+        # the first release with this architecture is still in the making
         Recipe(
-            name="debian12-amd64",
-            suite="bookworm",
-            kernel="linux-image-cloud-amd64",
-            packages=(
-                "systemd",
-                "systemd-sysv",
-                "udev",
-                "kmod",
-                "busybox-static",
-                "python3-minimal",
-                "python3-grpcio",
-                "python3-protobuf",
-                "python3-pyudev",
-                "python3-structlog",
-            ),
+            "sid-loong64",
+            "sid",
+            ARCHES["loong64"],
+            "linux-image-loong64",
+            firmware="qemu-efi-loongarch64",
+            firmware_images=tuple(f"usr/share/qemu-efi-loongarch64/QEMU_{part}.fd" for part in ("EFI", "VARS")),
         ),
     )
 }
 
 
+def arch_of(name: str) -> Arch:
+    """The architecture of that guest. Raises LabError for an unknown name."""
+    if name not in RECIPES:
+        raise LabError(f"no guest {name}: the lab knows {', '.join(RECIPES)}")
+    return RECIPES[name].arch
+
+
 @dataclass(frozen=True)
 class Image:
-    """A built guest: the three files a VM boots from."""
+    """A built guest: the files a VM boots from. ``firmware`` is empty where the kernel is started directly."""
 
     name: str
     root: Path
     kernel: Path
     initrd: Path
+    firmware: tuple[Path, ...]
     key: str
 
 
 @contextmanager
 def find(cache: Cache, name: str, progress: host.Progress = host.quiet) -> Iterator[Image]:
     """The image of that guest, built the first time. Raises LabError for an unknown name."""
-    if name not in RECIPES:
-        raise LabError(f"no guest {name}: the lab knows {', '.join(RECIPES)}")
+    arch = arch_of(name)
     recipe = RECIPES[name]
 
     def build(folder: Path) -> None:
-        progress(f"building the guest image {name} (about a minute)")
+        foreign.enable(cache, arch, progress)
+        duration = "about a minute" if arch.name == NATIVE else "some minutes: its programs are emulated"
+        progress(f"building the guest image {name} ({duration})")
         _build(recipe, folder, progress)
 
-    with cache.entry(f"guest-{name}", digest(_RECIPE, recipe, digest_tree(_GUESTS / name)), build) as entry:
+    with cache.entry(f"guest-{name}", digest(_RECIPE, asdict(recipe), digest_tree(_FILES)), build) as entry:
         path = entry.path
-        yield Image(name, path / "root.img", path / "vmlinuz", path / "initrd", entry.build_id)
+        firmware = tuple(path / Path(image).name for image in recipe.firmware_images)
+        yield Image(name, path / "root.img", path / "vmlinuz", path / "initrd", firmware, entry.build_id)
 
 
 def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
-    source = _GUESTS / recipe.name
     tarball = folder / "root.tar"
-    # The kernel is unpacked, not installed: its scripts would build an initrd that the lab replaces anyway.
-    kernel = (
-        'mkdir -m 777 "$1/tmp/k" && cd "$1/tmp/k" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"'
-        f' && apt-get -q download $(apt-cache depends {recipe.kernel} | sed -n "s/^ *Depends: //p")'
-        ' && dpkg-deb --fsys-tarfile *.deb | tar -C "$1" --keep-directory-symlink -x && rm -r "$1/tmp/k"'
-    )
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
+    # The kernel is unpacked, not installed: its scripts would build an initrd that the lab replaces anyway.
+    options.append(_unpack(f'$(apt-cache depends {recipe.kernel} | sed -n "s/^ *Depends: //p")'))
+    if recipe.firmware:
+        options.append(_unpack(recipe.firmware))
+    settings = f"MODULES='{' '.join(recipe.arch.modules)}' SHELL_TTY={recipe.arch.shell}"
     options += [
-        f"--customize-hook={kernel}",
-        f"--customize-hook=sync-in '{source / 'files'}' /",
-        f"--customize-hook=copy-in '{source / 'setup.sh'}' /tmp",
-        '--customize-hook=chroot "$1" sh /tmp/setup.sh && rm "$1/tmp/setup.sh"',
+        f"--customize-hook=sync-in '{_FILES / 'files'}' /",
+        f"--customize-hook=copy-in '{_FILES / 'setup.sh'}' /tmp",
+        f'--customize-hook=chroot "$1" env {settings} sh /tmp/setup.sh && rm "$1/tmp/setup.sh"',
     ]
-    host.bootstrap(recipe.suite, recipe.packages, tarball, variant="essential", options=options)
+    if recipe.arch.name != NATIVE:
+        options.append(f"--architectures={recipe.arch.name}")
+    host.bootstrap(recipe.suite, recipe.packages, tarball, variant="essential", options=options, timeout=_BUILD)
     progress("writing its root file system")
-    files = ["./boot/vmlinuz*", "./boot/initrd"]
-    host.run(["tar", "-C", str(folder), "--strip-components=2", "--wildcards", "-xf", str(tarball), *files])
+    host.run(["tar", "-C", str(folder), "--strip-components=2", "--wildcards", "-xf", str(tarball), "./boot/*"])
+    for image in recipe.firmware_images:
+        depth = image.count("/") + 1
+        host.run(["tar", "-C", str(folder), f"--strip-components={depth}", "-xf", str(tarball), f"./{image}"])
     script = (
         'mkdir "$1/tree" && tar -C "$1/tree" --exclude="./dev/*" --exclude="./boot/*" -xf "$1/root.tar"'
         f' && mke2fs -q -t ext4 -J size=8 -d "$1/tree" "$1/root.img" {recipe.size_mb}M'
     )
     host.run([*_FAKEROOT, "sh", "-c", script, "sh", str(folder)])
     host.run(["rm", "-r", str(tarball), str(folder / "tree")])
+
+
+def _unpack(packages: str) -> str:
+    return (
+        '--customize-hook=mkdir -m 777 "$1/tmp/k" && cd "$1/tmp/k" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"'
+        f" && apt-get -q download {packages}"
+        ' && dpkg-deb --fsys-tarfile *.deb | tar -C "$1" --keep-directory-symlink -x && rm -r "$1/tmp/k"'
+    )

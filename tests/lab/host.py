@@ -15,6 +15,7 @@ Progress = Callable[[str], None]
 #: Debian packages the lab's host needs (QEMU itself comes in private roots, see ``lab.qemu``).
 PACKAGES = (
     "mmdebstrap",
+    "arch-test",
     "debian-archive-keyring",
     "e2fsprogs",
     "fakeroot",
@@ -66,11 +67,19 @@ def apt_options() -> list[str]:
     return [f"--aptopt={line}" for line in settings if line.startswith(_APT_SHARED) and not line.endswith('"";')]
 
 
-def bootstrap(suite: str, packages: Sequence[str], tarball: Path, *, variant: str, options: Sequence[str] = ()) -> None:
+def bootstrap(
+    suite: str,
+    packages: Sequence[str],
+    tarball: Path,
+    *,
+    variant: str,
+    options: Sequence[str] = (),
+    timeout: float = 600.0,
+) -> None:
     """Make a tarball of a Debian root by mmdebstrap; works as root and, by user namespaces, without."""
     argv = ["mmdebstrap", f"--variant={variant}", "--format=tar", f"--include={','.join(packages)}"]
     argv += ['--aptopt=APT::Install-Recommends "false"', *apt_options(), *options, suite, str(tarball)]
     uri = mirror()
     if uri is not None:
         argv.append(f"deb {uri} {suite} main")
-    run(argv)
+    run(argv, timeout=timeout)

@@ -78,7 +78,7 @@ class Lab:
     @contextmanager
     def _ground(self, spec: VmSpec) -> Iterator[tuple[qemu.Qemu, guest.Image, str]]:
         with (
-            qemu.find(self._cache, spec.qemu, self._progress) as found,
+            qemu.find(self._cache, spec.qemu, spec.arch.target, self._progress) as found,
             guest.find(self._cache, spec.guest, self._progress) as image,
         ):
             yield found, image, accel.choose(self._cache, found, image, self._progress)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import host
+from lab.arch import ARCHES, NATIVE
 from lab.cache import Cache, digest
 from lab.errors import LabError
 
@@ -23,8 +24,18 @@ from lab.errors import LabError
 SUITES: Mapping[str, str] = {"7.2": "bookworm", "10.0": "trixie", "11.1": "sid"}
 #: The lab's standard: older ones die under TCG when a slot is plugged a second time.
 STANDARD = "10.0"
+#: The target that the host's own QEMU may stand for.
+NATIVE_TARGET = ARCHES[NATIVE].target
 
-_PACKAGES = ("qemu-system-x86", "qemu-utils")
+#: Debian's packages by QEMU's target; those that bookworm calls otherwise stand below.
+_PACKAGES: Mapping[str, str] = {
+    "x86_64": "qemu-system-x86",
+    "ppc64": "qemu-system-ppc",
+    "aarch64": "qemu-system-arm",
+    "s390x": "qemu-system-s390x",
+    "loongarch64": "qemu-system-loongarch64",
+}
+_BOOKWORM: Mapping[str, str] = {"s390x": "qemu-system-misc", "loongarch64": "qemu-system-misc"}
 _RECIPE = 1
 _LIBS = "usr/lib/x86_64-linux-gnu"
 _LOADER = f"{_LIBS}/ld-linux-x86-64.so.2"
@@ -47,36 +58,39 @@ class Qemu:
 
 
 @contextmanager
-def find(cache: Cache, version: str, progress: host.Progress = host.quiet) -> Iterator[Qemu]:
+def find(
+    cache: Cache, version: str, target: str = NATIVE_TARGET, progress: host.Progress = host.quiet
+) -> Iterator[Qemu]:
     """The QEMU of that version: the host's own where it fits, else a private root, fetched the first time.
 
     For the standard version any newer QEMU of the host is as good. Raises LabError for a version nobody carries.
     """
-    own = _host_qemu()
+    own = _host_qemu() if target == NATIVE_TARGET else None
     if own is not None and (own.version == version or (version == STANDARD and _number(own) >= (10, 0))):
         yield own
         return
     if version not in SUITES:
         raise LabError(f"no QEMU {version}: the lab knows {', '.join(SUITES)}")
     suite = SUITES[version]
+    packages = (_BOOKWORM.get(target, _PACKAGES[target]) if suite == "bookworm" else _PACKAGES[target], "qemu-utils")
 
     def build(folder: Path) -> None:
-        progress(f"fetching QEMU {version} ({suite}) into a private root")
-        _fetch(suite, folder)
+        progress(f"fetching QEMU {version} for {target} ({suite}) into a private root")
+        _fetch(suite, packages, target, folder)
 
-    with cache.entry(f"qemu-{version}", digest(_RECIPE, suite, _PACKAGES, _DROP), build) as entry:
-        yield _private(version, entry.path, entry.build_id)
+    with cache.entry(f"qemu-{version}-{target}", digest(_RECIPE, suite, packages, _DROP), build) as entry:
+        yield _private(version, target, entry.path, entry.build_id)
 
 
-def _fetch(suite: str, folder: Path) -> None:
+def _fetch(suite: str, packages: tuple[str, ...], target: str, folder: Path) -> None:
     tarball = folder / "root.tar"
-    host.bootstrap(suite, _PACKAGES, tarball, variant="extract")
+    host.bootstrap(suite, packages, tarball, variant="extract")
     root = folder / "root"
     root.mkdir()
     excludes = [f"--exclude=./{path}" for path in _DROP]
     host.run(["tar", "-C", str(root), "--no-same-owner", *excludes, "-xf", str(tarball)])
     tarball.unlink()
-    host.run([*_program(root, "qemu-system-x86_64"), "--version"])
+    host.run([*_program(root, f"qemu-system-{target}"), "--version"])
 
 
 def _program(root: Path, name: str) -> tuple[str, ...]:
@@ -89,9 +103,9 @@ def _program(root: Path, name: str) -> tuple[str, ...]:
     return (str(loader), "--library-path", path, str(root / "usr/bin" / name))
 
 
-def _private(version: str, folder: Path, key: str) -> Qemu:
+def _private(version: str, target: str, folder: Path, key: str) -> Qemu:
     root = folder / "root"
-    system = _program(root, "qemu-system-x86_64")
+    system = _program(root, f"qemu-system-{target}")
     share = root / "usr/share"
     return Qemu(
         version=version,
@@ -104,7 +118,7 @@ def _private(version: str, folder: Path, key: str) -> Qemu:
 
 
 def _host_qemu() -> Qemu | None:
-    system, img = shutil.which("qemu-system-x86_64"), shutil.which("qemu-img")
+    system, img = shutil.which(f"qemu-system-{NATIVE_TARGET}"), shutil.which("qemu-img")
     if system is None or img is None:
         return None
     full = _version_of((system,))

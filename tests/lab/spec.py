@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab.guest import Image
+from lab.arch import Arch
+from lab.guest import Image, arch_of
 from lab.qemu import STANDARD, Qemu
 
 #: The port the agent listens on, and the chardev behind it.
@@ -20,9 +21,9 @@ SOCKETS = (AGENT_CHARDEV, "shell", "qmp", "oracle")
 AGENT_PACKAGES = ("python3-vcpu-proto", "vcpu-guest")
 AGENT_READY = "systemctl is-active --quiet vcpud"
 
-#: ttyS0 has the kernel log alone; the lab's shell sits on hvc0.
+#: The console has the kernel log alone; the lab's shell sits on a virtio console.
 _KERNEL_LINE = (
-    "root=/dev/vda rw console=ttyS0 loglevel=7 tsc=reliable panic=-1 "
+    "root=/dev/vda rw console={console} loglevel=7 panic=-1 "
     "systemd.getty_auto=0 systemd.show_status=0 systemd.firstboot=0"
 )
 
@@ -39,14 +40,20 @@ class VmSpec:
     machine: str = "q35"
     qemu: str = STANDARD
     smp: str = "1,maxcpus=16,sockets=2,cores=4,threads=2"
-    memory_mb: int = 512
     guest: str = "debian12-amd64"
-    cpu: str = "qemu64"
+    #: "" and 0: what is usual for the guest's architecture.
+    cpu: str = ""
+    memory_mb: int = 0
     kernel_args: str = ""
     debs: Path | None = None
     packages: tuple[str, ...] = AGENT_PACKAGES
     ready: str = AGENT_READY
     extra_args: tuple[str, ...] = ()
+
+    @property
+    def arch(self) -> Arch:
+        """The guest's architecture."""
+        return arch_of(self.guest)
 
     @property
     def boot_vcpus(self) -> int:
@@ -57,8 +64,16 @@ class VmSpec:
     @property
     def max_vcpus(self) -> int:
         """Possible vCPUs; QEMU's rule for an -smp without maxcpus is not needed here, so it means the boot ones."""
-        options = dict(part.split("=", 1) for part in self.smp.split(",") if "=" in part)
-        return int(options.get("maxcpus", self.boot_vcpus))
+        return int(self._smp_options.get("maxcpus", self.boot_vcpus))
+
+    @property
+    def threads(self) -> int:
+        """Threads of a core."""
+        return int(self._smp_options.get("threads", 1))
+
+    @property
+    def _smp_options(self) -> dict[str, str]:
+        return dict(part.split("=", 1) for part in self.smp.split(",") if "=" in part)
 
     def without_debs(self) -> VmSpec:
         """The same VM before anything was installed in it."""
@@ -76,22 +91,29 @@ def command_line(
     def socket(name: str) -> list[str]:
         return ["-chardev", f"socket,id={name},{sockets[name]},server=on,wait=off"]
 
+    arch = spec.arch
     argv = [*qemu.system, "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"]
-    argv += ["-machine", spec.machine, "-cpu", spec.cpu, "-smp", spec.smp, "-m", str(spec.memory_mb)]
+    argv += ["-machine", spec.machine, "-cpu", spec.cpu or arch.cpu, "-smp", spec.smp]
+    argv += ["-m", str(spec.memory_mb or arch.memory_mb)]
     argv += ["-accel", "tcg,thread=multi" if accel == "tcg" else accel]
     argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]
-    argv += ["-append", f"{_KERNEL_LINE} {spec.kernel_args}".strip()]
+    kernel_line = [_KERNEL_LINE.format(console=arch.console), arch.kernel_args, spec.kernel_args]
+    argv += ["-append", " ".join(filter(None, kernel_line))]
+    for unit, firmware in enumerate(image.firmware):
+        # what is written to its variables is kept with the rest of the machine's state, and not in the image
+        argv += ["-drive", f"if=pflash,unit={unit},format=raw,file={firmware},snapshot=on"]
     argv += ["-drive", f"file={disk},format=qcow2,if=none,id=root,cache=unsafe,discard=unmap"]
-    argv += ["-device", "virtio-blk-pci,drive=root,id=root-disk"]
-    argv += ["-object", "rng-random,id=entropy,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=entropy"]
+    argv += ["-device", f"virtio-blk-{arch.bus},drive=root,id=root-disk"]
+    argv += ["-object", "rng-random,id=entropy,filename=/dev/urandom", "-device", f"virtio-rng-{arch.bus},rng=entropy"]
     argv += ["-chardev", f"null,id=console,logfile={console}", "-serial", "chardev:console"]
     # the shell has a controller of its own, so the agent's looks as it would in anybody's VM
-    argv += [*socket("shell"), "-device", "virtio-serial-pci,id=lab-serial"]
+    argv += [*socket("shell"), "-device", f"virtio-serial-{arch.bus},id=lab-serial"]
     argv += ["-device", "virtconsole,chardev=shell,bus=lab-serial.0,nr=0"]
-    argv += [*socket(AGENT_CHARDEV), "-device", "virtio-serial-pci,id=agent-serial"]
+    argv += [*socket(AGENT_CHARDEV), "-device", f"virtio-serial-{arch.bus},id=agent-serial"]
     argv += ["-device", f"virtserialport,chardev={AGENT_CHARDEV},name={AGENT_PORT},id=agent-port,bus=agent-serial.0"]
     argv += [*socket("qmp"), "-mon", "chardev=qmp,mode=control"]
     argv += [*socket("oracle"), "-mon", "chardev=oracle,mode=control"]
     # both kinds of record come from QEMU itself, on one stream and one clock: see lab.record
-    argv += ["-msg", "timestamp=on", "-trace", "enable=handle_qmp_command", "-trace", "enable=serial_write"]
+    argv += ["-msg", "timestamp=on", "-trace", "enable=handle_qmp_command"]
+    argv += ["-trace", f"enable={arch.trace}"] if arch.trace else []
     return [*argv, *spec.extra_args]

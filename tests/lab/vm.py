@@ -27,15 +27,21 @@ UNLIMITED = 1 << 30
 _GUEST_CPUS = """cd /sys/devices/system/cpu
 for cpu in cpu[0-9]*; do
     online=1; [ ! -e $cpu/online ] || read -r online <$cpu/online
-    path=; [ ! -e $cpu/firmware_node/path ] || read -r path <$cpu/firmware_node/path
+    path=
+    for name in address physical_id firmware_node/path; do [ ! -e $cpu/$name ] || read -r path <$cpu/$name; done
     echo "cpu $cpu $online $path"
 done
+echo "present $(cat present)"
 grep -E '^(processor|apicid)' /proc/cpuinfo || :
 """
 
 
 class GuestCpu(TypedDict):
-    """A CPU as the guest shows it: ``path`` is its ACPI object, ``apicid`` is only known while it is online."""
+    """A CPU as the guest shows it.
+
+    ``path`` is what its firmware calls it: the ACPI object, POWER's physical_id (those that are not there have none, and
+    are left out), the address on s390x. ``apicid`` is x86's, and only known while it is online.
+    """
 
     online: bool
     path: str
@@ -114,7 +120,10 @@ class Vm:
 
     @property
     def kernel_log(self) -> list[tuple[float, str]]:
-        """The lines on ttyS0 in this process, timed by QEMU on the clock of time.monotonic."""
+        """The lines on the console in this process, timed by QEMU on the clock of time.monotonic.
+
+        None on a machine whose console QEMU cannot trace (``Arch.trace``); ``collect`` keeps what it said all the same.
+        """
         return self.record.kernel_log
 
     def wait_kernel(self, regex: str, timeout: float = 10.0, *, since: float = 0.0) -> tuple[float, str]:
@@ -151,7 +160,10 @@ class Vm:
         if self.accel != "tcg":
             return UNLIMITED
         adds = (command["arguments"] for _, command in self.qmp_commands() if command.get("execute") == "device_add")
-        plugs = sum(1 for arguments in adds if "-cpu" in str(arguments.get("driver")))
+        drivers = [str(arguments.get("driver")) for arguments in adds]
+        plugs = sum("-cpu" in driver for driver in drivers)
+        # a core is plugged with its threads
+        plugs += sum("-cpu-core" in driver for driver in drivers) * (self.spec.threads - 1)
         return self.spec.max_vcpus - self.spec.boot_vcpus - plugs
 
     def guest_cpus(self) -> dict[str, GuestCpu]:
@@ -162,6 +174,10 @@ class Vm:
             if line.startswith("cpu "):
                 _, name, online, path = line.split(" ", 3)
                 cpus[name] = GuestCpu(online=online == "1", path=path, apicid=None)
+            elif line.startswith("present "):
+                # POWER has directories for all possible CPUs
+                present = {f"cpu{number}" for number in _numbers(line.removeprefix("present "))}
+                cpus = {name: cpu for name, cpu in cpus.items() if name in present}
             else:
                 label, value = (part.strip() for part in line.split(":"))
                 if label == "processor":
@@ -216,3 +232,9 @@ class Vm:
         listener.bind(str(self.dir / f"{name}.sock"))
         listener.listen(1)  # as QEMU itself would: one client, one more in the queue
         return listener
+
+
+def _numbers(text: str) -> set[int]:
+    """The kernel's form of a set: ``0-3,5``."""
+    ranges = (part.partition("-") for part in text.split(","))
+    return {number for first, _, last in ranges for number in range(int(first), int(last or first) + 1)}

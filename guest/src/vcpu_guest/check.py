@@ -24,6 +24,7 @@ def report(doors: Doors) -> str:
         "version": __version__,
         "platform": doors.platform.name,
         "event_source": doors.events.name,
+        "connectors": doors.connectors.name,
         "arch": doors.arch,
         "kernel": doors.kernel,
         "boot_id": doors.boot_id,

@@ -15,7 +15,6 @@ from vcpu_guest import __version__, logs
 from vcpu_guest.core.model import Identity
 from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
-from vcpu_guest.events import EventSource
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener
 from vcpu_guest.server import LocalServer
@@ -35,7 +34,7 @@ def identify(doors: Doors, instance: bytes) -> Identity:
         boot_id=doors.boot_id,
         instance_id=instance.hex(),
         platform=doors.platform.name,
-        event_source=doors.events.name,
+        event_source="+".join(filter(None, (doors.events.name, doors.connectors.name))),
     )
 
 
@@ -52,7 +51,7 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
     # Listen first, then scan: what happens in between is seen twice rather than never.
     watcher.hear(doors.events)
     watcher.scan()
-    switch = Switch(doors.sysfs, doors.platform, watcher)
+    switch = Switch(doors.sysfs, doors.platform, watcher, doors.connectors)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
     from vcpu_guest.service import GuestAgent
@@ -82,7 +81,7 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
         # The first look at the udev rules takes long, and the first Hello need not wait for it.
         await asyncio.to_thread(doors.environment)
         try:
-            await _until(stop, doors.events, link_ends, notifier)
+            await _until(stop, doors, link_ends, notifier)
         finally:
             notifier.stopping()
             logs.info("stopping")
@@ -100,14 +99,16 @@ async def _settle_writes(switch: Switch) -> None:
         logs.warning("an online write is still in the kernel", waited_seconds=STOP_TIMEOUT)
 
 
-async def _until(stop: asyncio.Event, events: EventSource, link_ends: asyncio.Future[None], notifier: Notifier) -> None:
+async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[None], notifier: Notifier) -> None:
     """Wait for the order to stop, and feed the watchdog for as long as changes are heard of and the link is there."""
     period = None if notifier.watchdog is None else notifier.watchdog / 2
     ordered = asyncio.get_running_loop().create_task(stop.wait())
     awaited: set[asyncio.Future[Any]] = {ordered, link_ends}
     while not ordered.done():
-        if not events.alive:
+        if not doors.events.alive:
             raise StartError("the source of events has ended")
+        if not doors.connectors.alive:
+            raise StartError(f"hotplug events are no longer handled as {doors.connectors.name}: another takes over")
         notifier.alive()
         await asyncio.wait(awaited, timeout=period, return_when=asyncio.FIRST_COMPLETED)
         if link_ends.done():

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vcpu_guest import platforms, procfs
+from vcpu_guest.connectors import Connectors, KernelConnectors
 from vcpu_guest.core.model import Environment
 from vcpu_guest.environment import Observer
 from vcpu_guest.events import EventSource, NoEvents
@@ -22,6 +23,7 @@ class Doors:
     sysfs: Sysfs
     platform: Platform
     events: EventSource
+    connectors: Connectors
     environment: Callable[[], Environment]
     boot_id: str
     arch: str
@@ -32,10 +34,12 @@ def open_doors(root: str = "/sys", *, events: bool = True) -> Doors:
     """The doors of this machine; CPUs are looked for below `root`. Without `events` nothing is listened to."""
     system = os.uname()
     sysfs = Sysfs(root)
+    platform = platforms.detect(system.machine, sysfs)
     return Doors(
         sysfs=sysfs,
-        platform=platforms.detect(system.machine),
+        platform=platform,
         events=_uevents() if events else NoEvents(),
+        connectors=CONNECTORS[platform.connectors](sysfs, platform) if events else KernelConnectors(),
         environment=Observer(sysfs),
         boot_id=procfs.boot_id(os.environ),
         arch=system.machine,
@@ -48,3 +52,22 @@ def _uevents() -> EventSource:
     from vcpu_guest.uevents import Uevents
 
     return Uevents()
+
+
+def _rtas(sysfs: Sysfs, platform: Platform) -> Connectors:
+    from vcpu_guest.platforms.pseries import Pseries
+    from vcpu_guest.rtas import RtasConnectors, StandAside
+
+    assert isinstance(platform, Pseries)
+
+    def errd_runs() -> bool:
+        return procfs.runs("rtas_errd")
+
+    return StandAside(errd_runs) if errd_runs() else RtasConnectors(sysfs, platform, errd_runs)
+
+
+#: By what a platform says of itself.
+CONNECTORS: Mapping[str, Callable[[Sysfs, Platform], Connectors]] = {
+    "kernel": lambda _sysfs, _platform: KernelConnectors(),
+    "rtas": _rtas,
+}

@@ -32,6 +32,11 @@ def deadline_tasks(proc: str | Path = "/proc", limit: int = 4) -> tuple[str, ...
     return tuple(found)
 
 
+def runs(command: str, proc: str | Path = "/proc") -> bool:
+    """Whether a process of that command name runs (/proc/PID/comm: its first 15 bytes)."""
+    return any(_read(f"{proc}/{pid}/comm").strip() == command[:15] for pid in os.listdir(proc) if pid.isdigit())
+
+
 def boot_id(environment: Mapping[str, str], proc: str | Path = "/proc") -> str:
     """The kernel's boot id in its usual form with dashes.
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from vcpu_guest import logs, procfs
+from vcpu_guest.connectors import Connectors, KernelConnectors
 from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
 from vcpu_guest.platforms import Platform
@@ -25,21 +27,39 @@ from vcpu_guest.watcher import Watcher
 RESCAN = 1.0
 
 
+_T = TypeVar("_T")
+
+
+def _complain(future: Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        logs.error("work beside the requests failed", error=repr(error))
+
+
 class Switch:
     """The one writer."""
 
-    def __init__(self, sysfs: Sysfs, platform: Platform, watcher: Watcher) -> None:
+    def __init__(
+        self, sysfs: Sysfs, platform: Platform, watcher: Watcher, connectors: Connectors | None = None
+    ) -> None:
         self.sysfs = sysfs
         self.platform = platform
         self.watcher = watcher
+        self.connectors = connectors or KernelConnectors()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="switch")
         # The thread starts now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
-        self._pending: set[Future[Result]] = set()
+        self._pending: set[Future[Any]] = set()
+        self.connectors.start(self.queue, watcher.scan)
 
     def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
-        future = self._executor.submit(self._attempt, firmware_id, number, online=online)
+        return self._queued(self._executor.submit(self._attempt, firmware_id, number, online=online))
+
+    def queue(self, work: Callable[[], None]) -> None:
+        """Queue other work for the thread: what concerns the kernel's CPUs is done one after another."""
+        self._queued(self._executor.submit(work)).add_done_callback(_complain)
+
+    def _queued(self, future: Future[_T]) -> Future[_T]:
         self._pending.add(future)
         future.add_done_callback(self._pending.discard)
         return future
@@ -62,6 +82,7 @@ class Switch:
 
     async def close(self, timeout: float) -> bool:
         """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
+        self.connectors.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
         done = await asyncio.to_thread(wait, list(self._pending), timeout)
         return not done.not_done
@@ -170,7 +191,10 @@ class _Request:
 
     def _look_at_all(self) -> None:
         self._watcher.scan()
-        self._rescan = self._loop.call_later(RESCAN, self._look_at_all) if self._missing else None
+        self._rescan = None
+        if self._missing:
+            self._switch.connectors.summon(self._missing)
+            self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
 
     def _take(self, cpu: Cpu) -> None:
         # The writer takes them one after another without a turn of the loop in between.

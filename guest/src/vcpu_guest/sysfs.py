@@ -37,16 +37,21 @@ class Sysfs:
         self._write = write or write_attribute
 
     def read(self, path: str) -> str | None:
-        """The text of an attribute below the root, stripped; None if there is no such file.
+        """The text of an attribute below the root, stripped (of a device tree's final NUL too); None if there is no such file.
 
         Raises OSError for everything else that goes wrong.
         """
+        data = self.read_bytes(path)
+        return None if data is None else data.decode("utf-8", "replace").strip("\0").strip()
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """The same as it is: properties of a device tree are binary."""
         try:
             fd = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            return os.read(fd, _READ_SIZE).decode("utf-8", "replace").strip()
+            return os.read(fd, _READ_SIZE)
         except OSError as error:
             # The directory went away between open and read: kernfs answers ENODEV.
             if isinstance(error, FileNotFoundError) or error.errno == _ENODEV:
@@ -54,6 +59,17 @@ class Sysfs:
             raise
         finally:
             os.close(fd)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or directory."""
+        return os.path.exists(f"{self.root}/{path}")
+
+    def link_name(self, path: str) -> str | None:
+        """The last part of what a link leads to; None if there is no such link."""
+        try:
+            return os.path.basename(os.readlink(f"{self.root}/{path}"))
+        except FileNotFoundError:
+            return None
 
     def read_cpu(self, number: int, name: str) -> str | None:
         """An attribute of cpuN, stripped; None if the CPU or the attribute does not exist."""
@@ -89,7 +105,7 @@ class Sysfs:
 
     def has_online(self, number: int) -> bool:
         """Whether the kernel lets this CPU be switched at all."""
-        return os.path.exists(f"{self.cpu_dir}/cpu{number}/online")
+        return self.exists(f"devices/system/cpu/cpu{number}/online")
 
     def node(self, number: int) -> int | None:
         """The NUMA node of cpuN, from its nodeM link; None where the kernel shows none."""

@@ -48,6 +48,8 @@ class Watcher:
         self._known: dict[int, _Known] = {}
         self._numbers: dict[str, int] = {}
         self._leaving: dict[int, int | None] = {}
+        #: Those that may go without a word: looked at until the schedule ends.
+        self._unsure: set[int] = set()
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._waiting: dict[OnArrival, frozenset[str]] = {}
         self._watches: set[asyncio.Event] = set()
@@ -89,7 +91,7 @@ class Watcher:
         """
         number, changed = event.number, False
         hint = self._platform.hints.get(event.action, Hint.LOOK)
-        if hint is Hint.SWITCHED and not self.has_listeners:
+        if hint in {Hint.SWITCHED, Hint.LEAVING} and not self.has_listeners:
             return
         if hint is Hint.COMING:
             # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.
@@ -99,12 +101,15 @@ class Watcher:
             # The event comes before the directory goes (drivers/base/core.c, device_del): what is still there is
             # taken for gone, unless it stays.
             changed = self._forget(number)
-            self._leaving[number] = self._sysfs.incarnation(number)
+            self._leaving[number] = self._platform.incarnation(self._sysfs, number)
             self._look_later(number, 0)
         elif self._platform.is_present(self._sysfs, number):
             if hint is Hint.NEW:
                 changed = self._forget(number)
             changed |= self._look(number, number in self._sysfs.mask("online"))
+            if hint is Hint.LEAVING:
+                self._unsure.add(number)
+                self._look_later(number, 0)
         else:
             changed = self._forget(number)
         if changed:
@@ -133,7 +138,7 @@ class Watcher:
         self._timers.clear()
 
     def _look(self, number: int, online: bool) -> bool:  # noqa: FBT001 - the one fact besides the number
-        incarnation = self._sysfs.incarnation(number)
+        incarnation = self._platform.incarnation(self._sysfs, number)
         if number in self._leaving and self._leaving[number] == incarnation:
             return False
         self._leaving.pop(number, None)
@@ -166,14 +171,16 @@ class Watcher:
         del self._timers[number]
         if not self._platform.is_present(self._sysfs, number):
             self._leaving.pop(number, None)
+            self._unsure.discard(number)
             changed = self._forget(number)
         else:
             if step >= len(self._schedule):
                 self._leaving.pop(number, None)
+                self._unsure.discard(number)
             if number in self._known:
                 self._known[number].looks = step
             changed = self._look(number, number in self._sysfs.mask("online"))
-            if number in self._leaving:
+            if number in self._leaving or number in self._unsure:
                 self._look_later(number, step)
         if changed:
             self._tell()

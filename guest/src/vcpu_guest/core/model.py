@@ -96,6 +96,7 @@ class Hint(enum.Enum):
     NEW = enum.auto()  # it is there, and not the one of that number that was known
     COMING = enum.auto()  # as NEW, but its identity cannot be read yet
     GOING = enum.auto()  # its directory goes just after the event
+    LEAVING = enum.auto()  # it was switched, and may go without a further word
     SWITCHED = enum.auto()  # a state of a CPU that is known, not that one came or went
 
 

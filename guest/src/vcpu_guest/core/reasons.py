@@ -49,6 +49,16 @@ def last_cpu(number: int) -> Reason:
     return Reason("last-cpu", f"cpu{number} is the only one online: bring another one online first")
 
 
+def smt_off(number: int, control: str, code: int = 0) -> Reason:
+    """For a thread that the guest's SMT mode leaves idle."""
+    return Reason(
+        "smt-off",
+        f"cpu{number} is a sibling thread and simultaneous multithreading is {control or 'off'}: "
+        "write on to /sys/devices/system/cpu/smt/control, or boot without nosmt",
+        code,
+    )
+
+
 def vanished(number: int, code: int = 0) -> Reason:
     """For a CPU that was removed in the meantime."""
     return Reason("vanished", f"cpu{number} was removed while it was being switched: look again", code)
@@ -78,12 +88,7 @@ def explain(code: int, context: Context, *, online: bool) -> Reason:
 def _explain_online(code: int, context: Context) -> Reason | None:
     cpu = f"cpu{context.number}"
     if code == errno.EPERM:
-        return Reason(
-            "smt-off",
-            f"{cpu} is a sibling thread and simultaneous multithreading is {context.smt_control or 'off'}: "
-            "write on to /sys/devices/system/cpu/smt/control, or boot without nosmt",
-            code,
-        )
+        return smt_off(context.number, context.smt_control, code)
     if code == errno.EBUSY:
         return Reason("hotplug-disabled", _HOTPLUG_DISABLED, code)
     if code in {errno.EIO, errno.ETIMEDOUT, errno.ENODEV, errno.ENOMEM, errno.ENOSYS}:

@@ -5,6 +5,8 @@ QEMU names the objects by slot (hw/acpi/cpu.c, build_cpus_aml: "C%.03X"), Linux 
 firmware_node/path, for example `\\_SB_.CPUS.C00A`. There is no `uid` file for most CPUs: QEMU describes them as
 ACPI 1.0 Processor objects. The link is made after the `add` event (drivers/acpi/acpi_processor.c,
 acpi_processor_hotadd_init, then acpi_bind_one), so it may be missing for a moment.
+
+While an x86 CPU is offline the kernel does not show whose sibling it is, so that SMT off forbids it can't be told.
 """
 
 from __future__ import annotations
@@ -12,33 +14,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from vcpu_guest.core.model import Hint, Reason
+from vcpu_guest.core.model import Hint
+from vcpu_guest.platforms.base import Registered
 from vcpu_guest.platforms.events import HINTS
 from vcpu_guest.sysfs import Sysfs
 
 
-class Acpi:
+class Acpi(Registered):
     """Machines whose CPUs ACPI describes."""
 
     name = "acpi"
     scheme = "acpi"
-    events = "udev"
     # The firmware's link is there from "bind" on.
     hints: Mapping[str, Hint] = MappingProxyType({**HINTS, "add": Hint.COMING})
-
-    def present(self, sysfs: Sysfs) -> frozenset[int]:
-        """A directory exists for present CPUs only (drivers/base/cpu.c, register_cpu)."""
-        return sysfs.directories()
-
-    def is_present(self, sysfs: Sysfs, number: int) -> bool:
-        """As `present`, for one."""
-        return sysfs.incarnation(number) is not None
 
     def identity(self, sysfs: Sysfs, number: int) -> str:
         """The ACPI path; "" until the kernel has linked the CPU to its object, and for good without ACPI."""
         path = sysfs.read_cpu(number, "firmware_node/path")
         return f"acpi:{path}" if path else ""
-
-    def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
-        """Nothing: while a CPU is offline the kernel does not show whose sibling it is, so SMT off can't be told."""
-        return None

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs inside the new root, after its packages are configured and files/ is laid over it.
+# Runs inside the new root, after its packages are configured and files/ is laid over it. From the recipe: $MODULES of the
+# initrd, and $SHELL_TTY, the terminal of the lab's shell.
 set -eu
 version=$(ls /lib/modules)
 
@@ -9,6 +10,7 @@ echo lab >/etc/hostname
 echo 6c61626c61626c61626c61626c61626c >/etc/machine-id
 : >/etc/fstab
 passwd -d root >/dev/null
+sed -i "s/@TTY@/$SHELL_TTY/" /etc/systemd/system/lab-shell.service
 systemctl enable lab-shell.service
 
 # Nobody logs in on a terminal, and nothing here is ever a day old: keep a server's services, and nothing that wakes up
@@ -27,7 +29,8 @@ depmod "$version"
 tree=/tmp/initrd
 mkdir -p "$tree/bin" "$tree/dev" "$tree/proc" "$tree/root"
 cp /bin/busybox "$tree/bin/"
-modules=$(modprobe --set-version "$version" --show-depends --all virtio_pci virtio_blk ext4 virtio_console virtio_rng |
+# shellcheck disable=SC2086
+modules=$(modprobe --set-version "$version" --show-depends --all $MODULES |
     sed -n 's/^insmod //p' | awk '!seen[$0]++')
 {
     echo '#!/bin/busybox sh'
@@ -43,5 +46,5 @@ modules=$(modprobe --set-version "$version" --show-depends --all virtio_pci virt
 } >"$tree/init"
 chmod 755 "$tree/init"
 (cd "$tree" && find . | sort | busybox cpio -o -H newc 2>/dev/null) | gzip -1n >/boot/initrd
-ln -sf "vmlinuz-$version" /boot/vmlinuz
-rm -rf "$tree" /boot/System.map-* /var/lib/apt/lists/* /var/cache/apt/*
+mv "/boot/vmlinu"?"-$version" /boot/vmlinuz
+rm -rf "$tree" /boot/System.map-* /boot/config-* /var/lib/apt/lists/* /var/cache/apt/*

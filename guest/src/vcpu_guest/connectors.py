@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who brings CPUs into the guest and lets go of them: nearly always the kernel by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+#: Has something done by the one writer, in its thread.
+Submit = Callable[[Callable[[], None]], None]
+
+
+class Connectors(Protocol):
+    """Runs in the event loop, and never blocks it."""
+
+    #: For Hello, after the source of events; "" where the kernel needs nobody.
+    name: str
+
+    def start(self, submit: Submit, changed: Callable[[], None]) -> None:
+        """Begin to act. `changed` is called in the loop when everything deserves a look."""
+
+    def summon(self, firmware_ids: Iterable[str]) -> None:
+        """These are waited for and not there: bring in those that have been plugged, if nobody else does."""
+
+    def close(self) -> None:
+        """End. Closing twice is allowed."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still does what its name says; False makes the agent stop and be started afresh."""
+
+
+class KernelConnectors:
+    """The kernel does it all."""
+
+    name = ""
+    alive = True
+
+    def start(self, submit: Submit, changed: Callable[[], None]) -> None:
+        """Nothing to begin."""
+
+    def summon(self, firmware_ids: Iterable[str]) -> None:
+        """The kernel does so by itself."""
+
+    def close(self) -> None:
+        """Nothing to end."""

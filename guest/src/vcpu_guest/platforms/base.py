@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent asks of every platform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from vcpu_guest.core.model import Hint, Reason
+from vcpu_guest.sysfs import Sysfs
+
+
+class Platform(Protocol):
+    """How one kind of machine shows its CPUs."""
+
+    #: For Hello.
+    name: str
+    #: What identities begin with, without the colon; "" if the platform shows none.
+    scheme: str
+    #: Who brings CPUs in and lets go of them: one of doors.CONNECTORS.
+    connectors: str
+    #: What the kernel's events mean here, by its words for them; one that is not listed only asks for a look.
+    hints: Mapping[str, Hint]
+
+    def present(self, sysfs: Sysfs) -> frozenset[int]:
+        """The logical numbers of all present CPUs."""
+
+    def is_present(self, sysfs: Sysfs, number: int) -> bool:
+        """Whether this one CPU is present: the quick way, for the path from an event to the write."""
+
+    def incarnation(self, sysfs: Sysfs, number: int) -> int | None:
+        """A number that is another one when cpuN is another CPU than before; None while there is none."""
+
+    def identity(self, sysfs: Sysfs, number: int) -> str:
+        """The firmware's name of a present CPU; "" if it cannot be told, or not yet."""
+
+    def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
+        """Why bringing this offline CPU online is known to fail, if it is."""
+
+
+class Registered:
+    """Platforms whose kernel has a directory for present CPUs only (drivers/base/cpu.c, register_cpu)."""
+
+    connectors = "kernel"
+
+    def present(self, sysfs: Sysfs) -> frozenset[int]:
+        """Those that have a directory."""
+        return sysfs.directories()
+
+    def is_present(self, sysfs: Sysfs, number: int) -> bool:
+        """As `present`, for one."""
+        return sysfs.incarnation(number) is not None
+
+    def incarnation(self, sysfs: Sysfs, number: int) -> int | None:
+        """The directory's own: it goes with the CPU."""
+        return sysfs.incarnation(number)
+
+    def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
+        """Nothing is known beforehand."""
+        return None
+
+
+class Listed:
+    """Platforms whose kernel lists its present CPUs, and may have directories for all possible ones."""
+
+    connectors = "kernel"
+
+    def present(self, sysfs: Sysfs) -> frozenset[int]:
+        """The kernel's own list."""
+        return sysfs.mask("present")
+
+    def is_present(self, sysfs: Sysfs, number: int) -> bool:
+        """As `present`, for one."""
+        return number in sysfs.mask("present")
+
+    def incarnation(self, sysfs: Sysfs, number: int) -> int | None:
+        """The directory's own."""
+        return sysfs.incarnation(number)
+
+    def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
+        """Nothing is known beforehand."""
+        return None

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""s390x: a CPU is known by its address, and can be taken out of the configuration.
+
+`address` is the core's, QEMU's core-id (arch/s390/kernel/smp.c; hw/s390x/sclp.c, prepare_cpu_entries). The files of a
+new CPU are made after its `add` event (smp.c, smp_add_present_cpu), and no other event follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from vcpu_guest.core.model import Hint, Reason
+from vcpu_guest.platforms.base import Registered
+from vcpu_guest.platforms.events import HINTS
+from vcpu_guest.sysfs import Sysfs
+
+
+class S390(Registered):
+    """s390x under any hypervisor."""
+
+    name = "s390"
+    scheme = "s390"
+    hints: Mapping[str, Hint] = MappingProxyType({**HINTS, "add": Hint.COMING})
+
+    def identity(self, sysfs: Sysfs, number: int) -> str:
+        """The core's address; "" until the kernel shows it."""
+        address = sysfs.read_cpu_number(number, "address")
+        return "" if address is None else f"s390:{address}"
+
+    def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
+        """In standby nobody can start it (smp.c, __cpu_up: -EIO); QEMU's CPUs arrive configured."""
+        if sysfs.read_cpu(number, "configure") != "0":
+            return None
+        return Reason(
+            "deconfigured",
+            f"cpu{number} is in standby, not in the configuration: write 1 to its file `configure` in sysfs "
+            f"(chcpu --configure {number})",
+        )

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PAPR guests with legacy events: takes hotplug records from the RTAS log, and does as they say.
+
+The kernel only logs such an event and leaves the work to user space (arch/powerpc/platforms/pseries/ras.c); what to do
+is then written to the kernel's dlpar file (pseries/dlpar.c), which takes in or lets go of the whole core, its threads
+online or offline with it. Each record can be read once, by one reader. Where rtas_errd, which does the same, is
+running, nothing is done here. Lost records cost time only: who waits for a CPU has it summoned.
+
+This module alone opens the log and the dlpar file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+from vcpu_guest import logs
+from vcpu_guest.connectors import Submit
+from vcpu_guest.core import rtas
+from vcpu_guest.core.reasons import name_of
+from vcpu_guest.core.rtas import Action, Hotplug, RtasError
+from vcpu_guest.platforms.pseries import Pseries
+from vcpu_guest.sysfs import Sysfs, Write, write_attribute
+
+#: Where the unit's sandbox shows the kernel's directory, most of /proc being hidden in it, and where it is otherwise.
+LOG_PATHS = ("/run/vcpud-rtas/error_log", "/proc/powerpc/rtas/error_log")
+DLPAR = "/sys/kernel/dlpar"
+#: The kernel refuses a smaller read than a whole record (arch/powerpc/kernel/rtasd.c, rtas_log_read): 4 bytes and
+#: rtas-error-log-max, which is 2048 on QEMU.
+_READ_SIZE = 65536
+#: The kernel keeps so many; a bound for one turn of the loop.
+_RING = 64
+_VERBS = {Action.ADD: "add", Action.REMOVE: "remove"}
+
+
+class StandAside:
+    """rtas_errd does the work."""
+
+    name = "rtas_errd"
+
+    def __init__(self, errd_runs: Callable[[], bool]) -> None:
+        self._errd_runs = errd_runs
+
+    @property
+    def alive(self) -> bool:
+        """Until it has ended: then the work is ours."""
+        return self._errd_runs()
+
+    def start(self, submit: Submit, changed: Callable[[], None]) -> None:
+        """Nothing to begin."""
+
+    def summon(self, firmware_ids: Iterable[str]) -> None:
+        """Two who do the same work would trip over each other."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class RtasConnectors:
+    """Acts on the records, and on what is waited for."""
+
+    name = "rtas"
+
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        platform: Pseries,
+        errd_runs: Callable[[], bool],
+        log_paths: Sequence[str] = LOG_PATHS,
+        write: Write = write_attribute,
+    ) -> None:
+        """Raises OSError if there is no log, or another reader was quicker and has it alone."""
+        self._sysfs = sysfs
+        self._platform = platform
+        self._errd_runs = errd_runs
+        self._write = write
+        self._fd = _open_first(log_paths)
+        self._submit: Submit
+        self._changed: Callable[[], None]
+        self._loop: asyncio.AbstractEventLoop
+        self._summoned: set[int] = set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it reads, and is still the only one."""
+        return self._fd >= 0 and not self._errd_runs()
+
+    def start(self, submit: Submit, changed: Callable[[], None]) -> None:
+        """Read what is there, which may have come while no agent was running, and what comes."""
+        self._submit, self._changed = submit, changed
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd, self._readable)
+
+    def close(self) -> None:
+        """Leave the log to another reader."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def summon(self, firmware_ids: Iterable[str]) -> None:
+        """Try to take in the cores of these threads: the record of one may have been lost."""
+        for index in sorted({self._platform.drc_index(name) or 0 for name in firmware_ids} - {0}):
+            if index not in self._summoned:
+                self._summoned.add(index)
+                self._queue(Hotplug(Action.ADD, index), asked=False)
+
+    def _readable(self) -> None:
+        if self._errd_runs():
+            return  # alive says so, and the agent starts anew
+        events = []
+        for record in self._records():
+            try:
+                event = rtas.parse(record)
+            except RtasError as error:
+                logs.warning("a malformed RTAS record was left alone", error=str(error))
+                continue
+            if event is not None:
+                events.append(event)
+        for event in rtas.latest(events):
+            self._queue(event, asked=True)
+
+    def _records(self) -> Iterable[bytes]:
+        for _ in range(_RING):
+            try:
+                record = os.read(self._fd, _READ_SIZE)
+            except BlockingIOError:
+                return
+            if not record:
+                return
+            yield record
+
+    def _queue(self, event: Hotplug, *, asked: bool) -> None:
+        def work() -> None:
+            acted = self._act(event, asked=asked)
+            self._loop.call_soon_threadsafe(self._settled, event, acted)
+
+        self._submit(work)
+
+    def _settled(self, event: Hotplug, acted: bool) -> None:  # noqa: FBT001 - called back with it
+        self._summoned.discard(event.drc_index)
+        if acted:
+            self._changed()
+
+    def _act(self, event: Hotplug, *, asked: bool) -> bool:
+        """In the writer's thread; whether anything was done. `asked`: by the hypervisor, rather than tried."""
+        verb, index = _VERBS[event.action], f"{event.drc_index:#x}"
+        if self._platform.has_core(self._sysfs, event.drc_index) == (event.action is Action.ADD):
+            if asked:
+                logs.info("nothing to do about a core", action=verb, drc_index=index)
+            return False
+        try:
+            self._write(DLPAR, f"cpu {verb} index {index}".encode())
+        except OSError as error:
+            if asked:
+                logs.warning("the kernel refused", action=verb, drc_index=index, errno=name_of(error.errno or 0))
+            return False
+        logs.info("done for the hypervisor", action=verb, drc_index=index)
+        return True
+
+
+def _open_first(paths: Sequence[str]) -> int:
+    for path in paths:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), paths[-1])
