@@ -39,8 +39,8 @@ grep -E '^(processor|apicid)' /proc/cpuinfo || :
 class GuestCpu(TypedDict):
     """A CPU as the guest shows it.
 
-    ``path`` is what its firmware calls it: the ACPI object, POWER's physical_id (those that are not there have none, and
-    are left out), the address on s390x. ``apicid`` is x86's, and only known while it is online.
+    ``path`` is what its firmware calls it: the ACPI object, POWER's physical_id, the address on s390x.
+    ``apicid`` is x86's, and only known while it is online.
     """
 
     online: bool

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from vcpu_guest import platforms, procfs
 from vcpu_guest.connectors import Connectors, KernelConnectors
@@ -14,6 +15,9 @@ from vcpu_guest.environment import Observer
 from vcpu_guest.events import EventSource, NoEvents
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import Sysfs
+
+if TYPE_CHECKING:
+    from vcpu_guest.platforms.pseries import Pseries
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +59,12 @@ def _uevents() -> EventSource:
 
 
 def _rtas(sysfs: Sysfs, platform: Platform) -> Connectors:
-    from vcpu_guest.platforms.pseries import Pseries
     from vcpu_guest.rtas import RtasConnectors, StandAside
-
-    assert isinstance(platform, Pseries)
 
     def errd_runs() -> bool:
         return procfs.runs("rtas_errd")
 
-    return StandAside(errd_runs) if errd_runs() else RtasConnectors(sysfs, platform, errd_runs)
+    return StandAside(errd_runs) if errd_runs() else RtasConnectors(sysfs, cast("Pseries", platform), errd_runs)
 
 
 #: By what a platform says of itself.

@@ -37,7 +37,7 @@ class Sysfs:
         self._write = write or write_attribute
 
     def read(self, path: str) -> str | None:
-        """The text of an attribute below the root, stripped (of a device tree's final NUL too); None if there is no such file.
+        """The text of an attribute below the root, stripped, of a final NUL too; None if there is no such file.
 
         Raises OSError for everything else that goes wrong.
         """

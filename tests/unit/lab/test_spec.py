@@ -12,7 +12,7 @@ from lab.qemu import Qemu
 from lab.spec import SOCKETS, VmSpec, command_line
 
 QEMU = Qemu("10.0", "10.0.13", ("qemu",), ("qemu-img",))
-IMAGE = Image("guest", Path("root"), Path("vmlinuz"), Path("initrd"), "key")
+IMAGE = Image("guest", Path("root"), Path("vmlinuz"), Path("initrd"), (), "key")
 
 
 def _line(spec: VmSpec) -> list[str]:

@@ -3,8 +3,8 @@
 
 QEMU names them by it in the device tree (/cpus/cpu@N: hw/arm/virt.c, fdt_add_cpu_nodes; hw/riscv/virt.c,
 create_fdt_socket_cpus), and in ACPI (\\_SB_.C%03X: hw/arm/virt-acpi-build.c, acpi_dsdt_add_cpus). Where the firmware
-describes none of them, as on microvm, the kernel's numbers follow the same order, and since nothing is ever plugged they
-keep it.
+describes none of them, as on microvm, the kernel's numbers follow the same order, and since nothing is ever plugged
+they keep it.
 """
 
 from __future__ import annotations
