@@ -60,7 +60,7 @@ ARCHES: Mapping[str, Arch] = {
             "s390x",
             "qemu",
             512,
-            "ttysclp0",
+            "ttyS1",
             bus="ccw",
             modules=("virtio_ccw", "virtio_blk", "ext4", "virtio_console", "virtio_rng"),
             machine=b"\x00\x16",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lab import foreign, host
@@ -100,17 +100,27 @@ def find(cache: Cache, name: str, progress: host.Progress = host.quiet) -> Itera
         progress(f"building the guest image {name} ({duration})")
         _build(recipe, folder, progress)
 
-    with cache.entry(f"guest-{name}", digest(_RECIPE, asdict(recipe), digest_tree(_FILES)), build) as entry:
+    with cache.entry(f"guest-{name}", _key(recipe), build) as entry:
         path = entry.path
         firmware = tuple(path / Path(image).name for image in recipe.firmware_images)
         yield Image(name, path / "root.img", path / "vmlinuz", path / "initrd", firmware, entry.build_id)
+
+
+def _key(recipe: Recipe) -> str:
+    # of the architecture what goes into the image: the rest is the command line's
+    arch = (recipe.arch.name, recipe.arch.modules, recipe.arch.shell)
+    return digest(_RECIPE, asdict(replace(recipe, arch=ARCHES[NATIVE])), arch, digest_tree(_FILES))
 
 
 def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
     tarball = folder / "root.tar"
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
     # The kernel is unpacked, not installed: its scripts would build an initrd that the lab replaces anyway.
-    options.append(_unpack(f'$(apt-cache depends {recipe.kernel} | sed -n "s/^ *Depends: //p")'))
+    # What it depends on may be a meta-package in its turn.
+    names = (
+        f"apt-cache depends --recurse --important {recipe.kernel} | sed -n 's/^ *Depends: \\(linux-[a-z].*\\)/\\1/p'"
+    )
+    options.append(_unpack(f"$({names} | sort -u)"))
     if recipe.firmware:
         options.append(_unpack(recipe.firmware))
     settings = f"MODULES='{' '.join(recipe.arch.modules)}' SHELL_TTY={recipe.arch.shell}"
@@ -120,7 +130,8 @@ def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
         f'--customize-hook=chroot "$1" env {settings} sh /tmp/setup.sh && rm "$1/tmp/setup.sh"',
     ]
     if recipe.arch.name != NATIVE:
-        options.append(f"--architectures={recipe.arch.name}")
+        # mmdebstrap knows fewer architectures than we do, and has no need to check what was done before
+        options += [f"--architectures={recipe.arch.name}", "--skip=check/qemu"]
     host.bootstrap(recipe.suite, recipe.packages, tarball, variant="essential", options=options, timeout=_BUILD)
     progress("writing its root file system")
     host.run(["tar", "-C", str(folder), "--strip-components=2", "--wildcards", "-xf", str(tarball), "./boot/*"])
@@ -139,5 +150,6 @@ def _unpack(packages: str) -> str:
     return (
         '--customize-hook=mkdir -m 777 "$1/tmp/k" && cd "$1/tmp/k" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"'
         f" && apt-get -q download {packages}"
-        ' && dpkg-deb --fsys-tarfile *.deb | tar -C "$1" --keep-directory-symlink -x && rm -r "$1/tmp/k"'
+        ' && for deb in *.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -C "$1" --keep-directory-symlink -x; done'
+        ' && rm -r "$1/tmp/k"'
     )

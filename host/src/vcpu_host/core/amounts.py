@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .model import Reason, SlotState, Who, slot_id
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
+from .platforms.base import BOOT_CPU
 from .view import VmView
 
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
@@ -94,7 +95,12 @@ def _grow(view: VmView, count: int, *, leftovers: bool = True) -> tuple[tuple[St
 
 def _shrink(view: VmView, count: int) -> tuple[tuple[Step, ...], Reason | None]:
     """Slots to give up ``count`` vCPUs: what is plugged and not online first, then the highest removable ones."""
-    removable = [s for s in view.slots if s.slot.filled and s.not_removable is None]
+    filled = [s for s in view.slots if s.slot.filled]
+    removable = [s for s in filled if s.not_removable is None]
+    never = [view.platform.cannot_unplug(view.host, s.slot) for s in filled]
+    telling = [reason for reason in never if reason is not None and reason.code != BOOT_CPU]
+    if not removable and telling:
+        return (), telling[0]
     leftovers = [s for s in removable if s.state is not SlotState.ONLINE]
     online = [s for s in removable if s.state is SlotState.ONLINE]
     candidates = [

@@ -84,10 +84,14 @@ def plug_budget(host: HostView) -> Finding:
     )
 
 
+#: The code of `boot_cpu`.
+BOOT_CPU = "boot-cpu"
+
+
 def boot_cpu(entity: str) -> Reason:
     """Why slot 0 stays; ``entity`` is what a slot holds."""
     return Reason(
-        "boot-cpu",
+        BOOT_CPU,
         Who.VCPUCTL,
         f"slot 0 holds the boot {entity}, which QEMU does not unplug on this platform",
         "choose another slot",
