@@ -190,3 +190,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.when == "call":
         item.failed_in_call = report.failed  # type: ignore[attr-defined]
     return report
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The table of platforms is this run's; the workers of a run only add to it."""
+    if not hasattr(session.config, "workerinput"):
+        from e2e import matrix
+
+        matrix.clear()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """When all workers have ended."""
+    if not hasattr(session.config, "workerinput"):
+        from e2e import matrix
+
+        matrix.write()

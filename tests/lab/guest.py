@@ -54,6 +54,8 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe("debian12-amd64", "bookworm", ARCHES["amd64"], "linux-image-cloud-amd64"),
         Recipe("debian12-ppc64el", "bookworm", ARCHES["ppc64el"], "linux-image-powerpc64le"),
+        # its kernel has an SMT mode on POWER (6.6 and newer)
+        Recipe("debian13-ppc64el", "trixie", ARCHES["ppc64el"], "linux-image-powerpc64le"),
         Recipe("debian12-s390x", "bookworm", ARCHES["s390x"], "linux-image-s390x"),
         Recipe("debian12-arm64", "bookworm", ARCHES["arm64"], "linux-image-cloud-arm64"),
         # the first release with this architecture is still in the making

@@ -46,5 +46,6 @@ modules=$(modprobe --set-version "$version" --show-depends --all $MODULES |
 } >"$tree/init"
 chmod 755 "$tree/init"
 (cd "$tree" && find . | sort | busybox cpio -o -H newc 2>/dev/null) | gzip -1n >/boot/initrd
-mv "/boot/vmlinu"?"-$version" /boot/vmlinuz
+# where it lies and how it is called depends on the release and the architecture
+mv "$(find /boot /usr/lib -name 'vmlinu[xz]*' -type f -size +1M)" /boot/vmlinuz
 rm -rf "$tree" /boot/System.map-* /boot/config-* /var/lib/apt/lists/* /var/cache/apt/*

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The platforms on which vcpuctl is tried: what machine each is, and how its guest names a slot's CPUs.
+
+Written from QEMU's and Linux's sources anew, so that it can judge the product's own platform modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab import GuestCpu
+
+SlotOf = Callable[[str, GuestCpu], int]
+
+
+def by_acpi_path(_name: str, cpu: GuestCpu) -> int:
+    """QEMU numbers the ACPI objects by slot, in hexadecimal."""
+    return int(cpu["path"].rpartition(".C")[2], 16)
+
+
+def by_two_threads(_name: str, cpu: GuestCpu) -> int:
+    """POWER's physical_id counts threads, and cores of two threads lie two apart."""
+    return int(cpu["path"]) // 2
+
+
+def by_address(_name: str, cpu: GuestCpu) -> int:
+    """One CPU a slot, and the firmware counts them as QEMU does."""
+    return int(cpu["path"])
+
+
+def by_number(name: str, _cpu: GuestCpu) -> int:
+    """All are there from the start."""
+    return int(name.removeprefix("cpu"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A platform with a QEMU and a guest; ``changes`` are those of the standard VmSpec."""
+
+    platform: str
+    qemu: str
+    guest: str
+    changes: Mapping[str, Any]
+    slot_of: SlotOf = by_acpi_path
+    threads: int = 1
+    #: Two slots to plug, the higher one first.
+    slots: tuple[int, int] = (3, 1)
+    plug: bool = True
+    unplug: bool = True
+    #: Whether its saved state can be had: a boot from cold takes a minute.
+    saved: bool = True
+    #: In the daily tests, rather than the long matrix.
+    daily: bool = False
+
+    @property
+    def name(self) -> str:
+        """For the test's own name."""
+        return f"{self.platform}-{self.qemu}".replace(" ", "-").replace(",", "").replace("=", "")
+
+
+#: A guest with no more than two nodes, whose CPUs lie on the node that the slot's socket belongs to.
+_NUMA = (
+    *("-object", "memory-backend-ram,id=m0,size=256M", "-numa", "node,nodeid=0,memdev=m0"),
+    *("-object", "memory-backend-ram,id=m1,size=256M", "-numa", "node,nodeid=1,memdev=m1"),
+    *("-numa", "cpu,node-id=0,socket-id=0", "-numa", "cpu,node-id=1,socket-id=1"),
+)
+_CORES = {"machine": "pseries,x-vof=on", "smp": "2,maxcpus=16,sockets=1,cores=8,threads=2"}
+_LEGACY = {**_CORES, "machine": "pseries,x-vof=on,modern-hotplug-events=off"}
+_SINGLE = {"machine": "pseries,x-vof=on", "smp": "1,maxcpus=16,sockets=1,cores=16,threads=1"}
+_LOONG = {"machine": "virt", "smp": "1,maxcpus=4,sockets=1,cores=4,threads=1"}
+_S390X = {"machine": "s390-ccw-virtio", "smp": "1,maxcpus=8,sockets=8"}
+_ARM = {"machine": "virt", "smp": "4"}
+_POWER_GUEST, _POWER = "debian12-ppc64el", {"slot_of": by_two_threads, "threads": 2}
+
+CELLS = (
+    Cell("q35", "10.0", "debian12-amd64", {}, daily=True),
+    Cell("pc", "10.0", "debian12-amd64", {"machine": "pc"}, daily=True),
+    Cell(
+        "q35, dies, modules, NUMA",
+        "10.0",
+        "debian12-amd64",
+        {"smp": "1,maxcpus=16,sockets=2,dies=2,modules=2,cores=2,threads=1", "extra_args": _NUMA},
+        slots=(9, 1),
+        daily=True,
+    ),
+    Cell("q35", "7.2", "debian12-amd64", {}),
+    Cell("q35", "11.1", "debian12-amd64", {}),
+    Cell("pseries", "11.1", _POWER_GUEST, _CORES, **_POWER),  # type: ignore[arg-type]
+    Cell("pseries, legacy events", "11.1", _POWER_GUEST, _LEGACY, **_POWER),  # type: ignore[arg-type]
+    # where a guest with threads does not wake up again after a restore
+    Cell("pseries", "10.0", _POWER_GUEST, _CORES, saved=False, **_POWER),  # type: ignore[arg-type]
+    Cell("pseries, threads=1", "7.2", _POWER_GUEST, _SINGLE, slot_of=by_address),
+    Cell("s390x", "10.0", "debian12-s390x", _S390X, slot_of=by_address, unplug=False),
+    Cell("s390x", "7.2", "debian12-s390x", _S390X, slot_of=by_address, unplug=False),
+    Cell("arm virt", "11.1", "debian12-arm64", _ARM, slot_of=by_number, plug=False, unplug=False),
+    Cell("arm virt", "7.2", "debian12-arm64", _ARM, slot_of=by_number, plug=False, unplug=False),
+    Cell("loongarch virt", "11.1", "sid-loong64", _LOONG),
+)

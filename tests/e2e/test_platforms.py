@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every platform: the same commands through the same path, on a real guest of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from lab import Lab
+
+from e2e import matrix
+from e2e.conftest import SPEC, Machine, Vcpuctl
+from e2e.platforms import CELLS, Cell
+from e2e.trial import Trial
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+
+def _param(cell: Cell) -> object:
+    return pytest.param(cell, id=cell.name, marks=() if cell.daily else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("cell", [_param(cell) for cell in CELLS])
+def test_every_command_on_every_platform(cell: Cell, machines: Callable[..., Machine], lab: Lab) -> None:
+    changes = {"qemu": cell.qemu, "guest": cell.guest, **cell.changes}
+    if cell.saved:
+        _try(cell, machines(**changes))
+        return
+    with lab.boot(replace(SPEC, **changes)) as vm:
+        vcpuctl = Vcpuctl(vm)
+        try:
+            _try(cell, Machine(vm, vcpuctl))
+        finally:
+            vcpuctl.end()
+
+
+def _try(cell: Cell, machine: Machine) -> None:
+    trial = Trial(machine, cell)
+    results: dict[str, str] = {}
+    failures: list[str] = []
+    for name, check in trial.checks.items():
+        try:
+            results[name] = check()
+        except Exception as error:  # noqa: BLE001 - whatever it is belongs into the table, and fails the test below
+            results[name] = f"failed: {str(error).splitlines()[0][:200]}"
+            failures.append(f"{name}: {error!r}")
+    matrix.keep(cell, machine, results)
+    assert failures == []

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is tried on every platform, each check by the lab's own eyes: QEMU's monitor and the guest's console."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from e2e.conftest import Ended, Machine
+from e2e.platforms import Cell
+
+OK, REFUSED = "ok", "refused as it must"
+#: Seconds for a guest's whole restart, emulated on a busy machine.
+_REBOOT = 240.0
+_NODES = (
+    "for n in /sys/devices/system/node/node[0-9]*; do for c in $n/cpu[0-9]*; do echo ${n##*node} ${c##*/}; done; done"
+)
+
+
+class Trial:
+    """The checks in their order, on one VM. Each raises AssertionError, or says how it went."""
+
+    def __init__(self, machine: Machine, cell: Cell) -> None:
+        self.machine = machine
+        self.cell = cell
+        self.high, self.low = cell.slots
+        self._both = ("--slot", str(self.high), str(self.low))
+        self.checks: Mapping[str, Callable[[], str]] = {
+            "list": self.list_is_right,
+            "plug": self.plug,
+            "repeat": self.repeat,
+            "out-of-order": self.out_of_order,
+            "refusal": self.refusal,
+            "offline, online": self.offline_online,
+            "reboot": self.reboot,
+            "unplug": self.unplug,
+        }
+
+    # -- what the lab sees -------------------------------------------------------------------------------------------
+
+    def filled(self) -> dict[int, str]:
+        """Slots with a CPU, and their QOM paths."""
+        if self.cell.plug:
+            return self.machine.filled()
+        return {cpu["cpu-index"]: cpu["qom-path"] for cpu in self.machine.vm.qmp.execute("query-cpus-fast")}
+
+    def online(self) -> dict[int, set[str]]:
+        """By slot, the CPUs that the guest has online."""
+        found: dict[int, set[str]] = {}
+        for name, cpu in self.machine.vm.guest_cpus().items():
+            if cpu["online"]:
+                found.setdefault(self.cell.slot_of(name, cpu), set()).add(name)
+        return found
+
+    def state(self) -> object:
+        """All that an operation could have changed."""
+        return self.filled(), self.machine.vm.guest_cpus(), len(self.machine.sent("device_add")), self.dels()
+
+    def dels(self) -> int:
+        """How many removals were asked for."""
+        return len(self.machine.sent("device_del"))
+
+    def run(self, *words: str, status: int = 0, outcome: str = "done") -> Ended:
+        """One command, that must end so."""
+        ended = self.machine.vcpuctl(*words)
+        assert ended.stdout, f"{words}: {ended.stderr}"
+        assert (ended.status, ended.outcome()) == (status, outcome), f"{words}: {ended.stdout} {ended.stderr}"
+        return ended
+
+    def refused(self, *words: str) -> Ended:
+        """One command that must be refused, and change nothing."""
+        before = self.state()
+        ended = self.run(*words, status=3, outcome="refused")
+        assert self.state() == before, f"{words} changed something"
+        return ended
+
+    def whole(self, slot: int) -> None:
+        """The slot is filled, under our id, and all of its threads are online, under the numbers that list gives."""
+        assert self.filled()[slot] == f"/machine/peripheral/vcpu-{slot}"
+        assert len(self.online()[slot]) == self.cell.threads
+        self.list_is_right()
+
+    # -- the checks --------------------------------------------------------------------------------------------------
+
+    def list_is_right(self) -> str:
+        """The map of slots to guest CPUs, and of both to NUMA nodes."""
+        nodes = dict(line.split()[::-1] for line in self.machine.vm.shell(_NODES).splitlines())
+        listed = self.machine.vcpuctl.map()
+        online: dict[int, set[str]] = {}
+        for index, slot in listed.items():
+            for thread in slot["threads"]:
+                if thread["online"]:
+                    name = f"cpu{thread['guest_cpu']}"
+                    online.setdefault(index, set()).add(name)
+                    assert thread["guest_node"] == int(nodes[name]), thread
+                    assert slot["node"] in (None, thread["guest_node"]), slot
+        assert online == self.online()
+        assert {index for index, slot in listed.items() if slot["state"] != "empty"} == set(self.filled())
+        return OK
+
+    def plug(self) -> str:
+        """One slot that is not the next one."""
+        if not self.cell.plug:
+            self.reason(self.refused("plug"), "no-hotplug")
+            self.reason(self.refused("scale", "3"), "no-hotplug")
+            return REFUSED
+        self.run("plug", "--slot", str(self.high))
+        self.whole(self.high)
+        return OK
+
+    def repeat(self) -> str:
+        """The same again is done already."""
+        if not self.cell.plug:
+            self.run("offline", str(self.high))
+        before = self.state()
+        self.run(*(("plug", "--slot") if self.cell.plug else ("offline",)), str(self.high))
+        assert self.state() == before
+        return OK
+
+    def out_of_order(self) -> str:
+        """A lower slot after a higher one."""
+        if not self.cell.plug:
+            self.run("offline", str(self.low))
+            self.list_is_right()
+            self.run("online", str(self.high), str(self.low))
+            assert set(self.online()) == set(self.filled())
+            return OK
+        self.run("plug", "--slot", str(self.low))
+        self.whole(self.low)
+        self.whole(self.high)
+        return OK
+
+    def refusal(self) -> str:
+        """What cannot be is refused before anything is done, with the reason."""
+        self.reason(self.refused("plug", "-n", "1000"), "not-enough" if self.cell.plug else "no-hotplug")
+        reasons = {(True, True): "boot-cpu", (True, False): "no-unplug", (False, False): "no-hotplug"}
+        wanted = reasons[self.cell.plug, self.cell.unplug]
+        self.reason(self.refused("unplug", "--slot", "0"), wanted)
+        return OK
+
+    @staticmethod
+    def reason(ended: Ended, code: str) -> dict[str, Any]:
+        """The one reason of a refusal, which must have that code."""
+        found: dict[str, Any] = ended.json["reason"] or ended.json["slots"][0]["reason"]
+        assert found["code"] == code, found
+        return found
+
+    def offline_online(self) -> str:
+        """The guest's side alone."""
+        before = self.state()
+        self.run("offline", str(self.low))
+        assert self.low not in self.online()
+        self.list_is_right()
+        self.run("online", str(self.low))
+        assert self.state() == before
+        return OK
+
+    def reboot(self) -> str:
+        """The guest restarts with what was plugged; the same command finds all as it was."""
+        vm = self.machine.vm
+        vm.shell("sync; (busybox usleep 1000; reboot -ff) >/dev/null 2>&1 </dev/null &", 60)
+        vm.qmp.wait_event("RESET", 60.0)
+        vm.wait_shell(_REBOOT)
+        vm.shell("until systemctl is-active --quiet vcpud; do busybox usleep 200000; done", _REBOOT)
+        wanted = ("plug", *self._both) if self.cell.plug else ("online", "1", "3")
+        self.run(*wanted)
+        self.list_is_right()
+        assert set(self.online()) == set(self.filled())
+        return OK
+
+    def unplug(self) -> str:
+        """Both go, and the end is as the start."""
+        if not self.cell.unplug:
+            code = "no-unplug" if self.cell.plug else "no-hotplug"
+            offer = self.reason(self.refused("unplug", *self._both), code)["hint"]
+            assert "offline" in offer, offer
+            self.reason(self.refused("unplug"), code)
+            return REFUSED
+        ended = self.run("unplug", *self._both)
+        assert set(ended.slots()) == {self.high, self.low}
+        assert {self.high, self.low}.isdisjoint(self.filled())
+        assert set(self.online()) == set(self.filled()) == {0}
+        self.list_is_right()
+        self.run("unplug", *self._both)
+        return OK
