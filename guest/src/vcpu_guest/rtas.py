@@ -79,7 +79,7 @@ class RtasConnectors:
         self._fd = _open_first(log_paths)
         self._submit: Submit
         self._changed: Callable[[], None]
-        self._loop: asyncio.AbstractEventLoop
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._summoned: set[int] = set()
 
     @property
@@ -96,7 +96,8 @@ class RtasConnectors:
     def close(self) -> None:
         """Leave the log to another reader."""
         if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+            if self._loop is not None:
+                self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -133,9 +134,11 @@ class RtasConnectors:
             yield record
 
     def _queue(self, event: Hotplug, *, asked: bool) -> None:
+        loop = asyncio.get_running_loop()
+
         def work() -> None:
             acted = self._act(event, asked=asked)
-            self._loop.call_soon_threadsafe(self._settled, event, acted)
+            loop.call_soon_threadsafe(self._settled, event, acted)
 
         self._submit(work)
 

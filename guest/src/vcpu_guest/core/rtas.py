@@ -21,7 +21,7 @@ _EXTENDED = 0x04
 _TYPE_HOTPLUG = 0xE5
 _V6 = struct.Struct(">B1xB9x4s")  # flags, 1 reserved, format in the low 4 bits, 9 more, the company's id
 _V6_VALID, _V6_FORMAT, _V6_EVENT_LOG, _COMPANY = 0x80, 0x0F, 14, b"IBM\0"
-_SECTION = struct.Struct(">2sH")
+_SECTION = struct.Struct(">2sH4x")  # id, length with this header, then version, subtype and creator
 #: Of a hotplug section: 8 bytes of section header, resource type, action, kind of identifier, reserved, identifier.
 _HOTPLUG = struct.Struct(">8xBBBxI")
 _RESOURCE_CPU, _BY_INDEX = 1, 2

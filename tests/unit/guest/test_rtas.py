@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""POWER guests with legacy events: the agent does what the kernel leaves to user space, once, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from fakes.papr import FakePapr, record
+from vcpu_guest import doors as doors_module
+from vcpu_guest import logs, procfs
+from vcpu_guest import rtas as rtas_module
+from vcpu_guest import switch as switch_module
+from vcpu_guest.core.model import Event, Goal, Result, Status
+from vcpu_guest.platforms.pseries import Pseries
+from vcpu_guest.rtas import RtasConnectors, StandAside
+from vcpu_guest.switch import Switch
+from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.watcher import Watcher
+
+from .conftest import DEADLINE, until
+
+
+@pytest.fixture
+def papr(tmp_path: Path) -> Iterator[FakePapr]:
+    papr = FakePapr(tmp_path / "sys")
+    yield papr
+    papr.close()
+
+
+class Agent:
+    """The agent's parts on it."""
+
+    def __init__(self, papr: FakePapr) -> None:
+        self.errd = False
+        sysfs = Sysfs(papr.root, papr.write)
+        platform = Pseries(sysfs)
+        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, [papr.log_path], papr.write)
+        self.watcher = Watcher(sysfs, platform)
+        loop = asyncio.get_running_loop()
+        papr.tell = lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))
+        self.watcher.scan()
+        self.switch = Switch(sysfs, platform, self.watcher, self.connectors)
+
+    def known(self) -> set[str]:
+        return {cpu.firmware_id for cpu in self.watcher.snapshot().cpus}
+
+
+@pytest.fixture
+async def agent(papr: FakePapr) -> AsyncIterator[Agent]:
+    agent = Agent(papr)
+    yield agent
+    assert await agent.switch.close(DEADLINE)
+
+
+def ids(*servers: int) -> set[str]:
+    return {f"papr:{server}" for server in servers}
+
+
+async def test_a_plugged_core_is_taken_in_with_all_its_threads(papr: FakePapr, agent: Agent) -> None:
+    papr.plug(4)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    assert papr.orders == ["cpu add index 0x10000004"]
+    assert papr.online == {0, 1, 2, 3}
+
+
+async def test_a_core_that_is_to_go_is_let_go(papr: FakePapr, agent: Agent) -> None:
+    papr.plug(4)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    papr.unplug(4)
+    await until(lambda: agent.known() == ids(0, 1))
+    assert papr.orders[-1] == "cpu remove index 0x10000004"
+
+
+async def test_what_came_while_no_agent_was_running_is_made_good(papr: FakePapr) -> None:
+    papr.plug(2)
+    papr.plug(6)
+    agent = Agent(papr)
+    await until(lambda: agent.known() == ids(0, 1, 2, 3, 6, 7))
+    assert await agent.switch.close(DEADLINE)
+
+
+async def test_of_many_records_about_a_core_the_last_one_counts(papr: FakePapr) -> None:
+    papr.plug(2)
+    papr.unplug(2)
+    papr.plug(4)
+    agent = Agent(papr)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    assert papr.orders == ["cpu add index 0x10000004"]
+    assert await agent.switch.close(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        record(1, 0x10000000),
+        record(2, 0x10000006),
+        record(1, 0x20000002),
+        record(3, 0x10000002),
+        record(1, 0x10000002)[:100],
+        b"\xff" * 2052,
+    ],
+    ids=["there", "gone", "no CPU", "no action", "cut", "garbage"],
+)
+async def test_a_record_that_asks_nothing_of_us_does_no_harm(papr: FakePapr, agent: Agent, data: bytes) -> None:
+    papr.log(data)
+    papr.plug(4)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    assert papr.orders == ["cpu add index 0x10000004"]
+
+
+async def test_a_core_that_the_kernel_refuses_is_told_and_the_next_one_taken(
+    papr: FakePapr, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[dict[str, object]] = []
+    monkeypatch.setattr(logs, "warning", lambda _event, **fields: warnings.append(fields))
+    papr.log(record(1, 0x10000002))  # which the hypervisor has not plugged
+    papr.plug(4)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    assert warnings == [{"action": "add", "drc_index": "0x10000002", "errno": "EINVAL"}]
+    assert agent.connectors.alive
+
+
+async def test_a_request_heals_a_lost_record(papr: FakePapr, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switch_module, "RESCAN", 0.01)
+    papr.plug(4, lost=True)
+    goal = Goal(("papr:4", "papr:5"), online=True, wait=True)
+    async with asyncio.timeout(DEADLINE):
+        answers = [answer async for answer in agent.switch.run(goal)]
+    assert {a.firmware_id: a.status for a in answers if isinstance(a, Result)} == dict.fromkeys(
+        ("papr:4", "papr:5"), Status.ALREADY
+    )
+    assert set(papr.orders) == {"cpu add index 0x10000004"}
+
+
+async def test_nothing_is_tried_for_a_name_that_is_no_threads(papr: FakePapr, agent: Agent) -> None:
+    agent.connectors.summon(["acpi:4", "papr:", "papr:x", "papr:-4"])
+    papr.plug(6)
+    await until(lambda: agent.known() == ids(0, 1, 6, 7))
+    assert papr.orders == ["cpu add index 0x10000006"]
+
+
+async def test_when_rtas_errd_appears_the_records_are_left_to_it(papr: FakePapr, agent: Agent) -> None:
+    agent.errd = True
+    assert not agent.connectors.alive
+    papr.plug(4)
+    agent.connectors._readable()
+    assert papr.orders == []
+
+
+async def test_beside_rtas_errd_nothing_is_done_until_it_ends() -> None:
+    running = True
+    aside = StandAside(lambda: running)
+    aside.start(lambda work: pytest.fail("it acted"), lambda: None)
+    aside.summon(["papr:4"])
+    assert (aside.name, aside.alive) == ("rtas_errd", True)
+    running = False
+    assert not aside.alive
+    aside.close()
+
+
+@pytest.mark.parametrize(("errd", "kind"), [(True, StandAside), (False, RtasConnectors)])
+def test_whether_rtas_errd_runs_decides_who_acts(
+    papr: FakePapr, monkeypatch: pytest.MonkeyPatch, errd: bool, kind: type
+) -> None:
+    monkeypatch.setattr(procfs, "runs", lambda command: errd and command == "rtas_errd")
+    monkeypatch.setattr(rtas_module, "_open_first", lambda _paths: os.open(papr.log_path, os.O_RDONLY))
+    sysfs = Sysfs(papr.root)
+    made = doors_module.CONNECTORS[Pseries(sysfs).connectors](sysfs, Pseries(sysfs))
+    assert type(made) is kind
+    made.close()
+
+
+async def test_a_number_that_another_core_got_is_that_cores(papr: FakePapr, agent: Agent) -> None:
+    papr.plug(4)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    # nothing tells of the one that goes nor of the one that comes
+    papr.tell = lambda action, number: None
+    papr.write("/sys/kernel/dlpar", b"cpu remove index 0x10000004")
+    papr.plugged.add(6)
+    papr.write("/sys/kernel/dlpar", b"cpu add index 0x10000006")
+    assert agent.known() == ids(0, 1, 6, 7)
+    assert (agent.watcher.find("papr:4"), agent.watcher.find("papr:6")) == (None, 2)
+
+
+async def test_a_core_that_goes_is_missed_in_a_watch_though_nothing_tells_of_its_end(
+    papr: FakePapr, agent: Agent
+) -> None:
+    papr.plug(4)
+    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    with agent.watcher.changes():
+        papr.unplug(4)
+        await until(lambda: agent.watcher.find("papr:4") is None)
