@@ -13,12 +13,12 @@ import shutil
 from pathlib import Path
 
 from lab import host
-from lab.arch import NATIVE, Arch
+from lab.arch import ARCHES, NATIVE, Arch
 from lab.cache import Cache, digest
 from lab.errors import LabError
 
 _SUITE, _PACKAGE = "sid", "qemu-user"
-_RECIPE = 1
+_RECIPE = 2
 _BINFMT = Path("/proc/sys/fs/binfmt_misc")
 #: e_ident up to the padding: class 64, data, version; OS ABI may be 0 or GNU's 3.
 _IDENT, _IDENT_MASK = b"\x7fELF\x02%c\x01", b"\xff\xff\xff\xff\xff\xff\xff\xfc"
@@ -38,8 +38,9 @@ def enable(cache: Cache, arch: Arch, progress: host.Progress = host.quiet) -> No
         host.bootstrap(_SUITE, [_PACKAGE], tarball, variant="extract")
         host.run(["tar", "-C", str(folder), "--strip-components=3", "--wildcards", "-xf", str(tarball), "./usr/bin/*"])
         tarball.unlink()
+        wanted = {f"qemu-{known.user}" for known in ARCHES.values()}
         for file in folder.iterdir():
-            if not file.name.startswith("qemu-"):
+            if file.name not in wanted:
                 file.unlink()
 
     with cache.entry("qemu-user", digest(_RECIPE, _SUITE, _PACKAGE), build) as entry:
