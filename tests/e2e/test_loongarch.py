@@ -15,9 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 def test_on_ten_zero_the_cpu_never_shows_in_the_guest_and_the_outcome_is_unknown_and_doctor_knows_why(
     machines: Callable[..., Machine],
 ) -> None:
-    machine = machines(
-        guest="sid-loong64", machine="virt", smp="1,maxcpus=4,sockets=1,cores=4,threads=1", qemu="10.0"
-    )
+    machine = machines(guest="sid-loong64", machine="virt", smp="1,maxcpus=4,sockets=1,cores=4,threads=1", qemu="10.0")
     findings = {finding["code"] for finding in machine.vcpuctl("doctor").json["findings"]}
     assert "loongarch-acpi" in findings, findings
     ended = machine.vcpuctl("--timeout", "10", "plug", "--slot", "2")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from lab import Lab, Vm
@@ -14,7 +15,11 @@ from e2e.conftest import SPEC, Machine, Vcpuctl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CORES = {"guest": "debian12-ppc64el", "machine": "pseries,x-vof=on", "smp": "2,maxcpus=16,sockets=1,cores=8,threads=2"}
+CORES: dict[str, Any] = {
+    "guest": "debian12-ppc64el",
+    "machine": "pseries,x-vof=on",
+    "smp": "2,maxcpus=16,sockets=1,cores=8,threads=2",
+}
 LEGACY = {**CORES, "qemu": "11.1", "machine": "pseries,x-vof=on,modern-hotplug-events=off"}
 CPUS = "/sys/devices/system/cpu"
 
@@ -31,7 +36,7 @@ def add_core(machine: Machine, slot: int) -> None:
 
 def comes(vm: Vm, seconds: int) -> bool:
     """Whether a second core gets known to the guest's kernel in that time."""
-    until = f"until [ \"$(cat {CPUS}/present)\" != 0-1 ]; do busybox usleep 100000; done"
+    until = f'until [ "$(cat {CPUS}/present)" != 0-1 ]; do busybox usleep 100000; done'
     return vm.shell(f"timeout {seconds} sh -c '{until}' && echo yes || echo no", seconds + 30).strip() == "yes"
 
 

@@ -108,6 +108,8 @@ def test_only_acpi_reads_ost() -> None:
         ("ppc64", "pseries-10.0", 2, (10, 0, 13), {"tcg-plug-budget", "tcg-core-unplug"}),
         ("ppc64", "pseries-10.0", 1, (10, 0, 13), {"tcg-plug-budget"}),
         ("ppc64", "pseries-11.1", 2, (11, 1, 3), {"tcg-plug-budget"}),
+        ("s390x", "s390-ccw-virtio-10.0", 1, (10, 0, 13), {"tcg-plug-budget"}),
+        ("s390x", "s390-ccw-virtio-11.1", 1, (11, 1, 3), {"tcg-plug-budget", "tcg-s390x-plug"}),
         ("loongarch64", "virt", 1, (10, 0, 13), {"tcg-plug-budget", "loongarch-acpi"}),
         ("loongarch64", "virt", 1, (11, 1, 3), {"tcg-plug-budget"}),
     ],
