@@ -10,7 +10,7 @@ from fakes.views import INFO, guest, host, identities, slot, vm
 from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_host.core.decide import needs_guest, plan
-from vcpu_host.core.model import GuestCpu, Reason, SlotState, Who
+from vcpu_host.core.model import GuestCpu, Reason, SlotState, Who, freeze_props
 from vcpu_host.core.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.select import SelectorError
 from vcpu_host.core.view import VmView, join
@@ -377,3 +377,11 @@ def test_what_is_planned_without_the_guest_is_what_is_planned_with_it() -> None:
     view = host(4)
     request = Request(Operation.PLUG, 2)
     assert plan(join(view, None, agent=INFO), request) == plan(join(view, guest(view, {0}), agent=INFO), request)
+
+
+def test_unplug_by_number_where_nothing_can_be_unplugged_says_what_the_machine_says() -> None:
+    slots = tuple(replace(slot(i), props=freeze_props({"core-id": i})) for i in range(3))
+    view = replace(host(3, slots=slots), arch="s390x", machine="s390-ccw-virtio-10.0")
+    decided = _do(join(view, guest(view, {0, 1, 2})), "unplug", 1)
+    assert _codes(decided) == ["no-unplug"]
+    assert "vcpuctl offline" in decided.refusals[0].reason.hint
