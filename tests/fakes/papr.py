@@ -108,12 +108,23 @@ class FakePapr:
             self.tell("online", number)
 
     def _let_go(self, core: int) -> None:
-        numbers = [number for number, server in self.owner.items() if core <= server < core + self.threads]
+        self.take_offline(core)
+        self.detach(core)
+
+    def _numbers(self, core: int) -> list[int]:
+        return [number for number, server in self.owner.items() if core <= server < core + self.threads]
+
+    def take_offline(self, core: int) -> None:
+        """The first half of a removal, of which the kernel tells."""
+        numbers = self._numbers(core)
         self.online.difference_update(numbers)
         self._show()
         for number in numbers:
             self.tell("offline", number)
-        for number in numbers:
+
+    def detach(self, core: int) -> None:
+        """The second half, of which it does not."""
+        for number in self._numbers(core):
             del self.owner[number]
             self._put(f"cpu{number}/physical_id", "-1")
         self._show()

@@ -186,11 +186,18 @@ async def test_a_number_that_another_core_got_is_that_cores(papr: FakePapr, agen
     assert (agent.watcher.find("papr:4"), agent.watcher.find("papr:6")) == (None, 2)
 
 
-async def test_a_core_that_goes_is_missed_in_a_watch_though_nothing_tells_of_its_end(
-    papr: FakePapr, agent: Agent
-) -> None:
+async def test_what_was_done_is_seen_though_no_event_tells_of_it(papr: FakePapr, agent: Agent) -> None:
+    papr.tell = lambda action, number: None
     papr.plug(4)
-    await until(lambda: agent.known() == ids(0, 1, 4, 5))
+    await until(lambda: agent.watcher.find("papr:4") is not None)
+
+
+async def test_in_a_watch_a_core_is_missed_though_only_its_going_offline_is_told(papr: FakePapr, agent: Agent) -> None:
+    papr.plug(4)
+    await until(lambda: [cpu.online for cpu in agent.watcher.snapshot().cpus] == [True] * 4)
     with agent.watcher.changes():
-        papr.unplug(4)
+        before = agent.watcher.generation
+        papr.take_offline(4)
+        await until(lambda: agent.watcher.generation > before)
+        papr.detach(4)
         await until(lambda: agent.watcher.find("papr:4") is None)
