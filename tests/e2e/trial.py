@@ -12,7 +12,10 @@ from e2e.platforms import Cell
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
 _REBOOT = 240.0
-_NODES = "for n in /sys/devices/system/node/node[0-9]*; do for c in $n/cpu[0-9]*; do [ ! -e $c ] || echo ${n##*node} ${c##*/}; done; done"
+_NODES = (
+    "for n in /sys/devices/system/node/node[0-9]*; do for c in $n/cpu[0-9]*; do "
+    "[ ! -e $c ] || echo ${n##*node} ${c##*/}; done; done"
+)
 
 
 class Trial:

@@ -64,6 +64,7 @@ RECIPES: Mapping[str, Recipe] = {
             "sid",
             ARCHES["loong64"],
             "linux-image-loong64",
+            (*_PACKAGES, "mount"),
             firmware="qemu-efi-loongarch64",
             firmware_images=tuple(f"usr/share/qemu-efi-loongarch64/QEMU_{part}.fd" for part in ("EFI", "VARS")),
         ),
