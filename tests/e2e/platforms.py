@@ -77,7 +77,7 @@ _ARM = {"machine": "virt", "smp": "4"}
 _POWER_GUEST, _POWER = "debian12-ppc64el", {"slot_of": by_two_threads, "threads": 2}
 
 CELLS = (
-    Cell("q35", "10.0", "debian12-amd64", {}, daily=True),
+    Cell("q35", "10.0", "debian12-amd64", {}),
     Cell("pc", "10.0", "debian12-amd64", {"machine": "pc"}, daily=True),
     Cell(
         "q35, dies, modules, NUMA",

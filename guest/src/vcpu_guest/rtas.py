@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from vcpu_guest import logs
 from vcpu_guest.connectors import Submit
@@ -110,9 +110,16 @@ class RtasConnectors:
 
     def _readable(self) -> None:
         if self._errd_runs():
-            return  # alive says so, and the agent starts anew
+            self.close()  # alive says so, and the agent starts anew
+            return
+        try:
+            records = list(self._records())
+        except OSError as error:
+            logs.error("the RTAS log cannot be read", error=str(error))
+            self.close()
+            return
         events = []
-        for record in self._records():
+        for record in records:
             try:
                 event = rtas.parse(record)
             except RtasError as error:
@@ -123,14 +130,14 @@ class RtasConnectors:
         for event in rtas.latest(events):
             self._queue(event, asked=True)
 
-    def _records(self) -> Iterable[bytes]:
+    def _records(self) -> Iterator[bytes]:
         for _ in range(_RING):
             try:
                 record = os.read(self._fd, _READ_SIZE)
             except BlockingIOError:
                 return
             if not record:
-                return
+                raise OSError(errno.EIO, "it has ended")
             yield record
 
     def _queue(self, event: Hotplug, *, asked: bool) -> None:

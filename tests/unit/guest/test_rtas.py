@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -54,6 +55,11 @@ async def agent(papr: FakePapr) -> AsyncIterator[Agent]:
     agent = Agent(papr)
     yield agent
     assert await agent.switch.close(DEADLINE)
+
+
+def _broken() -> Iterator[bytes]:
+    yield record(1, 0x10000004)
+    raise OSError(errno.EIO, "no log")
 
 
 def ids(*servers: int) -> set[str]:
@@ -147,7 +153,18 @@ async def test_when_rtas_errd_appears_the_records_are_left_to_it(papr: FakePapr,
     agent.errd = True
     assert not agent.connectors.alive
     papr.plug(4)
-    agent.connectors._readable()
+    await until(lambda: agent.connectors._fd < 0)
+    agent.errd = False
+    assert not agent.connectors.alive  # it has let go of the log for good
+    assert papr.orders == []
+
+
+async def test_a_log_that_cannot_be_read_ends_the_agent_rather_than_spinning(
+    papr: FakePapr, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent.connectors, "_records", lambda: iter(_broken()))
+    papr.plug(4)
+    await until(lambda: not agent.connectors.alive)
     assert papr.orders == []
 
 
