@@ -71,7 +71,7 @@ def debian() -> Iterator[Path]:
         (folder / "steps.service").write_text(UNIT)
         options = [f"--customize-hook=copy-in '{folder}/steps.service' /etc/systemd/system"]
         options += [f"--customize-hook={ENABLE}", '--customize-hook=rm -rf "$1"/var/cache/apt/archives/*.deb']
-        host.bootstrap("bookworm", PACKAGES, folder / "root.tar", variant="minbase", options=options)
+        host.bootstrap(["bookworm"], PACKAGES, folder / "root.tar", variant="minbase", options=options)
         script = (
             'mkdir tree && tar -C tree --exclude="./dev/*" -xf root.tar && mke2fs -q -t ext4 -d tree root.img 2G'
             " && cp tree/boot/vmlinuz-* vmlinuz && cp tree/boot/initrd.img-* initrd && rm -r tree"

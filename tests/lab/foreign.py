@@ -35,7 +35,7 @@ def enable(cache: Cache, arch: Arch, progress: host.Progress = host.quiet) -> No
     def build(folder: Path) -> None:
         progress("fetching QEMU's user-mode emulation")
         tarball = folder / "root.tar"
-        host.bootstrap(_SUITE, [_PACKAGE], tarball, variant="extract")
+        host.bootstrap([_SUITE], [_PACKAGE], tarball, variant="extract")
         host.run(["tar", "-C", str(folder), "--strip-components=3", "--wildcards", "-xf", str(tarball), "./usr/bin/*"])
         tarball.unlink()
         wanted = {f"qemu-{known.user}" for known in ARCHES.values()}

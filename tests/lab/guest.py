@@ -43,6 +43,8 @@ class Recipe:
     arch: Arch
     kernel: str
     packages: tuple[str, ...] = _PACKAGES
+    #: Where the kernel comes from, if not from the suite itself.
+    kernel_suite: str = ""
     #: A package that is unpacked for its firmware images alone, and their paths: code, then variables.
     firmware: str = ""
     firmware_images: tuple[str, ...] = ()
@@ -54,8 +56,14 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe("debian12-amd64", "bookworm", ARCHES["amd64"], "linux-image-cloud-amd64"),
         Recipe("debian12-ppc64el", "bookworm", ARCHES["ppc64el"], "linux-image-powerpc64le"),
-        # its kernel has an SMT mode on POWER (6.6 and newer)
-        Recipe("debian13-ppc64el", "trixie", ARCHES["ppc64el"], "linux-image-powerpc64le"),
+        # a kernel that has an SMT mode on POWER (6.6 and newer)
+        Recipe(
+            "debian12-ppc64el-backports",
+            "bookworm",
+            ARCHES["ppc64el"],
+            "linux-image-powerpc64le",
+            kernel_suite="bookworm-backports",
+        ),
         Recipe("debian12-s390x", "bookworm", ARCHES["s390x"], "linux-image-s390x"),
         Recipe("debian12-arm64", "bookworm", ARCHES["arm64"], "linux-image-cloud-arm64"),
         # the first release with this architecture is still in the making
@@ -120,10 +128,10 @@ def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
     options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
     # The kernel is unpacked, not installed: its scripts would build an initrd that the lab replaces anyway.
     # What it depends on may be a meta-package in its turn.
-    names = (
-        f"apt-cache depends --recurse --important {recipe.kernel} | sed -n 's/^ *Depends: \\(linux-[a-z].*\\)/\\1/p'"
-    )
-    options.append(_unpack(f"$({names} | sort -u)"))
+    release = f"-o APT::Default-Release={recipe.kernel_suite or recipe.suite}"
+    depends = f"apt-cache {release} depends --recurse --important {recipe.kernel}"
+    names = f"{depends} | sed -n 's/^ *Depends: \\(linux-[a-z].*\\)/\\1/p'"
+    options.append(_unpack(f"$({names} | sort -u)", release))
     if recipe.firmware:
         options.append(_unpack(recipe.firmware))
     settings = f"MODULES='{' '.join(recipe.arch.modules)}' SHELL_TTY={recipe.arch.shell}"
@@ -135,7 +143,8 @@ def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
     if recipe.arch.name != NATIVE:
         # mmdebstrap knows fewer architectures than we do, and has no need to check what was done before
         options += [f"--architectures={recipe.arch.name}", "--skip=check/qemu"]
-    host.bootstrap(recipe.suite, recipe.packages, tarball, variant="essential", options=options, timeout=_BUILD)
+    suites = [recipe.suite, *([recipe.kernel_suite] if recipe.kernel_suite else [])]
+    host.bootstrap(suites, recipe.packages, tarball, variant="essential", options=options, timeout=_BUILD)
     progress("writing its root file system")
     host.run(["tar", "-C", str(folder), "--strip-components=2", "--wildcards", "-xf", str(tarball), "./boot/*"])
     for image in recipe.firmware_images:
@@ -149,10 +158,10 @@ def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
     host.run(["rm", "-r", str(tarball), str(folder / "tree")])
 
 
-def _unpack(packages: str) -> str:
+def _unpack(packages: str, options: str = "") -> str:
     return (
         '--customize-hook=mkdir -m 777 "$1/tmp/k" && cd "$1/tmp/k" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"'
-        f" && apt-get -q download {packages}"
+        f" && apt-get -q {options} download {packages}"
         ' && for deb in *.deb; do dpkg-deb --fsys-tarfile "$deb" | tar -C "$1" --keep-directory-symlink -x; done'
         ' && rm -r "$1/tmp/k"'
     )

@@ -68,7 +68,7 @@ def apt_options() -> list[str]:
 
 
 def bootstrap(
-    suite: str,
+    suites: Sequence[str],
     packages: Sequence[str],
     tarball: Path,
     *,
@@ -76,10 +76,13 @@ def bootstrap(
     options: Sequence[str] = (),
     timeout: float = 600.0,
 ) -> None:
-    """Make a tarball of a Debian root by mmdebstrap; works as root and, by user namespaces, without."""
+    """Make a tarball of a Debian root by mmdebstrap; works as root and, by user namespaces, without.
+
+    The first of the suites is the root's; from the others (backports) nothing is taken unasked.
+    """
     argv = ["mmdebstrap", f"--variant={variant}", "--format=tar", f"--include={','.join(packages)}"]
-    argv += ['--aptopt=APT::Install-Recommends "false"', *apt_options(), *options, suite, str(tarball)]
+    argv += ['--aptopt=APT::Install-Recommends "false"', *apt_options(), *options, suites[0], str(tarball)]
     uri = mirror()
     if uri is not None:
-        argv.append(f"deb {uri} {suite} main")
+        argv += [f"deb {uri} {suite} main" for suite in suites]
     run(argv, timeout=timeout)

@@ -84,7 +84,7 @@ def find(
 
 def _fetch(suite: str, packages: tuple[str, ...], target: str, folder: Path) -> None:
     tarball = folder / "root.tar"
-    host.bootstrap(suite, packages, tarball, variant="extract")
+    host.bootstrap([suite], packages, tarball, variant="extract")
     root = folder / "root"
     root.mkdir()
     excludes = [f"--exclude=./{path}" for path in _DROP]
