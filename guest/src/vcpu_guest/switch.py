@@ -100,6 +100,9 @@ class Switch:
             return Status.ABSENT, reasons.vanished(number), False
         if self._is_online(number) == online:
             return Status.ALREADY, None, online
+        known = self.platform.cannot_online(self.sysfs, number) if online else None
+        if known is not None:
+            return Status.REFUSED, known, False
         code = 0
         try:
             self.sysfs.write_online(number, online=online)

@@ -78,3 +78,9 @@ def test_no_online_file_is_told_for_cpu0_and_for_others() -> None:
 
 def test_errnos_have_names() -> None:
     assert (name_of(errno.EBUSY), name_of(0), name_of(4095)) == ("EBUSY", "", "E4095")
+
+
+def test_power_says_ecanceled_for_a_thread_that_the_smt_mode_leaves_idle() -> None:
+    off = explain(errno.ECANCELED, Context(3, smt_control="off"), online=True)
+    on = explain(errno.ECANCELED, Context(3, smt_control="on"), online=True)
+    assert (off.code, on.code) == ("smt-off", "kernel-error")

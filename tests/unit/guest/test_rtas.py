@@ -218,3 +218,19 @@ async def test_in_a_watch_a_core_is_missed_though_only_its_going_offline_is_told
         await until(lambda: agent.watcher.generation > before)
         papr.detach(4)
         await until(lambda: agent.watcher.find("papr:4") is None)
+
+
+async def test_a_thread_that_the_smt_mode_leaves_idle_is_refused_as_such_and_not_written(
+    papr: FakePapr, agent: Agent
+) -> None:
+    papr._put("smt/control", "off")
+    papr.online.discard(1)
+    papr._show()
+    goal = Goal(("papr:1",), online=True, wait=False)
+    async with asyncio.timeout(DEADLINE):
+        (result,) = [answer async for answer in agent.switch.run(goal)]
+    assert isinstance(result, Result)
+    assert (result.status, result.reason and result.reason.code) == (Status.REFUSED, "smt-off")
+    assert result.observed is not None
+    assert result.observed.cannot_online is not None
+    assert papr.online == {0}

@@ -87,7 +87,8 @@ def explain(code: int, context: Context, *, online: bool) -> Reason:
 
 def _explain_online(code: int, context: Context) -> Reason | None:
     cpu = f"cpu{context.number}"
-    if code == errno.EPERM:
+    # x86 says EPERM; POWER, where cpu_up is undone by a callback of the platform, ECANCELED
+    if code == errno.EPERM or (code == errno.ECANCELED and context.smt_control not in _SMT_ON):
         return smt_off(context.number, context.smt_control, code)
     if code == errno.EBUSY:
         return Reason("hotplug-disabled", _HOTPLUG_DISABLED, code)
@@ -174,6 +175,8 @@ def _explain_other(code: int, context: Context) -> Reason:
     )
 
 
+#: What smt/control says where it keeps no thread idle.
+_SMT_ON = frozenset({"", "on", "notsupported", "notimplemented"})
 _HOTPLUG_DISABLED = (
     "the kernel has CPU hotplug disabled for the moment (suspend, kexec, a PCI or microcode update): try again shortly"
 )
