@@ -44,7 +44,13 @@ def write() -> None:
         return
     cells = [json.loads(part.read_text()) for part in parts]
     today = datetime.now(tz=UTC).date().isoformat()
-    report = {"schema_version": SCHEMA_VERSION, "date": today, "commit": _commit(), "cells": cells}
+    report: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "date": today,
+        "commit": _commit(),
+        "complete": len(cells) == len(CELLS),
+    }
+    report["cells"] = cells
     _replace(ROOT / "build" / "platforms.json", json.dumps(report, indent=2) + "\n")
     _replace(ROOT / "build" / "platforms.md", _table(report))
 

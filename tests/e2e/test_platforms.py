@@ -46,7 +46,7 @@ def _try(cell: Cell, machine: Machine) -> None:
         try:
             results[name] = check()
         except Exception as error:  # noqa: BLE001 - whatever it is belongs into the table, and fails the test below
-            results[name] = f"failed: {str(error).splitlines()[0][:200]}"
+            results[name] = f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}"
             failures.append(f"{name}: {error!r}")
     matrix.keep(cell, machine, results)
     assert failures == []

@@ -103,6 +103,8 @@ class RtasConnectors:
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
         """Try to take in the cores of these threads: the record of one may have been lost."""
+        if not self.alive:
+            return
         for index in sorted({self._platform.drc_index(name) or 0 for name in firmware_ids} - {0}):
             if index not in self._summoned:
                 self._summoned.add(index)
@@ -112,12 +114,12 @@ class RtasConnectors:
         if self._errd_runs():
             self.close()  # alive says so, and the agent starts anew
             return
+        records: list[bytes] = []
         try:
-            records = list(self._records())
+            records.extend(self._records())
         except OSError as error:
             logs.error("the RTAS log cannot be read", error=str(error))
             self.close()
-            return
         events = []
         for record in records:
             try:
@@ -144,8 +146,11 @@ class RtasConnectors:
         loop = asyncio.get_running_loop()
 
         def work() -> None:
-            acted = self._act(event, asked=asked)
-            loop.call_soon_threadsafe(self._settled, event, acted)
+            acted = False
+            try:
+                acted = self._act(event, asked=asked)
+            finally:
+                loop.call_soon_threadsafe(self._settled, event, acted)
 
         self._submit(work)
 

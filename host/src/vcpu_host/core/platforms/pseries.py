@@ -49,7 +49,8 @@ class Pseries(Platform):
             yield Finding(
                 Level.WARNING,
                 "tcg-core-unplug",
-                f"QEMU {host.version_text} under TCG dies when a core with threads is unplugged (10.0 did, 3 of 3)",
+                f"QEMU {host.version_text} under TCG can die when the guest's kernel itself has to take a "
+                "core with threads offline (10.0 did, 3 of 3; not once when the agent took them offline first)",
                 "QEMU 11.1 or newer, or KVM; or threads=1",
             )
 
