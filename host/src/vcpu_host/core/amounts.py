@@ -119,21 +119,41 @@ def _take_vcpus(
     candidates: Sequence[tuple[Step, int]], count: int, verb: str, hint: str
 ) -> tuple[tuple[Step, ...], Reason | None]:
     """As ``_take``, of steps with the number of vCPUs that each of them changes."""
-    chosen: list[Step] = []
-    have = 0
-    for candidate, vcpus in candidates:
-        if have + vcpus <= count:
-            chosen.append(candidate)
-            have += vcpus
-    if have == count:
-        return tuple(chosen), None
+    chosen = _fitting([vcpus for _, vcpus in candidates], count)
+    if chosen is not None:
+        return tuple(candidates[place][0] for place in chosen), None
     available = sum(vcpus for _, vcpus in candidates)
     if available < count:
         left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
         return (), Reason("not-enough", Who.VCPUCTL, f"cannot {verb} {count} vCPUs: {left}", hint)
-    unit = candidates[0][1]
-    text = f"this VM takes {unit} vCPUs at a time, so {count} cannot be had"
-    return (), Reason("granularity", Who.VCPUCTL, text, f"ask for a multiple of {unit}")
+    units = sorted({vcpus for _, vcpus in candidates})
+    if len(units) > 1:
+        text = (
+            f"what this VM has to {verb} comes in parts of {units[0]} to {units[-1]} vCPUs, which {count} is no sum of"
+        )
+        return (), Reason("granularity", Who.VCPUCTL, text, "ask for one vCPU more or less")
+    text = f"this VM takes {units[0]} vCPUs at a time, so {count} cannot be had"
+    return (), Reason("granularity", Who.VCPUCTL, text, f"ask for a multiple of {units[0]}")
+
+
+def _fitting(sizes: Sequence[int], count: int) -> list[int] | None:
+    """The places of sizes that make up exactly ``count``, the earliest ones that do; None if none do."""
+    if sum(sizes) < count:
+        return None
+    mask = (1 << count + 1) - 1
+    #: Bit n of entry i: whether n can be made of the sizes from i on.
+    sums = [1]
+    for size in reversed(sizes):
+        sums.append((sums[-1] | sums[-1] << size) & mask)
+    sums.reverse()
+    if not sums[0] >> count & 1:
+        return None
+    chosen = []
+    for place, size in enumerate(sizes):
+        if size <= count and sums[place + 1] >> (count - size) & 1:
+            chosen.append(place)
+            count -= size
+    return chosen
 
 
 def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
@@ -146,7 +166,10 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
     lacking = goal - sum(s.online_vcpus for s in view.slots)
     if lacking >= 0:
         gains = [
-            (step(StepKind.ONLINE, s, "lowest slot that is not online"), s.slot.vcpus - s.online_vcpus)
+            (
+                step(StepKind.ONLINE, s, "lowest slot that is not online"),
+                sum(not (t.online or t.parked) for t in s.threads),
+            )
             for s in shown
             if s.state in _UP_LEFTOVERS
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from fakes.views import guest, host, identities, vm
 from vcpu_host.core.decide import plan
-from vcpu_host.core.model import GuestCpu, Reason, Who
+from vcpu_host.core.model import GuestCpu, GuestView, Reason, Who
 from vcpu_host.core.plan import Operation, Plan, Request
 from vcpu_host.core.view import VmView, join
 
@@ -58,3 +58,32 @@ def test_scale_in_the_guest_counts_vcpus_where_slots_hold_several() -> None:
     assert _steps(_in_guest(shown, 6)) == [("online", 2)]
     assert _steps(_in_guest(shown, 2)) == [("offline", 1)]
     assert _codes(_in_guest(shown, 3)) == ["granularity"]
+
+
+def _cores(*online: tuple[bool, bool], parked: frozenset[str] = frozenset()) -> VmView:
+    """Cores of two threads, all plugged, with these threads online."""
+    view = host(len(online), set(range(len(online))), threads=2)
+    cpus = []
+    for index, threads in enumerate(online):
+        for thread, is_online in enumerate(threads):
+            name = identities(view, index)[thread]
+            why = Reason("smt-off", Who.GUEST, "idle") if name in parked else None
+            cpus.append(GuestCpu(index * 2 + thread, name, is_online, cannot_online=why))
+    return join(view, GuestView(1, "b", "i", tuple(cpus)))
+
+
+def test_a_core_of_which_half_is_online_does_not_stand_in_the_way_of_a_whole_one() -> None:
+    shown = _cores((True, True), (True, False), (False, False))
+    assert _steps(_in_guest(shown, 5)) == [("online", 2)]
+    assert _steps(_in_guest(shown, 4)) == [("online", 1)]
+    assert _steps(_in_guest(shown, 6)) == [("online", 1), ("online", 2)]
+    assert _steps(_in_guest(_cores((True, True), (True, True), (True, False)), 3)) == [("offline", 1)]
+
+
+def test_threads_that_the_smt_mode_leaves_idle_are_no_gain() -> None:
+    view = host(3, {0, 1, 2}, threads=2)
+    idle = frozenset(identities(view, index)[1] for index in range(3))
+    shown = _cores((True, False), (False, False), (False, False), parked=idle)
+    assert _steps(_in_guest(shown, 2)) == [("online", 1)]
+    assert _steps(_in_guest(shown, 3)) == [("online", 1), ("online", 2)]
+    assert _codes(_in_guest(shown, 4)) == ["not-enough"]
