@@ -21,6 +21,9 @@ from lab import Lab, Vm, VmSpec
 
 from e2e import guestfirst
 
+# it asserts as tests do, and is none by its name
+pytest.register_assert_rewrite("e2e.trial")
+
 ROOT = Path(__file__).resolve().parents[2]
 VCPUCTL = Path(sys.executable).parent / "vcpuctl"
 SPEC = VmSpec(debs=ROOT / "build" / "deb")
@@ -158,12 +161,13 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def machines(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
-    """Makes VMs: ``machines(smp=..., kernel_args=...)`` changes fields of the standard spec."""
+    """Makes VMs: ``machines(smp=..., kernel_args=...)`` changes fields of the standard spec; ``cold`` boots it anew."""
     with ExitStack() as stack:
         made: list[Vm] = []
 
-        def make(**changes: Any) -> Machine:
-            vm = stack.enter_context(lab.vm(replace(SPEC, **changes)))
+        def make(*, cold: bool = False, **changes: Any) -> Machine:
+            spec = replace(SPEC, **changes)
+            vm = stack.enter_context(lab.boot(spec) if cold else lab.vm(spec))
             made.append(vm)
             vcpuctl = Vcpuctl(vm)
             stack.callback(vcpuctl.end)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lab import GuestCpu
@@ -74,7 +75,8 @@ _SINGLE = {"machine": "pseries,x-vof=on", "smp": "1,maxcpus=16,sockets=1,cores=1
 _LOONG = {"machine": "virt", "smp": "1,maxcpus=4,sockets=1,cores=4,threads=1"}
 _S390X = {"machine": "s390-ccw-virtio", "smp": "1,maxcpus=8,sockets=8"}
 _ARM = {"machine": "virt", "smp": "4"}
-_POWER_GUEST, _POWER = "debian12-ppc64el", {"slot_of": by_two_threads, "threads": 2}
+_POWER = "debian12-ppc64el"
+_power = partial(Cell, guest=_POWER, slot_of=by_two_threads, threads=2)
 
 CELLS = (
     Cell("q35", "10.0", "debian12-amd64", {}),
@@ -89,11 +91,11 @@ CELLS = (
     ),
     Cell("q35", "7.2", "debian12-amd64", {}),
     Cell("q35", "11.1", "debian12-amd64", {}),
-    Cell("pseries", "11.1", _POWER_GUEST, _CORES, **_POWER),  # type: ignore[arg-type]
-    Cell("pseries, legacy events", "11.1", _POWER_GUEST, _LEGACY, **_POWER),  # type: ignore[arg-type]
+    _power("pseries", "11.1", changes=_CORES),
+    _power("pseries, legacy events", "11.1", changes=_LEGACY),
     # pseries guests of these do not wake up again after a restore, loongarch ones neither, and s390x ones of 7.2 hardly
-    Cell("pseries", "10.0", _POWER_GUEST, _CORES, saved=False, **_POWER),  # type: ignore[arg-type]
-    Cell("pseries, threads=1", "7.2", _POWER_GUEST, _SINGLE, slot_of=by_address, saved=False),
+    _power("pseries", "10.0", changes=_CORES, saved=False),
+    Cell("pseries, threads=1", "7.2", _POWER, _SINGLE, slot_of=by_address, saved=False),
     Cell("s390x", "10.0", "debian12-s390x", _S390X, slot_of=by_address, unplug=False),
     Cell(
         "s390x",

@@ -7,13 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from lab import Lab, Vm
+from lab import Vm
 
-from e2e.conftest import SPEC, Machine, Vcpuctl
+from e2e.conftest import Machine
 from e2e.operation import Operation
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -137,14 +136,15 @@ def test_a_qemu_that_dies_in_the_middle_of_an_unplug_is_said_within_two_seconds(
     assert (again.status, again.outcome()) == (5, "qemu-gone")
 
 
-def test_cores_that_the_agent_let_go_of_leave_a_qemu_alive_that_their_forced_removal_killed(lab: Lab) -> None:
+def test_cores_that_the_agent_let_go_of_leave_a_qemu_alive_that_their_forced_removal_killed(
+    machines: Callable[..., Machine],
+) -> None:
     """10.0 under TCG was seen to die when its guest's kernel had to take a core offline itself (docs/testing.md)."""
-    with lab.boot(replace(SPEC, **{**CORES, "smp": "2,maxcpus=64,sockets=1,cores=32,threads=2"}, qemu="10.0")) as vm:
-        machine = Machine(vm, Vcpuctl(vm))
-        for number in range(6):
-            slots = (str(number + 1), str(number + 2))
-            assert machine.vcpuctl("plug", "--slot", *slots).outcome() == "done"
-            ended = machine.vcpuctl("unplug", "--slot", *slots)
-            assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
-            assert set(machine.filled()) == {0}
-            assert present(vm) == "0-1"
+    machine = machines(**{**CORES, "smp": "2,maxcpus=64,sockets=1,cores=32,threads=2"}, cold=True, qemu="10.0")
+    for number in range(6):
+        slots = (str(number + 1), str(number + 2))
+        assert machine.vcpuctl("plug", "--slot", *slots).outcome() == "done"
+        ended = machine.vcpuctl("unplug", "--slot", *slots)
+        assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+        assert set(machine.filled()) == {0}
+        assert present(machine.vm) == "0-1"

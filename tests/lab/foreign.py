@@ -45,15 +45,15 @@ def enable(cache: Cache, arch: Arch, progress: host.Progress = host.quiet) -> No
 
     with cache.entry("qemu-user", digest(_RECIPE, _SUITE, _PACKAGE), build) as entry:
         if not (_BINFMT / "register").exists():
-            as_root(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
+            _as_root(["mount", "-t", "binfmt_misc", "binfmt_misc", str(_BINFMT)])
         rule = _rule(arch, entry.path / f"qemu-{arch.user}")
         # one write(2): the kernel takes a rule whole
-        as_root(["sh", "-c", f"printf '%s' \"$1\" >{_BINFMT}/register", "sh", rule])
+        _as_root(["sh", "-c", f"printf '%s' \"$1\" >{_BINFMT}/register", "sh", rule])
     if not _enabled(arch):
         raise LabError(f"the kernel did not take the rule for {arch.user} programs: {rule}")
 
 
-def as_root(argv: list[str]) -> None:
+def _as_root(argv: list[str]) -> None:
     """Run a command as root, by sudo if need be. Raises CommandError, LabError."""
     if os.geteuid() != 0:
         if shutil.which("sudo") is None:

@@ -108,7 +108,7 @@ async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[No
         if not doors.events.alive:
             raise StartError("the source of events has ended")
         if not doors.connectors.alive:
-            raise StartError(f"hotplug events are no longer handled as {doors.connectors.name}: another takes over")
+            raise StartError(f"hotplug events can no longer be handled as before ({doors.connectors.name})")
         notifier.alive()
         await asyncio.wait(awaited, timeout=period, return_when=asyncio.FIRST_COMPLETED)
         if link_ends.done():

@@ -2,9 +2,9 @@
 """POWER guests (PAPR): threads are named by their interrupt server, and cores come and go as a whole.
 
 The kernel has a cpuN directory for every possible CPU from the start (arch/powerpc/kernel/sysfs.c, topology_init), so
-what counts is its list `present`. `physical_id` is the interrupt server number of the thread that has the number now,
--1 if none has. It is QEMU's vcpu id (hw/ppc/spapr.c, spapr_vcpu_id), and for a core's first thread it is also the low
-part of its DRC index (hw/ppc/spapr_drc.c, spapr_drc_index).
+what counts is its list `present`. `physical_id` is the interrupt server number of the thread that has the number now;
+where none has, it is -1 or, if none ever had, 0. It is QEMU's vcpu id (hw/ppc/spapr.c, spapr_vcpu_id), and for a core's
+first thread it is also the low part of its DRC index (hw/ppc/spapr_drc.c, spapr_drc_index).
 
 The kernel onlines a new core by itself, if it hears of it: with modern events it does, with legacy ones it leaves both
 directions to user space (arch/powerpc/platforms/pseries/ras.c, ras_epow_interrupt).
