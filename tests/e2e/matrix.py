@@ -16,16 +16,19 @@ SCHEMA_VERSION = 1
 _PARTS = ROOT / "build" / "platforms"
 
 
-def keep(cell: Cell, machine: Machine, results: dict[str, str]) -> None:
-    """Write down what one cell gave; tests run in several processes."""
+def describe(cell: Cell, machine: Machine) -> dict[str, Any]:
+    """What is tried; asked before, since afterwards nobody may be left to answer."""
     vm = machine.vm.qmp.execute("query-version")["qemu"]
-    found = {
+    return {
         "platform": cell.platform,
         "qemu": ".".join(str(vm[part]) for part in ("major", "minor", "micro")),
         "guest": f"{cell.guest}, Linux {machine.vm.shell('uname -r').strip()}",
         "accel": machine.vm.accel,
-        "checks": results,
     }
+
+
+def keep(cell: Cell, found: dict[str, Any]) -> None:
+    """Write down what one cell gave; tests run in several processes."""
     _PARTS.mkdir(parents=True, exist_ok=True)
     (_PARTS / f"{cell.name}.json").write_text(json.dumps(found))
 

@@ -24,6 +24,7 @@ def _param(cell: Cell) -> object:
 @pytest.mark.parametrize("cell", [_param(cell) for cell in CELLS])
 def test_every_command_on_every_platform(cell: Cell, machines: Callable[..., Machine]) -> None:
     machine = machines(cold=not cell.saved, qemu=cell.qemu, guest=cell.guest, **cell.changes)
+    described = matrix.describe(cell, machine)
     trial = Trial(machine, cell)
     results: dict[str, str] = {}
     failures: list[str] = []
@@ -36,5 +37,5 @@ def test_every_command_on_every_platform(cell: Cell, machines: Callable[..., Mac
         except (AssertionError, LabError, subprocess.TimeoutExpired) as error:
             results[name] = f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}"
             failures.append(f"{name}: {error!r}")
-    matrix.keep(cell, machine, results)
+    matrix.keep(cell, {**described, "checks": results})
     assert failures == []

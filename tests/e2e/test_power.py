@@ -134,17 +134,3 @@ def test_a_qemu_that_dies_in_the_middle_of_an_unplug_is_said_within_two_seconds(
     assert ended.json["reason"]["code"] == "qemu-gone"
     again = machine.vcpuctl("list")
     assert (again.status, again.outcome()) == (5, "qemu-gone")
-
-
-def test_cores_that_the_agent_let_go_of_leave_a_qemu_alive_that_their_forced_removal_killed(
-    machines: Callable[..., Machine],
-) -> None:
-    """10.0 under TCG was seen to die when its guest's kernel had to take a core offline itself (docs/testing.md)."""
-    machine = machines(**{**CORES, "smp": "2,maxcpus=64,sockets=1,cores=32,threads=2"}, cold=True, qemu="10.0")
-    for number in range(6):
-        slots = (str(number + 1), str(number + 2))
-        assert machine.vcpuctl("plug", "--slot", *slots).outcome() == "done"
-        ended = machine.vcpuctl("unplug", "--slot", *slots)
-        assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
-        assert set(machine.filled()) == {0}
-        assert present(machine.vm) == "0-1"
