@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -13,8 +14,9 @@ Submit = Callable[[Callable[[], None]], None]
 class Connectors(Protocol):
     """Runs in the event loop, and never blocks it."""
 
-    #: For Hello, after the source of events; "" where the kernel needs nobody.
-    name: str
+    @property
+    def name(self) -> str:
+        """For Hello, after the source of events; "" where the kernel needs nobody."""
 
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
         """Begin to act. `changed` is called in the loop when everything deserves a look."""
@@ -24,6 +26,9 @@ class Connectors(Protocol):
 
     def close(self) -> None:
         """End. Closing twice is allowed."""
+
+    async def ended(self) -> None:
+        """Return when `alive` may have become False, where that can be noticed at once."""
 
     @property
     def alive(self) -> bool:
@@ -44,3 +49,7 @@ class KernelConnectors:
 
     def close(self) -> None:
         """Nothing to end."""
+
+    async def ended(self) -> None:
+        """Never."""
+        await asyncio.Event().wait()

@@ -103,7 +103,8 @@ async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[No
     """Wait for the order to stop, and feed the watchdog for as long as changes are heard of and the link is there."""
     period = None if notifier.watchdog is None else notifier.watchdog / 2
     ordered = asyncio.get_running_loop().create_task(stop.wait())
-    awaited: set[asyncio.Future[Any]] = {ordered, link_ends}
+    changed = asyncio.get_running_loop().create_task(doors.connectors.ended())
+    awaited: set[asyncio.Future[Any]] = {ordered, link_ends, changed}
     while not ordered.done():
         if not doors.events.alive:
             raise StartError("the source of events has ended")
@@ -113,5 +114,6 @@ async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[No
         await asyncio.wait(awaited, timeout=period, return_when=asyncio.FIRST_COMPLETED)
         if link_ends.done():
             ordered.cancel()
+            changed.cancel()
             link_ends.result()
             raise StartError("the link to the host has ended")

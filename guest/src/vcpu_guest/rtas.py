@@ -4,7 +4,12 @@
 The kernel only logs such an event and leaves the work to user space (arch/powerpc/platforms/pseries/ras.c); what to do
 is then written to the kernel's dlpar file (pseries/dlpar.c), which takes in or lets go of the whole core, its threads
 online or offline with it. Each record can be read once, by one reader. Where rtas_errd, which does the same, is
-running, nothing is done here. Lost records cost time only: who waits for a CPU has it summoned.
+running, nothing is done here. Lost records cost time only, and so does a log that is not there: who waits for a CPU has
+it summoned.
+
+After a restart the kernel logs the last record of before once more, out of NVRAM (arch/powerpc/kernel/rtasd.c,
+rtas_event_scan). So a removal that is found at the start is believed only of a core that is offline already, as it is
+where the agent itself took it offline and then was restarted.
 
 This module alone opens the log and the dlpar file.
 """
@@ -48,6 +53,10 @@ class StandAside:
         """Until it has ended: then the work is ours."""
         return self._errd_runs()
 
+    async def ended(self) -> None:
+        """Nothing tells of its end: `alive` does, when somebody asks."""
+        await asyncio.Event().wait()
+
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
         """Nothing to begin."""
 
@@ -61,8 +70,6 @@ class StandAside:
 class RtasConnectors:
     """Acts on the records, and on what is waited for."""
 
-    name = "rtas"
-
     def __init__(
         self,
         sysfs: Sysfs,
@@ -71,33 +78,53 @@ class RtasConnectors:
         log_paths: Sequence[str] = LOG_PATHS,
         write: Write = write_attribute,
     ) -> None:
-        """Raises OSError if there is no log, or another reader was quicker and has it alone."""
         self._sysfs = sysfs
         self._platform = platform
         self._errd_runs = errd_runs
         self._write = write
-        self._fd = _open_first(log_paths)
+        self._log_paths = log_paths
+        self._fd = -1
+        self._reads = False
         self._submit: Submit
         self._changed: Callable[[], None]
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = asyncio.Event()
         self._summoned: set[int] = set()
 
     @property
+    def name(self) -> str:
+        """What is heard, or that nothing is."""
+        return "rtas" if self._reads else "dlpar"
+
+    @property
     def alive(self) -> bool:
-        """Whether it reads, and is still the only one."""
-        return self._fd >= 0 and not self._errd_runs()
+        """Whether it does what it began with, and is still the only one."""
+        return not self._closed.is_set() and not self._errd_runs()
+
+    async def ended(self) -> None:
+        """Return when it has stopped to read."""
+        await self._closed.wait()
 
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
-        """Read what is there, which may have come while no agent was running, and what comes."""
+        """Read what is there, which may have come while no agent was running, and what comes.
+
+        Raises OSError if another reader was quicker and has the log alone.
+        """
         self._submit, self._changed = submit, changed
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._readable)
+        try:
+            self._fd = _open_first(self._log_paths)
+        except FileNotFoundError as error:
+            logs.warning("no RTAS log: cores come when they are waited for, and go by request alone", error=str(error))
+            return
+        self._reads = True
+        self._take(old=True)
+        if self._fd >= 0:
+            asyncio.get_running_loop().add_reader(self._fd, self._readable)
 
     def close(self) -> None:
         """Leave the log to another reader."""
+        self._closed.set()
         if self._fd >= 0:
-            if self._loop is not None:
-                self._loop.remove_reader(self._fd)
+            asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -112,8 +139,12 @@ class RtasConnectors:
 
     def _readable(self) -> None:
         if self._errd_runs():
-            self.close()  # alive says so, and the agent starts anew
+            self.close()  # the agent starts anew
             return
+        self._take(old=False)
+
+    def _take(self, *, old: bool) -> None:
+        """Act on the records that are there; `old` ones were there at the start."""
         records: list[bytes] = []
         try:
             records.extend(self._records())
@@ -130,7 +161,7 @@ class RtasConnectors:
             if event is not None:
                 events.append(event)
         for event in rtas.latest(events):
-            self._queue(event, asked=True)
+            self._queue(event, asked=True, old=old)
 
     def _records(self) -> Iterator[bytes]:
         for _ in range(_RING):
@@ -142,13 +173,13 @@ class RtasConnectors:
                 raise OSError(errno.EIO, "it has ended")
             yield record
 
-    def _queue(self, event: Hotplug, *, asked: bool) -> None:
+    def _queue(self, event: Hotplug, *, asked: bool, old: bool = False) -> None:
         loop = asyncio.get_running_loop()
 
         def work() -> None:
             acted = False
             try:
-                acted = self._act(event, asked=asked)
+                acted = self._act(event, asked=asked, old=old)
             finally:
                 loop.call_soon_threadsafe(self._settled, event, acted)
 
@@ -159,12 +190,15 @@ class RtasConnectors:
         if acted:
             self._changed()
 
-    def _act(self, event: Hotplug, *, asked: bool) -> bool:
+    def _act(self, event: Hotplug, *, asked: bool, old: bool) -> bool:
         """In the writer's thread; whether anything was done. `asked`: by the hypervisor, rather than tried."""
         verb, index = _VERBS[event.action], f"{event.drc_index:#x}"
         if self._platform.has_core(self._sysfs, event.drc_index) == (event.action is Action.ADD):
             if asked:
                 logs.info("nothing to do about a core", action=verb, drc_index=index)
+            return False
+        if old and event.action is Action.REMOVE and self._platform.core_is_online(self._sysfs, event.drc_index):
+            logs.warning("a removal from before the start was left alone: the core is in use", drc_index=index)
             return False
         try:
             self._write(DLPAR, f"cpu {verb} index {index}".encode())

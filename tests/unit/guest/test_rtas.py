@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from fakes.papr import FakePapr, record
 from vcpu_guest import doors as doors_module
 from vcpu_guest import logs, procfs
-from vcpu_guest import rtas as rtas_module
 from vcpu_guest import switch as switch_module
 from vcpu_guest.core.model import Event, Goal, Result, Status
 from vcpu_guest.platforms.pseries import Pseries
@@ -35,11 +33,12 @@ def papr(tmp_path: Path) -> Iterator[FakePapr]:
 class Agent:
     """The agent's parts on it."""
 
-    def __init__(self, papr: FakePapr) -> None:
+    def __init__(self, papr: FakePapr, *, log: bool = True) -> None:
         self.errd = False
         sysfs = Sysfs(papr.root, papr.write)
         platform = Pseries(sysfs)
-        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, [papr.log_path], papr.write)
+        paths = [papr.log_path] if log else ["/nowhere/error_log"]
+        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, paths, papr.write)
         self.watcher = Watcher(sysfs, platform)
         loop = asyncio.get_running_loop()
         papr.tell = lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))
@@ -142,6 +141,43 @@ async def test_a_request_heals_a_lost_record(papr: FakePapr, agent: Agent, monke
     assert set(papr.orders) == {"cpu add index 0x10000004"}
 
 
+async def test_without_a_log_cores_come_when_they_are_waited_for(
+    papr: FakePapr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch_module, "RESCAN", 0.01)
+    agent = Agent(papr, log=False)
+    assert (agent.connectors.name, agent.connectors.alive) == ("dlpar", True)
+    papr.plug(4)
+    goal = Goal(("papr:4", "papr:5"), online=True, wait=True)
+    async with asyncio.timeout(DEADLINE):
+        answers = [answer async for answer in agent.switch.run(goal)]
+    assert {a.firmware_id for a in answers if isinstance(a, Result)} == ids(4, 5)
+    assert await agent.switch.close(DEADLINE)
+
+
+@pytest.mark.parametrize(("offline", "left"), [(False, ids(0, 1, 4, 5)), (True, ids(0, 1))], ids=["in use", "let go"])
+async def test_a_removal_from_before_the_start_is_believed_only_of_a_core_that_is_offline(
+    papr: FakePapr, offline: bool, left: set[str]
+) -> None:
+    papr.plug(4)
+    before = Agent(papr)
+    await until(lambda: before.known() == ids(0, 1, 4, 5))
+    assert await before.switch.close(DEADLINE)
+    if offline:
+        papr.take_offline(4)
+    papr.unplug(4)
+    papr.plug(2)  # the record after it shows that the agent has come by
+    agent = Agent(papr)
+    await until(lambda: agent.known() == left | ids(2, 3))
+    assert await agent.switch.close(DEADLINE)
+
+
+def test_a_number_whose_thread_is_not_known_yet_is_not_taken_for_the_boot_cpu(papr: FakePapr) -> None:
+    platform, sysfs = Pseries(Sysfs(papr.root)), Sysfs(papr.root)
+    assert sysfs.read_cpu_number(2, "physical_id") == 0
+    assert [platform.identity(sysfs, number) for number in (0, 1, 2)] == ["papr:0", "papr:1", ""]
+
+
 async def test_nothing_is_tried_for_a_name_that_is_no_threads(papr: FakePapr, agent: Agent) -> None:
     agent.connectors.summon(["acpi:4", "papr:", "papr:x", "papr:-4"])
     papr.plug(6)
@@ -153,7 +189,8 @@ async def test_when_rtas_errd_appears_the_records_are_left_to_it(papr: FakePapr,
     agent.errd = True
     assert not agent.connectors.alive
     papr.plug(4)
-    await until(lambda: agent.connectors._fd < 0)
+    async with asyncio.timeout(DEADLINE):
+        await agent.connectors.ended()
     agent.errd = False
     assert not agent.connectors.alive  # it has let go of the log for good
     assert papr.orders == []
@@ -185,7 +222,6 @@ def test_whether_rtas_errd_runs_decides_who_acts(
     papr: FakePapr, monkeypatch: pytest.MonkeyPatch, errd: bool, kind: type
 ) -> None:
     monkeypatch.setattr(procfs, "runs", lambda command: errd and command == "rtas_errd")
-    monkeypatch.setattr(rtas_module, "_open_first", lambda _paths: os.open(papr.log_path, os.O_RDONLY))
     sysfs = Sysfs(papr.root)
     made = doors_module.CONNECTORS[Pseries(sysfs).connectors](sysfs, Pseries(sysfs))
     assert type(made) is kind

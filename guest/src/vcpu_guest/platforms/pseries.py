@@ -12,7 +12,7 @@ directions to user space (arch/powerpc/platforms/pseries/ras.c, ras_epow_interru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from vcpu_guest.core import reasons
@@ -51,9 +51,12 @@ class Pseries(Listed):
         return sysfs.read_cpu_number(number, "physical_id")
 
     def identity(self, sysfs: Sysfs, number: int) -> str:
-        """The interrupt server."""
+        """The interrupt server. That of the boot CPU, 0, is also what a number shows that has not got its own yet.
+
+        A number is present a moment before its thread is known (pseries/hotplug-cpu.c, pseries_add_processor).
+        """
         server = sysfs.read_cpu_number(number, "physical_id")
-        return "" if server is None else f"{_SCHEME}:{server}"
+        return "" if server is None or (server == 0 and number != 0) else f"{_SCHEME}:{server}"
 
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """A thread that the guest's SMT mode leaves idle (kernels from 6.6 on have one)."""
@@ -75,9 +78,16 @@ class Pseries(Listed):
 
     def has_core(self, sysfs: Sysfs, drc_index: int) -> bool:
         """Whether the kernel has the core of that connector."""
+        return bool(self._threads_of(sysfs, drc_index, self.present(sysfs)))
+
+    def core_is_online(self, sysfs: Sysfs, drc_index: int) -> bool:
+        """Whether a thread of the core of that connector is online."""
+        return bool(self._threads_of(sysfs, drc_index, sysfs.mask("online")))
+
+    def _threads_of(self, sysfs: Sysfs, drc_index: int, numbers: Iterable[int]) -> list[int]:
         first = drc_index & ~_DRC_CPU
-        servers = {sysfs.read_cpu_number(number, "physical_id") for number in self.present(sysfs)}
-        return any(server in servers for server in range(first, first + self.threads))
+        servers = range(first, first + self.threads)
+        return [number for number in numbers if sysfs.read_cpu_number(number, "physical_id") in servers]
 
 
 def _threads_allowed(control: str, threads: int) -> int:

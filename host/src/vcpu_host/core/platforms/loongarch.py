@@ -24,7 +24,7 @@ class LoongArch(AcpiPlatform):
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
         """The guest's ACPI fails with AE_AML_ALIGNMENT in CSCN on 10.0 (seen), and does not on 11.1 (seen)."""
         yield from super().known_bugs(host)
-        if host.qemu_version < (11, 0, 0):
+        if host.qemu_version < (11, 1, 0):
             yield Finding(
                 Level.PROBLEM,
                 "loongarch-acpi",
