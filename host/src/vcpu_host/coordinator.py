@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import ports
+from .core import pending
 from .core.model import AGENT_LOST, AgentInfo, GuestView, HostView, Reason
-from .core.view import VmView, join, not_running
+from .core.view import VmView, join, not_running, with_pending
 from .errors import AgentGoneError
 from .sessions import Sessions
 
@@ -21,16 +23,26 @@ if TYPE_CHECKING:
 
 #: How often ``watch`` looks without having heard of a change, in seconds.
 WATCH_INTERVAL = 2.0
+#: What earlier operations' removals get before a new operation goes on without them, in seconds and of its own time.
+_RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 
 
 class Coordinator:
     """One VM, through its monitor and, when it answers, its agent.
 
-    ``dial_timeout`` bounds one attempt to reach the agent, in seconds.
+    ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record.
     """
 
-    def __init__(self, vmm: ports.Vmm, dialer: ports.AgentDialer, *, dial_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        vmm: ports.Vmm,
+        dialer: ports.AgentDialer,
+        *,
+        dial_timeout: float = 5.0,
+        journal: ports.Journal | None = None,
+    ) -> None:
         self._vmm = vmm
+        self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
         self._host: HostView | None = None  # as last looked at
         self._interrupt: Callable[[], None] | None = None
@@ -78,7 +90,7 @@ class Coordinator:
             host = await self._look_at_host(live)
             if live is not None and not host.running:
                 # The session is good, but nobody is there to answer before the VM goes on.
-                return join(host, None, agent_trouble=not_running(host))
+                return self._with_pending(join(host, None, agent_trouble=not_running(host)))
             agent = await self._sessions.get(host)
             if needs_guest is None or needs_guest(host):
                 guest = await (asked if asked is not None and agent is live else agent.list_cpus())
@@ -92,7 +104,15 @@ class Coordinator:
             if asked is not None:
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
-        return join(host, guest, agent=info, agent_trouble=trouble)
+        return self._with_pending(join(host, guest, agent=info, agent_trouble=trouble))
+
+    def _with_pending(self, view: VmView) -> VmView:
+        """The map, with what earlier operations left open; what this look settles is struck out of the record."""
+        recorded = self._journal.load()
+        open_still = pending.settle(recorded, view)
+        if open_still != recorded:
+            self._journal.save(open_still)
+        return with_pending(view, open_still) if open_still else view
 
     async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
         """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again."""
@@ -146,25 +166,48 @@ class Coordinator:
         """
         # Late: looking at a VM takes nothing of what changing one takes.
         from .core.decide import needs_guest, plan
-        from .core.machine import Machine
-        from .core.plan import Operation
+        from .core.plan import Operation, Plan, Request
         from .core.result import refused
-        from .operation import Run, no_progress
 
         self._interrupt, self._interrupted = None, False
         began = asyncio.get_running_loop().time()
         events = self._vmm.events()
-        asks = (lambda host: needs_guest(host, request)) if request.operation is Operation.PLUG else None
+        # Whether what earlier operations left open has settled, the guest knows too.
+        alone = request.operation is Operation.PLUG and not self._journal.load()
+        asks = (lambda host: needs_guest(host, request)) if alone else None
         view = await self._observe_for(asks)
         decided = plan(view, request)
+        if decided.recover:
+            removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
+            patience = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
+            await self._carry_out(removal, view, replace(policy, timeout=patience, atomic=False), events, progress)
+            events = self._vmm.events()
+            view = await self.observe()
+            decided = plan(view, request, recovered=True)
         if decided.refusals:
             if view.guest is None and decided.refusals[0].reason is view.agent_trouble:
                 raise AgentGoneError(decided.refusals[0].reason)
             return refused(decided, asyncio.get_running_loop().time() - began)
+        return await self._carry_out(decided, view, policy, events, progress, began=began)
+
+    async def _carry_out(
+        self,
+        plan: Plan,
+        view: VmView,
+        policy: Policy,
+        events: AsyncIterator[ports.VmmEvent],
+        progress: Progress | None,
+        *,
+        began: float | None = None,
+    ) -> OperationResult:
+        """Run the machine on a plan without refusals. Its time counts from ``began``, or from now."""
+        from .core.machine import Machine
+        from .operation import Run, no_progress
+
         agent = self._sessions.current
-        session = agent.session if agent else None
-        machine = Machine(decided, view.platform, policy, session=session, now=began)
-        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress)
+        now = asyncio.get_running_loop().time() if began is None else began
+        machine = Machine(plan, view.platform, policy, session=agent.session if agent else None, now=now)
+        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal)
         self._interrupt = run.interrupt
         if self._interrupted:
             run.interrupt()

@@ -12,39 +12,40 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from . import runtime
 from .core.model import Reason, Who
 from .core.text import printable
 from .errors import RefusedError
 
 
-def runtime_directory() -> Path:
-    """Where locks lie: the system's for root, the user's own otherwise."""
-    if os.geteuid() == 0:
-        return Path("/run/vcpuctl")
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base, "vcpuctl") if base else Path(f"/tmp/vcpuctl-{os.geteuid()}")  # noqa: S108 - checked in acquire
-
-
 class VmLock:
-    """An exclusive lock on the VM behind one monitor socket.
+    """An exclusive lock on the VM behind one monitor socket, or, by ``of_process``, on the QEMU process itself.
 
+    The first keeps the socket, which takes one client, from being fought for; a VM may have several, hence the second.
     Held by ``flock`` on an open file, so that the kernel drops it when the holder ends, however it ends.
     """
 
     def __init__(self, monitor: str, what: str, *, directory: Path | None = None) -> None:
-        self._directory = directory or runtime_directory()
+        self._directory = directory or runtime.directory()
         name = hashlib.sha256(os.path.realpath(monitor).encode()).hexdigest()[:32]
         self._path = self._directory / f"{name}.lock"
         self._what = what
         self._fd: int | None = None
 
+    @classmethod
+    def of_process(cls, process: str, what: str, *, directory: Path | None = None) -> Self:
+        """The lock on a QEMU process (``runtime.process_name``), whichever of its sockets it was reached by."""
+        lock = cls("", what, directory=directory)
+        lock._path = lock._directory / f"{process}.lock"
+        return lock
+
     async def acquire(self, patience: float) -> None:
         """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
         try:
-            self._prepare()
+            runtime.prepare(self._directory)
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise _unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
+            raise runtime.unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
         try:
             await self._take(fd, patience)
         except BaseException:
@@ -83,12 +84,6 @@ class VmLock:
                 )
             await asyncio.sleep(0.05)
 
-    def _prepare(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = self._directory.lstat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022 or self._directory.is_symlink():
-            raise _unsafe(f"{self._directory} belongs to somebody else, or others may write to it")
-
     async def __aenter__(self) -> Self:
         return self
 
@@ -96,7 +91,3 @@ class VmLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-def _unsafe(text: str) -> RefusedError:
-    return RefusedError(Reason("unsafe-directory", Who.VCPUCTL, text, "remove it, or set XDG_RUNTIME_DIR"))

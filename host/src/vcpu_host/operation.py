@@ -8,15 +8,18 @@ is decided here.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from . import ports
 from .core import events as ev
+from .core import pending
 from .core.machine import Machine
 from .core.model import AGENT_LOST, CpuResult, HostView, Reason, Who
+from .core.pending import Intent
 from .core.result import OperationResult
-from .errors import AgentGoneError, QemuError, QemuGoneError, VcpuctlError
+from .errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
 from .sessions import Sessions
 
 T = TypeVar("T")
@@ -32,8 +35,16 @@ class Run:
     """One run of the machine: its tasks and its queue."""
 
     def __init__(
-        self, vmm: ports.Vmm, sessions: Sessions, machine: Machine, host: HostView, progress: Progress
+        self,
+        vmm: ports.Vmm,
+        sessions: Sessions,
+        machine: Machine,
+        host: HostView,
+        progress: Progress,
+        journal: ports.Journal,
     ) -> None:
+        self._journal = journal
+        self._intents = journal.load()
         self._vmm = vmm
         self._sessions = sessions
         self._machine = machine
@@ -53,14 +64,34 @@ class Run:
             while True:
                 while not self._queue.empty():
                     self._feed(self._queue.get_nowait())
-                for action in self._machine.advance(self._loop.time()):
+                for action in self._recorded(self._machine.advance(self._loop.time())):
                     self._progress(action, self._machine)
                     self._start(action)
                 if self._machine.finished:
-                    return self._machine.result(self._loop.time())
+                    result = self._machine.result(self._loop.time())
+                    self._record(pending.after(self._intents, result))
+                    return result
                 self._feed(await self._next_event())
         finally:
             await self._stop_tasks()
+
+    def _recorded(self, actions: list[ev.Action]) -> list[ev.Action]:
+        """The actions, once what QEMU is to be asked for is on record; what cannot be recorded is not asked for."""
+        try:
+            self._record(pending.before(self._intents, actions, self._host, time.time()))
+        except RefusedError as error:
+            for action in actions:
+                if isinstance(action, ev.DoAdd):
+                    self._put(ev.Added(action.slot, error.reason))
+                elif isinstance(action, ev.DoDel):
+                    self._put(ev.DelReturned(action.slot, error.reason))
+            return [action for action in actions if not isinstance(action, (ev.DoAdd, ev.DoDel))]
+        return actions
+
+    def _record(self, intents: tuple[Intent, ...]) -> None:
+        if intents != self._intents:
+            self._journal.save(intents)
+            self._intents = intents
 
     def interrupt(self) -> None:
         """See Coordinator.interrupt."""

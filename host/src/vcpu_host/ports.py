@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .core.model import AgentInfo, CpuResult, GuestCpu, GuestView, HostView, Ost, Slot
+from .core.pending import Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,9 @@ SetOnlineAnswer = Arrived | CpuResult | GuestView
 class Vmm(Protocol):
     """The machine monitor. Every method ends within the adapter's timeout; QemuGoneError if the connection is lost."""
 
+    async def process(self) -> str:
+        """A name of the QEMU process that no other one on this host has, fit for a file (``runtime.process_name``)."""
+
     async def look(self) -> HostView:
         """The whole of QEMU's side, in one consistent look."""
 
@@ -146,3 +150,28 @@ class AgentDialer(Protocol):
         Raises AgentGoneError that says what is the matter: no port, closed in the guest, held by another client,
         silent, or of a protocol that this version does not speak.
         """
+
+
+class Journal(Protocol):
+    """The write-ahead record of one VM. Nothing is asked of QEMU before ``save`` has returned."""
+
+    def load(self) -> tuple[Intent, ...]:
+        """What is recorded. Raises RefusedError if it cannot be understood."""
+
+    def save(self, intents: Sequence[Intent]) -> None:
+        """Replace the record, for good. Raises RefusedError if that cannot be done."""
+
+
+class NoJournal:
+    """For looking, and for tests: nothing outlives the process."""
+
+    def __init__(self) -> None:
+        self._intents: tuple[Intent, ...] = ()
+
+    def load(self) -> tuple[Intent, ...]:
+        """What this very process recorded."""
+        return self._intents
+
+    def save(self, intents: Sequence[Intent]) -> None:
+        """Keep it in memory."""
+        self._intents = tuple(intents)

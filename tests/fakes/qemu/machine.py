@@ -80,7 +80,8 @@ class Machine:
         self.migrating = False
         self.plugs = 0
         self.unplugs = 0
-        self._tids = os.getpid()
+        # The first vCPU's thread is one that there is: what outlives vcpuctl is bound to it.
+        self._tids = os.getpid() - 1
         self._anonymous = 0
         self._gpe = False  # the bit in the GPE status register that says "look at the CPUs"
         self._woken = asyncio.Event()

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from vcpu_host import runtime
 from vcpu_host.errors import RefusedError
-from vcpu_host.lock import VmLock, runtime_directory
+from vcpu_host.lock import VmLock
 
 _HOLD = """
 import asyncio, sys
@@ -167,9 +168,9 @@ async def test_the_lock_is_its_owners_alone(tmp_path: Path) -> None:
 
 def test_locks_lie_where_the_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert runtime_directory() == Path("/run/vcpuctl")
+    assert runtime.directory() == Path("/run/vcpuctl")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
-    assert runtime_directory() == Path("/run/user/1000/vcpuctl")
+    assert runtime.directory() == Path("/run/user/1000/vcpuctl")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert runtime_directory() == Path("/tmp/vcpuctl-1000")
+    assert runtime.directory() == Path("/tmp/vcpuctl-1000")

@@ -13,6 +13,7 @@ from vcpu_host import config
 from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.model import Reason, Who
 from vcpu_host.errors import UsageError
+from vcpu_host.journal import Journal
 from vcpu_host.lock import VmLock
 
 #: How long a command waits for another vcpuctl on the same VM before it says that it is busy, in seconds.
@@ -37,11 +38,19 @@ async def coordinator(args: argparse.Namespace) -> AsyncIterator[Coordinator]:
     from vcpu_host.qmp import vmm as qmp
 
     where = sockets(args)
-    async with VmLock(where.qmp, shlex.join(["vcpuctl", *sys.argv[1:]])[:150]) as lock:
-        await lock.acquire(LOCK_PATIENCE)
+    what = shlex.join(["vcpuctl", *sys.argv[1:]])[:150]
+    async with VmLock(where.qmp, what) as socket_lock:
+        await socket_lock.acquire(LOCK_PATIENCE)
         monitor = await qmp.connect(where.qmp)
-        whole = Coordinator(monitor, LinkDialer(where.agent, check_agent_socket))
         try:
-            yield whole
+            process = await monitor.process()
+            async with VmLock.of_process(process, what) as process_lock:
+                await process_lock.acquire(LOCK_PATIENCE)
+                dialer = LinkDialer(where.agent, check_agent_socket)
+                whole = Coordinator(monitor, dialer, journal=Journal(process))
+                try:
+                    yield whole
+                finally:
+                    await whole.close()
         finally:
-            await whole.close()
+            await monitor.close()

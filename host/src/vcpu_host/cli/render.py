@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vcpu_host.core.view import SlotView, ThreadView, VmView
@@ -80,6 +81,13 @@ def _slot_document(view: SlotView) -> dict[str, object]:
         "state": str(view.state),
         "id": view.slot.device_id,
         "qom_path": view.slot.qom_path,
+        "pending": None
+        if view.pending is None
+        else {
+            "operation": str(view.pending.kind),
+            "id": view.pending.device_id,
+            "since": datetime.fromtimestamp(view.pending.since, UTC).isoformat(timespec="seconds"),
+        },
         "removable": view.not_removable is None,
         "not_removable": view.not_removable.to_json() if view.not_removable else None,
         "node": node_of(view),
@@ -164,6 +172,10 @@ def view_table(view: VmView) -> RenderableType:
     parts: list[RenderableType] = [Text(head), Text(agent), table]
     if host.no_hotplug is not None:
         parts.append(Text(f"no hotplug: {host.no_hotplug}"))
+    for slot in view.slots:
+        if slot.pending is not None:
+            when = datetime.fromtimestamp(slot.pending.since).astimezone().isoformat(" ", "seconds")
+            parts.append(Text(f"pending: {slot.pending.kind} of slot {slot.index}, since {when}", "yellow"))
     return Group(*parts)
 
 
@@ -173,6 +185,9 @@ def plan_table(plan: Plan) -> RenderableType:
     from rich.text import Text
 
     lines: list[RenderableType] = []
+    if plan.recover:
+        names = ", ".join(str(step.slot.index) for step in plan.recover)
+        lines.append(Text(f"first: the removal of {names} is brought to its end; then the plan is made anew", "yellow"))
     if plan.steps:
         table = _table("#", "STEP", "SLOT", "ID", "WHY", "IF IT FAILS")
         for number, step in enumerate(plan.steps, 1):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from .model import Reason, SlotState, Who, slot_id
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
@@ -37,9 +38,16 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
     if goal > view.possible_vcpus:
         text = f"{goal} vCPUs are more than the {view.possible_vcpus} that this VM can have"
         return Plan(request, refusals=(Refusal(Reason("over-max", Who.VCPUCTL, text, _MAXCPUS_HINT)),))
+    leaving = [s for s in view.slots if s.state is SlotState.UNPLUGGING]
+    if leaving:
+        # They count no more, and are seen to their end.
+        staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
+        rest = _plan_scale(staying, request, goal)
+        gone = (step(StepKind.UNPLUG, s, "its removal was begun by an earlier operation") for s in reversed(leaving))
+        return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
     healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
-    surplus = view.plugged_vcpus - goal
+    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled) - goal
     already = tuple(healthy)
     if surplus <= 0:
         mend = tuple(

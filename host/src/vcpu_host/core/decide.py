@@ -20,8 +20,11 @@ from .view import SlotView, VmView
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
 
-def plan(view: VmView, request: Request) -> Plan:
-    """Decide. Raises SelectorError for selectors that name nothing, and ValueError for a count that is not positive."""
+def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
+    """Decide. With ``recovered`` earlier operations' removals have had their chance, and are met as they stand.
+
+    Raises SelectorError for selectors that name nothing, and ValueError for a count that is not positive.
+    """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
     chosen = select(view.host, request.selectors) if request.selectors else ()
@@ -41,7 +44,34 @@ def plan(view: VmView, request: Request) -> Plan:
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
     if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
         return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
-    return replace(decided, one_at_a_time=view.platform.one_at_a_time(view.host))
+    recover = () if recovered else _recover(view, request)
+    going = {each.slot.index for each in recover}
+    steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
+
+
+def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
+    """Removals that are under way since an earlier operation: what comes up anew is not to meet them.
+
+    An unplug does not ask for that: it takes them up itself, before any other slot.
+    """
+    if request.operation not in (Operation.PLUG, Operation.SCALE) or request.in_guest:
+        return ()
+    return tuple(
+        step(StepKind.UNPLUG, slot, "its removal was begun by an earlier operation")
+        for slot in reversed(view.slots)
+        if slot.state is SlotState.UNPLUGGING and slot.not_removable is None
+    )
+
+
+def removal_pending(slot: SlotView) -> Reason:
+    """The CPU may go at any moment: nothing can be built on it."""
+    return Reason(
+        "removal-pending",
+        Who.GUEST,
+        f"slot {slot.index} is being removed: device_del was sent, and the guest has not ejected the CPU yet",
+        "wait until the slot is empty (vcpuctl list), or unplug it once more",
+    )
 
 
 def _nameless_to_agent(view: VmView, said: str) -> Reason:
@@ -102,6 +132,8 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
         never = view.platform.cannot_plug(view.host, slot.slot)
         return never or step(StepKind.PLUG, slot, "asked for by name")
+    if slot.state is SlotState.UNPLUGGING:
+        return removal_pending(slot)
     if slot.slot.device_id != slot_id(slot.index):
         holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
         return Reason(
@@ -131,6 +163,8 @@ def _nameless(view: VmView, slot: SlotView) -> Reason:
 def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
         return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ...")
+    if slot.state is SlotState.UNPLUGGING:
+        return removal_pending(slot)
     if not all(slot.firmware_ids):
         return _nameless(view, slot)
     return None if slot.state is SlotState.ONLINE else step(StepKind.ONLINE, slot, "asked for by name")

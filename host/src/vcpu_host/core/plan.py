@@ -89,7 +89,8 @@ class Refusal:
 class Plan:
     """Steps in order. If there are refusals no step is taken. ``already`` lists slots that are as wanted.
 
-    ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
+    ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan is
+    made anew. ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
     """
 
     request: Request
@@ -97,6 +98,7 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     already: tuple[SlotView, ...] = field(default=())
     one_at_a_time: bool = True
+    recover: tuple[Step, ...] = ()
 
     @property
     def vcpus(self) -> int:
@@ -108,6 +110,7 @@ class Plan:
         return {
             "operation": str(self.request.operation),
             "requested": self.request.to_json(),
+            "recover": [step.to_json() for step in self.recover],
             "steps": [step.to_json() for step in self.steps],
             "refusals": [{"slot": refusal.slot, "reason": refusal.reason.to_json()} for refusal in self.refusals],
             "already": [view.index for view in self.already],

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from .model import AgentInfo, GuestCpu, GuestView, HostView, Reason, Slot, SlotState, Who
+from .pending import Intent, IntentKind
 from .platforms import Platform, platform_for
 
 #: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
@@ -37,12 +38,16 @@ class ThreadView:
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """A slot, its state, and its threads. ``not_removable`` says why an unplug cannot work, or is None."""
+    """A slot, its state, and its threads. ``not_removable`` says why an unplug cannot work, or is None.
+
+    ``pending`` is what was asked of QEMU for it before and has not come to its end.
+    """
 
     slot: Slot
     state: SlotState
     threads: tuple[ThreadView, ...]
     not_removable: Reason | None
+    pending: Intent | None = None
 
     @property
     def index(self) -> int:
@@ -96,13 +101,12 @@ def join(
     *,
     agent: AgentInfo | None = None,
     agent_trouble: Reason | None = None,
-    unplugging: Collection[int] = (),
 ) -> VmView:
-    """The map of one VM. ``unplugging`` names slots whose removal was asked for and is not settled."""
+    """The map of one VM, as both sides show it at this moment."""
     platform = platform_for(host)
     by_identity = {cpu.firmware_id: cpu for cpu in guest.cpus if cpu.firmware_id} if guest else {}
     asked = guest is not None and (agent is None or platform.understood_by(agent.platform))
-    views = tuple(_slot_view(host, slot, asked, by_identity, platform, unplugging) for slot in host.slots)
+    views = tuple(_slot_view(host, slot, asked, by_identity, platform) for slot in host.slots)
     explained = {thread.firmware_id for view in views if view.slot.filled for thread in view.threads}
     strangers = tuple(cpu for cpu in guest.cpus if cpu.firmware_id not in explained) if guest else ()
     return VmView(host, guest, agent, agent_trouble, platform, views, strangers)
@@ -114,7 +118,6 @@ def _slot_view(
     asked: bool,  # noqa: FBT001 - private, and always given by position next to what it qualifies
     by_identity: dict[str, GuestCpu],
     platform: Platform,
-    unplugging: Collection[int],
 ) -> SlotView:
     identities = platform.firmware_ids(host, slot) or ("",) * slot.vcpus
     tids = [thread.thread_id for thread in slot.threads]
@@ -123,17 +126,26 @@ def _slot_view(
         ThreadView(identity, by_identity.get(identity) if slot.filled else None, tid)
         for identity, tid in zip(identities, tids_or_none, strict=False)
     )
-    state = _state(
-        slot, threads, asked=asked and bool(platform.firmware_ids(host, slot)), unplugging=slot.index in unplugging
-    )
+    state = _state(slot, threads, asked=asked and bool(platform.firmware_ids(host, slot)))
     return SlotView(slot, state, threads, _not_removable(host, slot, threads, platform))
 
 
-def _state(slot: Slot, threads: tuple[ThreadView, ...], *, asked: bool, unplugging: bool) -> SlotState:
+def with_pending(view: VmView, intents: Sequence[Intent]) -> VmView:
+    """The map with what is still open of earlier operations (``pending.settle``)."""
+    by_slot = {intent.slot: intent for intent in intents}
+    return replace(view, slots=tuple(_pending(slot, by_slot.get(slot.index)) for slot in view.slots))
+
+
+def _pending(slot: SlotView, intent: Intent | None) -> SlotView:
+    if intent is None:
+        return slot
+    state = SlotState.UNPLUGGING if intent.kind is IntentKind.UNPLUG else slot.state
+    return replace(slot, state=state, pending=intent)
+
+
+def _state(slot: Slot, threads: tuple[ThreadView, ...], *, asked: bool) -> SlotState:
     if not slot.filled:
         return SlotState.EMPTY
-    if unplugging:
-        return SlotState.UNPLUGGING
     if not asked:
         return SlotState.UNKNOWN
     shown = [thread for thread in threads if thread.cpu is not None]

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from .. import runtime
 from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, PropValue, Reason, Slot
 from ..errors import QemuError
 from . import channel, replies
@@ -44,6 +45,12 @@ class QmpVmm:
         self._hub = hub
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
+
+    async def process(self) -> str:
+        """By the thread of its first vCPU, which no machine unplugs that can plug any."""
+        threads = replies.threads(await self._monitor.call("query-cpus-fast"))
+        first = min(threads, key=lambda thread: thread.cpu_index, default=None)
+        return runtime.process_name(0 if first is None else first.thread_id)
 
     async def look(self) -> HostView:
         """The whole of QEMU's side. What the machine lacks is told in the view, not raised.

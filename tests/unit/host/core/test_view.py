@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from fakes.views import INFO, guest, host, identities, vm
 from vcpu_host.core.model import GuestCpu, GuestView, HostView, Reason, SlotState, Who
-from vcpu_host.core.view import SMT_PARKED, VmView, join
+from vcpu_host.core.pending import Intent, IntentKind
+from vcpu_host.core.view import SMT_PARKED, VmView, join, with_pending
 
 _BUSY = Reason("last-cpu", Who.GUEST, "the last one")
 _PARKED = Reason(SMT_PARKED, Who.GUEST, "SMT is off", errno="EPERM")
@@ -19,7 +20,7 @@ def _with(view: HostView, *cpus: GuestCpu) -> VmView:
 
 def test_every_state_of_a_single_thread_slot_is_told() -> None:
     view = host(6, {0, 1, 2, 3})
-    shown = join(view, guest(view, {0, 1}, {2}), unplugging={1})
+    shown = with_pending(join(view, guest(view, {0, 1}, {2})), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
     assert _states(shown) == ["online", "unplugging", "offline", "plugged", "empty", "empty"]
 
 

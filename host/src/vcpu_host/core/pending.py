@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What QEMU was asked for and whose end is not known yet: the write-ahead record of one VM, as values.
+
+An intent is recorded before ``device_add`` or ``device_del`` goes out and struck out when its slot has ended in a known
+way. So whoever dies in between, the next look knows which slots may still change by themselves, and since when. It
+settles nothing by itself: the view does (promise 3), or the guest's refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from .events import Action, DoAdd, DoDel
+from .model import HostView, Ost, Outcome, SlotState
+
+if TYPE_CHECKING:
+    from .result import OperationResult
+    from .view import SlotView, VmView
+
+
+class IntentKind(StrEnum):
+    """What was asked for."""
+
+    PLUG = "plug"
+    UNPLUG = "unplug"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One slot's. ``since`` is in seconds since the epoch.
+
+    ``threads`` are the host thread ids that the slot's vCPUs had, and ``ost`` is what the guest had last said of it: by
+    these a CPU that was plugged since is told from the one that was to go, and a new refusal from an old one.
+    """
+
+    kind: IntentKind
+    slot: int
+    device_id: str
+    since: float
+    threads: tuple[int, ...] = ()
+    ost: Ost | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies in the record."""
+        return {
+            "kind": str(self.kind),
+            "slot": self.slot,
+            "id": self.device_id,
+            "since": self.since,
+            "threads": list(self.threads),
+            "ost": [self.ost.source, self.ost.status] if self.ost else None,
+        }
+
+    @classmethod
+    def from_json(cls, entry: Any) -> Intent:
+        """The contrary. Raises ValueError for anything that ``to_json`` does not make."""
+        try:
+            ost = entry["ost"]
+            intent = cls(
+                IntentKind(entry["kind"]),
+                entry["slot"],
+                entry["id"],
+                entry["since"],
+                tuple(entry["threads"]),
+                None if ost is None else Ost(*ost),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an intent: {error!r}") from error
+        numbers = (intent.slot, *intent.threads, *((intent.ost.source, intent.ost.status) if intent.ost else ()))
+        if not all(type(number) is int for number in numbers) or not isinstance(intent.device_id, str):
+            raise ValueError("an intent's numbers are whole, and its id is a text")
+        if not isinstance(intent.since, (int, float)):
+            raise ValueError("since is a number of seconds")
+        return intent
+
+
+def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView, now: float) -> tuple[Intent, ...]:
+    """The record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
+    by_slot = {intent.slot: intent for intent in intents}
+    for action in actions:
+        if isinstance(action, DoAdd):
+            by_slot[action.slot] = Intent(IntentKind.PLUG, action.slot, action.device_id, now)
+        elif isinstance(action, DoDel):
+            known = by_slot.get(action.slot)
+            slot = host.slots[action.slot]
+            since = known.since if known is not None and known.kind is IntentKind.UNPLUG else now
+            threads = tuple(thread.thread_id for thread in slot.threads)
+            by_slot[action.slot] = Intent(
+                IntentKind.UNPLUG, action.slot, action.target, since, threads, host.ost.get(action.slot)
+            )
+    return tuple(by_slot[slot] for slot in sorted(by_slot))
+
+
+def after(intents: Sequence[Intent], result: OperationResult) -> tuple[Intent, ...]:
+    """The record when the operation has ended: slots that ended in a known way are struck out."""
+    known = {slot.slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN}
+    return tuple(intent for intent in intents if intent.slot not in known)
+
+
+def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:
+    """What of it is still open by this look."""
+    by_slot = {slot.index: slot for slot in view.slots}
+    return tuple(i for i in intents if i.slot in by_slot and _open(i, by_slot[i.slot], view))
+
+
+def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
+    if not slot.slot.filled:
+        return False
+    if intent.kind is IntentKind.PLUG:
+        return slot.state is not SlotState.ONLINE and slot.slot.device_id == intent.device_id
+    if intent.threads and intent.threads != tuple(thread.thread_id for thread in slot.slot.threads):
+        return False
+    ost = view.host.ost.get(slot.index)
+    return ost is None or ost == intent.ost or view.platform.refusal(ost) is None

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory of what a run leaves for the next one: locks and records, for their owner alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .core.model import Reason, Who
+from .errors import RefusedError
+
+
+def directory() -> Path:
+    """Where it is: the system's for root, the user's own otherwise."""
+    if os.geteuid() == 0:
+        return Path("/run/vcpuctl")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base, "vcpuctl") if base else Path(f"/tmp/vcpuctl-{os.geteuid()}")  # noqa: S108 - checked in prepare
+
+
+def prepare(path: Path) -> None:
+    """Make the directory, or see that it is ours alone. Raises RefusedError "unsafe-directory", or OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
+        raise unsafe(f"{path} belongs to somebody else, or others may write to it")
+
+
+def unsafe(text: str) -> RefusedError:
+    """What lies there is not to be trusted."""
+    return RefusedError(Reason("unsafe-directory", Who.VCPUCTL, text, "remove it, or set XDG_RUNTIME_DIR"))
+
+
+def process_name(thread_id: int) -> str:
+    """A name, fit for a file, of the process that this thread of it belongs to: no later one on this host has it.
+
+    It is made of the thread's id and of when it was started (proc(5), /proc/PID/stat, field 22, in clock ticks), or 0
+    where the process is not to be seen, as from outside its PID namespace.
+    """
+    return f"{thread_id}-{_started(thread_id) or 0}"
+
+
+def process_ended(name: str) -> bool:
+    """Whether the process of that name (``process_name``) is seen to be no more."""
+    thread_id, _, started = name.partition("-")
+    if not (thread_id.isdigit() and started.isdigit()) or started == "0":
+        return False
+    return _started(int(thread_id)) != int(started)
+
+
+def _started(thread_id: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{thread_id}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    # The name in parentheses may hold anything, parentheses too.
+    return int(stat.rpartition(")")[2].split()[19])

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python crashing.py N ...``: the real vcpuctl, which dies of SIGKILL at its N-th step boundary, if it gets there.
+
+Boundaries are: before each action of the state machine is begun, before each event is taken in, before the record is
+written, when it is written and not yet in its place, and when QEMU has answered to ``device_add`` or ``device_del``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from vcpu_host import journal, operation
+from vcpu_host.cli.main import main
+from vcpu_host.qmp import vmm
+
+
+class Boundary:
+    """Counts, and kills."""
+
+    def __init__(self, lives: int) -> None:
+        self.lives = lives
+
+    def reach(self) -> None:
+        if self.lives == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.lives -= 1
+
+    def before(self, owner: Any, name: str) -> None:
+        done: Callable[..., Any] = getattr(owner, name)
+
+        def wrapped(*args: Any, **named: Any) -> Any:
+            self.reach()
+            return done(*args, **named)
+
+        setattr(owner, name, wrapped)
+
+    def after(self, owner: Any, name: str) -> None:
+        done: Callable[..., Any] = getattr(owner, name)
+
+        async def wrapped(*args: Any) -> Any:
+            answer = await done(*args)
+            self.reach()
+            return answer
+
+        setattr(owner, name, wrapped)
+
+
+if __name__ == "__main__":
+    boundary = Boundary(int(sys.argv[1]))
+    for action in (
+        (operation.Run, "_start"),
+        (operation.Run, "_feed"),
+        (journal.Journal, "save"),
+        (os, "replace"),
+    ):
+        boundary.before(*action)
+    for command in ("device_add", "device_del"):
+        boundary.after(vmm.QmpVmm, command)
+    sys.exit(main(sys.argv[2:]))
