@@ -8,9 +8,11 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vcpu_host.core import events as ev
-from vcpu_host.core.model import GuestCpu, GuestView, HostView, Reason, Who, slot_id
+from vcpu_host.core.model import GuestCpu, GuestView, HostView, Ost, Reason, Slot, Who, slot_id
+from vcpu_host.core.pending import Intent
 
 from . import views
 
@@ -49,6 +51,9 @@ class Sim:
     commands: int = 0  # device_add and device_del on their way to QEMU
     touched: bool = False  # by somebody else, by an earlier operation's rest, or by a reset
     lied_about: bool = False
+    foreign: bool = False  # somebody else has asked for its removal
+    fills: int = 0
+    ost: Ost | None = None
     plugged_at: float = 0.0  # by us
     empty_at: float = -1.0
     lit_at: dict[int, float] = field(default_factory=dict)
@@ -63,6 +68,12 @@ class Sim:
         if self.holder is None:
             return None
         return f"/machine/peripheral/{self.holder}" if self.holder else f"/machine/unattached/device[{self.index + 3}]"
+
+
+@lru_cache(maxsize=4096)
+def _slot(index: int, threads: int, holder: str | None, fills: int) -> Slot:
+    filled, boot = holder is not None, holder == ""
+    return views.slot(index, threads=threads, filled=filled, boot=boot, device_id=holder or None, fills=fills)
 
 
 @dataclass
@@ -81,6 +92,8 @@ class Ground:
     running: bool = True
     session: str | None = None
     calmed: bool = False
+    #: The write-ahead record, which outlives an operation.
+    record: tuple[Intent, ...] = ()
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -90,6 +103,7 @@ class Ground:
         self._epoch = 0
         self._frozen: list[Callable[[], None]] = []
         self._in_order_until = 0.0
+        self._commands_until = 0.0
         self.platform = views.platform_of(self.threads)
         self.sims = [self._sim(index) for index in range(self.total)]
         host = self.host()
@@ -112,6 +126,11 @@ class Ground:
     def _at(self, delay: float, what: Callable[[], None]) -> None:
         self._count += 1
         heapq.heappush(self._heap, (self.now + delay, self._count, what))
+
+    def _command(self, what: Callable[[], None]) -> None:
+        """QEMU carries out what changes it in the order in which it was asked, on one monitor."""
+        self._commands_until = max(self._commands_until, self.now + self._moment())
+        self._at(self._commands_until - self.now, what)
 
     def _guest(self, what: Callable[[], None], delay: float | None = None) -> None:
         """Work inside the guest: waits while the VM is paused, is lost in a reset."""
@@ -141,9 +160,9 @@ class Ground:
         if not self.inbox:
             self.now = max(self.now, when)
 
-    def drain(self) -> None:
-        """Let all that is under way happen; nobody listens."""
-        while self._heap:
+    def drain(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Let all that is under way happen, or as much as it takes; nobody listens."""
+        while self._heap and not until():
             self.now, _, what = heapq.heappop(self._heap)
             what()
         self.inbox.clear()
@@ -159,12 +178,11 @@ class Ground:
 
     def _tell(self, event: ev.Event, op: int | None = None) -> None:
         """An answer: surely, some time, unless the operation that asked (``op``) is over by then."""
-        late = 8 * self.rng.random() if self._chance(self.faults.late) else 0.0
-        self._at(late + self._moment() * (op is not None), lambda: self._put(event, op))
+        self._at(self._delay(op), lambda: self._put(event, op))
 
-    def _tell_stream(self, event: ev.Event) -> None:
-        """One message of an answer: late ones are overtaken by others."""
-        self._tell(event, self._op)
+    def _delay(self, op: int | None) -> float:
+        late = 8 * self.rng.random() if self._chance(self.faults.late) else 0.0
+        return late + self._moment() * (op is not None)
 
     def _tell_in_order(self, event: ev.Event) -> None:
         """Of the session itself: never overtaken by another of its kind."""
@@ -194,17 +212,10 @@ class Ground:
 
     def host(self) -> HostView:
         """What QEMU would say now."""
-        slots = tuple(
-            views.slot(
-                sim.index,
-                threads=self.threads,
-                filled=sim.holder is not None,
-                boot=sim.holder == "",
-                device_id=sim.holder or None,
-            )
-            for sim in self.sims
-        )
-        return views.host(self.total, slots=slots, threads=self.threads, status="running" if self.running else "paused")
+        slots = tuple(_slot(sim.index, self.threads, sim.holder, sim.fills) for sim in self.sims)
+        said = {sim.index: sim.ost for sim in self.sims if sim.ost is not None}
+        status = "running" if self.running else "paused"
+        return views.host(self.total, slots=slots, threads=self.threads, status=status, ost=said)
 
     def guest(self) -> GuestView:
         """What the agent would say now."""

@@ -21,9 +21,16 @@ class Step:
     """A machine, the time, and what it has asked for since the last look at ``asked``."""
 
     def __init__(
-        self, view: VmView, operation: str, *slots: str, count: int | None = None, policy: Policy | None = None
+        self,
+        view: VmView,
+        operation: str,
+        *slots: str,
+        count: int | None = None,
+        policy: Policy | None = None,
+        without_agent: bool = False,
+        atomic: bool = False,
     ) -> None:
-        request = Request(Operation(operation), count, slots)
+        request = Request(Operation(operation), count, slots, without_agent=without_agent, atomic=atomic)
         self.view = view
         self.now = 100.0
         self.machine = Machine(plan(view, request), view.platform, policy or Policy(), session="s1", now=self.now)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vcpu_host.core import events as ev
+from vcpu_host.core import pending
 from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import CpuStatus, Outcome
 from vcpu_host.core.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.result import OperationResult
+from vcpu_host.core.view import VmView, with_pending
 
 from .ground import Sim
 from .world import World
@@ -19,34 +21,84 @@ from .world import World
 UP = (StepKind.PLUG, StepKind.ONLINE)
 
 
+class Crash(Exception):  # noqa: N818 - it is no error
+    """The coordinator dies: what it has asked for goes on without it."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Of a story; made into words only when somebody reads it."""
+
+    when: float
+    what: object
+
+    def __str__(self) -> str:
+        return f"{self.when:.3f} {_short(self.what)}"
+
+
 @dataclass
 class Trial:
-    """Carries out ``request`` in ``world``. AssertionError as soon as a promise is broken."""
+    """Carries out ``request`` in ``world``. AssertionError as soon as a promise is broken.
+
+    ``lives`` is how many step boundaries the coordinator gets past before it dies; None if it does not.
+    """
 
     world: World
     request: Request
     policy: Policy = field(default_factory=Policy)
+    lives: int | None = None
     actions: list[ev.Action] = field(default_factory=list)
-    story: list[str] = field(default_factory=list)
+    story: list[Line] = field(default_factory=list)
     advances: int = 0
+    crashed: bool = False
 
     def run(self) -> OperationResult | None:
-        """The result; None if the plan refused or had nothing to do."""
-        self.plan: Plan = plan(self.world.view(), self.request)
-        if not self.plan.steps:
+        """The result; None if the plan refused or had nothing to do, or the coordinator died on the way."""
+        self.plan: Plan = plan(self._view(), self.request)
+        try:
+            if self.plan.recover:
+                patience = min(15.0, self.policy.timeout / 2)
+                self._carry_out(Plan(Request(Operation.UNPLUG), self.plan.recover), Policy(timeout=patience))
+                self.plan = plan(self._view(), self.request, recovered=True)
+            return self._carry_out(self.plan, self.policy) if self.plan.steps else None
+        except Crash:
+            self.crashed = True
+            self._tell("the coordinator dies")
+            self.world.hang_up()
             return None
+
+    def _view(self) -> VmView:
+        """As an operation begins; what the look settles is struck out of the record."""
+        view = self.world.view()
+        self.world.record = pending.settle(self.world.record, view)
+        return with_pending(view, self.world.record)
+
+    def _tell(self, what: object) -> None:
+        self.story.append(Line(self.world.now, what))
+
+    def _boundary(self) -> None:
+        if self.lives is not None:
+            if self.lives == 0:
+                raise Crash
+            self.lives -= 1
+
+    def _carry_out(self, decided: Plan, policy: Policy) -> OperationResult:
         world = self.world
+        self._kinds = {step.slot.index: step.kind for step in decided.steps}
         self._session = world.session
         self._offline: set[str] = set()
         self._absent: set[str] = set()
         self._before = {sim.index: (sim.holder, tuple(sim.online)) for sim in world.sims}
         self._began = world.now
-        machine = Machine(self.plan, world.platform, self.policy, session=world.session, now=world.now)
+        machine = Machine(decided, world.platform, policy, session=world.session, now=world.now)
         deadline = machine.deadline
         while True:
-            for action in machine.advance(world.now):
+            actions = machine.advance(world.now)
+            world.record = pending.before(world.record, actions, world.host(), world.now)
+            for action in actions:
+                self._boundary()
                 self.actions.append(action)
-                self.story.append(f"{world.now:.3f} {action}")
+                self._tell(action)
                 self._allowed(action)
                 world.do(action)
             self.advances += 1
@@ -58,17 +110,19 @@ class Trial:
             if not world.inbox:
                 self._feed(machine, ev.Tick())
             while world.inbox:
+                self._boundary()
                 self._feed(machine, world.inbox.popleft())
-        assert self.advances < 40 * (self.policy.timeout + 1) + 400 * world.total, "busy"
+        assert self.advances < 40 * (policy.timeout + 1) + 400 * world.total, "busy"
         result = machine.result(world.now)
-        self.story.append(f"{world.now:.3f} {result}")
+        self._tell(result)
         for slot in result.slots:
             self._judge(world.sims[slot.slot], slot.outcome)
+        world.record = pending.after(world.record, result)
         world.hang_up()
         return result
 
     def _feed(self, machine: Machine, event: ev.Event) -> None:
-        self.story.append(f"{self.world.now:.3f}   {_short(event)}")
+        self._tell(event)
         self._hear(event)
         machine.feed(event, self.world.now)
 
@@ -110,7 +164,7 @@ class Trial:
             host = self.world.host()
             names = set(self.world.platform.firmware_ids(host, host.slots[action.slot]))
             assert names <= self._offline, f"device_del of {action.slot} without its threads' word"
-            assert action.slot in {step.slot.index for step in self.plan.steps}
+            assert action.slot in self._kinds
         if isinstance(action, ev.DoAdd):
             assert action.device_id, "device_add without an id"
         if isinstance(action, ev.DoSetOnline):
@@ -120,8 +174,7 @@ class Trial:
     # --- promises 1 and 3: the verdicts, held against the truth -------------------------------------------------------
 
     def _judge(self, sim: Sim, outcome: Outcome) -> None:
-        kinds = {step.slot.index: step.kind for step in self.plan.steps}
-        kind = kinds.get(sim.index)
+        kind = self._kinds.get(sim.index)
         if kind is None or self.world.dead:
             return
         self.world.stamp(sim)
@@ -151,13 +204,13 @@ class Trial:
             assert dark >= since or sim.lied_about, f"slot {sim.index} is said to be down and never was"
 
 
-def _short(event: ev.Event) -> str:
+def _short(event: object) -> str:
     if isinstance(event, ev.HostLooked):
         return f"HostLooked({[slot.index for slot in event.view.slots if slot.filled]}, asked_at={event.asked_at:.3f})"
     if isinstance(event, ev.GuestLooked):
         cpus = ", ".join(f"{cpu.firmware_id} {'on' if cpu.online else 'off'}line" for cpu in event.view.cpus)
         return f"GuestLooked({event.session}: {cpus})"
-    return repr(event)
+    return str(event)
 
 
 def scale_to(world: World, goal: int) -> OperationResult | None:

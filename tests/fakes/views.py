@@ -75,16 +75,16 @@ def slot(
     device_id: str | None = None,
     props: Mapping[str, PropValue] | None = None,
     type_: str = "qemu64-x86_64-cpu",
+    fills: int = 0,
 ) -> Slot:
-    """One slot; ``boot`` gives it a CPU of -smp, ``device_id`` another id than ours."""
+    """One slot; ``boot`` gives it a CPU of -smp, ``device_id`` another id than ours. ``fills`` counts its CPUs."""
     path = None
     if filled:
         path = (
             f"/machine/unattached/device[{index + 3}]" if boot else f"/machine/peripheral/{device_id or slot_id(index)}"
         )
-    tids = tuple(
-        HostThread(index * threads + t, 9000 + index * threads + t, f"{path}/thread[{t}]") for t in range(threads)
-    )
+    first = index * threads
+    tids = tuple(HostThread(first + t, 9000 + 10000 * fills + first + t, f"{path}/thread[{t}]") for t in range(threads))
     return Slot(index, type_, freeze_props(props or props_of(index, threads)), threads, path, tids if filled else ())
 
 

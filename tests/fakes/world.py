@@ -33,6 +33,7 @@ class _Ask:
     left: list[str]
     astray: bool = False  # a result was not as wanted
     over: bool = False
+    told_until: float = 0.0
 
 
 @dataclass
@@ -44,7 +45,13 @@ class World(Ground):
         self._asks: dict[int, _Ask] = {}
         self._agent_alive = self._booted = True
         self._sessions = 0
-        for when, what, index in self.faults.happenings:
+        self.unleash(self.faults)
+
+    def unleash(self, faults: Faults) -> None:
+        """These go wrong from now on."""
+        self.faults = faults
+        self.calmed = False
+        for when, what, index in faults.happenings:
             self._at(when, partial(self.happen, what, index % self.total))
 
     def view(self) -> VmView:
@@ -73,10 +80,10 @@ class World(Ground):
         match action:
             case ev.DoAdd():
                 self.sims[action.slot].commands += 1
-                self._at(self._moment(), lambda: self._add(action, op))
+                self._command(lambda: self._add(action, op))
             case ev.DoDel():
                 self.sims[action.slot].commands += 1
-                self._at(self._moment(), lambda: self._del(action, op))
+                self._command(lambda: self._del(action, op))
             case ev.DoLookHost():
                 asked = self.now
                 self._at(self._moment(), lambda: self._tell(ev.HostLooked(self.host(), asked), op))
@@ -101,6 +108,8 @@ class World(Ground):
 
     def _fill(self, sim: Sim, holder: str, *, ours: bool) -> None:
         def fill() -> None:
+            sim.fills += 1
+            sim.foreign = False
             sim.holder, sim.ejecting, sim.present, sim.linked, sim.online = (
                 holder,
                 False,
@@ -122,7 +131,7 @@ class World(Ground):
         if sim.holder is None or sim.present:
             return
         if self.threads == 1:
-            self._hint(ev.OstSeen(sim.index, Ost(_INSERT, 0)))
+            self._report(sim, Ost(_INSERT, 0))
         if self._chance(self.faults.ignored):
             return
         sim.present, sim.linked = True, self.rng.random() < 0.5
@@ -173,14 +182,22 @@ class World(Ground):
             return
         if self._chance(self.faults.eject_refused):
             sim.ejecting = False
-            self._hint(ev.OstSeen(sim.index, Ost(_EJECT, 0x82)) if self.threads == 1 else ev.PathUnplugRefused(path))
+            if self.threads == 1:
+                self._report(sim, Ost(_EJECT, 0x82))
+            else:
+                self._hint(ev.PathUnplugRefused(path))
             return
         if self.threads == 1:
-            self._hint(ev.OstSeen(sim.index, Ost(_EJECT, 0x84)))
+            self._report(sim, Ost(_EJECT, 0x84))
         self._empty(sim)
         self._hint(ev.PathDeleted(path))
         if self.threads == 1:
-            self._hint(ev.OstSeen(sim.index, Ost(_EJECT, 0)))
+            self._report(sim, Ost(_EJECT, 0))
+
+    def _report(self, sim: Sim, ost: Ost) -> None:
+        """QEMU keeps the last word, whoever hears the event (hw/acpi/cpu.c, acpi_cpu_device_status)."""
+        sim.ost = ost
+        self._hint(ev.OstSeen(sim.index, ost))
 
     def _empty(self, sim: Sim) -> None:
         def empty() -> None:
@@ -213,7 +230,7 @@ class World(Ground):
         ask = self._asks.pop(number, None)
         if ask is not None:
             ask.over = True
-            self._tell_stream(ev.RequestEnded(ask.session, number, error))
+            self._tell_of(ask, ev.RequestEnded(ask.session, number, error), last=True)
 
     def _ask(self, action: ev.DoSetOnline, session: str) -> None:
         ask = _Ask(action.request, session, action.online, action.wait, action.brief, list(action.firmware_ids))
@@ -226,6 +243,15 @@ class World(Ground):
             error = self.rng.choice((None, Reason("agent-slow", Who.AGENT, "slow")))
             self._at(delay * self.rng.random(), lambda: self._end(action.request, error))
 
+    def _tell_of(self, ask: _Ask, event: ev.Event, *, last: bool = False) -> None:
+        """One message of an answer: late ones are overtaken by others, but none by the end of the answer."""
+        op = self._op
+        when = self.now + self._delay(op)
+        if last:
+            when = max(when, ask.told_until)
+        ask.told_until = max(ask.told_until, when)
+        self._at(when - self.now, lambda: self._put(event, op))
+
     def _try(self, ask: _Ask, name: str) -> None:
         """The agent comes to this CPU, or the CPU comes to it."""
         if ask.over or name not in ask.left:
@@ -233,7 +259,7 @@ class World(Ground):
         sim, _ = self._names[name]
         if sim.present and sim.linked:
             if ask.wait and not ask.brief:
-                self._tell_stream(ev.CpuArrived(ask.session, self._cpu(name)))
+                self._tell_of(ask, ev.CpuArrived(ask.session, self._cpu(name)))
             self._guest(lambda: self._write(ask, name))
         elif not ask.wait:
             self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
@@ -260,10 +286,10 @@ class World(Ground):
         ask.left.remove(result.firmware_id)
         ask.astray = ask.astray or result.status not in (CpuStatus.DONE, CpuStatus.ALREADY)
         told = self._lie(result) if self._chance(self.faults.lies) else result
-        self._tell_stream(ev.CpuSettled(ask.session, ask.number, told))
+        self._tell_of(ask, ev.CpuSettled(ask.session, ask.number, told))
         if not ask.left:
             if ask.astray or not ask.brief:
-                self._tell_stream(ev.GuestLooked(ask.session, self.guest()))
+                self._tell_of(ask, ev.GuestLooked(ask.session, self.guest()))
             self._end(ask.number, None)
 
     def _lie(self, result: CpuResult) -> CpuResult:
@@ -340,7 +366,7 @@ class World(Ground):
 
     def _they_unplug(self, sim: Sim) -> None:
         if sim.holder is not None and sim.index:
-            sim.touched = True
+            sim.touched = sim.foreign = True
             self._eject(sim)
 
     def _they_online(self, sim: Sim) -> None:
@@ -367,12 +393,18 @@ class World(Ground):
         for sim in self.sims:
             sim.touched = sim.touched or sim.ejecting or sim.commands > 0
 
-    def calm(self) -> None:
-        """The faults stop, and what they held up goes on."""
+    def stop_faults(self) -> None:
+        """Nothing more goes wrong; what is under way, or held up, goes on. There is an agent when this returns."""
         self.faults = Faults()
         self.calmed = True
         self.hang_up()
         self._resume()
+        # QEMU's main loop carries out, or drops, what one monitor was told before it answers the next one.
+        self.drain(lambda: self.reachable and not any(sim.commands for sim in self.sims))
+
+    def calm(self) -> None:
+        """The faults stop, and all that is under way, or was missed, comes to its end."""
+        self.stop_faults()
         self.drain()
         for sim in self.sims:
             self._insert(sim)

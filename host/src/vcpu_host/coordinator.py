@@ -79,6 +79,11 @@ class Coordinator:
             view = await self._observe(needs_guest)
         return view
 
+    async def _observe_qemu(self) -> VmView:
+        """QEMU's side alone: the agent is neither asked nor missed."""
+        self._host = await self._vmm.look()
+        return self._with_pending(join(self._host, None))
+
     async def _observe(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
         # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
         live = self._sessions.live
@@ -156,7 +161,7 @@ class Coordinator:
         """What ``run`` would do, from a fresh look."""
         from .core.decide import plan
 
-        return plan(await self.observe(), request)
+        return plan(await (self._observe_qemu() if request.without_agent else self.observe()), request)
 
     async def run(self, request: Request, policy: Policy, progress: Progress | None = None) -> OperationResult:
         """Carry the request out, end to end.
@@ -175,12 +180,12 @@ class Coordinator:
         # Whether what earlier operations left open has settled, the guest knows too.
         alone = request.operation is Operation.PLUG and not self._journal.load()
         asks = (lambda host: needs_guest(host, request)) if alone else None
-        view = await self._observe_for(asks)
+        view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
         decided = plan(view, request)
         if decided.recover:
             removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
             patience = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
-            await self._carry_out(removal, view, replace(policy, timeout=patience, atomic=False), events, progress)
+            await self._carry_out(removal, view, replace(policy, timeout=patience), events, progress)
             events = self._vmm.events()
             view = await self.observe()
             decided = plan(view, request, recovered=True)

@@ -22,12 +22,12 @@ from .progress import Progress
 def request_of(args: argparse.Namespace, name: str) -> Request:
     """The request that a command's arguments state."""
     operation = Operation(name)
+    atomic = getattr(args, "atomic", False)
     if operation is Operation.SCALE:
-        return Request(operation, args.goal, in_guest=args.in_guest)
+        return Request(operation, args.goal, in_guest=args.in_guest, atomic=atomic)
     selectors = tuple(args.slots or ())
-    if selectors:
-        return Request(operation, None, selectors)
-    return Request(operation, args.count if args.count is not None else 1)
+    count = None if selectors else args.count or 1
+    return Request(operation, count, selectors, without_agent=getattr(args, "without_agent", False), atomic=atomic)
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
@@ -59,10 +59,7 @@ async def operate(args: argparse.Namespace) -> Exit:
 
 def _policy(args: argparse.Namespace) -> Policy:
     """What is bounded by the user is bounded so; otherwise the time depends on how much there turns out to be to do."""
-    atomic = getattr(args, "atomic", False)
-    if args.timeout is not None:
-        return Policy(timeout=args.timeout, atomic=atomic)
-    return Policy(timeout_per_vcpu=PATIENCE_PER_VCPU, atomic=atomic)
+    return Policy(timeout_per_vcpu=PATIENCE_PER_VCPU) if args.timeout is None else Policy(timeout=args.timeout)
 
 
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:

@@ -92,13 +92,23 @@ def _add_atomic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
 
 
+def _add_without_agent(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--without-agent",
+        action="store_true",
+        help="by QEMU's evidence alone; what the guest did is not checked, and a CPU that is in use may be taken away",
+    )
+
+
 def _add_operations(commands: Any, common: argparse.ArgumentParser) -> None:
     plug = commands.add_parser("plug", parents=[common], help="plug vCPUs and bring them online in the guest")
     _add_amount(plug, "plug")
     _add_atomic(plug)
+    _add_without_agent(plug)
     unplug = commands.add_parser("unplug", parents=[common], help="take vCPUs offline in the guest, then unplug them")
     _add_amount(unplug, "unplug")
     _add_atomic(unplug)
+    _add_without_agent(unplug)
     scale = commands.add_parser("scale", parents=[common], help="converge to a number of online vCPUs")
     scale.add_argument("goal", metavar="N", type=_positive, help="how many vCPUs are to be online")
     scale.add_argument(

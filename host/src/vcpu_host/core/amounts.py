@@ -109,8 +109,9 @@ def _shrink(view: VmView, count: int) -> tuple[tuple[Step, ...], Reason | None]:
     telling = [reason for reason in never if reason is not None and reason.code != BOOT_CPU]
     if not removable and telling:
         return (), telling[0]
-    leftovers = [s for s in removable if s.state is not SlotState.ONLINE]
-    online = [s for s in removable if s.state is SlotState.ONLINE]
+    in_use = (SlotState.ONLINE, SlotState.UNKNOWN)
+    leftovers = [s for s in removable if s.state not in in_use]
+    online = [s for s in removable if s.state in in_use]
     candidates = [
         *(step(StepKind.UNPLUG, s, f"{s.state} in the guest: nothing runs on it") for s in reversed(leftovers)),
         *(step(StepKind.UNPLUG, s, "highest removable slot") for s in reversed(online)),

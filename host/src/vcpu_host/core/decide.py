@@ -38,6 +38,10 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
+    if request.without_agent:
+        # Its threads are nobody's to ask for: neither their word nor their state is known.
+        blind = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
+        return replace(decided, steps=blind, one_at_a_time=view.platform.one_at_a_time(view.host))
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
@@ -46,7 +50,12 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
     recover = () if recovered else _recover(view, request)
     going = {each.slot.index for each in recover}
-    steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    others = "what else was done goes back, too" if request.atomic else "what else was done stays"
+    steps = tuple(
+        replace(each, on_failure=f"{each.on_failure}; {others}") if len(decided.steps) > 1 else each
+        for each in decided.steps
+        if each.slot.index not in going
+    )
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
 
 
@@ -55,7 +64,7 @@ def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
 
     An unplug does not ask for that: it takes them up itself, before any other slot.
     """
-    if request.operation not in (Operation.PLUG, Operation.SCALE) or request.in_guest:
+    if request.operation not in (Operation.PLUG, Operation.SCALE) or request.guest_alone:
         return ()
     return tuple(
         step(StepKind.UNPLUG, slot, "its removal was begun by an earlier operation")
@@ -74,6 +83,9 @@ def removal_pending(slot: SlotView) -> Reason:
     )
 
 
+_BLIND = "the slot is left as QEMU shows it"
+
+
 def _nameless_to_agent(view: VmView, said: str) -> Reason:
     return Reason(
         "agent-platform",
@@ -88,6 +100,8 @@ def needs_guest(host: HostView, request: Request) -> bool:
 
     Raises SelectorError as ``plan`` does.
     """
+    if request.without_agent:
+        return False
     if request.operation is not Operation.PLUG:
         return True
     if request.selectors:
@@ -117,6 +131,8 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     decide = _SELECTED[request.operation]
     for slot in chosen:
         decision = decide(view, slot)
+        if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
+            decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):
             steps.append(decision)
         elif isinstance(decision, Reason):

@@ -107,7 +107,7 @@ def _slot_shown(state: State, job: Job, slot: Slot) -> None:
     if job.filled and not slot.filled:
         job.done("device_del", state.now)
         if job.step.kind is StepKind.UNPLUG:
-            state.settle(job, Outcome.DONE)  # even on its way back: what was asked for came about
+            state.succeed(job)  # even on its way back: what was asked for came about
         elif job.goal is not Goal.GONE:
             state.settle(job, Outcome.FAILED, words.taken_away(job))
     job.filled = slot.filled
@@ -197,10 +197,12 @@ def _cpu_settled(state: State, event: CpuSettled) -> None:
     if entry is None:
         return
     job, thread = entry
+    request = state.requests.get(event.request)
+    if request is None:
+        return  # nobody asks any more: what it says may be older than what is known
     if result.observed is not None and result.observed.firmware_id == thread.firmware_id:
         _observe(state, result.observed)
-    request = state.requests.get(event.request)
-    if request is None or result.firmware_id not in request.open_ids:
+    if result.firmware_id not in request.open_ids:
         return
     # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
     state.hears_since = state.now

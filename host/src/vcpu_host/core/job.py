@@ -85,6 +85,7 @@ class Job:
     overdue_at: float | None = None  # the timer that is set for its arrival
     retries: int = 0
     threads: tuple[ThreadEvidence, ...] = ()
+    by_firmware: bool = False  # without threads to ask for: the firmware's acknowledgement is all there will be
     phases: dict[str, float] = field(default_factory=dict)
     _marks: dict[str, float] = field(default_factory=dict)
 
@@ -118,6 +119,8 @@ class Job:
     @property
     def seen(self) -> bool:
         """Whether the guest has taken notice of the CPU: its firmware acknowledged it, or its kernel shows it."""
+        if not self.threads and not self.by_firmware:
+            return True  # nobody tells
         return self.acknowledged_at is not None or any(thread.present for thread in self.threads)
 
     @property
@@ -129,8 +132,11 @@ class Job:
     def guest_up(self) -> bool:
         """Whether every thread is online, or kept offline by the guest's SMT mode beside one that is online.
 
-        On the way back that is asked only of the threads that were online before.
+        On the way back that is asked only of the threads that were online before. Without any thread to ask for, the
+        firmware's word does, where there is one.
         """
+        if not self.threads:
+            return self.seen
         threads = [t for t in self.threads if t.was_online] if self.turned else self.threads
         return all(t.online or t.parked for t in threads) and (not threads or any(t.online for t in threads))
 

@@ -3,7 +3,8 @@
 
 Rules that hold whatever happens, in this order of weight:
 
-1. A ``DoDel`` goes out only for a slot all of whose threads the agent confirmed offline in the present link session.
+1. A ``DoDel`` goes out only for a slot all of whose threads the agent confirmed offline in the present link session,
+   unless the user has said that there is none to ask (``Request.without_agent``).
 2. A job succeeds only on proof: the slot filled in QEMU *and* its threads online by identity, or the slot empty.
 3. Every job ends: reached, refused, taken back, or, when the time is over, unknown.
 
@@ -139,7 +140,7 @@ class Machine:
             for order in now_dirty:
                 self._settle(state.jobs[order])
                 state.sort(state.jobs[order])
-            if self.finished and state.policy.atomic and not state.taken_back:
+            if self.finished and state.plan.request.atomic and not state.taken_back:
                 self._take_back()
         return [state.jobs[order] for order in sorted(changed)]
 
@@ -157,7 +158,7 @@ class Machine:
     def _await_arrival(self, job: Job, acknowledged_at: float) -> None:
         """What the firmware acknowledged, the kernel shows within the grace, counted while it could be heard."""
         state = self._state
-        if state.session is None or state.paused or any(thread.present for thread in job.threads):
+        if state.session is None or state.paused or not job.threads or any(thread.present for thread in job.threads):
             return
         overdue_at = max(acknowledged_at, state.hears_since) + state.policy.arrival_grace
         if state.now >= overdue_at:

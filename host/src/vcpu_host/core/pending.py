@@ -111,6 +111,8 @@ def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
         return False
     if intent.kind is IntentKind.PLUG:
         return slot.state is not SlotState.ONLINE and slot.slot.device_id == intent.device_id
+    if intent.device_id not in (slot.slot.device_id, slot.slot.qom_path):
+        return False
     if intent.threads and intent.threads != tuple(thread.thread_id for thread in slot.slot.threads):
         return False
     ost = view.host.ost.get(slot.index)

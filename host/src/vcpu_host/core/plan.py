@@ -33,13 +33,16 @@ class StepKind(StrEnum):
 class Request:
     """What the user wants. ``count`` counts vCPUs; for scale it is the goal. ``selectors`` exclude ``count``.
 
-    ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged.
+    ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
+    and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
     """
 
     operation: Operation
     count: int | None = None
     selectors: tuple[str, ...] = ()
     in_guest: bool = False
+    without_agent: bool = False
+    atomic: bool = False
 
     @property
     def guest_alone(self) -> bool:
@@ -48,7 +51,8 @@ class Request:
 
     def to_json(self) -> dict[str, object]:
         """As it stands in reports."""
-        return {"count": self.count, "slots": list(self.selectors), **({"in_guest": True} if self.in_guest else {})}
+        flags = {name: True for name in ("in_guest", "without_agent", "atomic") if getattr(self, name)}
+        return {"count": self.count, "slots": list(self.selectors), **flags}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Plan:
 
 
 _KEEP = {
-    StepKind.PLUG: "the slot is unplugged again; slots that came up stay",
+    StepKind.PLUG: "the slot is unplugged again",
     StepKind.ONLINE: "the slot stays plugged, as it was",
     StepKind.UNPLUG: "the CPU goes back online",
     StepKind.OFFLINE: "the CPU stays online",

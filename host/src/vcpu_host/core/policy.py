@@ -33,4 +33,3 @@ class Policy:
     retries: int = 5
     retry_after: float = 0.5
     retry_codes: frozenset[str] = frozenset({"hotplug-disabled"})
-    atomic: bool = False

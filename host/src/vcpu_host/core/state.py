@@ -18,6 +18,9 @@ from .plan import Plan, StepKind
 from .platforms import Platform
 from .policy import Policy
 
+#: Stands for a session where nobody is asked (--without-agent): no confirmation is ever given in it, nor needed.
+_NOBODY = "without agent"
+
 
 @dataclass(slots=True)
 class OnlineRequest:
@@ -73,6 +76,10 @@ class State:
         self.began = self.redial_at = self.hears_since = self.looked_at = self.now
         self.deadline = self.now + self.policy.timeout + self.policy.timeout_per_vcpu * self.plan.vcpus
         self.jobs = [Job.of(step, order) for order, step in enumerate(self.plan.steps)]
+        if self.plan.request.without_agent:
+            self.session = _NOBODY
+            for job in self.jobs:
+                job.by_firmware = self.platform.acknowledges
         self.by_slot = {job.slot: job for job in self.jobs}
         self.threads = {thread.firmware_id: (job, thread) for job in self.jobs for thread in job.threads}
         self.open = {job.order for job in self.jobs}
@@ -131,6 +138,8 @@ class State:
 
     def lose_agent(self, reason: Reason) -> None:
         """The session is over: what was said in it is void."""
+        if self.session == _NOBODY:
+            return
         self.session = None
         self.trouble = reason
         self.redial_at = self.now + self.policy.retry_after
@@ -171,8 +180,17 @@ class State:
 
     def reach(self, job: Job) -> None:
         """The job is where it was to end."""
-        outcome = job.outcome_if_reached
-        self.settle(job, outcome, words.parked(job) if outcome is Outcome.DONE and job.goal is Goal.UP else None)
+        if job.outcome_if_reached is Outcome.DONE:
+            self.succeed(job)
+        else:
+            self.settle(job, job.outcome_if_reached)
+
+    def succeed(self, job: Job) -> None:
+        """What was asked for came about; where the proof has a gap, the reason says so."""
+        if self.plan.request.without_agent:
+            self.settle(job, Outcome.DONE, words.not_verified(job))
+        else:
+            self.settle(job, Outcome.DONE, words.parked(job) if job.goal is Goal.UP else None)
 
     def cannot_come(self, job: Job, reason: Reason) -> None:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""

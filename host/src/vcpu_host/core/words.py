@@ -27,6 +27,20 @@ def parked(job: Job) -> Reason | None:
     )
 
 
+def not_verified(job: Job) -> Reason:
+    """What a success without an agent leaves open (promise 2)."""
+    if not job.filled:
+        text = "the slot is empty; whether the guest had taken the CPU offline before was not checked (--without-agent)"
+    elif job.by_firmware:
+        text = (
+            "QEMU has the CPU and the guest's firmware has seen it; whether it is online in the guest was not checked "
+            "(--without-agent)"
+        )
+    else:
+        text = "QEMU has the CPU; whether the guest has seen it was not checked (--without-agent)"
+    return Reason("not-verified", Who.VCPUCTL, text, "look in the guest")
+
+
 def interrupted() -> Reason:
     """The user stopped waiting."""
     return Reason("interrupted", Who.VCPUCTL, "stopped waiting on request", "vcpuctl list shows where it stands")

@@ -278,7 +278,7 @@ def test_a_refusal_that_passes_by_itself_is_tried_again_so_many_times() -> None:
 
 
 def test_atomic_takes_back_what_came_up_when_another_did_not() -> None:
-    step = Step(vm(3, {0}), "plug", count=2, policy=Policy(atomic=True))
+    step = Step(vm(3, {0}), "plug", count=2, atomic=True)
     step.tell(ev.Added(1, None), step.settled(1, "done", online=True))
     step.tell(ev.Added(2, Reason("qemu-refused", Who.QEMU, "no")))
     step.tell(step.looked(0, 1))

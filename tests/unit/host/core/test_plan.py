@@ -385,3 +385,11 @@ def test_unplug_by_number_where_nothing_can_be_unplugged_says_what_the_machine_s
     decided = _do(join(view, guest(view, {0, 1, 2})), "unplug", 1)
     assert _codes(decided) == ["no-unplug"]
     assert "vcpuctl offline" in decided.refusals[0].reason.hint
+
+
+@pytest.mark.parametrize(("atomic", "words"), [(False, "stays"), (True, "goes back, too")])
+def test_a_plan_of_many_steps_says_what_a_failure_leaves_of_the_others(atomic: bool, words: str) -> None:
+    decided = plan(vm(4, {0}), Request(Operation.PLUG, 2, atomic=atomic))
+    assert {each.on_failure for each in decided.steps} == {f"the slot is unplugged again; what else was done {words}"}
+    (alone,) = plan(vm(4, {0}), Request(Operation.PLUG, 1, atomic=atomic)).steps
+    assert alone.on_failure == "the slot is unplugged again"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hundred thousand operations in simulated time, any of which may go wrong in any way; and that this finds bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import fakes.world
+import pytest
+from fakes.chaos import Chaos
+from vcpu_host.core import pending
+from vcpu_host.core.job import Goal, Job
+from vcpu_host.core.machine import Machine
+from vcpu_host.core.model import GuestView, HostView, Outcome, Reason
+from vcpu_host.core.state import State
+from vcpu_host.core.view import VmView, join
+
+Patch = pytest.MonkeyPatch
+
+
+@pytest.mark.parametrize("seed", range(34))
+def test_whatever_goes_wrong_one_scale_makes_it_right_and_the_promises_hold(seed: int) -> None:
+    chaos = Chaos(seed)
+    chaos.run(3000)
+    assert chaos.operations >= 3000
+    assert {"done", "unknown", "failed", "refused", "partial", "crashed"} <= set(chaos.done)
+
+
+# --- bugs planted on purpose: the machine above must find each ------------------------------------------------------
+
+
+def no_offline_check(patch: Patch) -> None:
+    patch.setattr(Job, "guest_down", lambda self, session: session is not None)
+
+
+def count_instead_of_identity(patch: Patch) -> None:
+    """As many CPUs as the guest has online are taken for the first ones that it should have."""
+
+    def counted(host: HostView, guest: GuestView | None, **more: object) -> VmView:
+        view = join(host, guest, **more)  # type: ignore[arg-type]
+        if guest is None:
+            return view
+        names = [name for slot in view.slots if slot.slot.filled for name in slot.firmware_ids]
+        cpus = sorted(guest.cpus, key=lambda cpu: not cpu.online)
+        renamed = tuple(replace(cpu, firmware_id=name) for cpu, name in zip(cpus, names, strict=False))
+        return join(host, replace(guest, cpus=renamed), **more)  # type: ignore[arg-type]
+
+    patch.setattr(fakes.world, "join", counted)
+
+
+def timeout_is_a_failure(patch: Patch) -> None:
+    settle = State.settle
+
+    def settled(self: State, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
+        late = outcome is Outcome.UNKNOWN and self.now >= self.deadline
+        settle(self, job, Outcome.FAILED if late else outcome, reason)
+
+    patch.setattr(State, "settle", settled)
+
+
+def pending_record_forgotten(patch: Patch) -> None:
+    patch.setattr(pending, "settle", lambda intents, view: ())
+
+
+def agents_word_is_enough(patch: Patch) -> None:
+    settle = Machine._settle
+
+    def settled(self: Machine, job: Job) -> None:
+        if job.open and job.goal is Goal.UP and job.guest_up:
+            self._state.reach(job)
+        settle(self, job)
+
+    patch.setattr(Machine, "_settle", settled)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        no_offline_check,
+        count_instead_of_identity,
+        timeout_is_a_failure,
+        pending_record_forgotten,
+        agents_word_is_enough,
+    ],
+)
+def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError, match=r"seed \d+, operation \d+: "):
+        look_for_it()
+
+
+def look_for_it() -> None:
+    """As long as the test above looks."""
+    for seed in range(34):
+        Chaos(seed).run(3000)
