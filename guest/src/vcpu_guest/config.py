@@ -12,6 +12,7 @@ from vcpu_guest.logs import LEVELS, Format, Level
 DEFAULT_PATH = "/etc/vcpud/vcpud.conf"
 #: The link from the port's name is made by udev's own rules (60-persistent-... is not involved: 50-udev-default).
 DEFAULT_PORT = "/dev/virtio-ports/org.vcpuctl.agent.0"
+_KEYS = ("port", "log_level", "log_format", "eject_gate")
 _FORMATS: tuple[Format, ...] = ("text", "json")
 
 
@@ -22,6 +23,7 @@ class Settings:
     port: str = DEFAULT_PORT
     log_level: Level = "info"
     log_format: Format = "text"
+    eject_gate: bool = False
 
 
 def load(path: str | Path, *, required: bool = False) -> Settings:
@@ -47,9 +49,9 @@ def parse(data: bytes, name: str) -> Settings:
         values = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: {error}") from error
-    unknown = sorted(values.keys() - {"port", "log_level", "log_format"})
+    unknown = sorted(values.keys() - set(_KEYS))
     if unknown:
-        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; known are port, log_level, log_format")
+        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
     port = values.get("port", DEFAULT_PORT)
     if not isinstance(port, str) or not port.startswith("/"):
         raise ConfigError(f"{name}: port must be an absolute path, not {port!r}")
@@ -59,4 +61,7 @@ def parse(data: bytes, name: str) -> Settings:
     form = values.get("log_format", "text")
     if form not in _FORMATS:
         raise ConfigError(f"{name}: log_format must be one of {', '.join(_FORMATS)}, not {form!r}")
-    return Settings(port, level, form)
+    gate = values.get("eject_gate", False)
+    if not isinstance(gate, bool):
+        raise ConfigError(f"{name}: eject_gate must be true or false, not {gate!r}")
+    return Settings(port, level, form, gate)

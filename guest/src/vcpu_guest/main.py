@@ -88,7 +88,8 @@ def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
 
     port = None if options.listen else options.port or settings.port
     with _runtime_directory() as directory:
-        asyncio.run(run(doors, options.listen or f"{directory}/agent.sock", port))
+        socket_path = options.listen or f"{directory}/agent.sock"
+        asyncio.run(run(doors, socket_path, port, gate_directory=directory if settings.eject_gate else None))
     return 0
 
 
