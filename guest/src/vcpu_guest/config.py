@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vcpu_guest.errors import ConfigError
 from vcpu_guest.logs import LEVELS, Format, Level
@@ -12,7 +13,10 @@ from vcpu_guest.logs import LEVELS, Format, Level
 DEFAULT_PATH = "/etc/vcpud/vcpud.conf"
 #: The link from the port's name is made by udev's own rules (60-persistent-... is not involved: 50-udev-default).
 DEFAULT_PORT = "/dev/virtio-ports/org.vcpuctl.agent.0"
-_KEYS = ("port", "log_level", "log_format", "eject_gate")
+_KEYS = ("port", "log_level", "log_format", "eject_gate", "hooks", "hook_timeout")
+#: Seconds for each hook.
+DEFAULT_HOOK_TIMEOUT = 10.0
+_MAX_HOOK_TIMEOUT = 300
 _FORMATS: tuple[Format, ...] = ("text", "json")
 
 
@@ -24,6 +28,8 @@ class Settings:
     log_level: Level = "info"
     log_format: Format = "text"
     eject_gate: bool = False
+    hooks: bool = False
+    hook_timeout: float = DEFAULT_HOOK_TIMEOUT
 
 
 def load(path: str | Path, *, required: bool = False) -> Settings:
@@ -61,7 +67,14 @@ def parse(data: bytes, name: str) -> Settings:
     form = values.get("log_format", "text")
     if form not in _FORMATS:
         raise ConfigError(f"{name}: log_format must be one of {', '.join(_FORMATS)}, not {form!r}")
-    gate = values.get("eject_gate", False)
-    if not isinstance(gate, bool):
-        raise ConfigError(f"{name}: eject_gate must be true or false, not {gate!r}")
-    return Settings(port, level, form, gate)
+    timeout = values.get("hook_timeout", DEFAULT_HOOK_TIMEOUT)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _MAX_HOOK_TIMEOUT:
+        raise ConfigError(f"{name}: hook_timeout must be seconds, at most {_MAX_HOOK_TIMEOUT}, not {timeout!r}")
+    return Settings(port, level, form, _switch(values, "eject_gate", name), _switch(values, "hooks", name), timeout)
+
+
+def _switch(values: dict[str, Any], key: str, name: str) -> bool:
+    value = values.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: {key} must be true or false, not {value!r}")
+    return value

@@ -16,6 +16,7 @@ from vcpu_guest.core.model import Identity
 from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
 from vcpu_guest.gate import Gate
+from vcpu_guest.hooks import HookedSwitch, Hooks
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener
 from vcpu_guest.server import LocalServer
@@ -39,10 +40,12 @@ def identify(doors: Doors, instance: bytes) -> Identity:
     )
 
 
-async def run(doors: Doors, socket_path: str, port: str | None, *, gate_directory: str | None = None) -> None:
+async def run(
+    doors: Doors, socket_path: str, port: str | None, *, gate_directory: str | None = None, hooks: Hooks | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. `port` None: no link, for tests and for looking by hand.
 
-    `gate_directory`: where the eject gate keeps its mark; None: there is no gate.
+    `gate_directory`: where the eject gate keeps its mark; None: there is no gate. `hooks` are run if they are given.
 
     Raises StartError, ConfigError or OSError if it can't begin or can't go on.
     """
@@ -63,13 +66,16 @@ async def run(doors: Doors, socket_path: str, port: str | None, *, gate_director
     from vcpu_guest.service import GuestAgent
 
     instance = os.urandom(8)
-    agent = GuestAgent(identify(doors, instance), watcher, switch, doors.platform.scheme, doors.environment, gate)
+    runner = switch if hooks is None else HookedSwitch(switch, hooks)
+    agent = GuestAgent(identify(doors, instance), watcher, runner, doors.platform.scheme, doors.environment, gate)
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stack.callback(doors.events.close)
         stack.callback(watcher.close)
         if gate is not None:
             stack.push_async_callback(gate.close)
+        if hooks is not None:
+            stack.push_async_callback(hooks.close)
         server = LocalServer(agent, socket_path)
         stack.push_async_callback(server.close)
         await server.up()

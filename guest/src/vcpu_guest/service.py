@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -17,9 +17,8 @@ from vcpu_proto.v1 import agent_pb2_grpc
 from vcpu_guest import convert, logs
 from vcpu_guest.control import Control
 from vcpu_guest.core.goal import GoalError, check, check_request_id
-from vcpu_guest.core.model import Environment, Identity, Result, Status
+from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Status
 from vcpu_guest.gate import Gate
-from vcpu_guest.switch import Switch
 from vcpu_guest.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -37,6 +36,13 @@ _OPTIONS = (
 )
 
 
+class Runner(Protocol):
+    """What carries out a request: the switch, with hooks or without."""
+
+    def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
+        """See Switch.run."""
+
+
 class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     """vcpu.v1.GuestAgent, as agent.proto describes it."""
 
@@ -44,7 +50,7 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         self,
         identity: Identity,
         watcher: Watcher,
-        switch: Switch,
+        switch: Runner,
         scheme: str,
         environment: Callable[[], Environment],
         gate: Gate | None = None,
