@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 from contract.conftest import DEADLINE, ENVIRONMENT, IDENTITY, Guest, agent_of, until
 from fakes.sysfs import firmware_id
+from vcpu_guest.gate import Gate
 from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
 from vcpu_host.core.model import AGENT_LOST, CpuResult, CpuStatus, GuestView, Who
@@ -223,6 +224,23 @@ async def test_a_brief_request_gets_results_alone_and_the_snapshot_only_if_somet
     assert [type(answer).__name__ for answer in done] == ["CpuResult"]
     both = [a async for a in agent.set_online([one, none], online=False, wait=False, brief=True, timeout=DEADLINE)]
     assert [type(answer).__name__ for answer in both] == ["CpuResult", "CpuResult", "GuestView"]
+
+
+async def test_an_offline_that_is_for_an_ejection_opens_the_gate_of_an_agent_that_keeps_one_until_the_session_ends(
+    guest: Guest,
+) -> None:
+    guest.servicer._gate = gate = Gate(guest.sysfs, guest.watcher, str(guest.folder))
+    await gate.shut()
+    guest.kernel.add(1)
+    one = firmware_id(1)
+    async with agent_of(guest) as agent:
+        assert agent.info.eject_gate == "open"  # as ENVIRONMENT has it
+        for wanted, written in ((False, [False]), (True, [False, True])):
+            asked = agent.set_online([one], online=False, wait=False, brief=True, timeout=DEADLINE, for_eject=wanted)
+            assert [type(answer).__name__ async for answer in asked] == ["CpuResult"]
+            assert guest.kernel.ejects == written
+    await until(lambda: guest.kernel.ejects == [False, True, False])
+    await gate.close()
 
 
 async def test_a_port_that_qemu_left_throttled_is_freed_by_connecting_anew(

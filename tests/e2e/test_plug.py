@@ -25,7 +25,7 @@ THREAD_FIELDS = {"guest_cpu", "online", "host_tid"}
 #: What this version adds to them, on purpose.
 MORE = {
     "vm": {"name", "accel", "no_hotplug"},
-    "agent": {"platform"},
+    "agent": {"platform", "eject_gate"},
     "slot": {"not_removable"},
     "thread": {"firmware_id", "guest_node"},
     "document": {"agent_trouble", "unexplained_guest_cpus"},

@@ -137,6 +137,7 @@ class Agent:
         self.breaks_contract = False
         self.slow_once = False
         self.asked: list[tuple[str, ...]] = []
+        self.for_eject: set[str] = set()
         self.cancelled = 0
         self.checked = self.listed = 0
         self.silent = False
@@ -169,10 +170,18 @@ class Agent:
         raise gone()
 
     async def set_online(
-        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
+        self,
+        firmware_ids: Sequence[str],
+        *,
+        online: bool,
+        wait: bool,
+        brief: bool,
+        timeout: float,
+        for_eject: bool = False,
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
         del timeout
         self.asked.append(tuple(firmware_ids))
+        self.for_eject |= set(firmware_ids) if for_eject else set()
         if self.breaks_contract:
             raise gone("the agent sent what it may not")
         if self.slow_once:

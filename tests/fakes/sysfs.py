@@ -24,6 +24,9 @@ from pathlib import Path
 
 from vcpu_guest.core import cpulist
 
+#: The switch for ejections, below the root.
+EJECT = "firmware/acpi/hotplug/processor/enabled"
+
 Listener = Callable[[str, int], object]
 
 
@@ -50,6 +53,9 @@ class FakeKernel:
         self.refusals: dict[tuple[int, bool], int] = {}
         #: Every write that came in: (number, goal).
         self.writes: list[tuple[int, bool]] = []
+        #: Every write of the switch for ejections that came in, and the errno with which it is refused from now on.
+        self.ejects: list[bool] = []
+        self.eject_refusal = 0
         #: Writes that take this many seconds at most wait for it to be set; set by default.
         self.released = threading.Event()
         self.released.set()
@@ -67,7 +73,7 @@ class FakeKernel:
         (self.cpu_dir / "cpufreq").mkdir()
         for name, text in (
             ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
-            ("firmware/acpi/hotplug/processor/enabled", "1"),
+            (EJECT, "1"),
             ("devices/system/cpu/smt/control", "on"),
         ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +160,9 @@ class FakeKernel:
 
     def write(self, path: str, data: bytes) -> None:
         """What writing the attribute does. Raises OSError as the kernel would."""
+        if path.endswith(EJECT):
+            self._write_eject(path, data)
+            return
         number, goal = int(Path(path).parent.name.removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
         if not self.released.is_set():
@@ -167,6 +176,12 @@ class FakeKernel:
             self._show(number)
             self._lists()
         self.tell("online" if goal else "offline", number)
+
+    def _write_eject(self, path: str, data: bytes) -> None:
+        if self.eject_refusal:
+            raise OSError(self.eject_refusal, os.strerror(self.eject_refusal), path)
+        self._put(Path(path), data.decode().strip())
+        self.ejects.append(data.strip() == b"1")
 
     def _answer(self, path: str, number: int, goal: bool) -> None:
         if not os.path.exists(path):
@@ -228,7 +243,10 @@ class FakeKernel:
 
 
 class _Server:
-    """Lines on a unix socket: "write N 0|1" is answered with the errno, 0 for none; after "events" come "ACTION N"."""
+    """Lines on a unix socket: "write PATH 0|1", the path from the root, is answered with the errno, 0 for none.
+
+    After "events" come "ACTION N".
+    """
 
     def __init__(self, kernel: FakeKernel, path: Path) -> None:
         self._kernel = kernel
@@ -267,13 +285,13 @@ class _Server:
                         self._kernel.listen(lambda action, number: self._tell(client, action, number))
                         client.sendall(b"listening\n")
                     else:
-                        client.sendall(f"{self._write(int(words[1]), words[2])}\n".encode())
+                        client.sendall(f"{self._write(words[1], words[2])}\n".encode())
         except OSError:  # the agent was killed
             return
 
-    def _write(self, number: int, value: str) -> int:
+    def _write(self, path: str, value: str) -> int:
         try:
-            self._kernel.write(os.fspath(self._kernel.cpu_dir / f"cpu{number}/online"), value.encode())
+            self._kernel.write(os.fspath(self._kernel.root / path), value.encode())
         except OSError as error:
             return error.errno or errno.EIO
         return 0

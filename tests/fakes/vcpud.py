@@ -13,6 +13,7 @@ import asyncio
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 from vcpu_guest import procfs
@@ -77,25 +78,27 @@ class SocketEvents:
 
 
 class SocketWrite:
-    """Writes that the fake kernel answers; one connection, used by the one writer thread."""
+    """Writes that the fake kernel answers, one at a time; they come from the writer's thread and from the gate's."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, root: str) -> None:
+        self._root = root
+        self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(path)
         self._lines = self._socket.makefile("r")
 
     def __call__(self, path: str, data: bytes) -> None:
         """vcpu_guest.sysfs.Write."""
-        number = os.path.basename(os.path.dirname(path)).removeprefix("cpu")
-        self._socket.sendall(b"write %s %s\n" % (number.encode(), data))
-        code = int(self._lines.readline())
+        with self._lock:
+            self._socket.sendall(b"write %s %s\n" % (os.path.relpath(path, self._root).encode(), data))
+            code = int(self._lines.readline())
         if code:
             raise OSError(code, os.strerror(code), path)
 
 
 def doors(options: argparse.Namespace, kernel: str) -> Doors:
     """The fake kernel's doors."""
-    sysfs = Sysfs(options.sysfs, SocketWrite(kernel))
+    sysfs = Sysfs(options.sysfs, SocketWrite(kernel, options.sysfs))
     return Doors(
         sysfs=sysfs,
         platform=Acpi(),

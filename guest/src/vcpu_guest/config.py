@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vcpu_guest.errors import ConfigError
 from vcpu_guest.logs import LEVELS, Format, Level
@@ -12,6 +13,10 @@ from vcpu_guest.logs import LEVELS, Format, Level
 DEFAULT_PATH = "/etc/vcpud/vcpud.conf"
 #: The link from the port's name is made by udev's own rules (60-persistent-... is not involved: 50-udev-default).
 DEFAULT_PORT = "/dev/virtio-ports/org.vcpuctl.agent.0"
+_KEYS = ("port", "log_level", "log_format", "eject_gate", "hooks", "hook_timeout")
+#: Seconds for each hook.
+DEFAULT_HOOK_TIMEOUT = 10.0
+_MAX_HOOK_TIMEOUT = 300
 _FORMATS: tuple[Format, ...] = ("text", "json")
 
 
@@ -22,6 +27,9 @@ class Settings:
     port: str = DEFAULT_PORT
     log_level: Level = "info"
     log_format: Format = "text"
+    eject_gate: bool = False
+    hooks: bool = False
+    hook_timeout: float = DEFAULT_HOOK_TIMEOUT
 
 
 def load(path: str | Path, *, required: bool = False) -> Settings:
@@ -47,9 +55,9 @@ def parse(data: bytes, name: str) -> Settings:
         values = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name}: {error}") from error
-    unknown = sorted(values.keys() - {"port", "log_level", "log_format"})
+    unknown = sorted(values.keys() - set(_KEYS))
     if unknown:
-        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; known are port, log_level, log_format")
+        raise ConfigError(f"{name}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
     port = values.get("port", DEFAULT_PORT)
     if not isinstance(port, str) or not port.startswith("/"):
         raise ConfigError(f"{name}: port must be an absolute path, not {port!r}")
@@ -59,4 +67,14 @@ def parse(data: bytes, name: str) -> Settings:
     form = values.get("log_format", "text")
     if form not in _FORMATS:
         raise ConfigError(f"{name}: log_format must be one of {', '.join(_FORMATS)}, not {form!r}")
-    return Settings(port, level, form)
+    timeout = values.get("hook_timeout", DEFAULT_HOOK_TIMEOUT)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _MAX_HOOK_TIMEOUT:
+        raise ConfigError(f"{name}: hook_timeout must be seconds, at most {_MAX_HOOK_TIMEOUT}, not {timeout!r}")
+    return Settings(port, level, form, _switch(values, "eject_gate", name), _switch(values, "hooks", name), timeout)
+
+
+def _switch(values: dict[str, Any], key: str, name: str) -> bool:
+    value = values.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: {key} must be true or false, not {value!r}")
+    return value

@@ -16,6 +16,8 @@ MAX_STRING = 1024
 #: The versions of the protocol that this agent speaks, both ends included.
 PROTOCOL = (1, 1)
 CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control")
+#: Of an agent that keeps the gate (gate.py).
+EJECT_GATE = "eject-gate"
 
 
 def bounded(text: str) -> str:
@@ -23,13 +25,13 @@ def bounded(text: str) -> str:
     return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
 
 
-def hello(identity: model.Identity, environment: model.Environment) -> pb.HelloResponse:
-    """The answer to Hello."""
+def hello(identity: model.Identity, environment: model.Environment, *, gated: bool) -> pb.HelloResponse:
+    """The answer to Hello; `gated` says whether the agent keeps the eject gate."""
     message = pb.HelloResponse(
         protocol_min=PROTOCOL[0],
         protocol_max=PROTOCOL[1],
         agent_version=identity.agent_version,
-        capabilities=CAPABILITIES,
+        capabilities=(*CAPABILITIES, EJECT_GATE) if gated else CAPABILITIES,
         arch=bounded(identity.arch),
         kernel=bounded(identity.kernel),
         boot_id=identity.boot_id,

@@ -15,6 +15,8 @@ from vcpu_guest import __version__, logs
 from vcpu_guest.core.model import Identity
 from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
+from vcpu_guest.gate import Gate
+from vcpu_guest.hooks import HookedSwitch, Hooks
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener
 from vcpu_guest.server import LocalServer
@@ -38,10 +40,14 @@ def identify(doors: Doors, instance: bytes) -> Identity:
     )
 
 
-async def run(doors: Doors, socket_path: str, port: str | None) -> None:
+async def run(
+    doors: Doors, socket_path: str, port: str | None, *, gate_directory: str | None = None, hooks: Hooks | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. `port` None: no link, for tests and for looking by hand.
 
-    Raises StartError, or OSError, if it can't begin or can't go on.
+    `gate_directory`: where the eject gate keeps its mark; None: there is no gate. `hooks` are run if they are given.
+
+    Raises StartError, ConfigError or OSError if it can't begin or can't go on.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -51,17 +57,25 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
     # Listen first, then scan: what happens in between is seen twice rather than never.
     watcher.hear(doors.events)
     watcher.scan()
+    gate = None if gate_directory is None else Gate(doors.sysfs, watcher, gate_directory)
+    if gate is not None:
+        await gate.shut()
     switch = Switch(doors.sysfs, doors.platform, watcher, doors.connectors)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
     from vcpu_guest.service import GuestAgent
 
     instance = os.urandom(8)
-    agent = GuestAgent(identify(doors, instance), watcher, switch, doors.platform.scheme, doors.environment)
+    runner = switch if hooks is None else HookedSwitch(switch, hooks)
+    agent = GuestAgent(identify(doors, instance), watcher, runner, doors.platform.scheme, doors.environment, gate)
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stack.callback(doors.events.close)
         stack.callback(watcher.close)
+        if gate is not None:
+            stack.push_async_callback(gate.close)
+        if hooks is not None:
+            stack.push_async_callback(hooks.close)
         server = LocalServer(agent, socket_path)
         stack.push_async_callback(server.close)
         await server.up()
@@ -69,6 +83,8 @@ async def run(doors: Doors, socket_path: str, port: str | None) -> None:
         if port is not None:
             link = GuestLink(opener(port), server.up, instance=instance)
             server.busy = lambda: link.host_in_session
+            if gate is not None:
+                gate.session = lambda: link.sessions if link.host_in_session else None
             stack.push_async_callback(link.stop)
             link_ends = loop.create_task(_serve(link))
         stack.push_async_callback(_settle_writes, switch)

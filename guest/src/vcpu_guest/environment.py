@@ -36,7 +36,6 @@ class Observer:
     def __call__(self) -> Environment:
         """A few small files and, the first time, some dozen rules: may block for milliseconds."""
         sysfs = self._sysfs
-        eject = sysfs.read("firmware/acpi/hotplug/processor/enabled")
         kernel_max = sysfs.read("devices/system/cpu/kernel_max") or ""
         return Environment(
             possible=sysfs.read("devices/system/cpu/possible") or "",
@@ -45,7 +44,7 @@ class Observer:
             kernel_max=int(kernel_max) if kernel_max.isdigit() else 0,
             smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
             auto_online_rules=self._auto_online_rules(),
-            eject_enabled=None if eject is None else eject == "1",
+            eject_enabled=sysfs.eject_enabled(),
             clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
         )
 

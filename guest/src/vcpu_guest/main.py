@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None, open_doors: OpenDoors | None = None)
 def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
     # The gRPC socket is for the agent itself alone, also when it is started by hand.
     os.umask(0o077)
-    # gRPC's fork handlers have nothing to guard here: the agent starts no process.
+    # gRPC's fork handlers have nothing to guard here: what the agent starts, hooks, calls exec at once.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     settings = config.load(options.config or config.DEFAULT_PATH, required=options.config is not None)
     logs.configure(options.log_level or settings.log_level, options.log_format or settings.log_format)
@@ -85,10 +85,14 @@ def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
         sys.stdout.write(report(doors))
         return 0
     from vcpu_guest.daemon import run
+    from vcpu_guest.hooks import Hooks
 
     port = None if options.listen else options.port or settings.port
     with _runtime_directory() as directory:
-        asyncio.run(run(doors, options.listen or f"{directory}/agent.sock", port))
+        socket_path = options.listen or f"{directory}/agent.sock"
+        gate_directory = directory if settings.eject_gate else None
+        hooks = Hooks(settings.hook_timeout) if settings.hooks else None
+        asyncio.run(run(doors, socket_path, port, gate_directory=gate_directory, hooks=hooks))
     return 0
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import grpc.aio
@@ -16,8 +17,8 @@ from vcpu_proto.v1 import agent_pb2_grpc
 from vcpu_guest import convert, logs
 from vcpu_guest.control import Control
 from vcpu_guest.core.goal import GoalError, check, check_request_id
-from vcpu_guest.core.model import Environment, Identity, Result, Status
-from vcpu_guest.switch import Switch
+from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Status
+from vcpu_guest.gate import Gate
 from vcpu_guest.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ _OPTIONS = (
 )
 
 
+class Runner(Protocol):
+    """What carries out a request: the switch, with hooks or without."""
+
+    def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
+        """See Switch.run."""
+
+
 class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     """vcpu.v1.GuestAgent, as agent.proto describes it."""
 
@@ -42,20 +50,23 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         self,
         identity: Identity,
         watcher: Watcher,
-        switch: Switch,
+        switch: Runner,
         scheme: str,
         environment: Callable[[], Environment],
+        gate: Gate | None = None,
     ) -> None:
         self._identity = identity
         self._watcher = watcher
         self._switch = switch
         self._scheme = scheme
         self._environment = environment
+        self._gate = gate
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Who answers. Versions that do not overlap are the host's to report: it knows both."""
         logs.debug("hello", host_version=request.host_version[:64])
-        return convert.hello(self._identity, await asyncio.to_thread(self._environment))
+        environment = await asyncio.to_thread(self._environment)
+        return convert.hello(self._identity, environment, gated=self._gate is not None)
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """A fresh look."""
@@ -96,7 +107,8 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         self, requests: AsyncIterator[pb.ControlRequest], context: Context
     ) -> AsyncIterator[pb.ControlResponse]:
         """Both of them as messages on one stream."""
-        control = Control(self._list_cpus, self._set_online)
+        stream = object()
+        control = Control(self._list_cpus, partial(self._set_online, stream=stream))
         reading = asyncio.get_running_loop().create_task(_read(requests, control))
         try:
             async for answer in control.answers():
@@ -108,19 +120,27 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             await control.close()
+            if self._gate is not None:
+                self._gate.withdraw(stream)
 
     def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         check_request_id(request.request_id)
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
 
-    async def _set_online(self, request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
+    async def _set_online(
+        self, request: pb.SetOnlineRequest, stream: object = None
+    ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
         check_request_id(request.request_id)
         goal = check(request.firmware_ids, online=request.online, wait=request.wait_for_arrival, scheme=self._scheme)
+        gate = self._gate if request.for_eject and not goal.online else None
         as_wanted = True
         async with aclosing(self._switch.run(goal)) as answers:
             async for answer in answers:
                 if isinstance(answer, Result):
                     as_wanted = as_wanted and answer.status in (Status.DONE, Status.ALREADY)
+                    if gate is not None and answer.status is not Status.REFUSED:
+                        # Before the host hears of it: the next thing that it does is to ask for the ejection.
+                        await gate.agree(answer.firmware_id, stream)
                 elif request.brief:
                     continue
                 yield convert.answer(answer, request.request_id)

@@ -80,6 +80,14 @@ class Switch:
         finally:
             request.stop()
 
+    def online_now(self, goal: Goal) -> dict[str, int]:
+        """By identity, the numbers of the goal's CPUs that are online, from a fresh look."""
+        self.watcher.catch_up()
+        self.watcher.scan()
+        online = self.sysfs.mask("online")
+        found = {name: self.watcher.find(name) for name in goal.firmware_ids}
+        return {name: number for name, number in found.items() if number is not None and number in online}
+
     async def close(self, timeout: float) -> bool:
         """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
         self.connectors.close()

@@ -21,6 +21,9 @@ from vcpu_guest.core import cpulist
 #: Writes one attribute; raises OSError with the kernel's errno.
 Write = Callable[[str, bytes], None]
 
+#: Whether the kernel ejects CPUs when the firmware asks it to (drivers/acpi/sysfs.c, enabled_store).
+_EJECT = "firmware/acpi/hotplug/processor/enabled"
+
 #: No attribute that we read is longer; sysfs gives a page, and a list of 4096 scattered CPUs needs more than one.
 _READ_SIZE = 65536
 
@@ -118,6 +121,15 @@ class Sysfs:
     def write_online(self, number: int, *, online: bool) -> None:
         """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""
         self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
+
+    def eject_enabled(self) -> bool | None:
+        """Whether the kernel ejects CPUs when it is asked to; None where there is no such switch. Takes no lock."""
+        text = self.read(_EJECT)
+        return None if text is None else text == "1"
+
+    def write_eject_enabled(self, *, enabled: bool) -> None:
+        """Set that. Waits for a hotplug under way, whose lock it takes (drivers/acpi/scan.c). Raises OSError."""
+        self._write(f"{self.root}/{_EJECT}", b"1" if enabled else b"0")
 
 
 def write_attribute(path: str, data: bytes) -> None:

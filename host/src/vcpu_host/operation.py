@@ -234,7 +234,12 @@ class Run:
         seconds_left = max(0.1, self._machine.deadline - self._loop.time())
         try:
             async for answer in agent.set_online(
-                action.firmware_ids, online=action.online, wait=action.wait, brief=action.brief, timeout=seconds_left
+                action.firmware_ids,
+                online=action.online,
+                wait=action.wait,
+                brief=action.brief,
+                for_eject=action.for_eject,
+                timeout=seconds_left,
             ):
                 if isinstance(answer, ports.Arrived):
                     self._put(ev.CpuArrived(session, answer.cpu))

@@ -127,11 +127,19 @@ class GuestAgent(Protocol):
         """A snapshot at once, then one after every change."""
 
     def set_online(
-        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
+        self,
+        firmware_ids: Sequence[str],
+        *,
+        online: bool,
+        wait: bool,
+        brief: bool,
+        timeout: float,
+        for_eject: bool = False,
     ) -> AsyncIterator[SetOnlineAnswer]:
         """Bring CPUs on- or offline in order; answers as they come, a GuestView last. ``timeout`` is in seconds.
 
-        With ``brief`` there are results only, and a GuestView if one of them is not as wanted.
+        With ``brief`` there are results only, and a GuestView if one of them is not as wanted. ``for_eject``: what goes
+        offline is to be ejected, which an agent that keeps an eject gate agrees to by its result.
         """
 
     async def lost(self) -> str:

@@ -19,7 +19,8 @@ def test_no_file_means_the_defaults_unless_it_was_asked_for(tmp_path: Path) -> N
 
 def test_every_key_is_taken() -> None:
     text = b'port = "/dev/x"\nlog_level = "debug"\nlog_format = "json"\n'
-    assert parse(text, "f") == Settings("/dev/x", "debug", "json")
+    text += b"eject_gate = true\nhooks = true\nhook_timeout = 2\n"
+    assert parse(text, "f") == Settings("/dev/x", "debug", "json", eject_gate=True, hooks=True, hook_timeout=2.0)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,12 @@ def test_every_key_is_taken() -> None:
         (b"log_level = []", "log_level must be one of"),
         (b'log_format = "xml"', "log_format must be one of"),
         (b"log_format = {}", "log_format must be one of"),
+        (b"eject_gate = 1", "eject_gate must be true or false"),
+        (b'hooks = "yes"', "hooks must be true or false"),
+        (b"hook_timeout = 0", "hook_timeout must be seconds"),
+        (b"hook_timeout = 301", "hook_timeout must be seconds"),
+        (b"hook_timeout = nan", "hook_timeout must be seconds"),
+        (b"hook_timeout = true", "hook_timeout must be seconds"),
         (b"port =", "f: "),
         (b"\xff", "f: "),
     ],

@@ -139,6 +139,27 @@ async def test_a_configuration_that_cannot_be_read_is_one_line_and_status_2(serv
         assert b"unknown key 'prot'" in await words(process)
 
 
+async def test_the_eject_gate_is_closed_from_start_to_end_if_it_is_asked_for(
+    served: FakeKernel, tmp_path: Path
+) -> None:
+    (tmp_path / "conf").write_text("eject_gate = true\n")
+    options = ("--config", str(tmp_path / "conf"), "--listen", str(tmp_path / "s"))
+    async with vcpud(served, tmp_path, *options) as process:
+        async with stub(tmp_path / "s") as agent:
+            hello = await agent.Hello(pb.HelloRequest(), timeout=START)
+            assert "eject-gate" in hello.capabilities
+            assert not hello.environment.eject_enabled
+            number = served.add(1)
+            request = pb.SetOnlineRequest(firmware_ids=[firmware_id(1)], for_eject=True)
+            assert len([answer async for answer in agent.SetOnline(request, timeout=START)]) == 2
+            assert served.ejects == [False, True]
+            assert number not in served.online
+        process.terminate()
+        async with asyncio.timeout(START):
+            assert await process.wait() == 0
+    assert served.ejects == [False, True, False]
+
+
 async def test_check_prints_what_it_sees(served: FakeKernel, tmp_path: Path) -> None:
     served.add(5)
     process = await asyncio.create_subprocess_exec(

@@ -58,6 +58,15 @@ async def test_unplug_takes_the_cpu_offline_before_it_asks_qemu(rig: Rig) -> Non
     assert rig.vm.filled == {0}
 
 
+async def test_the_agent_is_told_which_cpus_are_to_be_ejected(rig: Rig) -> None:
+    await rig.whole.run(Request(Operation.PLUG, 2), _POLICY)
+    (agent,) = rig.dialer.made
+    await rig.whole.run(Request(Operation.OFFLINE, selectors=("1",)), _POLICY)
+    assert not agent.for_eject
+    await rig.whole.run(Request(Operation.UNPLUG, selectors=("2",)), _POLICY)
+    assert agent.for_eject == {rig.vm.name(2)}
+
+
 async def test_a_goal_that_is_reached_sends_nothing(rig: Rig) -> None:
     result = await rig.whole.run(Request(Operation.SCALE, 1), _POLICY)
     assert result.outcome is Outcome.DONE

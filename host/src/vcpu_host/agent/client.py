@@ -174,7 +174,14 @@ class LinkAgent:
             call.cancel()
 
     async def set_online(
-        self, firmware_ids: Sequence[str], *, online: bool, wait: bool, brief: bool, timeout: float
+        self,
+        firmware_ids: Sequence[str],
+        *,
+        online: bool,
+        wait: bool,
+        brief: bool,
+        timeout: float,
+        for_eject: bool = False,
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
         """See ports.GuestAgent. Answers for CPUs that were not asked for, and more than one each, are not accepted."""
         request = pb.SetOnlineRequest(
@@ -183,6 +190,7 @@ class LinkAgent:
             online=online,
             wait_for_arrival=wait,
             brief=brief,
+            for_eject=for_eject,
         )
         unanswered = set(firmware_ids)
         unseen = set(firmware_ids)

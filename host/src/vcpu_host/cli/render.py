@@ -65,6 +65,7 @@ def view_document(view: VmView) -> dict[str, object]:
             "kernel": agent.kernel,
             "boot_id": agent.boot_id,
             "platform": agent.platform,
+            "eject_gate": agent.eject_gate,
         },
         "agent_trouble": view.agent_trouble.to_json() if view.agent_trouble else None,
         "slots": [_slot_document(slot) for slot in view.slots],
@@ -167,6 +168,8 @@ def view_table(view: VmView) -> RenderableType:
     )
     if view.agent is not None:
         agent = f"agent: vcpud {view.agent.version}, Linux {view.agent.kernel}"
+        if view.agent.eject_gate is not None:
+            agent += f"; eject gate: {view.agent.eject_gate}"
     else:
         agent = f"agent: {view.agent_trouble.text}" if view.agent_trouble else "agent: none"
     parts: list[RenderableType] = [Text(head), Text(agent), table]

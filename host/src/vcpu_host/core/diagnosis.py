@@ -107,12 +107,21 @@ def _agent(view: VmView) -> Iterator[Finding]:
             "remove nr_cpus= or possible_cpus= from the guest's kernel command line, or use a kernel with a larger "
             "CONFIG_NR_CPUS",
         )
-    if env.eject_enabled is False:
+    if agent.eject_gate == "closed":
+        yield Finding(Level.OK, "eject-gate", "vcpud lets the guest eject a CPU only when it has agreed to that")
+    elif agent.eject_gate == "open":
+        yield Finding(
+            Level.WARNING,
+            "eject-gate-open",
+            "vcpud keeps the eject gate, and it is open though nothing is being unplugged: somebody else opened it",
+            "systemctl restart vcpud in the guest closes it",
+        )
+    elif env.eject_enabled is False:
         yield Finding(
             Level.PROBLEM,
             "eject-disabled",
             "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
-            "echo 1 into that file in the guest",
+            "echo 1 into that file in the guest, or let vcpud keep it: eject_gate = true in /etc/vcpud/vcpud.conf",
         )
     for name, value in (("isolcpus", env.isolated), ("nohz_full", env.nohz_full)):
         if value:

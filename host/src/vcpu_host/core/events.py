@@ -186,6 +186,7 @@ class DoSetOnline:
     online: bool
     wait: bool
     brief: bool
+    for_eject: bool = False  # what goes offline is to be ejected
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,15 +201,20 @@ class Machine:
         state = self._state
         if state.session is None:
             return
-        wanted: dict[bool, list[ThreadEvidence]] = {True: [], False: []}
+        # online, or offline in order to be ejected, or offline to stay
+        wanted: dict[tuple[bool, bool], list[ThreadEvidence]] = {
+            (True, False): [],
+            (False, True): [],
+            (False, False): [],
+        }
         for job in changed:
             if job.not_before > state.now:
                 continue
             for thread in job.threads:
                 want = job.wants(thread, state.session)
                 if want is not None and thread.asked is None:
-                    wanted[want].append(thread)
-        for online, threads in wanted.items():
+                    wanted[want, not want and job.goal is Goal.GONE].append(thread)
+        for (online, for_eject), threads in wanted.items():
             if not threads:
                 continue
             number = state.next_request
@@ -221,7 +226,7 @@ class Machine:
             state.letting_go_until = state.now + state.policy.let_go_grace
             state.requests[number] = OnlineRequest(online, set(ids))
             brief = not online or self._state.platform.acknowledges
-            yield DoSetOnline(number, ids, online, wait=online, brief=brief)
+            yield DoSetOnline(number, ids, online, wait=online, brief=brief, for_eject=for_eject)
 
     def _adds(self) -> Iterable[Action]:
         """The first plug by itself, and when the guest has seen it the others together, or one by one, as planned.

@@ -228,6 +228,10 @@ class Environment:
     clocksource: str = ""
 
 
+#: The capability of an agent without whose word the guest's kernel ejects no CPU.
+_EJECT_GATE = "eject-gate"
+
+
 @dataclass(frozen=True, slots=True)
 class AgentInfo:
     """Who answers at the other end of the port."""
@@ -242,6 +246,13 @@ class AgentInfo:
     event_source: str
     capabilities: tuple[str, ...] = ()
     environment: Environment = field(default_factory=Environment)
+
+    @property
+    def eject_gate(self) -> str | None:
+        """How the agent's eject gate was when it said hello, "closed" or "open"; None if it keeps none."""
+        if _EJECT_GATE not in self.capabilities:
+            return None
+        return "open" if self.environment.eject_enabled else "closed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,18 +166,20 @@ class Reason(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., errno: _Optional[int] = ..., errno_name: _Optional[str] = ...) -> None: ...
 
 class SetOnlineRequest(_message.Message):
-    __slots__ = ["brief", "firmware_ids", "online", "request_id", "wait_for_arrival"]
+    __slots__ = ["brief", "firmware_ids", "for_eject", "online", "request_id", "wait_for_arrival"]
     BRIEF_FIELD_NUMBER: _ClassVar[int]
     FIRMWARE_IDS_FIELD_NUMBER: _ClassVar[int]
+    FOR_EJECT_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_FOR_ARRIVAL_FIELD_NUMBER: _ClassVar[int]
     brief: bool
     firmware_ids: _containers.RepeatedScalarFieldContainer[str]
+    for_eject: bool
     online: bool
     request_id: str
     wait_for_arrival: bool
-    def __init__(self, request_id: _Optional[str] = ..., firmware_ids: _Optional[_Iterable[str]] = ..., online: bool = ..., wait_for_arrival: bool = ..., brief: bool = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., firmware_ids: _Optional[_Iterable[str]] = ..., online: bool = ..., wait_for_arrival: bool = ..., brief: bool = ..., for_eject: bool = ...) -> None: ...
 
 class SetOnlineResponse(_message.Message):
     __slots__ = ["arrived", "final", "request_id", "result"]

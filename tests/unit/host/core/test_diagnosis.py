@@ -137,6 +137,16 @@ def test_what_in_the_guest_bears_on_hotplug_is_told() -> None:
     assert not _troubles(unknown)
 
 
+def test_a_gate_that_vcpud_keeps_closed_is_no_trouble_and_one_that_another_opened_is() -> None:
+    keeper = replace(_environment(eject_enabled=False), capabilities=("eject-gate",))
+    closed = _found(host(4), agent=keeper)
+    assert closed["eject-gate"].level is Level.OK
+    assert not _troubles(closed)
+    opened = _found(host(4), agent=replace(INFO, capabilities=("eject-gate",)))
+    assert opened["eject-gate-open"].level is Level.WARNING
+    assert (INFO.eject_gate, keeper.eject_gate) == (None, "closed")
+
+
 def test_slots_that_are_not_online_are_named_by_state() -> None:
     view = host(5, {0, 1, 2})
     found = _found(view, online={0}, offline={1})

@@ -149,6 +149,18 @@ def test_a_look_that_was_asked_for_before_the_plug_does_not_empty_the_slot() -> 
     assert step.machine.progress()[0] == 0
 
 
+def test_what_is_to_go_is_asked_for_as_such_and_what_is_to_stay_is_not() -> None:
+    view = vm(3, {0, 1})
+    for step, for_eject in (
+        (Step(view, "unplug", "1"), True),
+        (Step(view, "offline", "1"), False),
+        (Step(vm(3, {0}), "plug", "1"), False),
+    ):
+        (asked,) = step.of(ev.DoSetOnline)
+        assert isinstance(asked, ev.DoSetOnline)
+        assert asked.for_eject is for_eject
+
+
 # --- refusals, and the way back ---------------------------------------------------------------------------------------
 
 

@@ -15,9 +15,17 @@ from .base import Platform, boot_cpu
 # _OST sources and statuses: ACPI 6.5, section 6.3.5; Linux include/linux/acpi.h; used by drivers/acpi/scan.c.
 _INSERTION = 1
 _EJECTS = (3, 0x103)
+_EJECT_HINT = (
+    "see vcpuctl doctor; where vcpud keeps the eject gate (eject_gate in the guest's vcpud.conf), unplug with its "
+    "word, by a vcpuctl that is as new as it, and not --without-agent"
+)
 _REFUSALS = {
     0x01: ("eject-failed", "the guest kernel failed to eject the CPU", "look at the guest's kernel log"),
-    0x80: ("eject-disabled", "the guest does not allow CPUs to be ejected", "see vcpuctl doctor"),
+    0x80: (
+        "eject-disabled",
+        "the guest does not allow CPUs to be ejected",
+        _EJECT_HINT,
+    ),
     0x81: ("eject-in-use", "the guest says that the CPU is in use", "look at the guest's kernel log"),
     0x82: ("eject-busy", "the guest kernel could not take the CPU offline", "look at the guest's kernel log"),
     0x83: ("eject-dependency", "the guest says that something depends on the CPU", "look at the guest's kernel log"),

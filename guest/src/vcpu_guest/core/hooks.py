@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of an administrator's hooks are run, in which order, and what their ends mean. hooks.py runs them."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vcpu_guest.core.model import Reason
+
+#: The events, which are the names of the directories but for their ".d", and the hooks' first argument.
+PRE_OFFLINE = "pre-offline"
+POST_ONLINE = "post-online"
+
+#: What run-parts(8) takes for names, so that what editors and packages leave behind is no hook.
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+#: Characters of a hook's words that are passed on.
+MAX_WORDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a hook ended: `problem` says why it could not be run, or not to its end; "" with an exit `status`, negative
+    for a signal. `output` is the end of what it wrote to stdout and stderr.
+    """
+
+    name: str
+    problem: str = ""
+    status: int = 0
+    output: bytes = b""
+
+
+def order(names: Iterable[str]) -> tuple[str, ...]:
+    """The hooks among a directory's entries, in the order in which they are run."""
+    return tuple(sorted(name for name in names if _NAME.fullmatch(name)))
+
+
+def objection(mode: int, uid: int, owner: int) -> str:
+    """Why a file or directory of this mode and owner is not trusted, and what to do; "" if it is."""
+    if stat.S_ISLNK(mode):
+        return "it is a symbolic link: put the file itself there"
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return "it is no regular file"
+    if uid != owner:
+        return f"it belongs to user {uid}: chown root"
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others than its owner may write to it: chmod go-w"
+    return ""
+
+
+def words(output: bytes) -> str:
+    """The last line that says something, without control characters, at most MAX_WORDS long."""
+    for line in reversed(output.decode("utf-8", "replace").splitlines()):
+        text = "".join(character for character in line if character.isprintable()).strip()
+        if text:
+            return text[:MAX_WORDS]
+    return ""
+
+
+def failure(ended: Ended) -> str:
+    """What went wrong, in words; "" if nothing did."""
+    if ended.problem:
+        how = ended.problem
+    elif ended.status:
+        how = f"signal {-ended.status}" if ended.status < 0 else f"status {ended.status}"
+    else:
+        return ""
+    said = words(ended.output)
+    return f"{ended.name} ({how}){': ' + said if said else ''}"
+
+
+def veto(ended: Ended, cpus: str) -> Reason | None:
+    """The reason for which the CPUs of this list stay online; None if the hook lets them go."""
+    problem = failure(ended)
+    if not problem:
+        return None
+    return Reason(
+        "hook-refused",
+        f"a hook of the guest's administrator does not let CPUs {cpus} go offline: {problem}; "
+        "see to what it says, or ask who put it into /etc/vcpud/hooks.d",
+    )
