@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vcpuctl as it is, which says at its end how much memory it took, and can be given another place for its locks.
+
+    PEAK=FILE LOCKS=DIRECTORY python tests/fakes/vcpuctl.py (vcpuctl's own words)
+
+Root's locks lie in /run, where a test may not play with what it finds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from vcpu_host import lock
+from vcpu_host.cli.main import main
+
+
+def peak() -> int:
+    """The most bytes that this process ever had in memory at once (proc_pid_status(5), VmHWM)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+if __name__ == "__main__":
+    if "LOCKS" in os.environ:
+        lock.runtime_directory = lambda: Path(os.environ["LOCKS"])
+    status = main()
+    if "PEAK" in os.environ:
+        Path(os.environ["PEAK"]).write_text(str(peak()), encoding="ascii")
+    sys.exit(status)
