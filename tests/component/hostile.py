@@ -83,6 +83,10 @@ def command(vm: FakeVm, *words: str, **environment: str) -> Iterator[subprocess.
 def run(vm: FakeVm, *words: str, timeout: float = 2.0, **environment: str) -> Said:
     """A command from start to end, which it has within ``timeout`` seconds and a grace, whatever the guest does."""
     with command(vm, "--timeout", str(timeout), *words, **environment) as process:
-        stdout, stderr = process.communicate(timeout=timeout + GRACE)
-        peak = vm.folder / "peak"
-        return Said(process.returncode, stdout, stderr, int(peak.read_text()) if peak.exists() else 0)
+        return ended(vm, process, timeout + GRACE)
+
+
+def ended(vm: FakeVm, process: subprocess.Popen[bytes], within: float = GRACE) -> Said:
+    """How it ended, within so many seconds from now."""
+    stdout, stderr = process.communicate(timeout=within)
+    return Said(process.returncode, stdout, stderr, int((vm.folder / "peak").read_text(encoding="ascii")))

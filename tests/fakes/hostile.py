@@ -23,6 +23,7 @@ import grpc.aio
 from fakes.qemu import FakeVm
 from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink
+from vcpu_proto.link.frames import Decoder
 from vcpu_proto.v1 import agent_pb2 as pb
 
 SERVICE = "vcpu.v1.GuestAgent"
@@ -250,6 +251,14 @@ class Stranger:
             except TimeoutError:
                 return False
         return True
+
+    def opened(self, within: float = 20.0) -> bytes:
+        """The token of the OPEN that comes."""
+        decoder = Decoder()
+        for packet in self.packets(within):
+            for frame in decoder.feed(packet):
+                return frame.token
+        raise AssertionError("no OPEN came")
 
     def packets(self, within: float) -> Iterator[bytes]:
         """What the host sends, as it comes, until nothing has for so long or its end is closed."""

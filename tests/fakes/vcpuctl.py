@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vcpuctl as it is, which says at its end how much memory it took, and can be given another place for its locks.
+"""vcpuctl as it is, but it says at its end how much memory it took, and its locks can be put elsewhere.
 
-    PEAK=FILE LOCKS=DIRECTORY python tests/fakes/vcpuctl.py (vcpuctl's own words)
+    PEAK=FILE LOCKS=DIRECTORY USER_ID=NUMBER python -P tests/fakes/vcpuctl.py (vcpuctl's own words)
 
-Root's locks lie in /run, where a test may not play with what it finds.
+Root's locks lie in /run, where a test may not play with what it finds. USER_ID has it take itself for another user.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def peak() -> int:
 if __name__ == "__main__":
     if "LOCKS" in os.environ:
         lock.runtime_directory = lambda: Path(os.environ["LOCKS"])
+    if "USER_ID" in os.environ:
+        os.geteuid = lambda: int(os.environ["USER_ID"])
     status = main()
     if "PEAK" in os.environ:
         Path(os.environ["PEAK"]).write_text(str(peak()), encoding="ascii")
