@@ -23,8 +23,15 @@ MOST_MEMORY = 150e6
 #: What can stand in a guest's way, or in the user's, and none of it may come out: C0 but newline, DEL, C1, and the
 #: characters that turn the direction of writing (Unicode, Bidi_Control).
 FORBIDDEN = frozenset(
-    [*range(0x0A), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0x061C, 0x200E, 0x200F, 0x2028, 0x2029]
-    + [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    (
+        *range(0x0A),
+        *range(0x0B, 0x20),
+        *range(0x7F, 0xA0),
+        0x061C,
+        *range(0x200E, 0x2010),
+        *range(0x2028, 0x202F),
+        *range(0x2066, 0x206A),
+    )
 )
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
 import random
@@ -27,7 +26,10 @@ from vcpu_proto.v1 import agent_pb2 as pb
 @pytest.fixture(scope="module")
 def vm() -> Iterator[FakeVm]:
     """Two CPUs from boot on, and no agent yet. Floods change nothing, so one VM serves for all."""
-    with tempfile.TemporaryDirectory(prefix="vh", dir="/tmp") as name, FakeVm(Path(name), "--smp", "2", agent=False) as vm:
+    with (
+        tempfile.TemporaryDirectory(prefix="vh", dir="/tmp") as name,
+        FakeVm(Path(name), "--smp", "2", agent=False) as vm,
+    ):
         yield vm
 
 
@@ -136,7 +138,8 @@ class Endless(Script):
         cpus = [pb.Cpu(number=n, firmware_id=identity(n)) for n in range(2)]
         answer = {
             "results": pb.SetOnlineResponse(
-                request_id="x", result=pb.CpuResult(firmware_id=identity(1), status=1, observed=cpus[1])
+                request_id="x",
+                result=pb.CpuResult(firmware_id=identity(1), status=pb.CpuResult.STATUS_DONE, observed=cpus[1]),
             ),
             "arrivals": pb.SetOnlineResponse(request_id="x", arrived=cpus[1]),
             "snapshots": pb.SetOnlineResponse(request_id=request.request_id, final=pb.Snapshot(cpus=cpus)),

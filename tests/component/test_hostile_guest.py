@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An agent that lies, stalls or says old things again: never a false "done", never a device_del that was not asked for."""
+"""An agent that lies, stalls or repeats itself: never a false "done", never a device_del that was not asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from component.cli import filled, online, until
@@ -26,7 +27,10 @@ REFUSED, ABSENT = pb.CpuResult.STATUS_REFUSED, pb.CpuResult.STATUS_ABSENT
 @pytest.fixture(scope="module")
 def vm() -> Iterator[FakeVm]:
     """Three CPUs from boot on, and no agent yet. No lie below changes anything, so one VM serves for all."""
-    with tempfile.TemporaryDirectory(prefix="vh", dir="/tmp") as name, FakeVm(Path(name), "--smp", "3", agent=False) as vm:
+    with (
+        tempfile.TemporaryDirectory(prefix="vh", dir="/tmp") as name,
+        FakeVm(Path(name), "--smp", "3", agent=False) as vm,
+    ):
         yield vm
 
 
@@ -61,14 +65,14 @@ def cpu(slot: int, *, online: bool = False) -> pb.Cpu:
     return pb.Cpu(number=slot, firmware_id=identity(slot), online=online)
 
 
-def result(slot: int, status: int, observed: pb.Cpu | None = None, seconds: float = 0.0) -> pb.SetOnlineResponse:
+def result(slot: int, status: Any, observed: pb.Cpu | None = None, seconds: float = 0.0) -> pb.SetOnlineResponse:
     """An answer for the CPU of a slot."""
     about = pb.CpuResult(firmware_id=identity(slot), status=status, observed=observed, seconds=seconds)
     return pb.SetOnlineResponse(result=about)
 
 
 #: What no agent may say of slots 1 and 2, which are to go offline: it is believed nothing, and asked again.
-BROKEN = {
+BROKEN: dict[str, Sequence[Answer]] = {
     "offline is confirmed for another slot's CPU": [result(0, DONE, cpu(0))],
     "offline is confirmed for a CPU that is not there": [result(9, DONE, cpu(9))],
     "what was observed is another CPU": [result(1, DONE, cpu(2))],
@@ -80,14 +84,19 @@ BROKEN = {
     "it took less than no time": [result(1, DONE, cpu(1), -1.0)],
     "it took for ever": [result(1, DONE, cpu(1), math.inf)],
     "it took no number of seconds": [result(1, DONE, cpu(1), math.nan)],
-    "the answer to another request": [pb.SetOnlineResponse(request_id="00000000-1", result=result(1, DONE, cpu(1)).result)],
+    "the answer to another request": [
+        pb.SetOnlineResponse(request_id="00000000-1", result=result(1, DONE, cpu(1)).result)
+    ],
     "an answer about nothing": [pb.SetOnlineResponse()],
     "two last words": [pb.SetOnlineResponse(final=pb.Snapshot())] * 2,
     "arrived, and never asked for": [pb.SetOnlineResponse(arrived=cpu(9))],
     "bytes that are no message": [b"\xff\xff\xff\xff"],
     "an identity of two CPUs in the last word": [pb.SetOnlineResponse(final=pb.Snapshot(cpus=[cpu(1), cpu(1)]))],
     "all done, without a word about any": [],
-    "absent, though the last word shows it": [result(1, ABSENT), pb.SetOnlineResponse(final=pb.Snapshot(cpus=[cpu(1)]))],
+    "absent, though the last word shows it": [
+        result(1, ABSENT),
+        pb.SetOnlineResponse(final=pb.Snapshot(cpus=[cpu(1)])),
+    ],
 }
 
 

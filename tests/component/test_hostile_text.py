@@ -42,7 +42,10 @@ EVERYTHING = "".join(NASTY)
 @pytest.fixture(scope="module")
 def vm() -> Iterator[FakeVm]:
     """Two CPUs from boot on, and no agent yet."""
-    with tempfile.TemporaryDirectory(prefix="vh", dir="/tmp") as name, FakeVm(Path(name), "--smp", "2", agent=False) as vm:
+    with (
+        tempfile.TemporaryDirectory(prefix="vh", dir="/tmp") as name,
+        FakeVm(Path(name), "--smp", "2", agent=False) as vm,
+    ):
         yield vm
 
 
@@ -71,7 +74,7 @@ class Writer(Script):
         self.code = code
 
     def hello(self, request: pb.HelloRequest) -> Answer:
-        answer = super().hello(request)
+        answer: Any = super().hello(request)
         answer.environment.SetInParent()
         nasty(answer, ("arch", "capabilities", "platform"), self.text)
         return answer
@@ -189,7 +192,7 @@ def test_the_words_of_a_refused_request_or_an_ended_session_are_no_better(vm: Fa
 def test_a_name_that_can_be_none_is_not_shown_at_all(vm: FakeVm, field: str) -> None:
     class Longer(Writer):
         def hello(self, request: pb.HelloRequest) -> Answer:
-            answer = Script.hello(self, request)
+            answer: Any = Script.hello(self, request)
             answer.agent_version = "v" * 65 if field == "agent_version" else "v"
             return answer
 
@@ -217,6 +220,7 @@ def test_on_a_real_terminal_what_comes_from_the_guest_is_no_control_either(vm: F
             stdout=theirs,
             stderr=theirs,
             timeout=30,
+            check=False,
             env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"},
         )
     os.close(theirs)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An agent that does what its script says: a real gRPC server behind the real link, on a fake VM's port.
 
-Left alone it is honest: it reads the fake kernel's sysfs and writes through the fake kernel. A test subclasses `Script`,
-or sets one of its attributes, and so lies in one place at a time. Whatever a method gives may be a message or bytes.
+Left alone it is honest: it reads the fake kernel's sysfs and writes through the fake kernel. A test subclasses `Script`
+and so lies in one place at a time. Whatever a method gives may be a message or bytes.
 """
 
 from __future__ import annotations
@@ -177,8 +177,7 @@ class Hostile:
         self._loop.close()
 
     async def _run(self) -> None:
-        path = str(self._vm.folder / "agent.hostile")
-        Path(path).unlink(missing_ok=True)
+        path = str(self._vm.folder / "agent.hostile")  # gRPC itself removes what the last one left
         server = grpc.aio.server(compression=self._compression, options=[("grpc.max_send_message_length", -1)])
         server.add_generic_rpc_handlers((self._handlers(),))
         server.add_insecure_port("unix:" + path)

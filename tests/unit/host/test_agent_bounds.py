@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,5 @@ def test_an_answer_that_is_missing_is_said_to_be_missing() -> None:
 def test_any_bytes_are_a_message_or_a_bad_one_whether_counted_or_not(data: bytes) -> None:
     # An unknown field makes it long enough to be counted, and changes nothing else.
     for whole in (data, field(15, b"x" * SMALL) + data):
-        try:
+        with contextlib.suppress(BadMessageError):
             parse(pb.ControlResponse, whole)
-        except BadMessageError as error:
-            assert str(error)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From bytes to a message of vcpu.v1, after a look at how much memory that message would take.
 
-Two bytes on the wire can become a hundred in memory (an empty Cpu), so the bound on a message's size does not bound what
-parsing it costs: one of 8 MiB could hold four million CPUs. What makes it grow is the number of its fields, so these are
-counted first, wherever there may be many, in messages that are long enough to matter.
+Two bytes on the wire can become a hundred in memory (an empty Cpu), so the bound on a message's size does not bound
+what parsing it costs: one of 8 MiB could hold four million CPUs. What makes it grow is the number of its fields, so
+these are counted first, wherever there may be many, in messages that are long enough to matter.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _Message = TypeVar("_Message", bound=Message)
 
 #: Bytes; one snapshot of the most CPUs that the contract allows fits well (about 100 bytes a CPU).
 MAX_MESSAGE = 8 * 1024 * 1024
-#: Fields of one message, without those inside of a Cpu or a CpuResult: the most CPUs that the contract allows fit in any
-#: answer, for each takes one field in a snapshot, and four as a result on the Control stream.
+#: Fields of one message, without those inside of a Cpu or a CpuResult: the most CPUs that the contract allows fit in
+#: any answer, for each takes one field in a snapshot, and four as a result on the Control stream.
 MAX_FIELDS = 4 * 65536
 #: Bytes of a message that is parsed uncounted: of two bytes each, no more fields than that fit in.
 SMALL = 2 * MAX_FIELDS

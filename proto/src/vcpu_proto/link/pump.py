@@ -213,7 +213,7 @@ class Pump(WireProtocol):
             self._pause_wire(paused=True)
 
     def _answer(self) -> None:
-        """Write what is owed, unless the wire is full: the session keeps the newest answer of each kind until it is not.
+        """Write what is owed, unless the wire is full: until it is not, the session keeps the newest answer of a kind.
 
         So a peer that asks on and on, and reads nothing, is owed no more than that.
         """
