@@ -71,31 +71,39 @@ def result(slot: int, status: Any, observed: pb.Cpu | None = None, seconds: floa
     return pb.SetOnlineResponse(result=about)
 
 
+def both(status: Any, *, seconds: float = 0.0, observed: bool = True) -> list[pb.SetOnlineResponse]:
+    """Two answers that, were they believed, would have both CPUs ejected."""
+    return [result(slot, status, cpu(slot) if observed else None, seconds) for slot in (1, 2)]
+
+
 #: What no agent may say of slots 1 and 2, which are to go offline: it is believed nothing, and asked again.
 BROKEN: dict[str, Sequence[Answer]] = {
     "offline is confirmed for another slot's CPU": [result(0, DONE, cpu(0))],
     "offline is confirmed for a CPU that is not there": [result(9, DONE, cpu(9))],
-    "what was observed is another CPU": [result(1, DONE, cpu(2))],
+    "what was observed is another CPU": [result(1, DONE, cpu(2)), result(2, DONE, cpu(1))],
     "one is confirmed twice in place of both": [result(1, DONE, cpu(1))] * 2,
-    "done, and nothing was observed": [result(1, DONE)],
-    "absent, and yet observed": [result(1, ABSENT, cpu(1))],
-    "a status that there is not": [result(1, 77, cpu(1))],
-    "no status": [result(1, 0, cpu(1))],
-    "it took less than no time": [result(1, DONE, cpu(1), -1.0)],
-    "it took for ever": [result(1, DONE, cpu(1), math.inf)],
-    "it took no number of seconds": [result(1, DONE, cpu(1), math.nan)],
-    "the answer to another request": [
-        pb.SetOnlineResponse(request_id="00000000-1", result=result(1, DONE, cpu(1)).result)
+    "done, and nothing was observed": both(DONE, observed=False),
+    "absent, and yet observed": both(ABSENT),
+    "a status that there is not": both(77),
+    "no status": both(0),
+    "it took less than no time": both(DONE, seconds=-1.0),
+    "it took for ever": both(DONE, seconds=math.inf),
+    "it took no number of seconds": both(DONE, seconds=math.nan),
+    "answers to another request": [
+        pb.SetOnlineResponse(request_id="00000000-1", result=answer.result) for answer in both(DONE)
     ],
-    "an answer about nothing": [pb.SetOnlineResponse()],
+    "an answer about nothing": [pb.SetOnlineResponse(), *both(DONE)],
+    "arrived, and never asked for": [pb.SetOnlineResponse(arrived=cpu(9)), *both(DONE)],
+    "bytes that are no message": [b"\xff\xff\xff\xff", *both(DONE)],
     "two last words": [pb.SetOnlineResponse(final=pb.Snapshot())] * 2,
-    "arrived, and never asked for": [pb.SetOnlineResponse(arrived=cpu(9))],
-    "bytes that are no message": [b"\xff\xff\xff\xff"],
-    "an identity of two CPUs in the last word": [pb.SetOnlineResponse(final=pb.Snapshot(cpus=[cpu(1), cpu(1)]))],
+    "an identity of two CPUs in the last word": [
+        *both(ABSENT, observed=False),
+        pb.SetOnlineResponse(final=pb.Snapshot(cpus=[pb.Cpu(number=n, firmware_id="x") for n in (1, 2)])),
+    ],
     "all done, without a word about any": [],
-    "absent, though the last word shows it": [
-        result(1, ABSENT),
-        pb.SetOnlineResponse(final=pb.Snapshot(cpus=[cpu(1)])),
+    "absent, though the last word shows them": [
+        *both(ABSENT, observed=False),
+        pb.SetOnlineResponse(final=pb.Snapshot(cpus=[cpu(1), cpu(2)])),
     ],
 }
 
