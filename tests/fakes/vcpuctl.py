@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from vcpu_host import lock
+from vcpu_host import runtime
 from vcpu_host.cli.main import main
 
 
@@ -24,7 +24,7 @@ def peak() -> int:
 
 if __name__ == "__main__":
     if "LOCKS" in os.environ:
-        lock.runtime_directory = lambda: Path(os.environ["LOCKS"])
+        runtime.directory = lambda: Path(os.environ["LOCKS"])
     if "USER_ID" in os.environ:
         os.geteuid = lambda: int(os.environ["USER_ID"])
     status = main()
