@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vcpu_guest import convert as guest_convert
 from vcpu_guest.core import model as guest_model
 from vcpu_guest.core import reasons
-from vcpu_host.agent import client
+from vcpu_host.agent import bounds
 from vcpu_host.agent import convert as host_convert
 from vcpu_host.core import model as host_model
 from vcpu_proto.v1 import agent_pb2 as pb
@@ -111,7 +111,9 @@ def test_the_most_cpus_that_the_contract_allows_fit_into_what_the_host_takes() -
         for n in range(host_convert.MAX_CPUS)
     )
     message = guest_convert.snapshot(guest_model.Snapshot(1, cpus), IDENTITY)
-    assert message.ByteSize() < client._MAX_MESSAGE
+    assert message.ByteSize() < bounds.MAX_MESSAGE
+    data = pb.ListCpusResponse(snapshot=message).SerializeToString()
+    assert bounds.parse(pb.ListCpusResponse, data).snapshot == message
     assert len(host_convert.snapshot(message).cpus) == host_convert.MAX_CPUS
 
 

@@ -136,7 +136,7 @@ class Coordinator:
         """
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
-        listeners = [loop.create_task(self._hear_vmm(changed))]
+        listeners = {loop.create_task(self._hear_vmm(changed))}
         heard: ports.GuestAgent | None = None
         try:
             while not stop.is_set() and (until is None or loop.time() < until):
@@ -144,7 +144,9 @@ class Coordinator:
                 yield await self.observe()
                 if self._sessions.current is not heard and self._sessions.current is not None:
                     heard = self._sessions.current
-                    listeners.append(loop.create_task(_hear_agent(heard, changed)))
+                    listener = loop.create_task(_hear_agent(heard, changed))
+                    listeners.add(listener)
+                    listener.add_done_callback(listeners.discard)  # sessions may come and go for as long as one watches
                 await _first_of(stop, changed, seconds=WATCH_INTERVAL if until is None else until - loop.time())
         finally:
             for task in listeners:

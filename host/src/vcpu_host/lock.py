@@ -8,6 +8,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,10 +44,12 @@ class VmLock:
         """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
         try:
             runtime.prepare(self._directory)
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise runtime.unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
         try:
+            self._inspect(fd)
             await self._take(fd, patience)
         except BaseException:
             os.close(fd)
@@ -83,6 +86,12 @@ class VmLock:
                     )
                 )
             await asyncio.sleep(0.05)
+
+    def _inspect(self, fd: int) -> None:
+        """What is opened is written to: it must be a file, and ours, and no other name of a file elsewhere."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            raise runtime.unsafe(f"{self._path} is not a lock that vcpuctl made: no file of this user's with one name")
 
     async def __aenter__(self) -> Self:
         return self

@@ -41,11 +41,11 @@ class Call:
         self.cancelled = True
         self.incoming.put_nowait(asyncio.CancelledError())  # type: ignore[arg-type]
 
-    async def __aiter__(self) -> AsyncIterator[pb.ControlResponse]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         while (message := await self.incoming.get()) is not None:
             if isinstance(message, BaseException):
                 raise message
-            yield message
+            yield message.SerializeToString()
 
     async def asked(self, count: int) -> None:
         """Wait until so many messages have been written."""

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_host.agent import convert
-from vcpu_host.agent.convert import BadMessageError
+from vcpu_host.agent.bounds import BadMessageError
 from vcpu_host.core.model import CpuResult, CpuStatus, Environment, GuestCpu, GuestView, Reason, Who
 from vcpu_proto.v1 import agent_pb2 as pb
 

@@ -10,7 +10,7 @@ import pytest
 from fakes.views import host
 from vcpu_host import ports
 from vcpu_host.agent import client
-from vcpu_host.agent.convert import BadMessageError
+from vcpu_host.agent.bounds import BadMessageError
 from vcpu_host.agent.dialer import LinkDialer, obstacle
 from vcpu_host.agent.status import of_link, of_rpc
 from vcpu_host.core.model import AGENT_LOST, Channel, CpuResult, GuestView, HostView, Who

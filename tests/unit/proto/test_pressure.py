@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from vcpu_proto.link import (
     GuestLink,
     HostLink,
 )
-from vcpu_proto.link.frames import Frame, Kind, encode
+from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
 from vcpu_proto.link.pump import dial
 
 
@@ -74,6 +75,47 @@ async def test_a_peer_that_closes_and_reads_no_more_does_not_keep_the_port_taken
     await until(lambda: not port.host_connected, 3)
     connection.close()
     agent.close()
+
+
+class Seen(HostLink):
+    """One that a test can look at while it opens."""
+
+    made: list[Seen]
+
+    def __init__(self, path: str, token: bytes) -> None:
+        super().__init__(path, token)
+        self.made.append(self)
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["while it opens", "in a session"])
+async def test_a_peer_that_asks_on_and_on_and_reads_nothing_is_owed_little(tmp_path: Path, opened: bool) -> None:
+    Seen.made = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        path = str(tmp_path / "port")
+        listener.bind(path)
+        listener.listen(1)
+        listener.setblocking(False)
+        opening = asyncio.create_task(Seen._connect(path, 60))
+        loop = asyncio.get_running_loop()
+        peer, _ = await loop.sock_accept(listener)
+        token = Decoder().feed(await loop.sock_recv(peer, 100))[0].token
+        if opened:
+            await loop.sock_sendall(peer, encode(Frame(Kind.ACCEPT, token, 0, b"instance")))
+            await opening
+            question = encode(Frame(Kind.PING, token, 0, b"whatever"))
+        else:
+            question = encode(Frame(Kind.BEACON, bytes(8), 0, b"instance"))
+        # One question a read, so that each is answered alone; far more than the sockets' own buffers hold of answers.
+        for _ in range(10_000):
+            await loop.sock_sendall(peer, question)
+            await asyncio.sleep(0)
+        (link,) = Seen.made
+        assert link._wire is not None
+        assert link._wire.get_write_buffer_size() < 80_000
+        opening.cancel()
+        await asyncio.wait({opening})
+        link.abort()
+        peer.close()
 
 
 async def test_what_the_server_says_first_is_there_when_the_client_comes(port: VirtioPort, tmp_path: Path) -> None:

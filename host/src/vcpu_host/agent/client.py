@@ -7,26 +7,26 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import grpc
 import grpc.aio
 from vcpu_proto.link import HostLink, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
-from vcpu_proto.v1.agent_pb2_grpc import GuestAgentStub
 
 from vcpu_host import __version__, ports
 from vcpu_host.core.model import AgentInfo, CpuResult, GuestView, Reason, Who
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from . import convert
+from .bounds import MAX_MESSAGE, BadMessageError, parse
 from .control import Control
 from .status import AGENT_SLOW_HINT, bad_message, of_link, of_rpc
 
 #: The protocol versions that this host speaks.
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
 
-#: One snapshot of the most CPUs that the contract allows fits well (about 100 bytes a CPU).
-_MAX_MESSAGE = 8 * 1024 * 1024
+_SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
 
 #: Seconds for which an agent that has just been heard of counts as alive.
 _FRESH = 1.0
@@ -35,7 +35,10 @@ _FRESH = 1.0
 _CONTROL = "control"
 
 _OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    # What came compressed stays so, and is no message then: a few bytes of it could stand for gigabytes, and older gRPC
+    # unpacks before it looks at the size (core 1.51, message_decompress_filter.cc).
+    ("grpc.per_message_decompression", 0),
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
     # The link says when the other end is gone; a paused guest must not look like a dead one.
@@ -59,13 +62,27 @@ def agree(theirs_min: int, theirs_max: int) -> int:
     )
 
 
+class Stub:
+    """The calls of vcpu.v1.GuestAgent. Answers are left as bytes: ``parse`` looks at them before they take memory."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        def path(name: str) -> str:
+            return f"/{_SERVICE.full_name}/{name}"
+
+        self.hello = channel.unary_unary(path("Hello"), pb.HelloRequest.SerializeToString, bytes)
+        self.list_cpus = channel.unary_unary(path("ListCpus"), pb.ListCpusRequest.SerializeToString, bytes)
+        self.watch = channel.unary_stream(path("Watch"), pb.WatchRequest.SerializeToString, bytes)
+        self.set_online = channel.unary_stream(path("SetOnline"), pb.SetOnlineRequest.SerializeToString, bytes)
+        self.control: Any = channel.stream_stream(path("Control"), pb.ControlRequest.SerializeToString, bytes)
+
+
 class LinkAgent:
     """See the module's words. Made by :class:`~vcpu_host.agent.dialer.LinkDialer`."""
 
     def __init__(self, link: HostLink, channel: grpc.aio.Channel, call_timeout: float) -> None:
         self._link = link
         self._channel = channel
-        self._stub = GuestAgentStub(channel)  # type: ignore[no-untyped-call]
+        self._stub = Stub(channel)
         self._call_timeout = call_timeout
         self._requests = itertools.count(1)
         self._info: AgentInfo | None = None
@@ -109,14 +126,14 @@ class LinkAgent:
     async def _hello(self) -> None:
         request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
         try:
-            answer = convert.whole(await self._stub.Hello(request, timeout=self._call_timeout))
+            answer = parse(pb.HelloResponse, await self._stub.hello(request, timeout=self._call_timeout))
             self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
             self._heard_at = asyncio.get_running_loop().time()
             if _CONTROL in self._info.capabilities:
-                self._control = Control(self._stub.Control())
+                self._control = Control(self._stub.control())
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
-        except convert.BadMessageError as error:
+        except BadMessageError as error:
             raise bad_message(str(error)) from error
 
     def _request_id(self) -> str:
@@ -142,19 +159,18 @@ class LinkAgent:
         try:
             answer = await self._ask_list(request)
             if answer.request_id != request.request_id:
-                raise convert.BadMessageError("the answer to another request")
+                raise BadMessageError("the answer to another request")
             return convert.snapshot(answer.snapshot)
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
-        except convert.BadMessageError as error:
+        except BadMessageError as error:
             raise bad_message(str(error)) from error
         except VcpuctlError as error:
             raise AgentGoneError(error.reason) from error
 
     async def _ask_list(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         if self._control is None:
-            alone: pb.ListCpusResponse = convert.whole(await self._stub.ListCpus(request, timeout=self._call_timeout))
-            return alone
+            return parse(pb.ListCpusResponse, await self._stub.list_cpus(request, timeout=self._call_timeout))
         message = pb.ControlRequest(list_cpus=request)
         answers = self._control.ask(message, request.request_id, timeout=self._call_timeout)
         (answer,) = [answer.list_cpus async for answer in answers] or [pb.ListCpusResponse()]
@@ -162,13 +178,13 @@ class LinkAgent:
 
     async def watch(self) -> AsyncIterator[GuestView]:
         """Snapshots until the session ends (AgentGoneError) or the caller stops."""
-        call = self._stub.Watch(pb.WatchRequest(request_id=self._request_id()))
+        call = self._stub.watch(pb.WatchRequest(request_id=self._request_id()))
         try:
             async for answer in call:
-                yield convert.snapshot(convert.whole(answer).snapshot)
+                yield convert.snapshot(parse(pb.WatchResponse, answer).snapshot)
         except grpc.aio.AioRpcError as error:
             raise AgentGoneError(of_rpc(error).reason) from error
-        except convert.BadMessageError as error:
+        except BadMessageError as error:
             raise bad_message(str(error)) from error
         finally:
             call.cancel()
@@ -200,17 +216,17 @@ class LinkAgent:
                     yield _answer(answer, request.request_id, unanswered, unseen)
         except grpc.aio.AioRpcError as error:
             raise of_rpc(error) from error
-        except convert.BadMessageError as error:
+        except BadMessageError as error:
             raise bad_message(str(error)) from error
 
     async def _ask_set_online(
         self, request: pb.SetOnlineRequest, timeout: float
     ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
         if self._control is None:
-            call = self._stub.SetOnline(request, timeout=timeout)
+            call = self._stub.set_online(request, timeout=timeout)
             try:
                 async for message in call:
-                    yield convert.whole(message)
+                    yield parse(pb.SetOnlineResponse, message)
             finally:
                 call.cancel()
             return
@@ -235,20 +251,20 @@ def _answer(
     message: pb.SetOnlineResponse, request_id: str, unanswered: set[str], unseen: set[str]
 ) -> ports.Arrived | CpuResult | GuestView:
     if message.request_id != request_id:
-        raise convert.BadMessageError("the answer to another request")
+        raise BadMessageError("the answer to another request")
     kind = message.WhichOneof("answer")
     if kind == "result":
         result = convert.result(message.result)
         if result.firmware_id not in unanswered:
-            raise convert.BadMessageError("a result that was not asked for, or twice")
+            raise BadMessageError("a result that was not asked for, or twice")
         unanswered.discard(result.firmware_id)
         return result
     if kind == "arrived":
         cpu = convert.cpu(message.arrived)
         if cpu.firmware_id not in unseen:
-            raise convert.BadMessageError("an arrival that was not asked for, or twice")
+            raise BadMessageError("an arrival that was not asked for, or twice")
         unseen.discard(cpu.firmware_id)
         return ports.Arrived(cpu)
     if kind == "final":
         return convert.snapshot(message.final)
-    raise convert.BadMessageError("an empty answer")
+    raise BadMessageError("an empty answer")

@@ -13,11 +13,11 @@ from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_host.core.model import AGENT_LOST, Reason, Who
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
-from .convert import BadMessageError, whole
+from .bounds import BadMessageError, parse
 from .status import AGENT_SLOW_HINT, bad_message, of_rpc, rejected
 
 if TYPE_CHECKING:
-    _Call = grpc.aio.StreamStreamCall[pb.ControlRequest, pb.ControlResponse]
+    _Call = grpc.aio.StreamStreamCall[pb.ControlRequest, bytes]
 
 
 #: Bytes; one CPU's part of an answer is smaller: a few strings, of 1024 bytes at most.
@@ -125,7 +125,7 @@ class Control:
     async def _read(self) -> None:
         try:
             async for message in self._call:
-                for answer in whole(message).answers:
+                for answer in parse(pb.ControlResponse, message).answers:
                     self._deliver(answer)
             self._break(_lost("the agent ended the stream"))
         except grpc.aio.AioRpcError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of vcpu.v1 into the model's values, and the only place where a guest's words come in.
+"""Messages of vcpu.v1 into the model's values: the only place where a guest's words come in, parsed by ``bounds``.
 
 Everything is bounded and checked here (promise 6): a message that is out of bounds or contradicts itself is a
 :class:`BadMessageError`, and every string is made printable.
@@ -7,14 +7,12 @@ Everything is bounded and checked here (promise 6): a message that is out of bou
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_host.core.model import AgentInfo, CpuResult, CpuStatus, Environment, GuestCpu, GuestView, Reason, Who
 from vcpu_host.core.text import printable
 
-_Message = TypeVar("_Message")
+from .bounds import BadMessageError
 
 MAX_CPUS = 65536
 MAX_TEXT = 1024
@@ -26,17 +24,6 @@ _STATUS = {
     pb.CpuResult.STATUS_REFUSED: CpuStatus.REFUSED,
     pb.CpuResult.STATUS_ABSENT: CpuStatus.ABSENT,
 }
-
-
-class BadMessageError(ValueError):
-    """The agent sent what the contract forbids; the text says what."""
-
-
-def whole(message: _Message | None) -> _Message:
-    """The message. gRPC gives None for bytes that are no such message (grpc/_common.py, _transform)."""
-    if message is None:
-        raise BadMessageError("bytes that are no message of the contract")
-    return message
 
 
 def _text(value: str, field: str, limit: int = MAX_TEXT) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -123,15 +124,19 @@ def _left(context: _Context) -> float | None:
 async def serve(connect: Connect, path: str, stop: asyncio.Event) -> None:
     """Serve on the unix socket ``path`` (made with mode 0600, removed at the end) until ``stop`` is set.
 
-    Raises UsageError if something other than a left-over socket is at ``path``.
+    Raises UsageError if something other than a left-over socket is at ``path``, or nothing can be made there.
     """
     _make_way(path)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((_Forwarder(connect),))
     before = os.umask(0o177)
     try:
-        if server.add_insecure_port(f"unix:{path}") == 0:
-            raise UsageError(Reason("bad-socket", Who.VCPUCTL, f"cannot listen on {path}", "choose another path"))
+        try:
+            bound = server.add_insecure_port(f"unix:{path}") != 0
+        except RuntimeError:  # so newer gRPC says it (grpc/_common.py, validate_port_binding_result)
+            bound = False
+        if not bound:
+            raise _bad_socket(f"cannot listen on {path}")
         await server.start()
     finally:
         os.umask(before)
@@ -144,10 +149,26 @@ async def serve(connect: Connect, path: str, stop: asyncio.Event) -> None:
 
 
 def _make_way(path: str) -> None:
+    """Remove the socket that a killed proxy left. One that somebody listens on, and anything else, is left alone."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise _bad_socket(f"cannot look at {path}: {error.strerror}") from error
     if not stat.S_ISSOCK(mode):
-        raise UsageError(Reason("bad-socket", Who.VCPUCTL, f"{path} exists and is no socket", "choose another path"))
-    os.unlink(path)
+        raise _bad_socket(f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:  # connect(2): nobody listens
+            os.unlink(path)
+            return
+        except OSError as error:
+            raise _bad_socket(f"cannot tell whether {path} is in use: {error.strerror}") from error
+    raise _bad_socket(f"another program listens on {path}")
+
+
+def _bad_socket(text: str) -> UsageError:
+    return UsageError(Reason("bad-socket", Who.VCPUCTL, text, "choose another path"))

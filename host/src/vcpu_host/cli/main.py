@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from . import commands
     from .exitcodes import Exit, of_error
 
+    # A name that this terminal's encoding does not have must not end the command: guests choose some of the words.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(asyncio.run(commands.run(args)))
     except VcpuctlError as error:

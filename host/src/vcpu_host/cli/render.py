@@ -116,11 +116,21 @@ def node_of(view: SlotView) -> int | None:
 
 
 def console() -> Console:
-    """A console on stdout that cuts nothing when stdout is a file or a pipe."""
+    """A console on stdout that cuts nothing when stdout is a file or a pipe, and shows words as they are.
+
+    With markup a guest's words could be links, colours, or a mistake that ends the command.
+    """
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 240
-    return Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty(), no_color="NO_COLOR" in os.environ)
+    return Console(
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=not sys.stdout.isatty(),
+        no_color="NO_COLOR" in os.environ,
+    )
 
 
 def show(*parts: RenderableType) -> None:

@@ -54,6 +54,7 @@ class HostLink(Pump):
         self._listener: socket.socket | None = None
         self._joining: asyncio.Task[object] | None = None
         self._listened = False
+        self._announced = False
 
     @classmethod
     async def connect(cls, path: str | os.PathLike[str], *, timeout: float = 5.0) -> HostLink:
@@ -207,15 +208,20 @@ class HostLink(Pump):
             if not self._accepted.done():
                 self._accepted.set_result(None)
         elif isinstance(event, AgentStarted):
-            # It may have been started after our OPEN was read by the one before it.
-            if self.session.state is State.OPENING:
-                self._write(self.session.open(self.token))
+            self._announced = True
         elif isinstance(event, VersionMismatch):
             self._mismatch = event
         elif isinstance(event, Pong):
             answer = self._pongs.get(event.nonce)
             if answer is not None and not answer.done():
                 answer.set_result(None)
+
+    def _settle(self) -> None:
+        # It may have been started after our OPEN was read by the one before it. Once for a whole chunk, and not to a
+        # wire that is full: an agent that announces itself on and on and reads nothing must not fill our memory.
+        if self._announced and self.session.state is State.OPENING and not self._wire_full:
+            self._write(self.session.open(self.token))
+        self._announced = False
 
     def _session_over(self, ended: Ended) -> None:
         super()._session_over(ended)

@@ -109,7 +109,7 @@ class Pump(WireProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the peer."""
         events = self.session.receive(data)
-        self._write(self.session.replies())
+        self._answer()
         chunks: list[bytes] = []
         for event in events:
             if isinstance(event, Data):
@@ -143,6 +143,7 @@ class Pump(WireProtocol):
     def resume_writing(self) -> None:
         """The wire takes again."""
         self._wire_full = False
+        self._answer()
         if self._local is not None:
             self._local.pause(paused=False)
 
@@ -210,6 +211,14 @@ class Pump(WireProtocol):
         self._early += data
         if len(self._early) > _MOST_EARLY:
             self._pause_wire(paused=True)
+
+    def _answer(self) -> None:
+        """Write what is owed, unless the wire is full: until it is not, the session keeps the newest answer of a kind.
+
+        So a peer that asks on and on, and reads nothing, is owed no more than that.
+        """
+        if not self._wire_full:
+            self._write(self.session.replies())
 
     def _write(self, data: bytes) -> None:
         if data and self._wire is not None:
