@@ -118,18 +118,21 @@ async def _settle_writes(switch: Switch) -> None:
 async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[None], notifier: Notifier) -> None:
     """Wait for the order to stop, and feed the watchdog for as long as changes are heard of and the link is there."""
     period = None if notifier.watchdog is None else notifier.watchdog / 2
-    ordered = asyncio.get_running_loop().create_task(stop.wait())
-    changed = asyncio.get_running_loop().create_task(doors.connectors.ended())
+    loop = asyncio.get_running_loop()
+    ordered, changed = loop.create_task(stop.wait()), loop.create_task(doors.connectors.ended())
     awaited: set[asyncio.Future[Any]] = {ordered, link_ends, changed}
-    while not ordered.done():
-        if not doors.events.alive:
-            raise StartError("the source of events has ended")
-        if not doors.connectors.alive:
-            raise StartError(f"hotplug events can no longer be handled as before ({doors.connectors.name})")
-        notifier.alive()
-        await asyncio.wait(awaited, timeout=period, return_when=asyncio.FIRST_COMPLETED)
-        if link_ends.done():
-            ordered.cancel()
-            changed.cancel()
-            link_ends.result()
-            raise StartError("the link to the host has ended")
+    try:
+        while not ordered.done():
+            if not doors.events.alive:
+                raise StartError("the source of events has ended")
+            if not doors.connectors.alive:
+                raise StartError(f"hotplug events can no longer be handled as before ({doors.connectors.name})")
+            notifier.alive()
+            await asyncio.wait(awaited, timeout=period, return_when=asyncio.FIRST_COMPLETED)
+            if link_ends.done():
+                link_ends.result()
+                raise StartError("the link to the host has ended")
+    finally:
+        for task in (ordered, changed):
+            task.cancel()
+        await asyncio.gather(ordered, changed, return_exceptions=True)
