@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -97,6 +98,18 @@ def test_a_cpu_that_never_came_is_shown_as_pending_until_it_is_online(folder: Pa
         until(lambda: 1 in vm.guest_cpus())
         done(vm, {0, 1}, "plug")
         assert pending(vm) == {}
+
+
+def test_another_at_work_on_the_same_qemu_by_another_of_its_monitors_is_met(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        place = record(vm).with_suffix(".lock")
+        assert run(vm, "list").status == 0, "which makes the file"
+        with place.open("r+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            ended = run(vm, "plug")
+        assert (ended.status, ended.outcome) == (3, "vm-busy"), ended.stdout
+        assert filled(vm) == {0}
+        done(vm, {0, 1}, "plug")
 
 
 def test_what_cannot_be_recorded_is_not_asked_of_qemu_and_an_unplug_brings_the_cpu_back(folder: Path) -> None:

@@ -170,7 +170,7 @@ class Vm:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
         cpus: dict[str, GuestCpu] = {}
         current = ""
-        for line in self.shell(_GUEST_CPUS).splitlines():
+        for line in self.shell(_GUEST_CPUS, timeout=60.0).splitlines():
             if line.startswith("cpu "):
                 _, name, online, path = line.split(" ", 3)
                 cpus[name] = GuestCpu(online=online == "1", path=path, apicid=None)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from .events import Action, DoAdd, DoDel
 from .model import HostView, Ost, Outcome, SlotState
 
 if TYPE_CHECKING:
+    from .events import Action
     from .result import OperationResult
     from .view import SlotView, VmView
 
@@ -79,6 +79,8 @@ class Intent:
 
 def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView, now: float) -> tuple[Intent, ...]:
     """The record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
+    from .events import DoAdd, DoDel  # late: who only looks at a VM does nothing
+
     by_slot = {intent.slot: intent for intent in intents}
     for action in actions:
         if isinstance(action, DoAdd):
