@@ -13,10 +13,12 @@ TOOLS := packaging/tools
 SOURCES := proto/src host/src guest/src tests $(TOOLS)
 # Tests that need no guest: they run on both cores.
 QUICK := tests/unit tests/contract tests/component tests/packaging
-# What depends on the versions of gRPC, protobuf, pyudev and structlog. The build, the packages, the lab, the link and the
-# core (which import contracts keep free of all of them) have nothing to find there.
+# What depends on the versions of gRPC, protobuf, pyudev and structlog. The build, the packages, the lab, the link, the core
+# (which import contracts keep free of all of them), and what the host makes of words that it has read, have nothing to find
+# there.
 QUICK_OLDEST := tests/unit/guest tests/unit/host tests/contract tests/component
-NOT_OLDEST := --ignore tests/unit/host/core --ignore tests/component/test_link_torture.py
+NOT_OLDEST := --ignore tests/unit/host/core --ignore tests/component/test_link_torture.py \
+	--ignore tests/component/test_crashes.py $(foreach part,files guest text,--ignore tests/component/test_hostile_$(part).py)
 PROJECTS := pyproject.toml proto/pyproject.toml host/pyproject.toml guest/pyproject.toml
 
 # gRPC's fork handlers only cost time and warnings: the tests start processes, they don't fork.

@@ -143,7 +143,7 @@ def _del_returned(state: State, event: DelReturned) -> None:
     job = state.by_slot[event.slot]
     job.deleting = False
     state.touch(job)
-    if event.error is None:
+    if event.error is None or event.error.code == "unplugging":  # asked for, now or before
         state.poll = state.policy.poll_first
         state.look_by(state.now + state.poll)
         return
@@ -289,7 +289,10 @@ def _ost_seen(state: State, event: OstSeen) -> None:
     if refusal is not None:
         state.look_soon()
         state.cannot_go(job, refusal)
-    elif state.platform.ejected(event.ost):
+        return
+    job.del_at = state.now
+    state.touch(job)
+    if state.platform.ejected(event.ost):
         _hint(state, job)
 
 

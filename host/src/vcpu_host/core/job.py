@@ -80,6 +80,7 @@ class Job:
     deleting: bool = False
     del_sent: bool = False
     del_in: str | None = None  # the session whose confirmations device_del was sent on
+    del_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
     hinted: bool = False  # an event said that it is gone; only a look can show it
     not_before: float = 0.0
     overdue_at: float | None = None  # the timer that is set for its arrival

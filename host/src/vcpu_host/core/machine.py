@@ -154,6 +154,8 @@ class Machine:
             state.reach(job)
         elif job.goal is Goal.UP and job.acknowledged_at is not None:
             self._await_arrival(job, job.acknowledged_at)
+        elif job.goal is Goal.GONE and job.del_sent and job.del_in is not None:
+            self._await_ejection(job)
 
     def _await_arrival(self, job: Job, acknowledged_at: float) -> None:
         """What the firmware acknowledged, the kernel shows within the grace, counted while it could be heard."""
@@ -166,6 +168,19 @@ class Machine:
         elif job.overdue_at != overdue_at:
             job.overdue_at = overdue_at
             heapq.heappush(state.timers, (overdue_at, job.order))
+
+    def _await_ejection(self, job: Job) -> None:
+        """After a while without a word it may be asked for again, on the same confirmations.
+
+        QEMU only tells the guest once more (hw/acpi/cpu.c, acpi_cpu_unplug_request_cb; hw/ppc/spapr.c,
+        spapr_core_unplug_request).
+        """
+        again_at = job.del_at + self._state.policy.eject_again
+        if self._state.now >= again_at:
+            job.del_in = None
+        elif job.overdue_at != again_at:
+            job.overdue_at = again_at
+            heapq.heappush(self._state.timers, (again_at, job.order))
 
     def _take_back(self) -> None:
         """--atomic: what came about is taken back, since not all of it did."""
@@ -271,6 +286,7 @@ class Machine:
                 continue
             job.deleting = job.del_sent = True
             job.del_in = state.session
+            job.del_at = state.now
             job.mark("device_del", state.now)
             state.poll = state.policy.poll_first
             state.down.discard(order)

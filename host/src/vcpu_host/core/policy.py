@@ -20,6 +20,8 @@ class Policy:
     ``poll_first`` and ``poll_most`` bound the interval between looks at QEMU while a removal is awaited;
     ``poll_idle`` is the interval of the looks that make lost events harmless.
     ``let_go_grace`` is how long an offline that does not come back may hold up the ejection of CPUs that are offline.
+    ``eject_again`` is how long a guest may leave a removal unanswered before it is asked once more: its firmware may
+    have missed the first request.
     ``retries`` is how often a refusal that passes by itself (``retry_codes``) is tried again, ``retry_after`` apart.
     """
 
@@ -30,6 +32,7 @@ class Policy:
     poll_most: float = 0.25
     poll_idle: float = 1.0
     let_go_grace: float = 3.0
+    eject_again: float = 15.0
     retries: int = 5
     retry_after: float = 0.5
     retry_codes: frozenset[str] = frozenset({"hotplug-disabled"})

@@ -180,3 +180,27 @@ def test_dump_is_json_at_every_moment() -> None:
         assert json.loads(json.dumps(step.machine.dump()))["operation"] == "unplug"
         step.tell(event)
     json.dumps(step.machine.dump())
+
+
+def test_a_guest_that_does_not_answer_a_removal_is_asked_again_and_one_at_work_is_not() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False), ev.DelReturned(1, None))
+    step.tell(ev.DelReturned(1, None), after=Policy().eject_again - 0.1)
+    assert not step.of(ev.DoDel)
+    step.tell(ev.OstSeen(1, Ost(3, 0x84)))  # it has begun
+    step.tell(step.looked(0, 1), after=1.0)
+    assert not step.of(ev.DoDel)
+    step.tell(step.looked(0, 1), after=Policy().eject_again)
+    assert step.of(ev.DoDel) == [ev.DoDel(1, "vcpu-1")]
+    step.tell(step.looked(0, 1), after=0.1)
+    assert not step.of(ev.DoDel)
+
+
+def test_a_removal_that_qemu_knows_of_already_is_awaited_like_one_that_it_has_just_heard_of() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False))
+    step.tell(ev.DelReturned(1, Reason("unplugging", Who.QEMU, "already in the process of unplug")))
+    assert not step.over()
+    assert not step.of(ev.DoSetOnline)
+    step.tell(step.looked(0))
+    assert step.slot.outcome is Outcome.DONE
