@@ -112,7 +112,7 @@ def _slot_shown(state: State, job: Job, slot: Slot) -> None:
             state.settle(job, Outcome.FAILED, words.taken_away(job))
     job.filled = slot.filled
     job.path = slot.qom_path
-    if job.open and job.goal is Goal.UP and job.filled and job.guest_up:
+    if job.open and job.goal is Goal.UP and job.filled and job.guest_up and not state.contested(job, online=True):
         state.reach(job)
 
 
@@ -261,6 +261,9 @@ def _request_ended(state: State, event: RequestEnded) -> None:
     for name in request.open_ids:
         job, thread = state.threads[name]
         thread.asked = None
+        # It may have been switched, and the answer was not told: what was known of it is not any more.
+        thread.online = thread.parked = False
+        thread.offline_in = None
         state.touch(job)
     for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
         if not job.open:

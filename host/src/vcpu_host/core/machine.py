@@ -149,8 +149,9 @@ class Machine:
         if not job.open:
             return
         gone = job.goal is Goal.GONE and not job.filled and not job.adding
-        up = job.goal is Goal.UP and job.filled and job.shown and job.guest_up
-        if gone or up or (job.goal is Goal.DOWN and job.down(state.session)):
+        up = job.goal is Goal.UP and job.filled and job.shown and job.guest_up and not state.contested(job, online=True)
+        down = job.goal is Goal.DOWN and job.down(state.session) and not state.contested(job, online=False)
+        if gone or up or down:
             state.reach(job)
         elif job.goal is Goal.UP and job.acknowledged_at is not None:
             self._await_arrival(job, job.acknowledged_at)

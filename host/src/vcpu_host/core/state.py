@@ -111,7 +111,7 @@ class State:
             (self.climbing, up),
             (self.to_add, up and not job.filled and not job.adding),
             (self.adding, job.adding),
-            (self.ripe, up and job.filled and job.guest_up),
+            (self.ripe, up and job.filled and job.guest_up and not self.contested(job, online=True)),
             (self.down, job.may_be_deleted(self.session)),
             (self.removing, job.open and job.goal is Goal.GONE and job.del_sent),
         ):
@@ -126,6 +126,11 @@ class State:
         return self.now < self.letting_go_until and any(
             not request.online and request.open_ids for request in self.requests.values()
         )
+
+    def contested(self, job: Job, *, online: bool) -> bool:
+        """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
+        asked = (self.requests.get(thread.asked) for thread in job.threads if thread.asked is not None)
+        return any(request is not None and request.online is not online for request in asked)
 
     def look_soon(self) -> None:
         """Something says that QEMU's side has changed."""

@@ -184,6 +184,19 @@ def test_a_core_of_which_one_thread_stays_gets_the_other_back() -> None:
     assert (step.slot.outcome, step.slot.reason) == (Outcome.FAILED, _BUSY)
 
 
+def test_a_way_back_is_not_over_while_a_cancelled_offline_may_still_be_carried_out() -> None:
+    step = unplug(threads=2)
+    step.tell(step.settled(1, "refused", online=True, thread=0, reason=_BUSY))
+    assert step.of(ev.DoCancel)
+    step.tell(step.looked(0, 1))
+    assert not step.over(), "the other thread may go offline at any moment"
+    # the request ends, and what became of that thread was not told: it is asked for
+    step.tell(ev.RequestEnded("s1", 1, None))
+    assert step.of(ev.DoSetOnline) == [ev.DoSetOnline(2, (step.name(1, 1),), online=True, wait=True, brief=False)]
+    step.tell(step.settled(1, "done", online=True, thread=1, request=2), step.looked(0, 1))
+    assert step.slot.outcome is Outcome.FAILED
+
+
 def test_what_was_offline_before_stays_so_on_the_way_back() -> None:
     step = Step(vm(3, {0}, {1}, threads=2), "unplug", "1")
     step.tell(*(step.settled(1, "already", online=False, thread=thread) for thread in (0, 1)))
