@@ -174,7 +174,8 @@ def test_a_proxy_takes_no_socket_from_a_program_that_listens_on_it(vm: FakeVm) -
             client.connect(str(place))
     with command(vm, "agent-proxy", "--listen", str(place)) as proxy:
         # What the dead left is taken away, and what comes is the user's alone.
-        until(lambda: place.exists() and place.stat().st_mode & 0o777 == 0o600 and answers(place))
+        until(lambda: answers(place))
+        assert place.stat().st_mode & 0o777 == 0o600
         proxy.send_signal(signal.SIGTERM)
         assert ended(vm, proxy).status == 0
     assert not place.exists()

@@ -229,10 +229,13 @@ def test_between_frames_of_every_size_and_any_noise_a_session_goes_on(vm: FakeVm
 
 
 class Oversized(GuestLink):
-    """Sends its second frame of data one byte longer than any may be, and the next ones in order."""
+    """Begins each session's data with a frame one byte longer than any may be, and goes on in order."""
+
+    _spoilt = b""
 
     def _write(self, data: bytes) -> None:
-        if data[1:2] == b"\x13" and data[10:14] == b"\0\0\0\1":
+        if data[1:2] == b"\x13" and self._spoilt != self.session.token:
+            self._spoilt = self.session.token
             data = frame_of(MAX_PAYLOAD + 1, self.session.token)
         super()._write(data)
 
