@@ -28,6 +28,11 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 E2E_MARKS := $(if $(ALL),e2e,e2e and not slow)
 E2E_ONLY := $(if $(ONLY),-k "$(ONLY)")
 
+# Chaos: where the choices come from, how many operations, which machine (q35, pseries).
+SEED ?= 1
+OPS ?= 30
+GUEST ?= q35
+
 step = @printf '%-10s %s\n' '$(1)' '$(2)'
 
 ##@ What there is
@@ -36,7 +41,8 @@ help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too)\n'
+	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too),\n'
+	@printf '           SEED=N OPS=N GUEST=q35|pseries (chaos)\n'
 
 ##@ The two commands of the README
 .PHONY: demo test
@@ -46,7 +52,7 @@ demo: setup deb ## Boot a VM and resize it, end to end
 test: check quick test-oldest e2e ## All that CI runs
 
 ##@ Parts of the tests
-.PHONY: quick unit contract component packaging test-oldest e2e bench
+.PHONY: quick unit contract component packaging test-oldest e2e bench chaos
 quick: setup deb man ## Unit, contract, component and packaging tests
 	$(call step,test,$(QUICK))
 	@$(PYTEST) -n auto -m "not e2e" $(QUICK)
@@ -73,6 +79,9 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 
 bench: setup deb ## Measure ours against the floor, into build/bench.json
 	@PYTHONPATH=tests $(PYTHON) -m bench
+
+chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
+	@PYTHONPATH=tests $(PYTHON) -m chaos --seed $(SEED) --ops $(OPS) --guest $(GUEST)
 
 ##@ Checks
 .PHONY: check fmt lint type imports rules contract-check spell

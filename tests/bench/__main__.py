@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from lab import Lab, Vm
+from lab.report import commit
 
 from bench import own, real, report
 
@@ -44,7 +45,7 @@ def versions(vm: Vm) -> dict[str, str]:
         "accel": vm.accel,
         "kernel": vm.shell("uname -r").strip(),
         "guest": vm.spec.guest,
-        "commit": report.commit(real.ROOT),
+        "commit": commit(real.ROOT),
     }
 
 

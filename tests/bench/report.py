@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from lab import report
 
 from bench.real import Samples
 
@@ -39,16 +38,7 @@ def seconds(samples: Samples) -> dict[str, dict[str, list[float]]]:
     }
 
 
-def commit(root: Path) -> str:
-    """The commit that was measured, with "-dirty" if files differ from it."""
-    argv = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def write(path: Path, report: dict[str, Any]) -> None:
+def write(path: Path, found: dict[str, Any]) -> None:
     """Write the report whole, or not at all."""
-    document = {"schema_version": SCHEMA_VERSION, "date": datetime.now(UTC).isoformat(timespec="seconds"), **report}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(document, indent=2) + "\n")
-    os.replace(temporary, path)
+    document = {"schema_version": SCHEMA_VERSION, "date": datetime.now(UTC).isoformat(timespec="seconds"), **found}
+    report.write(path, document)

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
+
+from lab.report import commit, replace
+from lab.report import write as write_report
 
 from e2e.conftest import ROOT, Machine
 from e2e.platforms import CELLS, Cell
@@ -50,12 +51,12 @@ def write() -> None:
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "date": today,
-        "commit": _commit(),
+        "commit": commit(ROOT),
         "complete": len(cells) == len(CELLS),
     }
     report["cells"] = cells
-    _replace(ROOT / "build" / "platforms.json", json.dumps(report, indent=2) + "\n")
-    _replace(ROOT / "build" / "platforms.md", _table(report))
+    write_report(ROOT / "build" / "platforms.json", report)
+    replace(ROOT / "build" / "platforms.md", _table(report))
 
 
 def _table(report: dict[str, Any]) -> str:
@@ -67,14 +68,3 @@ def _table(report: dict[str, Any]) -> str:
     ]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*lines, "", f"{report['date']}, commit {report['commit']}, {report['cells'][0]['accel']}.", ""])
-
-
-def _commit() -> str:
-    argv = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)

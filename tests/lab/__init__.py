@@ -6,6 +6,7 @@ from __future__ import annotations
 from lab.cache import Cache
 from lab.errors import CommandError, LabError, QmpError, ShellError, VmDiedError, WaitTimeoutError
 from lab.lab import Lab
+from lab.lives import Lives
 from lab.qmp import Event, Qmp
 from lab.spec import AGENT_PORT, VmSpec
 from lab.vm import GuestCpu, Vm
@@ -18,6 +19,7 @@ __all__ = [
     "GuestCpu",
     "Lab",
     "LabError",
+    "Lives",
     "Qmp",
     "QmpError",
     "ShellError",

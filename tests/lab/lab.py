@@ -11,6 +11,7 @@ from typing import Self
 
 from lab import accel, guest, host, qemu, scratch, states
 from lab.cache import Cache
+from lab.lives import Lives
 from lab.spec import VmSpec
 from lab.vm import Vm
 
@@ -54,6 +55,20 @@ class Lab:
             states.restore(spec, found, image, accelerator, state, folder / "disk.qcow2") as vm,
         ):
             yield vm
+
+    @contextmanager
+    def lives(self, spec: VmSpec) -> Iterator[Lives]:
+        """A VM that can be restored again, and moved, as often as needed; see ``lab.lives``."""
+        with (
+            self._ground(spec) as (found, image, accelerator),
+            states.find(self._cache, spec, found, image, accelerator, self._progress) as state,
+            _folder() as folder,
+        ):
+            lives = Lives(spec, found, image, accelerator, state, folder)
+            try:
+                yield lives
+            finally:
+                lives.vm.close()
 
     @contextmanager
     def boot(self, spec: VmSpec) -> Iterator[Vm]:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the chaos machine and writes ``build/chaos.json``; status 1 if anything was violated."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from e2e.conftest import ROOT, SPEC
+from e2e.platforms import SlotOf, by_acpi_path, by_two_threads
+from lab import Lab, LabError, VmSpec, report
+
+from chaos.choice import Shape
+from chaos.run import Run
+from chaos.world import World
+
+SCHEMA_VERSION = 1
+OUTPUT, KEPT = ROOT / "build" / "chaos.json", ROOT / "build" / "chaos"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A VM to try: room for many plugs (under TCG a QEMU process has a budget), and how its guest calls a slot."""
+
+    spec: VmSpec
+    shape: Shape
+    slot_of: SlotOf
+
+
+GUESTS: Mapping[str, Guest] = {
+    "q35": Guest(
+        replace(SPEC, smp="1,maxcpus=64,sockets=2,cores=16,threads=2"), Shape(threads=1, slots=64), by_acpi_path
+    ),
+    # a saved state of POWER guests wakes up on 11.1 alone
+    "pseries": Guest(
+        replace(
+            SPEC,
+            qemu="11.1",
+            machine="pseries,x-vof=on",
+            guest="debian12-ppc64el",
+            smp="2,maxcpus=64,sockets=1,cores=32,threads=2",
+        ),
+        Shape(threads=2, slots=32, without=frozenset({"refuse-eject"})),
+        by_two_threads,
+    ),
+}
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="where all choices come from (default: 1)")
+    parser.add_argument("--ops", type=int, default=30, help="how many operations (default: 30)")
+    parser.add_argument("--guest", choices=tuple(GUESTS), default="q35", help="the machine (default: q35)")
+    args = parser.parse_args()
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    guest = GUESTS[args.guest]
+    shutil.rmtree(KEPT, ignore_errors=True)
+    with Lab(progress=say) as lab, tempfile.TemporaryDirectory(prefix="chaos-") as base:
+        # what vcpuctl's processes leave behind lies here, where nobody else's does
+        runtime, temporary = _private(Path(base))
+        with lab.lives(guest.spec) as lives:
+            traced = bool(guest.spec.arch.trace)
+            run = Run(World(lives, guest.shape, guest.slot_of, traced), args.seed, KEPT, (runtime, temporary), say)
+            about = {"qemu": run.world.qemu_version(), "guest": f"{args.guest}, {guest.spec.guest}"}
+            try:
+                run.turns(args.ops)
+            finally:
+                report.write(OUTPUT, document(args.seed, about, run, time.monotonic() - began))
+    found = run.report
+    say(f"{found.operations} operations, faults {dict(found.faults)}, {len(found.environment)} events of QEMU's own")
+    for violation in found.violations:
+        say(f"violated in turn {violation['turn']}: {violation['what']}")
+    say(f"{len(found.violations)} violations; written: {OUTPUT.relative_to(ROOT)}")
+    return 1 if found.violations else 0
+
+
+def document(seed: int, about: Mapping[str, str], run: Run, seconds: float) -> dict[str, Any]:
+    """The report (design, section 8)."""
+    found = run.report
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": report.commit(ROOT),
+        **about,
+        "seed": seed,
+        "operations": found.operations,
+        "outcomes": dict(found.outcomes),
+        "faults": dict(found.faults),
+        "violations": found.violations,
+        "environment": found.environment,
+        "restores": found.restores,
+        "agent": [{"rss_kb": memory, "descriptors": descriptors} for memory, descriptors in found.sizes],
+        "seconds": round(seconds, 1),
+    }
+
+
+def _private(base: Path) -> tuple[Path, Path]:
+    """The runtime directory (root's is the system's own) and the temporary one, set for all processes to come."""
+    runtime, temporary = base / "run", base / "tmp"
+    for folder in (runtime, temporary):
+        folder.mkdir(mode=0o700)
+    os.environ |= {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(temporary)}
+    tempfile.tempdir = str(base)  # this process's own
+    return (Path("/run") if os.geteuid() == 0 else runtime) / "vcpuctl", temporary
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LabError as error:
+        sys.exit(f"chaos: {error}")

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The VM under chaos, by the lab's own eyes and hands: looked at, mended, restored, and its record kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from e2e import guestfirst
+from e2e.platforms import SlotOf
+from lab import Lives, Vm, WaitTimeoutError
+from lab.spec import AGENT_CHARDEV
+
+from chaos.choice import Shape
+from chaos.judge import Seen, see
+
+#: Seconds for a guest's whole restart, emulated on a busy machine, and for the agent's start after it.
+BOOT, AGENT = 300.0, 120.0
+#: Seconds in which a removal that was asked for behind the product's back is over, or never will be.
+_REMOVAL = 15.0
+EJECT = "/sys/firmware/acpi/hotplug/processor/enabled"
+PRESSURE = "/dev/shm/chaos"
+PID = "$(systemctl show -P MainPID vcpud)"
+#: What faults left in the guest, undone.
+_MEND = f"""systemctl stop chaos-hog1 chaos-hog2 2>/dev/null
+[ ! -e {EJECT} ] || echo 1 >{EJECT}
+rm -f {PRESSURE}
+kill -CONT {PID} 2>/dev/null
+systemctl reset-failed vcpud 2>/dev/null
+systemctl start --no-block vcpud
+until systemctl is-active --quiet vcpud; do busybox usleep 100000; done
+"""
+
+
+class NotMendedError(Exception):
+    """After the faults were over, the VM or its agent did not come back: neither is of use any more."""
+
+
+@dataclass
+class World:
+    """``shape``, and how the guest calls a slot; ``lives`` holds the VM."""
+
+    lives: Lives
+    shape: Shape
+    slot_of: SlotOf
+    #: Whether the guest's console can be held against promise 2.
+    traced: bool
+
+    def __post_init__(self) -> None:
+        self._commands: list[tuple[float, dict[str, Any]]] = []
+        self._kernel: list[tuple[float, str]] = []
+        #: Devices whose removal the lab asked for, by id.
+        self.removals: list[str] = []
+        self._known: set[str] = set()
+
+    @property
+    def vm(self) -> Vm:
+        """The running VM."""
+        return self.lives.vm
+
+    def commands(self) -> list[tuple[float, dict[str, Any]]]:
+        """All that QEMU was told in this life, in all of its processes."""
+        return [*self._commands, *self.vm.qmp_commands()]
+
+    def see(self) -> Seen:
+        """Look at both sides."""
+        reply = self.vm.qmp.execute("query-hotpluggable-cpus")
+        return see(reply, self.vm.guest_cpus(), self.slot_of, self.shape.threads)
+
+    def restore(self) -> None:
+        """A new life, from the saved state."""
+        self._commands, self._kernel, self._known = [], [], set()
+        self.removals.clear()
+        self.lives.again()
+
+    def move(self) -> None:
+        """The VM goes on in a new QEMU, and its record with it."""
+
+        def keep(old: Vm) -> None:
+            self._commands += old.qmp_commands()
+            self._kernel += old.kernel_log
+
+        self.lives.move(keep)
+        self.vm.wait_shell(60.0)
+
+    def mend(self) -> Seen:
+        """Wait until all faults are over and nothing stirs; NotMendedError, with what is wrong, if that does not come.
+
+        VmDiedError if QEMU has died of it.
+        """
+        if self.vm.qmp.execute("query-status")["status"] == "paused":
+            self.vm.qmp.execute("cont")
+        try:
+            self.vm.wait_shell(BOOT)
+        except WaitTimeoutError as error:
+            raise NotMendedError(f"the guest's console does not answer: {error}") from error
+        try:
+            self.vm.shell(_MEND, AGENT)
+            self._until(self._port_open, AGENT, "the agent has its port open")
+        except WaitTimeoutError as error:
+            raise NotMendedError(f"vcpud does not come back: {error}") from error
+        self._wait_removals()
+        seen = self.see()
+        self._note(seen)
+        return seen
+
+    def guest_first(self) -> list[str]:
+        """What the whole record of this life shows against promise 2, each violation once."""
+        if not self.traced:
+            return []
+        kernel = [*self._kernel, *self.vm.kernel_log]
+        found = guestfirst.find(self.commands(), kernel, self.vm.spec.smp)
+        fresh = [violation for violation in found if violation not in self._known]
+        self._known.update(fresh)
+        return fresh
+
+    def agent_size(self) -> tuple[int, int]:
+        """Resident memory of vcpud (kB) and its open descriptors."""
+        said = self.vm.shell(f"pid={PID}; awk '/^VmRSS/ {{print $2}}' /proc/$pid/status; ls /proc/$pid/fd | wc -l")
+        memory, descriptors = (int(word) for word in said.split())
+        return memory, descriptors
+
+    def qemu_version(self) -> str:
+        """As QEMU says it."""
+        version = self.vm.qmp.execute("query-version")["qemu"]
+        return ".".join(str(version[part]) for part in ("major", "minor", "micro"))
+
+    def _note(self, seen: Seen) -> None:
+        """The console is silent about CPUs that come online in a boot, or before a move: what was seen is added."""
+        now = time.monotonic()
+        for slot, cpus in seen.cpus.items():
+            for number, online in cpus.items():
+                line = (
+                    f"Booting Node 0 Processor {number} APIC 0x{slot:x}" if online else f"CPU {number} is now offline"
+                )
+                self._kernel.append((now, line))
+
+    def _port_open(self) -> bool:
+        chardevs = self.vm.qmp.execute("query-chardev")
+        return any(item["label"] == AGENT_CHARDEV and item["frontend-open"] for item in chardevs)
+
+    def _wait_removals(self) -> None:
+        for target in self.removals:
+            try:
+                self._until(partial(self._gone, target), _REMOVAL, f"{target} is gone")
+            except WaitTimeoutError:
+                continue  # refused by the guest, or lost with a restart: it stays, which is no fault of anybody
+        self.removals.clear()
+
+    def _gone(self, target: str) -> bool:
+        slots = self.vm.qmp.execute("query-hotpluggable-cpus")
+        return all(slot.get("qom-path") != f"/machine/peripheral/{target}" for slot in slots)
+
+    def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise WaitTimeoutError(f"not within {seconds:.0f} s: {what}\n{self.vm.record.tail()}")
+            pause(0.1)
+
+
+def pause(seconds: float) -> None:
+    """Let some time pass: here it is what is wanted, and no condition stands for it."""
+    threading.Event().wait(seconds)
+
+
+def names(directory: Path) -> set[str]:
+    """What lies in a directory, if it is there."""
+    return {path.name for path in directory.iterdir()} if directory.is_dir() else set()
