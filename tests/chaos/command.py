@@ -24,7 +24,8 @@ class Command:
         self.killed = False
         self.began = time.monotonic()
         self._files = ExitStack()
-        self._out, self._err = (self._files.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        self._out = self._files.enter_context(tempfile.TemporaryFile())
+        self._err = self._files.enter_context(tempfile.TemporaryFile())
         argv = [str(VCPUCTL), "--qmp", str(qmp_socket), "-o", "json", "--timeout", str(timeout), *words]
         self.process = subprocess.Popen(argv, stdout=self._out, stderr=self._err, stdin=subprocess.DEVNULL)
 
