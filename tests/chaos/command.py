@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from e2e.conftest import VCPUCTL, Ended
 
@@ -24,8 +25,8 @@ class Command:
         self.killed = False
         self.began = time.monotonic()
         self._files = ExitStack()
-        self._out = self._files.enter_context(tempfile.TemporaryFile())
-        self._err = self._files.enter_context(tempfile.TemporaryFile())
+        self._out = self._file()
+        self._err = self._file()
         argv = [str(VCPUCTL), "--qmp", str(qmp_socket), "-o", "json", "--timeout", str(timeout), *words]
         self.process = subprocess.Popen(argv, stdout=self._out, stderr=self._err, stdin=subprocess.DEVNULL)
 
@@ -62,6 +63,9 @@ class Command:
             file.seek(0)
             said.append(file.read().decode(errors="replace"))
         return Ended(self.process.wait(), *said)
+
+    def _file(self) -> IO[bytes]:
+        return self._files.enter_context(tempfile.TemporaryFile())
 
     def close(self) -> None:
         """Kill what still runs, and let go of its output."""

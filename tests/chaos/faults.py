@@ -174,6 +174,7 @@ class Faults:
 
     def _refuse_deadline(self, _fault: Fault) -> None:
         # Admitted on two CPUs only; the kernel may say no.
+        self._world.reserved = True
         self._tolerant("; ".join(_HOG.format(name=f"chaos-hog{number}") for number in (1, 2)))
 
     def _refuse_eject(self, _fault: Fault) -> None:

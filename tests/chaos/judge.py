@@ -19,8 +19,10 @@ _STATUS = {"done": 0, "failed": 1, "refused": 3, "unknown": 4, "partial": 6}
 _ERROR_STATUS = (1, 2, 3, 5)
 #: Reasons with which an outcome that is unknown ends as "not reached": nobody is left to ask.
 _GONE = ("qemu-gone", "qemu-silent")
-#: What may lie beside each other for a VM in the runtime directory: its lock, its record.
-_KEPT = re.compile(r"[0-9a-f]{32}\.[a-z]+")
+#: What may lie in the runtime directory: a lock of a monitor, a lock and a record of a QEMU process. And what others,
+#: who may be at work there at the same time, have of theirs: the process's id is in its name.
+_KEPT = re.compile(r"[0-9a-f]{32}\.lock|\d+-\d+\.(lock|pending)")
+_THEIRS = re.compile(r"(\d+)-\d+\.\w+")
 #: Growth of the agent that is no leak: a share, and kB on top of it; descriptors.
 _SHARE, _SLACK_KB, _SLACK_FDS = 1.2, 4000, 3
 #: Samples below which a first and a last quarter say nothing.
@@ -71,9 +73,8 @@ def ending(words: Sequence[str], ended: Ended, *, killed: bool = False) -> list[
         return [f"{said(words)}: a traceback: {ended.stderr.strip().splitlines()[-1]}"]
     if killed and ended.status == -9:
         return []
-    try:
-        document = ended.json
-    except ValueError:
+    document = document_of(ended)
+    if document is None:
         return [f"{said(words)}: status {ended.status}, and no JSON document on stdout: {ended.stdout[:200]!r}"]
     if "error" in document:
         found = _reason(document["error"])
@@ -86,6 +87,14 @@ def ending(words: Sequence[str], ended: Ended, *, killed: bool = False) -> list[
     else:
         found = [f"status {ended.status} with a document"] if ended.status != 0 else []
     return [f"{said(words)}: {problem}" for problem in found]
+
+
+def document_of(ended: Ended) -> dict[str, Any] | None:
+    """What it said on stdout, if that is one JSON document."""
+    try:
+        return ended.json
+    except ValueError:
+        return None
 
 
 def _outcome(document: Mapping[str, Any], status: int) -> list[str]:
@@ -126,9 +135,9 @@ def _reason(reason: Mapping[str, Any]) -> list[str]:
 
 def truth(words: Sequence[str], ended: Ended, seen: Seen) -> list[str]:
     """Every slot that was said to be done is so, right then; a goal that was said to be reached is."""
-    if ended.status != 0 or words[0] in ("list", "plan"):
+    document = document_of(ended)
+    if document is None or ended.status != 0 or words[0] in ("list", "plan"):
         return []
-    document = ended.json
     holds: Mapping[str, Callable[[int], bool]] = {
         "plug": seen.whole,
         "online": lambda slot: slot in seen.cpus and all(seen.cpus[slot].values()),
@@ -178,6 +187,8 @@ def listed(document: Mapping[str, Any], seen: Seen) -> list[str]:
         threads = {t["guest_cpu"]: t["online"] for t in slot["threads"] if t["guest_cpu"] is not None}
         said_so = (slot["state"], slot["id"], slot["qom_path"], threads)
         is_so = (seen.state(index), name, path, dict(seen.cpus.get(index, {})))
+        if slot.get("pending") is not None:
+            found.append(f"list: slot {index} is said to be pending: {slot['pending']}")
         if said_so != is_so:
             found.append(f"list: slot {index} is {is_so}, and said to be {said_so}")
     sums = document["vm"]
@@ -239,9 +250,11 @@ def level(samples: Sequence[tuple[int, int]]) -> list[str]:
     return found
 
 
-def leftovers(before: Collection[str], after: Collection[str]) -> list[str]:
-    """File names in the runtime directory that are new and neither a VM's lock nor its record."""
-    return sorted(name for name in set(after) - set(before) if not _KEPT.fullmatch(name))
+def leftovers(before: Collection[str], after: Collection[str], qemus: Collection[int]) -> list[str]:
+    """File names in the runtime directory that are new, no other QEMU's than these, and neither lock nor record."""
+    fresh = [name for name in set(after) - set(before) if not _KEPT.fullmatch(name)]
+    theirs = {name for name in fresh if (match := _THEIRS.fullmatch(name)) and int(match[1]) not in qemus}
+    return sorted(set(fresh) - theirs)
 
 
 def said(words: Sequence[str]) -> str:

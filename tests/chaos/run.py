@@ -59,6 +59,7 @@ class Run:
         self._keep = keep
         self._runtime, self._temporary = folders
         self._before = names(self._runtime)
+        self._qemus: set[int] = set()
         self._say = say
         self._recent: list[str] = []
 
@@ -93,6 +94,12 @@ class Run:
                 self._restore()
                 return f"QEMU died of {known[0]}: restored"
             found = [*done.found, f"QEMU died: {error}"]
+        except OwnTroubleError as error:
+            found = done.found
+            if not found:
+                self.report.environment.append({"turn": done.turn.number, "what": str(error), "led_by": str(done.turn)})
+                self._restore()
+                return f"the guest's own trouble, {error}: restored"
         except NotMendedError as error:
             found = [*done.found, str(error)]
         except LabError as error:
@@ -118,8 +125,8 @@ class Run:
             )
 
     def _left_behind(self) -> list[str]:
-        found = judge.leftovers(self._before, names(self._runtime))
-        # Others of this host may be at work there: theirs go by themselves.
+        self._qemus.add(self.world.vm.pid)
+        found = judge.leftovers(self._before, names(self._runtime), self._qemus)
         self._before |= set(found)
         left = names(self._temporary)
         for name in left:
@@ -136,6 +143,10 @@ class Run:
     def _restore(self) -> None:
         self.world.restore()
         self.report.restores += 1
+
+
+class OwnTroubleError(Exception):
+    """The guest, asked by the lab's own hands, does the same: it is its own trouble, and named."""
 
 
 class _Turn:
@@ -197,8 +208,9 @@ class _Turn:
         self._scale()
         ended = self._run(("list",), 30)
         seen = self._world.see()
-        if ended is not None and ended.status == 0:
-            self.found += judge.listed(ended.json, seen)
+        document = judge.document_of(ended) if ended is not None else None
+        if document is not None and "slots" in document:
+            self.found += judge.listed(document, seen)
         else:
             self.found.append(f"list: {ended}")
         if self.turn.repeat and not self.found:
@@ -215,6 +227,10 @@ class _Turn:
         if ended is None:
             return
         if ended.status != 0:
+            slots = (judge.document_of(ended) or {}).get("slots", [])
+            refused = [slot["slot"] for slot in slots if slot["outcome"] == "refused"]
+            if self._world.reserved and refused and (refusal := self._world.guest_says_no(refused)):
+                raise OwnTroubleError(f"deadline reservations miscounted: {refusal}")
             self.found.append(f"{said(words)} after all faults were over: status {ended.status}: {ended.stdout}")
         else:
             self.found += judge.truth(words, ended, self._world.see())
@@ -270,7 +286,8 @@ class _Turn:
         ended = command.ended()
         if ended.status < 0:
             return "killed"
-        return str(ended.json.get("outcome", "error" if "error" in ended.json else "shown")) if ended.stdout else "?"
+        document = judge.document_of(ended) or {"error": None}
+        return str(document.get("outcome", "error" if "error" in document else "shown"))
 
 
 def processes_of(socket: Path) -> list[int]:

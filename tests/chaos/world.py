@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from e2e import guestfirst
 from e2e.platforms import SlotOf
-from lab import Lives, Vm, WaitTimeoutError
+from lab import Lives, ShellError, Vm, WaitTimeoutError
 from lab.spec import AGENT_CHARDEV
 
 from chaos.choice import Shape
@@ -57,6 +57,8 @@ class World:
         #: Devices whose removal the lab asked for, by id.
         self.removals: list[str] = []
         self._known: set[str] = set()
+        #: Whether this guest has had deadline reservations.
+        self.reserved = False
 
     @property
     def vm(self) -> Vm:
@@ -75,6 +77,7 @@ class World:
     def restore(self) -> None:
         """A new life, from the saved state."""
         self._commands, self._kernel, self._known = [], [], set()
+        self.reserved = False
         self.removals.clear()
         self.lives.again()
 
@@ -118,6 +121,21 @@ class World:
         fresh = [violation for violation in found if violation not in self._known]
         self._known.update(fresh)
         return fresh
+
+    def guest_says_no(self, slots: Iterable[int]) -> str:
+        """Whether the guest refuses to the lab too, for no reason that is left, to take a CPU of these slots offline.
+
+        Linux 6.1 counts deadline reservations wrongly once a CPU went offline while there were some (it says "Device or
+        resource busy" for ever, also when their tasks have ended): the words of its refusal, or "".
+        """
+        for slot in slots:
+            for number in self.see().cpus.get(slot, {}):
+                name = f"/sys/devices/system/cpu/cpu{number}/online"
+                try:
+                    self.vm.shell(f"echo 0 >{name} && echo 1 >{name}", 30.0)
+                except ShellError as error:
+                    return error.output.strip()
+        return ""
 
     def agent_size(self) -> tuple[int, int]:
         """Resident memory of vcpud (kB) and its open descriptors."""

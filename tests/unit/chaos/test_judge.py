@@ -34,7 +34,11 @@ def result(status: int, outcome: str, *slots: Mapping[str, Any], reason: object 
 
 
 def test_both_sides_are_joined_by_identity() -> None:
-    reply = [{"props": {}}, {"qom-path": f"{PATH}/vcpu-1"}, {"qom-path": "/machine/unattached/device[0]"}]
+    reply: list[dict[str, Any]] = [
+        {"props": {}},
+        {"qom-path": f"{PATH}/vcpu-1"},
+        {"qom-path": "/machine/unattached/device[0]"},
+    ]
     guest = {
         "cpu0": GuestCpu(online=True, path=r"\_SB_.CPUS.C000", apicid=0),
         "cpu7": GuestCpu(online=False, path=r"\_SB_.CPUS.C001", apicid=None),
@@ -158,6 +162,7 @@ def test_a_list_that_agrees_is_no_violation() -> None:
         (2, {"threads": [{"guest_cpu": 2, "online": True}]}),
         (3, {"threads": [{"guest_cpu": 2, "online": True}]}),
         (3, {"threads": []}),
+        (3, {"pending": {"operation": "unplug", "id": "vcpu-3"}}),
     ],
 )
 def test_a_list_that_differs_in_one_slot_is_one(slot: int, change: dict[str, Any]) -> None:
@@ -222,6 +227,10 @@ def test_few_samples_say_nothing_about_growth() -> None:
 def test_a_lock_and_a_record_may_stay_and_nothing_else() -> None:
     name = "0123456789abcdef0123456789abcdef"
     before = {"old.tmp"}
-    after = {*before, f"{name}.lock", f"{name}.journal"}
-    assert judge.leftovers(before, after) == []
-    assert judge.leftovers(before, {*after, f"{name}.journal.new", "agent"}) == [f"{name}.journal.new", "agent"]
+    after = {*before, f"{name}.lock", "77-1234.lock", "77-1234.pending"}
+    assert judge.leftovers(before, after, {77}) == []
+    assert judge.leftovers(before, {*after, "77-1234.new", f"{name}.x"}, {77}) == [f"{name}.x", "77-1234.new"]
+
+
+def test_what_lies_there_of_other_qemus_is_theirs() -> None:
+    assert judge.leftovers([], ["78-1234.new", "78-1234.lock"], {77}) == []
