@@ -106,7 +106,9 @@ KINDS: Mapping[str, _Kind] = {
 }
 
 #: The most vCPUs (in slots) that one operation or goal is about, and the slots that faults and operations meet at.
-_MOST, _POOL = 6, 10
+_MOST, _POOL = 6, 7
+#: Seconds within which most operations are still at work, after their start and after they began to change something.
+_LATEST, _SOON = 1.3, 0.4
 #: Whatever is in the middle of these may take CPUs away.
 _REMOVING = ("unplug", "scale", "offline")
 
@@ -177,7 +179,7 @@ def _fault(dice: random.Random, shape: Shape, words: tuple[str, ...]) -> Fault:
     names = [name for name in KINDS if name not in shape.without]
     name = dice.choices(names, [KINDS[name].weight for name in names])[0]
     when = dice.choice(_moments(name, words))
-    delay = 0.0 if when is When.BEFORE else dice.uniform(0.0, 2.5 if when is When.START else 0.5)
+    delay = 0.0 if when is When.BEFORE else dice.uniform(0.0, _LATEST if when is When.START else _SOON)
     extra: Mapping[str, Callable[[], tuple[str, ...]]] = {"second-vcpuctl": lambda: _operation(dice, shape)}
     return Fault(
         name,

@@ -132,7 +132,8 @@ class World:
             for number in self.see().cpus.get(slot, {}):
                 name = f"/sys/devices/system/cpu/cpu{number}/online"
                 try:
-                    self.vm.shell(f"echo 0 >{name} && echo 1 >{name}", 30.0)
+                    # unlike sh, bash says which error it was
+                    self.vm.shell(f"bash -c 'echo 0 >{name} && echo 1 >{name}'", 30.0)
                 except ShellError as error:
                     return error.output.strip()
         return ""
