@@ -90,25 +90,31 @@ class Run:
         except VmDiedError as error:
             known = [word for word in ENVIRONMENT if any(word in line for line in self.world.vm.record.messages)]
             if known:
-                self.report.environment.append({"turn": done.turn.number, "what": known[0], "led_by": str(done.turn)})
-                self._restore()
-                return f"QEMU died of {known[0]}: restored"
+                return self._own_trouble(done, f"QEMU died of {known[0]}")
             found = [*done.found, f"QEMU died: {error}"]
         except OwnTroubleError as error:
             found = done.found
             if not found:
-                self.report.environment.append({"turn": done.turn.number, "what": str(error), "led_by": str(done.turn)})
-                self._restore()
-                return f"the guest's own trouble, {error}: restored"
+                return self._own_trouble(done, str(error))
         except NotMendedError as error:
             found = [*done.found, str(error)]
         except LabError as error:
             found = [*done.found, f"the lab's hands failed: {type(error).__name__}: {error}"]
         if not found:
             return ""
+        if half := self.world.half_removed():
+            return self._own_trouble(done, f"QEMU does not end the removal of {', '.join(half)}")
         self._violated(done, found)
         self._restore()
         return f"VIOLATED: {' | '.join(found)}"
+
+    def _own_trouble(self, done: _Turn, what: str) -> str:
+        """What is not the product's doing: counted, and the run goes on with a new life."""
+        self.report.environment.append(
+            {"turn": done.turn.number, "what": what, "led_by": list(self._recent), "found": done.found}
+        )
+        self._restore()
+        return f"{what}: the environment's own, restored"
 
     def _violated(self, done: _Turn, found: list[str]) -> None:
         kept = self._keep / f"{self._seed}-{done.turn.number}"

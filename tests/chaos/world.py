@@ -16,6 +16,7 @@ from e2e.platforms import SlotOf
 from lab import Lives, ShellError, Vm, WaitTimeoutError
 from lab.spec import AGENT_CHARDEV
 
+from chaos import judge
 from chaos.choice import Shape
 from chaos.judge import Seen, see
 
@@ -121,6 +122,16 @@ class World:
         fresh = [violation for violation in found if violation not in self._known]
         self._known.update(fresh)
         return fresh
+
+    def half_removed(self) -> list[str]:
+        """vCPUs that QEMU still runs, although their slot is empty: a removal that does not come to its end.
+
+        Seen of pseries: the guest's CPU that asked for it waits in QEMU (pthread_join) for a vCPU's thread that sleeps.
+        """
+        if not self.vm.alive or self.vm.qmp.closed:
+            return []
+        slots = self.vm.qmp.execute("query-hotpluggable-cpus")
+        return judge.homeless(slots, self.vm.qmp.execute("query-cpus-fast"))
 
     def guest_says_no(self, slots: Iterable[int]) -> str:
         """Whether the guest refuses to the lab too, for no reason that is left, to take a CPU of these slots offline.
