@@ -123,3 +123,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except LabError as error:
         sys.exit(f"chaos: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
