@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable, Mapping
 
 from lab import QmpError, ShellError
@@ -131,14 +132,16 @@ class Faults:
 
     def _reset(self, _fault: Fault) -> None:
         self._world.vm.shell("sync", 60.0)
+        asked = time.monotonic()
         self._world.vm.qmp.execute("system_reset")
-        self._world.vm.qmp.wait_event("RESET", 60.0)
+        self._world.wait_reset(asked)
 
     # -- the guest ---------------------------------------------------------------------------------------------------
 
     def _reboot(self, _fault: Fault) -> None:
+        asked = time.monotonic()
         self._world.vm.shell("sync; (busybox usleep 1000; reboot -ff) >/dev/null 2>&1 </dev/null &", 60.0)
-        self._world.vm.qmp.wait_event("RESET", 60.0)
+        self._world.wait_reset(asked)
 
     def _kill_vcpud(self, _fault: Fault) -> None:
         self._tolerant(f"kill -KILL {PID}")

@@ -92,6 +92,14 @@ class World:
         self.lives.move(keep)
         self.vm.wait_shell(60.0)
 
+    def wait_reset(self, since: float) -> None:
+        """Wait until the machine was reset after that moment (QEMU says it twice: an older one's echo does not count)."""
+        self._until(
+            lambda: any(event.name == "RESET" and event.time >= since for event in self.vm.qmp.events()),
+            60.0,
+            "the machine is reset",
+        )
+
     def mend(self) -> Seen:
         """Wait until all faults are over and nothing stirs; NotMendedError, with what is wrong, if that does not come.
 
