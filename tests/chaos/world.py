@@ -93,7 +93,7 @@ class World:
         self.vm.wait_shell(60.0)
 
     def wait_reset(self, since: float) -> None:
-        """Wait until the machine was reset after that moment (QEMU says it twice: an older one's echo does not count)."""
+        """Wait until the machine was reset after that moment. QEMU says it twice: the echo of an older one is none."""
         self._until(
             lambda: any(event.name == "RESET" and event.time >= since for event in self.vm.qmp.events()),
             60.0,
