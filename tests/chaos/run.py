@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from e2e.conftest import Ended
-from lab import LabError, VmDiedError
+from lab import LabError, VmDiedError, WaitTimeoutError
 
 from chaos import judge
 from chaos.choice import Fault, Turn, When, cost, turn
@@ -167,6 +167,7 @@ class _Turn:
         self._faults = Faults(world)
         self._stack = ExitStack()
         self._done: list[Command] = []
+        self._restarted = False
 
     def __enter__(self) -> Self:
         return self
@@ -254,7 +255,13 @@ class _Turn:
 
     def _fault(self, fault: Fault) -> None:
         self._report.faults[fault.name] += 1
-        self._faults.do(fault)
+        try:
+            self._faults.do(fault)
+        except WaitTimeoutError:
+            # A guest that boots has no shell for the faults that come after; whether it comes back is judged by mend().
+            if not self._restarted:
+                raise
+        self._restarted |= fault.name in ("reboot", "reset")
 
     def _await(self, fault: Fault, operation: Command, before: int) -> bool:
         """Wait for the fault's moment; whether it came before the operation's end."""
