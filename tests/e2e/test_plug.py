@@ -20,7 +20,7 @@ VM_FIELDS = {
     *("possible_vcpus", "plugged_vcpus", "online_vcpus"),
 }
 AGENT_FIELDS = {"connected", "version", "kernel", "boot_id"}
-SLOT_FIELDS = {"slot", "props", "type", "vcpus", "state", "id", "qom_path", "removable", "node", "threads"}
+SLOT_FIELDS = {"slot", "props", "type", "vcpus", "state", "id", "qom_path", "removable", "pending", "node", "threads"}
 THREAD_FIELDS = {"guest_cpu", "online", "host_tid"}
 #: What this version adds to them, on purpose.
 MORE = {

@@ -8,8 +8,8 @@ running, nothing is done here. Lost records cost time only, and so does a log th
 it summoned.
 
 After a restart the kernel logs the last record of before once more, out of NVRAM (arch/powerpc/kernel/rtasd.c,
-rtas_event_scan). So a removal that is found at the start is believed only of a core that is offline already, as it is
-where the agent itself took it offline and then was restarted.
+rtas_event_scan). So a removal that is found at the start, and is older than this boot, is not done to a core that is in
+use.
 
 This module alone opens the log and the dlpar file.
 """
@@ -19,7 +19,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
 from vcpu_guest import logs
 from vcpu_guest.connectors import Submit
@@ -38,6 +40,11 @@ _READ_SIZE = 65536
 #: The kernel keeps so many; a bound for one turn of the loop.
 _RING = 64
 _VERBS = {Action.ADD: "add", Action.REMOVE: "remove"}
+
+
+def boot_time() -> datetime:
+    """When the kernel began, by the clock as it is set now."""
+    return datetime.fromtimestamp(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME), UTC)
 
 
 class StandAside:
@@ -77,11 +84,13 @@ class RtasConnectors:
         errd_runs: Callable[[], bool],
         log_paths: Sequence[str] = LOG_PATHS,
         write: Write = write_attribute,
+        boot_time: Callable[[], datetime] = boot_time,
     ) -> None:
         self._sysfs = sysfs
         self._platform = platform
         self._errd_runs = errd_runs
         self._write = write
+        self._boot_time = boot_time
         self._log_paths = log_paths
         self._fd = -1
         self._reads = False
@@ -173,6 +182,10 @@ class RtasConnectors:
                 raise OSError(errno.EIO, "it has ended")
             yield record
 
+    def _is_replayed(self, event: Hotplug) -> bool:
+        before = event.created is None or event.created < self._boot_time()
+        return before and self._platform.core_is_online(self._sysfs, event.drc_index)
+
     def _queue(self, event: Hotplug, *, asked: bool, old: bool = False) -> None:
         loop = asyncio.get_running_loop()
 
@@ -197,8 +210,8 @@ class RtasConnectors:
             if asked:
                 logs.info("nothing to do about a core", action=verb, drc_index=index)
             return False
-        if old and event.action is Action.REMOVE and self._platform.core_is_online(self._sysfs, event.drc_index):
-            logs.warning("a removal from before the start was left alone: the core is in use", drc_index=index)
+        if old and event.action is Action.REMOVE and self._is_replayed(event):
+            logs.warning("a removal from before the restart was left alone: the core is in use", drc_index=index)
             return False
         try:
             self._write(DLPAR, f"cpu {verb} index {index}".encode())

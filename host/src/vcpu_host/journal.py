@@ -19,7 +19,8 @@ from .errors import RefusedError
 
 _SCHEMA_VERSION = 1
 _SUFFIX = ".pending"
-_LEFT = (_SUFFIX, ".lock")
+_NEW = ".new"
+_LEFT = (_SUFFIX, _NEW, ".lock")
 #: No record of 4096 slots is larger: a bound for what is read.
 _MOST = 4 << 20
 
@@ -89,7 +90,7 @@ def _bad(path: Path, why: str) -> RefusedError:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    new = path.with_suffix(".new")
+    new = path.with_suffix(_NEW)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "wb") as file:
         file.write(data)

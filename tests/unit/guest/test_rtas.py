@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from vcpu_guest.watcher import Watcher
 
 from .conftest import DEADLINE, until
 
+#: The fake's records say that they were made at 20:47:18 on 2026-11-22.
+BEFORE, AFTER = datetime(2026, 11, 22, 20, 47, 17, tzinfo=UTC), datetime(2026, 11, 22, 20, 47, 19, tzinfo=UTC)
+
 
 @pytest.fixture
 def papr(tmp_path: Path) -> Iterator[FakePapr]:
@@ -33,12 +37,12 @@ def papr(tmp_path: Path) -> Iterator[FakePapr]:
 class Agent:
     """The agent's parts on it."""
 
-    def __init__(self, papr: FakePapr, *, log: bool = True) -> None:
+    def __init__(self, papr: FakePapr, *, log: bool = True, booted: datetime = BEFORE) -> None:
         self.errd = False
         sysfs = Sysfs(papr.root, papr.write)
         platform = Pseries(sysfs)
         paths = [papr.log_path] if log else ["/nowhere/error_log"]
-        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, paths, papr.write)
+        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, paths, papr.write, lambda: booted)
         self.watcher = Watcher(sysfs, platform)
         loop = asyncio.get_running_loop()
         papr.tell = lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))
@@ -155,9 +159,13 @@ async def test_without_a_log_cores_come_when_they_are_waited_for(
     assert await agent.switch.close(DEADLINE)
 
 
-@pytest.mark.parametrize(("offline", "left"), [(False, ids(0, 1, 4, 5)), (True, ids(0, 1))], ids=["in use", "let go"])
-async def test_a_removal_from_before_the_start_is_believed_only_of_a_core_that_is_offline(
-    papr: FakePapr, offline: bool, left: set[str]
+@pytest.mark.parametrize(
+    ("offline", "booted", "left"),
+    [(False, AFTER, ids(0, 1, 4, 5)), (True, AFTER, ids(0, 1)), (False, BEFORE, ids(0, 1))],
+    ids=["in use", "let go", "of this boot"],
+)
+async def test_a_removal_that_a_restart_brings_back_is_not_done_to_a_core_in_use(
+    papr: FakePapr, offline: bool, booted: datetime, left: set[str]
 ) -> None:
     papr.plug(4)
     before = Agent(papr)
@@ -167,7 +175,7 @@ async def test_a_removal_from_before_the_start_is_believed_only_of_a_core_that_i
         papr.take_offline(4)
     papr.unplug(4)
     papr.plug(2)  # the record after it shows that the agent has come by
-    agent = Agent(papr)
+    agent = Agent(papr, booted=booted)
     await until(lambda: agent.known() == left | ids(2, 3))
     assert await agent.switch.close(DEADLINE)
 

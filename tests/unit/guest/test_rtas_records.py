@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ def test_a_captured_record_says_what_was_asked_for(captured: dict[str, Any]) -> 
     assert parse(record.ljust(120, b"\0")) == wanted
     # as read: the rest of the 2052 bytes is zero
     assert parse(record.ljust(2052, b"\0")) == wanted
+
+
+def test_a_record_says_when_it_was_made_and_one_that_does_not_is_understood_all_the_same() -> None:
+    first = parse(ADD)
+    assert first is not None
+    assert first.created == datetime(2026, 11, 22, 20, 47, 18, tzinfo=UTC)
+    for no_time in (changed(FIRST + 8, b"\xff" * 8), changed(FIRST, b"XX")):
+        event = parse(no_time)
+        assert event is not None
+        assert (event.drc_index, event.created) == (first.drc_index, None)
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,11 @@ def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_o
     for name in (dead, own(), unseen):
         Journal(name, directory=tmp_path).save([_INTENT])
         (tmp_path / f"{name}.lock").touch()
+        (tmp_path / f"{name}.new").touch()  # of one that died while it wrote
     (tmp_path / "0123456789abcdef.lock").touch()  # of a monitor's socket
     Journal(own(), directory=tmp_path).load()
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f"{name}.{kind}" for name in (own(), unseen) for kind in ("pending", "lock")} | {
+    assert left == {f"{name}.{kind}" for name in (own(), unseen) for kind in ("pending", "lock", "new")} | {
         "0123456789abcdef.lock"
     }
 

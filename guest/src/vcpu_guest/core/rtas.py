@@ -12,7 +12,8 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 #: The sequence number before the log.
 _SEQUENCE = 4
@@ -25,6 +26,9 @@ _SECTION = struct.Struct(">2sH4x")  # id, length with this header, then version,
 #: Of a hotplug section: 8 bytes of section header, resource type, action, kind of identifier, reserved, identifier.
 _HOTPLUG = struct.Struct(">8xBBBxI")
 _RESOURCE_CPU, _BY_INDEX = 1, 2
+#: Of the first section, main A: after its header the day and the time at which the event came to be, as decimal digits,
+#: the last two of which are hundredths of a second (struct rtas_event_log_v6_maina), by the machine's clock.
+_CREATED = struct.Struct(">8x8s")
 #: A DRC index says in its highest 4 bits what it connects: 1 is a CPU (hw/ppc/spapr_drc.c, SPAPR_DRC_TYPE_SHIFT_CPU).
 _DRC_TYPE_SHIFT, _DRC_TYPE_CPU = 28, 1
 
@@ -42,10 +46,11 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Hotplug:
-    """The request to take in, or to let go of, the core at a DR connector."""
+    """The request to take in, or to let go of, the core at a DR connector; when it was made, if the record tells."""
 
     action: Action
     drc_index: int
+    created: datetime | None = field(default=None, compare=False)
 
 
 def parse(record: bytes) -> Hotplug | None:
@@ -66,7 +71,8 @@ def parse(record: bytes) -> Hotplug | None:
     valid, form, company = _V6.unpack_from(extension)
     if not valid & _V6_VALID or form & _V6_FORMAT != _V6_EVENT_LOG or company != _COMPANY:
         raise RtasError(f"not a valid version 6 event log: flags {valid:#x}, format {form:#x}, company {company!r}")
-    return _hotplug(_section(extension, b"HP"))
+    event = _hotplug(_section(extension, b"HP"))
+    return None if event is None else replace(event, created=_created(extension))
 
 
 def latest(events: Iterable[Hotplug]) -> tuple[Hotplug, ...]:
@@ -78,6 +84,14 @@ def latest(events: Iterable[Hotplug]) -> tuple[Hotplug, ...]:
         found.pop(event.drc_index, None)
         found[event.drc_index] = event
     return tuple(found.values())
+
+
+def _created(extension: bytes) -> datetime | None:
+    try:
+        (digits,) = _CREATED.unpack_from(_section(extension, b"PH"))
+        return datetime.strptime(digits.hex()[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except (RtasError, struct.error, ValueError):
+        return None  # nothing that is done depends on it alone
 
 
 def _section(extension: bytes, wanted: bytes) -> bytes:

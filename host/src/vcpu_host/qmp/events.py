@@ -57,7 +57,8 @@ _CONVERT: Mapping[str, Callable[[Mapping[str, Any]], VmmEvent | None]] = {
     "RESET": lambda data: VmReset(guest=data.get("guest") is True),
     "STOP": lambda data: VmStatus("paused"),
     "RESUME": lambda data: VmStatus("running"),
-    "SHUTDOWN": lambda data: VmStatus("shutdown"),
+    # When the host ends QEMU (quit, a signal), the loss of the monitor follows, and is what is told.
+    "SHUTDOWN": lambda data: VmStatus("shutdown") if data.get("guest") is True else None,
     "VSERPORT_CHANGE": _port,
 }
 

@@ -34,6 +34,7 @@ PATH = "/machine/peripheral/vcpu-1"
         ("STOP", None, VmStatus("paused")),
         ("RESUME", None, VmStatus("running")),
         ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"}, VmStatus("shutdown")),
+        ("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"}, None),
         ("VSERPORT_CHANGE", {"id": "port0", "open": True}, PortChanged("port0", open=True)),
         ("BLOCK_JOB_READY", {"device": "x"}, None),
     ],
