@@ -39,7 +39,9 @@ def killed(vm: FakeVm, boundary: int, *words: str) -> bool:
 def record(vm: FakeVm) -> Path:
     """Where what is pending on this VM lies."""
     threads = vm.steer.call("query-cpus-fast")
-    name = runtime.process_name(min(threads, key=lambda thread: int(thread["cpu-index"]))["thread-id"])
+    first = min(threads, key=lambda thread: int(thread["cpu-index"]))
+    name = runtime.process_name(first["thread-id"], b"qemu")
+    assert name is not None
     return runtime.directory() / f"{name}.pending"
 
 

@@ -26,6 +26,7 @@ from vcpu_host.core.model import (
     Who,
 )
 from vcpu_host.core.plan import Operation, Request
+from vcpu_host.core.policy import Policy
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 from vcpu_host.qmp.events import EventHub
 
@@ -284,3 +285,5 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 PLUG = Request(Operation.PLUG, 1)
+#: For a VM that answers at once.
+BRISK = Policy(timeout=10.0, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)

@@ -92,9 +92,11 @@ class Trial:
         self._began = world.now
         machine = Machine(decided, world.platform, policy, session=world.session, now=world.now)
         deadline = machine.deadline
+        asked: set[int] = set()
         while True:
             actions = machine.advance(world.now)
             world.record = pending.before(world.record, actions, world.host(), world.now)
+            asked |= {action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel))}
             for action in actions:
                 self._boundary()
                 self.actions.append(action)
@@ -117,7 +119,7 @@ class Trial:
         self._tell(result)
         for slot in result.slots:
             self._judge(world.sims[slot.slot], slot.outcome)
-        world.record = pending.after(world.record, result)
+        world.record = pending.after(world.record, result, asked, world.host())
         world.hang_up()
         return result
 

@@ -12,6 +12,7 @@ import asyncio
 import os
 import select
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterable
@@ -114,8 +115,8 @@ class Hooks:
             why = rules.objection(status.st_mode, status.st_uid, self._owner)
             if why:
                 return Ended(name, f"not run: {why}")
-            if not status.st_mode & 0o111:  # as with run-parts, the way to switch one off
-                return Ended(name)
+            if stat.S_ISDIR(status.st_mode) or not status.st_mode & 0o111:
+                return Ended(name)  # as with run-parts: no hook, or one that was switched off
             logs.debug("hook", hook_event=event, name=name, cpus=cpus)
             output, written = os.pipe()
             with open(output, "rb", buffering=0) as stdout:

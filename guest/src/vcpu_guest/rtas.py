@@ -42,9 +42,11 @@ _RING = 64
 _VERBS = {Action.ADD: "add", Action.REMOVE: "remove"}
 
 
-def boot_time() -> datetime:
-    """When the kernel began, by the clock as it is set now."""
-    return datetime.fromtimestamp(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME), UTC)
+def boot_time(sysfs: Sysfs) -> datetime:
+    """When the kernel began, by the machine's own clock, which the records go by; without one, by the guest's."""
+    now = sysfs.read("class/rtc/rtc0/since_epoch") or ""
+    seconds = float(now) if now.isdigit() else time.time()
+    return datetime.fromtimestamp(seconds - time.clock_gettime(time.CLOCK_BOOTTIME), UTC)
 
 
 class StandAside:
@@ -84,7 +86,7 @@ class RtasConnectors:
         errd_runs: Callable[[], bool],
         log_paths: Sequence[str] = LOG_PATHS,
         write: Write = write_attribute,
-        boot_time: Callable[[], datetime] = boot_time,
+        boot_time: Callable[[Sysfs], datetime] = boot_time,
     ) -> None:
         self._sysfs = sysfs
         self._platform = platform
@@ -183,7 +185,7 @@ class RtasConnectors:
             yield record
 
     def _is_replayed(self, event: Hotplug) -> bool:
-        before = event.created is None or event.created < self._boot_time()
+        before = event.created is None or event.created < self._boot_time(self._sysfs)
         return before and self._platform.core_is_online(self._sysfs, event.drc_index)
 
     def _queue(self, event: Hotplug, *, asked: bool, old: bool = False) -> None:

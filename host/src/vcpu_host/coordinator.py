@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,13 @@ from . import ports
 from .core import pending
 from .core.model import AGENT_LOST, AgentInfo, GuestView, HostView, Reason
 from .core.view import VmView, join, not_running, with_pending
-from .errors import AgentGoneError
+from .errors import AgentGoneError, RefusedError
 from .sessions import Sessions
 
 if TYPE_CHECKING:
     from .core.plan import Plan, Request
     from .core.policy import Policy
-    from .core.result import OperationResult
+    from .core.result import OperationResult, SlotResult
     from .operation import Progress
 
 #: How often ``watch`` looks without having heard of a change, in seconds.
@@ -113,18 +114,32 @@ class Coordinator:
 
     def _with_pending(self, view: VmView) -> VmView:
         """The map, with what earlier operations left open; what this look settles is struck out of the record."""
-        recorded = self._journal.load()
+        try:
+            recorded = self._journal.load()
+        except RefusedError as error:
+            return replace(view, record_trouble=error.reason)
         open_still = pending.settle(recorded, view)
         if open_still != recorded:
-            self._journal.save(open_still)
+            with suppress(RefusedError):  # it says too much then, and who only looks sees all the same
+                self._journal.save(open_still)
         return with_pending(view, open_still) if open_still else view
 
+    def _has_record(self) -> bool:
+        """Whether earlier operations have left anything open, or that cannot be told."""
+        try:
+            return bool(self._journal.load())
+        except RefusedError:
+            return True
+
     async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
-        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again."""
+        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again.
+
+        Unless something is open: what the guest has said of it since counts.
+        """
         host = self._host
-        if live is not None and host is not None:
+        if live is not None and host is not None and not self._has_record():
             host = await self._vmm.look_slots(host)
-        if live is None or host is None or live.ended:
+        if live is None or host is None or live.ended or self._has_record():
             host = await self._vmm.look()
         self._host = host
         return host
@@ -180,22 +195,26 @@ class Coordinator:
         began = asyncio.get_running_loop().time()
         events = self._vmm.events()
         # Whether what earlier operations left open has settled, the guest knows too.
-        alone = request.operation is Operation.PLUG and not self._journal.load()
+        alone = request.operation is Operation.PLUG and not self._has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
         decided = plan(view, request)
+        recovered: tuple[SlotResult, ...] = ()
         if decided.recover:
             removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
             patience = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
-            await self._carry_out(removal, view, replace(policy, timeout=patience), events, progress)
+            brief = replace(policy, timeout=patience, timeout_per_vcpu=0.0)
+            recovered = (await self._carry_out(removal, view, brief, events, progress)).slots
             events = self._vmm.events()
             view = await self.observe()
             decided = plan(view, request, recovered=True)
         if decided.refusals:
-            if view.guest is None and decided.refusals[0].reason is view.agent_trouble:
+            if view.guest is None and decided.refusals[0].reason is view.agent_trouble and not recovered:
                 raise AgentGoneError(decided.refusals[0].reason)
-            return refused(decided, asyncio.get_running_loop().time() - began)
-        return await self._carry_out(decided, view, policy, events, progress, began=began)
+            result = refused(decided, asyncio.get_running_loop().time() - began)
+        else:
+            result = await self._carry_out(decided, view, policy, events, progress, began=began)
+        return replace(result, recovered=recovered) if recovered else result
 
     async def _carry_out(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Journal:
         for path in self._directory.glob("*-*"):
             left = path.suffix in _LEFT and path.stem != self._process and not path.is_dir()
             if left and runtime.process_ended(path.stem):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # somebody else's, or gone by now
+                    path.unlink()
         try:
             return _read(self._path)
         except FileNotFoundError:

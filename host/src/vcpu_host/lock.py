@@ -26,9 +26,9 @@ class VmLock:
     Held by ``flock`` on an open file, so that the kernel drops it when the holder ends, however it ends.
     """
 
-    def __init__(self, monitor: str, what: str, *, directory: Path | None = None) -> None:
+    def __init__(self, monitor: str, what: str, *, directory: Path | None = None, name: str | None = None) -> None:
         self._directory = directory or runtime.directory()
-        name = hashlib.sha256(os.path.realpath(monitor).encode()).hexdigest()[:32]
+        name = name or hashlib.sha256(os.path.realpath(monitor).encode()).hexdigest()[:32]
         self._path = self._directory / f"{name}.lock"
         self._what = what
         self._fd: int | None = None
@@ -36,9 +36,7 @@ class VmLock:
     @classmethod
     def of_process(cls, process: str, what: str, *, directory: Path | None = None) -> Self:
         """The lock on a QEMU process (``runtime.process_name``), whichever of its sockets it was reached by."""
-        lock = cls("", what, directory=directory)
-        lock._path = lock._directory / f"{process}.lock"
-        return lock
+        return cls("", what, directory=directory, name=process)
 
     async def acquire(self, patience: float) -> None:
         """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""

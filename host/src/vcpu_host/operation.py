@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import ports
@@ -45,6 +46,7 @@ class Run:
     ) -> None:
         self._journal = journal
         self._intents = journal.load()
+        self._asked: set[int] = set()
         self._vmm = vmm
         self._sessions = sessions
         self._machine = machine
@@ -69,7 +71,9 @@ class Run:
                     self._start(action)
                 if self._machine.finished:
                     result = self._machine.result(self._loop.time())
-                    self._record(pending.after(self._intents, result))
+                    with suppress(RefusedError):
+                        # It says too much then, until the next look.
+                        self._record(pending.after(self._intents, result, self._asked, self._host))
                     return result
                 self._feed(await self._next_event())
         finally:
@@ -86,6 +90,7 @@ class Run:
                 elif isinstance(action, ev.DoDel):
                     self._put(ev.DelReturned(action.slot, error.reason))
             return [action for action in actions if not isinstance(action, (ev.DoAdd, ev.DoDel))]
+        self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel)))
         return actions
 
     def _record(self, intents: tuple[Intent, ...]) -> None:

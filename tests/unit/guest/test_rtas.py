@@ -42,7 +42,7 @@ class Agent:
         sysfs = Sysfs(papr.root, papr.write)
         platform = Pseries(sysfs)
         paths = [papr.log_path] if log else ["/nowhere/error_log"]
-        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, paths, papr.write, lambda: booted)
+        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, paths, papr.write, lambda _: booted)
         self.watcher = Watcher(sysfs, platform)
         loop = asyncio.get_running_loop()
         papr.tell = lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from fakes.adapters import PLUG, Rig, no_task_left, nothing_new_since, until
+from fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
 from vcpu_host import ports
 from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.model import (
@@ -20,30 +19,15 @@ from vcpu_host.core.model import (
     Who,
 )
 from vcpu_host.core.plan import Operation, Request
-from vcpu_host.core.policy import Policy
 from vcpu_host.errors import AgentGoneError, QemuError, QemuGoneError, RefusedError
 from vcpu_proto.link import NoAnswerError
-
-_POLICY = Policy(timeout=10.0, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)
-
-
-@pytest.fixture(name="rig")
-async def _rig() -> AsyncIterator[Rig]:
-    """A VM with one CPU of four; at the end no task may be left."""
-    before = asyncio.all_tasks()
-    rig = Rig()
-    yield rig
-    await rig.whole.close()
-    await asyncio.sleep(0)
-    nothing_new_since(before)
-
 
 # --- end to end -------------------------------------------------------------------------------------------------------
 
 
 async def test_plug_ends_with_the_slot_filled_and_its_cpu_online(rig: Rig) -> None:
     with no_task_left():
-        result = await rig.whole.run(Request(Operation.PLUG, 2), _POLICY)
+        result = await rig.whole.run(Request(Operation.PLUG, 2), BRISK)
     assert result.outcome is Outcome.DONE, result
     assert rig.vm.commands == ["add 1 vcpu-1", "add 2 vcpu-2"]
     assert rig.vm.online == {0, 1, 2}
@@ -51,24 +35,24 @@ async def test_plug_ends_with_the_slot_filled_and_its_cpu_online(rig: Rig) -> No
 
 
 async def test_unplug_takes_the_cpu_offline_before_it_asks_qemu(rig: Rig) -> None:
-    await rig.whole.run(PLUG, _POLICY)
-    result = await rig.whole.run(Request(Operation.UNPLUG, 1), _POLICY)
+    await rig.whole.run(PLUG, BRISK)
+    result = await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)
     assert result.outcome is Outcome.DONE
     assert rig.vm.commands == ["add 1 vcpu-1", "del vcpu-1"]
     assert rig.vm.filled == {0}
 
 
 async def test_the_agent_is_told_which_cpus_are_to_be_ejected(rig: Rig) -> None:
-    await rig.whole.run(Request(Operation.PLUG, 2), _POLICY)
+    await rig.whole.run(Request(Operation.PLUG, 2), BRISK)
     (agent,) = rig.dialer.made
-    await rig.whole.run(Request(Operation.OFFLINE, selectors=("1",)), _POLICY)
+    await rig.whole.run(Request(Operation.OFFLINE, selectors=("1",)), BRISK)
     assert not agent.for_eject
-    await rig.whole.run(Request(Operation.UNPLUG, selectors=("2",)), _POLICY)
+    await rig.whole.run(Request(Operation.UNPLUG, selectors=("2",)), BRISK)
     assert agent.for_eject == {rig.vm.name(2)}
 
 
 async def test_a_goal_that_is_reached_sends_nothing(rig: Rig) -> None:
-    result = await rig.whole.run(Request(Operation.SCALE, 1), _POLICY)
+    result = await rig.whole.run(Request(Operation.SCALE, 1), BRISK)
     assert result.outcome is Outcome.DONE
     assert rig.vm.commands == []
 
@@ -79,25 +63,25 @@ async def test_a_plan_sends_nothing(rig: Rig) -> None:
 
 
 async def test_what_the_plan_refuses_is_a_result_and_sends_nothing(rig: Rig) -> None:
-    result = await rig.whole.run(Request(Operation.SCALE, 9), _POLICY)
+    result = await rig.whole.run(Request(Operation.SCALE, 9), BRISK)
     assert (result.outcome, result.reason.code if result.reason else "") == (Outcome.REFUSED, "over-max")
     assert rig.vm.commands == []
 
 
 async def test_progress_hears_of_every_action_and_event(rig: Rig) -> None:
     heard: list[str] = []
-    await rig.whole.run(PLUG, _POLICY, lambda what, machine: heard.append(type(what).__name__))
+    await rig.whole.run(PLUG, BRISK, lambda what, machine: heard.append(type(what).__name__))
     assert {"DoAdd", "DoSetOnline", "Added", "CpuSettled", "DoLookHost", "HostLooked"} <= set(heard)
 
 
 async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside_an_agent_that_lives(rig: Rig) -> None:
     await rig.whole.session()
     (agent,) = rig.dialer.made
-    assert (await rig.whole.run(Request(Operation.PLUG, 2), _POLICY)).outcome is Outcome.DONE
+    assert (await rig.whole.run(Request(Operation.PLUG, 2), BRISK)).outcome is Outcome.DONE
     assert (agent.checked, agent.listed) == (1, 1)  # the list is that of the request's end
     agent.silent = True
     with pytest.raises(AgentGoneError) as error:
-        await rig.whole.run(Request(Operation.PLUG, None, ("3",)), _POLICY)
+        await rig.whole.run(Request(Operation.PLUG, None, ("3",)), BRISK)
     assert error.value.reason.code == "agent-slow"
     assert rig.vm.commands == ["add 1 vcpu-1", "add 2 vcpu-2"]
 
@@ -151,7 +135,7 @@ async def test_a_port_that_stays_open_in_silence_is_no_answer(rig: Rig) -> None:
 async def test_without_an_agent_an_operation_raises_and_changes_nothing(rig: Rig) -> None:
     rig.dialer.trouble = AgentGoneError(Reason("agent-absent", Who.AGENT, "nobody has the port open"))
     with pytest.raises(AgentGoneError) as error:
-        await rig.whole.run(PLUG, _POLICY)
+        await rig.whole.run(PLUG, BRISK)
     assert error.value.reason.code == "agent-absent"
     assert rig.vm.commands == []
 
@@ -184,7 +168,7 @@ async def test_a_paused_vm_is_shown_at_once_and_its_agent_not_asked(rig: Rig) ->
 
 async def test_an_agent_lost_in_the_middle_is_dialled_again_and_the_operation_goes_on(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands and rig.dialer.made[0].asked)
     rig.dialer.made[0].die()
     await until(lambda: len(rig.dialer.made) == 2)
@@ -196,7 +180,7 @@ async def test_an_agent_lost_in_the_middle_is_dialled_again_and_the_operation_go
 
 async def test_an_agent_that_stays_away_ends_in_unknown_that_says_so(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(_POLICY, timeout=0.3)))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(BRISK, timeout=0.3)))
     await until(lambda: rig.vm.commands)
     rig.dialer.trouble = AgentGoneError(Reason("agent-absent", Who.AGENT, "nobody has the port open"))
     rig.dialer.made[0].die()
@@ -209,7 +193,7 @@ async def test_an_agent_that_stays_away_ends_in_unknown_that_says_so(rig: Rig) -
 
 async def test_a_port_taken_by_another_program_is_trouble_with_the_agent_and_not_with_qemu(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(_POLICY, timeout=0.3)))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(BRISK, timeout=0.3)))
     await until(lambda: rig.vm.commands)
     rig.dialer.trouble = RefusedError(Reason("port-busy", Who.VCPUCTL, "another program holds the port"))
     rig.dialer.made[0].die()
@@ -220,7 +204,7 @@ async def test_a_port_taken_by_another_program_is_trouble_with_the_agent_and_not
 
 async def test_an_agent_that_breaks_the_contract_is_asked_nothing_more_in_that_session(rig: Rig) -> None:
     rig.dialer.prepare = lambda agent: setattr(agent, "breaks_contract", not rig.dialer.made)
-    result = await rig.whole.run(PLUG, _POLICY)
+    result = await rig.whole.run(PLUG, BRISK)
     assert result.outcome is Outcome.DONE
     assert len(rig.dialer.made[0].asked) == 1
     assert rig.dialer.made[0].ended
@@ -228,7 +212,7 @@ async def test_an_agent_that_breaks_the_contract_is_asked_nothing_more_in_that_s
 
 async def test_a_request_that_ends_before_its_answers_is_made_again(rig: Rig) -> None:
     rig.dialer.prepare = lambda agent: setattr(agent, "slow_once", True)
-    result = await rig.whole.run(PLUG, _POLICY)
+    result = await rig.whole.run(PLUG, BRISK)
     assert result.outcome is Outcome.DONE
     assert len(rig.dialer.made) == 1
     assert len(rig.dialer.made[0].asked) == 2
@@ -236,7 +220,7 @@ async def test_a_request_that_ends_before_its_answers_is_made_again(rig: Rig) ->
 
 async def test_qemu_dying_in_the_middle_ends_all_at_once(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands)
     began = asyncio.get_running_loop().time()
     rig.vmm.die("connection reset")
@@ -250,29 +234,29 @@ async def test_qemu_dying_in_the_middle_ends_all_at_once(rig: Rig) -> None:
 async def test_qemu_dead_before_the_first_look_is_an_error(rig: Rig) -> None:
     rig.vmm.die()
     with pytest.raises(QemuGoneError):
-        await rig.whole.run(PLUG, _POLICY)
+        await rig.whole.run(PLUG, BRISK)
 
 
 async def test_qemus_refusal_is_the_slots_reason(rig: Rig) -> None:
     rig.vmm.add_error = QemuError(Reason("qemu-refused", Who.QEMU, "device_add not allowed while migrating"))
-    result = await rig.whole.run(PLUG, _POLICY)
+    result = await rig.whole.run(PLUG, BRISK)
     assert result.outcome is Outcome.REFUSED
     assert result.slots[0].reason is rig.vmm.add_error.reason
 
 
 async def test_a_refused_removal_brings_the_cpu_back_online(rig: Rig) -> None:
-    await rig.whole.run(PLUG, _POLICY)
+    await rig.whole.run(PLUG, BRISK)
     rig.vmm.del_error = QemuError(Reason("qemu-refused", Who.QEMU, "not while migrating"))
-    result = await rig.whole.run(Request(Operation.UNPLUG, 1), _POLICY)
+    result = await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)
     assert result.outcome is Outcome.FAILED
     assert rig.vm.online == {0, 1}
 
 
 async def test_a_guest_that_keeps_its_cpu_refuses_in_its_own_words(rig: Rig) -> None:
-    await rig.whole.run(PLUG, _POLICY)
+    await rig.whole.run(PLUG, BRISK)
     why = Reason("deadline-bandwidth", Who.GUEST, "SCHED_DEADLINE tasks need it", errno="EBUSY")
     rig.dialer.made[0].refuses = why
-    result = await rig.whole.run(Request(Operation.UNPLUG, 1), _POLICY)
+    result = await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)
     assert result.outcome is Outcome.REFUSED
     assert result.slots[0].reason is why
     assert rig.vm.commands == ["add 1 vcpu-1"]
@@ -288,12 +272,12 @@ async def test_events_that_came_before_the_first_look_do_no_harm(rig: Rig) -> No
         ports.PortChanged("vcpuctl", open=False),
     ):
         rig.vmm.hub.put(event)
-    assert (await rig.whole.run(PLUG, _POLICY)).outcome is Outcome.DONE
+    assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE
 
 
 async def test_a_reset_in_the_middle_is_lived_through(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands)
     rig.vmm.hub.put(ports.VmReset(guest=True))
     rig.dialer.made[0].die()
@@ -307,7 +291,7 @@ async def test_a_reset_in_the_middle_is_lived_through(rig: Rig) -> None:
 
 async def test_an_interrupt_ends_the_wait_with_what_is_known(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands)
     with no_task_left():
         rig.whole.interrupt()
@@ -318,20 +302,20 @@ async def test_an_interrupt_ends_the_wait_with_what_is_known(rig: Rig) -> None:
 
 
 async def test_an_interrupt_before_anything_was_sent_keeps_it_so(rig: Rig) -> None:
-    running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await asyncio.sleep(0)
     rig.whole.interrupt()
     assert (await running).outcome is Outcome.UNKNOWN
     assert rig.vm.commands == []
     rig.whole.interrupt()
-    assert (await rig.whole.run(PLUG, _POLICY)).outcome is Outcome.DONE
+    assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE
 
 
 async def test_cancelling_leaves_no_task_behind(rig: Rig) -> None:
     rig.vm.guest_works = False
     await rig.whole.observe()
     with no_task_left():
-        running = asyncio.ensure_future(rig.whole.run(PLUG, _POLICY))
+        running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
         await until(lambda: rig.vm.commands and rig.dialer.made[0].asked)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -342,7 +326,7 @@ async def test_cancelling_leaves_no_task_behind(rig: Rig) -> None:
 async def test_a_fault_in_an_adapter_comes_out_and_leaves_no_task_behind(rig: Rig) -> None:
     rig.vmm.add_error = ZeroDivisionError("a bug")
     with no_task_left(), pytest.raises(ZeroDivisionError):
-        await rig.whole.run(PLUG, _POLICY)
+        await rig.whole.run(PLUG, BRISK)
 
 
 async def test_closing_ends_session_and_monitor(rig: Rig) -> None:

@@ -19,13 +19,17 @@ _INTENT = Intent(IntentKind.UNPLUG, 3, "vcpu-3", 1000.5, (77,))
 
 
 def own() -> str:
-    return runtime.process_name(os.getpid())
+    name = runtime.process_name(os.getpid())
+    assert name is not None
+    return name
 
 
 def ended() -> str:
     """The name of a process that is no more."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        return runtime.process_name(process.pid)
+        name = runtime.process_name(process.pid)
+    assert name is not None
+    return name
 
 
 def test_what_was_saved_is_there_for_the_next_one_and_for_nobody_else(tmp_path: Path) -> None:
@@ -75,7 +79,8 @@ def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, mon
 
 
 def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
-    dead, unseen = ended(), "999999999-0"
+    number, started, space = ended().split("-")
+    dead, unseen = f"{number}-{started}-{space}", f"{number}-{started}-{int(space) + 1}"
     for name in (dead, own(), unseen):
         Journal(name, directory=tmp_path).save([_INTENT])
         (tmp_path / f"{name}.lock").touch()
@@ -124,7 +129,20 @@ def test_a_name_is_a_process_own_and_ends_with_it() -> None:
     assert not runtime.process_ended(own())
     assert runtime.process_name(os.getpid()) == own()
     assert runtime.process_ended(ended())
-    number, _, started = own().partition("-")
-    assert runtime.process_ended(f"{number}-{int(started) + 1}"), "another one that got its number"
-    assert not runtime.process_ended("999999999-0"), "one that cannot be seen from here"
+    number, started, space = own().split("-")
+    assert runtime.process_ended(f"{number}-{int(started) + 1}-{space}"), "another one that got its number"
+    assert not runtime.process_ended(f"{number}-{int(started) + 1}-{int(space) + 1}"), "one of another namespace"
     assert not runtime.process_ended("no name")
+    assert runtime.process_name(999_999_999) is None
+
+
+def test_a_stranger_with_the_same_number_is_not_taken_for_qemu(tmp_path: Path) -> None:
+    assert runtime.process_name(os.getpid(), b"qemu-that-this-is-not") is None
+    (tmp_path / "qmp").touch()
+    (tmp_path / "link").symlink_to("qmp")
+    name = runtime.socket_name(str(tmp_path / "qmp"))
+    assert runtime.socket_name(str(tmp_path / "link")) == name
+    assert not runtime.process_ended(name)
+    (tmp_path / "other").touch()
+    (tmp_path / "other").replace(tmp_path / "qmp")
+    assert runtime.socket_name(str(tmp_path / "qmp")) != name, "what listens there now is another one"

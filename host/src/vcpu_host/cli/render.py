@@ -68,6 +68,7 @@ def view_document(view: VmView) -> dict[str, object]:
             "eject_gate": agent.eject_gate,
         },
         "agent_trouble": view.agent_trouble.to_json() if view.agent_trouble else None,
+        "record_trouble": view.record_trouble.to_json() if view.record_trouble else None,
         "slots": [_slot_document(slot) for slot in view.slots],
         "unexplained_guest_cpus": [cpu.number for cpu in view.strangers],
     }
@@ -185,6 +186,8 @@ def view_table(view: VmView) -> RenderableType:
     parts: list[RenderableType] = [Text(head), Text(agent), table]
     if host.no_hotplug is not None:
         parts.append(Text(f"no hotplug: {host.no_hotplug}"))
+    if view.record_trouble is not None:
+        parts.append(Text(str(view.record_trouble), "red"))
     for slot in view.slots:
         if slot.pending is not None:
             when = datetime.fromtimestamp(slot.pending.since).astimezone().isoformat(" ", "seconds")
@@ -234,6 +237,12 @@ def result_table(result: OperationResult) -> RenderableType:
                 str(slot.reason) if slot.reason else "",
             )
         lines.append(table)
+    lines += [
+        Text(
+            f"begun before: removal of slot {slot.slot}: {slot.outcome}" + (f" ({slot.reason})" if slot.reason else "")
+        )
+        for slot in result.recovered
+    ]
     word = str(result.outcome)
     text = f"{result.request.operation}: {word} in {result.elapsed:.3f} s"
     if not result.slots and result.outcome == "done":

@@ -14,6 +14,9 @@ from .view import VmView
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 
 
+_BEGUN = "its removal was begun by an earlier operation"
+_IDLE = "{} in the guest: nothing runs on it"
+_WHY_FIRST = {SlotState.UNPLUGGING: _BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
 
 
@@ -43,7 +46,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         # They count no more, and are seen to their end.
         staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
         rest = _plan_scale(staying, request, goal)
-        gone = (step(StepKind.UNPLUG, s, "its removal was begun by an earlier operation") for s in reversed(leaving))
+        gone = (step(StepKind.UNPLUG, s, _BEGUN) for s in reversed(leaving))
         return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
     healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
@@ -113,7 +116,7 @@ def _shrink(view: VmView, count: int) -> tuple[tuple[Step, ...], Reason | None]:
     leftovers = [s for s in removable if s.state not in in_use]
     online = [s for s in removable if s.state in in_use]
     candidates = [
-        *(step(StepKind.UNPLUG, s, f"{s.state} in the guest: nothing runs on it") for s in reversed(leftovers)),
+        *(step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(s.state))) for s in reversed(leftovers)),
         *(step(StepKind.UNPLUG, s, "highest removable slot") for s in reversed(online)),
     ]
     return _take(candidates, count, "unplug", "the other CPUs were there at start, or the guest cannot let them go")
@@ -171,8 +174,9 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
         text = f"{goal} vCPUs are more than the {view.plugged_vcpus} that this VM has plugged"
         hint = "plug some first (vcpuctl plug), where the machine can"
         return Plan(request, refusals=(Refusal(Reason("over-max", Who.VCPUCTL, text, hint)),))
-    shown = [s for s in view.slots if s.slot.filled and all(s.firmware_ids)]
-    lacking = goal - sum(s.online_vcpus for s in view.slots)
+    staying = [s for s in view.slots if s.state is not SlotState.UNPLUGGING]
+    shown = [s for s in staying if s.slot.filled and all(s.firmware_ids)]
+    lacking = goal - sum(s.online_vcpus for s in staying)
     if lacking >= 0:
         gains = [
             (

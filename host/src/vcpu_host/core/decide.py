@@ -48,7 +48,8 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
     if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
         return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
-    recover = () if recovered else _recover(view, request)
+    curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
+    recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     others = "what else was done goes back, too" if request.atomic else "what else was done stays"
     steps = tuple(
@@ -78,11 +79,13 @@ def removal_pending(slot: SlotView) -> Reason:
     return Reason(
         "removal-pending",
         Who.GUEST,
-        f"slot {slot.index} is being removed: device_del was sent, and the guest has not ejected the CPU yet",
-        "wait until the slot is empty (vcpuctl list), or unplug it once more",
+        f"slot {slot.index} is being removed: device_del was sent, and the CPU has not gone, nor was a refusal heard",
+        "wait until the slot is empty (vcpuctl list); or unplug it once more, which tells how the guest stands to it",
     )
 
 
+#: Refusals that may be none any more when an earlier operation's removals have come to their end.
+_CURABLE = frozenset({"removal-pending", "not-enough", "slot-occupied", "granularity"})
 _BLIND = "the slot is left as QEMU shows it"
 
 
@@ -114,6 +117,8 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
     host = view.host
     if host.no_hotplug is not None and not request.guest_alone:
         return host.no_hotplug
+    if view.record_trouble is not None:
+        return view.record_trouble
     if not host.running:
         return Reason(
             "vm-not-running",
@@ -189,6 +194,8 @@ def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
 def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
         return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
+    if slot.state is SlotState.UNPLUGGING:
+        return removal_pending(slot)
     if not all(slot.firmware_ids):
         return _nameless(view, slot)
     if slot.state in (SlotState.OFFLINE, SlotState.PLUGGED):

@@ -27,6 +27,19 @@ def _qemu(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _open_ends(view: VmView) -> Iterator[Finding]:
+    if view.record_trouble is not None:
+        yield Finding(Level.PROBLEM, view.record_trouble.code, view.record_trouble.text, view.record_trouble.hint)
+    pending = [f"{slot.pending.kind} of slot {slot.index}" for slot in view.slots if slot.pending is not None]
+    if pending:
+        yield Finding(
+            Level.WARNING,
+            "pending",
+            f"earlier operations have not come to their end: {', '.join(pending[:8])}",
+            "the same command once more continues; vcpuctl list shows since when",
+        )
+
+
 def _hotplug(view: VmView) -> Iterator[Finding]:
     if view.host.no_hotplug is not None:
         yield Finding(Level.PROBLEM, "no-hotplug", view.host.no_hotplug.text, view.host.no_hotplug.hint)
@@ -113,8 +126,8 @@ def _agent(view: VmView) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             "eject-gate-open",
-            "vcpud keeps the eject gate, and it is open though nothing is being unplugged: somebody else opened it",
-            "systemctl restart vcpud in the guest closes it",
+            "vcpud keeps the eject gate, and it is open: an unplug ended a moment ago, or somebody else opened it",
+            "ask again in a minute; systemctl restart vcpud in the guest closes it",
         )
     elif env.eject_enabled is False:
         yield Finding(
@@ -179,4 +192,12 @@ def _count(cpulist: str) -> int:
     return total
 
 
-_CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (_qemu, _hotplug, _known_bugs, _channel, _agent, _slots)
+_CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
+    _qemu,
+    _hotplug,
+    _open_ends,
+    _known_bugs,
+    _channel,
+    _agent,
+    _slots,
+)

@@ -104,14 +104,14 @@ def _host_looked(state: State, event: HostLooked) -> None:
 
 def _slot_shown(state: State, job: Job, slot: Slot) -> None:
     state.touch(job)
-    if job.filled and not slot.filled:
+    was_filled, job.filled = job.filled, slot.filled
+    job.path = slot.qom_path
+    if was_filled and not slot.filled:
         job.done("device_del", state.now)
         if job.step.kind is StepKind.UNPLUG:
             state.succeed(job)  # even on its way back: what was asked for came about
         elif job.goal is not Goal.GONE:
             state.settle(job, Outcome.FAILED, words.taken_away(job))
-    job.filled = slot.filled
-    job.path = slot.qom_path
     if job.open and job.goal is Goal.UP and job.filled and job.guest_up and not state.contested(job, online=True):
         state.reach(job)
 

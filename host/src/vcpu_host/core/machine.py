@@ -20,12 +20,13 @@ from collections.abc import Iterable
 from . import evidence, words
 from .events import Action, DoAdd, DoCancel, DoDel, DoDial, DoLookHost, DoSetOnline, Event
 from .job import Goal, Job, ThreadEvidence
-from .model import PERIPHERAL, Outcome
+from .model import PERIPHERAL, Outcome, Reason
 from .plan import Plan, StepKind
 from .platforms import Platform
 from .policy import Policy
 from .result import OperationResult, SlotResult, summarize
 from .state import OnlineRequest, State
+from .view import SlotView
 
 
 class Machine:
@@ -63,7 +64,7 @@ class Machine:
         """The result; call it once ``finished``."""
         slots = [job.result() for job in self._state.jobs]
         slots += [
-            SlotResult(view.index, view.slot.device_id or "", Outcome.DONE, words.already(view))
+            SlotResult(view.index, view.slot.device_id or "", Outcome.DONE, self._why_already(view))
             for view in self._state.plan.already
             if self._state.plan.request.selectors
         ]
@@ -72,6 +73,11 @@ class Machine:
         return OperationResult(
             self._state.plan.request, outcome, tuple(slots), now - self._state.began, self._state.cause
         )
+
+    def _why_already(self, view: SlotView) -> Reason:
+        if self._state.plan.request.without_agent:
+            return words.not_verified(filled=view.slot.filled, by_firmware=False)
+        return words.already(view)
 
     def progress(self) -> tuple[int, int, str]:
         """How many slots are settled, of how many, and what the first open one waits for, in words."""

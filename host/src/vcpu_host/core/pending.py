@@ -8,7 +8,7 @@ settles nothing by itself: the view does (promise 3), or the guest's refusal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -96,10 +96,23 @@ def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView,
     return tuple(by_slot[slot] for slot in sorted(by_slot))
 
 
-def after(intents: Sequence[Intent], result: OperationResult) -> tuple[Intent, ...]:
-    """The record when the operation has ended: slots that ended in a known way are struck out."""
+def after(
+    intents: Sequence[Intent], result: OperationResult, asked: Collection[int], host: HostView
+) -> tuple[Intent, ...]:
+    """The record when the operation has ended: what this operation ``asked`` of QEMU, and saw to a known end, is out.
+
+    A removal that an earlier one asked for is open all the same, whatever became of the slot in the guest: only an
+    empty slot, by the last look at ``host``, ends it here.
+    """
     known = {slot.slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN}
-    return tuple(intent for intent in intents if intent.slot not in known)
+
+    def over(intent: Intent) -> bool:
+        if intent.kind is IntentKind.UNPLUG and not host.slots[intent.slot].filled:
+            return True
+        told = intent.kind is IntentKind.PLUG and not result.request.without_agent
+        return intent.slot in known and (told or intent.slot in asked)
+
+    return tuple(intent for intent in intents if not over(intent))
 
 
 def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:

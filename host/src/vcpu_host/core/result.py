@@ -35,13 +35,17 @@ class SlotResult:
 
 @dataclass(frozen=True, slots=True)
 class OperationResult:
-    """The whole. ``reason`` is set where one cause ended or forbade all of it (refused up front, QEMU died)."""
+    """The whole. ``reason`` is set where one cause ended or forbade all of it (refused up front, QEMU died).
+
+    ``recovered`` is what became of removals that earlier operations had begun, and that were seen to first.
+    """
 
     request: Request
     outcome: Outcome
     slots: tuple[SlotResult, ...]
     elapsed: float
     reason: Reason | None = None
+    recovered: tuple[SlotResult, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """As it stands in the reports, without the schema's version."""
@@ -51,6 +55,7 @@ class OperationResult:
             "requested": self.request.to_json(),
             "reason": self.reason.to_json() if self.reason else None,
             "slots": [slot.to_json() for slot in self.slots],
+            "recovered": [slot.to_json() for slot in self.recovered],
             "elapsed": round(self.elapsed, 6),
         }
 

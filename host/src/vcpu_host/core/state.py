@@ -193,9 +193,10 @@ class State:
     def succeed(self, job: Job) -> None:
         """What was asked for came about; where the proof has a gap, the reason says so."""
         if self.plan.request.without_agent:
-            self.settle(job, Outcome.DONE, words.not_verified(job))
+            self.settle(job, Outcome.DONE, words.not_verified(filled=job.filled, by_firmware=job.by_firmware))
         else:
-            self.settle(job, Outcome.DONE, words.parked(job) if job.goal is Goal.UP else None)
+            up = job.goal is Goal.UP and job.filled
+            self.settle(job, Outcome.DONE, words.parked(job) if up else None)
 
     def cannot_come(self, job: Job, reason: Reason) -> None:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""

@@ -67,7 +67,10 @@ class SlotView:
 
 @dataclass(frozen=True, slots=True)
 class VmView:
-    """The whole map. ``strangers`` are guest CPUs that no filled slot explains: just removed, or made up."""
+    """The whole map. ``strangers`` are guest CPUs that no filled slot explains: just removed, or made up.
+
+    ``record_trouble`` says why it is not known what earlier operations left open.
+    """
 
     host: HostView
     guest: GuestView | None
@@ -76,6 +79,7 @@ class VmView:
     platform: Platform
     slots: tuple[SlotView, ...]
     strangers: tuple[GuestCpu, ...]
+    record_trouble: Reason | None = None
 
     @property
     def possible_vcpus(self) -> int:

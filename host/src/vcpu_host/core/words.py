@@ -27,11 +27,11 @@ def parked(job: Job) -> Reason | None:
     )
 
 
-def not_verified(job: Job) -> Reason:
-    """What a success without an agent leaves open (promise 2)."""
-    if not job.filled:
+def not_verified(*, filled: bool, by_firmware: bool) -> Reason:
+    """What a success without an agent leaves open (promise 2): the slot as QEMU has it, whether firmware has spoken."""
+    if not filled:
         text = "the slot is empty; whether the guest had taken the CPU offline before was not checked (--without-agent)"
-    elif job.by_firmware:
+    elif by_firmware:
         text = (
             "QEMU has the CPU and the guest's firmware has seen it; whether it is online in the guest was not checked "
             "(--without-agent)"

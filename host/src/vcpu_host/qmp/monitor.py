@@ -63,7 +63,7 @@ class Monitor:
     def __init__(self, client: QMPClient, sock: socket.socket, path: str, call_timeout: float, hub: EventHub) -> None:
         self._client = client
         self._sock = sock
-        self._path = path
+        self.path = path
         self._call_timeout = call_timeout
         self._hub = hub
         self._lost: str | None = None
@@ -116,7 +116,7 @@ class Monitor:
             raise bad_reply(command, err.error_message) from err
         except (ExecInterruptedError, StateError) as err:
             await self._end()
-            raise dial.gone(self._path, f"{self._lost or 'connection lost'} ({command})") from err
+            raise dial.gone(self.path, f"{self._lost or 'connection lost'} ({command})") from err
 
     async def close(self) -> None:
         """End the session: never hangs, never raises, may be repeated."""

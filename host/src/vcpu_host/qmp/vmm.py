@@ -47,10 +47,11 @@ class QmpVmm:
         self._fixed: HostView | None = None
 
     async def process(self) -> str:
-        """By the thread of its first vCPU, which no machine unplugs that can plug any."""
+        """By the thread of its first vCPU, which no machine unplugs that can plug any; else by the monitor's socket."""
         threads = replies.threads(await self._monitor.call("query-cpus-fast"))
         first = min(threads, key=lambda thread: thread.cpu_index, default=None)
-        return runtime.process_name(0 if first is None else first.thread_id)
+        name = None if first is None else runtime.process_name(first.thread_id, b"qemu")
+        return name or runtime.socket_name(self._monitor.path)
 
     async def look(self) -> HostView:
         """The whole of QEMU's side. What the machine lacks is told in the view, not raised.

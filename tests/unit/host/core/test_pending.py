@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vcpu_host.core import pending
 from vcpu_host.core.decide import plan
 from vcpu_host.core.events import DoAdd, DoDel, DoLookHost
-from vcpu_host.core.model import HostView, Ost, Outcome
+from vcpu_host.core.model import HostView, Ost, Outcome, Reason, Who
 from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.core.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.result import OperationResult, SlotResult
@@ -44,12 +44,28 @@ def test_it_is_on_record_before_qemu_is_asked_and_a_second_request_keeps_the_fir
     assert [(i.kind, i.slot, i.since) for i in again] == [("unplug", 1, 200.0), ("unplug", 2, 100.0)]
 
 
+def ended(outcome: Outcome, *, without_agent: bool = False) -> OperationResult:
+    request = Request(Operation.UNPLUG, 1, without_agent=without_agent)
+    return OperationResult(request, outcome, (SlotResult(2, "vcpu-2", outcome, None),), 1.0)
+
+
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_only_what_ended_as_unknown_stays_on_record(outcome: Outcome) -> None:
-    request = Request(Operation.UNPLUG, 1)
-    result = OperationResult(request, outcome, (SlotResult(2, "vcpu-2", outcome, None),), 1.0)
-    assert bool(pending.after([_GOING], result)) is (outcome is Outcome.UNKNOWN)
-    assert pending.after([replace(_GOING, slot=3)], result), "of another slot nothing was learnt"
+def test_of_what_was_asked_of_qemu_only_what_ended_as_unknown_stays_on_record(outcome: Outcome) -> None:
+    full = host(4, {0, 2, 3})
+    assert bool(pending.after([_GOING], ended(outcome), {2}, full)) is (outcome is Outcome.UNKNOWN)
+    assert pending.after([replace(_GOING, slot=3)], ended(outcome), {2}, full), "of another slot nothing was learnt"
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_a_removal_that_another_operation_asked_for_is_open_until_the_slot_is_empty(outcome: Outcome) -> None:
+    assert pending.after([_GOING], ended(outcome), (), host(4, {0, 2})) == (_GOING,)
+    assert pending.after([_GOING], ended(outcome), (), host(4, {0})) == ()
+
+
+def test_a_plug_that_another_operation_saw_to_its_end_is_open_no_more_unless_nobody_looked() -> None:
+    full = host(4, {0, 2})
+    assert pending.after([_COMING], ended(Outcome.DONE), (), full) == ()
+    assert pending.after([_COMING], ended(Outcome.DONE, without_agent=True), (), full) == (_COMING,)
 
 
 def test_a_removal_is_open_until_the_slot_is_empty_or_holds_another_cpu() -> None:
@@ -157,7 +173,26 @@ def test_an_unplug_takes_up_the_pending_removal_before_any_other_cpu() -> None:
     assert (decided.recover, steps(decided)) == ((), [(StepKind.UNPLUG, 1)])
 
 
-@pytest.mark.parametrize("operation", [Operation.PLUG, Operation.ONLINE])
+@pytest.mark.parametrize("operation", [Operation.PLUG, Operation.ONLINE, Operation.OFFLINE])
 def test_nothing_is_built_on_a_cpu_that_may_go_at_any_moment(operation: Operation) -> None:
     decided = plan(leaving(2, online=(0, 1)), Request(operation, None, ("2",)), recovered=True)
     assert [refusal.reason.code for refusal in decided.refusals] == ["removal-pending"]
+
+
+def test_in_the_guest_alone_a_cpu_that_is_leaving_is_neither_counted_nor_switched() -> None:
+    decided = plan(leaving(1, online=(0, 2, 3)), Request(Operation.SCALE, 2, in_guest=True))
+    assert steps(decided) == [(StepKind.OFFLINE, 3)]
+
+
+def test_what_no_recovery_can_cure_is_refused_without_one() -> None:
+    decided = plan(leaving(1, online=(0,)), Request(Operation.SCALE, 99))
+    assert ([refusal.reason.code for refusal in decided.refusals], decided.recover) == (["over-max"], ())
+    decided = plan(leaving(1, online=(0, 2, 3)), Request(Operation.PLUG, 1))
+    assert ([refusal.reason.code for refusal in decided.refusals], len(decided.recover)) == (["not-enough"], 1)
+
+
+def test_while_the_record_cannot_be_read_nothing_is_asked_of_qemu() -> None:
+    trouble = Reason("bad-record", Who.VCPUCTL, "x")
+    view = replace(leaving(1, online=(0,)), record_trouble=trouble)
+    for operation in (Operation.PLUG, Operation.UNPLUG, Operation.SCALE):
+        assert plan(view, Request(operation, 1)).refusals[0].reason is trouble

@@ -115,5 +115,6 @@ def test_a_result_is_json_as_the_design_says() -> None:
                 "guest_cpus": [5],
             }
         ],
+        "recovered": [],
         "elapsed": 1.0,
     }
