@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from e2e import races
 from e2e.conftest import Ended
 from lab import LabError, VmDiedError, WaitTimeoutError
 
@@ -27,8 +28,6 @@ SETTLE, GRACE = 120, 30.0
 SIZES_EVERY = 25
 #: Seconds that a fault waits for the device_add or device_del that it is to follow.
 _MOMENT = 15.0
-#: Last words of QEMU that are known to be its own trouble (docs/testing.md).
-ENVIRONMENT = ("msix_table_mmio_write",)
 #: Faults after which it is not the product's doing, or not only, what the VM looks like.
 _MEDDLING = {"raw-add", "raw-del", "guest-offline", "guest-online", "second-vcpuctl", "move", "reboot", "reset"}
 
@@ -88,7 +87,7 @@ class Run:
             done.settle()
             found = [*done.found, *self._left_behind()]
         except VmDiedError as error:
-            known = [word for word in ENVIRONMENT if any(word in line for line in self.world.vm.record.messages)]
+            known = [word for word in races.WORDS if any(word in line for line in self.world.vm.record.messages)]
             if known:
                 return self._own_trouble(done, f"QEMU died of {known[0]}")
             found = [*done.found, f"QEMU died: {error}"]

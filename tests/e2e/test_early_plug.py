@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from lab import LabError
 
 from e2e.conftest import Machine
 from e2e.operation import run
+from e2e.races import outlived
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -21,23 +21,8 @@ def plug(machine: Machine, slot: int) -> None:
     machine.vm.qmp.execute("device_add", driver=entry["type"], id=f"vcpu-{slot}", **entry["props"])
 
 
-#: How QEMU 10.0 under TCG may end by itself while a guest with several CPUs sizes its PCI devices' BARs: an access
-#: lands in another device (docs/testing.md).
-QEMU_RACE = "msix_table_mmio_write: Assertion"
-BOOTS = 3
-
-
 def test_plugs_during_the_boot_are_taken_over_when_the_agent_is_up(machines: Callable[..., Machine]) -> None:
-    for left in reversed(range(BOOTS)):
-        machine = machines()
-        try:
-            plugs_during_the_boot(machine)
-        except (AssertionError, LabError):
-            # Its own death, by these very words, says nothing of vcpuctl: another boot does.
-            if left == 0 or not any(QEMU_RACE in line for line in machine.vm.record.messages):
-                raise
-        else:
-            return
+    outlived(machines, plugs_during_the_boot)
 
 
 def plugs_during_the_boot(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from lab import LabError
@@ -12,6 +13,7 @@ from lab import LabError
 from e2e import matrix
 from e2e.conftest import Machine
 from e2e.platforms import CELLS, Cell
+from e2e.races import outlived
 from e2e.trial import Trial
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -23,7 +25,12 @@ def _param(cell: Cell) -> object:
 
 @pytest.mark.parametrize("cell", [_param(cell) for cell in CELLS])
 def test_every_command_on_every_platform(cell: Cell, machines: Callable[..., Machine]) -> None:
-    machine = machines(cold=not cell.saved, qemu=cell.qemu, guest=cell.guest, **cell.changes)
+    made = partial(machines, cold=not cell.saved, qemu=cell.qemu, guest=cell.guest, **cell.changes)
+    outlived(made, partial(every_command, cell))
+
+
+def every_command(cell: Cell, machine: Machine) -> None:
+    """The test, on one VM."""
     described = matrix.describe(cell, machine)
     trial = Trial(machine, cell)
     results: dict[str, str] = {}

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from lab import Vm
 
 from e2e.conftest import Machine
 from e2e.operation import Operation, run, when
+from e2e.races import outlived
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -41,8 +43,13 @@ def has_restarted(machine: Machine) -> bool:
 
 @pytest.mark.parametrize("restart", [reboot, pytest.param(reset, marks=pytest.mark.slow)])
 def test_a_restart_in_the_middle_of_a_plug_ends_with_the_cpus_online(
-    machine: Machine, restart: Callable[[Vm], None]
+    machines: Callable[..., Machine], restart: Callable[[Vm], None]
 ) -> None:
+    outlived(machines, partial(restart_in_a_plug, restart=restart))
+
+
+def restart_in_a_plug(machine: Machine, restart: Callable[[Vm], None]) -> None:
+    """The test, on one VM."""
     machine.vm.shell("sync", timeout=60)  # a reset loses what is not on the disk
     with Operation(machine, "--timeout", str(REBOOTED), "scale", str(UP)) as operation:
         operation.booting(1)
@@ -56,7 +63,12 @@ def test_a_restart_in_the_middle_of_a_plug_ends_with_the_cpus_online(
     assert run(machine, "scale", str(UP), within=30).status == 0
 
 
-def test_a_restart_in_the_middle_of_an_unplug_asks_the_new_guest_first(machine: Machine) -> None:
+def test_a_restart_in_the_middle_of_an_unplug_asks_the_new_guest_first(machines: Callable[..., Machine]) -> None:
+    outlived(machines, restart_in_an_unplug)
+
+
+def restart_in_an_unplug(machine: Machine) -> None:
+    """The test, on one VM."""
     assert run(machine, "scale", str(DOWN), within=60).status == 0
     machine.vm.shell("sync", timeout=60)
     when(machine, f"read -r online <{CPUS}/online && [ $online = 0-{DOWN - 2} ]", "reboot -ff")
