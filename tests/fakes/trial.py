@@ -95,8 +95,10 @@ class Trial:
         asked: set[int] = set()
         while True:
             actions = machine.advance(world.now)
-            world.record = pending.before(world.record, actions, world.host(), world.now)
-            asked |= {action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel))}
+            told = {action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel))}
+            if told:
+                world.record = pending.before(world.record, actions, world.host(), world.now)
+                asked |= told
             for action in actions:
                 self._boundary()
                 self.actions.append(action)
