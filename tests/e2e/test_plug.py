@@ -20,15 +20,15 @@ VM_FIELDS = {
     *("possible_vcpus", "plugged_vcpus", "online_vcpus"),
 }
 AGENT_FIELDS = {"connected", "version", "kernel", "boot_id"}
-SLOT_FIELDS = {"slot", "props", "type", "vcpus", "state", "id", "qom_path", "removable", "pending", "node", "threads"}
+SLOT_FIELDS = {"slot", "props", "type", "vcpus", "state", "id", "qom_path", "removable", "node", "threads"}
 THREAD_FIELDS = {"guest_cpu", "online", "host_tid"}
 #: What this version adds to them, on purpose.
 MORE = {
     "vm": {"name", "accel", "no_hotplug"},
     "agent": {"platform", "eject_gate"},
-    "slot": {"not_removable"},
+    "slot": {"not_removable", "pending"},
     "thread": {"firmware_id", "guest_node"},
-    "document": {"agent_trouble", "unexplained_guest_cpus"},
+    "document": {"agent_trouble", "record_trouble", "unexplained_guest_cpus"},
 }
 
 
