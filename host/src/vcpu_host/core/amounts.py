@@ -14,9 +14,10 @@ from .view import VmView
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 
 
-_BEGUN = "its removal was begun by an earlier operation"
+#: Why a removal that is open comes first.
+BEGUN = "its removal was begun by an earlier operation"
 _IDLE = "{} in the guest: nothing runs on it"
-_WHY_FIRST = {SlotState.UNPLUGGING: _BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
+_WHY_FIRST = {SlotState.UNPLUGGING: BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
 
 
@@ -46,7 +47,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         # They count no more, and are seen to their end.
         staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
         rest = _plan_scale(staying, request, goal)
-        gone = (step(StepKind.UNPLUG, s, _BEGUN) for s in reversed(leaving))
+        gone = (step(StepKind.UNPLUG, s, BEGUN) for s in reversed(leaving))
         return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
     healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .amounts import PLANNERS
+from .amounts import BEGUN, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
@@ -68,7 +68,7 @@ def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
     if request.operation not in (Operation.PLUG, Operation.SCALE) or request.guest_alone:
         return ()
     return tuple(
-        step(StepKind.UNPLUG, slot, "its removal was begun by an earlier operation")
+        step(StepKind.UNPLUG, slot, BEGUN)
         for slot in reversed(view.slots)
         if slot.state is SlotState.UNPLUGGING and slot.not_removable is None
     )
