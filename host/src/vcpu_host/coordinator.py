@@ -17,9 +17,12 @@ from .errors import AgentGoneError, RefusedError
 from .sessions import Sessions
 
 if TYPE_CHECKING:
+    from .core.migration import Comparison
     from .core.plan import Plan, Request
     from .core.policy import Policy
     from .core.result import OperationResult, SlotResult
+    from .core.shape import Shape
+    from .incoming import Prepared
     from .operation import Progress
 
 #: How often ``watch`` looks without having heard of a change, in seconds.
@@ -79,6 +82,15 @@ class Coordinator:
         if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
             view = await self._observe(needs_guest)
         return view
+
+    async def shape(self) -> Shape:
+        """Which vCPUs the VM has now, and what is pending. Raises RefusedError if it is not known what is pending."""
+        from .core.shape import shape_of
+
+        view = await self._observe_qemu()
+        if view.record_trouble is not None:
+            raise RefusedError(view.record_trouble)
+        return shape_of(view)
 
     async def _observe_qemu(self) -> VmView:
         """QEMU's side alone: the agent is neither asked nor missed."""
@@ -171,6 +183,20 @@ class Coordinator:
     async def _hear_vmm(self, changed: asyncio.Event) -> None:
         async for _ in self._vmm.events():
             changed.set()
+
+    # --- as the destination of a migration ----------------------------------------------------------------------------
+
+    async def compare(self, source: Shape) -> Comparison:
+        """What a migration of ``source`` to this QEMU would meet."""
+        from .core.migration import compare
+
+        return compare(source, await self._vmm.look())
+
+    async def prepare(self, source: Shape) -> Prepared:
+        """Give this QEMU, which waits for ``source``, what it lacks, and hand it what is pending there."""
+        from .incoming import prepare
+
+        return await prepare(source, self._vmm, self._journal)
 
     # --- acting ---------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ class Config:
     smm: str = ""
     #: Start as with -S.
     paused: bool = False
+    #: Start as with -incoming: no guest comes before a migration does.
+    incoming: bool = False
     #: False: the guest's ACPI comes up only when a test says so.
     boots: bool = True
     #: QEMU 7.2 under TCG: the first device_add after an unplug kills it.
@@ -48,6 +50,15 @@ class Config:
     def core_count(self) -> int:
         """Cores in each module."""
         return self.cores or self.maxcpus // (self.sockets * self.dies * self.modules * self.threads)
+
+    @property
+    def topology(self) -> dict[str, int]:
+        """The machine's ``smp``, as QEMU completes it: levels that an x86 machine lacks are 1."""
+        levels = {"drawers": 1, "books": 1} if self.version >= (8, 2, 0) else {}
+        levels |= {"sockets": self.sockets, "dies": self.dies, "clusters": 1}
+        levels |= {"modules": self.modules} if self.version >= (9, 1, 0) else {}
+        levels |= {"cores": self.core_count, "threads": self.threads}
+        return {"cpus": self.smp, **levels, "maxcpus": self.maxcpus}
 
     @property
     def cpu_type(self) -> str:

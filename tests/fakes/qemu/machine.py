@@ -74,7 +74,7 @@ class Machine:
         self.faults = faults
         self._emit = emit
         self._die = die
-        self.status = "prelaunch" if config.paused else "running"
+        self.status = "inmigrate" if config.incoming else "prelaunch" if config.paused else "running"
         self.acpi_up = False  # QEMU leaves the legacy register layout when the guest's ACPI has run _INI, for good
         self.booted = False
         self.migrating = False

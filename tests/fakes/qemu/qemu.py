@@ -207,7 +207,7 @@ class FakeQemu:
         if path == "/machine":
             # hw/i386/pc_sysfw.c: only a drive that is used keeps its property; firmware with SMM needs it.
             flash = {"pflash0": "firmware"} if self.config.smm else {}
-            return {"type": self.config.machine_type, **flash}
+            return {"type": self.config.machine_type, "smp": self.config.topology, **flash}
         if path == self._port_path():
             return {
                 "type": "virtserialport",

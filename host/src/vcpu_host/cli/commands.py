@@ -50,6 +50,18 @@ async def _operate(args: argparse.Namespace) -> Exit:
     return await operate(args)
 
 
+async def _export(args: argparse.Namespace) -> Exit:
+    from .migrate import export
+
+    return await export(args)
+
+
+async def _migrate(args: argparse.Namespace) -> Exit:
+    from .migrate import migrate
+
+    return await migrate(args)
+
+
 async def _watch(args: argparse.Namespace) -> Exit:
     from .watch import watch
 
@@ -83,6 +95,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "scale": _operate,
     "online": _operate,
     "offline": _operate,
+    "export": _export,
+    "migrate": _migrate,
     "watch": _watch,
     "doctor": _doctor,
     "agent-proxy": _agent_proxy,

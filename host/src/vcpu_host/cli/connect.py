@@ -33,11 +33,17 @@ def sockets(args: argparse.Namespace) -> config.VmSockets:
 @asynccontextmanager
 async def coordinator(args: argparse.Namespace) -> AsyncIterator[Coordinator]:
     """The coordinator of the VM that the options name; exclusive while the context lasts."""
+    async with coordinator_of(sockets(args)) as vm:
+        yield vm
+
+
+@asynccontextmanager
+async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
+    """As ``coordinator``, of the VM with these sockets."""
     from vcpu_host.agent.dialer import LinkDialer
     from vcpu_host.qmp import check_agent_socket
     from vcpu_host.qmp import vmm as qmp
 
-    where = sockets(args)
     what = shlex.join(["vcpuctl", *sys.argv[1:]])[:150]
     async with VmLock(where.qmp, what) as socket_lock:
         await socket_lock.acquire(LOCK_PATIENCE)

@@ -48,7 +48,12 @@ def of_result(result: OperationResult) -> Exit:
     """The status of an operation's result."""
     if result.outcome is Outcome.UNKNOWN and result.reason is not None and result.reason.code in _GONE:
         return Exit.UNREACHABLE
-    return _OUTCOMES[result.outcome]
+    return of_outcome(result.outcome)
+
+
+def of_outcome(outcome: Outcome) -> Exit:
+    """The status of an outcome as such."""
+    return _OUTCOMES[outcome]
 
 
 def of_error(error: VcpuctlError) -> Exit:

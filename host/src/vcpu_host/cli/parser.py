@@ -117,6 +117,34 @@ def _add_operations(commands: Any, common: argparse.ArgumentParser) -> None:
     _add_atomic(scale)
 
 
+def _add_migration(commands: Any, common: argparse.ArgumentParser) -> None:
+    export = commands.add_parser(
+        "export", parents=[common], help="the -smp and -device arguments that give a QEMU exactly these vCPUs"
+    )
+    export.add_argument(
+        "--form",
+        choices=("args", "qmp"),
+        default="args",
+        help="arguments for a shell's command line (the default), or device_add commands; -o json has both",
+    )
+    migrate = commands.add_parser("migrate", help="whether another QEMU can take this VM over, and making it so")
+    steps = migrate.add_subparsers(title="steps", dest="migrate", metavar="STEP", required=True)
+    for name, words in (
+        ("check", "compare the VM with the QEMU that waits for it; changes nothing"),
+        ("prepare", "plug what the waiting QEMU lacks, and hand over what is pending"),
+    ):
+        command = steps.add_parser(name, parents=[common], help=words)
+        other = command.add_mutually_exclusive_group(required=True)
+        other.add_argument("--to", metavar="SOCKET", help="the monitor of the QEMU that waits (-incoming)")
+        other.add_argument(
+            "--from",
+            dest="source",
+            metavar="FILE",
+            help="on the destination's host: what vcpuctl -o json export wrote on the source's, - for stdin; the VM "
+            "that --qmp or --vm names is the destination then",
+        )
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar."""
     parser = argparse.ArgumentParser(
@@ -139,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, words in (("online", "bring plugged CPUs online"), ("offline", "take CPUs offline; they stay plugged")):
         command = commands.add_parser(name, parents=[common], help=f"{words}: the guest's side alone")
         command.add_argument("slots", metavar="SEL", nargs="+", help="an index, a device id, or props")
+    _add_migration(commands, common)
     commands.add_parser("watch", parents=[common], help="the slots as they change")
     commands.add_parser("doctor", parents=[common], help="what stands in the way, and the fix for each")
     proxy = commands.add_parser("agent-proxy", parents=[common], help="offer the agent's gRPC service on a host socket")

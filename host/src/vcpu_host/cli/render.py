@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from vcpu_host.core.finding import Finding
+    from vcpu_host.core.migration import Comparison
+    from vcpu_host.core.model import Outcome, Reason
     from vcpu_host.core.plan import Plan
     from vcpu_host.core.result import OperationResult
+    from vcpu_host.core.shape import Place
 
 SCHEMA_VERSION = 1
 
@@ -55,6 +58,7 @@ def view_document(view: VmView) -> dict[str, object]:
             "possible_vcpus": view.possible_vcpus,
             "plugged_vcpus": view.plugged_vcpus,
             "online_vcpus": view.online_vcpus,
+            "migration": view.host.migration or None,
             "no_hotplug": view.host.no_hotplug.to_json() if view.host.no_hotplug else None,
         },
         "agent": None
@@ -174,7 +178,8 @@ def view_table(view: VmView) -> RenderableType:
     online = "?" if view.online_vcpus is None else str(view.online_vcpus)
     host = view.host
     head = (
-        f"{host.vm_name or 'VM'}: QEMU {host.version_text} {host.machine} ({host.accel}), {host.status}; "
+        f"{host.vm_name or 'VM'}: QEMU {host.version_text} {host.machine} ({host.accel}), {host.status}"
+        f"{f', migration: {host.migration}' if host.migrating else ''}; "
         f"vCPUs: {online} online, {view.plugged_vcpus} plugged, {view.possible_vcpus} possible"
     )
     if view.agent is not None:
@@ -250,6 +255,26 @@ def result_table(result: OperationResult) -> RenderableType:
     lines.append(_styled(text, _OUTCOME_STYLE, word))
     if result.reason is not None and not any(slot.reason == result.reason for slot in result.slots):
         lines.append(Text(str(result.reason)))
+    return Group(*lines)
+
+
+def comparison_table(
+    step: str, comparison: Comparison, plugged: Sequence[Place], outcome: Outcome, reason: Reason | None
+) -> RenderableType:
+    """``vcpuctl migrate check`` and ``prepare`` for people."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines: list[RenderableType] = [Text(f"plugged on the destination: slot {p.index}, as {p.name}") for p in plugged]
+    if comparison.differences:
+        lines.append(findings_table([difference.finding for difference in comparison.differences]))
+    if reason is not None:
+        lines.append(Text(str(reason), "red"))
+    word = str(outcome)
+    text = f"migrate {step}: {word}"
+    if not comparison.obstacles:
+        text += " (the destination has the vCPUs that the VM has)"
+    lines.append(_styled(text, _OUTCOME_STYLE, word))
     return Group(*lines)
 
 

@@ -15,7 +15,7 @@ from .model import HostView, Reason, SlotState, Who, slot_id
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .select import SelectorError, select
-from .view import SlotView, VmView
+from .view import SlotView, VmView, not_running
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
@@ -120,11 +120,13 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
     if view.record_trouble is not None:
         return view.record_trouble
     if not host.running:
+        return not_running(host)
+    if host.migrating:
         return Reason(
-            "vm-not-running",
+            "migrating",
             Who.VCPUCTL,
-            f"the VM is not running (status: {host.status}), so its guest cannot do its part",
-            "let it run (cont, or power it on), then try again",
+            f"the VM is being migrated (query-migrate: {host.migration}): the other side is to have the same vCPUs",
+            "repeat it when that has ended, on the side that runs",
         )
     return None
 

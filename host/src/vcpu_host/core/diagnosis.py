@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .finding import Finding, Level
 from .model import SlotState
-from .view import VmView
+from .view import VmView, not_running
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -19,11 +19,14 @@ def _qemu(view: VmView) -> Iterator[Finding]:
     host = view.host
     yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
     if not host.running:
+        why = not_running(host)
+        yield Finding(Level.PROBLEM, why.code, why.text, f"{why.hint}; before a guest's start device_del is lost")
+    elif host.migrating:
         yield Finding(
-            Level.PROBLEM,
-            "vm-not-running",
-            f"the VM is {host.status}: its guest cannot do its part",
-            "cont (or start it); before the guest's start device_add works by QMP alone, and device_del is lost",
+            Level.WARNING,
+            "migrating",
+            f"the VM is being migrated (query-migrate: {host.migration}): nothing is plugged or unplugged",
+            "repeat it then, on the side that runs",
         )
 
 

@@ -28,7 +28,7 @@ from .job import Goal, Job, ThreadEvidence
 from .model import PERIPHERAL, CpuStatus, GuestCpu, GuestView, Outcome, Slot
 from .plan import StepKind
 from .state import State
-from .view import SMT_PARKED
+from .view import SMT_PARKED, not_running
 
 
 def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one case an event is the clearest table
@@ -89,6 +89,8 @@ def _host_looked(state: State, event: HostLooked) -> None:
     state.looking = False
     if event.view.status in ("running", "paused"):
         _paused(state, paused=event.view.status == "paused")
+    if event.view.status == "postmigrate":
+        state.end_all(not_running(event.view))
     for job in state.open_jobs():
         slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
         if slot is None or job.adding:

@@ -162,12 +162,19 @@ class Channel:
     driver_up: bool | None = None
 
 
+#: The statuses of a migration that is not, or not any more (MigrationStatus, qapi/migration.json). The others are many,
+#: and become more: what is not known is taken for a migration under way.
+_MIGRATION_AT_REST = frozenset({"", "none", "completed", "failed", "cancelled"})
+
+
 @dataclass(frozen=True, slots=True)
 class HostView:
     """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None.
 
     A machine without CPU hotplug has a filled slot for each of its vCPUs. ``properties`` are those of the machine
-    object that platforms ask for (MACHINE_PROPERTIES), as far as it has them.
+    object that platforms ask for (MACHINE_PROPERTIES), as far as it has them. ``topology`` is what the machine was
+    started with (-smp, completed by QEMU: cpus, maxcpus, sockets ...), empty where QEMU does not show it. ``migration``
+    is the status of query-migrate, empty if there has been none.
     """
 
     qemu_version: tuple[int, int, int]
@@ -181,11 +188,18 @@ class HostView:
     no_hotplug: Reason | None = None
     vm_name: str = ""
     properties: Mapping[str, PropValue] = field(default_factory=dict)
+    topology: Mapping[str, int] = field(default_factory=dict)
+    migration: str = ""
 
     @property
     def running(self) -> bool:
         """Whether the guest's CPUs run (``query-status``)."""
         return self.status == "running"
+
+    @property
+    def migrating(self) -> bool:
+        """Whether a migration is under way, out or in: QEMU refuses to plug and unplug meanwhile."""
+        return self.migration not in _MIGRATION_AT_REST
 
     @property
     def version_text(self) -> str:

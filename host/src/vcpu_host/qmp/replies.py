@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..core.model import HostThread, Ost, PropValue, Slot, freeze_props
@@ -50,6 +51,12 @@ def scalar(value: object, command: str) -> PropValue:
     if not isinstance(value, int | str | bool):
         raise bad_reply(command, f"a plain value was expected where it has {type(value).__name__}")
     return value
+
+
+def topology(value: object) -> Mapping[str, int]:
+    """The machine's ``smp`` property (SMPConfiguration, qapi/machine.json; machine_get_smp, hw/core/machine.c)."""
+    given = entry(value, "qom-get")
+    return MappingProxyType({name: member(given, name, int, "qom-get") for name in given})
 
 
 def version(value: object) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import runtime
-from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, PropValue, Reason, Slot
+from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, Reason, Slot
 from ..errors import QemuError
 from . import channel, replies
 from .events import EventHub, EventStream
@@ -59,9 +59,9 @@ class QmpVmm:
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
         """
-        fixed, status, (said, early), (slots, no_hotplug), port = await _together(
+        fixed, (status, migration), (said, early), (slots, no_hotplug), port = await _together(
             self._what_it_is(),
-            self._monitor.call("query-status"),
+            self._state(),
             self._ost(),
             self._slots(),
             self._channel(),
@@ -69,7 +69,7 @@ class QmpVmm:
         if port is not None and slots and early and not port.guest_open:
             port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
         view: HostView = replace(
-            fixed, status=_status(status), slots=slots, ost=said, channel=port, no_hotplug=no_hotplug
+            fixed, status=status, migration=migration, slots=slots, ost=said, channel=port, no_hotplug=no_hotplug
         )
         return view
 
@@ -77,11 +77,12 @@ class QmpVmm:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
         if self._fixed is None:
             call = self._monitor.call
-            target, machine, name, accel, *values = await _together(
+            target, machine, name, accel, topology, *values = await _together(
                 call("query-target"),
                 call("qom-get", {"path": "/machine", "property": "type"}),
                 call("query-name"),
                 self._accel(),
+                self._machine_property("smp"),
                 *(self._machine_property(name) for name in MACHINE_PROPERTIES),
             )
             self._fixed = HostView(
@@ -93,15 +94,18 @@ class QmpVmm:
                 slots=(),
                 vm_name=clean(replies.entry(name, "query-name").get("name", "")),
                 properties={
-                    name: value for name, value in zip(MACHINE_PROPERTIES, values, strict=True) if value is not None
+                    name: replies.scalar(value, "qom-get")
+                    for name, value in zip(MACHINE_PROPERTIES, values, strict=True)
+                    if value is not None
                 },
+                topology={} if topology is None else replies.topology(topology),
             )
         return self._fixed
 
     async def look_slots(self, view: HostView) -> HostView:
         """``view`` with its slots, threads and status looked at again."""
-        status, (slots, no_hotplug) = await _together(self._monitor.call("query-status"), self._slots())
-        return replace(view, slots=slots, no_hotplug=no_hotplug, status=_status(status))
+        (status, migration), (slots, no_hotplug) = await _together(self._state(), self._slots())
+        return replace(view, slots=slots, no_hotplug=no_hotplug, status=status, migration=migration)
 
     async def device_add(self, slot: Slot, device_id: str) -> None:
         """Plug ``slot``; its properties go back verbatim, known to us or not."""
@@ -148,15 +152,24 @@ class QmpVmm:
         kvm = replies.member(replies.entry(await self._monitor.call(command), command), "enabled", bool, command)
         return "kvm" if kvm else "tcg"
 
-    async def _machine_property(self, name: str) -> PropValue | None:
+    async def _state(self) -> tuple[str, str]:
+        """Whether the VM runs, and whether it is being migrated, in QEMU's words."""
+        status, migration = await _together(self._monitor.call("query-status"), self._monitor.call("query-migrate"))
+        moving = replies.entry(migration, "query-migrate").get("status", "")
+        return (
+            clean(replies.member(replies.entry(status, "query-status"), "status", str, "query-status")),
+            clean(replies.text(moving, "query-migrate")),
+        )
+
+    async def _machine_property(self, name: str) -> object | None:
         """A property of the machine object; None on machines that have no such thing."""
         try:
-            value = await self._monitor.call("qom-get", {"path": "/machine", "property": name})
+            value: object = await self._monitor.call("qom-get", {"path": "/machine", "property": name})
         except QemuError as err:
             if name in err.reason.text:
                 return None
             raise
-        return replies.scalar(value, "qom-get")
+        return value
 
     async def _ost(self) -> tuple[Mapping[int, Ost], bool]:
         """What the guest last said of each slot, and whether QEMU shows that the guest's ACPI is not up yet."""
@@ -188,10 +201,6 @@ class QmpVmm:
         if ours is None:
             return None
         return channel.channel(found[ours[0]], ours[1], chardevs, self._monitor.peer_cwd)
-
-
-def _status(reply: object) -> str:
-    return clean(replies.member(replies.entry(reply, "query-status"), "status", str, "query-status"))
 
 
 async def _together(*calls: Awaitable[Any]) -> list[Any]:

@@ -50,6 +50,11 @@ def test_a_vm_that_does_not_run_is_a_problem() -> None:
     assert _found(host(4, status="paused"))["vm-not-running"].level is Level.PROBLEM
 
 
+def test_a_migration_under_way_is_a_warning() -> None:
+    assert _found(replace(host(4), migration="active"))["migrating"].level is Level.WARNING
+    assert "migrating" not in _found(replace(host(4), migration="completed"))
+
+
 def test_a_machine_without_hotplug_says_so_in_qemus_words() -> None:
     found = _found(host(2, {0, 1}, no_hotplug=Reason("no-hotplug", Who.QEMU, "not on this machine", "use q35")))
     assert (found["no-hotplug"].text, found["no-hotplug"].fix) == ("not on this machine", "use q35")

@@ -144,6 +144,25 @@ def test_what_nobody_is_left_to_tell_is_unknown(event: ev.Event) -> None:
     assert step.slot.outcome is Outcome.UNKNOWN
 
 
+def test_a_vm_that_moves_away_in_the_middle_is_not_waited_for_here() -> None:
+    step = plug()
+    step.tell(ev.Added(1, None), ev.StatusChanged("paused"))
+    step.tell(step.looked(0, 1, status="postmigrate"), after=1.0)
+    assert step.over()
+    assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "vm-moved")
+
+
+def test_a_migration_that_fails_in_its_last_moment_is_a_pause_and_no_end() -> None:
+    step = plug()
+    step.tell(ev.Added(1, None), ev.StatusChanged("paused"))
+    step.tell(step.looked(0, 1, status="finish-migrate"), after=1.0)
+    assert not step.over()
+    step.tell(ev.StatusChanged("running"))
+    step.tell(step.settled(1, "done", online=True))
+    step.tell(step.looked(0, 1))
+    assert step.slot.outcome is Outcome.DONE
+
+
 def test_an_answer_after_the_end_changes_no_verdict() -> None:
     step = plug()
     step.tell(ev.Interrupted())

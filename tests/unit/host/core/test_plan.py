@@ -259,11 +259,35 @@ def test_counts_are_vcpus_not_slots() -> None:
 # --- what stands in the way of all ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", ["paused", "prelaunch", "postmigrate", "shutdown", "io-error"])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("paused", "vm-not-running"),
+        ("prelaunch", "vm-not-running"),
+        ("shutdown", "vm-not-running"),
+        ("io-error", "vm-not-running"),
+        ("inmigrate", "vm-awaited"),
+        ("finish-migrate", "vm-moved"),
+        ("postmigrate", "vm-moved"),
+    ],
+)
 @pytest.mark.parametrize("operation", ["plug", "unplug", "scale"])
-def test_nothing_is_tried_on_a_vm_that_does_not_run(operation: str, status: str) -> None:
+def test_nothing_is_tried_on_a_vm_that_does_not_run(operation: str, status: str, code: str) -> None:
     view = replace(vm(4, {0, 1}), host=host(4, {0, 1}, status=status))
-    assert _codes(_do(view, operation, 3 if operation == "scale" else 1)) == ["vm-not-running"]
+    assert _codes(_do(view, operation, 3 if operation == "scale" else 1)) == [code]
+
+
+@pytest.mark.parametrize("operation", ["plug", "unplug", "scale"])
+@pytest.mark.parametrize("status", ["setup", "active", "pre-switchover", "cancelling", "postcopy-paused", "new-in-12"])
+def test_nothing_is_tried_while_a_migration_is_under_way(operation: str, status: str) -> None:
+    view = replace(vm(4, {0, 1}), host=replace(host(4, {0, 1}), migration=status))
+    assert _codes(_do(view, operation, 3 if operation == "scale" else 1)) == ["migrating"]
+
+
+@pytest.mark.parametrize("status", ["", "none", "completed", "failed", "cancelled"])
+def test_a_migration_that_is_over_is_in_nobodys_way(status: str) -> None:
+    view = replace(vm(4, {0, 1}), host=replace(host(4, {0, 1}), migration=status))
+    assert _steps(_do(view, "plug", 1)) == [("plug", 2)]
 
 
 def test_a_machine_without_hotplug_is_refused_but_for_the_guests_side() -> None:

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl export`` and ``vcpuctl migrate``: what another QEMU needs to take the VM over, and whether it has it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from vcpu_host import config
+from vcpu_host.coordinator import Coordinator
+from vcpu_host.core.export import ExportError, arguments
+from vcpu_host.core.model import Outcome, Reason, Who
+from vcpu_host.core.shape import Shape
+from vcpu_host.errors import RefusedError, UsageError
+
+from . import render
+from .connect import coordinator, coordinator_of
+from .exitcodes import Exit, of_outcome
+
+#: No export of 65536 slots is larger.
+_MOST = 64 << 20
+
+
+async def export(args: argparse.Namespace) -> Exit:
+    """``vcpuctl export``: nothing is changed."""
+    async with coordinator(args) as vm:
+        shape = await vm.shape()
+    try:
+        start = arguments(shape)
+    except ExportError as error:
+        raise RefusedError(error.reason) from error
+    if args.output == "json":
+        render.emit_json({**shape.to_json(), **start.to_json()})
+    else:
+        print(start.qmp if args.form == "qmp" else start.shell)  # noqa: T201 - stdout is the product
+    return Exit.DONE
+
+
+async def migrate(args: argparse.Namespace) -> Exit:
+    """``vcpuctl migrate check`` and ``prepare``."""
+    async with _sides(args) as (source, destination):
+        if args.migrate == "prepare":
+            prepared = await destination.prepare(source)
+            outcome, document = prepared.outcome, prepared.to_json()
+            comparison, plugged = prepared.comparison, prepared.plugged
+            reason = prepared.reason
+        else:
+            comparison = await destination.compare(source)
+            outcome = Outcome.REFUSED if comparison.obstacles else Outcome.DONE
+            differences = [difference.to_json() for difference in comparison.differences]
+            document = {"operation": "migrate-check", "outcome": str(outcome), "differences": differences}
+            plugged, reason = (), None
+    if args.output == "json":
+        render.emit_json(document)
+    else:
+        render.show(render.comparison_table(args.migrate, comparison, plugged, outcome, reason))
+    return of_outcome(outcome)
+
+
+@asynccontextmanager
+async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordinator]]:
+    """The source, live or from what it exported, and the destination."""
+    if args.source is not None:
+        shape = _read(args.source)
+        async with coordinator(args) as destination:
+            yield shape, destination
+        return
+    async with coordinator(args) as vm, coordinator_of(config.VmSockets(args.to)) as destination:
+        yield await vm.shape(), destination
+
+
+def _read(path: str) -> Shape:
+    """An export. UsageError if it is none."""
+    try:
+        if path == "-":
+            text = sys.stdin.read(_MOST)
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_MOST)
+        return Shape.from_json(json.loads(text))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        hint = "give what vcpuctl -o json export wrote on the source's host"
+        raise UsageError(Reason("bad-export", Who.VCPUCTL, f"cannot read the export {path}: {why}", hint)) from error

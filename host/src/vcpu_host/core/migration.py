@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a QEMU that waits for a VM has the vCPUs that this VM has: before the migration, when it can still be mended.
+
+QEMU itself compares nothing of that. A vCPU that the destination lacks ends the migration in its last moments ("Unknown
+savevm section or instance", migration/savevm.c, qemu_loadvm_section_start_full); one that it has too many is taken for
+part of the VM, and is one that no guest knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from .finding import Finding, Level
+from .model import HostView
+from .pending import Intent
+from .shape import Place, Shape
+
+#: The run state of a QEMU that was started with -incoming and has not got its VM yet (RunState, qapi/run-state.json).
+WAITING = "inmigrate"
+_START = "start the destination with what vcpuctl export says of the source"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that is not the same on both sides. ``slot`` is None where it concerns the whole machine.
+
+    ``curable``: the destination can still get it, by device_add.
+    """
+
+    finding: Finding
+    slot: int | None = None
+    source: str = ""
+    destination: str = ""
+    curable: bool = False
+
+    def to_json(self) -> dict[str, object]:
+        """As ``vcpuctl migrate check -o json`` shows it."""
+        sides = {"source": self.source, "destination": self.destination}
+        return {**self.finding.to_json(), "slot": self.slot, **sides, "curable": self.curable}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a migration would meet. ``missing`` are the source's slots that the destination lacks, in slot order."""
+
+    differences: tuple[Difference, ...]
+    missing: tuple[Place, ...] = ()
+
+    @property
+    def obstacles(self) -> tuple[Difference, ...]:
+        """What would break it, or the VM."""
+        return tuple(d for d in self.differences if d.finding.level is Level.PROBLEM)
+
+    @property
+    def incurable(self) -> tuple[Difference, ...]:
+        """What would break it and cannot be mended while the destination runs."""
+        return tuple(d for d in self.obstacles if not d.curable)
+
+
+def compare(source: Shape, destination: HostView) -> Comparison:
+    """Compare a VM with the QEMU that is to take it over."""
+    there = Shape.of(destination)
+    machine = tuple(_machine(source, there))
+    # Slots of two machines that are built differently have nothing to do with each other.
+    comparable = all(difference.finding.level is not Level.PROBLEM for difference in machine)
+    slots = tuple(_slots(source, there)) if comparable else ()
+    comparable = comparable and all(difference.slot is not None for difference in slots)
+    missing = tuple(
+        here
+        for here, other in zip(source.places, there.places, strict=False)
+        if comparable and here.filled and not other.filled and _same(here, other)
+    )
+    return Comparison((*_state(destination), *machine, *slots, *_pending(source.pending)), missing)
+
+
+def _problem(
+    code: str, text: str, fix: str, source: str, destination: str, *, slot: int | None = None, curable: bool = False
+) -> Difference:
+    return Difference(Finding(Level.PROBLEM, code, text, fix), slot, source, destination, curable)
+
+
+def _state(destination: HostView) -> Iterator[Difference]:
+    if destination.status != WAITING:
+        text = f"the destination does not wait for a VM (status: {destination.status})"
+        fix = "start it with -incoming ..., and give its monitor's socket"
+        yield _problem("not-incoming", text, fix, "", destination.status)
+    elif destination.migrating:
+        text = f"the VM is on its way already (query-migrate: {destination.migration})"
+        yield _problem("migrating", text, "wait for its end", "", destination.migration)
+
+
+def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
+    for code, word, here, other in (
+        ("arch", "target", source.arch, there.arch),
+        ("machine-type", "machine type", source.machine, there.machine),
+    ):
+        if here != other:
+            text = f"the source's {word} is {here}, the destination's is {other}"
+            yield _problem(code, text, f"start the destination with the source's {word} ({here})", here, other)
+    for name in sorted({*source.topology, *there.topology} - {"cpus"}):
+        given, other_count = source.topology.get(name, 1), there.topology.get(name, 1)
+        if given != other_count:
+            text = f"-smp {name} is {given} on the source and {other_count} on the destination"
+            yield _problem("topology", text, _START, str(given), str(other_count))
+    if source.accel != there.accel:
+        text = f"the source runs by {source.accel}, the destination by {there.accel}: few CPU models survive that"
+        finding = Finding(Level.WARNING, "accelerator", text, f"-accel {source.accel} on the destination")
+        yield Difference(finding, None, source.accel, there.accel)
+    if there.qemu_version < source.qemu_version:
+        text = f"the destination's QEMU is older ({there.version_text}) than the source's ({source.version_text})"
+        fix = "it works for machine types that both know; a newer one on the destination is what QEMU tests"
+        yield Difference(Finding(Level.NOTE, "older-qemu", text, fix), None, source.version_text, there.version_text)
+
+
+def _slots(source: Shape, there: Shape) -> Iterator[Difference]:
+    here_count, there_count = len(source.places), len(there.places)
+    if here_count != there_count:
+        text = f"the source has {here_count} slots, the destination {there_count}"
+        yield _problem("slots", text, _START, str(here_count), str(there_count))
+        return
+    for here, other in zip(source.places, there.places, strict=True):
+        yield from _slot(here, other)
+
+
+def _slot(here: Place, other: Place) -> Iterator[Difference]:
+    where = f"slot {here.index}"
+    if here.type != other.type:
+        text = f"{where} takes {here.type} on the source and {other.type} on the destination"
+        yield _problem(
+            "cpu-type", text, "start the destination with the source's -cpu", here.type, other.type, slot=here.index
+        )
+    elif not _same(here, other):
+        mine, its = _props(here), _props(other)
+        text = f"{where} is {mine} on the source and {its} on the destination"
+        yield _problem("slot-props", text, f"{_START}, and with its -numa", mine, its, slot=here.index)
+    elif here.filled and not other.filled:
+        text = f"{where} has a CPU on the source ({here.device_id or 'there at start'}) and none on the destination"
+        fix = f"vcpuctl migrate prepare plugs it there, as {here.name}"
+        yield _problem("cpu-missing", text, fix, here.name, "empty", slot=here.index, curable=True)
+    elif other.filled and not here.filled:
+        text = (
+            f"{where} is empty on the source and has a CPU on the destination ({other.device_id or 'there at start'})"
+        )
+        fix = f"no CPU can be taken from a VM that does not run: {_START}"
+        yield _problem("cpu-too-many", text, fix, "empty", other.device_id or "(boot)", slot=here.index)
+    elif here.device_id != other.device_id:
+        mine, its = here.device_id or "none", other.device_id or "none"
+        text = f"the id of {where}'s CPU is {mine} on the source and {its} on the destination"
+        fix = "vcpuctl goes by slots, other tools may go by ids: vcpuctl export keeps them"
+        yield Difference(Finding(Level.NOTE, "device-id", text, fix), here.index, mine, its)
+
+
+def _same(here: Place, other: Place) -> bool:
+    return here.type == other.type and dict(here.props) == dict(other.props) and here.vcpus == other.vcpus
+
+
+def _props(place: Place) -> str:
+    words = [f"{name}={value}" for name, value in sorted(place.props.items())]
+    return ",".join([*words, f"{place.vcpus} vCPUs"] if place.vcpus > 1 else words)
+
+
+def _pending(intents: Iterable[Intent]) -> Iterator[Difference]:
+    for intent in intents:
+        text = f"the {intent.kind} of slot {intent.slot} has not come to its end: it may do so in mid-migration"
+        fix = "run the command again and have it settled before; or go on with it on the destination"
+        yield Difference(Finding(Level.WARNING, "pending", text, fix), intent.slot, str(intent.kind))
+
+
+def take_over(intents: Iterable[Intent], destination: HostView) -> tuple[Intent, ...]:
+    """What is pending at the source, as it concerns the destination: its ids and host threads are others."""
+    taken = []
+    for intent in intents:
+        slot = destination.slots[intent.slot]
+        if slot.filled:
+            target = slot.device_id or slot.qom_path or intent.device_id
+            threads = tuple(thread.thread_id for thread in slot.threads) if intent.threads else ()
+            taken.append(replace(intent, device_id=target, threads=threads))
+    return tuple(taken)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl export`` and ``migrate`` as processes, on a QEMU that has the VM and one that waits for it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from component.cli import Vcpuctl, filled, run
+from fakes.qemu import FakeVm
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vm", dir="/tmp") as name:
+        Path(name, "a").mkdir()
+        Path(name, "b").mkdir()
+        yield Path(name)
+
+
+_MACHINE = ("--maxcpus", "8", "--sockets", "2", "--cores", "4")
+
+
+@pytest.fixture
+def source(folder: Path) -> Iterator[FakeVm]:
+    with FakeVm(folder / "a", *_MACHINE, "--smp", "2") as vm:
+        yield vm
+
+
+@pytest.fixture
+def destination(folder: Path) -> Iterator[FakeVm]:
+    with FakeVm(folder / "b", *_MACHINE, "--smp", "1", "--incoming", "on", agent=False) as vm:
+        yield vm
+
+
+def test_export_says_what_starts_a_qemu_with_these_vcpus(source: FakeVm) -> None:
+    assert run(source, "plug", "--slot", "5").status == 0
+    document = run(source, "export").json
+    assert document["arguments"] == [
+        "-smp",
+        "cpus=2,sockets=2,cores=4,threads=1,maxcpus=8",
+        "-device",
+        "qemu64-x86_64-cpu,id=vcpu-5,socket-id=1,core-id=1,thread-id=0",
+    ]
+    assert document["device_add"][0]["id"] == "vcpu-5"
+    assert [slot["slot"] for slot in document["slots"] if slot["filled"]] == [0, 1, 5]
+
+
+def test_export_for_people_is_a_command_line_or_commands_for_a_monitor(source: FakeVm) -> None:
+    assert run(source, "plug", "--slot", "5").status == 0
+    with Vcpuctl(source, "-o", "table", "export") as command:
+        words = command.ends().stdout.split()
+    assert words[0] == "-smp"
+    assert words[2] == "-device"
+    with Vcpuctl(source, "-o", "table", "export", "--form", "qmp") as command:
+        (line,) = command.ends().stdout.splitlines()
+    assert json.loads(line)["execute"] == "device_add"
+
+
+def test_check_finds_what_is_missing_and_prepare_plugs_it_with_the_same_id(source: FakeVm, destination: FakeVm) -> None:
+    assert run(source, "plug", "--slot", "5").status == 0
+    checked = run(source, "migrate", "check", "--to", str(destination.qmp))
+    assert (checked.status, checked.outcome) == (3, "refused"), checked.stderr
+    problems = [d for d in checked.json["differences"] if d["level"] == "problem"]
+    assert [(d["code"], d["slot"], d["curable"]) for d in problems] == [
+        ("cpu-missing", 1, True),
+        ("cpu-missing", 5, True),
+    ]
+    assert filled(destination) == {0}, "checking changes nothing"
+    prepared = run(source, "migrate", "prepare", "--to", str(destination.qmp))
+    assert (prepared.status, prepared.outcome) == (0, "done"), prepared.stdout
+    assert prepared.json["plugged"] == [{"slot": 1, "id": "vcpu-1"}, {"slot": 5, "id": "vcpu-5"}]
+    assert filled(destination) == {0, 1, 5}
+    again = run(source, "migrate", "prepare", "--to", str(destination.qmp))
+    assert (again.status, again.json["plugged"]) == (0, [])
+    assert run(source, "migrate", "check", "--to", str(destination.qmp)).status == 0
+
+
+def test_an_export_stands_for_a_source_that_cannot_be_reached(
+    source: FakeVm, destination: FakeVm, folder: Path
+) -> None:
+    assert run(source, "plug", "--slot", "6").status == 0
+    exported = folder / "export.json"
+    exported.write_text(run(source, "export").stdout)
+    prepared = run(destination, "migrate", "prepare", "--from", str(exported))
+    assert (prepared.status, prepared.outcome) == (0, "done"), prepared.stdout
+    assert filled(destination) == {0, 1, 6}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"vm": 1}', '{"schema_version": 1, "slots": []}'])
+def test_a_file_that_is_no_export_is_a_usage_error_and_plugs_nothing(
+    destination: FakeVm, folder: Path, text: str
+) -> None:
+    wrong = folder / "wrong.json"
+    wrong.write_text(text)
+    ended = run(destination, "migrate", "prepare", "--from", str(wrong))
+    assert (ended.status, ended.outcome) == (2, "bad-export"), ended.stdout
+    assert filled(destination) == {0}
+
+
+def test_a_destination_that_has_a_cpu_too_many_is_left_as_it_is(source: FakeVm, folder: Path) -> None:
+    assert run(source, "plug", "--slot", "6").status == 0
+    with FakeVm(folder / "b", *_MACHINE, "--smp", "4", "--incoming", "on", agent=False) as other:
+        prepared = run(source, "migrate", "prepare", "--to", str(other.qmp))
+        assert (prepared.status, prepared.outcome, prepared.json["plugged"]) == (3, "refused", []), prepared.stdout
+        problems = {(d["code"], d["slot"]) for d in prepared.json["differences"] if d["level"] == "problem"}
+        assert problems == {("cpu-too-many", 2), ("cpu-too-many", 3), ("cpu-missing", 6)}
+        assert filled(other) == {0, 1, 2, 3}, "slot 6 was not plugged: it would not have helped"
+
+
+def test_a_destination_that_runs_a_vm_of_its_own_is_not_touched(source: FakeVm, folder: Path) -> None:
+    assert run(source, "plug", "--slot", "6").status == 0
+    with FakeVm(folder / "b", *_MACHINE, "--smp", "2") as other:
+        prepared = run(source, "migrate", "prepare", "--to", str(other.qmp))
+        assert (prepared.status, filled(other)) == (3, {0, 1}), prepared.stdout
+        assert "not-incoming" in {d["code"] for d in prepared.json["differences"]}
+
+
+def test_while_a_migration_runs_every_operation_is_refused_with_the_reason(source: FakeVm) -> None:
+    source.steer.call("x-fake-migrating", on=True)
+    for words in (("plug",), ("unplug", "--slot", "1"), ("scale", "3"), ("offline", "1")):
+        ended = run(source, *words)
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
+        assert ended.json["reason"]["code"] == "migrating"
+    assert filled(source) == {0, 1}
+    assert run(source, "list").json["vm"]["migration"] == "active"
+    source.steer.call("x-fake-migrating", on=False)
+    assert run(source, "plug").status == 0
+
+
+def test_a_qemu_that_waits_for_its_vm_says_so_and_plugs_nothing(destination: FakeVm) -> None:
+    ended = run(destination, "plug")
+    assert (ended.status, ended.json["reason"]["code"]) == (3, "vm-awaited"), ended.stdout

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a migration would meet is told before: each difference by its slot, and none where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from fakes.views import host, slot
+from hypothesis import given
+from hypothesis import strategies as st
+from vcpu_host.core.finding import Level
+from vcpu_host.core.migration import WAITING, compare, take_over
+from vcpu_host.core.model import HostView, freeze_props
+from vcpu_host.core.pending import Intent, IntentKind
+from vcpu_host.core.shape import Shape
+
+_SMP = {"cpus": 1, "maxcpus": 4, "sockets": 4, "cores": 1, "threads": 1}
+
+
+def _source(*filled: int) -> Shape:
+    return Shape.of(replace(host(4, {0, *filled}), topology=_SMP))
+
+
+def _waiting(*filled: int, **changes: object) -> HostView:
+    view = replace(host(4, {0, *filled}, status=WAITING), topology=_SMP)
+    return replace(view, **changes)  # type: ignore[arg-type]
+
+
+def _codes(source: Shape, destination: HostView) -> list[tuple[str, int | None]]:
+    return [(d.finding.code, d.slot) for d in compare(source, destination).obstacles]
+
+
+def test_two_equal_sides_have_nothing_between_them() -> None:
+    assert compare(_source(1, 3), _waiting(1, 3)).differences == ()
+
+
+def test_a_cpu_that_is_missing_is_named_with_its_slot_and_can_be_cured() -> None:
+    result = compare(_source(1, 3), _waiting(1))
+    assert [(d.finding.code, d.slot, d.curable) for d in result.obstacles] == [("cpu-missing", 3, True)]
+    assert [place.index for place in result.missing] == [3]
+    assert "vcpu-3" in result.obstacles[0].finding.fix
+    assert result.incurable == ()
+
+
+def test_a_cpu_too_many_is_named_with_its_slot_and_cannot_be_cured() -> None:
+    result = compare(_source(1), _waiting(1, 2))
+    assert [(d.finding.code, d.slot) for d in result.incurable] == [("cpu-too-many", 2)]
+    assert result.missing == ()
+
+
+def _another_type(view: HostView) -> HostView:
+    odd = replace(view.slots[2], type="max-x86_64-cpu")
+    return replace(view, slots=(*view.slots[:2], odd, view.slots[3]))
+
+
+def _another_node(view: HostView) -> HostView:
+    odd = replace(view.slots[2], props=freeze_props({**view.slots[2].props, "node-id": 1}))
+    return replace(view, slots=(*view.slots[:2], odd, view.slots[3]))
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "slot_index"),
+    [
+        (lambda view: replace(view, machine="pc-q35-9.0"), "machine-type", None),
+        (lambda view: replace(view, arch="ppc64"), "arch", None),
+        (lambda view: replace(view, topology={**_SMP, "sockets": 2, "cores": 2}), "topology", None),
+        (lambda view: replace(view, slots=view.slots[:3]), "slots", None),
+        (_another_type, "cpu-type", 2),
+        (_another_node, "slot-props", 2),
+        (lambda view: replace(view, status="running"), "not-incoming", None),
+        (lambda view: replace(view, migration="active"), "migrating", None),
+    ],
+)
+def test_what_cannot_be_mended_there_is_an_obstacle_and_says_both_sides(
+    change: Callable[[HostView], HostView], code: str, slot_index: int | None
+) -> None:
+    result = compare(_source(1), change(_waiting(1)))
+    assert (code, slot_index) in [(d.finding.code, d.slot) for d in result.incurable]
+    mine = next(d for d in result.incurable if d.finding.code == code)
+    assert mine.source != mine.destination
+    assert mine.finding.fix
+
+
+def test_slots_of_machines_that_are_built_differently_are_not_compared_one_by_one() -> None:
+    destination = _waiting(1, topology={**_SMP, "sockets": 2, "cores": 2})
+    assert {slot_index for _, slot_index in _codes(_source(3), destination)} == {None}
+    assert compare(_source(3), destination).missing == ()
+
+
+def test_a_level_of_one_is_the_same_as_a_level_that_is_not_shown() -> None:
+    assert _codes(_source(1), _waiting(1, topology={**_SMP, "modules": 1, "dies": 1})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "level"),
+    [
+        ({"accel": "tcg"}, "accelerator", Level.WARNING),
+        ({"qemu_version": (7, 2, 0)}, "older-qemu", Level.NOTE),
+    ],
+)
+def test_what_may_go_well_is_said_and_is_no_obstacle(changes: dict[str, object], code: str, level: Level) -> None:
+    result = compare(_source(1), _waiting(1, **changes))
+    assert [(d.finding.code, d.finding.level) for d in result.differences] == [(code, level)]
+    assert result.obstacles == ()
+
+
+def test_another_id_is_a_note_since_slots_are_what_counts() -> None:
+    destination = replace(_waiting(1), slots=(slot(0, boot=True), slot(1, boot=True), *_waiting().slots[2:]))
+    result = compare(_source(1), destination)
+    assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("device-id", 1, Level.NOTE)]
+
+
+def test_what_is_pending_is_a_warning_with_its_slot() -> None:
+    source = replace(_source(1), pending=(Intent(IntentKind.UNPLUG, 1, "vcpu-1", 1.0),))
+    result = compare(source, _waiting(1))
+    assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("pending", 1, Level.WARNING)]
+
+
+@given(st.sets(st.integers(1, 3)), st.sets(st.integers(1, 3)))
+def test_the_obstacles_are_just_the_slots_that_differ_and_what_is_missing_is_what_prepare_plugs(
+    here: set[int], there: set[int]
+) -> None:
+    result = compare(_source(*here), _waiting(*there))
+    assert {d.slot for d in result.obstacles} == here ^ there
+    assert {place.index for place in result.missing} == here - there
+    cured = compare(_source(*here), _waiting(*(here | there)))
+    assert {d.slot for d in cured.obstacles} == there - here
+
+
+def test_what_is_pending_is_taken_over_under_the_names_that_it_has_there() -> None:
+    removal = Intent(IntentKind.UNPLUG, 1, "/machine/unattached/device[4]", 5.0, (77,))
+    gone = Intent(IntentKind.UNPLUG, 2, "vcpu-2", 5.0, (78,))
+    destination = _waiting(1)
+    (taken,) = take_over([removal, gone], destination)
+    assert (taken.slot, taken.device_id, taken.since) == (1, "vcpu-1", 5.0)
+    assert taken.threads == tuple(thread.thread_id for thread in destination.slots[1].threads)
