@@ -66,7 +66,7 @@ class Run:
         """Do so many."""
         for number in range(1, count + 1):
             chosen = turn(self._seed, number, self.world.shape)
-            if self.world.lives.plugs_left < cost(chosen, self.world.shape):
+            if self.world.lives.vm.plugs_left < cost(chosen, self.world.shape):
                 self._restore()
             self._recent = [*self._recent[-9:], f"{number}: {chosen}"]
             began = time.monotonic()
@@ -75,7 +75,7 @@ class Run:
             self.report.operations += 1
             if number == 1 or number % SIZES_EVERY == 0:
                 self._size()
-            left = "" if problem else f", {self.world.lives.plugs_left} plugs left"
+            left = "" if problem else f", {self.world.lives.vm.plugs_left} plugs left"
             verdict = problem or f"scale {chosen.goal}: done"
             self._say(f"{number}/{count} {chosen}: {done.summary}; {verdict} ({time.monotonic() - began:.1f} s{left})")
         self.report.violations += [{"turn": count, "what": what} for what in judge.level(self.report.sizes)]

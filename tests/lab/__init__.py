@@ -8,6 +8,7 @@ from lab.errors import CommandError, LabError, QmpError, ShellError, VmDiedError
 from lab.lab import Lab
 from lab.lives import Lives
 from lab.qmp import Event, Qmp
+from lab.road import Road
 from lab.spec import AGENT_PORT, VmSpec
 from lab.vm import GuestCpu, Vm
 
@@ -22,6 +23,7 @@ __all__ = [
     "Lives",
     "Qmp",
     "QmpError",
+    "Road",
     "ShellError",
     "Vm",
     "VmDiedError",

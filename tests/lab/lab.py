@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
 from lab import accel, guest, host, qemu, scratch, states
 from lab.cache import Cache
 from lab.lives import Lives
+from lab.road import Road
 from lab.spec import VmSpec
 from lab.vm import Vm
 
@@ -69,6 +70,22 @@ class Lab:
                 yield lives
             finally:
                 lives.vm.close()
+
+    @contextmanager
+    def road(self, spec: VmSpec, *others: str) -> Iterator[Road]:
+        """A VM that can migrate live, to QEMUs of its own version and of the ``others``; see ``lab.road``."""
+        with ExitStack() as stack:
+            found, image, accelerator = stack.enter_context(self._ground(spec))
+            qemus = {spec.qemu: found}
+            for version in others:
+                other = qemu.find(self._cache, version, spec.arch.target, self._progress)
+                qemus[version] = stack.enter_context(other)
+            state = stack.enter_context(states.find(self._cache, spec, found, image, accelerator, self._progress))
+            disk = stack.enter_context(_folder()) / "disk.qcow2"
+            road = Road(states.restore(spec, found, image, accelerator, state, disk), qemus, image, disk)
+            stack.enter_context(road.vm)
+            stack.callback(road.close)
+            yield road
 
     @contextmanager
     def boot(self, spec: VmSpec) -> Iterator[Vm]:

@@ -26,7 +26,6 @@ class Lives:
         self._spec, self._qemu, self._image, self._accel = spec, qemu, image, accel
         self._state, self._folder = state, folder
         self._number = 0
-        self._moved = 0
         self.vm = self._restore()
 
     def again(self) -> None:
@@ -47,17 +46,10 @@ class Lives:
         old.save(ram, _MOVE)
         before_end(old)
         old.close()
-        extra = [part for device in devices for part in ("-device", device)]
-        spec = replace(self._spec, extra_args=(*self._spec.extra_args, *extra))
+        spec = replace(self._spec, devices=tuple(part for device in devices for part in ("-device", device)))
         self.vm = Vm(spec, self._qemu, self._image, self._accel, self._disk, incoming=True)
-        self._moved = len(devices)
         self.vm.load(ram, _MOVE)
         ram.unlink()
-
-    @property
-    def plugs_left(self) -> int:
-        """``Vm.plugs_left``, less what was on the command line: that uses the budget up too."""
-        return self.vm.plugs_left - self._moved * self._spec.threads
 
     @property
     def _disk(self) -> Path:
@@ -65,7 +57,6 @@ class Lives:
 
     def _restore(self) -> Vm:
         self._number += 1
-        self._moved = 0
         return states.restore(self._spec, self._qemu, self._image, self._accel, self._state, self._disk)
 
 

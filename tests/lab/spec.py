@@ -48,6 +48,8 @@ class VmSpec:
     debs: Path | None = None
     packages: tuple[str, ...] = AGENT_PACKAGES
     ready: str = AGENT_READY
+    #: -device arguments of CPUs, each with its "-device" before it.
+    devices: tuple[str, ...] = ()
     extra_args: tuple[str, ...] = ()
 
     @property
@@ -116,4 +118,4 @@ def command_line(
     # both kinds of record come from QEMU itself, on one stream and one clock: see lab.record
     argv += ["-msg", "timestamp=on", "-trace", "enable=handle_qmp_command"]
     argv += ["-trace", f"enable={arch.trace}"] if arch.trace else []
-    return [*argv, *spec.extra_args]
+    return [*argv, *spec.devices, *spec.extra_args]

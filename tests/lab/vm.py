@@ -21,6 +21,8 @@ from lab.record import Record
 from lab.shell import Shell
 from lab.spec import AGENT_CHARDEV, SOCKETS, VmSpec, command_line
 
+#: Between two questions, in seconds.
+_POLL = 0.05
 #: plugs_left where no budget applies (KVM).
 UNLIMITED = 1 << 30
 
@@ -164,7 +166,8 @@ class Vm:
         plugs = sum("-cpu" in driver for driver in drivers)
         # a core is plugged with its threads
         plugs += sum("-cpu-core" in driver for driver in drivers) * (self.spec.threads - 1)
-        return self.spec.max_vcpus - self.spec.boot_vcpus - plugs
+        given = self.spec.devices.count("-device") * self.spec.threads
+        return self.spec.max_vcpus - self.spec.boot_vcpus - given - plugs
 
     def guest_cpus(self) -> dict[str, GuestCpu]:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
@@ -202,13 +205,25 @@ class Vm:
 
     def _migrate(self, command: str, uri: str, timeout: float) -> None:
         self.qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-        deadline = time.monotonic() + timeout
         self.qmp.execute(command, uri=uri)
+        self.wait_migrated(timeout)
+
+    def wait_migrated(self, timeout: float) -> None:
+        """Wait for the end of a migration that tells of itself. Raises LabError with QEMU's words if it fails."""
+        deadline = time.monotonic() + timeout
         status = ""
         while status != "completed":
             status = self.qmp.wait_event("MIGRATION", deadline - time.monotonic()).data["status"]
             if status == "failed":
-                raise LabError(f"{command} failed: {self.qmp.execute('query-migrate')}\n{self.record.tail()}")
+                raise LabError(f"migration failed: {self.qmp.execute('query-migrate')}\n{self.record.tail()}")
+
+    def wait_status(self, status: str, timeout: float) -> None:
+        """Wait until query-status says so: for changes that QEMU tells by no event."""
+        deadline = time.monotonic() + timeout
+        while self.qmp.execute("query-status")["status"] != status:
+            if time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"the VM did not become {status} within {timeout:.1f} s\n{self.record.tail()}")
+            time.sleep(_POLL)
 
     def collect(self, dest: Path) -> None:
         """Write what a failure leaves to look at: console, kernel log and QMP log with times, QEMU's words, journal."""

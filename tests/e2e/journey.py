@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM that migrates with the help of ``vcpuctl``: what it has before and after, and a load that runs all the while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab import Lab, Road, Vm, VmSpec
+
+from e2e import guestfirst
+from e2e.conftest import Ended, Machine, Vcpuctl
+
+#: Shell in the guest: two processes that count for as long as they live, into a file each.
+_LOAD = """mkdir -p /run/load; for n in 1 2; do
+    (i=0; while :; do i=$((i + 1)); echo $i > /run/load/$n; done) </dev/null >/dev/null 2>&1 & echo $! > /run/load/pid$n
+done"""
+_COUNTED = 'for n in 1 2; do read -r pid < /run/load/pid$n; kill -0 $pid && echo "$pid $(cat /run/load/$n)"; done'
+
+
+class Journey:
+    """``here`` is the VM where it runs now, with a ``vcpuctl`` for it."""
+
+    def __init__(self, road: Road) -> None:
+        self.road = road
+        self.seen: list[Vm] = [road.vm]
+        self.here = Machine(road.vm, Vcpuctl(road.vm))
+
+    def export(self) -> dict[str, Any]:
+        """``vcpuctl export``, which must work."""
+        ended = self.here.vcpuctl("export")
+        assert ended.status == 0, ended.stderr
+        return ended.json
+
+    def waiting(self, *, arguments: list[str] | None = None, qemu: str = "", **changes: object) -> Vm:
+        """A QEMU that waits for the VM; started as the export says, if no arguments are given."""
+        vm = self.road.waiting(arguments or self.export()["arguments"], qemu=qemu, **changes)
+        self.seen.append(vm)
+        return vm
+
+    def check(self, destination: Vm, step: str = "check") -> Ended:
+        """``vcpuctl migrate check`` or ``prepare``."""
+        return self.here.vcpuctl("migrate", step, "--to", str(destination.qmp_socket))
+
+    def arrived(self, destination: Vm) -> None:
+        """The VM is there now."""
+        self.here = Machine(destination, Vcpuctl(destination))
+
+    def travel(self, *, qemu: str = "") -> None:
+        """All of it, as an operator would: export, start, check, migrate. Nothing of what the VM has may change."""
+        before = self.shape()
+        destination = self.waiting(qemu=qemu)
+        checked = self.check(destination)
+        assert (checked.status, checked.outcome()) == (0, "done"), checked.stdout
+        self.road.go(destination)
+        self.arrived(destination)
+        after = self.shape()
+        assert after == before, f"before {before}\nafter  {after}"
+
+    def shape(self) -> dict[str, Any]:
+        """What must be the same on both sides, by the product's eyes and by the lab's."""
+        listed = self.here.vcpuctl.map()
+        assert {index for index, slot in listed.items() if slot["state"] != "empty"} == set(self.here.filled())
+        return {
+            "slots": {
+                index: (slot["state"], slot["id"] or f"vcpu-{index}", [t["guest_cpu"] for t in slot["threads"]])
+                for index, slot in listed.items()
+                if slot["state"] != "empty"
+            },
+            "guest": {name: (cpu["online"], cpu["path"]) for name, cpu in self.here.vm.guest_cpus().items()},
+        }
+
+    def load(self) -> None:
+        """Have the guest compute."""
+        self.here.vm.shell(_LOAD)
+
+    def counts(self) -> dict[str, int]:
+        """How far the processes of the load have come, by their ids; those that have ended are missing."""
+        lines = self.here.vm.shell(_COUNTED, 60.0).split("\n")
+        return {pid: int(count or 0) for pid, _, count in (line.partition(" ") for line in lines if line)}
+
+    def loaded_since(self, before: dict[str, int]) -> bool:
+        """Whether the same processes have counted on."""
+        now = self.counts()
+        return now.keys() == before.keys() and all(now[pid] > before[pid] for pid in before)
+
+
+@contextmanager
+def journey(lab: Lab, spec: VmSpec, *others: str, kept: Path) -> Iterator[Journey]:
+    """A VM that may migrate to QEMUs of its version and of the ``others``.
+
+    At the end the record of each of the QEMUs that had it is held against promise 2, as for every e2e test; what a
+    failure leaves is put below ``kept``.
+    """
+    with lab.road(spec, *others) as road:
+        whole = Journey(road)
+        try:
+            yield whole
+        except BaseException:
+            for number, vm in enumerate(whole.seen):
+                vm.collect(kept / f"vm{number}")
+            raise
+        for vm in whole.seen:
+            guestfirst.check(vm)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live migration: slots filled in any order arrive as they were, and what would go wrong is told before."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab import Lab, LabError, Vm
+from lab.lives import plugged
+
+from e2e.conftest import SPEC, Machine
+from e2e.journey import Journey, journey
+from e2e.operation import Operation
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+#: A machine type that QEMU 7.2 and the newer ones have in common, with boot CPUs to remove.
+_COMMON = "pc-q35-7.2"
+_SMP = "4,maxcpus=16,sockets=2,cores=4,threads=2"
+#: Slow enough for a migration to last until it is told otherwise, in bytes a second.
+_CRAWL = 1 << 16
+
+
+@pytest.fixture
+def journeys(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Journey]]:
+    """Makes VMs that can migrate; ``others`` names further QEMU versions."""
+    with ExitStack() as stack:
+
+        def make(*others: str, **changes: Any) -> Journey:
+            spec = replace(SPEC, **{"smp": _SMP, **changes})
+            return stack.enter_context(journey(lab, spec, *others, kept=tmp_path))
+
+        yield make
+
+
+def _ok(machine: Machine, *words: str) -> None:
+    ended = machine.vcpuctl(*words)
+    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+
+
+def test_slots_in_any_order_without_some_boot_cpus_arrive_as_they_were_and_come_back_under_load(
+    journeys: Callable[..., Journey],
+) -> None:
+    trip = journeys()
+    _ok(trip.here, "plug", "--slot", "9")
+    _ok(trip.here, "plug", "--slot", "6")
+    _ok(trip.here, "unplug", "--slot", "2")
+    trip.load()
+    counts = trip.counts()
+    trip.travel()
+    assert trip.loaded_since(counts)
+    # the same commands work there, on CPUs that came along and on new ones
+    _ok(trip.here, "plug", "--slot", "12")
+    _ok(trip.here, "unplug", "--slot", "9", "1")
+    assert trip.here.online() == {0, 3, 6, 12}
+    counts = trip.counts()
+    trip.travel()
+    assert trip.loaded_since(counts)
+    assert trip.here.online() == {0, 3, 6, 12}
+    _ok(trip.here, "scale", "2")
+    assert trip.here.online() == {0, 3}
+
+
+def test_between_seven_two_and_a_newer_one_of_the_same_machine_type(journeys: Callable[..., Journey]) -> None:
+    trip = journeys("7.2", machine=_COMMON)
+    _ok(trip.here, "plug", "--slot", "11")
+    _ok(trip.here, "unplug", "--slot", "1")
+    trip.load()
+    counts = trip.counts()
+    trip.travel(qemu="7.2")
+    assert trip.here.vcpuctl("list").json["vm"]["qemu_version"].startswith("7.2.")
+    # in this order: 7.2 under TCG dies of a plug after an unplug
+    _ok(trip.here, "plug", "--slot", "5")
+    _ok(trip.here, "unplug", "--slot", "11")
+    trip.travel(qemu="10.0")
+    assert trip.loaded_since(counts)
+    _ok(trip.here, "plug", "--slot", "11")
+    assert trip.here.online() == {0, 2, 3, 5, 11}
+
+
+def test_what_check_finds_is_what_a_migration_without_it_fails_of(journeys: Callable[..., Journey]) -> None:
+    trip = journeys()
+    _ok(trip.here, "plug", "--slot", "9")
+    arguments = trip.export()["arguments"]
+    lacking = trip.waiting(arguments=arguments[:-2])
+    checked = trip.check(lacking)
+    assert checked.status == 3, checked.stdout
+    found = [(d["code"], d["slot"]) for d in checked.json["differences"] if d["level"] == "problem"]
+    assert found == [("cpu-missing", 9)]
+    with pytest.raises(LabError):
+        trip.road.go(lacking)
+    assert trip.here.online() == {0, 1, 2, 3, 9}, "the VM goes on where it was"
+    # and prepare is the cure
+    ready = trip.waiting(arguments=arguments[:-2])
+    prepared = trip.check(ready, "prepare")
+    assert (prepared.status, prepared.json["plugged"]) == (0, [{"slot": 9, "id": "vcpu-9"}]), prepared.stdout
+    before = trip.shape()
+    trip.road.go(ready)
+    trip.arrived(ready)
+    assert trip.shape() == before
+
+
+@pytest.mark.parametrize(
+    ("smp", "changes", "codes"),
+    [
+        ("cpus=5,sockets=2,cores=4,threads=2,maxcpus=16", {}, {("cpu-too-many", 4)}),
+        ("cpus=4,sockets=4,cores=2,threads=2,maxcpus=16", {}, {("topology", None)}),
+        ("cpus=4,sockets=2,cores=4,threads=1,maxcpus=8", {}, {("topology", None), ("slots", None)}),
+        ("cpus=4,sockets=2,cores=4,threads=2,maxcpus=16", {"cpu": "Nehalem"}, {("cpu-type", None)}),
+        ("cpus=4,sockets=2,cores=4,threads=2,maxcpus=16", {"machine": "pc-q35-9.0"}, {("machine-type", None)}),
+    ],
+    ids=["one too many", "topology", "slots", "type", "machine"],
+)
+def test_every_other_difference_is_said_exactly(
+    journeys: Callable[..., Journey], smp: str, changes: dict[str, str], codes: set[tuple[str, int | None]]
+) -> None:
+    trip = journeys()
+    destination = trip.waiting(arguments=["-smp", smp], **changes)
+    checked = trip.check(destination)
+    assert (checked.status, checked.outcome()) == (3, "refused"), checked.stdout
+    problems = [d for d in checked.json["differences"] if d["level"] == "problem"]
+    wide = {code for code, slot in codes if slot is None}
+    assert {(d["code"], None if d["code"] in wide else d["slot"]) for d in problems} >= codes, checked.stdout
+    prepared = trip.check(destination, "prepare")
+    assert (prepared.status, prepared.json["plugged"]) == (3, []), prepared.stdout
+
+
+def test_while_the_vm_is_on_its_way_operations_are_refused_and_then_go_on_there(
+    journeys: Callable[..., Journey],
+) -> None:
+    trip = journeys()
+    before = trip.here.state()
+    destination = trip.waiting()
+    trip.load()
+    trip.road.begin(destination, bandwidth=_CRAWL)
+    for words in (("plug", "--slot", "9"), ("scale", "2"), ("offline", "1")):
+        ended = trip.here.vcpuctl(*words)
+        assert (ended.status, ended.json["reason"]["code"]) == (3, "migrating"), ended.stdout
+    assert trip.here.state() == before
+    trip.here.vm.qmp.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+    trip.road.arrive(destination)
+    left = trip.here.vcpuctl("scale", "6")
+    assert (left.status, left.json["reason"]["code"]) == (3, "vm-moved"), left.stdout
+    trip.arrived(destination)
+    _ok(trip.here, "scale", "6")
+    assert len(trip.here.online()) == 6
+
+
+def test_a_migration_that_begins_in_the_middle_of_an_unplug_has_the_cpu_back_online(
+    journeys: Callable[..., Journey],
+) -> None:
+    trip = journeys()
+    destination = trip.waiting()
+    with Operation(trip.here, "unplug", "--slot", "2", "3") as under_way:
+        under_way.offline(3)
+        trip.road.begin(destination, bandwidth=_CRAWL)
+        ended = trip.here.vcpuctl.wait(under_way.process)
+    # QEMU takes no device_del any more, and what the guest had let go of is brought back
+    assert ended.status in (1, 6), ended.stdout
+    assert {slot["reason"]["code"] for slot in ended.json["slots"]} == {"migrating"}, ended.stdout
+    assert trip.here.online() == {0, 1, 2, 3}
+    trip.here.vm.qmp.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+    trip.road.arrive(destination)
+    trip.arrived(destination)
+    _ok(trip.here, "scale", "2")
+
+
+def test_an_operation_whose_vm_moves_away_ends_as_unknown_and_converges_where_it_lives(
+    journeys: Callable[..., Journey],
+) -> None:
+    trip = journeys()
+    arguments = trip.export()["arguments"]
+    with Operation(trip.here, "--timeout", "120", "plug", "--slot", "9") as under_way:
+        under_way.told("device_add", 9)
+        trip.here.vm.qmp.execute("stop")  # it takes the guest a tenth of a second, at the least, to bring a CPU online
+        # the VM is that command's own as long as it runs, so it cannot be exported
+        (device,) = plugged(trip.here.vm.qmp.execute("query-hotpluggable-cpus"))
+        _move_stopped(trip, trip.waiting(arguments=[*arguments, "-device", device]))
+        ended = trip.here.vcpuctl.wait(under_way.process, 30.0)
+    assert (ended.status, ended.outcome(), ended.json["reason"]["code"]) == (4, "unknown", "vm-moved"), ended.stdout
+    trip.here.vm.qmp.execute("cont")
+    trip.here.vm.wait_shell(60.0)
+    _ok(trip.here, "scale", "5")
+    assert trip.here.online() == set(trip.here.filled()) == {0, 1, 2, 3, 9}
+
+
+def test_a_removal_that_is_pending_travels_and_ends_on_the_other_side(journeys: Callable[..., Journey]) -> None:
+    trip = journeys()
+    with Operation(trip.here, "unplug", "--slot", "3") as under_way:
+        under_way.told("device_del", 3)
+        trip.here.vm.qmp.execute("stop")
+        under_way.process.kill()
+    if 3 not in trip.here.filled():
+        pytest.fail("the guest was quicker than the lab: nothing was pending")
+    exported = trip.export()
+    assert [intent["slot"] for intent in exported["pending"]] == [3]
+    destination = trip.waiting(arguments=exported["arguments"])
+    prepared = trip.check(destination, "prepare")
+    assert prepared.status == 0, prepared.stdout
+    assert "pending" in {d["code"] for d in prepared.json["differences"]}
+    _move_stopped(trip, destination)
+    pending = trip.here.vcpuctl("list").slots()[3]["pending"]
+    assert pending["operation"] == "unplug"
+    trip.here.vm.qmp.execute("cont")
+    trip.here.vm.wait_shell(60.0)
+    _ok(trip.here, "scale", "3")
+    assert trip.here.online() == set(trip.here.filled()) == {0, 1, 2}
+
+
+def _move_stopped(trip: Journey, destination: Vm) -> None:
+    """A VM that stands still arrives so."""
+    trip.road.begin(destination)
+    trip.here.vm.wait_migrated(60.0)
+    destination.wait_status("paused", 30.0)
+    trip.road.vm = destination
+    trip.arrived(destination)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(20))
+def test_twenty_rounds_of_random_shapes(journeys: Callable[..., Journey], seed: int) -> None:
+    chance = random.Random(seed)
+    trip = journeys()
+    new = chance.sample(range(4, 16), chance.randint(1, 4))
+    for slot in new:
+        _ok(trip.here, "plug", "--slot", str(slot))
+    gone = chance.sample([1, 2, 3, *new], chance.randint(0, 3))
+    if gone:
+        _ok(trip.here, "unplug", "--slot", *map(str, gone))
+    there = {0, 1, 2, 3, *new} - set(gone)
+    trip.load()
+    counts = trip.counts()
+    trip.travel()
+    assert trip.loaded_since(counts)
+    assert trip.here.online() == there
+    fresh = chance.choice(sorted(set(range(1, 16)) - there))
+    _ok(trip.here, "plug", "--slot", str(fresh))
+    last = chance.choice(sorted(there - {0}) or [fresh])
+    _ok(trip.here, "unplug", "--slot", str(last))
+    counts = trip.counts()
+    trip.travel()
+    assert trip.loaded_since(counts)
+    assert trip.here.online() == (there | {fresh}) - {last}
+    print(json.dumps({"seed": seed, "plugged": new, "unplugged": gone, "then": [fresh, last]}))

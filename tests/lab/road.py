@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM that migrates while it runs, from one QEMU process to the next, all on one disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lab.errors import LabError, WaitTimeoutError
+from lab.guest import Image
+from lab.qemu import Qemu
+from lab.vm import Vm
+
+#: Milliseconds that the VM may stand still: an emulated one dirties its memory slowly, but is also written out slowly.
+_DOWNTIME_MS = 5000
+
+
+class Road:
+    """``vm`` is where the VM is now. QEMUs that wait for it are made by ``waiting`` and reached by ``go``."""
+
+    def __init__(self, vm: Vm, qemus: Mapping[str, Qemu], image: Image, disk: Path) -> None:
+        """``qemus`` are those that it may move to, by version."""
+        self.vm = vm
+        self._qemus, self._image, self._disk = qemus, image, disk
+        self._made: list[Vm] = []
+
+    def waiting(self, arguments: Sequence[str], *, qemu: str = "", **changes: object) -> Vm:
+        """A QEMU that waits for the VM, with these arguments in the place of its -smp (``-smp ... -device ...``).
+
+        ``qemu`` is a version, the present one's if not given; ``changes`` are of the VM's spec.
+        """
+        if arguments[0] != "-smp":
+            raise ValueError(f"-smp comes first, not {arguments[0]!r}")
+        spec = replace(self.vm.spec, smp=arguments[1], devices=tuple(arguments[2:]), **changes)  # type: ignore[arg-type]
+        spec = replace(spec, qemu=qemu or spec.qemu)
+        vm = Vm(spec, self._qemus[spec.qemu], self._image, self.vm.accel, self._disk, incoming=True)
+        self._made.append(vm)
+        return vm
+
+    def go(self, destination: Vm, timeout: float = 120.0) -> None:
+        """Migrate, live. The old QEMU stays as it is then (postmigrate), until ``leave`` or the end.
+
+        Raises LabError with QEMU's words if it fails; the VM goes on where it was.
+        """
+        self.begin(destination)
+        self.arrive(destination, timeout)
+
+    def begin(self, destination: Vm, *, bandwidth: int = 1 << 40) -> None:
+        """Start migrating, with so many bytes a second."""
+        path = destination.dir / "migration.sock"
+        for vm in (self.vm, destination):
+            vm.qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        self.vm.qmp.execute("migrate-set-parameters", **{"max-bandwidth": bandwidth, "downtime-limit": _DOWNTIME_MS})
+        destination.qmp.execute("migrate-incoming", uri=f"unix:{path}")
+        self.vm.qmp.execute("migrate", uri=f"unix:{path}")
+
+    def arrive(self, destination: Vm, timeout: float = 120.0) -> None:
+        """Wait until what was begun has come to its end; then ``vm`` is the destination."""
+        self.vm.wait_migrated(timeout)
+        try:
+            destination.qmp.wait_event("RESUME", timeout)
+        except WaitTimeoutError:
+            if destination.qmp.execute("query-status")["status"] == "inmigrate":
+                raise
+        except LabError as error:
+            raise LabError(f"the destination ended: {error}\n{destination.record.tail()}") from error
+        self.vm = destination
+        destination.wait_shell(60.0)
+
+    def close(self) -> None:
+        """End all of them."""
+        for vm in self._made:
+            vm.close()
