@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, LabError, Vm
+from lab import Lab, LabError
 from lab.lives import plugged
 
 from e2e.conftest import SPEC, Machine
@@ -182,9 +182,11 @@ def test_an_operation_whose_vm_moves_away_ends_as_unknown_and_converges_where_it
         trip.here.vm.qmp.execute("stop")  # it takes the guest a tenth of a second, at the least, to bring a CPU online
         # the VM is that command's own as long as it runs, so it cannot be exported
         (device,) = plugged(trip.here.vm.qmp.execute("query-hotpluggable-cpus"))
-        _move_stopped(trip, trip.waiting(arguments=[*arguments, "-device", device]))
+        destination = trip.waiting(arguments=[*arguments, "-device", device])
+        trip.road.go(destination)
         ended = trip.here.vcpuctl.wait(under_way.process, 30.0)
     assert (ended.status, ended.outcome(), ended.json["reason"]["code"]) == (4, "unknown", "vm-moved"), ended.stdout
+    trip.arrived(destination)
     trip.here.vm.qmp.execute("cont")
     trip.here.vm.wait_shell(60.0)
     _ok(trip.here, "scale", "5")
@@ -205,22 +207,14 @@ def test_a_removal_that_is_pending_travels_and_ends_on_the_other_side(journeys: 
     prepared = trip.check(destination, "prepare")
     assert prepared.status == 0, prepared.stdout
     assert "pending" in {d["code"] for d in prepared.json["differences"]}
-    _move_stopped(trip, destination)
+    trip.road.go(destination)
+    trip.arrived(destination)
     pending = trip.here.vcpuctl("list").slots()[3]["pending"]
     assert pending["operation"] == "unplug"
     trip.here.vm.qmp.execute("cont")
     trip.here.vm.wait_shell(60.0)
     _ok(trip.here, "scale", "3")
     assert trip.here.online() == set(trip.here.filled()) == {0, 1, 2}
-
-
-def _move_stopped(trip: Journey, destination: Vm) -> None:
-    """A VM that stands still arrives so."""
-    trip.road.begin(destination)
-    trip.here.vm.wait_migrated(60.0)
-    destination.wait_status("paused", 30.0)
-    trip.road.vm = destination
-    trip.arrived(destination)
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lab.errors import LabError, WaitTimeoutError
 from lab.guest import Image
 from lab.qemu import Qemu
 from lab.vm import Vm
@@ -56,17 +55,15 @@ class Road:
         self.vm.qmp.execute("migrate", uri=f"unix:{path}")
 
     def arrive(self, destination: Vm, timeout: float = 120.0) -> None:
-        """Wait until what was begun has come to its end; then ``vm`` is the destination."""
+        """Wait until what was begun has come to its end; then ``vm`` is the destination.
+
+        A VM that stood still does so there.
+        """
         self.vm.wait_migrated(timeout)
-        try:
-            destination.qmp.wait_event("RESUME", timeout)
-        except WaitTimeoutError:
-            if destination.qmp.execute("query-status")["status"] == "inmigrate":
-                raise
-        except LabError as error:
-            raise LabError(f"the destination ended: {error}\n{destination.record.tail()}") from error
+        destination.wait_migrated(timeout)
         self.vm = destination
-        destination.wait_shell(60.0)
+        if destination.qmp.execute("query-status")["running"]:
+            destination.wait_shell(60.0)
 
     def close(self) -> None:
         """End all of them."""

@@ -21,8 +21,6 @@ from lab.record import Record
 from lab.shell import Shell
 from lab.spec import AGENT_CHARDEV, SOCKETS, VmSpec, command_line
 
-#: Between two questions, in seconds.
-_POLL = 0.05
 #: plugs_left where no budget applies (KVM).
 UNLIMITED = 1 << 30
 
@@ -216,14 +214,6 @@ class Vm:
             status = self.qmp.wait_event("MIGRATION", deadline - time.monotonic()).data["status"]
             if status == "failed":
                 raise LabError(f"migration failed: {self.qmp.execute('query-migrate')}\n{self.record.tail()}")
-
-    def wait_status(self, status: str, timeout: float) -> None:
-        """Wait until query-status says so: for changes that QEMU tells by no event."""
-        deadline = time.monotonic() + timeout
-        while self.qmp.execute("query-status")["status"] != status:
-            if time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"the VM did not become {status} within {timeout:.1f} s\n{self.record.tail()}")
-            time.sleep(_POLL)
 
     def collect(self, dest: Path) -> None:
         """Write what a failure leaves to look at: console, kernel log and QMP log with times, QEMU's words, journal."""

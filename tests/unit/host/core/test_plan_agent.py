@@ -6,20 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from fakes.plans import codes, planned
 from fakes.views import INFO, guest, host
-from vcpu_host.core.decide import plan
 from vcpu_host.core.model import Reason, Who
-from vcpu_host.core.plan import Operation, Plan, Request
-from vcpu_host.core.view import VmView, join
-
-
-def _do(view: VmView, operation: str, count: int | None = None, *selectors: str) -> Plan:
-    return plan(view, Request(Operation(operation), count, selectors))
-
-
-def _codes(decided: Plan) -> list[str]:
-    assert not decided.steps
-    return [refusal.reason.code for refusal in decided.refusals]
+from vcpu_host.core.view import join
 
 
 @pytest.mark.parametrize(
@@ -30,7 +20,7 @@ def test_without_an_agent_every_operation_is_refused_with_the_agents_trouble(
 ) -> None:
     trouble = Reason("agent-absent", Who.AGENT, "nobody has the port open")
     view = join(host(4, {0, 1}), None, agent_trouble=trouble)
-    assert _do(view, operation, count, *selectors).refusals[0].reason is trouble
+    assert planned(view, operation, count, *selectors).refusals[0].reason is trouble
 
 
 @pytest.mark.parametrize(
@@ -42,10 +32,10 @@ def test_an_agent_that_does_not_know_the_platform_is_given_nothing_to_do(
     view = host(4, {0, 1})
     shown = join(view, guest(view, {0, 1}), agent=replace(INFO, platform="plain"))
     assert [slot.state for slot in shown.slots] == ["unknown", "unknown", "empty", "empty"]
-    assert _codes(_do(shown, operation, count, *selectors)) == ["agent-platform"]
+    assert codes(planned(shown, operation, count, *selectors)) == ["agent-platform"]
 
 
 def test_what_no_agent_could_do_is_refused_for_its_own_reason() -> None:
     view = join(host(4, {0, 1}), None, agent_trouble=Reason("agent-absent", Who.AGENT, "nobody"))
-    assert _codes(_do(view, "scale", 9)) == ["over-max"]
-    assert _codes(_do(view, "unplug", None, "0")) == ["boot-cpu"]
+    assert codes(planned(view, "scale", 9)) == ["over-max"]
+    assert codes(planned(view, "unplug", None, "0")) == ["boot-cpu"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from fakes.plans import codes, steps
 from fakes.views import guest, host, identities, vm
 from vcpu_host.core.decide import plan
 from vcpu_host.core.model import GuestCpu, GuestView, Reason, Who
@@ -13,34 +14,24 @@ _NAMES = [identities(host(3), index)[0] for index in range(3)]
 _NEVER = Reason("no-hotplug", Who.QEMU, "this machine cannot")
 
 
-def _steps(decided: Plan) -> list[tuple[str, int]]:
-    assert not decided.refusals, decided.refusals
-    return [(str(step.kind), step.slot.index) for step in decided.steps]
-
-
-def _codes(decided: Plan) -> list[str]:
-    assert not decided.steps
-    return [refusal.reason.code for refusal in decided.refusals]
-
-
 def _in_guest(shown: VmView, goal: int) -> Plan:
     return plan(shown, Request(Operation.SCALE, goal, in_guest=True))
 
 
 def test_scale_in_the_guest_switches_the_lowest_on_and_the_highest_off_and_plugs_nothing() -> None:
     shown = vm(8, {0, 1, 4}, {2, 3})
-    assert _steps(_in_guest(shown, 5)) == [("online", 2), ("online", 3)]
-    assert _steps(_in_guest(shown, 4)) == [("online", 2)]
-    assert _steps(_in_guest(shown, 3)) == []
-    assert _steps(_in_guest(shown, 1)) == [("offline", 4), ("offline", 1)]
-    assert _codes(_in_guest(shown, 6)) == ["over-max"]
+    assert steps(_in_guest(shown, 5)) == [("online", 2), ("online", 3)]
+    assert steps(_in_guest(shown, 4)) == [("online", 2)]
+    assert steps(_in_guest(shown, 3)) == []
+    assert steps(_in_guest(shown, 1)) == [("offline", 4), ("offline", 1)]
+    assert codes(_in_guest(shown, 6)) == ["over-max"]
 
 
 def test_scale_in_the_guest_works_on_a_machine_without_hotplug() -> None:
     view = host(4, {0, 1, 2, 3}, no_hotplug=_NEVER)
     shown = join(view, guest(view, {0, 1, 2, 3}))
     assert [s.state for s in shown.slots] == ["online"] * 4
-    assert _steps(_in_guest(shown, 2)) == [("offline", 3), ("offline", 2)]
+    assert steps(_in_guest(shown, 2)) == [("offline", 3), ("offline", 2)]
 
 
 def test_scale_in_the_guest_leaves_a_cpu_that_the_guest_cannot_let_go() -> None:
@@ -48,16 +39,16 @@ def test_scale_in_the_guest_leaves_a_cpu_that_the_guest_cannot_let_go() -> None:
     why = Reason("cpu0", Who.GUEST, "the boot CPU")
     held = {name: GuestCpu(index, name, online=True, cannot_offline=why) for index, name in enumerate(_NAMES[:1])}
     shown = join(view, guest(view, {0, 1, 2}, cpus=held))
-    assert _steps(_in_guest(shown, 1)) == [("offline", 2), ("offline", 1)]
+    assert steps(_in_guest(shown, 1)) == [("offline", 2), ("offline", 1)]
     both = {name: GuestCpu(index, name, online=True, cannot_offline=why) for index, name in enumerate(_NAMES)}
-    assert _codes(_in_guest(join(view, guest(view, {0, 1, 2}, cpus=both)), 1)) == ["not-enough"]
+    assert codes(_in_guest(join(view, guest(view, {0, 1, 2}, cpus=both)), 1)) == ["not-enough"]
 
 
 def test_scale_in_the_guest_counts_vcpus_where_slots_hold_several() -> None:
     shown = vm(4, {0, 1}, {2}, threads=2)
-    assert _steps(_in_guest(shown, 6)) == [("online", 2)]
-    assert _steps(_in_guest(shown, 2)) == [("offline", 1)]
-    assert _codes(_in_guest(shown, 3)) == ["granularity"]
+    assert steps(_in_guest(shown, 6)) == [("online", 2)]
+    assert steps(_in_guest(shown, 2)) == [("offline", 1)]
+    assert codes(_in_guest(shown, 3)) == ["granularity"]
 
 
 def _cores(*online: tuple[bool, bool], parked: frozenset[str] = frozenset()) -> VmView:
@@ -74,16 +65,16 @@ def _cores(*online: tuple[bool, bool], parked: frozenset[str] = frozenset()) -> 
 
 def test_a_core_of_which_half_is_online_does_not_stand_in_the_way_of_a_whole_one() -> None:
     shown = _cores((True, True), (True, False), (False, False))
-    assert _steps(_in_guest(shown, 5)) == [("online", 2)]
-    assert _steps(_in_guest(shown, 4)) == [("online", 1)]
-    assert _steps(_in_guest(shown, 6)) == [("online", 1), ("online", 2)]
-    assert _steps(_in_guest(_cores((True, True), (True, True), (True, False)), 3)) == [("offline", 1)]
+    assert steps(_in_guest(shown, 5)) == [("online", 2)]
+    assert steps(_in_guest(shown, 4)) == [("online", 1)]
+    assert steps(_in_guest(shown, 6)) == [("online", 1), ("online", 2)]
+    assert steps(_in_guest(_cores((True, True), (True, True), (True, False)), 3)) == [("offline", 1)]
 
 
 def test_threads_that_the_smt_mode_leaves_idle_are_no_gain() -> None:
     view = host(3, {0, 1, 2}, threads=2)
     idle = frozenset(identities(view, index)[1] for index in range(3))
     shown = _cores((True, False), (False, False), (False, False), parked=idle)
-    assert _steps(_in_guest(shown, 2)) == [("online", 1)]
-    assert _steps(_in_guest(shown, 3)) == [("online", 1), ("online", 2)]
-    assert _codes(_in_guest(shown, 4)) == ["not-enough"]
+    assert steps(_in_guest(shown, 2)) == [("online", 1)]
+    assert steps(_in_guest(shown, 3)) == [("online", 1), ("online", 2)]
+    assert codes(_in_guest(shown, 4)) == ["not-enough"]
