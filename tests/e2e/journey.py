@@ -72,6 +72,15 @@ class Journey:
             "guest": {name: (cpu["online"], cpu["path"]) for name, cpu in self.here.vm.guest_cpus().items()},
         }
 
+    def online(self) -> set[int]:
+        """The slots whose CPUs are online, all of them, in the guest and by ``vcpuctl list``."""
+        shape = self.shape()
+        assert all(online for online, _ in shape["guest"].values()), shape
+        assert {state for state, _, _ in shape["slots"].values()} == {"online"}, shape
+        numbers = sorted(number for _, _, threads in shape["slots"].values() for number in threads)
+        assert [f"cpu{number}" for number in numbers] == sorted(shape["guest"], key=_number), shape
+        return set(shape["slots"])
+
     def load(self) -> None:
         """Have the guest compute."""
         self.here.vm.shell(_LOAD)
@@ -85,6 +94,10 @@ class Journey:
         """Whether the same processes have counted on."""
         now = self.counts()
         return now.keys() == before.keys() and all(now[pid] > before[pid] for pid in before)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix("cpu"))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from .model import HostView, Props, Slot, freeze_props, slot_id
 from .pending import Intent
+from .text import printable
 from .view import VmView
 
 #: More slots than any machine has (q35 and pseries: 4096).
@@ -137,8 +138,10 @@ def _place(index: int, entry: Any) -> Place:
     props = _mapping(fields["props"])
     if fields["slot"] != index:
         raise ValueError(f"slot {fields['slot']!r} stands where slot {index} should")
-    if not all(isinstance(value, int | str | bool) for value in props.values()):
-        raise ValueError(f"slot {index} has props that are neither numbers nor words")
+    for name, value in props.items():
+        _text(name)
+        if not isinstance(value, int):
+            _text(value)
     if type(fields["filled"]) is not bool:
         raise ValueError(f"slot {index}: filled is {fields['filled']!r:.40}, not true or false")
     name = fields["id"]
@@ -167,6 +170,8 @@ def _list(value: Any) -> list[Any]:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"a text was expected where it has {value!r:.40}")
+    if printable(value) != value:
+        raise ValueError(f"it has characters that do not belong there: {value!r:.80}")
     return value
 
 

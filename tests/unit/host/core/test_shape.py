@@ -56,6 +56,8 @@ def test_what_is_pending_on_the_map_is_in_its_shape() -> None:
         (("slots", 1, "props", "socket-id"), None),
         (("slots", 1, "vcpus"), 1.5),
         (("slots", 1, "id"), 7),
+        (("slots", 1, "id"), "a\x1b[2Jb"),
+        (("slots", 1, "props", "socket-id"), "\x07"),
         (("pending", 0, "slot"), 4),
         (("pending", 0, "kind"), "grow"),
     ],
