@@ -9,6 +9,7 @@ import pytest
 from vcpu_host.cli.connect import sockets
 from vcpu_host.cli.operate import request_of
 from vcpu_host.cli.parser import build_parser
+from vcpu_host.core.placement import Placement
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.errors import UsageError
 
@@ -101,6 +102,9 @@ def test_slots_are_named_by_one_option_with_all_behind_it(capsys: pytest.Capture
         "list -o yaml",
         "list --atomic",
         "watch extra",
+        "plug --policy sideways",
+        "scale 2 --node 1",
+        "online 1 --policy spread",
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +134,27 @@ def test_arguments_make_the_request_that_they_state(
 def test_plan_makes_the_request_of_the_operation_that_it_plans() -> None:
     args = _parse("plan unplug -n 2")
     assert request_of(args, args.planned) == Request(Operation.UNPLUG, 2)
+
+
+def test_every_policy_can_be_asked_for_by_its_name() -> None:
+    for placement in Placement:
+        for command in ("plug", "unplug", "scale 2"):
+            args = _parse(f"{command} --policy {placement}")
+            assert request_of(args, args.command).placement is placement
+    args = _parse("plan plug -n 2 --policy spread --node 3")
+    assert request_of(args, args.planned) == Request(Operation.PLUG, 2, placement=Placement.SPREAD, node=3)
+
+
+@pytest.mark.parametrize("node", ["-1", "one", "1.5", "٣", "9" * 20, ""])
+def test_a_node_is_a_whole_number(node: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not the number of a NUMA node" in _refused(f"plug --node={node}", capsys)
+
+
+@pytest.mark.parametrize("line", ["plug --slot 1 --node 0", "unplug --slot 1 --policy pack"])
+def test_slots_are_named_or_chosen_not_both(line: str) -> None:
+    args = _parse(line)
+    with pytest.raises(UsageError, match="not both"):
+        request_of(args, args.command)
 
 
 @pytest.mark.parametrize("command", ["plug", "unplug", "scale 2"])

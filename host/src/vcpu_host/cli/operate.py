@@ -8,9 +8,12 @@ import asyncio
 import signal
 
 from vcpu_host.coordinator import Coordinator
+from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.placement import Placement
 from vcpu_host.core.plan import Operation, Plan, Request
 from vcpu_host.core.policy import PATIENCE_PER_VCPU, Policy
 from vcpu_host.core.result import OperationResult
+from vcpu_host.errors import UsageError
 from vcpu_host.logs import open_log
 
 from . import render
@@ -20,20 +23,30 @@ from .progress import Progress
 
 
 def request_of(args: argparse.Namespace, name: str) -> Request:
-    """The request that a command's arguments state."""
+    """The request that a command's arguments state. Raises UsageError if they do not go together."""
     operation = Operation(name)
-    atomic = getattr(args, "atomic", False)
-    if operation is Operation.SCALE:
-        return Request(operation, args.goal, in_guest=args.in_guest, atomic=atomic)
-    selectors = tuple(args.slots or ())
-    count = None if selectors else args.count or 1
-    return Request(operation, count, selectors, without_agent=getattr(args, "without_agent", False), atomic=atomic)
+    selectors = () if operation is Operation.SCALE else tuple(args.slots or ())
+    count = args.goal if operation is Operation.SCALE else None if selectors else args.count or 1
+    try:
+        return Request(
+            operation,
+            count,
+            selectors,
+            in_guest=getattr(args, "in_guest", False),
+            without_agent=getattr(args, "without_agent", False),
+            atomic=getattr(args, "atomic", False),
+            placement=Placement(getattr(args, "policy", None) or Placement.LOWEST),
+            node=getattr(args, "node", None),
+        )
+    except ValueError as error:
+        raise UsageError(Reason("bad-usage", Who.VCPUCTL, str(error), "see vcpuctl --help")) from error
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
     """``vcpuctl plan``: a plan that refuses ends with the status that the operation would."""
+    request = request_of(args, args.planned)
     async with coordinator(args) as vm:
-        plan = await vm.plan(request_of(args, args.planned))
+        plan = await vm.plan(request)
     _print_plan(args, plan)
     return Exit.REFUSED if plan.refusals else Exit.DONE
 

@@ -30,6 +30,12 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+def _node(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a NUMA node")
+    return int(text)
+
+
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 18) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
@@ -88,6 +94,17 @@ def _add_amount(parser: argparse.ArgumentParser, verb: str) -> None:
     )
 
 
+def _add_placement(parser: argparse.ArgumentParser, *, node: bool) -> None:
+    parser.add_argument(
+        "--policy",
+        choices=("lowest", "pack", "spread"),
+        help="which slots a number means: the lowest (the default), as few nodes, sockets, dies, cores as can be, or "
+        "all of them alike",
+    )
+    if node:
+        parser.add_argument("--node", metavar="N", type=_node, help="only slots of this NUMA node")
+
+
 def _add_atomic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
 
@@ -103,10 +120,12 @@ def _add_without_agent(parser: argparse.ArgumentParser) -> None:
 def _add_operations(commands: Any, common: argparse.ArgumentParser) -> None:
     plug = commands.add_parser("plug", parents=[common], help="plug vCPUs and bring them online in the guest")
     _add_amount(plug, "plug")
+    _add_placement(plug, node=True)
     _add_atomic(plug)
     _add_without_agent(plug)
     unplug = commands.add_parser("unplug", parents=[common], help="take vCPUs offline in the guest, then unplug them")
     _add_amount(unplug, "unplug")
+    _add_placement(unplug, node=True)
     _add_atomic(unplug)
     _add_without_agent(unplug)
     scale = commands.add_parser("scale", parents=[common], help="converge to a number of online vCPUs")
@@ -114,6 +133,7 @@ def _add_operations(commands: Any, common: argparse.ArgumentParser) -> None:
     scale.add_argument(
         "--in-guest", action="store_true", help="only take plugged CPUs on- and offline: for machines that cannot plug"
     )
+    _add_placement(scale, node=False)
     _add_atomic(scale)
 
 

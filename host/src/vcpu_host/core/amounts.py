@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from .model import Reason, SlotState, Who, slot_id
+from .placement import to_plug, to_unplug
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.base import BOOT_CPU
-from .view import VmView
+from .view import SlotView, VmView
 
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 
@@ -22,14 +24,14 @@ _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start
 
 
 def _plan_plug(view: VmView, request: Request, count: int) -> Plan:
-    steps, missing = _grow(view, count)
+    steps, missing = _grow(view, request, count)
     if missing is not None:
         return Plan(request, refusals=(Refusal(missing),))
     return Plan(request, steps)
 
 
 def _plan_unplug(view: VmView, request: Request, count: int) -> Plan:
-    steps, missing = _shrink(view, count)
+    steps, missing = _shrink(view, request, count)
     if missing is not None:
         return Plan(request, refusals=(Refusal(missing),))
     return Plan(request, steps)
@@ -61,7 +63,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         )
         if surplus == 0:
             return Plan(request, mend, already=already)
-        fresh, missing = _grow(view, -surplus, leftovers=False)
+        fresh, missing = _grow(view, request, -surplus, leftovers=False)
         if missing is not None:
             return Plan(request, refusals=(Refusal(missing),))
         return Plan(request, (*mend, *fresh), already=already)
@@ -70,7 +72,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
         text = f"cannot go below {floor} vCPUs: {why}"
         return Plan(request, refusals=(Refusal(Reason("under-min", Who.VCPUCTL, text, f"scale to {floor} or more")),))
-    steps, missing = _shrink(view, surplus)
+    steps, missing = _shrink(view, request, surplus)
     if missing is not None:
         return Plan(request, refusals=(Refusal(missing),))
     going = {step.slot.index for step in steps}
@@ -82,32 +84,46 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
     return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
 
 
-def _grow(view: VmView, count: int, *, leftovers: bool = True) -> tuple[tuple[Step, ...], Reason | None]:
-    """Slots for ``count`` more online vCPUs: what is plugged and not online first, then the lowest empty ones."""
+def _grow(
+    view: VmView, request: Request, count: int, *, leftovers: bool = True
+) -> tuple[tuple[Step, ...], Reason | None]:
+    """Slots for ``count`` more online vCPUs: what is plugged and not online first, then empty ones by the policy."""
+    where = _there(view, request)
+    if not isinstance(where, tuple):
+        return (), where
     candidates: list[Step] = []
     if leftovers:
         candidates += [
             step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest: finished first")
-            for s in view.slots
+            for s in where
             if s.slot.filled and s.state in _UP_LEFTOVERS and s.slot.device_id == slot_id(s.index)
         ]
     never: list[Reason] = []
-    for s in view.slots:
+    empty: dict[int, SlotView] = {}
+    for s in where:
         if s.slot.filled:
             continue
         reason = view.platform.cannot_plug(view.host, s.slot)
         if reason is None:
-            candidates.append(step(StepKind.PLUG, s, "lowest empty slot"))
+            empty[s.index] = s
         else:
             never.append(reason)
+    used = [s.index for s in view.slots if s.slot.filled and s.state is not SlotState.UNPLUGGING]
+    candidates += [
+        step(StepKind.PLUG, empty[choice.slot], choice.why)
+        for choice in to_plug(view.host.slots, used, empty, request.placement)
+    ]
     if not candidates and never:
         return (), never[0]
-    return _take(candidates, count, "plug", _MAXCPUS_HINT)
+    return _take(candidates, count, "plug", _elsewhere(view, request) or _MAXCPUS_HINT, _on(request))
 
 
-def _shrink(view: VmView, count: int) -> tuple[tuple[Step, ...], Reason | None]:
-    """Slots to give up ``count`` vCPUs: what is plugged and not online first, then the highest removable ones."""
-    filled = [s for s in view.slots if s.slot.filled]
+def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...], Reason | None]:
+    """Slots to give up ``count`` vCPUs: what is plugged and not online first, then removable ones by the policy."""
+    where = _there(view, request)
+    if not isinstance(where, tuple):
+        return (), where
+    filled = [s for s in where if s.slot.filled]
     removable = [s for s in filled if s.not_removable is None]
     never = [view.platform.cannot_unplug(view.host, s.slot) for s in filled]
     telling = [reason for reason in never if reason is not None and reason.code != BOOT_CPU]
@@ -115,21 +131,59 @@ def _shrink(view: VmView, count: int) -> tuple[tuple[Step, ...], Reason | None]:
         return (), telling[0]
     in_use = (SlotState.ONLINE, SlotState.UNKNOWN)
     leftovers = [s for s in removable if s.state not in in_use]
-    online = [s for s in removable if s.state in in_use]
+    online = {s.index: s for s in removable if s.state in in_use}
+    going = {s.index for s in leftovers}
+    used = [s.index for s in view.slots if s.slot.filled and s.index not in going]
     candidates = [
         *(step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(s.state))) for s in reversed(leftovers)),
-        *(step(StepKind.UNPLUG, s, "highest removable slot") for s in reversed(online)),
+        *(
+            step(StepKind.UNPLUG, online[choice.slot], choice.why)
+            for choice in to_unplug(view.host.slots, used, online, request.placement)
+        ),
     ]
-    return _take(candidates, count, "unplug", "the other CPUs were there at start, or the guest cannot let them go")
+    hint = "the other CPUs were there at start, or the guest cannot let them go"
+    return _take(candidates, count, "unplug", hint, _on(request))
 
 
-def _take(candidates: Iterable[Step], count: int, verb: str, hint: str) -> tuple[tuple[Step, ...], Reason | None]:
+def _there(view: VmView, request: Request) -> tuple[SlotView, ...] | Reason:
+    """The slots that the request is about, or why there are none."""
+    if request.node is None:
+        return view.slots
+    nodes = sorted({s.slot.node for s in view.slots if s.slot.node is not None})
+    if not nodes:
+        text = f"no slot of this VM says which NUMA node it is of, so there is no node {request.node}"
+        hint = "give the VM nodes at its next start (-numa node,nodeid=N and -numa cpu,...), or leave the node out"
+        return Reason("no-nodes", Who.VCPUCTL, text, hint)
+    if request.node not in nodes:
+        text = f"this VM has no node {request.node} with CPU slots: it has {', '.join(map(str, nodes))}"
+        return Reason("no-such-node", Who.VCPUCTL, text, "see the nodes in vcpuctl list")
+    return tuple(s for s in view.slots if s.slot.node == request.node)
+
+
+def _on(request: Request) -> str:
+    return "" if request.node is None else f" on node {request.node}"
+
+
+def _elsewhere(view: VmView, request: Request) -> str:
+    """Where there is room, when the node that was asked for has none."""
+    if request.node is None:
+        return ""
+    room: Counter[int] = Counter()
+    for s in view.slots:
+        if not s.slot.filled and s.slot.node not in (None, request.node):
+            room[s.slot.node] += s.slot.vcpus
+    return "; ".join(f"node {node} has room for {vcpus}" for node, vcpus in sorted(room.items()))
+
+
+def _take(
+    candidates: Iterable[Step], count: int, verb: str, hint: str, where: str = ""
+) -> tuple[tuple[Step, ...], Reason | None]:
     """The first candidates that make up exactly ``count`` vCPUs, or why there are none."""
-    return _take_vcpus([(candidate, candidate.slot.vcpus) for candidate in candidates], count, verb, hint)
+    return _take_vcpus([(candidate, candidate.slot.vcpus) for candidate in candidates], count, verb, hint, where)
 
 
 def _take_vcpus(
-    candidates: Sequence[tuple[Step, int]], count: int, verb: str, hint: str
+    candidates: Sequence[tuple[Step, int]], count: int, verb: str, hint: str, where: str = ""
 ) -> tuple[tuple[Step, ...], Reason | None]:
     """As ``_take``, of steps with the number of vCPUs that each of them changes."""
     chosen = _fitting([vcpus for _, vcpus in candidates], count)
@@ -138,7 +192,7 @@ def _take_vcpus(
     available = sum(vcpus for _, vcpus in candidates)
     if available < count:
         left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
-        return (), Reason("not-enough", Who.VCPUCTL, f"cannot {verb} {count} vCPUs: {left}", hint)
+        return (), Reason("not-enough", Who.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
     units = sorted({vcpus for _, vcpus in candidates})
     if len(units) > 1:
         text = (

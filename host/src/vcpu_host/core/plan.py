@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .model import Reason, Slot, slot_id
+from .placement import Placement
 from .view import SlotView
 
 
@@ -35,6 +36,9 @@ class Request:
 
     ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
     and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
+    ``placement`` says which slots a count means, ``node`` of which NUMA node they are.
+
+    Raises ValueError, in words for people, for what does not go together.
     """
 
     operation: Operation
@@ -43,6 +47,19 @@ class Request:
     in_guest: bool = False
     without_agent: bool = False
     atomic: bool = False
+    placement: Placement = Placement.LOWEST
+    node: int | None = None
+
+    def __post_init__(self) -> None:
+        chooses = self.placement is not Placement.LOWEST or self.node is not None
+        if chooses and self.selectors:
+            raise ValueError("slots are named one by one, or chosen by a policy or a node, not both")
+        if chooses and self.guest_alone:
+            raise ValueError(
+                "a policy or a node chooses slots to plug and unplug, and none is plugged or unplugged here"
+            )
+        if self.node is not None and self.operation is Operation.SCALE:
+            raise ValueError("scale states how many vCPUs the whole VM is to have: for one node, plug or unplug there")
 
     @property
     def guest_alone(self) -> bool:
@@ -52,7 +69,10 @@ class Request:
     def to_json(self) -> dict[str, object]:
         """As it stands in reports."""
         flags = {name: True for name in ("in_guest", "without_agent", "atomic") if getattr(self, name)}
-        return {"count": self.count, "slots": list(self.selectors), **flags}
+        where: dict[str, object] = {} if self.placement is Placement.LOWEST else {"policy": str(self.placement)}
+        if self.node is not None:
+            where["node"] = self.node
+        return {"count": self.count, "slots": list(self.selectors), **where, **flags}
 
 
 @dataclass(frozen=True, slots=True)
