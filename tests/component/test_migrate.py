@@ -33,7 +33,7 @@ def source(folder: Path) -> Iterator[FakeVm]:
 
 @pytest.fixture
 def destination(folder: Path) -> Iterator[FakeVm]:
-    with FakeVm(folder / "b", *_MACHINE, "--smp", "1", "--incoming", "on", agent=False) as vm:
+    with FakeVm(folder / "b", *_MACHINE, "--smp", "1", "--queues", "2", "--incoming", "on", agent=False) as vm:
         yield vm
 
 
@@ -104,12 +104,20 @@ def test_a_file_that_is_no_export_is_a_usage_error_and_plugs_nothing(
 
 def test_a_destination_that_has_a_cpu_too_many_is_left_as_it_is(source: FakeVm, folder: Path) -> None:
     assert run(source, "plug", "--slot", "6").status == 0
-    with FakeVm(folder / "b", *_MACHINE, "--smp", "4", "--incoming", "on", agent=False) as other:
+    with FakeVm(folder / "b", *_MACHINE, "--smp", "4", "--queues", "2", "--incoming", "on", agent=False) as other:
         prepared = run(source, "migrate", "prepare", "--to", str(other.qmp))
         assert (prepared.status, prepared.outcome, prepared.json["plugged"]) == (3, "refused", []), prepared.stdout
         problems = {(d["code"], d["slot"]) for d in prepared.json["differences"] if d["level"] == "problem"}
         assert problems == {("cpu-too-many", 2), ("cpu-too-many", 3), ("cpu-missing", 6)}
         assert filled(other) == {0, 1, 2, 3}, "slot 6 was not plugged: it would not have helped"
+
+
+def test_a_disk_that_gets_its_queues_by_smp_is_in_the_export_and_in_the_check(source: FakeVm, folder: Path) -> None:
+    assert run(source, "unplug", "--slot", "1").status == 0
+    assert run(source, "export").json["arguments"][-2:] == ["-global", "virtio-blk-device.num-queues=2"]
+    with FakeVm(folder / "b", *_MACHINE, "--smp", "1", "--incoming", "on", agent=False) as other:
+        checked = run(source, "migrate", "check", "--to", str(other.qmp))
+    assert [(d["code"], d["source"], d["destination"]) for d in checked.json["differences"]] == [("queues", "2", "1")]
 
 
 def test_a_destination_that_runs_a_vm_of_its_own_is_not_touched(source: FakeVm, folder: Path) -> None:

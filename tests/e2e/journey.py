@@ -17,7 +17,12 @@ from e2e.conftest import Ended, Machine, Vcpuctl
 _LOAD = """mkdir -p /run/load; for n in 1 2; do
     (i=0; while :; do i=$((i + 1)); echo $i > /run/load/$n; done) </dev/null >/dev/null 2>&1 & echo $! > /run/load/pid$n
 done"""
-_COUNTED = 'for n in 1 2; do read -r pid < /run/load/pid$n; kill -0 $pid && echo "$pid $(cat /run/load/$n)"; done'
+#: Shell in the guest: what they have counted by now, beside their ids. A file that is just being written is empty.
+_COUNTED = """for n in 1 2; do
+    read -r pid < /run/load/pid$n; count=
+    while [ -z "$count" ] && kill -0 $pid; do read -r count < /run/load/$n; done
+    echo "$pid $count"
+done"""
 
 
 class Journey:
@@ -82,16 +87,17 @@ class Journey:
         return set(shape["slots"])
 
     def load(self) -> None:
-        """Have the guest compute."""
+        """Have the guest compute, and return when it does."""
         self.here.vm.shell(_LOAD)
+        self.here.vm.shell("until [ -s /run/load/1 ] && [ -s /run/load/2 ]; do :; done", 60.0)
 
     def counts(self) -> dict[str, int]:
-        """How far the processes of the load have come, by their ids; those that have ended are missing."""
-        lines = self.here.vm.shell(_COUNTED, 60.0).split("\n")
-        return {pid: int(count or 0) for pid, _, count in (line.partition(" ") for line in lines if line)}
+        """How far the processes of the load have come, by their ids; one that has ended fails the test."""
+        lines = (line.split() for line in self.here.vm.shell(_COUNTED, 60.0).splitlines())
+        return {pid: int(count) for pid, count in lines}
 
     def loaded_since(self, before: dict[str, int]) -> bool:
-        """Whether the same processes have counted on."""
+        """Whether the same processes count on."""
         now = self.counts()
         return now.keys() == before.keys() and all(now[pid] > before[pid] for pid in before)
 

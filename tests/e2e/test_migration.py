@@ -97,7 +97,10 @@ def test_what_check_finds_is_what_a_migration_without_it_fails_of(journeys: Call
     assert found == [("cpu-missing", 9)]
     with pytest.raises(LabError):
         trip.road.go(lacking)
-    assert trip.online() == {0, 1, 2, 3, 9}, "the VM goes on where it was"
+    # the destination is dead; the source may have sent all before that, and then stands still, too
+    if trip.here.vm.qmp.execute("query-status")["status"] == "postmigrate":
+        trip.here.vm.qmp.execute("cont")
+    assert trip.online() == {0, 1, 2, 3, 9}
     # and prepare is the cure
     ready = trip.waiting(arguments=arguments[:-2])
     prepared = trip.check(ready, "prepare")
@@ -196,26 +199,26 @@ def test_an_operation_whose_vm_moves_away_ends_as_unknown_and_converges_where_it
 
 def test_a_removal_that_is_pending_travels_and_ends_on_the_other_side(journeys: Callable[..., Journey]) -> None:
     trip = journeys()
-    with Operation(trip.here, "unplug", "--slot", "3") as under_way:
-        under_way.told("device_del", 3)
+    _ok(trip.here, "plug", "--slot", "9")
+    with Operation(trip.here, "unplug", "--slot", "9") as under_way:
+        under_way.told("device_del", 9)
         trip.here.vm.qmp.execute("stop")
         under_way.process.kill()
-    if 3 not in trip.here.filled():
-        pytest.fail("the guest was quicker than the lab: nothing was pending")
+    assert 9 in trip.here.filled(), "the guest was quicker than the lab: nothing is pending"
     exported = trip.export()
-    assert [intent["slot"] for intent in exported["pending"]] == [3]
+    assert [intent["slot"] for intent in exported["pending"]] == [9]
     destination = trip.waiting(arguments=exported["arguments"])
     prepared = trip.check(destination, "prepare")
     assert prepared.status == 0, prepared.stdout
     assert "pending" in {d["code"] for d in prepared.json["differences"]}
     trip.road.go(destination)
     trip.arrived(destination)
-    pending = trip.here.vcpuctl("list").slots()[3]["pending"]
+    pending = trip.here.vcpuctl("list").slots()[9]["pending"]
     assert pending["operation"] == "unplug"
     trip.here.vm.qmp.execute("cont")
     trip.here.vm.wait_shell(60.0)
-    _ok(trip.here, "scale", "3")
-    assert trip.online() == set(trip.here.filled()) == {0, 1, 2}
+    _ok(trip.here, "scale", "4")
+    assert trip.online() == set(trip.here.filled()) == {0, 1, 2, 3}
 
 
 def _round(trip: Journey, chance: random.Random, boot: int, slots: int) -> None:

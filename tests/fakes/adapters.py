@@ -94,6 +94,9 @@ class Vmm:
         await asyncio.sleep(0)
         return await self.look()
 
+    async def queues(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
     async def device_add(self, slot: Slot, device_id: str) -> None:
         await asyncio.sleep(0)
         self._check()

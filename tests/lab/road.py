@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lab.errors import LabError
 from lab.guest import Image
 from lab.qemu import Qemu
 from lab.vm import Vm
@@ -59,8 +60,11 @@ class Road:
 
         A VM that stood still does so there.
         """
-        self.vm.wait_migrated(timeout)
-        destination.wait_migrated(timeout)
+        try:
+            self.vm.wait_migrated(timeout)
+            destination.wait_migrated(timeout)
+        except LabError as error:
+            raise LabError(f"{error}\nthe destination:\n{destination.record.tail()}") from error
         self.vm = destination
         if destination.qmp.execute("query-status")["running"]:
             destination.wait_shell(60.0)

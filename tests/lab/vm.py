@@ -211,7 +211,10 @@ class Vm:
         deadline = time.monotonic() + timeout
         status = ""
         while status != "completed":
-            status = self.qmp.wait_event("MIGRATION", deadline - time.monotonic()).data["status"]
+            try:
+                status = self.qmp.wait_event("MIGRATION", deadline - time.monotonic()).data["status"]
+            except WaitTimeoutError as error:
+                raise LabError(f"migration takes too long: {self.qmp.execute('query-migrate')}\n{error}") from error
             if status == "failed":
                 raise LabError(f"migration failed: {self.qmp.execute('query-migrate')}\n{self.record.tail()}")
 

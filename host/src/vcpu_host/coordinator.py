@@ -90,7 +90,7 @@ class Coordinator:
         view = await self._observe_qemu()
         if view.record_trouble is not None:
             raise RefusedError(view.record_trouble)
-        return shape_of(view)
+        return shape_of(view, await self._vmm.queues())
 
     async def _observe_qemu(self) -> VmView:
         """QEMU's side alone: the agent is neither asked nor missed."""
@@ -190,7 +190,7 @@ class Coordinator:
         """What a migration of ``source`` to this QEMU would meet."""
         from .core.migration import compare
 
-        return compare(source, await self._vmm.look())
+        return compare(source, await self._vmm.look(), await self._vmm.queues())
 
     async def prepare(self, source: Shape) -> Prepared:
         """Give this QEMU, which waits for ``source``, what it lacks, and hand it what is pending there."""

@@ -42,8 +42,8 @@ async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prep
 
     Raises QemuGoneError if the destination goes away, RefusedError if its record cannot be written.
     """
-    host = await vmm.look()
-    comparison = compare(source, host)
+    host, queues = await vmm.look(), await vmm.queues()
+    comparison = compare(source, host, queues)
     if comparison.incurable:
         return Prepared(Outcome.REFUSED, comparison)
     plugged: list[Place] = []
@@ -56,7 +56,7 @@ async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prep
             break
         plugged.append(place)
     host = await vmm.look()
-    comparison = compare(source, host)
+    comparison = compare(source, host, queues)
     if not comparison.obstacles:
         journal.save(take_over(source.pending, host))
         return Prepared(Outcome.DONE, comparison, tuple(plugged))

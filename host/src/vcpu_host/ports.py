@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,6 +88,9 @@ class Vmm(Protocol):
 
     async def look_slots(self, view: HostView) -> HostView:
         """``view`` with its slots, threads and status looked at again: cheap, for use while waiting."""
+
+    async def queues(self) -> Mapping[str, tuple[int, ...]]:
+        """How many queues the devices have that get them by -smp: by class and property, one number a device."""
 
     async def device_add(self, slot: Slot, device_id: str) -> None:
         """Plug ``slot``. Raises QemuError with QEMU's words."""

@@ -42,6 +42,8 @@ class Config:
     dies_on_replug: bool = False
     #: QEMU 10 and 11 under TCG: the plug beyond maxcpus, over the process's life, kills it.
     plug_budget: bool = False
+    #: Queues of its disk; 0: one for each CPU of -smp, as virtio_pci_optimal_num_queues has it.
+    queues: int = 0
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"

@@ -44,6 +44,9 @@ class ClosedPort:
         self.guest_open = False
 
 
+_DISK = "/machine/peripheral/root-disk"
+
+
 class FakeQemu:
     """Use as an asynchronous context manager. Sockets in ``folder``: ``qmp``, ``qmp2`` (monitors) and ``steer``."""
 
@@ -197,6 +200,7 @@ class FakeQemu:
         if path not in ("/machine", "/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached"):
             return None
         paths = [(slot.cpu.path, self.config.cpu_type) for slot in self.machine.slots if slot.cpu is not None]
+        paths.append((_DISK, "virtio-blk-pci"))
         port = self._port_path()
         if port is not None:
             paths.append((port, "virtserialport"))
@@ -208,6 +212,8 @@ class FakeQemu:
             # hw/i386/pc_sysfw.c: only a drive that is used keeps its property; firmware with SMM needs it.
             flash = {"pflash0": "firmware"} if self.config.smm else {}
             return {"type": self.config.machine_type, "smp": self.config.topology, **flash}
+        if path == _DISK:
+            return {"type": "virtio-blk-pci", "num-queues": self.config.queues or self.config.smp}
         if path == self._port_path():
             return {
                 "type": "virtserialport",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +35,13 @@ class Arguments:
     """What to start QEMU with, beside all that it is started with anyway.
 
     ``initial`` is -smp's first number, in vCPUs; ``topology`` the rest of -smp; ``devices`` the slots that are plugged
-    beside it, in slot order.
+    beside it, in slot order; ``globals`` what would change with that first number if it were not said.
     """
 
     initial: int
     topology: Mapping[str, int]
     devices: tuple[Place, ...]
+    globals: Mapping[str, int]
 
     @property
     def argv(self) -> list[str]:
@@ -49,6 +50,8 @@ class Arguments:
         argv = ["-smp", ",".join([f"cpus={self.initial}", *levels])]
         for place in self.devices:
             argv += ["-device", device_text(place)]
+        for name, number in self.globals.items():
+            argv += ["-global", f"{name}={number}"]
         return argv
 
     @property
@@ -94,7 +97,19 @@ def arguments(shape: Shape) -> Arguments:
         raise ExportError(Reason("duplicate-id", Who.VCPUCTL, text, "unplug the one that vcpuctl did not plug"))
     initial = sum(place.vcpus for place in shape.places[:first])
     topology = {name: count for name, count in shape.topology.items() if name != "cpus"}
-    return Arguments(initial, topology, devices)
+    return Arguments(initial, topology, devices, dict(_kept(shape, initial)))
+
+
+def _kept(shape: Shape, initial: int) -> Iterator[tuple[str, int]]:
+    """Numbers of queues that follow from -smp's, which is another one now.
+
+    What a device was given by itself stands on its own -device, and that weighs more than a -global.
+    """
+    for name, numbers in shape.queues.items():
+        from_smp = shape.topology["cpus"]
+        number = from_smp if from_smp in numbers else numbers[0]
+        if number != initial and (number == from_smp or len(set(numbers)) == 1):
+            yield name, number
 
 
 def device_add(place: Place) -> dict[str, PropValue]:

@@ -8,7 +8,7 @@ part of the VM, and is one that no guest knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .finding import Finding, Level
@@ -18,6 +18,8 @@ from .shape import Place, Shape
 
 #: The run state of a QEMU that was started with -incoming and has not got its VM yet (RunState, qapi/run-state.json).
 WAITING = "inmigrate"
+#: Differences after which slots of one index are not the same thing.
+_OTHER_MACHINE = frozenset({"arch", "machine-type", "topology"})
 _START = "start the destination with what vcpuctl export says of the source"
 
 
@@ -58,12 +60,12 @@ class Comparison:
         return tuple(d for d in self.obstacles if not d.curable)
 
 
-def compare(source: Shape, destination: HostView) -> Comparison:
-    """Compare a VM with the QEMU that is to take it over."""
-    there = Shape.of(destination)
+def compare(source: Shape, destination: HostView, queues: Mapping[str, tuple[int, ...]]) -> Comparison:
+    """Compare a VM with the QEMU that is to take it over, and the ``queues`` of that one's devices (Shape.queues)."""
+    there = Shape.of(destination, queues=queues)
     machine = tuple(_machine(source, there))
     # Slots of two machines that are built differently have nothing to do with each other.
-    comparable = all(difference.finding.level is not Level.PROBLEM for difference in machine)
+    comparable = not any(difference.finding.code in _OTHER_MACHINE for difference in machine)
     slots = tuple(_slots(source, there)) if comparable else ()
     comparable = comparable and all(difference.slot is not None for difference in slots)
     missing = tuple(
@@ -103,6 +105,12 @@ def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
         if given != other_count:
             text = f"-smp {name} is {given} on the source and {other_count} on the destination"
             yield _problem("topology", text, _START, str(given), str(other_count))
+    for kind in sorted({*source.queues, *there.queues}):
+        mine, its = (_numbers(side.queues.get(kind, ())) for side in (source, there))
+        if mine != its:
+            text = f"the devices with {kind} have {mine} on the source and {its} on the destination"
+            fix = f"{_START}: they have a queue for each CPU of -smp, if -global does not say otherwise"
+            yield _problem("queues", text, fix, mine, its)
     if source.accel != there.accel:
         text = f"the source runs by {source.accel}, the destination by {there.accel}: few CPU models survive that"
         finding = Finding(Level.WARNING, "accelerator", text, f"-accel {source.accel} on the destination")
@@ -149,6 +157,10 @@ def _slot(here: Place, other: Place) -> Iterator[Difference]:
         text = f"the id of {where}'s CPU is {mine} on the source and {its} on the destination"
         fix = "vcpuctl goes by slots, other tools may go by ids: vcpuctl export keeps them"
         yield Difference(Finding(Level.NOTE, "device-id", text, fix), here.index, mine, its)
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values)) or "none"
 
 
 def _same(here: Place, other: Place) -> bool:

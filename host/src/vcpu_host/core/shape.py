@@ -8,7 +8,7 @@ side, and QEMU's migration goes by cpu-index, which follows from the slot (hw/co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -59,6 +59,8 @@ class Shape:
     """A VM's slots, in slot order, with what has to be the same on both sides of a migration.
 
     ``pending`` is what was asked of the VM and has not come to its end: whoever goes on with the VM goes on with that.
+    ``queues`` are the numbers of queues of devices that get one for each CPU of -smp, by the name that -global has for
+    them: they have to stay when -smp's number changes.
     """
 
     qemu_version: tuple[int, int, int]
@@ -69,9 +71,12 @@ class Shape:
     places: tuple[Place, ...]
     pending: tuple[Intent, ...] = ()
     vm_name: str = ""
+    queues: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, host: HostView, pending: Sequence[Intent] = ()) -> Shape:
+    def of(
+        cls, host: HostView, pending: Sequence[Intent] = (), queues: Mapping[str, tuple[int, ...]] | None = None
+    ) -> Shape:
         """The shape of what QEMU shows."""
         return cls(
             qemu_version=host.qemu_version,
@@ -82,6 +87,7 @@ class Shape:
             places=tuple(Place.of(slot) for slot in host.slots),
             pending=tuple(pending),
             vm_name=host.vm_name,
+            queues=queues or {},
         )
 
     @property
@@ -102,6 +108,7 @@ class Shape:
             "topology": dict(self.topology),
             "slots": [place.to_json() for place in self.places],
             "pending": [intent.to_json() for intent in self.pending],
+            "queues": {name: list(numbers) for name, numbers in self.queues.items()},
         }
 
     @classmethod
@@ -120,6 +127,10 @@ class Shape:
                 places=places,
                 pending=tuple(Intent.from_json(entry) for entry in _list(document["pending"])),
                 vm_name=_text(vm["name"]),
+                queues={
+                    _text(name): tuple(_int(number) for number in _list(numbers))
+                    for name, numbers in _mapping(document["queues"]).items()
+                },
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"it is no export of vcpuctl: {error!r}") from error
@@ -128,9 +139,9 @@ class Shape:
         return shape
 
 
-def shape_of(view: VmView) -> Shape:
+def shape_of(view: VmView, queues: Mapping[str, tuple[int, ...]]) -> Shape:
     """The shape of a VM as it was looked at, with what is open of earlier operations."""
-    return Shape.of(view.host, [slot.pending for slot in view.slots if slot.pending is not None])
+    return Shape.of(view.host, [slot.pending for slot in view.slots if slot.pending is not None], queues)
 
 
 def _place(index: int, entry: Any) -> Place:

@@ -15,7 +15,7 @@ from typing import Any
 from .. import runtime
 from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, Reason, Slot
 from ..errors import QemuError
-from . import channel, replies
+from . import channel, queues, replies
 from .events import EventHub, EventStream
 from .monitor import Monitor
 from .words import clean
@@ -106,6 +106,18 @@ class QmpVmm:
         """``view`` with its slots, threads and status looked at again."""
         (status, migration), (slots, no_hotplug) = await _together(self._state(), self._slots())
         return replace(view, slots=slots, no_hotplug=no_hotplug, status=status, migration=migration)
+
+    async def queues(self) -> Mapping[str, tuple[int, ...]]:
+        """See ``qmp.queues``."""
+        call = self._monitor.call
+        listings = await _together(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
+        found = [
+            device
+            for parent, listing in zip(channel.PARENTS, listings, strict=True)
+            for device in queues.devices(parent, listing)
+        ]
+        values = await _together(*(call("qom-get", {"path": path, "property": name}) for path, _, name in found))
+        return queues.by_global((kind, name, value) for (_, kind, name), value in zip(found, values, strict=True))
 
     async def device_add(self, slot: Slot, device_id: str) -> None:
         """Plug ``slot``; its properties go back verbatim, known to us or not."""

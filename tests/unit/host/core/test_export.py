@@ -33,6 +33,35 @@ def _shape(*slots: Slot, topology: Mapping[str, int] = _TOPOLOGY) -> Shape:
     return replace(Shape.of(host(len(slots), slots=slots)), topology=topology)
 
 
+_DISK = "virtio-blk-device.num-queues"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kept"),
+    [
+        ((4,), {_DISK: 4}),  # by -smp 4, which it was started with
+        ((4, 4), {_DISK: 4}),
+        ((1, 4), {_DISK: 4}),  # one was given its own, which weighs more
+        ((2,), {_DISK: 2}),  # by a -global before, or its own
+        ((1,), {}),  # as it would be anyway
+        ((2, 3), {}),  # both were given their own
+    ],
+)
+def test_queues_that_follow_from_smp_are_kept_when_its_number_changes(
+    numbers: tuple[int, ...], kept: dict[str, int]
+) -> None:
+    shape = _shape(slot(0, boot=True), slot(1, filled=False), slot(2, boot=True), slot(3, boot=True))
+    result = arguments(replace(shape, queues={_DISK: numbers}))
+    assert result.initial == 1
+    assert result.globals == kept
+    assert result.argv.count("-global") == len(kept)
+
+
+def test_queues_are_not_mentioned_when_smp_stays_as_it_was() -> None:
+    shape = _shape(*(slot(index, boot=True) for index in range(4)))
+    assert arguments(replace(shape, queues={_DISK: (4,)})).globals == {}
+
+
 def _started(argv: list[str], shape: Shape, *, threads: int = 1) -> dict[int, str | None]:
     """What a QEMU has that is started so: slot to id (pc_cpus_init and qdev_device_add, in a few lines)."""
     smp = dict(part.split("=") for part in argv[1].split(","))

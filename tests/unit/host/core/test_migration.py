@@ -29,15 +29,27 @@ def _waiting(*filled: int, **changes: object) -> HostView:
 
 
 def _codes(source: Shape, destination: HostView) -> list[tuple[str, int | None]]:
-    return [(d.finding.code, d.slot) for d in compare(source, destination).obstacles]
+    return [(d.finding.code, d.slot) for d in compare(source, destination, source.queues).obstacles]
+
+
+@pytest.mark.parametrize(("mine", "its"), [((4,), (2,)), ((4, 4), (4,)), ((4,), ())])
+def test_disks_with_other_numbers_of_queues_are_an_obstacle_that_prepare_cannot_mend(
+    mine: tuple[int, ...], its: tuple[int, ...]
+) -> None:
+    disk = "virtio-blk-device.num-queues"
+    source = replace(_source(1), queues={disk: mine})
+    assert compare(source, _waiting(1), {disk: mine}).differences == ()
+    (found,) = compare(source, _waiting(1), {disk: its} if its else {}).incurable
+    assert found.finding.code == "queues"
+    assert disk in found.finding.text
 
 
 def test_two_equal_sides_have_nothing_between_them() -> None:
-    assert compare(_source(1, 3), _waiting(1, 3)).differences == ()
+    assert compare(_source(1, 3), _waiting(1, 3), {}).differences == ()
 
 
 def test_a_cpu_that_is_missing_is_named_with_its_slot_and_can_be_cured() -> None:
-    result = compare(_source(1, 3), _waiting(1))
+    result = compare(_source(1, 3), _waiting(1), {})
     assert [(d.finding.code, d.slot, d.curable) for d in result.obstacles] == [("cpu-missing", 3, True)]
     assert [place.index for place in result.missing] == [3]
     assert "vcpu-3" in result.obstacles[0].finding.fix
@@ -45,7 +57,7 @@ def test_a_cpu_that_is_missing_is_named_with_its_slot_and_can_be_cured() -> None
 
 
 def test_a_cpu_too_many_is_named_with_its_slot_and_cannot_be_cured() -> None:
-    result = compare(_source(1), _waiting(1, 2))
+    result = compare(_source(1), _waiting(1, 2), {})
     assert [(d.finding.code, d.slot) for d in result.incurable] == [("cpu-too-many", 2)]
     assert result.missing == ()
 
@@ -76,7 +88,7 @@ def _another_node(view: HostView) -> HostView:
 def test_what_cannot_be_mended_there_is_an_obstacle_and_says_both_sides(
     change: Callable[[HostView], HostView], code: str, slot_index: int | None
 ) -> None:
-    result = compare(_source(1), change(_waiting(1)))
+    result = compare(_source(1), change(_waiting(1)), {})
     assert (code, slot_index) in [(d.finding.code, d.slot) for d in result.incurable]
     mine = next(d for d in result.incurable if d.finding.code == code)
     assert mine.source != mine.destination
@@ -86,7 +98,7 @@ def test_what_cannot_be_mended_there_is_an_obstacle_and_says_both_sides(
 def test_slots_of_machines_that_are_built_differently_are_not_compared_one_by_one() -> None:
     destination = _waiting(1, topology={**_SMP, "sockets": 2, "cores": 2})
     assert {slot_index for _, slot_index in _codes(_source(3), destination)} == {None}
-    assert compare(_source(3), destination).missing == ()
+    assert compare(_source(3), destination, {}).missing == ()
 
 
 def test_a_level_of_one_is_the_same_as_a_level_that_is_not_shown() -> None:
@@ -101,20 +113,20 @@ def test_a_level_of_one_is_the_same_as_a_level_that_is_not_shown() -> None:
     ],
 )
 def test_what_may_go_well_is_said_and_is_no_obstacle(changes: dict[str, object], code: str, level: Level) -> None:
-    result = compare(_source(1), _waiting(1, **changes))
+    result = compare(_source(1), _waiting(1, **changes), {})
     assert [(d.finding.code, d.finding.level) for d in result.differences] == [(code, level)]
     assert result.obstacles == ()
 
 
 def test_another_id_is_a_note_since_slots_are_what_counts() -> None:
     destination = replace(_waiting(1), slots=(slot(0, boot=True), slot(1, boot=True), *_waiting().slots[2:]))
-    result = compare(_source(1), destination)
+    result = compare(_source(1), destination, {})
     assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("device-id", 1, Level.NOTE)]
 
 
 def test_what_is_pending_is_a_warning_with_its_slot() -> None:
     source = replace(_source(1), pending=(Intent(IntentKind.UNPLUG, 1, "vcpu-1", 1.0),))
-    result = compare(source, _waiting(1))
+    result = compare(source, _waiting(1), {})
     assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("pending", 1, Level.WARNING)]
 
 
@@ -122,10 +134,10 @@ def test_what_is_pending_is_a_warning_with_its_slot() -> None:
 def test_the_obstacles_are_just_the_slots_that_differ_and_what_is_missing_is_what_prepare_plugs(
     here: set[int], there: set[int]
 ) -> None:
-    result = compare(_source(*here), _waiting(*there))
+    result = compare(_source(*here), _waiting(*there), {})
     assert {d.slot for d in result.obstacles} == here ^ there
     assert {place.index for place in result.missing} == here - there
-    cured = compare(_source(*here), _waiting(*(here | there)))
+    cured = compare(_source(*here), _waiting(*(here | there)), {})
     assert {d.slot for d in cured.obstacles} == there - here
 
 

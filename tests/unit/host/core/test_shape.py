@@ -19,9 +19,8 @@ _REMOVAL = Intent(IntentKind.UNPLUG, 2, "vcpu-2", 1_700_000_000.5, (9002,), Ost(
 
 def _shape() -> Shape:
     view = host(4, {0, 2}, slots=(slot(0, boot=True), slot(1, filled=False), slot(2), slot(3, device_id="mine")))
-    return replace(
-        Shape.of(view, [_REMOVAL]), topology={"cpus": 1, "maxcpus": 4, "sockets": 4, "cores": 1, "threads": 1}
-    )
+    shape = Shape.of(view, [_REMOVAL], {"virtio-blk-device.num-queues": (1, 4)})
+    return replace(shape, topology={"cpus": 1, "maxcpus": 4, "sockets": 4, "cores": 1, "threads": 1})
 
 
 def test_a_shape_comes_back_from_its_json_as_it_went() -> None:
@@ -36,7 +35,7 @@ def test_host_threads_and_qom_paths_do_not_travel() -> None:
 
 
 def test_what_is_pending_on_the_map_is_in_its_shape() -> None:
-    assert shape_of(with_pending(vm(4, {0, 2}), [_REMOVAL])).pending == (_REMOVAL,)
+    assert shape_of(with_pending(vm(4, {0, 2}), [_REMOVAL]), {}).pending == (_REMOVAL,)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +57,8 @@ def test_what_is_pending_on_the_map_is_in_its_shape() -> None:
         (("slots", 1, "id"), 7),
         (("slots", 1, "id"), "a\x1b[2Jb"),
         (("slots", 1, "props", "socket-id"), "\x07"),
+        (("queues",), None),
+        (("queues", "virtio-blk-device.num-queues"), 4),
         (("pending", 0, "slot"), 4),
         (("pending", 0, "kind"), "grow"),
     ],
