@@ -64,9 +64,11 @@ class FakeKernel:
         self._lock = threading.RLock()
         self._listeners: list[Listener] = []
         self._graves = 0
-        self._listed: dict[str, str] = {}
         self._server: _Server | None = None
         self.cpu_dir.mkdir(parents=True)
+        #: Numbers as files, each made once: what a CPU shows while it is online is linked to them.
+        self._numbers = f"{self.cpu_dir}/.numbers"
+        os.mkdir(self._numbers)
         for name, text in (("possible", f"0-{possible - 1}"), ("kernel_max", "8191"), ("isolated", "")):
             self._put(self.cpu_dir / name, text)
         self._put(self.cpu_dir / "nohz_full", "  (null)")
@@ -92,14 +94,13 @@ class FakeKernel:
             if number is None:
                 number = next(n for n in range(self.possible) if n not in self.slots)
             self.slots[number] = slot
-            directory = self.cpu_dir / f"cpu{number}"
-            staging = self.cpu_dir / f".new{number}"
-            (staging / "topology").mkdir(parents=True)
-            (staging / "node0").mkdir()
+            staging = f"{self.cpu_dir}/.new{number}"
+            for directory in (staging, f"{staging}/topology", f"{staging}/node0"):
+                os.mkdir(directory)
             if number:
-                self._put(staging / "online", "0")
-            staging.rename(directory)
-            self._lists()
+                _write(f"{staging}/online", "0")
+            os.rename(staging, f"{self.cpu_dir}/cpu{number}")
+            self._lists("present")
         self.tell("add", number)
         if not late:
             self.bind(number)
@@ -107,11 +108,10 @@ class FakeKernel:
 
     def bind(self, number: int) -> None:
         """Link the CPU to its firmware object."""
-        node = self.cpu_dir / f"cpu{number}" / "firmware_node"
-        staging = self.cpu_dir / f".node{number}"
-        staging.mkdir()
-        self._put(staging / "path", firmware_path(self.slots[number]))
-        staging.rename(node)
+        staging = f"{self.cpu_dir}/.node{number}"
+        os.mkdir(staging)
+        _write(f"{staging}/path", firmware_path(self.slots[number]))
+        os.rename(staging, f"{self.cpu_dir}/cpu{number}/firmware_node")
         self.tell("bind", number)
 
     def remove(self, number: int, *, linger: bool = False) -> None:
@@ -121,7 +121,7 @@ class FakeKernel:
             self.online.discard(number)
             self._show(number)
             del self.slots[number]
-            self._lists()
+            self._lists("present", *(("online", "offline") if was_online else ()))
         if was_online:
             self.tell("offline", number)
         self.tell("unbind", number)
@@ -174,7 +174,7 @@ class FakeKernel:
                 return
             (self.online.add if goal else self.online.discard)(number)
             self._show(number)
-            self._lists()
+            self._lists("online", "offline")
         self.tell("online" if goal else "offline", number)
 
     def _write_eject(self, path: str, data: bytes) -> None:
@@ -197,34 +197,35 @@ class FakeKernel:
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _show(self, number: int) -> None:
-        directory = self.cpu_dir / f"cpu{number}"
+        directory = f"{self.cpu_dir}/cpu{number}"
         online = number in self.online
         if number:
-            self._put(directory / "online", "1" if online else "0")
-        values = {"physical_package_id": 0, "die_id": 0, "core_id": self.slots[number]}
-        for name, value in values.items():
+            _write(f"{directory}/online", "1" if online else "0")
+        for name, value in (("physical_package_id", 0), ("die_id", 0), ("core_id", self.slots[number])):
             if online:
-                self._put(directory / "topology" / name, str(value))
+                os.link(self._number(value), f"{directory}/topology/{name}")
             else:
-                (directory / "topology" / name).unlink(missing_ok=True)
+                Path(f"{directory}/topology/{name}").unlink(missing_ok=True)
 
-    def _lists(self) -> None:
-        lists = {
-            "present": cpulist.render(self.slots),
-            "online": cpulist.render(self.online),
-            # As print_cpus_offline has it: possible but not online; empty when there is none.
-            "offline": cpulist.render(set(range(self.possible)) - self.online),
-        }
-        for name, text in lists.items():
-            if self._listed.get(name) != text:
-                self._put(self.cpu_dir / name, text)
-        self._listed = lists
+    def _number(self, value: int) -> str:
+        path = f"{self._numbers}/{value}"
+        if not os.path.exists(path):
+            _write(path, str(value))
+        return path
+
+    def _lists(self, *names: str) -> None:
+        """Write these lists anew, or all."""
+        # As print_cpus_offline has it, offline is possible but not online; empty when there is none.
+        for name in names or ("present", "online", "offline"):
+            numbers: Iterable[int] = self.slots if name == "present" else self.online
+            if name == "offline":
+                numbers = set(range(self.possible)) - self.online
+            self._put(self.cpu_dir / name, cpulist.render(numbers))
 
     def _put(self, path: Path, text: str) -> None:
         # A reader sees the old text or the new one, as with the kernel's own files.
         staging = f"{path.parent}/.{path.name}.{threading.get_ident()}"
-        with open(staging, "w") as file:
-            file.write(text + "\n")
+        _write(staging, text)
         os.replace(staging, path)
 
     # -- for an agent in a process of its own ------------------------------------------------------------------------
@@ -240,6 +241,15 @@ class FakeKernel:
             self._server.close()
             self._server = None
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file that nobody sees yet, or another text of the same length in its place, which is seen at once."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.write(file, text.encode() + b"\n")
+    finally:
+        os.close(file)
 
 
 class _Server:

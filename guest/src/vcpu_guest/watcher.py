@@ -93,6 +93,8 @@ class Watcher:
         hint = self._platform.hints.get(event.action, Hint.LOOK)
         if hint in {Hint.SWITCHED, Hint.LEAVING} and not self.has_listeners:
             return
+        if hint is Hint.SWITCHED and not self._watches and self._is_known(number):
+            return  # who waits for arrivals has been told of it when it got known
         if hint is Hint.COMING:
             # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.
             changed = self._forget(number)
@@ -184,6 +186,10 @@ class Watcher:
                 self._look_later(number, step)
         if changed:
             self._tell()
+
+    def _is_known(self, number: int) -> bool:
+        known = self._known.get(number)
+        return known is not None and known.identity != ""
 
     def _forget(self, number: int) -> bool:
         known = self._known.pop(number, None)

@@ -92,10 +92,11 @@ class Machine:
             self._runs.set()
         self._task: asyncio.Task[None] | None = None
         self.slots = self._possible()
+        self._by_path: dict[str, Slot] = {}  # those that have a CPU
         for slot in self.slots[: config.smp]:
             # The number is no CPU index: something else is created after the first.
             number = slot.index + bool(slot.index)
-            slot.cpu = Cpu(f"/machine/unattached/device[{number}]", None, self._tid())
+            self._fill(slot, f"/machine/unattached/device[{number}]", None)
 
     @property
     def running(self) -> bool:
@@ -134,23 +135,23 @@ class Machine:
             slots.append(Slot(index, ids, apic_id, node))
         return slots
 
-    def _tid(self) -> int:
+    def _fill(self, slot: Slot, path: str, device_id: str | None) -> None:
         self._tids += 1
-        return self._tids
+        slot.cpu = Cpu(path, device_id, self._tids)
+        self._by_path[path] = slot
 
     # -- the monitor's side ---------------------------------------------------------------------------------------
 
     def find(self, device: str) -> Slot:
         """find_device_state: a device id, or any path that leads to a CPU. Raises QmpError."""
-        path = device if device.startswith("/") else f"/machine/peripheral/{device}"
-        for slot in self.slots:
-            if slot.cpu is not None and slot.cpu.path == path:
-                return slot
-        raise QmpError("DeviceNotFound", f"Device '{device}' not found")
+        slot = self._by_path.get(device if device.startswith("/") else f"/machine/peripheral/{device}")
+        if slot is None:
+            raise QmpError("DeviceNotFound", f"Device '{device}' not found")
+        return slot
 
     def plug(self, driver: str, device_id: str | None, props: Mapping[str, Any]) -> None:
         """device_add of a CPU. The order of the checks is QEMU's."""
-        if any(slot.cpu is not None and slot.cpu.device_id == device_id for slot in self.slots if device_id):
+        if device_id and f"/machine/peripheral/{device_id}" in self._by_path:
             raise QmpError("GenericError", f"Duplicate device ID '{device_id}'")
         if driver != self.config.cpu_type:
             raise QmpError("GenericError", f"Invalid CPU type, expected cpu type: '{self.config.cpu_type}'")
@@ -168,7 +169,7 @@ class Machine:
         ):
             self._die()
             return
-        slot.cpu = Cpu(self._path(device_id), device_id, self._tid())
+        self._fill(slot, self._path(device_id), device_id)
         slot.inserting = True
         self._raise_sci()
 
@@ -322,6 +323,7 @@ class Machine:
         if cpu is None:
             return
         slot.cpu = None
+        del self._by_path[cpu.path]
         self.unplugs += 1
         if self.config.deleted in ("tcg", "kvm"):
             self._emit("DEVICE_DELETED", {"path": f"{cpu.path}/lapic"})

@@ -25,6 +25,11 @@ _QUEUE = 8
 _HUSH = object()
 
 
+def encoded(message: Mapping[str, Any]) -> bytes:
+    """A message as it is sent."""
+    return json.dumps(message).encode() + b"\r\n"
+
+
 class Monitor:
     """One ``-qmp unix:PATH,server=on,wait=off``."""
 
@@ -63,10 +68,10 @@ class Monitor:
             if self._listener.fileno() >= 0:
                 self.start()
 
-    def emit(self, event: Mapping[str, Any]) -> None:
-        """To the client, if it has negotiated."""
+    def emit(self, line: bytes) -> None:
+        """An event, as it is sent, to the client, if it has negotiated."""
         if self.client is not None and self.client.negotiated:
-            self.client.send(event)
+            self.client.write(line)
 
     def drop_client(self) -> None:
         """Close the client's connection."""
@@ -96,8 +101,12 @@ class Client:
 
     def send(self, message: Mapping[str, Any]) -> None:
         """One message, on one line."""
+        self.write(encoded(message))
+
+    def write(self, line: bytes) -> None:
+        """What is a line already."""
         if not self._writer.is_closing():
-            self._writer.write(json.dumps(message).encode() + b"\r\n")
+            self._writer.write(line)
 
     async def flush(self) -> None:
         """What was sent is with the kernel."""
@@ -147,8 +156,7 @@ class Client:
             return
         if isinstance(result, Raw):
             ending = f', "id": {json.dumps(tag["id"])}' if tag else ""
-            if not self._writer.is_closing():
-                self._writer.write(f'{{"return": {result}{ending}}}\r\n'.encode())
+            self.write(f'{{"return": {result}{ending}}}\r\n'.encode())
         elif result is not _HUSH:
             self.send({"return": result, **tag})
 

@@ -15,7 +15,7 @@ from fakes.qemu.config import Config
 from fakes.qemu.faults import Faults
 from fakes.qemu.guest import AutoGuest, FakeGuest
 from fakes.qemu.machine import Machine, timestamp
-from fakes.qemu.monitor import Monitor
+from fakes.qemu.monitor import Monitor, encoded
 from fakes.qemu.steering import STEERING
 
 
@@ -123,10 +123,11 @@ class FakeQemu:
         event: dict[str, Any] = {"timestamp": timestamp(), "event": name}
         if data is not None:
             event["data"] = data
+        said = encoded(event)
         for _ in range(2 if rule is not None else 1):
             self.events.append(event)
             for monitor in self.monitors.values():
-                monitor.emit(event)
+                monitor.emit(said)
 
     def record(self, command: str, arguments: Mapping[str, Any]) -> None:
         """Keep the command for the test."""

@@ -188,6 +188,29 @@ async def test_states_of_cpus_are_looked_at_only_while_somebody_watches(
     assert looks == [1]
 
 
+async def test_who_waits_for_arrivals_costs_no_looks_at_those_that_have_arrived(
+    watcher: Watcher, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Cpu] = []
+    watcher.wait_for(frozenset({firmware_id(5), firmware_id(6)}), told.append)
+    kernel.add(5)
+    await until(lambda: bool(told))
+    kernel.mute()
+    kernel.add(6)  # nothing is heard of it but that it is online
+    looks: list[int] = []
+    look = watcher._look
+
+    def counting(number: int, online: bool) -> bool:
+        looks.append(number)
+        return look(number, online)
+
+    monkeypatch.setattr(watcher, "_look", counting)
+    for number in (1, 2):
+        watcher.on_event(Event("online", number))
+    assert looks == [2]
+    assert [cpu.number for cpu in told] == [1, 2]
+
+
 class Putting:
     """A source of events that has put some off, in all ways but that."""
 
