@@ -18,7 +18,7 @@ from lab.guest import Image
 from lab.qemu import Qemu
 from lab.qmp import Qmp
 from lab.record import Record
-from lab.shell import Shell
+from lab.shell import GRACE, Shell
 from lab.spec import AGENT_CHARDEV, SOCKETS, VmSpec, command_line
 
 #: plugs_left where no budget applies (KVM).
@@ -102,9 +102,9 @@ class Vm:
         """Whether QEMU still runs."""
         return self._process.poll() is None
 
-    def shell(self, command: str, timeout: float = 10.0) -> str:
+    def shell(self, command: str, timeout: float = 10.0, grace: float = GRACE) -> str:
         """Run a command in the guest as root; see ``lab.shell.Shell.run``."""
-        return self._shell.run(command, timeout)
+        return self._shell.run(command, timeout, grace)
 
     def put(self, data: bytes, path: str, timeout: float = 60.0) -> None:
         """Write a file in the guest; see ``lab.shell.Shell.put``."""
@@ -167,11 +167,11 @@ class Vm:
         given = self.spec.devices.count("-device") * self.spec.threads
         return self.spec.max_vcpus - self.spec.boot_vcpus - given - plugs
 
-    def guest_cpus(self) -> dict[str, GuestCpu]:
+    def guest_cpus(self, timeout: float = 60.0, grace: float = GRACE) -> dict[str, GuestCpu]:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
         cpus: dict[str, GuestCpu] = {}
         current = ""
-        for line in self.shell(_GUEST_CPUS, timeout=60.0).splitlines():
+        for line in self.shell(_GUEST_CPUS, timeout, grace).splitlines():
             if line.startswith("cpu "):
                 _, name, online, path = line.split(" ", 3)
                 cpus[name] = GuestCpu(online=online == "1", path=path, apicid=None)
