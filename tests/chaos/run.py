@@ -112,7 +112,8 @@ class Run:
                 self.report.violations.append({"turn": samples[-1].turn, "what": what})
 
     def _left_behind(self) -> list[str]:
-        self._qemus.add(self.world.vm.pid)
+        # the name of a file has a vCPU's thread
+        self._qemus |= {int(thread) for thread in names(Path(f"/proc/{self.world.vm.pid}/task"))}
         found = judge.leftovers(self._before, names(self._runtime), self._qemus)
         self._before |= set(found)
         left = names(self._temporary)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -163,3 +165,26 @@ def test_one_process_of_the_agent_that_grows_is_found_among_many(
     report = outcome(script, turns=40)
     assert len(report.violations) == violations
     assert all(violation["turn"] == 10 for violation in report.violations)
+
+
+@pytest.mark.parametrize(("program", "violations"), [(os.getpid(), 1), (0, 0)], ids=["ours", "somebody else's"])
+def test_what_is_left_of_a_qemu_of_this_run_is_told_by_its_threads(
+    program: int, violations: int, outcome: Callable[..., Report], world: StubWorld, tmp_path: Path
+) -> None:
+    world.vm.pid = program
+    over = threading.Event()
+    vcpu = threading.Thread(target=over.wait)
+    vcpu.start()
+
+    def script(_turn: UnderWay) -> None:
+        folder = tmp_path / "run"
+        folder.mkdir()
+        for name in ("1-2.pending", "1-2.new"):
+            (folder / f"{vcpu.native_id}-{name}").touch()
+
+    try:
+        report = outcome(script)
+    finally:
+        over.set()
+        vcpu.join()
+    assert len(report.violations) == violations
