@@ -258,7 +258,7 @@ def level(samples: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def leftovers(before: Collection[str], after: Collection[str], qemus: Collection[int]) -> list[str]:
-    """Names in the runtime directory that are new, of a QEMU with one of these threads or none, no lock and no record."""
+    """New names in the runtime directory, not of a QEMU without these threads, that are neither lock nor record."""
     fresh = [name for name in set(after) - set(before) if not _KEPT.fullmatch(name)]
     theirs = {name for name in fresh if (match := _THEIRS.fullmatch(name)) and int(match[1]) not in qemus}
     return sorted(set(fresh) - theirs)

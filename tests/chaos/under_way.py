@@ -15,7 +15,7 @@ from chaos import judge
 from chaos.choice import Fault, Turn, When
 from chaos.command import Command
 from chaos.faults import Faults
-from chaos.judge import said
+from chaos.judge import Seen, said
 from chaos.report import Agent, Report
 from chaos.world import World
 
@@ -95,39 +95,48 @@ class UnderWay:
         with self._report.spending("mending"):
             process, rss_kb, descriptors = self._world.mend()
         self._report.agents.append(Agent(process, self.turn.number, rss_kb, descriptors))
-        self._scale()
+        scaled = self._scale()
         with self._report.spending("list"):
-            self._list()
+            seen = self._list()
+        if scaled is not None:
+            self.found += judge.truth(self._goal, scaled, seen)
         if self.turn.repeat and not self.found and not self.doubtful:
             before = len(self._world.commands())
-            self._scale()
+            scaled = self._scale()
+            if scaled is not None:
+                self.found += judge.truth(self._goal, scaled, self._world.see())
             told = [command for _, command in self._world.commands()[before:]]
             self.found += judge.told([("scale said twice",)], told)
         self.found += [f"promise 2: {violation}" for violation in self._world.guest_first()]
         self.found += [f"a vcpuctl is left: pid {pid}" for pid in processes_of(self._world.monitor)]
 
-    def _list(self) -> None:
+    def _list(self) -> Seen:
+        """``list`` agrees with what is seen, which is told."""
         ended = self._run(("list",), 30)
+        seen = self._world.see()
         document = judge.document_of(ended) if ended is not None else None
         if document is not None and "slots" in document:
-            self.doubtful += judge.listed(document, self._world.see())
+            self.doubtful += judge.listed(document, seen)
         else:
             self.doubtful.append(f"list: {ended}")
+        return seen
 
-    def _scale(self) -> None:
-        words = ("scale", str(self.turn.goal))
+    @property
+    def _goal(self) -> tuple[str, str]:
+        return ("scale", str(self.turn.goal))
+
+    def _scale(self) -> Ended | None:
+        """How it ended, if it succeeded as it must."""
         with self._report.spending("scale"):
-            ended = self._run(words, SETTLE)
-        if ended is None:
-            return
-        if ended.status != 0:
-            slots = (judge.document_of(ended) or {}).get("slots", [])
-            refused = [slot["slot"] for slot in slots if slot["outcome"] == "refused"]
-            if self._world.reserved and refused and (refusal := self._world.guest_says_no(refused)):
-                raise OwnTroubleError(f"deadline reservations miscounted: {refusal}")
-            self.doubtful.append(f"{said(words)} after all faults were over: status {ended.status}: {ended.stdout}")
-        else:
-            self.found += judge.truth(words, ended, self._world.see())
+            ended = self._run(self._goal, SETTLE)
+        if ended is None or ended.status == 0:
+            return ended
+        slots = (judge.document_of(ended) or {}).get("slots", [])
+        refused = [slot["slot"] for slot in slots if slot["outcome"] == "refused"]
+        if self._world.reserved and refused and (refusal := self._world.guest_says_no(refused)):
+            raise OwnTroubleError(f"deadline reservations miscounted: {refusal}")
+        self.doubtful.append(f"{said(self._goal)} after all faults were over: status {ended.status}: {ended.stdout}")
+        return None
 
     def _run(self, words: tuple[str, ...], timeout: int) -> Ended | None:
         command = self._start(words, timeout)
