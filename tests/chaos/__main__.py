@@ -11,19 +11,18 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from e2e.conftest import ROOT, SPEC
 from e2e.platforms import SlotOf, by_acpi_path, by_two_threads
-from lab import Lab, LabError, VmSpec, report
+from lab import Lab, LabError, VmSpec
+from lab import report as files
 
 from chaos.choice import Shape
+from chaos.report import document
 from chaos.run import Run
 from chaos.world import World
 
-SCHEMA_VERSION = 1
 OUTPUT, KEPT = ROOT / "build" / "chaos.json", ROOT / "build" / "chaos"
 
 
@@ -68,44 +67,37 @@ def main() -> int:
         print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     guest = GUESTS[args.guest]
-    shutil.rmtree(KEPT, ignore_errors=True)
+    kept = KEPT / f"{args.guest}-{args.seed}"
+    shutil.rmtree(kept, ignore_errors=True)
     with Lab(progress=say) as lab, tempfile.TemporaryDirectory(prefix="chaos-") as base:
         # what vcpuctl's processes leave behind lies here, where nobody else's does
         runtime, temporary = _private(Path(base))
         with lab.lives(guest.spec) as lives:
             traced = bool(guest.spec.arch.trace)
-            run = Run(World(lives, guest.shape, guest.slot_of, traced), args.seed, KEPT, (runtime, temporary), say)
-            about = {"qemu": run.world.qemu_version(), "guest": f"{args.guest}, {guest.spec.guest}"}
+            run = Run(World(lives, guest.shape, guest.slot_of, traced), args.seed, kept, (runtime, temporary), say)
+            about = {
+                "commit": files.commit(ROOT),
+                "qemu": run.world.qemu_version(),
+                "guest": f"{args.guest}, {guest.spec.guest}",
+                "seed": args.seed,
+                "asked": args.ops,
+            }
+
+            def write() -> None:
+                files.write(
+                    OUTPUT, document({**about, "held": dict(run.world.held)}, run.report, time.monotonic() - began)
+                )
+
             try:
-                run.turns(args.ops)
+                run.turns(args.ops, write)
             finally:
-                report.write(OUTPUT, document(args.seed, about, run, time.monotonic() - began))
+                run.world.close()
     found = run.report
     say(f"{found.operations} operations, faults {dict(found.faults)}, {len(found.environment)} events of QEMU's own")
     for violation in found.violations:
         say(f"violated in turn {violation['turn']}: {violation['what']}")
     say(f"{len(found.violations)} violations; written: {OUTPUT.relative_to(ROOT)}")
     return 1 if found.violations else 0
-
-
-def document(seed: int, about: Mapping[str, str], run: Run, seconds: float) -> dict[str, Any]:
-    """The report (design, section 8)."""
-    found = run.report
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": report.commit(ROOT),
-        **about,
-        "seed": seed,
-        "operations": found.operations,
-        "outcomes": dict(found.outcomes),
-        "faults": dict(found.faults),
-        "violations": found.violations,
-        "environment": found.environment,
-        "restores": found.restores,
-        "agent": [{"rss_kb": memory, "descriptors": descriptors} for memory, descriptors in found.sizes],
-        "seconds": round(seconds, 1),
-    }
 
 
 def _private(base: Path) -> tuple[Path, Path]:

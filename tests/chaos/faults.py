@@ -17,7 +17,7 @@ from chaos.world import EJECT, PID, PRESSURE, World, pause
 
 #: Nine tenths of a CPU: two of them are admitted on two CPUs and do not fit on one (tests/e2e/test_refusals.py).
 _HOG = (
-    "systemd-run --quiet --unit={name} "
+    "systemd-run --quiet --collect --unit={name} "
     "chrt -d --sched-runtime 900000000 --sched-deadline 1000000000 --sched-period 1000000000 0 sleep 900"
 )
 #: Leaves the guest so many MB.
@@ -85,7 +85,7 @@ class Faults:
         self.operation.go_on()
 
     def _second_vcpuctl(self, fault: Fault) -> None:
-        self.others.append(Command(self._world.vm.qmp_socket, fault.words, 30))
+        self.others.append(Command(self._world.monitor, fault.words, 30))
 
     def _connect(self, data: bytes) -> None:
         with socket.socket(socket.AF_UNIX) as port:

@@ -20,9 +20,9 @@ _ERROR_STATUS = (1, 2, 3, 5)
 #: Reasons with which an outcome that is unknown ends as "not reached": nobody is left to ask.
 _GONE = ("qemu-gone", "qemu-silent")
 #: What may lie in the runtime directory: a lock of a monitor, a lock and a record of a QEMU process. And what others,
-#: who may be at work there at the same time, have of theirs: the process's id is in its name.
-_KEPT = re.compile(r"[0-9a-f]{32}\.lock|\d+-\d+\.(lock|pending)")
-_THEIRS = re.compile(r"(\d+)-\d+\.\w+")
+#: who may be at work there at the same time, have of theirs: a thread of the process is in its name.
+_KEPT = re.compile(r"[0-9a-f]{32}\.lock|\d+-\d+-\d+\.(lock|pending)")
+_THEIRS = re.compile(r"(\d+)-\d+-\d+\.\w+")
 #: Growth of the agent that is no leak: a share, and kB on top of it; descriptors.
 _SHARE, _SLACK_KB, _SLACK_FDS = 1.2, 4000, 3
 #: Samples below which a first and a last quarter say nothing.
@@ -258,7 +258,7 @@ def level(samples: Sequence[tuple[int, int]]) -> list[str]:
 
 
 def leftovers(before: Collection[str], after: Collection[str], qemus: Collection[int]) -> list[str]:
-    """File names in the runtime directory that are new, no other QEMU's than these, and neither lock nor record."""
+    """New names in the runtime directory, not of a QEMU without these threads, that are neither lock nor record."""
     fresh = [name for name in set(after) - set(before) if not _KEPT.fullmatch(name)]
     theirs = {name for name in fresh if (match := _THEIRS.fullmatch(name)) and int(match[1]) not in qemus}
     return sorted(set(fresh) - theirs)

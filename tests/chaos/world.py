@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +16,13 @@ from typing import Any
 
 from e2e import guestfirst
 from e2e.platforms import SlotOf
-from lab import Lives, ShellError, Vm, WaitTimeoutError
+from lab import LabError, Lives, ShellError, Vm, WaitTimeoutError
 from lab.spec import AGENT_CHARDEV
 
 from chaos import judge
 from chaos.choice import Shape
 from chaos.judge import Seen, see
+from chaos.relay import Relay
 
 #: Seconds for a guest's whole restart, emulated on a busy machine, and for the agent's start after it.
 BOOT, AGENT = 300.0, 120.0
@@ -27,16 +30,30 @@ BOOT, AGENT = 300.0, 120.0
 _REMOVAL = 15.0
 EJECT = "/sys/firmware/acpi/hotplug/processor/enabled"
 PRESSURE = "/dev/shm/chaos"
-PID = "$(systemctl show -P MainPID vcpud)"
-#: What faults left in the guest, undone.
-_MEND = f"""systemctl stop chaos-hog1 chaos-hog2 2>/dev/null
+_UNITS = "/sys/fs/cgroup/system.slice"
+#: The agent's process, or nothing. Read where systemd keeps it: an emulated guest has its program systemctl started in
+#: no less time than a whole look at its CPUs takes.
+PID = f"$(read -r pid <{_UNITS}/vcpud.service/cgroup.procs && echo $pid)"
+#: What faults left in the guest, undone, and then the agent: its process, resident memory (kB) and open descriptors.
+_MEND = f"""for hog in chaos-hog1 chaos-hog2; do
+    [ ! -d {_UNITS}/$hog.service ] || systemctl stop $hog
+done
 [ ! -e {EJECT} ] || echo 1 >{EJECT}
-rm -f {PRESSURE}
+[ ! -e {PRESSURE} ] || rm {PRESSURE}
 kill -CONT {PID} 2>/dev/null
-systemctl reset-failed vcpud 2>/dev/null
-systemctl start --no-block vcpud
-until systemctl is-active --quiet vcpud; do busybox usleep 100000; done
+systemctl is-active --quiet vcpud || {{
+    systemctl reset-failed vcpud
+    systemctl start --no-block vcpud
+    until systemctl is-active --quiet vcpud; do busybox usleep 200000; done
+}}
+pid={PID}
+while read -r name value _; do [ $name != VmRSS: ] || rss=$value; done </proc/$pid/status
+set -- /proc/$pid/fd/*
+echo agent $pid $rss $#
 """
+#: Seconds for a look at the guest while a device_del is held up: the shell's own bound, and its answer's after that.
+_HOLD = (2.0, 1.0)
+_SIZE = re.compile(r"^agent (\d+) (\d+) (\d+)$", re.MULTILINE)
 
 
 class NotMendedError(Exception):
@@ -61,11 +78,37 @@ class World:
         self._known: set[str] = set()
         #: Whether this guest has had deadline reservations.
         self.reserved = False
+        #: Lives and boots so far: a process's number counts in one boot alone.
+        self._boots = 0
+        #: CPUs may have come online since the last look without the console saying so.
+        self._silent = False
+        #: What stands before the monitor of the VM that runs, where the console tells nothing of promise 2.
+        self._relay: tuple[Vm, Relay] | None = None
+        self._against: list[str] = []
+        #: How often a device_del was held until the guest had been looked at, by what came of it.
+        self.held: Counter[str] = Counter()
 
     @property
     def vm(self) -> Vm:
         """The running VM."""
         return self.lives.vm
+
+    @property
+    def monitor(self) -> Path:
+        """The socket for vcpuctl."""
+        if self.traced:
+            return self.vm.qmp_socket
+        if self._relay is None or self._relay[0] is not self.vm:
+            self.close()
+            vm = self.vm
+            self._relay = (vm, Relay(vm.dir / "relay.sock", vm.qmp_socket, partial(self._look_first, vm)))
+        return self.vm.dir / "relay.sock"
+
+    def close(self) -> None:
+        """Take away what stands before the monitor."""
+        if self._relay is not None:
+            self._relay[1].close()
+        self._relay = None
 
     def commands(self) -> list[tuple[float, dict[str, Any]]]:
         """All that QEMU was told in this life, in all of its processes."""
@@ -80,6 +123,7 @@ class World:
         """A new life, from the saved state."""
         self._commands, self._kernel, self._known = [], [], set()
         self.reserved = False
+        self._boots += 1
         self.removals.clear()
         self.lives.again()
 
@@ -91,6 +135,7 @@ class World:
             self._kernel += old.kernel_log
 
         self.lives.move(keep)
+        self._silent = True
         self.vm.wait_shell(60.0)
 
     def wait_reset(self, since: float) -> None:
@@ -100,11 +145,14 @@ class World:
             60.0,
             "the machine is reset",
         )
+        self._boots += 1
+        self._silent = True
 
-    def mend(self) -> Seen:
+    def mend(self) -> tuple[tuple[int, ...], int, int]:
         """Wait until all faults are over and nothing stirs; NotMendedError, with what is wrong, if that does not come.
 
-        VmDiedError if QEMU has died of it.
+        The agent then: which process of the run it is, its resident memory (kB) and open descriptors. VmDiedError if
+        QEMU has died of it.
         """
         if self.vm.qmp.execute("query-status")["status"] == "paused":
             self.vm.qmp.execute("cont")
@@ -113,19 +161,25 @@ class World:
         except WaitTimeoutError as error:
             raise NotMendedError(f"the guest's console does not answer: {error}") from error
         try:
-            self.vm.shell(_MEND, AGENT)
+            said = self.vm.shell(_MEND, AGENT)
             self._until(self._port_open, AGENT, "the agent has its port open")
-        except WaitTimeoutError as error:
+        except (WaitTimeoutError, ShellError) as error:
             raise NotMendedError(f"vcpud does not come back: {error}") from error
         self._wait_removals()
-        seen = self.see()
-        self._note(seen)
-        return seen
+        if self._silent:
+            self._note(self.see())
+            self._silent = False
+        size = _SIZE.search(said)
+        if size is None:
+            raise NotMendedError(f"vcpud has gone again: {said}")
+        pid, memory, descriptors = map(int, size.groups())
+        return (self._boots, pid), memory, descriptors
 
     def guest_first(self) -> list[str]:
         """What the whole record of this life shows against promise 2, each violation once."""
         if not self.traced:
-            return []
+            against, self._against = self._against, []
+            return against
         kernel = [*self._kernel, *self.vm.kernel_log]
         found = guestfirst.find(self.commands(), kernel, self.vm.spec.smp)
         fresh = [violation for violation in found if violation not in self._known]
@@ -161,11 +215,23 @@ class World:
                     return error.output.strip()
         return ""
 
-    def agent_size(self) -> tuple[int, int]:
-        """Resident memory of vcpud (kB) and its open descriptors."""
-        said = self.vm.shell(f"pid={PID}; awk '/^VmRSS/ {{print $2}}' /proc/$pid/status; ls /proc/$pid/fd | wc -l")
-        memory, descriptors = (int(word) for word in said.split())
-        return memory, descriptors
+    def _look_first(self, vm: Vm, command: Mapping[str, Any]) -> None:
+        """Before a device_del is passed on: the guest, asked by the lab, must have the slot's threads offline."""
+        if command.get("execute") != "device_del":
+            return
+        target = str(command.get("arguments", {}).get("id"))
+        try:
+            guest = vm.guest_cpus(*_HOLD)
+            reply = vm.qmp.execute("query-hotpluggable-cpus")
+        except LabError:
+            self.held["not seen"] += 1  # paused, or in the middle of a boot: nobody can tell
+            return
+        self.held["seen"] += 1
+        seen = see(reply, guest, self.slot_of, self.shape.threads)
+        for slot, path in seen.filled.items():
+            online = [number for number, up in seen.cpus.get(slot, {}).items() if up]
+            if target in (path, path.rpartition("/")[2]) and online:
+                self._against.append(f"device_del of {target}, slot {slot}, whose guest CPUs {online} were online")
 
     def qemu_version(self) -> str:
         """As QEMU says it."""

@@ -9,13 +9,26 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from vcpu_host import journal, operation
 from vcpu_host.cli.main import main
 from vcpu_host.qmp import vmm
+
+#: More boundaries than any of the operations has that are tried.
+MANY = 200
+
+
+def killed(monitor: Path, boundary: int, *words: str, within: float) -> bool:
+    """Run the command on that VM, for so many seconds at most: whether it got so far, and so was killed there."""
+    argv = [sys.executable, __file__, str(boundary), "--qmp", str(monitor), "-o", "json", *words]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False)
+    assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
+    return ended.returncode != 0
 
 
 class Boundary:

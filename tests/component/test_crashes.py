@@ -4,20 +4,15 @@
 from __future__ import annotations
 
 import fcntl
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from component.cli import SOON, done, filled, online, run, until
+from component.crashing import MANY, killed
 from fakes.qemu import FakeVm
 from vcpu_host import runtime
-
-#: More boundaries than any of these operations has.
-_MANY = 200
 
 
 @pytest.fixture
@@ -25,15 +20,6 @@ def folder() -> Iterator[Path]:
     """Short, for sockets."""
     with tempfile.TemporaryDirectory(prefix="ve", dir="/tmp") as name:
         yield Path(name)
-
-
-def killed(vm: FakeVm, boundary: int, *words: str) -> bool:
-    """Whether the command got so far, and so was killed there."""
-    script = Path(__file__).with_name("crashing.py")
-    argv = [sys.executable, str(script), str(boundary), "--qmp", str(vm.qmp), "-o", "json", *words]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=SOON, check=False)
-    assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
-    return ended.returncode != 0
 
 
 def record(vm: FakeVm) -> Path:
@@ -62,16 +48,16 @@ def test_whatever_instant_it_is_killed_at_the_next_scale_converges(
 ) -> None:
     with FakeVm(folder) as vm:
         stands_at = "1"
-        for boundary in range(_MANY):
+        for boundary in range(MANY):
             if stands_at != start:
                 done(vm, set(range(int(start))), "scale", start)
-            if not killed(vm, boundary, *words):
+            if not killed(vm.qmp, boundary, *words, within=SOON):
                 break
             # as it was meant, and the contrary: what is under way must not be taken for what is wanted
             goal = stands_at = goals[boundary % 2]
             done(vm, set(range(int(goal))), "scale", goal)
             assert not record(vm).exists(), f"at boundary {boundary}"
-        assert 12 < boundary < _MANY - 1, "the boundaries are not what this test takes them for"
+        assert 12 < boundary < MANY - 1, "the boundaries are not what this test takes them for"
 
 
 def test_a_removal_that_outlives_its_vcpuctl_is_shown_until_the_guest_ejects_the_cpu(folder: Path) -> None:

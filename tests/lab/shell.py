@@ -18,7 +18,7 @@ from pathlib import Path
 from lab.errors import ShellError, VmDiedError, WaitTimeoutError
 
 #: How long the guest's own limit may be overrun before the console counts as dead (seconds).
-_GRACE = 10.0
+GRACE = 10.0
 
 
 class Shell:
@@ -32,15 +32,15 @@ class Shell:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
 
-    def run(self, command: str, timeout: float = 10.0) -> str:
+    def run(self, command: str, timeout: float = 10.0, grace: float = GRACE) -> str:
         """Run a script with the guest's /bin/sh as root and return its output (standard error included).
 
         Raises ShellError for a status other than 0 (137 when the guest killed it after ``timeout`` seconds), and
-        WaitTimeoutError if the console does not answer.
+        WaitTimeoutError if the console has not answered ``grace`` seconds after that.
         """
         script = command.encode()
         limit = max(1, round(timeout))
-        status, output = self._ask(f"run {{}} {limit} {len(script)}\n", script, limit + _GRACE)
+        status, output = self._ask(f"run {{}} {limit} {len(script)}\n", script, limit + grace)
         text = output.decode(errors="replace")
         if status != 0:
             raise ShellError(command, status, text)

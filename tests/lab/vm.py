@@ -18,7 +18,7 @@ from lab.guest import Image
 from lab.qemu import Qemu
 from lab.qmp import Qmp
 from lab.record import Record
-from lab.shell import Shell
+from lab.shell import GRACE, Shell
 from lab.spec import AGENT_CHARDEV, SOCKETS, VmSpec, command_line
 
 #: plugs_left where no budget applies (KVM).
@@ -102,9 +102,9 @@ class Vm:
         """Whether QEMU still runs."""
         return self._process.poll() is None
 
-    def shell(self, command: str, timeout: float = 10.0) -> str:
+    def shell(self, command: str, timeout: float = 10.0, grace: float = GRACE) -> str:
         """Run a command in the guest as root; see ``lab.shell.Shell.run``."""
-        return self._shell.run(command, timeout)
+        return self._shell.run(command, timeout, grace)
 
     def put(self, data: bytes, path: str, timeout: float = 60.0) -> None:
         """Write a file in the guest; see ``lab.shell.Shell.put``."""
@@ -167,25 +167,9 @@ class Vm:
         given = self.spec.devices.count("-device") * self.spec.threads
         return self.spec.max_vcpus - self.spec.boot_vcpus - given - plugs
 
-    def guest_cpus(self) -> dict[str, GuestCpu]:
+    def guest_cpus(self, timeout: float = 60.0, grace: float = GRACE) -> dict[str, GuestCpu]:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
-        cpus: dict[str, GuestCpu] = {}
-        current = ""
-        for line in self.shell(_GUEST_CPUS, timeout=60.0).splitlines():
-            if line.startswith("cpu "):
-                _, name, online, path = line.split(" ", 3)
-                cpus[name] = GuestCpu(online=online == "1", path=path, apicid=None)
-            elif line.startswith("present "):
-                # POWER has directories for all possible CPUs
-                present = {f"cpu{number}" for number in _numbers(line.removeprefix("present "))}
-                cpus = {name: cpu for name, cpu in cpus.items() if name in present}
-            else:
-                label, value = (part.strip() for part in line.split(":"))
-                if label == "processor":
-                    current = f"cpu{value}"
-                elif label == "apicid":
-                    cpus[current]["apicid"] = int(value)
-        return cpus
+        return parse_cpus(self.shell(_GUEST_CPUS, timeout, grace))
 
     def save(self, target: Path, timeout: float = 60.0) -> None:
         """Stop the VM, write its state (all but the disk) to a file, and end QEMU cleanly."""
@@ -240,6 +224,27 @@ class Vm:
         listener.bind(str(self.dir / f"{name}.sock"))
         listener.listen(1)  # as QEMU itself would: one client, one more in the queue
         return listener
+
+
+def parse_cpus(text: str) -> dict[str, GuestCpu]:
+    """What ``_GUEST_CPUS`` says, which may see CPUs come and go meanwhile."""
+    cpus: dict[str, GuestCpu] = {}
+    current = ""
+    for line in text.splitlines():
+        if line.startswith("cpu "):
+            _, name, online, path = line.split(" ", 3)
+            cpus[name] = GuestCpu(online=online == "1", path=path, apicid=None)
+        elif line.startswith("present "):
+            # POWER has directories for all possible CPUs
+            present = {f"cpu{number}" for number in _numbers(line.removeprefix("present "))}
+            cpus = {name: cpu for name, cpu in cpus.items() if name in present}
+        else:
+            label, value = (part.strip() for part in line.split(":"))
+            if label == "processor":
+                current = f"cpu{value}"
+            elif label == "apicid" and current in cpus:  # else it came online since its directory was looked for
+                cpus[current]["apicid"] = int(value)
+    return cpus
 
 
 def _numbers(text: str) -> set[int]:

@@ -227,9 +227,9 @@ def test_few_samples_say_nothing_about_growth() -> None:
 def test_a_lock_and_a_record_may_stay_and_nothing_else() -> None:
     name = "0123456789abcdef0123456789abcdef"
     before = {"old.tmp"}
-    after = {*before, f"{name}.lock", "77-1234.lock", "77-1234.pending"}
+    after = {*before, f"{name}.lock", "77-1234-99.lock", "77-1234-99.pending"}
     assert judge.leftovers(before, after, {77}) == []
-    assert judge.leftovers(before, {*after, "77-1234.new", f"{name}.x"}, {77}) == [f"{name}.x", "77-1234.new"]
+    assert judge.leftovers(before, {*after, "77-1234-99.new", f"{name}.x"}, {77}) == [f"{name}.x", "77-1234-99.new"]
 
 
 def test_a_vcpu_that_runs_on_in_an_empty_slot_is_homeless() -> None:
@@ -241,4 +241,4 @@ def test_a_vcpu_that_runs_on_in_an_empty_slot_is_homeless() -> None:
 
 
 def test_what_lies_there_of_other_qemus_is_theirs() -> None:
-    assert judge.leftovers([], ["78-1234.new", "78-1234.lock"], {77}) == []
+    assert judge.leftovers([], ["78-1234-99.new", "78-1234-99.lock"], {77}) == []
