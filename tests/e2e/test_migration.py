@@ -69,6 +69,7 @@ def test_slots_in_any_order_without_some_boot_cpus_arrive_as_they_were_and_come_
     assert trip.online() == {0, 3}
 
 
+@pytest.mark.slow
 def test_between_seven_two_and_a_newer_one_of_the_same_machine_type(journeys: Callable[..., Journey]) -> None:
     trip = journeys("7.2", machine=_COMMON)
     _ok(trip.here, "plug", "--slot", "11")
@@ -77,13 +78,13 @@ def test_between_seven_two_and_a_newer_one_of_the_same_machine_type(journeys: Ca
     counts = trip.counts()
     trip.travel(qemu="7.2")
     assert trip.here.vcpuctl("list").json["vm"]["qemu_version"].startswith("7.2.")
-    # in this order: 7.2 under TCG dies of a plug after an unplug
+    # nothing is unplugged there: under TCG 7.2 dies of what comes after, a plug or a migration
     _ok(trip.here, "plug", "--slot", "5")
-    _ok(trip.here, "unplug", "--slot", "11")
     trip.travel(qemu="10.0")
     assert trip.loaded_since(counts)
-    _ok(trip.here, "plug", "--slot", "11")
-    assert trip.online() == {0, 2, 3, 5, 11}
+    _ok(trip.here, "unplug", "--slot", "11")
+    _ok(trip.here, "plug", "--slot", "1")
+    assert trip.online() == {0, 1, 2, 3, 5}
 
 
 def test_what_check_finds_is_what_a_migration_without_it_fails_of(journeys: Callable[..., Journey]) -> None:
@@ -111,31 +112,32 @@ def test_what_check_finds_is_what_a_migration_without_it_fails_of(journeys: Call
     assert trip.shape() == before
 
 
-@pytest.mark.parametrize(
-    ("smp", "changes", "codes"),
-    [
-        ("cpus=5,sockets=2,cores=4,threads=2,maxcpus=16", {}, {("cpu-too-many", 4)}),
-        ("cpus=4,sockets=4,cores=2,threads=2,maxcpus=16", {}, {("topology", None)}),
-        ("cpus=4,sockets=2,cores=4,threads=1,maxcpus=8", {}, {("topology", None), ("slots", None)}),
-        ("cpus=4,sockets=2,cores=4,threads=2,maxcpus=16", {"cpu": "Nehalem"}, {("cpu-type", None)}),
-        ("cpus=4,sockets=2,cores=4,threads=2,maxcpus=16", {"machine": "pc-q35-9.0"}, {("machine-type", None)}),
-    ],
-    ids=["one too many", "topology", "slots", "type", "machine"],
-)
-def test_every_other_difference_is_said_exactly(
-    journeys: Callable[..., Journey], smp: str, changes: dict[str, str], codes: set[tuple[str, int | None]]
-) -> None:
+#: Other destinations than the one that is needed, with what has to be said of each; no slot stands for "any".
+_WRONG: dict[str, tuple[str, dict[str, str], set[tuple[str, int | None]]]] = {
+    "one too many": ("cpus=5,sockets=2,cores=4,threads=2,maxcpus=16", {}, {("cpu-too-many", 4), ("queues", None)}),
+    "topology": ("cpus=4,sockets=4,cores=2,threads=2,maxcpus=16", {}, {("topology", None)}),
+    "slots": ("cpus=4,sockets=2,cores=4,threads=1,maxcpus=8", {}, {("topology", None)}),
+    "type": ("cpus=4,sockets=2,cores=4,threads=2,maxcpus=16", {"cpu": "Nehalem"}, {("cpu-type", None)}),
+    "machine": ("cpus=4,sockets=2,cores=4,threads=2,maxcpus=16", {"machine": "pc-q35-9.0"}, {("machine-type", None)}),
+}
+
+
+def test_every_other_difference_is_said_exactly(journeys: Callable[..., Journey]) -> None:
     trip = journeys()
-    destination = trip.waiting(arguments=["-smp", smp], **changes)
-    checked = trip.check(destination)
-    assert (checked.status, checked.outcome()) == (3, "refused"), checked.stdout
-    problems = [d for d in checked.json["differences"] if d["level"] == "problem"]
-    wide = {code for code, slot in codes if slot is None}
-    assert {(d["code"], None if d["code"] in wide else d["slot"]) for d in problems} >= codes, checked.stdout
-    prepared = trip.check(destination, "prepare")
-    assert (prepared.status, prepared.json["plugged"]) == (3, []), prepared.stdout
+    for name, (smp, changes, codes) in _WRONG.items():
+        destination = trip.waiting(arguments=["-smp", smp], **changes)
+        checked = trip.check(destination)
+        assert (checked.status, checked.outcome()) == (3, "refused"), f"{name}: {checked.stdout}"
+        wide = {code for code, slot in codes if slot is None}
+        problems = [d for d in checked.json["differences"] if d["level"] == "problem"]
+        said = {(d["code"], None if d["code"] in wide else d["slot"]) for d in problems}
+        assert said == codes, f"{name}: {checked.stdout}"
+        prepared = trip.check(destination, "prepare")
+        assert (prepared.status, prepared.json["plugged"]) == (3, []), f"{name}: {prepared.stdout}"
+        destination.close()
 
 
+@pytest.mark.slow
 def test_while_the_vm_is_on_its_way_operations_are_refused_and_then_go_on_there(
     journeys: Callable[..., Journey],
 ) -> None:
@@ -197,6 +199,7 @@ def test_an_operation_whose_vm_moves_away_ends_as_unknown_and_converges_where_it
     assert trip.online() == set(trip.here.filled()) == {0, 1, 2, 3, 9}
 
 
+@pytest.mark.slow
 def test_a_removal_that_is_pending_travels_and_ends_on_the_other_side(journeys: Callable[..., Journey]) -> None:
     trip = journeys()
     _ok(trip.here, "plug", "--slot", "9")

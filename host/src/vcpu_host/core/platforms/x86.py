@@ -47,8 +47,9 @@ class X86(AcpiPlatform):
             yield Finding(
                 Level.WARNING,
                 "tcg-replug",
-                f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14)",
-                "QEMU 10.0 or newer, or KVM; or never plug after an unplug",
+                f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14), "
+                "and on a migration (7.2 died of one, and hung in another)",
+                "QEMU 10.0 or newer, or KVM; or never plug or migrate after an unplug",
             )
         else:
             yield plug_budget(host)
