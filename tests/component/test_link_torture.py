@@ -209,7 +209,6 @@ async def torture(port: VirtioPort, agent: Agent, seed: random.Random) -> tuple[
     return seconds, (descriptors() - before[0], resident() - before[1])
 
 
-@pytest.mark.slow
 async def test_every_call_after_2000_abrupt_ends_succeeds_at_once_and_nothing_leaks(tmp_path: Path) -> None:
     number = int(os.environ.get("VCPUCTL_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"VCPUCTL_SEED={number}")
