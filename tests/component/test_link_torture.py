@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import pytest
 from fakes.virtio_port import VirtioPort
 from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink, HostLink, LinkError
