@@ -20,6 +20,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from vcpu_guest.core import cpulist
@@ -46,6 +47,7 @@ class FakeKernel:
     def __init__(self, root: Path, *, possible: int = 16, boot: Iterable[int] = (0,)) -> None:
         self.root = root
         self.cpu_dir = root / "devices/system/cpu"
+        self._cpus = f"{self.cpu_dir}/cpu"
         self.slots: dict[int, int] = {}
         self.online: set[int] = set()
         self.possible = possible
@@ -99,7 +101,7 @@ class FakeKernel:
                 os.mkdir(directory)
             if number:
                 _write(f"{staging}/online", "0")
-            os.rename(staging, f"{self.cpu_dir}/cpu{number}")
+            os.rename(staging, f"{self._cpus}{number}")
             self._lists("present")
         self.tell("add", number)
         if not late:
@@ -111,7 +113,7 @@ class FakeKernel:
         staging = f"{self.cpu_dir}/.node{number}"
         os.mkdir(staging)
         _write(f"{staging}/path", firmware_path(self.slots[number]))
-        os.rename(staging, f"{self.cpu_dir}/cpu{number}/firmware_node")
+        os.rename(staging, f"{self._cpus}{number}/firmware_node")
         self.tell("bind", number)
 
     def remove(self, number: int, *, linger: bool = False) -> None:
@@ -163,7 +165,7 @@ class FakeKernel:
         if path.endswith(EJECT):
             self._write_eject(path, data)
             return
-        number, goal = int(Path(path).parent.name.removeprefix("cpu")), data.strip() == b"1"
+        number, goal = int(path.rsplit("/", 2)[1].removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
         if not self.released.is_set():
             self.holding.set()
@@ -197,7 +199,7 @@ class FakeKernel:
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _show(self, number: int) -> None:
-        directory = f"{self.cpu_dir}/cpu{number}"
+        directory = f"{self._cpus}{number}"
         online = number in self.online
         if number:
             _write(f"{directory}/online", "1" if online else "0")
@@ -205,7 +207,8 @@ class FakeKernel:
             if online:
                 os.link(self._number(value), f"{directory}/topology/{name}")
             else:
-                Path(f"{directory}/topology/{name}").unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{directory}/topology/{name}")
 
     def _number(self, value: int) -> str:
         if value not in self._numbers:
