@@ -120,12 +120,15 @@ def test_a_greeting_that_is_too_much_is_not_held(vm: FakeVm, answer: Answer) -> 
 
 def test_what_came_packed_is_not_unpacked(vm: FakeVm) -> None:
     bomb = pb.HelloResponse(kernel="k" * 100_000_000).SerializeToString()
-    with Hostile(vm, Greets(vm.folder, bomb), compression=grpc.Compression.Gzip):
-        said = run(vm, "list")
-    bounded(said)
-    # On a busy machine the packing alone, which is the test's own, may outlast the patience with the greeting.
-    assert said.status == 0
-    assert said.codes <= {"agent-bad-message", "agent-slow"}, said.stdout
+    for _ in range(5):
+        with Hostile(vm, Greets(vm.folder, bomb), compression=grpc.Compression.Gzip):
+            said = run(vm, "list")
+        bounded(said)
+        # On a busy machine the packing alone, which is the test's own, may outlast the patience with the greeting: then
+        # nothing has come, and nothing is shown.
+        if said.codes != {"agent-slow"}:
+            break
+    assert (said.status, said.codes) == (0, {"agent-bad-message"}), said.stdout
 
 
 class Endless(Script):

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-import pytest
 from fakes.virtio_port import VirtioPort
 from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink, HostLink, LinkError
@@ -209,7 +208,6 @@ async def torture(port: VirtioPort, agent: Agent, seed: random.Random) -> tuple[
     return seconds, (descriptors() - before[0], resident() - before[1])
 
 
-@pytest.mark.slow
 async def test_every_call_after_2000_abrupt_ends_succeeds_at_once_and_nothing_leaks(tmp_path: Path) -> None:
     number = int(os.environ.get("VCPUCTL_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"VCPUCTL_SEED={number}")

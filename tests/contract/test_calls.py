@@ -176,8 +176,9 @@ async def test_an_agent_that_ends_in_order_ends_calls_and_session_at_once_and_sa
         await until(lambda: guest.watcher._waiting)
         await guest.stop()
         async with asyncio.timeout(DEADLINE):
-            with pytest.raises(AgentGoneError):
+            with pytest.raises(AgentGoneError) as caught:
                 await waiting
+            assert "stopping" in caught.value.reason.text
             assert "stopping" in await agent.lost()
         assert agent.ended
 

@@ -12,7 +12,7 @@ from e2e.conftest import Machine
 from e2e.operation import run
 from e2e.races import outlived
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def plug(machine: Machine, slot: int) -> None:

@@ -27,7 +27,7 @@ from vcpu_proto.link.session import Role, Session
 
 from e2e.conftest import Machine
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 SEED = 20161125
 #: Ends by the host's side alone, in one life of the agent; of these so many before its memory is taken.

@@ -13,6 +13,7 @@ from e2e.conftest import Machine
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
+@pytest.mark.long
 def test_seven_two_plugs_and_unplugs_and_dies_of_the_next_plug_within_our_sight(
     machines: Callable[..., Machine],
 ) -> None:

@@ -16,7 +16,7 @@ from e2e.platforms import CELLS, Cell
 from e2e.races import outlived
 from e2e.trial import Trial
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 def _param(cell: Cell) -> object:

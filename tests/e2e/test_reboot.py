@@ -13,7 +13,7 @@ from e2e.conftest import Machine
 from e2e.operation import Operation, run, when
 from e2e.races import outlived
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 #: Seconds for an operation with a whole boot of an emulated guest in its middle.
 REBOOTED = 200.0

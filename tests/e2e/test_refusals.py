@@ -57,6 +57,7 @@ def test_reserved_deadline_bandwidth_keeps_a_cpu_and_is_named(machine: Machine) 
     assert machine.state() == before
 
 
+@pytest.mark.long
 def test_the_last_housekeeping_cpu_stays(machines: Callable[..., Machine]) -> None:
     # The boot CPU is isolated, so cpu1 is the only one that is not (housekeeping_setup, cpu_down_maps_locked).
     machine = machines(smp="2,maxcpus=16,sockets=2,cores=4,threads=2", kernel_args="isolcpus=0,2-15 nohz_full=2-15")
@@ -113,6 +114,7 @@ def test_a_guest_that_will_not_eject_gets_its_cpu_back_online(machine: Machine) 
     assert machine.state() == before
 
 
+@pytest.mark.long
 def test_a_cpu_that_the_kernel_cannot_take_is_unplugged_again(machines: Callable[..., Machine]) -> None:
     machine = machines(kernel_args="nr_cpus=2")
     before = machine.state()

@@ -45,6 +45,7 @@ def rounds(machines: Callable[..., Machine], count: int) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_two_rounds_from_one_to_sixteen_and_back_leave_nothing_behind(machines: Callable[..., Machine]) -> None:
     rounds(machines, 2)

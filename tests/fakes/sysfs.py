@@ -5,7 +5,7 @@
 does comes in through `write`, which is `vcpu_guest.sysfs.Write`, or over a socket (`serve`) for an agent in a process
 of its own (fakes/vcpud.py). Quirks kept:
 
-- cpu0 has no `online` file; `offline` is an empty file when no CPU is offline; `nohz_full` says "(null)" for none;
+- cpu0 has no `online` file; `nohz_full` says "(null)" for none; `offline`, which the agent does not read, is not there;
 - `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called);
 - the `remove` event comes before the directory goes (`linger=True` keeps it until `reap` is called);
 - `topology` has files only while the CPU is online; a directory that comes back is another inode;
@@ -20,6 +20,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from vcpu_guest.core import cpulist
@@ -46,6 +47,7 @@ class FakeKernel:
     def __init__(self, root: Path, *, possible: int = 16, boot: Iterable[int] = (0,)) -> None:
         self.root = root
         self.cpu_dir = root / "devices/system/cpu"
+        self._cpus = f"{self.cpu_dir}/cpu"
         self.slots: dict[int, int] = {}
         self.online: set[int] = set()
         self.possible = possible
@@ -67,8 +69,8 @@ class FakeKernel:
         self._server: _Server | None = None
         self.cpu_dir.mkdir(parents=True)
         #: Numbers as files, each made once: what a CPU shows while it is online is linked to them.
-        self._numbers = f"{self.cpu_dir}/.numbers"
-        os.mkdir(self._numbers)
+        self._numbers: dict[int, str] = {}
+        (self.cpu_dir / ".numbers").mkdir()
         for name, text in (("possible", f"0-{possible - 1}"), ("kernel_max", "8191"), ("isolated", "")):
             self._put(self.cpu_dir / name, text)
         self._put(self.cpu_dir / "nohz_full", "  (null)")
@@ -99,7 +101,7 @@ class FakeKernel:
                 os.mkdir(directory)
             if number:
                 _write(f"{staging}/online", "0")
-            os.rename(staging, f"{self.cpu_dir}/cpu{number}")
+            os.rename(staging, f"{self._cpus}{number}")
             self._lists("present")
         self.tell("add", number)
         if not late:
@@ -111,7 +113,7 @@ class FakeKernel:
         staging = f"{self.cpu_dir}/.node{number}"
         os.mkdir(staging)
         _write(f"{staging}/path", firmware_path(self.slots[number]))
-        os.rename(staging, f"{self.cpu_dir}/cpu{number}/firmware_node")
+        os.rename(staging, f"{self._cpus}{number}/firmware_node")
         self.tell("bind", number)
 
     def remove(self, number: int, *, linger: bool = False) -> None:
@@ -121,7 +123,7 @@ class FakeKernel:
             self.online.discard(number)
             self._show(number)
             del self.slots[number]
-            self._lists("present", *(("online", "offline") if was_online else ()))
+            self._lists("present", *(("online",) if was_online else ()))
         if was_online:
             self.tell("offline", number)
         self.tell("unbind", number)
@@ -163,7 +165,7 @@ class FakeKernel:
         if path.endswith(EJECT):
             self._write_eject(path, data)
             return
-        number, goal = int(Path(path).parent.name.removeprefix("cpu")), data.strip() == b"1"
+        number, goal = int(path.rsplit("/", 2)[1].removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
         if not self.released.is_set():
             self.holding.set()
@@ -174,7 +176,7 @@ class FakeKernel:
                 return
             (self.online.add if goal else self.online.discard)(number)
             self._show(number)
-            self._lists("online", "offline")
+            self._lists("online")
         self.tell("online" if goal else "offline", number)
 
     def _write_eject(self, path: str, data: bytes) -> None:
@@ -197,7 +199,7 @@ class FakeKernel:
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _show(self, number: int) -> None:
-        directory = f"{self.cpu_dir}/cpu{number}"
+        directory = f"{self._cpus}{number}"
         online = number in self.online
         if number:
             _write(f"{directory}/online", "1" if online else "0")
@@ -205,22 +207,19 @@ class FakeKernel:
             if online:
                 os.link(self._number(value), f"{directory}/topology/{name}")
             else:
-                Path(f"{directory}/topology/{name}").unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(f"{directory}/topology/{name}")
 
     def _number(self, value: int) -> str:
-        path = f"{self._numbers}/{value}"
-        if not os.path.exists(path):
+        if value not in self._numbers:
+            path = self._numbers[value] = f"{self.cpu_dir}/.numbers/{value}"
             _write(path, str(value))
-        return path
+        return self._numbers[value]
 
     def _lists(self, *names: str) -> None:
-        """Write these lists anew, or all."""
-        # As print_cpus_offline has it, offline is possible but not online; empty when there is none.
-        for name in names or ("present", "online", "offline"):
-            numbers: Iterable[int] = self.slots if name == "present" else self.online
-            if name == "offline":
-                numbers = set(range(self.possible)) - self.online
-            self._put(self.cpu_dir / name, cpulist.render(numbers))
+        """Write these lists anew, or both."""
+        for name in names or ("present", "online"):
+            self._put(self.cpu_dir / name, cpulist.render(self.slots if name == "present" else self.online))
 
     def _put(self, path: Path, text: str) -> None:
         # A reader sees the old text or the new one, as with the kernel's own files.

@@ -81,7 +81,7 @@ class SocketWrite:
     """Writes that the fake kernel answers, one at a time; they come from the writer's thread and from the gate's."""
 
     def __init__(self, path: str, root: str) -> None:
-        self._root = root
+        self._root = f"{root}/"
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.connect(path)
@@ -90,7 +90,7 @@ class SocketWrite:
     def __call__(self, path: str, data: bytes) -> None:
         """vcpu_guest.sysfs.Write."""
         with self._lock:
-            self._socket.sendall(b"write %s %s\n" % (os.path.relpath(path, self._root).encode(), data))
+            self._socket.sendall(b"write %s %s\n" % (path.removeprefix(self._root).encode(), data))
             code = int(self._lines.readline())
         if code:
             raise OSError(code, os.strerror(code), path)

@@ -158,6 +158,7 @@ class Watcher:
             if known.identity:
                 self._numbers[known.identity] = number
                 self._announce(number, known)
+                self._settled(number)
                 changed = True
             else:
                 self._look_later(number, known.looks)
@@ -168,6 +169,12 @@ class Watcher:
             return
         loop = asyncio.get_running_loop()
         self._timers[number] = loop.call_later(self._schedule[step], self._look_again, number, step + 1)
+
+    def _settled(self, number: int) -> None:
+        """All is known of a CPU that has come: the look that was to find it is not needed any more."""
+        timer = None if number in self._unsure else self._timers.pop(number, None)
+        if timer is not None:
+            timer.cancel()
 
     def _look_again(self, number: int, step: int) -> None:
         del self._timers[number]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +37,9 @@ def load(name: str) -> VmSockets:
     """The sockets of the VM ``name``. UsageError if there is no such file or it is not right."""
     if not _NAME.fullmatch(name):
         raise UsageError(Reason("bad-vm-name", Who.VCPUCTL, f"{name!r} is no name of a VM", "letters, digits, . _ -"))
+    # Late: most commands name a socket.
+    import tomllib
+
     for directory in directories():
         path = directory / f"{name}.toml"
         try:

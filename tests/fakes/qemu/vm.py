@@ -38,8 +38,12 @@ class FakeVm(FakeProcess):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        if self._agent_wanted:
-            self.start_agent()
+        try:
+            if self._agent_wanted:
+                self.start_agent()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -17,7 +17,8 @@ def test_an_absent_file_is_none_and_an_empty_list_is_no_cpu(sysfs: Sysfs, kernel
     assert sysfs.read("devices/system/cpu/no-such-file") is None
     assert sysfs.mask("no-such-list") == frozenset()
     assert sysfs.mask("nohz_full") == frozenset()
-    assert sysfs.mask("offline") == {15}
+    assert sysfs.mask("isolated") == frozenset()
+    assert sysfs.mask("online") == frozenset(range(15))
 
 
 def test_directories_are_those_of_cpus_alone(sysfs: Sysfs, kernel: FakeKernel) -> None:

@@ -211,6 +211,14 @@ async def test_who_waits_for_arrivals_costs_no_looks_at_those_that_have_arrived(
     assert [cpu.number for cpu in told] == [1, 2]
 
 
+async def test_a_cpu_that_said_who_it_is_is_not_looked_at_once_more(watcher: Watcher, kernel: FakeKernel) -> None:
+    number = kernel.add(5, late=True)
+    await until(lambda: number in watcher._timers)
+    kernel.bind(number)
+    await until(lambda: watcher._numbers.get(firmware_id(5)) == number)
+    assert not watcher._timers
+
+
 class Putting:
     """A source of events that has put some off, in all ways but that."""
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import grpc
@@ -57,8 +58,12 @@ class Call:
         self.incoming.put_nowait(pb.ControlResponse(answers=answers))
 
 
-def of(call: Call) -> Control:
-    return Control(cast(Any, call))
+async def no_better(error: AgentGoneError) -> AgentGoneError:
+    return error
+
+
+def of(call: Call, why: Callable[[AgentGoneError], Awaitable[AgentGoneError]] = no_better) -> Control:
+    return Control(cast(Any, call), why)
 
 
 def listed(request_id: str) -> pb.ControlAnswer:
@@ -109,6 +114,21 @@ async def test_an_answer_that_does_not_come_in_time_is_slow_and_given_up() -> No
     assert error.value.reason.code == "agent-slow"
     await call.asked(2)
     assert call.written[1].cancel == "a"
+    await control.close()
+
+
+async def test_who_waits_hears_the_best_reason_there_is_for_the_stream_s_end() -> None:
+    async def better(error: AgentGoneError) -> AgentGoneError:
+        assert error.reason.code == AGENT_LOST
+        return AgentGoneError(replace(error.reason, text="it is stopping"))
+
+    call = Call()
+    control = of(call, better)
+    asked = asyncio.ensure_future(ask(control, "a"))
+    await call.asked(1)
+    call.incoming.put_nowait(None)
+    with pytest.raises(AgentGoneError, match="stopping"):
+        await asked
     await control.close()
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from vcpu_proto.link import HostLink, SessionLostError
+from vcpu_proto.link import EndCode, HostLink, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_host import __version__, ports
-from vcpu_host.core.model import AgentInfo, CpuResult, GuestView, Reason, Who
+from vcpu_host.core.model import AGENT_LOST, AgentInfo, CpuResult, GuestView, Reason, Who
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from . import convert
@@ -30,6 +30,9 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
 
 #: Seconds for which an agent that has just been heard of counts as alive.
 _FRESH = 1.0
+
+#: Seconds that the link gets to say why a session has ended, when gRPC has noticed that it has.
+_LAST_WORDS = 0.2
 
 #: The capability of agents that take requests as messages on one stream.
 _CONTROL = "control"
@@ -130,9 +133,9 @@ class LinkAgent:
             self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
             self._heard_at = asyncio.get_running_loop().time()
             if _CONTROL in self._info.capabilities:
-                self._control = Control(self._stub.control())
+                self._control = Control(self._stub.control(), self._why)
         except grpc.aio.AioRpcError as error:
-            raise AgentGoneError(of_rpc(error).reason) from error
+            raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
         except BadMessageError as error:
             raise bad_message(str(error)) from error
 
@@ -162,7 +165,7 @@ class LinkAgent:
                 raise BadMessageError("the answer to another request")
             return convert.snapshot(answer.snapshot)
         except grpc.aio.AioRpcError as error:
-            raise AgentGoneError(of_rpc(error).reason) from error
+            raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
         except BadMessageError as error:
             raise bad_message(str(error)) from error
         except VcpuctlError as error:
@@ -183,7 +186,7 @@ class LinkAgent:
             async for answer in call:
                 yield convert.snapshot(parse(pb.WatchResponse, answer).snapshot)
         except grpc.aio.AioRpcError as error:
-            raise AgentGoneError(of_rpc(error).reason) from error
+            raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
         except BadMessageError as error:
             raise bad_message(str(error)) from error
         finally:
@@ -215,7 +218,8 @@ class LinkAgent:
                 async for answer in answers:
                     yield _answer(answer, request.request_id, unanswered, unseen)
         except grpc.aio.AioRpcError as error:
-            raise of_rpc(error) from error
+            failed = of_rpc(error)
+            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
         except BadMessageError as error:
             raise bad_message(str(error)) from error
 
@@ -234,6 +238,17 @@ class LinkAgent:
         async with aclosing(self._control.ask(message, request.request_id, timeout=timeout)) as answers:
             async for answer in answers:
                 yield answer.set_online
+
+    async def _why(self, error: AgentGoneError) -> AgentGoneError:
+        """The same, in the link's words if it knows better: gRPC sees a lost connection, and may see it first.
+
+        That the program at the other end closed its connection is nothing that gRPC does not know.
+        """
+        if error.reason.code == AGENT_LOST:
+            await asyncio.wait({self._link.ended}, timeout=_LAST_WORDS)
+            if self._link.ended.done() and self._link.ended.result().code is not EndCode.LOCAL_ENDED:
+                return AgentGoneError(of_link(SessionLostError(self._link.ended.result())).reason)
+        return error
 
     async def lost(self) -> str:
         """When and why the session ended."""

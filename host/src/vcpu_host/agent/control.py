@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -52,10 +52,14 @@ class _Asked:
 
 
 class Control:
-    """Begun with the stream; ``close`` ends it, and with it all that is under way."""
+    """Begun with the stream; ``close`` ends it, and with it all that is under way.
 
-    def __init__(self, call: _Call) -> None:
+    ``why`` is asked for a better reason when the stream has ended.
+    """
+
+    def __init__(self, call: _Call, why: Callable[[AgentGoneError], Awaitable[AgentGoneError]]) -> None:
         self._call = call
+        self._why = why
         self._asked: dict[str, _Asked] = {}
         self._broken: AgentGoneError | None = None
         self._outgoing: asyncio.Queue[pb.ControlRequest] = asyncio.Queue()
@@ -127,10 +131,10 @@ class Control:
             async for message in self._call:
                 for answer in parse(pb.ControlResponse, message).answers:
                     self._deliver(answer)
-            self._break(_lost("the agent ended the stream"))
+            self._break(await self._why(_lost("the agent ended the stream")))
         except grpc.aio.AioRpcError as error:
             # Whatever its status: a call that ends so may leave the session good, this one is all of the session.
-            self._break(AgentGoneError(of_rpc(error).reason))
+            self._break(await self._why(AgentGoneError(of_rpc(error).reason)))
         except BadMessageError as error:
             self._break(bad_message(str(error)))
         finally:
