@@ -14,9 +14,9 @@ from e2e.conftest import Machine
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MANY = 240
-#: An emulated CPU's first start is made of waiting for all others: without MTRRs the kernel has none to set on all CPUs at
-#: once (arch/x86/kernel/cpu/mtrr/mtrr.c, mtrr_ap_init, with stop_machine), and with the loops of a jiffy told it need not
-#: measure them (init/calibrate.c), which takes seconds on a busy machine.
+#: An emulated CPU's first start is mostly waiting: for all others, which without MTRRs the kernel has no need to stop
+#: (arch/x86/kernel/cpu/mtrr/mtrr.c, mtrr_ap_init), and for the clock, unless it is told how long a loop takes
+#: (init/calibrate.c), which it measures for seconds on a busy machine.
 WIDE: Mapping[str, Any] = {
     "smp": "1,maxcpus=255",
     "memory_mb": 2048,
