@@ -13,6 +13,8 @@ from typing import Any
 
 from lab import GuestCpu
 
+from e2e import numa
+
 SlotOf = Callable[[str, GuestCpu], int]
 
 
@@ -63,12 +65,13 @@ class Cell:
         return f"{self.platform}-{self.qemu}".replace(" ", "-").replace(",", "").replace("=", "")
 
 
-#: A guest with no more than two nodes, whose CPUs lie on the node that the slot's socket belongs to.
-_NUMA = (
-    *("-object", "memory-backend-ram,id=m0,size=256M", "-numa", "node,nodeid=0,memdev=m0"),
-    *("-object", "memory-backend-ram,id=m1,size=256M", "-numa", "node,nodeid=1,memdev=m1"),
-    *("-numa", "cpu,node-id=0,socket-id=0", "-numa", "cpu,node-id=1,socket-id=1"),
-)
+#: Two nodes, whose CPUs lie on the node that the slot's socket belongs to.
+_NUMA = numa.nodes(2, 512, "socket-id")
+#: A machine of every level.
+LEVELS: Mapping[str, Any] = {
+    "smp": "1,maxcpus=16,sockets=2,dies=2,modules=2,cores=2,threads=1",
+    "extra_args": _NUMA,
+}
 _CORES = {"machine": "pseries,x-vof=on", "smp": "2,maxcpus=16,sockets=1,cores=8,threads=2"}
 _LEGACY = {**_CORES, "machine": "pseries,x-vof=on,modern-hotplug-events=off"}
 _SINGLE = {"machine": "pseries,x-vof=on", "smp": "1,maxcpus=16,sockets=1,cores=16,threads=1"}
@@ -85,7 +88,7 @@ CELLS = (
         "q35, dies, modules, NUMA",
         "10.0",
         "debian12-amd64",
-        {"smp": "1,maxcpus=16,sockets=2,dies=2,modules=2,cores=2,threads=1", "extra_args": _NUMA},
+        LEVELS,
         slots=(9, 1),
         daily=True,
     ),

@@ -6,16 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from e2e import numa
 from e2e.conftest import Ended, Machine
 from e2e.platforms import Cell
 
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
 _REBOOT = 240.0
-_NODES = (
-    "for n in /sys/devices/system/node/node[0-9]*; do for c in $n/cpu[0-9]*; do "
-    "[ ! -e $c ] || echo ${n##*node} ${c##*/}; done; done"
-)
 
 
 class Trial:
@@ -85,7 +82,7 @@ class Trial:
 
     def list_is_right(self) -> str:
         """The map of slots to guest CPUs, and of both to NUMA nodes."""
-        nodes = dict(line.split()[::-1] for line in self.machine.vm.shell(_NODES).splitlines())
+        nodes = numa.nodes_of_cpus(self.machine.vm)
         listed = self.machine.vcpuctl.map()
         online: dict[int, set[str]] = {}
         for index, slot in listed.items():
@@ -94,7 +91,7 @@ class Trial:
                     name = f"cpu{thread['guest_cpu']}"
                     online.setdefault(index, set()).add(name)
                     # none on s390x, whose kernel shows no nodes
-                    assert thread["guest_node"] == (int(nodes[name]) if nodes else None), thread
+                    assert thread["guest_node"] == (nodes[name] if nodes else None), thread
                     assert None in (slot["node"], thread["guest_node"]) or slot["node"] == thread["guest_node"], slot
         assert online == self.online()
         assert {index for index, slot in listed.items() if slot["state"] != "empty"} == set(self.filled())

@@ -105,6 +105,28 @@ class Vmm(Protocol):
         """End the connection."""
 
 
+class Preconfig(Protocol):
+    """A QEMU that may have been started with --preconfig. Errors and time limits are those of :class:`Vmm`."""
+
+    async def commands(self) -> frozenset[str]:
+        """The names of all commands that this QEMU has."""
+
+    async def waits(self) -> bool:
+        """Whether the machine is still to be made."""
+
+    async def slots(self) -> tuple[Slot, ...]:
+        """The slots, in slot order, with the node that each is of so far."""
+
+    async def nodes(self, slots: Sequence[Slot]) -> tuple[int, ...]:
+        """The NUMA nodes that there are, while it waits; nothing is set."""
+
+    async def set_node(self, slot: Slot, node: int) -> None:
+        """Give a slot its node. Raises QemuError with QEMU's words."""
+
+    async def leave(self) -> None:
+        """Have the machine made. Raises QemuGoneError if QEMU ends of that, as it does when it cannot be."""
+
+
 class GuestAgent(Protocol):
     """One link session with the agent. AgentGoneError when it ends; a new one is made by :class:`AgentDialer`."""
 

@@ -112,11 +112,6 @@ def _kvm(qemu: FakeQemu, args: Arguments) -> Any:
     return {"enabled": qemu.config.accel == "kvm", "present": True}
 
 
-def _accelerators(qemu: FakeQemu, args: Arguments) -> Any:
-    args.done()
-    return {"enabled": qemu.config.accel, "present": ["kvm", "mshv", "qtest", "tcg"]}
-
-
 def _fixed(make: Callable[[FakeQemu], Any]) -> Handler:
     def handler(qemu: FakeQemu, args: Arguments) -> Any:
         args.done()
@@ -255,6 +250,3 @@ COMMANDS: dict[str, Handler] = {
     "system_powerdown": _powerdown,
     "quit": _quit,
 }
-
-#: New in 10.2 (query-kvm is deprecated since 11.0).
-ACCELERATORS: dict[str, Handler] = {"query-accelerators": _accelerators}

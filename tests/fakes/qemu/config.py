@@ -34,6 +34,8 @@ class Config:
     smm: str = ""
     #: Start as with -S.
     paused: bool = False
+    #: Start as with --preconfig: the slots are of no node, and the machine is made on x-exit-preconfig.
+    preconfig: bool = False
     #: Start as with -incoming: no guest comes before a migration does.
     incoming: bool = False
     #: False: the guest's ACPI comes up only when a test says so.

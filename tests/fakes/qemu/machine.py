@@ -74,7 +74,9 @@ class Machine:
         self.faults = faults
         self._emit = emit
         self._die = die
-        self.status = "inmigrate" if config.incoming else "prelaunch" if config.paused else "running"
+        self.made = not config.preconfig
+        early = config.paused or config.preconfig
+        self.status = "inmigrate" if config.incoming else "prelaunch" if early else "running"
         self.acpi_up = False  # QEMU leaves the legacy register layout when the guest's ACPI has run _INI, for good
         self.booted = False
         self.migrating = False
@@ -93,10 +95,29 @@ class Machine:
         self._task: asyncio.Task[None] | None = None
         self.slots = self._possible()
         self._by_path: dict[str, Slot] = {}  # those that have a CPU
-        for slot in self.slots[: config.smp]:
+        if self.made:
+            self._begin()
+
+    def _begin(self) -> None:
+        """The CPUs of -smp are made."""
+        for slot in self.slots[: self.config.smp]:
             # The number is no CPU index: something else is created after the first.
             number = slot.index + bool(slot.index)
             self._fill(slot, f"/machine/unattached/device[{number}]", None)
+
+    def make(self) -> None:
+        """x-exit-preconfig: slots that were given no node are of node 0, if any was given one (hw/core/machine.c)."""
+        given = any(slot.node is not None for slot in self.slots)
+        for slot in self.slots if self.config.nodes else ():
+            if slot.node is None:
+                slot.node = 0 if given else self._usual_node(slot.index)
+        self.made = True
+        self._begin()
+        if not self.config.paused:
+            self.cont_vm()
+
+    def _usual_node(self, index: int) -> int | None:
+        return index * self.config.nodes // self.config.maxcpus if self.config.nodes else None
 
     @property
     def running(self) -> bool:
@@ -131,8 +152,7 @@ class Machine:
                 ids[level] = number
                 apic_id |= number << shift
                 shift += width
-            node = index * config.nodes // config.maxcpus if config.nodes else None
-            slots.append(Slot(index, ids, apic_id, node))
+            slots.append(Slot(index, ids, apic_id, self._usual_node(index) if self.made else None))
         return slots
 
     def _fill(self, slot: Slot, path: str, device_id: str | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fakes.qemu.ages import EARLY, NOT_YET
 from fakes.qemu.commands import Arguments, Handler, Raw
 from fakes.qemu.errors import QmpError
 from fakes.qemu.faults import Rule
@@ -170,6 +171,8 @@ class Client:
             raise QmpError("CommandNotFound", f"The command {command} has not been found")
         if oob:
             raise QmpError("GenericError", f"The command {command} does not support OOB")
+        if not self._qemu.machine.made and command not in EARLY and not command.startswith("x-fake-"):
+            raise QmpError("GenericError", NOT_YET.format(command))
         self._qemu.record(command, arguments)
         if self._spoiled(await self._qemu.faults.meet(f"before:{command}")):
             return _HUSH

@@ -10,7 +10,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from fakes.qemu.commands import ACCELERATORS, COMMANDS, PORT_CHARDEV, PORT_NAME, Handler
+from fakes.qemu.ages import commands_of
+from fakes.qemu.commands import PORT_CHARDEV, PORT_NAME, Handler
 from fakes.qemu.config import Config
 from fakes.qemu.faults import Faults
 from fakes.qemu.guest import AutoGuest, FakeGuest
@@ -66,7 +67,7 @@ class FakeQemu:
         self.faults = Faults()
         self.machine: Machine = Machine(self.config, self.guest, self.faults, self.emit, self.die)
         self.port: Port = port or ClosedPort(str(folder / "agent"))
-        self.commands: dict[str, Handler] = COMMANDS | (ACCELERATORS if self.config.version >= (10, 2, 0) else {})
+        self.commands: dict[str, Handler] = commands_of(self.config.version)
         #: Every command that any monitor received, with the monotonic time of its arrival.
         self.log: list[tuple[float, str, Mapping[str, Any]]] = []
         self.events: list[Mapping[str, Any]] = []
@@ -74,12 +75,17 @@ class FakeQemu:
         self.port_moved = asyncio.Event()
         self._on_death = die
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.slot_json: list[str] = []
+        self.show_slots()
+        self.monitors = {name: Monitor(self, folder / name, self.commands) for name in ("qmp", "qmp2")}
+        self.monitors["steer"] = Monitor(self, folder / "steer", self.commands | STEERING | dict(steering or {}))
+
+    def show_slots(self) -> None:
+        """What query-hotpluggable-cpus says of each slot, but for its CPU."""
         self.slot_json = [
             json.dumps({"type": self.config.cpu_type, "vcpus-count": 1, "props": slot.props(self.config)})[1:-1]
             for slot in self.machine.slots
         ]
-        self.monitors = {name: Monitor(self, folder / name, self.commands) for name in ("qmp", "qmp2")}
-        self.monitors["steer"] = Monitor(self, folder / "steer", self.commands | STEERING | dict(steering or {}))
 
     #: The virtio-serial device that the agent's port is on.
     virtio = "/machine/peripheral-anon/device[0]/virtio-backend"

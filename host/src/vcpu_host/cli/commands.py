@@ -62,6 +62,12 @@ async def _migrate(args: argparse.Namespace) -> Exit:
     return await migrate(args)
 
 
+async def _numa(args: argparse.Namespace) -> Exit:
+    from .numa import numa
+
+    return await numa(args)
+
+
 async def _watch(args: argparse.Namespace) -> Exit:
     from .watch import watch
 
@@ -97,6 +103,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "offline": _operate,
     "export": _export,
     "migrate": _migrate,
+    "numa": _numa,
     "watch": _watch,
     "doctor": _doctor,
     "agent-proxy": _agent_proxy,

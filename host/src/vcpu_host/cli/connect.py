@@ -30,6 +30,11 @@ def sockets(args: argparse.Namespace) -> config.VmSockets:
     return config.VmSockets(args.qmp, args.agent)
 
 
+def command_line() -> str:
+    """What a lock's holder is known by."""
+    return shlex.join(["vcpuctl", *sys.argv[1:]])[:150]
+
+
 @asynccontextmanager
 async def coordinator(args: argparse.Namespace) -> AsyncIterator[Coordinator]:
     """The coordinator of the VM that the options name; exclusive while the context lasts."""
@@ -44,7 +49,7 @@ async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
     from vcpu_host.qmp import check_agent_socket
     from vcpu_host.qmp import vmm as qmp
 
-    what = shlex.join(["vcpuctl", *sys.argv[1:]])[:150]
+    what = command_line()
     async with VmLock(where.qmp, what) as socket_lock:
         await socket_lock.acquire(LOCK_PATIENCE)
         monitor = await qmp.connect(where.qmp)

@@ -165,6 +165,29 @@ def _add_migration(commands: Any, common: argparse.ArgumentParser) -> None:
         )
 
 
+def _add_numa(commands: Any, common: argparse.ArgumentParser) -> None:
+    numa = commands.add_parser("numa", help="which NUMA node each slot is of, before the machine is made")
+    steps = numa.add_subparsers(title="steps", dest="numa", metavar="STEP", required=True)
+    assign = steps.add_parser(
+        "assign",
+        parents=[common],
+        help="give the slots of a QEMU that was started with --preconfig their nodes, and have it go on "
+        "(x-exit-preconfig, which QEMU calls unstable)",
+    )
+    how = assign.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--map",
+        metavar="FILE",
+        help="the slots of each node, in TOML: 0 = ['socket-id=0'] on a line, 1 = [4, 5] on the next; - for stdin",
+    )
+    how.add_argument(
+        "--policy",
+        choices=("pack", "spread"),
+        help="as many cores on each node as on the others: neighbours together, or in turn",
+    )
+    assign.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole grammar."""
     parser = argparse.ArgumentParser(
@@ -188,6 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[common], help=f"{words}: the guest's side alone")
         command.add_argument("slots", metavar="SEL", nargs="+", help="an index, a device id, or props")
     _add_migration(commands, common)
+    _add_numa(commands, common)
     commands.add_parser("watch", parents=[common], help="the slots as they change")
     commands.add_parser("doctor", parents=[common], help="what stands in the way, and the fix for each")
     proxy = commands.add_parser("agent-proxy", parents=[common], help="offer the agent's gRPC service on a host socket")

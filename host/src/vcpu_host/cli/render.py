@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from vcpu_host.core.model import LEVELS
 from vcpu_host.core.view import SlotView, ThreadView, VmView
 
 if TYPE_CHECKING:
@@ -19,16 +20,17 @@ if TYPE_CHECKING:
 
     from vcpu_host.core.finding import Finding
     from vcpu_host.core.migration import Comparison
-    from vcpu_host.core.model import Outcome, Reason
+    from vcpu_host.core.model import Outcome, Reason, Slot
     from vcpu_host.core.plan import Plan
     from vcpu_host.core.result import OperationResult
     from vcpu_host.core.shape import Place
+    from vcpu_host.numa import Assigned
 
 SCHEMA_VERSION = 1
 
 _STATE_STYLE = {"online": "green", "empty": "dim", "partial": "yellow", "offline": "yellow", "plugged": "yellow"}
 _OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}
-_LEVELS = [f"{name}-id" for name in ["node", "drawer", "book", "socket", "die", "cluster", "module", "core", "thread"]]
+_LEVELS = [f"{name}-id" for name in LEVELS]
 _LEVEL_STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 
 
@@ -171,7 +173,7 @@ def view_table(view: VmView) -> RenderableType:
             _styled(str(slot.state), _STATE_STYLE, str(slot.state)),
             _join(_cpu_word(thread) for thread in slot.threads),
             slot.slot.device_id or ("(boot)" if slot.slot.filled else "-"),
-            _props(slot),
+            props_text(slot.slot),
             _join([node_of(slot)]),
             _join(thread.host_tid for thread in slot.threads),
         )
@@ -278,6 +280,25 @@ def comparison_table(
     return Group(*lines)
 
 
+def assigned_table(assigned: Assigned) -> RenderableType:
+    """``vcpuctl numa assign`` for people."""
+    from rich.console import Group
+    from rich.text import Text
+
+    lines: list[RenderableType] = []
+    if assigned.nodes:
+        table = _table("SLOT", "PROPS", "NODE")
+        for slot in assigned.slots:
+            table.add_row(str(slot.index), props_text(slot), str(assigned.nodes[slot.index]))
+        lines.append(table)
+    word = str(assigned.outcome)
+    lines.append(_styled(f"numa assign: {word}{assigned.what}", _OUTCOME_STYLE, word))
+    if assigned.reason is not None:
+        lines.append(Text(str(assigned.reason)))
+        lines += [Text(line, overflow="fold") for line in assigned.lines]
+    return Group(*lines)
+
+
 def findings_table(findings: Sequence[Finding]) -> RenderableType:
     """``vcpuctl doctor`` for people."""
     from rich.console import Group
@@ -298,9 +319,9 @@ def _join(values: Iterable[object]) -> str:
     return ",".join("-" if value is None else str(value) for value in values) or "-"
 
 
-def _props(slot: SlotView) -> str:
+def props_text(slot: Slot) -> str:
     """From the outermost level to the innermost; names that we do not know come first, as QEMU has them."""
-    props = sorted(slot.slot.props.items(), key=lambda item: _LEVELS.index(item[0]) if item[0] in _LEVELS else -1)
+    props = sorted(slot.props.items(), key=lambda item: _LEVELS.index(item[0]) if item[0] in _LEVELS else -1)
     return " ".join(f"{name.removesuffix('-id')}={value}" for name, value in props)
 
 

@@ -27,7 +27,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
-    chosen = select(view.host, request.selectors) if request.selectors else ()
+    chosen = select(view.host.slots, request.selectors) if request.selectors else ()
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -108,7 +108,7 @@ def needs_guest(host: HostView, request: Request) -> bool:
     if request.operation is not Operation.PLUG:
         return True
     if request.selectors:
-        return any(slot.filled for slot in select(host, request.selectors))
+        return any(slot.filled for slot in select(host.slots, request.selectors))
     return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
 
 

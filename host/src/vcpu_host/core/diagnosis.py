@@ -184,6 +184,23 @@ def _slots(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _nodes(view: VmView) -> Iterator[Finding]:
+    differing = [
+        f"cpu{thread.cpu.number} (slot {slot.index}): {slot.slot.node} in QEMU, {thread.cpu.node} in the guest"
+        for slot in view.slots
+        for thread in slot.threads
+        if slot.slot.node is not None and thread.cpu is not None and thread.cpu.node is not None
+        if thread.online and thread.cpu.node != slot.slot.node
+    ]
+    if differing:
+        yield Finding(
+            Level.WARNING,
+            "node-differs",
+            f"CPUs that are of another NUMA node in the guest than in QEMU: {'; '.join(differing[:8])}",
+            "see the guest's kernel log (SRAT, numa): numa=off on its command line, or a kernel without NUMA",
+        )
+
+
 def _count(cpulist: str) -> int:
     """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
     total = 0
@@ -203,4 +220,5 @@ _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _channel,
     _agent,
     _slots,
+    _nodes,
 )

@@ -19,6 +19,10 @@ Props = Mapping[str, PropValue]
 PERIPHERAL = "/machine/peripheral/"
 
 
+#: What a slot can be placed by, from the outermost to the innermost (CpuInstanceProperties, qapi/machine.json): its
+#: props are these with "-id". The node comes first, whatever QEMU lets it be made of: near to a vCPU is its memory.
+LEVELS = ("node", "drawer", "book", "socket", "die", "cluster", "module", "core", "thread")
+
 #: The code of a session that broke off: another one may well succeed at once.
 AGENT_LOST = "agent-lost"
 #: The code of a port that nobody answers on, as the link has it (vcpu_proto.link.NoAnswerError).

@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from .model import Slot
+from .model import LEVELS, Slot
 
-#: From the outermost to the innermost (CpuInstanceProperties, qapi/machine.json). The node comes first, whatever QEMU
-#: lets it be made of: what is near to a vCPU is its memory.
-_LEVELS = ("node", "drawer", "book", "socket", "die", "cluster", "module", "core")
-_THREAD = "thread-id"
+*_LEVELS, _THREAD = LEVELS
 
 
 class Placement(StrEnum):
@@ -102,8 +99,17 @@ def to_unplug(
     return _chosen(slots, frozenset(used), frozenset(removable), _DOWN[placement])
 
 
+def cores(slots: Iterable[Slot]) -> list[list[Slot]]:
+    """The slots by the core that they are threads of, in slot order, whatever their node."""
+    return [unit.slots for unit in _tree(_in_order(slots), "machine", "", _LEVELS[1:]).units()]
+
+
+def _in_order(slots: Iterable[Slot]) -> list[Slot]:
+    return sorted(slots, key=lambda slot: slot.index)
+
+
 def _chosen(slots: Iterable[Slot], used: frozenset[int], choices: frozenset[int], way: _Way) -> list[Choice]:
-    tree = _tree(sorted(slots, key=lambda slot: slot.index), "machine", "", _LEVELS)
+    tree = _tree(_in_order(slots), "machine", "", _LEVELS)
     begun = _begun(tree, used, choices) if way.begun else frozenset()
     chosen: list[Choice] = []
     if begun:
@@ -137,7 +143,7 @@ def _tree(slots: list[Slot], level: str, value: object, levels: Sequence[str]) -
         if len(parts) > 1:
             group.children = [_tree(part, name, value, levels[depth:]) for value, part in parts.items()]
             return group
-    if len(slots) > 1 and not all(_THREAD in slot.props for slot in slots):
+    if len(slots) > 1 and not all(f"{_THREAD}-id" in slot.props for slot in slots):
         group.children = [_Group("slot", slot.index, slot.index, [slot]) for slot in slots]
     return group
 

@@ -5,48 +5,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .model import HostView, Props, Slot
+from .model import Props, Slot
 
 
 class SelectorError(ValueError):
     """A selector that names no slot of this VM, or the same slot twice; its text is for people."""
 
 
-def select(host: HostView, selectors: Sequence[str]) -> tuple[Slot, ...]:
-    """The slots that the selectors name, in slot order. Props name every slot that has them.
+def select(slots: Sequence[Slot], selectors: Sequence[str]) -> tuple[Slot, ...]:
+    """Those of a VM's ``slots`` that the selectors name, in slot order. Props name every slot that has them.
 
     Raises SelectorError if a selector names nothing, or if two name the same slot.
     """
     chosen: dict[int, str] = {}
     for selector in selectors:
-        for slot in _matches(host, selector):
+        for slot in _matches(slots, selector):
             if slot.index in chosen:
                 raise SelectorError(f"slot {slot.index} is named twice, by {chosen[slot.index]!r} and by {selector!r}")
             chosen[slot.index] = selector
-    return tuple(host.slots[index] for index in sorted(chosen))
+    return tuple(slots[index] for index in sorted(chosen))
 
 
-def _matches(host: HostView, selector: str) -> list[Slot]:
+def _matches(slots: Sequence[Slot], selector: str) -> list[Slot]:
     text = selector.strip()
     if text.isascii() and text.isdigit():
-        index = int(text) if len(text) < 12 else len(host.slots)
-        if index >= len(host.slots):
-            raise SelectorError(f"there is no slot {text}: this VM has slots 0 to {len(host.slots) - 1}")
-        return [host.slots[index]]
+        index = int(text) if len(text) < 12 else len(slots)
+        if index >= len(slots):
+            raise SelectorError(f"there is no slot {text}: this VM has slots 0 to {len(slots) - 1}")
+        return [slots[index]]
     if "=" in text:
-        wanted = _parse_props(text, host)
-        found = [slot for slot in host.slots if all(_same(slot.props, key, value) for key, value in wanted.items())]
+        wanted = _parse_props(text, slots)
+        found = [slot for slot in slots if all(_same(slot.props, key, value) for key, value in wanted.items())]
         if not found:
             raise SelectorError(f"no slot has {text}: see the props column of vcpuctl list -o json")
         return found
-    found = [slot for slot in host.slots if text and slot.device_id == text]
+    found = [slot for slot in slots if text and slot.device_id == text]
     if not found:
         raise SelectorError(f"{selector!r} is no slot index, no id of a plugged CPU, and no props (name=value,...)")
     return found
 
 
-def _parse_props(text: str, host: HostView) -> dict[str, str]:
-    known = {key for slot in host.slots for key in slot.props}
+def _parse_props(text: str, slots: Sequence[Slot]) -> dict[str, str]:
+    known = {key for slot in slots for key in slot.props}
     wanted: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))

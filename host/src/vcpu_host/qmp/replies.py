@@ -53,6 +53,11 @@ def scalar(value: object, command: str) -> PropValue:
     return value
 
 
+def command_names(value: object) -> frozenset[str]:
+    """query-commands."""
+    return frozenset(member(item, "name", str, "query-commands") for item in entries(value, "query-commands"))
+
+
 def topology(value: object) -> Mapping[str, int]:
     """The machine's ``smp`` property (SMPConfiguration, qapi/machine.json; machine_get_smp, hw/core/machine.c)."""
     given = entry(value, "qom-get")

@@ -108,11 +108,21 @@ TRAPS: tuple[Trap, ...] = (
     _trap(
         r"is already in the process of unplug", "unplugging", "the removal was asked for before and is still under way"
     ),
+    # hw/core/numa.c, set_numa_options; hw/core/machine.c, machine_set_cpu_numa_node
+    _trap(r"^Invalid node-id=", "no-such-node", "give QEMU the node at its start: -numa node,nodeid=N,memdev=..."),
+    _trap(r"^no match found$", "no-such-slot", "the machine has no such slot"),
+    _trap(r"^CPU is already assigned to node-id", "node-set", "QEMU does not change it any more: start it anew"),
+    # hw/core/machine-qmp-cmds.c, qmp_set_numa_node; system/vl.c, qmp_x_exit_preconfig
+    _trap(
+        r"permitted only before (the )?machine (initialization|has been (created|initialized))",
+        "machine-made",
+        "this is for a QEMU that was started with --preconfig and still waits",
+    ),
     # monitor/qmp.c: --preconfig
     _trap(
         r"permitted only after (the )?machine (initialization has completed|has been (created|initialized))",
         "preconfig",
-        "the VM was started with --preconfig and waits for x-exit-preconfig",
+        "the VM was started with --preconfig and waits: vcpuctl numa assign gives its slots nodes and has it go on",
     ),
     # qapi/qmp-dispatch.c: a command that a monitor's allow-list or build lacks
     _trap(

@@ -14,8 +14,8 @@ from typing import Any
 
 from .. import runtime
 from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, Reason, Slot
-from ..errors import QemuError
-from . import channel, queues, replies
+from ..errors import QemuError, RefusedError
+from . import ages, channel, queues, replies
 from .events import EventHub, EventStream
 from .monitor import Monitor
 from .words import clean
@@ -48,7 +48,13 @@ class QmpVmm:
 
     async def process(self) -> str:
         """By the thread of its first vCPU, which no machine unplugs that can plug any; else by the monitor's socket."""
-        threads = replies.threads(await self._monitor.call("query-cpus-fast"))
+        try:
+            threads = replies.threads(await self._monitor.call("query-cpus-fast"))
+        except QemuError as err:
+            if err.reason.code != "no-such-command":
+                raise
+            reason = ages.too_old(self._version, replies.command_names(await self._monitor.call("query-commands")))
+            raise (RefusedError(reason) if reason else err) from err
         first = min(threads, key=lambda thread: thread.cpu_index, default=None)
         name = None if first is None else runtime.process_name(first.thread_id, b"qemu")
         return name or runtime.socket_name(self._monitor.path)

@@ -55,6 +55,19 @@ def test_a_migration_under_way_is_a_warning() -> None:
     assert "migrating" not in _found(replace(host(4), migration="completed"))
 
 
+def test_a_cpu_on_another_node_in_the_guest_than_in_qemu_is_a_warning_that_names_it() -> None:
+    slots = tuple(slot(i, props={"core-id": i, "node-id": i % 2}, boot=i == 0) for i in range(4))
+    view = host(4, slots=slots)
+    looked = guest(view, {0, 1, 2, 3})
+    nodes = (0, 0, 0, None)  # the last is not known
+    cpus = tuple(replace(cpu, node=node) for cpu, node in zip(looked.cpus, nodes, strict=True))
+    found = {f.code: f for f in diagnose(join(view, replace(looked, cpus=cpus), agent=INFO))}
+    assert found["node-differs"].level is Level.WARNING
+    assert found["node-differs"].text.endswith(": cpu1 (slot 1): 1 in QEMU, 0 in the guest")
+    alike = tuple(replace(cpu, node=cpu.number % 2) for cpu in looked.cpus)
+    assert "node-differs" not in {f.code for f in diagnose(join(view, replace(looked, cpus=alike), agent=INFO))}
+
+
 def test_a_machine_without_hotplug_says_so_in_qemus_words() -> None:
     found = _found(host(2, {0, 1}, no_hotplug=Reason("no-hotplug", Who.QEMU, "not on this machine", "use q35")))
     assert (found["no-hotplug"].text, found["no-hotplug"].fix) == ("not on this machine", "use q35")

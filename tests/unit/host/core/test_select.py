@@ -10,7 +10,7 @@ from vcpu_host.core.select import SelectorError, select
 
 
 def _names(view: HostView, *selectors: str) -> list[int]:
-    return [chosen.index for chosen in select(view, selectors)]
+    return [chosen.index for chosen in select(view.slots, selectors)]
 
 
 def _sockets() -> HostView:
@@ -38,7 +38,7 @@ def test_slots_come_in_slot_order_however_they_were_named() -> None:
 @pytest.mark.parametrize("text", ["4", "99999999999999999999999", "-1", "+1", "1.0", "0x1", "²", "١", "", "  "])
 def test_what_is_no_index_of_this_vm_is_refused(text: str) -> None:
     with pytest.raises(SelectorError):
-        select(host(4), (text,))
+        select(host(4).slots, (text,))
 
 
 def test_a_device_id_names_the_slot_that_holds_it() -> None:
@@ -50,7 +50,7 @@ def test_a_device_id_names_the_slot_that_holds_it() -> None:
 def test_the_id_of_an_empty_slot_or_of_a_boot_cpu_names_nothing(text: str) -> None:
     view = host(3, {0, 1})
     with pytest.raises(SelectorError, match="no id of a plugged CPU"):
-        select(view, (text,))
+        select(view.slots, (text,))
 
 
 def test_props_name_every_slot_that_has_them_at_any_level() -> None:
@@ -77,23 +77,23 @@ def test_props_name_every_slot_that_has_them_at_any_level() -> None:
 )
 def test_props_that_fit_no_slot_are_refused_with_what_would(text: str, words: str) -> None:
     with pytest.raises(SelectorError, match=words):
-        select(_sockets(), (text,))
+        select(_sockets().slots, (text,))
 
 
 def test_one_slot_named_in_two_ways_is_refused() -> None:
     with pytest.raises(SelectorError, match=r"slot 4 is named twice, by 'socket-id=1' and by '4'"):
-        select(_sockets(), ("socket-id=1", "4"))
+        select(_sockets().slots, ("socket-id=1", "4"))
 
 
 def test_no_selectors_name_no_slots() -> None:
-    assert select(host(2), ()) == ()
+    assert select(host(2).slots, ()) == ()
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_any_text_names_slots_or_is_refused_in_words(selectors: list[str]) -> None:
     view = _sockets()
     try:
-        chosen = select(view, selectors)
+        chosen = select(view.slots, selectors)
     except SelectorError as error:
         assert str(error)  # noqa: PT017 - both ends are right
     else:

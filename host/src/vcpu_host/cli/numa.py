@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl numa assign``: NUMA nodes for the slots of a QEMU that waits in preconfig."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vcpu_host.core.model import Reason, Slot, Who
+from vcpu_host.core.numa import MapError, by_policy, from_map
+from vcpu_host.core.placement import Placement
+from vcpu_host.errors import UsageError
+from vcpu_host.lock import VmLock
+from vcpu_host.numa import Choose, assign
+
+from . import render
+from .connect import LOCK_PATIENCE, command_line, sockets
+from .exitcodes import Exit, of_outcome
+
+#: No map of 65536 slots is larger.
+_MOST = 4 << 20
+
+
+async def numa(args: argparse.Namespace) -> Exit:
+    """The exit status is that of the outcome: refused when nothing was set."""
+    from vcpu_host.qmp.preconfig import connect
+
+    choose = _chooser(args)
+    where = sockets(args)
+    # The socket's lock alone: there is no vCPU yet by whose thread the process could be named.
+    async with VmLock(where.qmp, command_line()) as lock:
+        await lock.acquire(LOCK_PATIENCE)
+        qemu = await connect(where.qmp)
+        try:
+            assigned = await assign(qemu, choose, dry_run=args.dry_run)
+        except MapError as error:
+            raise _bad_map(str(error)) from error
+        finally:
+            await qemu.close()
+    if args.output == "json":
+        render.emit_json(assigned.to_json())
+    else:
+        render.show(render.assigned_table(assigned))
+    return of_outcome(assigned.outcome)
+
+
+def _chooser(args: argparse.Namespace) -> Choose:
+    if args.map is not None:
+        document = _read(args.map)
+        return lambda slots, nodes: from_map(document, slots)
+    policy = Placement(args.policy)
+
+    def choose(slots: Sequence[Slot], nodes: Sequence[int]) -> Mapping[int, int]:
+        return by_policy(slots, nodes, policy) if nodes else {}
+
+    return choose
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    """A map. UsageError "bad-map" if it is none."""
+    try:
+        if path == "-":
+            return tomllib.loads(sys.stdin.read(_MOST))
+        with open(path, encoding="utf-8") as file:
+            return tomllib.loads(file.read(_MOST))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise _bad_map(f"{path}: {why}") from error
+
+
+def _bad_map(text: str) -> UsageError:
+    hint = "a line for each node, with all of its slots: 0 = ['socket-id=0']"
+    return UsageError(Reason("bad-map", Who.VCPUCTL, text, hint))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``Preconfig`` role: a QEMU that was started with --preconfig, and takes few commands until it is told to go on.
+
+``x-exit-preconfig`` is unstable in QEMU's words. It is sent here and nowhere else, since the user asks for just that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ..core.model import Reason, Slot
+from ..core.numa import MOST_NODES, NODE, assignment
+from ..errors import QemuError, QemuGoneError
+from . import replies
+from .events import EventHub
+from .monitor import Monitor
+from .traps import bad_reply
+
+#: More than any slot's place at any level, and little enough for any of QEMU's integers.
+_NOWHERE = 1 << 30
+
+
+async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 60.0) -> QmpPreconfig:
+    """The QEMU behind the monitor socket at ``path``; times are in seconds, errors those of ``vmm.connect``.
+
+    A command may take as long as the making of a machine with all of its memory.
+    """
+    return QmpPreconfig(await Monitor.connect(path, EventHub(), timeout=timeout, call_timeout=call_timeout))
+
+
+class QmpPreconfig:
+    """See ``ports.Preconfig``."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    async def commands(self) -> frozenset[str]:
+        """What query-commands lists."""
+        return replies.command_names(await self._monitor.call("query-commands"))
+
+    async def waits(self) -> bool:
+        """By what is refused: QEMU calls the state by its name up to 5.2 alone, and then "prelaunch"."""
+        status = replies.entry(await self._monitor.call("query-status"), "query-status")
+        if status.get("status") == "preconfig":
+            return True
+        try:
+            await self._monitor.call("query-cpus-fast")
+        except QemuError as error:
+            if error.reason.code == "preconfig":
+                return True
+            raise
+        return False
+
+    async def slots(self) -> tuple[Slot, ...]:
+        """query-hotpluggable-cpus. Before there is a machine no slot is filled, and those without a node have none."""
+        return replies.slots(await self._monitor.call("query-hotpluggable-cpus"), ())
+
+    async def nodes(self, slots: Sequence[Slot]) -> tuple[int, ...]:
+        """Which nodes there are.
+
+        No query says so. But QEMU looks at the node before it looks for the slot (hw/core/numa.c, set_numa_options), so
+        a slot that there is not tells them apart, and nothing is set.
+        """
+        known = await asyncio.gather(*(self._has(slots[0], node) for node in range(MOST_NODES))) if slots else ()
+        return tuple(node for node, there in enumerate(known) if there)
+
+    async def _has(self, slot: Slot, node: int) -> bool:
+        nowhere = {name: _NOWHERE for name, value in slot.props.items() if type(value) is int and name != NODE}
+        try:
+            await self._monitor.call("set-numa-node", {"type": "cpu", **slot.props, **nowhere, NODE: node})
+        except QemuError as error:
+            if error.reason.code in ("no-such-node", "no-such-slot"):
+                return error.reason.code == "no-such-slot"
+            raise
+        raise bad_reply("set-numa-node", "it takes a slot that the machine does not have")
+
+    async def set_node(self, slot: Slot, node: int) -> None:
+        """Give one slot its node. Raises QemuError."""
+        await self._monitor.call("set-numa-node", {"type": "cpu", **assignment(slot, node)})
+
+    async def leave(self) -> None:
+        """Have QEMU make the machine. Raises QemuGoneError if it ends of that."""
+        try:
+            await self._monitor.call("x-exit-preconfig")
+        except QemuGoneError as error:
+            reason = error.reason
+            hint = "see what QEMU wrote to its stderr: the machine cannot be made of what it was started with"
+            raise QemuGoneError(
+                Reason(reason.code, reason.who, f"{reason.text}, on leaving preconfig", hint)
+            ) from error
+
+    async def close(self) -> None:
+        """End the connection: never hangs, may be repeated."""
+        await self._monitor.close()

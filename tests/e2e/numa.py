@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NUMA nodes of a VM under test: QEMU's arguments for them, and what the guest shows of them."""
+
+from __future__ import annotations
+
+from lab import Vm
+
+_NODES = (
+    "for n in /sys/devices/system/node/node[0-9]*; do for c in $n/cpu[0-9]*; do "
+    "[ ! -e $c ] || echo ${n##*node} ${c##*/}; done; done"
+)
+
+
+def memory(nodes: int, memory_mb: int) -> tuple[str, ...]:
+    """Nodes that share the VM's memory evenly, without any CPU."""
+    argv: list[str] = []
+    for node in range(nodes):
+        argv += ["-object", f"memory-backend-ram,id=m{node},size={memory_mb // nodes}M"]
+        argv += ["-numa", f"node,nodeid={node},memdev=m{node}"]
+    return tuple(argv)
+
+
+def nodes(count: int, memory_mb: int, prop: str, step: int = 1, each: int = 1) -> tuple[str, ...]:
+    """As ``memory``, and CPUs: of the values of ``prop``, which go by ``step``, each node has the next ``each``."""
+    argv = [*memory(count, memory_mb)]
+    for place in range(count * each):
+        argv += ["-numa", f"cpu,node-id={place // each},{prop}={place * step}"]
+    return tuple(argv)
+
+
+def nodes_of_cpus(vm: Vm) -> dict[str, int]:
+    """The guest's own word: node by CPU, such as ``cpu3``; empty where its kernel shows no nodes."""
+    pairs = (line.split() for line in vm.shell(_NODES).splitlines())
+    return {cpu: int(node) for node, cpu in pairs}
