@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,46 @@ SCRIPT: tuple[tuple[str, dict[str, Any]], ...] = (
     ("system_powerdown", {}),
 )
 
+
+def node(value: int | None, **props: Any) -> tuple[str, dict[str, Any]]:
+    named = {name.replace("_", "-"): value for name, value in props.items()}
+    return "set-numa-node", {"type": "cpu", **named, **({} if value is None else {"node-id": value})}
+
+
+#: With --preconfig: two nodes, and slots that are of none; the last of them stays so.
+EARLY: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("query-status", {}),
+    ("query-hotpluggable-cpus", {}),
+    ("query-cpus-fast", {}),
+    ("query-target", {}),
+    ("query-migrate", {}),
+    ("device_add", {"driver": CPU, "id": "vcpu-1", **place(0, 0, 1)}),
+    ("device_del", {"id": "vcpu-1"}),
+    ("cont", {}),
+    ("qom-get", {"path": "/machine", "property": "type"}),
+    node(2, **place(0, 0, 0)),
+    node(127, socket_id=1 << 30),
+    node(1, socket_id=1 << 30, core_id=1 << 30, thread_id=1 << 30),
+    node(None, socket_id=0),
+    node(1, **place(0, 0, 0)),
+    node(1, **place(0, 0, 0)),
+    node(0, **place(0, 0, 0)),
+    node(0, socket_id=0, core_id=1),
+    node(1, socket_id=1, core_id=0),
+    node(1, **place(1, 1, 0)),
+    ("query-hotpluggable-cpus", {}),
+    ("x-exit-preconfig", {}),
+    ("x-exit-preconfig", {}),
+    node(1, **place(0, 0, 0)),
+    ("query-status", {}),
+    ("query-hotpluggable-cpus", {}),
+    ("query-cpus-fast", {}),
+)
+TWO_NODES = (
+    *("-object", "memory-backend-ram,id=m0,size=32M", "-numa", "node,nodeid=0,memdev=m0"),
+    *("-object", "memory-backend-ram,id=m1,size=32M", "-numa", "node,nodeid=1,memdev=m1"),
+)
+
 RAW: tuple[bytes, ...] = (
     b'{"execute":"query-status","id":1}',
     b'{"execute":"qmp_capabilities","arguments":{"enable":["nope"]},"id":1}',
@@ -157,17 +197,27 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=["7.2", "10.0", "11.1"])
+VERSIONS = ["7.2", "10.0", "11.1"]
+
+
+@pytest.fixture(params=VERSIONS)
 def real(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[Path, str]]:
-    """A real QEMU that has not been started: its monitor, and its full version."""
+    with started(request.param, folder) as found:
+        yield found
+
+
+@contextmanager
+def started(version: str, folder: Path, *more: str) -> Iterator[tuple[Path, str]]:
+    """A real QEMU whose VM has not been started: its monitor, and its full version."""
     path = folder / "real"
     command = [
         *("-machine", "q35", "-accel", "tcg", "-cpu", "qemu64", "-m", "64", *TOPOLOGY),
         *("-nodefaults", "-display", "none", "-S", "-qmp", f"unix:{path},server=on,wait=off"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=ch0,path={folder}/real-agent,server=on,wait=off"),
         *("-device", "virtserialport,chardev=ch0,name=org.vcpuctl.agent.0,id=port0"),
+        *more,
     ]
-    with qemu.find(Cache(), request.param) as binary, listening(path) as listener:
+    with qemu.find(Cache(), version) as binary, listening(path) as listener:
         # The listener is handed over, so that there is nothing to wait for.
         command[command.index("-qmp") :][:2] = []
         command += ["-chardev", f"socket,id=mon,fd={listener.fileno()},server=on,wait=off", "-mon", "mon,mode=control"]
@@ -230,6 +280,18 @@ def test_every_command_gets_the_same_answer_from_the_fake_as_from_the_real_one(
             client.call("query-status")  # what was raised before has arrived with the answer
         assert masked(theirs.events) == masked(ours.events)
         assert [event["event"] for event in ours.events] == ["RESUME", "STOP", "RESET", "POWERDOWN"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_before_the_machine_is_made_the_fake_answers_as_the_real_one(version: str, folder: Path) -> None:
+    with (
+        started(version, folder, "--preconfig", *TWO_NODES) as (path, full),
+        FakeProcess(folder, "--version", full, *FAKE, "--preconfig", "on", "--nodes", "2") as fake,
+        steer(path) as ours,
+        steer(fake.qmp) as theirs,
+    ):
+        for command, arguments in EARLY:
+            assert answer(theirs, command, arguments) == answer(ours, command, arguments), (command, arguments)
 
 
 def lines(path: Path) -> list[Any]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``Vmm`` role, filled by a QMP session.
 
-Looking must not harm: no command that QEMU calls unstable (``x-...``) is ever sent. QEMU 11.1.3 aborts on
+Looking must not harm: no command that QEMU calls unstable (``x-...``) is sent here. QEMU 11.1.3 aborts on
 x-query-virtio-status, for one (an assertion in qapi/qapi-visit-core.c, visit_start_struct).
 """
 
