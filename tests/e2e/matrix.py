@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,42 +30,58 @@ def describe(cell: Cell, machine: Machine) -> dict[str, Any]:
     }
 
 
-def keep(cell: Cell, found: dict[str, Any]) -> None:
-    """Write down what one cell gave; tests run in several processes."""
-    _PARTS.mkdir(parents=True, exist_ok=True)
-    (_PARTS / f"{cell.name}.json").write_text(json.dumps(found))
+def keep(cell: Cell, test: str, found: dict[str, Any]) -> None:
+    """Write down what a test of one cell gave, in the place of what it gave before; tests run in several processes."""
+    folder = _PARTS / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{test}.json").write_text(json.dumps(found))
 
 
 def clear() -> None:
     """Forget the cells of earlier runs."""
-    for part in _PARTS.glob("*.json"):
-        part.unlink()
+    shutil.rmtree(_PARTS, ignore_errors=True)
 
 
 def write() -> None:
     """Put the cells of this run together; nothing is written if there are none."""
-    order = [cell.name for cell in CELLS]
-    parts = sorted(_PARTS.glob("*.json"), key=lambda part: order.index(part.stem))
-    if not parts:
+    cells = [found for cell in CELLS if (found := _found(cell)) is not None]
+    if not cells:
         return
-    cells = [json.loads(part.read_text()) for part in parts]
+    names = _checks(cells)
     today = datetime.now(tz=UTC).date().isoformat()
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "date": today,
         "commit": commit(ROOT),
-        "complete": len(cells) == len(CELLS),
+        "complete": len(cells) == len(CELLS) and all(set(cell["checks"]) == set(names) for cell in cells),
     }
     report["cells"] = cells
     write_report(ROOT / "build" / "platforms.json", report)
     replace(ROOT / "build" / "platforms.md", _table(report))
 
 
+def _found(cell: Cell) -> dict[str, Any] | None:
+    """What the cell's tests gave, as one; no failure is hidden by another's success. None if there were none."""
+    found: dict[str, Any] | None = None
+    for part in (_PARTS / cell.name).glob("*.json"):
+        more = json.loads(part.read_text())
+        found = found or {**more, "checks": {}}
+        for name, result in more["checks"].items():
+            if not found["checks"].get(name, "").startswith("failed"):
+                found["checks"][name] = result
+    return found
+
+
+def _checks(cells: Iterable[dict[str, Any]]) -> list[str]:
+    """All checks, in the order of the cell that has had most of them."""
+    return max((list(cell["checks"]) for cell in cells), key=len)
+
+
 def _table(report: dict[str, Any]) -> str:
-    names = list(report["cells"][0]["checks"])
+    names = _checks(report["cells"])
     rows = [["platform", "QEMU", "guest", *names], ["---"] * (3 + len(names))]
     rows += [
-        [cell["platform"], cell["qemu"], cell["guest"], *(cell["checks"][name] for name in names)]
+        [cell["platform"], cell["qemu"], cell["guest"], *(cell["checks"].get(name, "not tried") for name in names)]
         for cell in report["cells"]
     ]
     lines = ["| " + " | ".join(row) + " |" for row in rows]

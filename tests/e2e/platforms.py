@@ -58,6 +58,8 @@ class Cell:
     hopeless: Mapping[str, str] = field(default_factory=dict)
     #: In the daily tests, rather than the long matrix.
     daily: bool = False
+    #: Whether the guest's restart is tried with the rest, or by itself in the long matrix: it takes half of the time.
+    restarts: bool = True
 
     @property
     def name(self) -> str:
@@ -91,6 +93,7 @@ CELLS = (
         LEVELS,
         slots=(9, 1),
         daily=True,
+        restarts=False,
     ),
     Cell("q35", "7.2", "debian12-amd64", {}),
     Cell("q35", "11.1", "debian12-amd64", {}),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
@@ -25,24 +25,35 @@ def _param(cell: Cell) -> object:
 
 @pytest.mark.parametrize("cell", [_param(cell) for cell in CELLS])
 def test_every_command_on_every_platform(cell: Cell, machines: Callable[..., Machine]) -> None:
-    made = partial(machines, cold=not cell.saved, qemu=cell.qemu, guest=cell.guest, **cell.changes)
-    outlived(made, partial(every_command, cell))
+    outlived(partial(made, cell, machines), partial(tried, cell, "trial", None))
 
 
-def every_command(cell: Cell, machine: Machine) -> None:
-    """The test, on one VM."""
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", [pytest.param(cell, id=cell.name) for cell in CELLS if not cell.restarts])
+def test_a_restart_where_it_is_not_tried_with_the_rest(cell: Cell, machines: Callable[..., Machine]) -> None:
+    checks = ("plug", "out-of-order", "reboot", "unplug")
+    outlived(partial(made, cell, machines), partial(tried, cell, "restart", checks))
+
+
+def made(cell: Cell, machines: Callable[..., Machine]) -> Machine:
+    """The platform's VM."""
+    return machines(cold=not cell.saved, qemu=cell.qemu, guest=cell.guest, **cell.changes)
+
+
+def tried(cell: Cell, test: str, checks: Sequence[str] | None, machine: Machine) -> None:
+    """These checks, or all that are made together, on one VM."""
     described = matrix.describe(cell, machine)
     trial = Trial(machine, cell)
     results: dict[str, str] = {}
     failures: list[str] = []
-    for name, check in trial.checks.items():
+    for name in checks or trial.together:
         if name in cell.hopeless:
             results[name] = f"failed: {cell.hopeless[name]}"
             continue
         try:
-            results[name] = check()
+            results[name] = trial.checks[name]()
         except (AssertionError, LabError, subprocess.TimeoutExpired) as error:
             results[name] = f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}"
             failures.append(f"{name}: {error!r}")
-    matrix.keep(cell, {**described, "checks": results})
+    matrix.keep(cell, test, {**described, "checks": results})
     assert failures == []

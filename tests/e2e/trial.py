@@ -34,6 +34,11 @@ class Trial:
             "unplug": self.unplug,
         }
 
+    @property
+    def together(self) -> tuple[str, ...]:
+        """The names of the checks that are made on one VM."""
+        return tuple(name for name in self.checks if self.cell.restarts or name != "reboot")
+
     # -- what the lab sees -------------------------------------------------------------------------------------------
 
     def filled(self) -> dict[int, str]:
