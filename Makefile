@@ -35,9 +35,10 @@ NO_VM := -n $(shell echo $$(($$(nproc) + 1))) -m "not e2e"
 E2E_MARKS := $(if $(ALL),e2e,e2e and not slow)
 E2E_ONLY := $(if $(ONLY),-k "$(ONLY)")
 
-# Chaos: where the choices come from, how many operations, which machine (q35, pseries).
+# Chaos: where the choices come from, how many operations, which of them is the first, which machine (q35, pseries).
 SEED ?= 1
 OPS ?= 30
+FIRST ?= 1
 GUEST ?= q35
 
 step = @printf '%-10s %s\n' '$(1)' '$(2)'
@@ -49,7 +50,7 @@ help: ## This list
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too),\n'
-	@printf '           SEED=N OPS=N GUEST=q35|pseries (chaos)\n'
+	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|pseries (chaos)\n'
 
 ##@ The two commands of the README
 .PHONY: demo test
@@ -88,7 +89,7 @@ bench: setup deb ## Measure ours against the floor, into build/bench.json
 	@PYTHONPATH=tests $(PYTHON) -m bench
 
 chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
-	@PYTHONPATH=tests $(PYTHON) -m chaos --seed $(SEED) --ops $(OPS) --guest $(GUEST)
+	@PYTHONPATH=tests $(PYTHON) -m chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)
 
 ##@ Checks
 .PHONY: check fmt lint type imports rules contract-check spell

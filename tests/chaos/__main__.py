@@ -59,6 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="where all choices come from (default: 1)")
     parser.add_argument("--ops", type=int, default=30, help="how many operations (default: 30)")
+    parser.add_argument("--first", type=int, default=1, help="go on with an interrupted run at this one (default: 1)")
     parser.add_argument("--guest", choices=tuple(GUESTS), default="q35", help="the machine (default: q35)")
     args = parser.parse_args()
     began = time.monotonic()
@@ -80,7 +81,7 @@ def main() -> int:
                 "qemu": run.world.qemu_version(),
                 "guest": f"{args.guest}, {guest.spec.guest}",
                 "seed": args.seed,
-                "asked": args.ops,
+                "turns": [args.first, args.ops],
             }
 
             def write() -> None:
@@ -89,7 +90,7 @@ def main() -> int:
                 )
 
             try:
-                run.turns(args.ops, write)
+                run.turns(args.first, args.ops, write)
             finally:
                 run.world.close()
     found = run.report

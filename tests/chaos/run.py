@@ -34,9 +34,9 @@ class Run:
         self._say = say
         self._recent: list[str] = []
 
-    def turns(self, count: int, after: Callable[[], None]) -> None:
-        """Do so many; ``after`` is called after each, so that what was seen is not lost with the run."""
-        for number in range(1, count + 1):
+    def turns(self, first: int, last: int, after: Callable[[], None]) -> None:
+        """Do those of these numbers; ``after`` is called after each, so that what was seen is not lost with the run."""
+        for number in range(first, last + 1):
             chosen = turn(self._seed, number, self.world.shape)
             if self.world.lives.vm.plugs_left < cost(chosen, self.world.shape):
                 self._restore()
@@ -45,12 +45,12 @@ class Run:
             with UnderWay(self.world, chosen, self.report) as done:
                 problem = self._do(done)
             self.report.operations += 1
-            if number == count:
+            if number == last:
                 self._level()
             after()
             left = "" if problem else f", {self.world.lives.vm.plugs_left} plugs left"
             verdict = problem or f"scale {chosen.goal}: done"
-            self._say(f"{number}/{count} {chosen}: {done.summary}; {verdict} ({time.monotonic() - began:.1f} s{left})")
+            self._say(f"{number}/{last} {chosen}: {done.summary}; {verdict} ({time.monotonic() - began:.1f} s{left})")
 
     def _do(self, done: UnderWay) -> str:
         """One turn; what was wrong with it, if anything, with the VM restored after that."""

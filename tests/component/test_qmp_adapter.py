@@ -221,6 +221,26 @@ async def test_a_command_that_is_not_answered_ends_in_time_and_leaves_its_outcom
         await vmm.close()
 
 
+async def test_commands_that_wait_for_their_turn_have_as_long_as_qemu_goes_on_answering(folder: Path) -> None:
+    async with FakeQemu(folder, Config(maxcpus=16)) as qemu:
+        vmm = await connect(str(qemu.qmp), call_timeout=0.5)
+        view = await vmm.look()
+        qemu.faults.add(Rule("before:device_add", "delay", times=None, params={"seconds": 0.2}))
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(vmm.device_add(view.slots[index], f"vcpu-{index}") for index in range(1, 9)))
+        assert all(slot.filled for slot in (await vmm.look_slots(view)).slots[:9])
+        qemu.faults.clear()
+        rule = Rule("before:device_add", "hold")
+        qemu.faults.add(rule)
+        async with asyncio.timeout(5):
+            ended = await asyncio.gather(
+                *(vmm.device_add(view.slots[index], f"vcpu-{index}") for index in (9, 10)), return_exceptions=True
+            )
+        assert [isinstance(end, QemuGoneError) for end in ended] == [True, True]
+        rule.released.set()
+        await vmm.close()
+
+
 @pytest.mark.parametrize("at", ["before:device_add", "after:device_add"])
 async def test_a_connection_lost_in_the_middle_of_a_command_is_told_at_once(folder: Path, at: str) -> None:
     async with machine(folder) as (qemu, vmm):

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from chaos import run as chaos_run
 from chaos.choice import Shape
+from chaos.choice import turn as chosen
 from chaos.report import Agent, Report
 from chaos.run import Run
 from chaos.under_way import OwnTroubleError, UnderWay
@@ -61,12 +62,14 @@ def world() -> StubWorld:
 def outcome(world: StubWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Report]:
     """Runs turns that end as scripted; gives the report."""
 
-    def do(script: Script, turns: int = 1, after: Callable[[Report], None] = lambda _report: None) -> Report:
+    def do(
+        script: Script, turns: int = 1, after: Callable[[Report], None] = lambda _report: None, first: int = 1
+    ) -> Report:
         monkeypatch.setattr(Scripted, "script", script, raising=False)
         monkeypatch.setattr(chaos_run, "UnderWay", Scripted)
         folders = (tmp_path / "run", tmp_path / "tmp")
         run = Run(cast("World", world), 1, tmp_path / "kept" / "q35-1", folders, lambda _line: None)
-        run.turns(turns, lambda: after(run.report))
+        run.turns(first, turns, lambda: after(run.report))
         return run.report
 
     return do
@@ -145,6 +148,12 @@ def test_a_vm_that_is_lost_for_no_known_reason_is_a_violation(
     report = outcome(script)
     assert [str(error) in said for said in what(report.violations)] == [True]
     assert (report.environment, world.restores) == ([], 1)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(outcome: Callable[..., Report]) -> None:
+    report = outcome(lambda turn: turn.found.append(str(turn.turn)), turns=5, first=4)
+    assert [violation["turn"] for violation in report.violations] == [4, 5]
+    assert what(report.violations) == [str(chosen(1, number, Shape(threads=1, slots=64))) for number in (4, 5)]
 
 
 def test_after_each_turn_the_report_is_there_to_be_written(outcome: Callable[..., Report]) -> None:
