@@ -18,6 +18,9 @@ from .shape import Place, Shape
 
 #: The run state of a QEMU that was started with -incoming and has not got its VM yet (RunState, qapi/run-state.json).
 WAITING = "inmigrate"
+#: What query-migrate says there until the VM's state begins to arrive. Since 8.2 it is "setup" from the moment at which
+#: QEMU listens, which with -incoming URI is its start (migration/migration.c, qemu_start_incoming_migration).
+_NOTHING_YET = frozenset({"", "none", "setup"})
 #: Differences after which slots of one index are not the same thing.
 _OTHER_MACHINE = frozenset({"arch", "machine-type", "topology"})
 _START = "start the destination with what vcpuctl export says of the source"
@@ -87,9 +90,10 @@ def _state(destination: HostView) -> Iterator[Difference]:
         text = f"the destination does not wait for a VM (status: {destination.status})"
         fix = "start it with -incoming ..., and give its monitor's socket"
         yield _problem("not-incoming", text, fix, "", destination.status)
-    elif destination.migrating:
-        text = f"the VM is on its way already (query-migrate: {destination.migration})"
-        yield _problem("migrating", text, "wait for its end", "", destination.migration)
+    elif destination.migration not in _NOTHING_YET:
+        text = f"a VM has begun to arrive there already (query-migrate: {destination.migration})"
+        fix = "wait for its end; if it has failed, start the destination anew"
+        yield _problem("migrating", text, fix, "", destination.migration)
 
 
 def _machine(source: Shape, there: Shape) -> Iterator[Difference]:

@@ -95,6 +95,17 @@ def test_what_cannot_be_mended_there_is_an_obstacle_and_says_both_sides(
     assert mine.finding.fix
 
 
+@pytest.mark.parametrize("status", ["", "none", "setup"])
+def test_a_qemu_that_listens_for_its_vm_already_still_waits_for_it(status: str) -> None:
+    assert compare(_source(1), _waiting(1, migration=status), {}).differences == ()
+
+
+@pytest.mark.parametrize("status", ["active", "failed", "completed", "of-tomorrow"])
+def test_a_qemu_whose_vm_has_begun_to_arrive_gets_nothing_more(status: str) -> None:
+    result = compare(_source(1, 2), _waiting(1, migration=status), {})
+    assert [d.finding.code for d in result.incurable] == ["migrating"]
+
+
 def test_slots_of_machines_that_are_built_differently_are_not_compared_one_by_one() -> None:
     destination = _waiting(1, topology={**_SMP, "sockets": 2, "cores": 2})
     assert {slot_index for _, slot_index in _codes(_source(3), destination)} == {None}
