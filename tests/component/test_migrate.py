@@ -91,7 +91,7 @@ def test_an_export_stands_for_a_source_that_cannot_be_reached(
     assert filled(destination) == {0, 1, 6}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"vm": 1}', '{"schema_version": 1, "slots": []}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"vm": 1}', '{"schema_version": 1, "slots": []}'])
 def test_a_file_that_is_no_export_is_a_usage_error_and_plugs_nothing(
     destination: FakeVm, folder: Path, text: str
 ) -> None:

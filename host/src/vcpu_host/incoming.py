@@ -14,7 +14,7 @@ from . import ports
 from .core.migration import Comparison, compare, take_over
 from .core.model import Outcome, Reason
 from .core.shape import Place, Shape
-from .errors import QemuError
+from .errors import QemuError, RefusedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Prepared:
 async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prepared:
     """Plug what is missing, look again, and leave what is pending at the source on the destination's record.
 
-    Raises QemuGoneError if the destination goes away, RefusedError if its record cannot be written.
+    Raises QemuGoneError if the destination goes away.
     """
     host, queues = await vmm.look(), await vmm.queues()
     comparison = compare(source, host, queues)
@@ -58,6 +58,10 @@ async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prep
     host = await vmm.look()
     comparison = compare(source, host, queues)
     if not comparison.obstacles:
-        journal.save(take_over(source.pending, host))
-        return Prepared(Outcome.DONE, comparison, tuple(plugged))
+        try:
+            journal.save(take_over(source.pending, host))
+        except RefusedError as error:
+            reason = error.reason  # what was plugged stays, and has to be said
+        else:
+            return Prepared(Outcome.DONE, comparison, tuple(plugged))
     return Prepared(Outcome.PARTIAL if plugged else Outcome.REFUSED, comparison, tuple(plugged), reason)

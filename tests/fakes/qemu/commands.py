@@ -238,7 +238,7 @@ COMMANDS: dict[str, Handler] = {
     "query-name": _fixed(lambda qemu: {"name": qemu.config.name} if qemu.config.name else {}),
     "query-chardev": _fixed(lambda qemu: qemu.chardevs()),
     "query-current-machine": _fixed(lambda qemu: {"wakeup-suspend-support": True}),
-    "query-migrate": _fixed(lambda qemu: {"status": "active"} if qemu.machine.migrating else {}),
+    "query-migrate": _fixed(lambda qemu: qemu.machine.migration),
     "query-commands": _fixed(lambda qemu: [{"name": name} for name in qemu.commands]),
     "qom-list": _qom_list,
     "qom-get": _qom_get,

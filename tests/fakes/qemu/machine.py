@@ -120,6 +120,14 @@ class Machine:
         return index * self.config.nodes // self.config.maxcpus if self.config.nodes else None
 
     @property
+    def migration(self) -> dict[str, str]:
+        """What query-migrate says. Who waits listens, as with -incoming URI since 8.2."""
+        if self.migrating:
+            return {"status": "active"}
+        listens = self.status == "inmigrate" and self.config.version >= (8, 2, 0)
+        return {"status": "setup"} if listens else {}
+
+    @property
     def running(self) -> bool:
         """Whether the guest's CPUs execute."""
         return self.status == "running"

@@ -81,7 +81,7 @@ def _read(path: str) -> Shape:
             with open(path, encoding="utf-8") as file:
                 text = file.read(_MOST)
         return Shape.from_json(json.loads(text))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)
         hint = "give what vcpuctl -o json export wrote on the source's host"
         raise UsageError(Reason("bad-export", Who.VCPUCTL, f"cannot read the export {path}: {why}", hint)) from error

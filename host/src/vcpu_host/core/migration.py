@@ -18,6 +18,9 @@ from .shape import Place, Shape
 
 #: The run state of a QEMU that was started with -incoming and has not got its VM yet (RunState, qapi/run-state.json).
 WAITING = "inmigrate"
+#: What query-migrate says there until the VM's state begins to arrive. Since 8.2 it is "setup" from the moment at which
+#: QEMU listens, which with -incoming URI is its start (migration/migration.c, qemu_start_incoming_migration).
+_NOTHING_YET = frozenset({"", "none", "setup"})
 #: Differences after which slots of one index are not the same thing.
 _OTHER_MACHINE = frozenset({"arch", "machine-type", "topology"})
 _START = "start the destination with what vcpuctl export says of the source"
@@ -87,9 +90,10 @@ def _state(destination: HostView) -> Iterator[Difference]:
         text = f"the destination does not wait for a VM (status: {destination.status})"
         fix = "start it with -incoming ..., and give its monitor's socket"
         yield _problem("not-incoming", text, fix, "", destination.status)
-    elif destination.migrating:
-        text = f"the VM is on its way already (query-migrate: {destination.migration})"
-        yield _problem("migrating", text, "wait for its end", "", destination.migration)
+    elif destination.migration not in _NOTHING_YET:
+        text = f"a VM has begun to arrive there already (query-migrate: {destination.migration})"
+        fix = "wait for its end; if it has failed, start the destination anew"
+        yield _problem("migrating", text, fix, "", destination.migration)
 
 
 def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
@@ -133,7 +137,7 @@ def _slots(source: Shape, there: Shape) -> Iterator[Difference]:
 
 def _slot(here: Place, other: Place) -> Iterator[Difference]:
     where = f"slot {here.index}"
-    if here.type != other.type:
+    if not _same_type(here, other):
         text = f"{where} takes {here.type} on the source and {other.type} on the destination"
         yield _problem(
             "cpu-type", text, "start the destination with the source's -cpu", here.type, other.type, slot=here.index
@@ -152,7 +156,7 @@ def _slot(here: Place, other: Place) -> Iterator[Difference]:
         )
         fix = f"no CPU can be taken from a VM that does not run: {_START}"
         yield _problem("cpu-too-many", text, fix, "empty", other.device_id or "(boot)", slot=here.index)
-    elif here.device_id != other.device_id:
+    elif other.device_id not in (here.device_id, here.name):
         mine, its = here.device_id or "none", other.device_id or "none"
         text = f"the id of {where}'s CPU is {mine} on the source and {its} on the destination"
         fix = "vcpuctl goes by slots, other tools may go by ids: vcpuctl export keeps them"
@@ -163,8 +167,20 @@ def _numbers(values: Sequence[int]) -> str:
     return ", ".join(map(str, values)) or "none"
 
 
+def _same_type(here: Place, other: Place) -> bool:
+    """Unless both show it, it says nothing: without hotplug there is none before 10.1 (CpuInfoFast, qom-type)."""
+    return not here.type or not other.type or here.type == other.type
+
+
 def _same(here: Place, other: Place) -> bool:
-    return here.type == other.type and dict(here.props) == dict(other.props) and here.vcpus == other.vcpus
+    """Levels that one side alone shows say nothing, -smp being the same: s390x has got more of them in 8.2.
+
+    A node that one side alone shows does: -smp has none.
+    """
+    both = here.props.keys() & other.props.keys()
+    alone = here.props.keys() ^ other.props.keys()
+    alike = "node-id" not in alone and all(here.props[name] == other.props[name] for name in both)
+    return alike and _same_type(here, other) and here.vcpus == other.vcpus
 
 
 def _props(place: Place) -> str:
@@ -175,7 +191,7 @@ def _props(place: Place) -> str:
 def _pending(intents: Iterable[Intent]) -> Iterator[Difference]:
     for intent in intents:
         text = f"the {intent.kind} of slot {intent.slot} has not come to its end: it may do so in mid-migration"
-        fix = "run the command again and have it settled before; or go on with it on the destination"
+        fix = "run the command again and have it settled before; or have vcpuctl migrate prepare hand it over"
         yield Difference(Finding(Level.WARNING, "pending", text, fix), intent.slot, str(intent.kind))
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .view import SlotView, VmView
 
 
+#: What is later, or is no number at all, no calendar has: it could be stored and never shown.
+_YEAR_9999 = 253_370_764_800
+
+
 class IntentKind(StrEnum):
     """What was asked for."""
 
@@ -72,8 +76,8 @@ class Intent:
         numbers = (intent.slot, *intent.threads, *((intent.ost.source, intent.ost.status) if intent.ost else ()))
         if not all(type(number) is int for number in numbers) or not isinstance(intent.device_id, str):
             raise ValueError("an intent's numbers are whole, and its id is a text")
-        if not isinstance(intent.since, (int, float)):
-            raise ValueError("since is a number of seconds")
+        if type(intent.since) not in (int, float) or not 0 <= intent.since < _YEAR_9999:
+            raise ValueError(f"since is a time in seconds since 1970, not {intent.since!r:.40}")
         return intent
 
 

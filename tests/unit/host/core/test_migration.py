@@ -95,6 +95,17 @@ def test_what_cannot_be_mended_there_is_an_obstacle_and_says_both_sides(
     assert mine.finding.fix
 
 
+@pytest.mark.parametrize("status", ["", "none", "setup"])
+def test_a_qemu_that_listens_for_its_vm_already_still_waits_for_it(status: str) -> None:
+    assert compare(_source(1), _waiting(1, migration=status), {}).differences == ()
+
+
+@pytest.mark.parametrize("status", ["active", "failed", "completed", "of-tomorrow"])
+def test_a_qemu_whose_vm_has_begun_to_arrive_gets_nothing_more(status: str) -> None:
+    result = compare(_source(1, 2), _waiting(1, migration=status), {})
+    assert [d.finding.code for d in result.incurable] == ["migrating"]
+
+
 def test_slots_of_machines_that_are_built_differently_are_not_compared_one_by_one() -> None:
     destination = _waiting(1, topology={**_SMP, "sockets": 2, "cores": 2})
     assert {slot_index for _, slot_index in _codes(_source(3), destination)} == {None}
@@ -124,10 +135,42 @@ def test_another_id_is_a_note_since_slots_are_what_counts() -> None:
     assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("device-id", 1, Level.NOTE)]
 
 
+def test_a_boot_cpu_that_export_made_a_device_is_no_difference() -> None:
+    source = Shape.of(replace(host(4, {0, 1}, boot={0, 1}), topology=_SMP))
+    assert compare(source, _waiting(1), {}).differences == ()
+
+
+def _s390x(*others: str, type_: str = "qemu-s390x-cpu") -> HostView:
+    """Two cores; ``others`` are further levels of which each is number 0."""
+    slots = tuple(
+        slot(n, boot=True, type_=type_, props={"core-id": n, **dict.fromkeys(others, 0)}) for n in range(2)
+    )
+    return replace(host(2, slots=slots, status=WAITING), topology=_SMP)
+
+
+def test_levels_that_only_one_of_two_qemus_shows_make_no_other_slot_of_it() -> None:
+    old, new = _s390x(), _s390x("socket-id", "book-id", "drawer-id")
+    assert compare(Shape.of(old), new, {}).differences == ()
+    assert compare(Shape.of(new), old, {}).differences == ()
+
+
+def test_a_node_that_only_one_side_has_is_a_difference() -> None:
+    with_nodes, without = _s390x("node-id"), _s390x()
+    for here, there in ((with_nodes, without), (without, with_nodes)):
+        assert {code for code, _ in _codes(Shape.of(here), there)} == {"slot-props"}
+
+
+def test_a_type_that_one_qemu_does_not_show_is_no_other_type() -> None:
+    untold, told = _s390x(type_=""), _s390x()
+    assert compare(Shape.of(untold), told, {}).differences == ()
+    assert compare(Shape.of(told), untold, {}).differences == ()
+
+
 def test_what_is_pending_is_a_warning_with_its_slot() -> None:
     source = replace(_source(1), pending=(Intent(IntentKind.UNPLUG, 1, "vcpu-1", 1.0),))
     result = compare(source, _waiting(1), {})
     assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("pending", 1, Level.WARNING)]
+    assert "migrate prepare" in result.differences[0].finding.fix, "nothing else hands it over"
 
 
 @given(st.sets(st.integers(1, 3)), st.sets(st.integers(1, 3)))

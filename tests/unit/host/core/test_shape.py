@@ -61,6 +61,11 @@ def test_what_is_pending_on_the_map_is_in_its_shape() -> None:
         (("queues", "virtio-blk-device.num-queues"), 4),
         (("pending", 0, "slot"), 4),
         (("pending", 0, "kind"), "grow"),
+        (("pending", 0, "since"), float("inf")),
+        (("pending", 0, "since"), float("nan")),
+        (("pending", 0, "since"), 1e15),
+        (("pending", 0, "since"), -1e15),
+        (("pending", 0, "since"), True),
     ],
 )
 def test_what_no_export_says_is_an_error_in_words_and_no_shape(path: tuple[str | int, ...], value: object) -> None:

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``prepare`` leaves behind on a destination, and what it says of that, wherever it is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from fakes.adapters import Vm, Vmm
+from fakes.views import host
+from vcpu_host import ports
+from vcpu_host.core.migration import WAITING
+from vcpu_host.core.model import Outcome, Reason, Who
+from vcpu_host.core.pending import Intent, IntentKind
+from vcpu_host.core.shape import Shape
+from vcpu_host.errors import QemuError, RefusedError
+from vcpu_host.incoming import prepare
+
+_REMOVAL = Intent(IntentKind.UNPLUG, 1, "vcpu-1", 5.0, (77,))
+
+
+class _Full(ports.NoJournal):
+    """A record on a full disk."""
+
+    def save(self, intents: Sequence[Intent]) -> None:
+        del intents
+        raise RefusedError(Reason("no-record", Who.VCPUCTL, "No space left on device"))
+
+
+def _source(*filled: int) -> Shape:
+    return replace(Shape.of(host(4, {0, *filled})), pending=(_REMOVAL,))
+
+
+@pytest.fixture(name="vmm")
+def _vmm() -> Vmm:
+    vmm = Vmm(Vm())
+    vmm.status = WAITING
+    return vmm
+
+
+async def test_what_is_missing_is_plugged_and_what_is_pending_is_on_the_destinations_record(vmm: Vmm) -> None:
+    journal = ports.NoJournal()
+    prepared = await prepare(_source(1, 3), vmm, journal)
+    assert (prepared.outcome, [place.index for place in prepared.plugged]) == (Outcome.DONE, [1, 3])
+    (taken,) = journal.load()
+    there = (await vmm.look()).slots[1]
+    assert (taken.slot, taken.threads) == (1, tuple(thread.thread_id for thread in there.threads))
+
+
+async def test_a_plug_that_qemu_refuses_is_said_in_its_words_and_leaves_no_record(vmm: Vmm) -> None:
+    vmm.vm.filled.add(1)
+    vmm.add_error = QemuError(Reason("qemu-refused", Who.QEMU, "no"))
+    journal = ports.NoJournal()
+    prepared = await prepare(_source(1, 3), vmm, journal)
+    assert (prepared.outcome, prepared.plugged, prepared.reason) == (Outcome.REFUSED, (), vmm.add_error.reason)
+    assert journal.load() == ()
+
+
+@pytest.mark.parametrize(("there", "outcome"), [({0}, Outcome.PARTIAL), ({0, 1, 3}, Outcome.REFUSED)])
+async def test_a_record_that_cannot_be_written_is_said_beside_what_was_plugged(
+    vmm: Vmm, there: set[int], outcome: Outcome
+) -> None:
+    vmm.vm.filled = there
+    missing = [index for index in (1, 3) if index not in there]
+    prepared = await prepare(_source(1, 3), vmm, _Full())
+    assert (prepared.outcome, [place.index for place in prepared.plugged]) == (outcome, missing)
+    assert prepared.reason is not None
+    assert prepared.reason.code == "no-record"
