@@ -142,9 +142,7 @@ def test_a_boot_cpu_that_export_made_a_device_is_no_difference() -> None:
 
 def _s390x(*others: str, type_: str = "qemu-s390x-cpu") -> HostView:
     """Two cores; ``others`` are further levels of which each is number 0."""
-    slots = tuple(
-        slot(n, boot=True, type_=type_, props={"core-id": n, **dict.fromkeys(others, 0)}) for n in range(2)
-    )
+    slots = tuple(slot(n, boot=True, type_=type_, props={"core-id": n, **dict.fromkeys(others, 0)}) for n in range(2))
     return replace(host(2, slots=slots, status=WAITING), topology=_SMP)
 
 
