@@ -128,6 +128,14 @@ def test_a_destination_that_runs_a_vm_of_its_own_is_not_touched(source: FakeVm, 
         assert "not-incoming" in {d["code"] for d in prepared.json["differences"]}
 
 
+def test_a_vm_that_is_named_as_its_own_destination_is_a_usage_error(source: FakeVm, folder: Path) -> None:
+    other_name = folder / "also"
+    other_name.symlink_to(source.qmp)
+    for name in (source.qmp, other_name):
+        ended = run(source, "migrate", "check", "--to", str(name))
+        assert (ended.status, ended.outcome) == (2, "same-vm"), ended.stdout
+
+
 def test_while_a_migration_runs_every_operation_is_refused_with_the_reason(source: FakeVm) -> None:
     source.steer.call("x-fake-migrating", on=True)
     for words in (("plug",), ("unplug", "--slot", "1"), ("scale", "3"), ("offline", "1")):

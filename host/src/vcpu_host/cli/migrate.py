@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from vcpu_host.core.shape import Shape
 from vcpu_host.errors import RefusedError, UsageError
 
 from . import render
-from .connect import coordinator, coordinator_of
+from .connect import coordinator, coordinator_of, sockets
 from .exitcodes import Exit, of_outcome
 
 #: No export of 65536 slots is larger.
@@ -68,8 +69,19 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
         async with coordinator(args) as destination:
             yield shape, destination
         return
-    async with coordinator(args) as vm, coordinator_of(config.VmSockets(args.to)) as destination:
+    here, there = _two(args)
+    async with coordinator_of(here) as vm, coordinator_of(there) as destination:
         yield await vm.shape(), destination
+
+
+def _two(args: argparse.Namespace) -> tuple[config.VmSockets, config.VmSockets]:
+    """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
+    here, there = sockets(args), config.VmSockets(args.to)
+    if os.path.realpath(here.qmp) == os.path.realpath(there.qmp):
+        text = f"{there.qmp} is the monitor of the VM itself"
+        hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"
+        raise UsageError(Reason("same-vm", Who.VCPUCTL, text, hint))
+    return here, there
 
 
 def _read(path: str) -> Shape:
