@@ -65,7 +65,7 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
             Level.NOTE,
             "boot-cpus",
             f"slots {', '.join(str(slot.index) for slot in fixed[:8])} hold CPUs of -smp: unplugging them works, but a "
-            "migration's target then needs a smaller -smp and -device lines",
+            "migration's target then needs a smaller -smp and -device lines (vcpuctl export has them)",
             "start with -smp 1,maxcpus=M and give the other CPUs as -device lines with ids",
         )
 
