@@ -187,10 +187,10 @@ class Coordinator:
     # --- as the destination of a migration ----------------------------------------------------------------------------
 
     async def compare(self, source: Shape) -> Comparison:
-        """What a migration of ``source`` to this QEMU would meet."""
+        """What a migration of ``source`` to this QEMU would meet. Raises RefusedError if its record is unreadable."""
         from .core.migration import compare
 
-        return compare(source, await self._vmm.look(), await self._vmm.queues())
+        return compare(source, await self._vmm.look(), await self._vmm.queues(), self._journal.load())
 
     async def prepare(self, source: Shape) -> Prepared:
         """Give this QEMU, which waits for ``source``, what it lacks, and hand it what is pending there."""

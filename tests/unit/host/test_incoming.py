@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from fakes.adapters import Vm, Vmm
+from fakes.adapters import Dialer, Vm, Vmm
 from fakes.views import host
 from vcpu_host import ports
+from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.migration import WAITING
 from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.pending import Intent, IntentKind
@@ -67,3 +68,17 @@ async def test_a_record_that_cannot_be_written_is_said_beside_what_was_plugged(
     assert (prepared.outcome, [place.index for place in prepared.plugged]) == (outcome, missing)
     assert prepared.reason is not None
     assert prepared.reason.code == "no-record"
+
+
+async def test_what_was_handed_over_and_has_ended_at_the_source_is_told_by_check_and_struck_out_by_prepare(
+    vmm: Vmm,
+) -> None:
+    journal = ports.NoJournal()
+    whole = Coordinator(vmm, Dialer(vmm.vm), journal=journal)
+    await whole.prepare(_source(1))
+    assert journal.load()
+    settled = replace(_source(1), pending=())
+    assert [d.finding.code for d in (await whole.compare(settled)).obstacles] == ["stale-record"]
+    assert (await whole.prepare(settled)).outcome is Outcome.DONE
+    assert journal.load() == ()
+    assert (await whole.compare(settled)).differences == ()

@@ -23,6 +23,7 @@ WAITING = "inmigrate"
 _NOTHING_YET = frozenset({"", "none", "setup"})
 #: Differences after which slots of one index are not the same thing.
 _OTHER_MACHINE = frozenset({"arch", "machine-type", "topology"})
+_HAND_OVER = "have vcpuctl migrate prepare hand it over"
 _START = "start the destination with what vcpuctl export says of the source"
 
 
@@ -30,7 +31,7 @@ _START = "start the destination with what vcpuctl export says of the source"
 class Difference:
     """One thing that is not the same on both sides. ``slot`` is None where it concerns the whole machine.
 
-    ``curable``: the destination can still get it, by device_add.
+    ``curable``: it can still be mended there, by ``migrate prepare``.
     """
 
     finding: Finding
@@ -63,8 +64,13 @@ class Comparison:
         return tuple(d for d in self.obstacles if not d.curable)
 
 
-def compare(source: Shape, destination: HostView, queues: Mapping[str, tuple[int, ...]]) -> Comparison:
-    """Compare a VM with the QEMU that is to take it over, and the ``queues`` of that one's devices (Shape.queues)."""
+def compare(
+    source: Shape, destination: HostView, queues: Mapping[str, tuple[int, ...]], recorded: Sequence[Intent] = ()
+) -> Comparison:
+    """Compare a VM with the QEMU that is to take it over, and the ``queues`` of that one's devices (Shape.queues).
+
+    ``recorded`` is what that one's record says is pending, by an earlier hand-over.
+    """
     there = Shape.of(destination, queues=queues)
     machine = tuple(_machine(source, there))
     # Slots of two machines that are built differently have nothing to do with each other.
@@ -76,7 +82,7 @@ def compare(source: Shape, destination: HostView, queues: Mapping[str, tuple[int
         for here, other in zip(source.places, there.places, strict=False)
         if comparable and here.filled and not other.filled and _same(here, other)
     )
-    return Comparison((*_state(destination), *machine, *slots, *_pending(source.pending)), missing)
+    return Comparison((*_state(destination), *machine, *slots, *_pending(source.pending, recorded)), missing)
 
 
 def _problem(
@@ -188,11 +194,19 @@ def _props(place: Place) -> str:
     return ",".join([*words, f"{place.vcpus} vCPUs"] if place.vcpus > 1 else words)
 
 
-def _pending(intents: Iterable[Intent]) -> Iterator[Difference]:
+def _pending(intents: Sequence[Intent], recorded: Sequence[Intent]) -> Iterator[Difference]:
+    here = {(intent.kind, intent.slot) for intent in intents}
+    there = {(intent.kind, intent.slot) for intent in recorded}
     for intent in intents:
         text = f"the {intent.kind} of slot {intent.slot} has not come to its end: it may do so in mid-migration"
-        fix = "run the command again and have it settled before; or have vcpuctl migrate prepare hand it over"
+        after = "go on with it on the destination" if (intent.kind, intent.slot) in there else _HAND_OVER
+        fix = f"run the command again and have it settled before; or {after}"
         yield Difference(Finding(Level.WARNING, "pending", text, fix), intent.slot, str(intent.kind))
+    for kind, slot in sorted(there - here):
+        # Taken for open there, a removal would be seen to its end: of a CPU that nobody wants to lose.
+        text = f"the {kind} of slot {slot}, which was handed over before, is pending at the source no more"
+        fix = "vcpuctl migrate prepare once more: it hands over what is pending now"
+        yield _problem("stale-record", text, fix, "", str(kind), slot=slot, curable=True)
 
 
 def take_over(intents: Iterable[Intent], destination: HostView) -> tuple[Intent, ...]:

@@ -189,3 +189,16 @@ def test_what_is_pending_is_taken_over_under_the_names_that_it_has_there() -> No
     (taken,) = take_over([removal, gone], destination)
     assert (taken.slot, taken.device_id, taken.since) == (1, "vcpu-1", 5.0)
     assert taken.threads == tuple(thread.thread_id for thread in destination.slots[1].threads)
+
+
+def test_a_record_there_that_the_source_does_not_know_any_more_is_an_obstacle_that_prepare_mends() -> None:
+    removal = Intent(IntentKind.UNPLUG, 1, "vcpu-1", 5.0, (77,))
+    destination = _waiting(1)
+    handed = take_over([removal], destination)
+    (stale,) = compare(_source(1), destination, {}, handed).obstacles
+    assert (stale.finding.code, stale.slot, stale.curable) == ("stale-record", 1, True)
+    other_way = replace(_source(1), pending=(Intent(IntentKind.PLUG, 1, "vcpu-1", 6.0),))
+    assert [d.finding.code for d in compare(other_way, destination, {}, handed).obstacles] == ["stale-record"]
+    (known,) = compare(replace(_source(1), pending=(removal,)), destination, {}, handed).differences
+    assert known.finding.code == "pending"
+    assert "prepare" not in known.finding.fix, "it is handed over"
