@@ -74,7 +74,10 @@ def compare(
     there = Shape.of(destination, queues=queues)
     machine = tuple(_machine(source, there))
     # Slots of two machines that are built differently have nothing to do with each other.
-    comparable = not any(difference.finding.code in _OTHER_MACHINE for difference in machine)
+    comparable = not any(
+        difference.finding.code in _OTHER_MACHINE and difference.finding.level is Level.PROBLEM
+        for difference in machine
+    )
     slots = tuple(_slots(source, there)) if comparable else ()
     comparable = comparable and all(difference.slot is not None for difference in slots)
     missing = tuple(
@@ -110,11 +113,7 @@ def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
         if here != other:
             text = f"the source's {word} is {here}, the destination's is {other}"
             yield _problem(code, text, f"start the destination with the source's {word} ({here})", here, other)
-    for name in sorted({*source.topology, *there.topology} - {"cpus"}):
-        given, other_count = source.topology.get(name, 1), there.topology.get(name, 1)
-        if given != other_count:
-            text = f"-smp {name} is {given} on the source and {other_count} on the destination"
-            yield _problem("topology", text, _START, str(given), str(other_count))
+    yield from _topology(source, there)
     for kind in sorted({*source.queues, *there.queues}):
         mine, its = (_numbers(side.queues.get(kind, ())) for side in (source, there))
         if mine != its:
@@ -129,6 +128,19 @@ def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
         text = f"the destination's QEMU is older ({there.version_text}) than the source's ({source.version_text})"
         fix = "it works for machine types that both know; a newer one on the destination is what QEMU tests"
         yield Difference(Finding(Level.NOTE, "older-qemu", text, fix), None, source.version_text, there.version_text)
+
+
+def _topology(source: Shape, there: Shape) -> Iterator[Difference]:
+    if not source.topology or not there.topology:
+        text = "only QEMU 6.1 or newer shows its -smp, and one of the two is older: that is not compared"
+        finding = Finding(Level.WARNING, "topology", text, "compare the two command lines by hand")
+        yield Difference(finding, None, source.version_text, there.version_text)
+        return
+    for name in sorted({*source.topology, *there.topology} - {"cpus"}):
+        given, other_count = source.topology.get(name, 1), there.topology.get(name, 1)
+        if given != other_count:
+            text = f"-smp {name} is {given} on the source and {other_count} on the destination"
+            yield _problem("topology", text, _START, str(given), str(other_count))
 
 
 def _slots(source: Shape, there: Shape) -> Iterator[Difference]:

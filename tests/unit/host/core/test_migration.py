@@ -129,6 +129,14 @@ def test_what_may_go_well_is_said_and_is_no_obstacle(changes: dict[str, object],
     assert result.obstacles == ()
 
 
+def test_a_qemu_that_does_not_show_its_smp_is_said_and_its_levels_are_not_made_up() -> None:
+    untold = _waiting(1, topology={})
+    for here, there in ((_source(1), untold), (Shape.of(untold), _waiting(1))):
+        result = compare(here, there, {})
+        assert [(d.finding.code, d.finding.level) for d in result.differences] == [("topology", Level.WARNING)]
+    assert compare(_source(1, 2), untold, {}).missing, "slots are compared all the same"
+
+
 def test_another_id_is_a_note_since_slots_are_what_counts() -> None:
     destination = replace(_waiting(1), slots=(slot(0, boot=True), slot(1, boot=True), *_waiting().slots[2:]))
     result = compare(_source(1), destination, {})
