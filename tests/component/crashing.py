@@ -73,4 +73,5 @@ if __name__ == "__main__":
         boundary.before(*action)
     for command in ("device_add", "device_del"):
         boundary.after(vmm.QmpVmm, command)
-    sys.exit(main(sys.argv[2:]))
+    del sys.argv[1]
+    sys.exit(main())

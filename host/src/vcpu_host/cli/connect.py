@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import sys
 from collections.abc import AsyncIterator
@@ -49,6 +50,9 @@ async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
     from vcpu_host.qmp import check_agent_socket
     from vcpu_host.qmp import vmm as qmp
 
+    if not gc.isenabled():  # as main left it: all that stays is loaded now
+        gc.freeze()
+        gc.enable()
     what = command_line()
     async with VmLock(where.qmp, what) as socket_lock:
         await socket_lock.acquire(LOCK_PATIENCE)

@@ -14,7 +14,13 @@ from .parser import build_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``vcpuctl`` with these arguments; the exit status."""
+    """Run ``vcpuctl`` with these arguments; the exit status.
+
+    Without ``argv`` it is a process's own start. Then the search for garbage is put off until all is loaded (in
+    ``connect``), and left out at the end: a sixth of the time of ``list``.
+    """
+    if argv is None:
+        gc.disable()
     args = build_parser().parse_args(argv)
     # Late, so that --help and usage errors cost nothing.
     import asyncio
@@ -40,7 +46,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(Exit.FAILED)
     finally:
         if argv is None:
-            # Python ends now, and would look for garbage among all that was loaded, twice: a tenth of list's time.
             gc.freeze()
 
 
