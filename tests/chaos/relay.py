@@ -2,7 +2,7 @@
 """A monitor's socket with somebody in between, who is told of every command before QEMU gets it.
 
 It behaves as QEMU's own socket does: one client at a time, who else comes waits for the greeting, and what a client has
-sent reaches QEMU even if it dies of SIGKILL right after that. Commands must be whole lines, as the product sends them.
+sent reaches QEMU even if it dies of SIGKILL right after that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,17 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK = 65536
+
+
+def _whole(data: bytes) -> int | None:
+    """The length of the first command, with the space around it, if it is there whole: nothing else ends one in QMP."""
+    text = data.decode("latin-1")
+    start = len(text) - len(text.lstrip())
+    try:
+        end = json.JSONDecoder().raw_decode(text, start)[1]
+    except ValueError:
+        return None
+    return len(text) - len(text[end:].lstrip())
 
 
 class Relay:
@@ -60,10 +71,13 @@ class Relay:
                     back.join()
 
     def _commands(self, client: socket.socket, qemu: socket.socket) -> None:
-        with client.makefile("rb") as lines:
-            for line in lines:
-                self._before(json.loads(line))
-                qemu.sendall(line)
+        waiting = b""
+        while data := client.recv(_CHUNK):
+            waiting += data
+            while (end := _whole(waiting)) is not None:
+                command, waiting = waiting[:end], waiting[end:]
+                self._before(json.loads(command))
+                qemu.sendall(command)
 
     @staticmethod
     def _answers(qemu: socket.socket, client: socket.socket) -> None:

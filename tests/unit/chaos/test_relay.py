@@ -78,6 +78,15 @@ def test_both_directions_pass_and_each_command_is_seen(bench: Bench) -> None:
     assert bench.seen == [ADD, DEL]
 
 
+def test_commands_need_no_lines_and_may_come_in_pieces(bench: Bench) -> None:
+    client, qemu = bench.client(), bench.qemu()
+    both = json.dumps(ADD).encode() + json.dumps({**DEL, "id": "über"}, ensure_ascii=False).encode()
+    for byte in both:
+        client.sendall(bytes([byte]))
+    assert read(qemu, len(both)) == both
+    assert bench.seen == [ADD, {**DEL, "id": "über"}]
+
+
 def test_a_command_waits_until_it_has_been_looked_at(bench: Bench) -> None:
     client, qemu = bench.client(), bench.qemu()
     bench.hold.clear()
