@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from lab import Lab, Road, Vm, VmSpec
 from e2e import guestfirst
 from e2e.conftest import Ended, Machine, Vcpuctl
 
+#: Seconds in which a process that runs has done something, on a busy machine.
+_SOON = 30.0
 #: Shell in the guest: two processes that count for as long as they live, into a file each.
 _LOAD = """mkdir -p /run/load; for n in 1 2; do
     (i=0; while :; do i=$((i + 1)); echo $i > /run/load/$n; done) </dev/null >/dev/null 2>&1 & echo $! > /run/load/pid$n
@@ -62,6 +65,12 @@ class Journey:
         self.road.go(destination)
         self.arrived(destination)
         after = self.shape()
+        ids = {index: slot[1] for index, slot in after["slots"].items()}
+        for index, (_, given, _) in before["slots"].items():
+            # a boot CPU stays one, or gets the id that its slot would have given it
+            assert ids[index] == given or (given is None and ids[index] == f"vcpu-{index}"), f"slot {index}: {ids}"
+        for whole in (before, after):
+            whole["slots"] = {index: (state, cpus) for index, (state, _, cpus) in whole["slots"].items()}
         assert after == before, f"before {before}\nafter  {after}"
 
     def shape(self) -> dict[str, Any]:
@@ -70,7 +79,7 @@ class Journey:
         assert {index for index, slot in listed.items() if slot["state"] != "empty"} == set(self.here.filled())
         return {
             "slots": {
-                index: (slot["state"], slot["id"] or f"vcpu-{index}", [t["guest_cpu"] for t in slot["threads"]])
+                index: (slot["state"], slot["id"], [t["guest_cpu"] for t in slot["threads"]])
                 for index, slot in listed.items()
                 if slot["state"] != "empty"
             },
@@ -96,10 +105,15 @@ class Journey:
         lines = (line.split() for line in self.here.vm.shell(_COUNTED, 60.0).splitlines())
         return {pid: int(count) for pid, count in lines}
 
-    def loaded_since(self, before: dict[str, int]) -> bool:
-        """Whether the same processes count on."""
-        now = self.counts()
-        return now.keys() == before.keys() and all(now[pid] > before[pid] for pid in before)
+    def loaded_on(self, before: dict[str, int]) -> None:
+        """Each process of the load counts on: fail if one has not done so within half a minute."""
+        until = time.monotonic() + _SOON
+        while True:
+            now = self.counts()
+            stuck = [pid for pid in before if now.get(pid, 0) <= before[pid]]
+            if not stuck:
+                return
+            assert time.monotonic() < until, f"{stuck} do not run: before {before}, now {now}"
 
 
 def _number(name: str) -> int:
