@@ -85,13 +85,21 @@ def compare(
         for here, other in zip(source.places, there.places, strict=False)
         if comparable and here.filled and not other.filled and _same(here, other)
     )
-    return Comparison((*_state(destination), *machine, *slots, *_pending(source.pending, recorded)), missing)
+    return Comparison(
+        (*_left(source), *_state(destination), *machine, *slots, *_pending(source.pending, recorded)), missing
+    )
 
 
 def _problem(
     code: str, text: str, fix: str, source: str, destination: str, *, slot: int | None = None, curable: bool = False
 ) -> Difference:
     return Difference(Finding(Level.PROBLEM, code, text, fix), slot, source, destination, curable)
+
+
+def _left(source: Shape) -> Iterator[Difference]:
+    if source.moving:
+        text = f"the VM has left the source, or is about to (status: {source.status}, migration: {source.migration})"
+        yield _problem("migrating", text, "wait for its end, and look where it runs", source.moving, "")
 
 
 def _state(destination: HostView) -> Iterator[Difference]:
@@ -118,8 +126,17 @@ def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
         mine, its = (_numbers(side.queues.get(kind, ())) for side in (source, there))
         if mine != its:
             text = f"the devices with {kind} have {mine} on the source and {its} on the destination"
-            fix = f"{_START}: they have a queue for each CPU of -smp, if -global does not say otherwise"
+            fix = (
+                f"{_START}: they have a queue for each CPU of -smp, if -global does not say otherwise; where devices "
+                "differ among themselves, give each its own on its -device"
+            )
             yield _problem("queues", text, fix, mine, its)
+    if source.vm_name and there.vm_name and source.vm_name != there.vm_name:
+        text = f"the source is called {source.vm_name}, the destination {there.vm_name}: they may be two VMs"
+        finding = Finding(
+            Level.WARNING, "vm-name", text, "see whether this is the export, and the socket, that you mean"
+        )
+        yield Difference(finding, None, source.vm_name, there.vm_name)
     if source.accel != there.accel:
         text = f"the source runs by {source.accel}, the destination by {there.accel}: few CPU models survive that"
         finding = Finding(Level.WARNING, "accelerator", text, f"-accel {source.accel} on the destination")

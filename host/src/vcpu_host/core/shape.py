@@ -15,7 +15,7 @@ from typing import Any
 from .model import HostView, Props, Slot, freeze_props, slot_id
 from .pending import Intent
 from .text import printable
-from .view import VmView
+from .view import AWAY, VmView
 
 #: More slots than any machine has (q35 and pseries: 4096).
 _MOST = 65_536
@@ -72,6 +72,8 @@ class Shape:
     pending: tuple[Intent, ...] = ()
     vm_name: str = ""
     queues: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    status: str = "running"
+    migration: str = ""
 
     @classmethod
     def of(
@@ -88,7 +90,14 @@ class Shape:
             pending=tuple(pending),
             vm_name=host.vm_name,
             queues=queues or {},
+            status=host.status,
+            migration=host.migration if host.migrating else "",
         )
+
+    @property
+    def moving(self) -> str:
+        """What says that the VM is under way, or no more here; empty if nothing does."""
+        return self.migration or (self.status if self.status in AWAY else "")
 
     @property
     def version_text(self) -> str:
@@ -104,6 +113,8 @@ class Shape:
                 "machine": self.machine,
                 "arch": self.arch,
                 "accel": self.accel,
+                "status": self.status,
+                "migration": self.migration,
             },
             "topology": dict(self.topology),
             "slots": [place.to_json() for place in self.places],
@@ -127,6 +138,8 @@ class Shape:
                 places=places,
                 pending=tuple(Intent.from_json(entry) for entry in _list(document["pending"])),
                 vm_name=_text(vm["name"]),
+                status=_text(vm["status"]),
+                migration=_text(vm["migration"]),
                 queues={
                     _text(name): tuple(_int(number) for number in _list(numbers))
                     for name, numbers in _mapping(document["queues"]).items()

@@ -175,7 +175,7 @@ def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], 
 
 
 #: The run states of a QEMU whose VM is on its way (RunState, qapi/run-state.json), with what to say of each.
-_AWAY = {
+AWAY = {
     "inmigrate": (
         "vm-awaited",
         "this QEMU waits for its VM, which is still to come by migration",
@@ -192,8 +192,8 @@ _AWAY = {
 
 def not_running(host: HostView) -> Reason:
     """The guest's CPUs stand still, so neither it nor its agent can do anything."""
-    if host.status in _AWAY:
-        code, text, hint = _AWAY[host.status]
+    if host.status in AWAY:
+        code, text, hint = AWAY[host.status]
         return Reason(code, Who.VCPUCTL, text, hint)
     return Reason(
         "vm-not-running",

@@ -23,6 +23,11 @@ def _source(*filled: int) -> Shape:
     return Shape.of(replace(host(4, {0, *filled}), topology=_SMP))
 
 
+def _of(view: HostView) -> Shape:
+    """The shape of such a VM while it runs."""
+    return Shape.of(replace(view, status="running"))
+
+
 def _waiting(*filled: int, **changes: object) -> HostView:
     view = replace(host(4, {0, *filled}, status=WAITING), topology=_SMP)
     return replace(view, **changes)  # type: ignore[arg-type]
@@ -131,10 +136,24 @@ def test_what_may_go_well_is_said_and_is_no_obstacle(changes: dict[str, object],
 
 def test_a_qemu_that_does_not_show_its_smp_is_said_and_its_levels_are_not_made_up() -> None:
     untold = _waiting(1, topology={})
-    for here, there in ((_source(1), untold), (Shape.of(untold), _waiting(1))):
+    for here, there in ((_source(1), untold), (_of(untold), _waiting(1))):
         result = compare(here, there, {})
         assert [(d.finding.code, d.finding.level) for d in result.differences] == [("topology", Level.WARNING)]
     assert compare(_source(1, 2), untold, {}).missing, "slots are compared all the same"
+
+
+@pytest.mark.parametrize("changes", [{"status": "postmigrate"}, {"migration": "active"}])
+def test_a_vm_that_is_not_at_the_source_any_more_cannot_go_from_there(changes: dict[str, str]) -> None:
+    source = Shape.of(replace(host(4, {0, 1}), topology=_SMP, **changes))  # type: ignore[arg-type]
+    assert [d.finding.code for d in compare(source, _waiting(1), {}).incurable] == ["migrating"]
+
+
+def test_two_vms_of_different_names_are_a_warning() -> None:
+    source = replace(_source(1), vm_name="web1")
+    (found,) = compare(source, _waiting(1, vm_name="web2"), {}).differences
+    assert (found.finding.code, found.finding.level) == ("vm-name", Level.WARNING)
+    assert compare(source, _waiting(1, vm_name="web1"), {}).differences == ()
+    assert compare(source, _waiting(1), {}).differences == ()
 
 
 def test_another_id_is_a_note_since_slots_are_what_counts() -> None:
@@ -156,20 +175,20 @@ def _s390x(*others: str, type_: str = "qemu-s390x-cpu") -> HostView:
 
 def test_levels_that_only_one_of_two_qemus_shows_make_no_other_slot_of_it() -> None:
     old, new = _s390x(), _s390x("socket-id", "book-id", "drawer-id")
-    assert compare(Shape.of(old), new, {}).differences == ()
-    assert compare(Shape.of(new), old, {}).differences == ()
+    assert compare(_of(old), new, {}).differences == ()
+    assert compare(_of(new), old, {}).differences == ()
 
 
 def test_a_node_that_only_one_side_has_is_a_difference() -> None:
     with_nodes, without = _s390x("node-id"), _s390x()
     for here, there in ((with_nodes, without), (without, with_nodes)):
-        assert {code for code, _ in _codes(Shape.of(here), there)} == {"slot-props"}
+        assert {code for code, _ in _codes(_of(here), there)} == {"slot-props"}
 
 
 def test_a_type_that_one_qemu_does_not_show_is_no_other_type() -> None:
     untold, told = _s390x(type_=""), _s390x()
-    assert compare(Shape.of(untold), told, {}).differences == ()
-    assert compare(Shape.of(told), untold, {}).differences == ()
+    assert compare(_of(untold), told, {}).differences == ()
+    assert compare(_of(told), untold, {}).differences == ()
 
 
 def test_what_is_pending_is_a_warning_with_its_slot() -> None:
