@@ -77,6 +77,7 @@ SCRIPT: tuple[tuple[str, dict[str, Any]], ...] = (
     ("qom-get", {"path": "/machine/peripheral/port0", "property": "chardev"}),
     ("qom-get", {"path": "/machine/peripheral/port0", "property": "parent_bus"}),
     ("qom-get", {"path": "/machine/peripheral/port0", "property": "nope"}),
+    ("qom-get", {"path": "/machine/peripheral/root-disk", "property": "num-queues"}),
     # occupied, out of range, missing, of another type, twice
     add("vcpu-0", **place(0, 0, 0)),
     add("vcpu-1", **place(0, 0, 1)),
@@ -215,6 +216,8 @@ def started(version: str, folder: Path, *more: str) -> Iterator[tuple[Path, str]
         *("-nodefaults", "-display", "none", "-S", "-qmp", f"unix:{path},server=on,wait=off"),
         *("-device", "virtio-serial-pci", "-chardev", f"socket,id=ch0,path={folder}/real-agent,server=on,wait=off"),
         *("-device", "virtserialport,chardev=ch0,name=org.vcpuctl.agent.0,id=port0"),
+        *("-blockdev", "driver=null-co,read-zeroes=on,node-name=root"),
+        *("-device", "virtio-blk-pci,drive=root,id=root-disk"),
         *more,
     ]
     with qemu.find(Cache(), version) as binary, listening(path) as listener:
