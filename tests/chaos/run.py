@@ -13,8 +13,8 @@ from lab import LabError, VmDiedError
 from chaos import judge
 from chaos.choice import cost, turn
 from chaos.report import Report
-from chaos.under_way import OwnTroubleError, UnderWay
-from chaos.world import NotMendedError, World, names
+from chaos.under_way import UnderWay
+from chaos.world import NotMendedError, OwnTroubleError, World, names
 
 
 class Run:

@@ -17,7 +17,7 @@ from chaos.command import Command
 from chaos.faults import Faults
 from chaos.judge import Seen, said
 from chaos.report import Agent, Report
-from chaos.world import World
+from chaos.world import OwnTroubleError, World
 
 #: The bound for the ``scale`` after the faults: its own, and what may come on top for its process (seconds).
 SETTLE, GRACE = 120, 30.0
@@ -25,10 +25,6 @@ SETTLE, GRACE = 120, 30.0
 _MOMENT = 15.0
 #: Faults after which it is not the product's doing, or not only, what the VM looks like.
 _MEDDLING = {"raw-add", "raw-del", "guest-offline", "guest-online", "second-vcpuctl", "move", "reboot", "reset"}
-
-
-class OwnTroubleError(Exception):
-    """The guest, asked by the lab's own hands, does the same: it is its own trouble, and named."""
 
 
 class UnderWay:

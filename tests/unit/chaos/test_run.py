@@ -16,8 +16,8 @@ from chaos.choice import Shape
 from chaos.choice import turn as chosen
 from chaos.report import Agent, Report
 from chaos.run import Run
-from chaos.under_way import OwnTroubleError, UnderWay
-from chaos.world import NotMendedError, World
+from chaos.under_way import UnderWay
+from chaos.world import NotMendedError, OwnTroubleError, World
 from lab import VmDiedError, WaitTimeoutError
 
 Script = Callable[[UnderWay], None]
