@@ -56,8 +56,8 @@ _HOLD = (2.0, 1.0)
 _SIZE = re.compile(r"^agent (\d+) (\d+) (\d+)$", re.MULTILINE)
 
 
-#: migration/savevm.c, of a POWER vCPU's part of the interrupt controller. Judging by which VMs can be moved, QEMU counts
-#: these as they come and leaves holes where cores went, of which one that starts anew knows nothing.
+#: migration/savevm.c, of a POWER vCPU's part of the interrupt controller. Judging by which VMs can be moved, QEMU
+#: counts these as they come and leaves holes where cores went, of which one that starts anew knows nothing.
 _HOLES = "Unknown section or instance 'xive-tctx'"
 
 
