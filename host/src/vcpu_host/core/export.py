@@ -35,7 +35,8 @@ class Arguments:
     """What to start QEMU with, beside all that it is started with anyway.
 
     ``initial`` is -smp's first number, in vCPUs; ``topology`` the rest of -smp; ``devices`` the slots that are plugged
-    beside it, in slot order; ``globals`` what would change with that first number if it were not said.
+    beside it, in the order in which they came; ``globals`` what would change with that first number if it were not
+    said.
     """
 
     initial: int
@@ -90,7 +91,7 @@ def arguments(shape: Shape) -> Arguments:
     first = 1  # nothing starts without its first CPU, whatever that was called
     while first < len(shape.places) and shape.places[first].filled and shape.places[first].device_id is None:
         first += 1
-    devices = tuple(place for place in shape.places[first:] if place.filled)
+    devices = tuple(sorted((p for p in shape.places[first:] if p.filled), key=lambda place: place.arrival))
     twice = [name for name, times in Counter(place.name for place in devices).items() if times > 1]
     if twice:
         text = f"two CPUs would have the id {twice[0]!r}: one has it, and another's slot is called so"

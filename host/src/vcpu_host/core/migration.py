@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from .finding import Finding, Level
 from .model import HostView
 from .pending import Intent
+from .platforms import platform_for
 from .shape import Place, Shape
 
 #: The run state of a QEMU that was started with -incoming and has not got its VM yet (RunState, qapi/run-state.json).
@@ -48,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a migration would meet. ``missing`` are the source's slots that the destination lacks, in slot order."""
+    """What a migration would meet. ``missing`` are the source's slots that the destination lacks, as they came."""
 
     differences: tuple[Difference, ...]
     missing: tuple[Place, ...] = ()
@@ -80,11 +81,15 @@ def compare(
     )
     slots = tuple(_slots(source, there)) if comparable else ()
     comparable = comparable and all(difference.slot is not None for difference in slots)
-    missing = tuple(
+    lacking = [
         here
         for here, other in zip(source.places, there.places, strict=False)
         if comparable and here.filled and not other.filled and _same(here, other)
-    )
+    ]
+    missing = tuple(sorted(lacking, key=lambda place: place.arrival))
+    trap = platform_for(destination).numbers_arrivals(destination)
+    if comparable and trap is not None:
+        slots += (*_order(source, there, missing), Difference(trap))
     return Comparison(
         (*_left(source), *_state(destination), *machine, *slots, *_pending(source.pending, recorded)), missing
     )
@@ -196,6 +201,20 @@ def _slot(here: Place, other: Place) -> Iterator[Difference]:
         text = f"the id of {where}'s CPU is {mine} on the source and {its} on the destination"
         fix = "vcpuctl goes by slots, other tools may go by ids: vcpuctl export keeps them"
         yield Difference(Finding(Level.NOTE, "device-id", text, fix), here.index, mine, its)
+
+
+def _order(source: Shape, there: Shape, missing: Sequence[Place]) -> Iterator[Difference]:
+    """Where QEMU numbers CPUs as they come, those of the destination have to have come in the same order."""
+    mine = [place.index for place in _arrived(source)]
+    its = [place.index for place in [*_arrived(there), *missing]]
+    if set(mine) == set(its) and mine != its:
+        words = [" ".join(map(str, order)) for order in (mine, its)]
+        text = f"the source's CPUs came in the order of slots {words[0]}, the destination's in that of {words[1]}"
+        yield _problem("cpu-order", text, _START, *words)
+
+
+def _arrived(shape: Shape) -> list[Place]:
+    return sorted((place for place in shape.places if place.filled), key=lambda place: place.arrival)
 
 
 def _numbers(values: Sequence[int]) -> str:

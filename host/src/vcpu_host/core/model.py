@@ -28,8 +28,9 @@ AGENT_LOST = "agent-lost"
 #: The code of a port that nobody answers on, as the link has it (vcpu_proto.link.NoAnswerError).
 NO_ANSWER = "no-answer"
 
-#: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids (hw/ppc/spapr.c).
-MACHINE_PROPERTIES = ("pflash0", "vsmt")
+#: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids, and which
+#: interrupt controllers there are (hw/ppc/spapr.c).
+MACHINE_PROPERTIES = ("pflash0", "vsmt", "ic-mode")
 
 
 class SlotState(StrEnum):

@@ -23,7 +23,10 @@ _MOST = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One slot. ``device_id`` is None for a CPU that was there at start, and for an empty slot."""
+    """One slot. ``device_id`` is None for a CPU that was there at start, and for an empty slot.
+
+    ``arrival`` says which of the CPUs that are there was made before which; 0 for an empty slot, and for the first.
+    """
 
     index: int
     type: str
@@ -31,11 +34,12 @@ class Place:
     vcpus: int
     filled: bool
     device_id: str | None = None
+    arrival: int = 0
 
     @classmethod
-    def of(cls, slot: Slot) -> Place:
+    def of(cls, slot: Slot, arrival: int) -> Place:
         """What of the slot is the same on every host."""
-        return cls(slot.index, slot.type, slot.props, slot.vcpus, slot.filled, slot.device_id)
+        return cls(slot.index, slot.type, slot.props, slot.vcpus, slot.filled, slot.device_id, arrival)
 
     @property
     def name(self) -> str:
@@ -51,6 +55,7 @@ class Place:
             "vcpus": self.vcpus,
             "filled": self.filled,
             "id": self.device_id,
+            "arrival": self.arrival,
         }
 
 
@@ -80,13 +85,14 @@ class Shape:
         cls, host: HostView, pending: Sequence[Intent] = (), queues: Mapping[str, tuple[int, ...]] | None = None
     ) -> Shape:
         """The shape of what QEMU shows."""
+        arrivals = {index: place for place, index in enumerate(_arrivals(host))}
         return cls(
             qemu_version=host.qemu_version,
             machine=host.machine,
             arch=host.arch,
             accel=host.accel,
             topology=host.topology,
-            places=tuple(Place.of(slot) for slot in host.slots),
+            places=tuple(Place.of(slot, arrivals.get(slot.index, 0)) for slot in host.slots),
             pending=tuple(pending),
             vm_name=host.vm_name,
             queues=queues or {},
@@ -152,6 +158,16 @@ class Shape:
         return shape
 
 
+def _arrivals(host: HostView) -> list[int]:
+    """The filled slots in the order in which their CPUs were made, by the ids of their threads.
+
+    Linux gives ids in ascending order, and begins anew only after millions (kernel/pid.c, alloc_pid).
+    """
+    there = [slot for slot in host.slots if slot.filled]
+    there.sort(key=lambda slot: (min((thread.thread_id for thread in slot.threads), default=0), slot.index))
+    return [slot.index for slot in there]
+
+
 def shape_of(view: VmView, queues: Mapping[str, tuple[int, ...]]) -> Shape:
     """The shape of a VM as it was looked at, with what is open of earlier operations."""
     return Shape.of(view.host, [slot.pending for slot in view.slots if slot.pending is not None], queues)
@@ -176,6 +192,7 @@ def _place(index: int, entry: Any) -> Place:
         _int(fields["vcpus"]),
         fields["filled"],
         None if name is None else _text(name),
+        _int(fields["arrival"]),
     )
 
 

@@ -98,6 +98,12 @@ def test_a_plugged_cpu_next_to_the_boot_cpus_keeps_its_id_and_is_not_counted_amo
     assert _started(arguments(shape).argv, shape) == {0: None, 1: "vcpu-1", 2: "vcpu-2"}
 
 
+def test_devices_come_in_the_order_in_which_the_cpus_were_made() -> None:
+    early, late = slot(5), slot(2, fills=1)
+    shape = _shape(slot(0, boot=True), slot(1, filled=False), late, slot(3, filled=False), slot(4, filled=False), early)
+    assert [place.index for place in arguments(shape).devices] == [5, 2]
+
+
 def test_smp_counts_vcpus_where_a_slot_has_several() -> None:
     shape = _shape(slot(0, threads=2, boot=True), slot(1, threads=2, boot=True), slot(2, threads=2))
     result = arguments(shape)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_host.core.finding import Level
 from vcpu_host.core.migration import WAITING, compare, take_over
-from vcpu_host.core.model import HostView, freeze_props
+from vcpu_host.core.model import HostView, Slot, freeze_props
 from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.core.shape import Shape
 
@@ -189,6 +189,43 @@ def test_a_type_that_one_qemu_does_not_show_is_no_other_type() -> None:
     untold, told = _s390x(type_=""), _s390x()
     assert compare(_of(untold), told, {}).differences == ()
     assert compare(_of(told), untold, {}).differences == ()
+
+
+def _pseries(*filled: Slot, ic_mode: str = "dual") -> HostView:
+    """Cores of one thread; what ``filled`` does not name is empty."""
+    there = {each.index: each for each in filled}
+    slots = tuple(there.get(n, slot(n, filled=False, props={"core-id": n})) for n in range(4))
+    view = replace(host(4, slots=slots, status=WAITING), topology=_SMP, arch="ppc64", machine="pseries-11.1")
+    return replace(view, properties={"ic-mode": ic_mode})
+
+
+def _core(index: int, made: int, *, boot: bool = False) -> Slot:
+    return slot(index, boot=boot, fills=made, props={"core-id": index})
+
+
+def test_where_qemu_numbers_cpus_as_they_come_another_order_is_an_obstacle() -> None:
+    boot = _core(0, 0, boot=True)
+    here, same = _pseries(boot, _core(2, 1), _core(1, 2)), _pseries(boot, _core(2, 3), _core(1, 4))
+    assert _codes(_of(here), same) == []
+    assert [d.finding.code for d in compare(_of(here), same, {}).differences] == ["cpu-numbers"]
+    assert _codes(_of(here), _pseries(boot, _core(2, 4), _core(1, 3))) == [("cpu-order", None)]
+
+
+def test_what_is_missing_is_plugged_only_if_the_order_comes_out_right() -> None:
+    boot = _core(0, 0, boot=True)
+    here = _of(_pseries(boot, _core(2, 1), _core(1, 2)))
+    first, second = _pseries(boot, _core(2, 1)), _pseries(boot, _core(1, 1))
+    assert compare(here, first, {}).incurable == ()
+    assert [d.finding.code for d in compare(here, second, {}).incurable] == ["cpu-order"]
+    assert [place.index for place in compare(here, _pseries(boot), {}).missing] == [2, 1]
+
+
+def test_with_xics_the_order_does_not_matter() -> None:
+    boot = _core(0, 0, boot=True)
+    here, there = (
+        _pseries(boot, *cores, ic_mode="xics") for cores in ([_core(2, 1), _core(1, 2)], [_core(1, 1), _core(2, 2)])
+    )
+    assert compare(_of(here), there, {}).differences == ()
 
 
 def test_what_is_pending_is_a_warning_with_its_slot() -> None:

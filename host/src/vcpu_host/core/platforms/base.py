@@ -52,6 +52,11 @@ class Platform(ABC):
         del host
         return False
 
+    def numbers_arrivals(self, host: HostView) -> Finding | None:
+        """What to say of a QEMU that migrates part of a CPU's state by the order in which CPUs came; None otherwise."""
+        del host
+        return None
+
     def refusal(self, ost: Ost) -> Reason | None:
         """What an _OST of an eject request says: a refusal, or None if it is none (success, in progress, other)."""
         del ost

@@ -8,7 +8,7 @@ place times ``vsmt``, plus the thread (hw/ppc/spapr.c, spapr_vcpu_id; the place 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..finding import Finding, Level
 from ..model import HostView, Reason, Slot
@@ -42,12 +42,30 @@ class Pseries(Platform):
         del host
         return boot_cpu("core") if slot.index == 0 else None
 
+    def numbers_arrivals(self, host: HostView) -> Finding | None:
+        """XIVE's state of a thread has no number of its own ('xive-tctx', hw/intc/xive.c); XICS's has the CPU's.
+
+        For the latter see icp_realize (hw/intc/xics.c). Seen on 11.1; ic-mode=dual, the default, has both.
+        """
+        if host.properties.get("ic-mode") == "xics":
+            return None
+        return Finding(
+            Level.WARNING,
+            "cpu-numbers",
+            "with XIVE QEMU numbers a part of the CPUs' state as they come: if one has gone that was not the last to "
+            "come, the migration fails ('xive-tctx'), and nothing shows that before",
+            "-machine ic-mode=xics, from the VM's next start on; or unplug CPUs only in the contrary of their order",
+        )
+
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
         """10.0.13 under TCG died on the removal of a two-thread core, 3 of 3; 11.1.3 passed 32 of them.
 
         Where the agent takes the threads offline first it did not die, but in a series of such removals its guest hung.
         """
         yield from super().known_bugs(host)
+        trap = self.numbers_arrivals(host)
+        if trap is not None:
+            yield replace(trap, level=Level.NOTE)
         if host.accel == "tcg" and host.qemu_version < (11, 0, 0) and any(slot.vcpus > 1 for slot in host.slots):
             yield Finding(
                 Level.WARNING,
