@@ -8,7 +8,7 @@ place times ``vsmt``, plus the thread (hw/ppc/spapr.c, spapr_vcpu_id; the place 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..finding import Finding, Level
 from ..model import HostView, Reason, Slot
@@ -63,9 +63,6 @@ class Pseries(Platform):
         Where the agent takes the threads offline first it did not die, but in a series of such removals its guest hung.
         """
         yield from super().known_bugs(host)
-        trap = self.numbers_arrivals(host)
-        if trap is not None:
-            yield replace(trap, level=Level.NOTE)
         if host.accel == "tcg" and host.qemu_version < (11, 0, 0) and any(slot.vcpus > 1 for slot in host.slots):
             yield Finding(
                 Level.WARNING,
