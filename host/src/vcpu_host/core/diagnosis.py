@@ -185,13 +185,20 @@ def _slots(view: VmView) -> Iterator[Finding]:
 
 
 def _nodes(view: VmView) -> Iterator[Finding]:
-    differing = [
-        f"cpu{thread.cpu.number} (slot {slot.index}): {slot.slot.node} in QEMU, {thread.cpu.node} in the guest"
-        for slot in view.slots
-        for thread in slot.threads
-        if slot.slot.node is not None and thread.cpu is not None and thread.cpu.node is not None
-        if thread.online and thread.cpu.node != slot.slot.node
-    ]
+    """Linux numbers nodes as it meets them in the firmware's table, so only who is with whom can be compared.
+
+    See drivers/acpi/numa/srat.c, acpi_map_pxm_to_node.
+    """
+    in_guest: dict[int, int] = {}
+    in_qemu: dict[int, int] = {}
+    differing = []
+    for slot in view.slots:
+        for thread in slot.threads:
+            cpu, node = thread.cpu, slot.slot.node
+            if node is None or cpu is None or cpu.node is None or not cpu.online:
+                continue
+            if (in_guest.setdefault(node, cpu.node), in_qemu.setdefault(cpu.node, node)) != (cpu.node, node):
+                differing.append(f"cpu{cpu.number} (slot {slot.index}): {node} in QEMU, {cpu.node} in the guest")
     if differing:
         yield Finding(
             Level.WARNING,
