@@ -103,7 +103,7 @@ def _problem(
 
 def _left(source: Shape) -> Iterator[Difference]:
     if source.moving:
-        text = f"the VM has left the source, or is about to (status: {source.status}, migration: {source.migration})"
+        text = f"the source does not have the VM for itself (status: {source.status}, migration: {source.migration or 'none'})"
         yield _problem("migrating", text, "wait for its end, and look where it runs", source.moving, "")
 
 
