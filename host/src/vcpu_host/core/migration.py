@@ -103,7 +103,7 @@ def _problem(
 
 def _left(source: Shape) -> Iterator[Difference]:
     if source.moving:
-        text = f"the source does not have the VM for itself (status: {source.status}, migration: {source.migration or 'none'})"
+        text = f"the source does not have the VM for itself (it is {source.moving!r})"
         yield _problem("migrating", text, "wait for its end, and look where it runs", source.moving, "")
 
 
