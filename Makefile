@@ -28,8 +28,8 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 # would compile gRPC, protobuf and our own sources again (0.2 s of CPU each). `make clean` takes the files away.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Tests without VMs: many wait for an end that is meant (a timeout, a silence), so one more at once than there are cores.
-NO_VM := -n $(shell echo $$(($$(nproc) + 1))) -m "not e2e"
+# Tests without VMs: many wait for an end that is meant (a timeout, a silence), so two more at once than there are cores.
+NO_VM := -n $(shell echo $$(($$(nproc) + 2))) -m "not e2e"
 
 # With ONLY=EXPR the tests whose names match; with ALL=1 also the slow ones.
 E2E_MARKS := $(if $(ALL),e2e,e2e and not slow)

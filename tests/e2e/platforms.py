@@ -85,7 +85,7 @@ _power = partial(Cell, guest=_POWER, slot_of=by_two_threads, threads=2)
 
 CELLS = (
     Cell("q35", "10.0", "debian12-amd64", {}),
-    Cell("pc", "10.0", "debian12-amd64", {"machine": "pc"}, daily=True),
+    Cell("pc", "10.0", "debian12-amd64", {"machine": "pc"}),
     Cell(
         "q35, dies, modules, NUMA",
         "10.0",

@@ -41,7 +41,8 @@ def has_restarted(machine: Machine) -> bool:
     return any(event.name == "RESET" for event in machine.vm.qmp.events())
 
 
-@pytest.mark.parametrize("restart", [reboot, pytest.param(reset, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("restart", [reboot, reset])
 def test_a_restart_in_the_middle_of_a_plug_ends_with_the_cpus_online(
     machines: Callable[..., Machine], restart: Callable[[Vm], None]
 ) -> None:

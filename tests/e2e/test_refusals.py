@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +17,12 @@ HOG = (
     "chrt -d --sched-runtime 900000000 --sched-deadline 1000000000 --sched-period 1000000000 0 sleep 900"
 )
 EJECT = "/sys/firmware/acpi/hotplug/processor/enabled"
+#: The boot CPU is isolated, so cpu1 is the only one that is not (housekeeping_setup, cpu_down_maps_locked); and the
+#: kernel takes three CPUs, whatever the machine has. Two guests in one, for each needs a boot of its own.
+NARROW = {
+    "smp": "2,maxcpus=16,sockets=2,cores=4,threads=2",
+    "kernel_args": "isolcpus=0,2 nohz_full=2 nr_cpus=3",
+}
 
 
 def only_part(ended: Ended) -> dict[str, str]:
@@ -59,10 +64,9 @@ def test_reserved_deadline_bandwidth_keeps_a_cpu_and_is_named(machine: Machine) 
 
 @pytest.mark.long
 def test_the_last_housekeeping_cpu_stays(machines: Callable[..., Machine]) -> None:
-    # The boot CPU is isolated, so cpu1 is the only one that is not (housekeeping_setup, cpu_down_maps_locked).
-    machine = machines(smp="2,maxcpus=16,sockets=2,cores=4,threads=2", kernel_args="isolcpus=0,2-15 nohz_full=2-15")
+    machine = machines(**NARROW)
     before = machine.state()
-    assert machine.vm.shell("cat /sys/devices/system/cpu/isolated").strip() == "0,2-15"
+    assert machine.vm.shell("cat /sys/devices/system/cpu/isolated").strip() == "0,2"
     assert machine.vcpuctl("plug", "--slot", "4").status == 0  # isolated too, so no way out
     now = machine.state()
     for words in (("unplug", "--slot", "1"), ("offline", "1")):
@@ -70,12 +74,12 @@ def test_the_last_housekeeping_cpu_stays(machines: Callable[..., Machine]) -> No
         assert (ended.status, ended.outcome()) == (3, "refused"), ended.stdout
         reason = only_part(ended)
         assert (reason["code"], reason["who"], reason["errno"]) == ("last-housekeeping", "guest", "EBUSY")
-        assert "0,2-15" in reason["text"]
+        assert "0,2" in reason["text"]
         assert machine.state() == now
     assert machine.device_dels() == 0
     findings = {finding["code"]: finding for finding in machine.vcpuctl("doctor").json["findings"]}
     assert findings["isolcpus"]["level"] == "note"
-    assert "0,2-15" in findings["isolcpus"]["text"]
+    assert "0,2" in findings["isolcpus"]["text"]
 
     # One that may go beside one that may not: all or nothing only if asked for.
     undone = machine.vcpuctl("unplug", "--slot", "1", "4", "--atomic")
@@ -116,28 +120,21 @@ def test_a_guest_that_will_not_eject_gets_its_cpu_back_online(machine: Machine) 
 
 @pytest.mark.long
 def test_a_cpu_that_the_kernel_cannot_take_is_unplugged_again(machines: Callable[..., Machine]) -> None:
-    machine = machines(kernel_args="nr_cpus=2")
+    machine = machines(**NARROW)
     before = machine.state()
-    began = time.monotonic()
     some = machine.vcpuctl("plug", "-n", "2")
-    assert time.monotonic() - began < 45
     assert (some.status, some.outcome()) == (6, "partial"), some.stdout
     parts = some.slots()
-    assert (parts[1]["outcome"], parts[2]["outcome"]) == ("done", "failed")
-    assert parts[2]["reason"]["code"] == "guest-ignored"
-    assert "nr_cpus" in parts[2]["reason"]["hint"]
-    assert machine.online() == {0, 1}
-    assert sorted(machine.filled()) == [0, 1]
+    assert (parts[2]["outcome"], parts[3]["outcome"]) == ("done", "failed")
+    assert parts[3]["reason"]["code"] == "guest-ignored"
+    assert "nr_cpus" in parts[3]["reason"]["hint"]
+    assert machine.online() == {0, 1, 2}
+    assert sorted(machine.filled()) == [0, 1, 2]
 
-    now = machine.state()
-    one = machine.vcpuctl("plug", "--slot", "5")
-    assert (one.status, one.outcome()) == (1, "failed"), one.stdout
-    assert machine.state() == now
-
-    assert machine.vcpuctl("scale", "1").status == 0
+    assert machine.vcpuctl("scale", "2").status == 0
     undone = machine.vcpuctl("plug", "-n", "2", "--atomic")
     assert (undone.status, undone.outcome()) == (1, "failed"), undone.stdout
-    assert {part["slot"]: part["reason"]["code"] for part in undone.json["slots"]} == {1: "atomic", 2: "guest-ignored"}
+    assert {part["slot"]: part["reason"]["code"] for part in undone.json["slots"]} == {2: "atomic", 3: "guest-ignored"}
     assert machine.state() == before
 
     findings = {finding["code"]: finding for finding in machine.vcpuctl("doctor").json["findings"]}
