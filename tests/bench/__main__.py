@@ -25,6 +25,8 @@ def over_the_floor(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
         "ratio_p99": report.ratios(cold, 0.99),
         "ratio_p50_warm": report.ratios(warm, 0.50),
         "ratio_p99_warm": report.ratios(warm, 0.99),
+        "ratio_p50_least": report.ratios(cold, 0.50, "least"),
+        "ratio_p50_least_warm": report.ratios(warm, 0.50, "least"),
         "seconds": {"cold": report.seconds(cold), "warm": report.seconds(warm)},
     }
 

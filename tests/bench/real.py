@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Over the floor, on real VMs: floor and ours in turn, so that a machine that slows down slows both."""
+"""Over the floor, on real VMs: floor, the least agent and ours in turn, so that a machine that slows down slows all."""
 
 from __future__ import annotations
 
@@ -9,28 +9,33 @@ from pathlib import Path
 
 from lab import Lab, Vm, VmSpec
 
-from bench import floor, ours
+from bench import floor, least, ours
 
 ROOT = Path(__file__).resolve().parents[2]
 COLD = VmSpec(debs=ROOT / "build" / "deb")
 #: Room for every plug of the warm cycles: under TCG a QEMU process has a plug budget (facts of the lab).
-WARM = replace(COLD, smp="1,maxcpus=128,sockets=2,cores=32,threads=2")
+WARM = replace(COLD, smp="1,maxcpus=160,sockets=5,cores=16,threads=2")
 
 Say = Callable[[str], None]
 
 
 @dataclass
 class Samples:
-    """Seconds by operation ("plug_1" ...), of the floor and of ours, pair by pair; and of the whole process."""
+    """Seconds by operation ("plug_1" ...): the floor and ours, pair by pair; the whole process, and the least agent.
+
+    The least agent only plugs: down, it would be the floor.
+    """
 
     floor: dict[str, list[float]] = field(default_factory=dict)
     ours: dict[str, list[float]] = field(default_factory=dict)
     process: dict[str, list[float]] = field(default_factory=dict)
+    least: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, kind: dict[str, list[float]], count: int, up: float, down: float) -> None:
-        """Put in one cycle of ``count`` vCPUs."""
+    def add(self, kind: dict[str, list[float]], count: int, up: float, down: float | None = None) -> None:
+        """Put in one cycle of ``count`` vCPUs, or its first half."""
         kind.setdefault(f"plug_{count}", []).append(up)
-        kind.setdefault(f"unplug_{count}", []).append(down)
+        if down is not None:
+            kind.setdefault(f"unplug_{count}", []).append(down)
 
 
 def slots_for(count: int) -> list[int]:
@@ -47,6 +52,8 @@ def cold(lab: Lab, rounds: int, say: Say) -> Samples:
             with lab.vm(COLD) as vm:
                 samples.add(samples.floor, count, *_floor(vm, slots))
             with lab.vm(COLD) as vm:
+                samples.add(samples.least, count, least.plug(vm, slots))
+            with lab.vm(COLD) as vm:
                 samples.add(samples.ours, count, *ours.cycle(str(vm.qmp_socket), slots))
             with lab.vm(COLD) as vm:
                 words = ("--slot", *map(str, slots))
@@ -57,7 +64,7 @@ def cold(lab: Lab, rounds: int, say: Say) -> Samples:
 
 
 def warm(lab: Lab, rounds: int, say: Say) -> Samples:
-    """All cycles on one VM, after one of each that does not count."""
+    """All cycles on one VM, after one that does not count; the least agent's on another, for its plug budget."""
     samples = Samples()
     with lab.vm(WARM) as vm:
         ours.cycle(str(vm.qmp_socket), slots_for(8))
@@ -69,6 +76,13 @@ def warm(lab: Lab, rounds: int, say: Say) -> Samples:
                 ours.process(str(vm.qmp_socket), "list")
                 samples.add(samples.ours, count, *ours.cycle(str(vm.qmp_socket), slots))
             say(f"warm: round {turn + 1} of {rounds}")
+    with lab.vm(WARM) as vm:
+        ours.cycle(str(vm.qmp_socket), slots_for(8))
+        for _ in range(rounds):
+            for count in (1, 8):
+                samples.add(samples.least, count, least.plug(vm, slots_for(count)))
+                ours.process(str(vm.qmp_socket), "scale", "1")
+        say("warm: the least agent")
     return samples
 
 

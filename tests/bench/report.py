@@ -22,11 +22,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def ratios(samples: Samples, share: float) -> dict[str, float]:
-    """That percentile of ours over the same percentile of the floor, by operation."""
+def ratios(samples: Samples, share: float, kind: str = "ours") -> dict[str, float]:
+    """That percentile of ours, or of the ``least`` agent, over the same percentile of the floor, by operation."""
+    measured: dict[str, list[float]] = getattr(samples, kind)
     return {
-        name: round(percentile(samples.ours[name], share) / percentile(samples.floor[name], share), 3)
-        for name in samples.floor
+        name: round(percentile(values, share) / percentile(samples.floor[name], share), 3)
+        for name, values in measured.items()
     }
 
 
@@ -34,7 +35,7 @@ def seconds(samples: Samples) -> dict[str, dict[str, list[float]]]:
     """The raw samples, in seconds."""
     return {
         kind: {name: [round(value, 4) for value in values] for name, values in getattr(samples, kind).items()}
-        for kind in ("floor", "ours", "process")
+        for kind in ("floor", "least", "ours", "process")
     }
 
 
