@@ -33,6 +33,13 @@ def test_busy_with_deadline_tasks_names_them() -> None:
     assert "chrt (pid 7)" in reason.text
 
 
+def test_busy_without_any_known_cause_says_what_to_do_if_it_stays_so() -> None:
+    reason = busy()
+    assert reason.code == "hotplug-disabled"
+    assert "try again shortly" in reason.text
+    assert "restart of the guest" in reason.text
+
+
 def test_busy_under_nohz_full_is_the_time_keeper_unless_the_cpu_is_one_of_those_without_ticks() -> None:
     assert busy(nohz_full=frozenset({2})).code == "nohz-timekeeper"
     assert busy(nohz_full=frozenset({1})).code == "hotplug-disabled"
