@@ -73,7 +73,11 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool) -> None:
         "-o", "--output", choices=("table", "json"), default=default("table"), help="what to print on stdout"
     )
     common.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=default(None), help="bound for the operation, in seconds"
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        default=default(None),
+        help="bound for an operation or a watch, in seconds; other commands take the time of their questions",
     )
     common.add_argument("-v", "--verbose", action="count", default=default(0), help="log to stderr; twice for details")
     common.add_argument(
