@@ -182,6 +182,6 @@ _HOTPLUG_DISABLED = (
 )
 #: Seen with Linux 6.1, which miscounts reservations; what it counts is shown in debugfs alone.
 _FORGOTTEN = (
-    ". If it stays so: the kernel may still count SCHED_DEADLINE bandwidth of tasks that have ended, which a restart of "
-    "the guest clears"
+    ". If it stays so: the kernel may still count SCHED_DEADLINE bandwidth of tasks that have ended, which a restart "
+    "of the guest clears"
 )
