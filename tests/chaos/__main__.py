@@ -39,12 +39,13 @@ GUESTS: Mapping[str, Guest] = {
     "q35": Guest(
         replace(SPEC, smp="1,maxcpus=64,sockets=2,cores=16,threads=2"), Shape(threads=1, slots=64), by_acpi_path
     ),
-    # a saved state of POWER guests wakes up on 11.1 alone
+    # A saved state of POWER guests wakes up on 11.1 alone. XICS, since a VM with XIVE cannot be moved once a core has
+    # gone that was not the last to come (docs/testing.md).
     "pseries": Guest(
         replace(
             SPEC,
             qemu="11.1",
-            machine="pseries,x-vof=on",
+            machine="pseries,x-vof=on,ic-mode=xics",
             guest="debian12-ppc64el",
             smp="2,maxcpus=64,sockets=1,cores=32,threads=2",
         ),

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 from chaos.choice import Shape
-from chaos.world import OwnTroubleError, World
+from chaos.world import World
 from e2e.platforms import by_two_threads
-from lab import GuestCpu, LabError, Lives, Vm, VmDiedError, WaitTimeoutError
+from lab import GuestCpu, LabError, Lives, Vm, WaitTimeoutError
 
 HOME = "/machine/peripheral/vcpu-2"
 SLOTS: list[dict[str, Any]] = [{}, {"qom-path": HOME}, {}, {"qom-path": "/machine/unattached/device[0]"}]
@@ -63,18 +63,3 @@ def test_a_device_del_is_held_against_the_guest_s_own_sysfs(
     assert len(found) == violations
     assert all("[5]" in violation for violation in found)
     assert here.guest_first() == [], "each is told once"
-
-
-@pytest.mark.parametrize(
-    ("words", "error"),
-    [("Unknown section or instance 'xive-tctx' 10", OwnTroubleError), ("double free or corruption", VmDiedError)],
-)
-def test_a_move_that_fails_of_the_holes_that_cores_left_is_told_apart(words: str, error: type[Exception]) -> None:
-    vm = StubVm({})
-
-    def move(_before_end: object) -> None:
-        vm.record.messages.append(f"qemu-system-ppc64: load of migration failed: {words}")
-        raise VmDiedError("it is gone")
-
-    with pytest.raises(error):
-        world(vm, SimpleNamespace(vm=vm, move=move)).move()
