@@ -57,8 +57,11 @@ def test_export_for_people_is_a_command_line_or_commands_for_a_monitor(source: F
     assert words[0] == "-smp"
     assert words[2] == "-device"
     with Vcpuctl(source, "-o", "table", "export", "--form", "qmp") as command:
-        (line,) = command.ends().stdout.splitlines()
+        ended = command.ends()
+    (line,) = ended.stdout.splitlines()
     assert json.loads(line)["execute"] == "device_add"
+    assert "-smp cpus=2,sockets=2,cores=4,threads=1,maxcpus=8" in ended.stderr.splitlines()
+    assert "-device" not in ended.stderr
 
 
 def test_check_finds_what_is_missing_and_prepare_plugs_it_with_the_same_id(source: FakeVm, destination: FakeVm) -> None:
@@ -89,6 +92,15 @@ def test_an_export_stands_for_a_source_that_cannot_be_reached(
     prepared = run(destination, "migrate", "prepare", "--from", str(exported))
     assert (prepared.status, prepared.outcome) == (0, "done"), prepared.stdout
     assert filled(destination) == {0, 1, 6}
+
+
+def test_an_export_of_another_schema_is_not_guessed_at(source: FakeVm, destination: FakeVm, folder: Path) -> None:
+    exported = folder / "export.json"
+    exported.write_text(json.dumps({**run(source, "export").json, "schema_version": 99}))
+    ended = run(destination, "migrate", "prepare", "--from", str(exported))
+    assert (ended.status, ended.outcome) == (2, "bad-export"), ended.stdout
+    assert "schema_version is 99" in ended.json["error"]["text"]
+    assert filled(destination) == {0}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"vm": 1}', '{"schema_version": 1, "slots": []}'])

@@ -75,17 +75,27 @@ def test_a_dry_run_shows_the_map_and_the_arguments_and_sets_nothing(waiting: Fak
     assert waiting.steer.commands("x-exit-preconfig") == []
 
 
-def test_a_bad_map_is_refused_before_anything_is_set(folder: Path, waiting: FakeVm) -> None:
-    for text, status, code in (
-        ("0 = ['socket-id=0']\n1 = ['socket-id=1', 0]", 2, "bad-map"),
-        ("0 = ['socket-id=0']", 2, "bad-map"),
-        ("0 = ['socket-id=0']\n0 = ['socket-id=1']", 2, "bad-map"),
-        ("0 = ['socket-id=0', 9]\n1 = ['socket-id=1']", 2, "bad-slot"),
-        ("0 = ['socket-id=0']\n5 = ['socket-id=1']", 3, "no-such-node"),
+def test_a_bad_map_is_refused_before_anything_is_sent(folder: Path, waiting: FakeVm) -> None:
+    for text, code in (
+        ("0 = ['socket-id=0']\n1 = ['socket-id=1', 0]", "bad-map"),
+        ("0 = ['socket-id=0']", "bad-map"),
+        ("0 = ['socket-id=0']\n0 = ['socket-id=1']", "bad-map"),
+        ("0 = " + "[" * 20000, "bad-map"),
+        ("128 = ['socket-id=0', 'socket-id=1']", "bad-map"),
+        ("0 = ['socket-id=0', 9]\n1 = ['socket-id=1']", "bad-slot"),
     ):
         ended = run(waiting, "numa", "assign", *_map(folder, text))
-        reason = ended.json["error" if status == 2 else "reason"]
-        assert (ended.status, reason["code"]) == (status, code), ended.stderr
+        assert (ended.status, ended.json["error"]["code"]) == (2, code), ended.stderr
+    assert waiting.steer.commands("set-numa-node") == []
+    assert waiting.steer.commands("x-exit-preconfig") == []
+    assert _nodes(waiting) == [None] * 8
+
+
+def test_an_unknown_node_is_told_by_qemu_and_nothing_is_set(folder: Path, waiting: FakeVm) -> None:
+    ended = run(waiting, "numa", "assign", *_map(folder, "0 = ['socket-id=0']\n5 = ['socket-id=1']"))
+    assert (ended.status, ended.json["reason"]["code"]) == (3, "no-such-node"), ended.stderr
+    # the two nodes of the map are asked for, with a slot that there is not, and nothing else
+    assert [told["arguments"]["node-id"] for told in waiting.steer.commands("set-numa-node")] == [0, 5]
     assert _set(waiting) == []
     assert waiting.steer.commands("x-exit-preconfig") == []
     assert _nodes(waiting) == [None] * 8
@@ -145,7 +155,8 @@ def test_every_other_command_says_what_such_a_qemu_waits_for(waiting: FakeVm) ->
 @pytest.mark.parametrize(("version", "code"), [("2.6.2", "legacy-cpu-add"), ("2.9.1", "qemu-too-old")])
 def test_a_qemu_of_before_slots_is_told_from_one_that_cannot_plug(folder: Path, version: str, code: str) -> None:
     with FakeVm(folder, "--version", version, agent=False) as vm:
-        for words in (("list",), ("doctor",)):
+        assign = ("numa", "assign", "--policy", "pack")
+        for words in (("list",), ("doctor",), ("plug",), ("export",), assign):
             ended = run(vm, *words)
             assert ended.status == (1 if words == ("doctor",) else 3), ended.stdout + ended.stderr
             assert f'"{code}"' in ended.stdout

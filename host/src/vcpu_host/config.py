@@ -47,7 +47,7 @@ def load(name: str) -> VmSockets:
                 return _parse(path, tomllib.load(file))
         except FileNotFoundError:
             continue
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(Reason("bad-vm-file", Who.VCPUCTL, f"{path}: {error}", "mend the file")) from error
     places = " or ".join(str(directory) for directory in directories())
     raise UsageError(Reason("no-such-vm", Who.VCPUCTL, f"there is no {name}.toml in {places}", "use --qmp SOCKET"))

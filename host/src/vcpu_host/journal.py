@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[Intent, ...]:
         if document["schema_version"] != _SCHEMA_VERSION:
             raise ValueError(f"it is of version {document['schema_version']!r}")
         return tuple(Intent.from_json(entry) for entry in document["intents"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last: brackets within brackets
         raise _bad(path, str(error)) from error
 
 

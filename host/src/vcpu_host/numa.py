@@ -7,7 +7,7 @@ are. What cannot work is refused before anything is set, with the arguments that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,6 @@ from .errors import QemuError
 
 #: The commands that it takes. The last is the only unstable one that vcpuctl sends, and only here.
 SET, LEAVE = "set-numa-node", "x-exit-preconfig"
-
-#: Chooses each slot's node; told the slots, and the nodes that there are.
-Choose = Callable[[Sequence[Slot], Sequence[int]], Mapping[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +55,22 @@ class Assigned:
         }
 
 
-async def assign(qemu: ports.Preconfig, choose: Choose, *, dry_run: bool = False) -> Assigned:
-    """Have each slot given the node that ``choose`` says, leave preconfig, and see whether it is so.
+async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = False) -> Assigned:
+    """Have each slot given the node that is wished for, leave preconfig, and see whether it is so.
 
-    Raises what ``choose`` raises, QemuError for a machine without slots, QemuGoneError if QEMU ends on the way: it does
-    so by itself when the machine cannot be made.
+    What is wrong in the wish itself is found before QEMU is asked for anything but what it has. Raises what the wish
+    raises, RefusedError for a QEMU that is too old, QemuError for a machine without slots, QemuGoneError if QEMU ends
+    on the way: it does so by itself when the machine cannot be made.
     """
-    slots = await qemu.slots()
     commands = await qemu.commands()
+    slots = await qemu.slots()
     waits = await qemu.waits()
+    candidates = wish.candidates(slots)
     if waits and SET in commands:
-        nodes = await qemu.nodes(slots)
+        nodes = await qemu.nodes(slots, candidates)
     else:
         nodes = tuple(sorted({slot.node for slot in slots if slot.node is not None}))
-    wanted = choose(slots, nodes)
+    wanted = wish.choose(slots, nodes)
     reason = _cannot(commands, waits=waits) or (numa.obstacle(slots, wanted, nodes) if wanted else _NO_NODES)
     if reason is not None or dry_run:
         return Assigned(Outcome.REFUSED if reason else Outcome.DONE, slots, wanted, reason, dry_run)

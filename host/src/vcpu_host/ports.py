@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -109,7 +109,7 @@ class Preconfig(Protocol):
     """A QEMU that may have been started with --preconfig. Errors and time limits are those of :class:`Vmm`."""
 
     async def commands(self) -> frozenset[str]:
-        """The names of all commands that this QEMU has."""
+        """The names of all commands that this QEMU has. Raises RefusedError if it is too old for any of this."""
 
     async def waits(self) -> bool:
         """Whether the machine is still to be made."""
@@ -117,8 +117,8 @@ class Preconfig(Protocol):
     async def slots(self) -> tuple[Slot, ...]:
         """The slots, in slot order, with the node that each is of so far."""
 
-    async def nodes(self, slots: Sequence[Slot]) -> tuple[int, ...]:
-        """The NUMA nodes that there are, while it waits; nothing is set."""
+    async def nodes(self, slots: Sequence[Slot], candidates: Collection[int]) -> tuple[int, ...]:
+        """Those of the candidates that there are, in ascending order, while it waits; nothing is set."""
 
     async def set_node(self, slot: Slot, node: int) -> None:
         """Give a slot its node. Raises QemuError with QEMU's words."""

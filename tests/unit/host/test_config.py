@@ -64,6 +64,7 @@ def test_a_name_cannot_lead_out_of_the_directory(name: str, places: tuple[Path, 
         ('qmp = "/q"\nmonitor = "/m"', "unknown key 'monitor'; known are agent, qmp"),
         ("qmp = ", "web1.toml"),
         ("\x00", "web1.toml"),
+        ("qmp = " + "[" * 20000, "web1.toml"),
     ],
 )
 def test_a_wrong_file_is_told_with_its_fault(text: str, words: str, places: tuple[Path, Path]) -> None:

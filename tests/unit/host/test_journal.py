@@ -93,7 +93,9 @@ def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_o
     }
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"schema_version": 2, "intents": []}', b'{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"schema_version": 2, "intents": []}', b'{"schema_version": 1}', b"[" * 20000]
+)
 def test_a_record_that_cannot_be_understood_is_said_and_left(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "1-1.pending"
     path.write_bytes(data)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from fakes.views import slot
 from vcpu_host.core.model import Outcome, Reason, Slot, Who
+from vcpu_host.core.numa import ByMap
 from vcpu_host.errors import QemuError
 from vcpu_host.numa import LEAVE, SET, Assigned, assign
 
@@ -40,8 +41,8 @@ class Qemu:
     def _props(index: int, nodes: Mapping[int, int]) -> dict[str, int | str | bool]:
         return {"core-id": index, **({"node-id": nodes[index]} if index in nodes else {})}
 
-    async def nodes(self, slots: Sequence[Slot]) -> tuple[int, ...]:
-        return self.there if slots else ()
+    async def nodes(self, slots: Sequence[Slot], candidates: Collection[int]) -> tuple[int, ...]:
+        return tuple(node for node in self.there if slots and node in candidates)
 
     async def set_node(self, slot: Slot, node: int) -> None:
         if slot.index == self.stubborn:
@@ -53,7 +54,7 @@ class Qemu:
 
 
 async def _assign(qemu: Qemu, *, dry_run: bool = False) -> Assigned:
-    return await assign(qemu, lambda _slots, _nodes: _WANTED, dry_run=dry_run)
+    return await assign(qemu, ByMap({"0": [0, 1], "1": [2, 3]}), dry_run=dry_run)
 
 
 def _code(assigned: Assigned) -> str | None:

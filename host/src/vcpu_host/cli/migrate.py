@@ -35,8 +35,11 @@ async def export(args: argparse.Namespace) -> Exit:
         raise RefusedError(error.reason) from error
     if args.output == "json":
         render.emit_json({**shape.to_json(), **start.to_json()})
+    elif args.form == "qmp":
+        print(f"for a QEMU that was started with\n{start.at_start}", file=sys.stderr)  # noqa: T201 - for people
+        print(start.qmp)  # noqa: T201 - stdout is the product
     else:
-        print(start.qmp if args.form == "qmp" else start.shell)  # noqa: T201 - stdout is the product
+        print(start.shell)  # noqa: T201 - stdout is the product
     return Exit.DONE
 
 
@@ -92,7 +95,11 @@ def _read(path: str) -> Shape:
         else:
             with open(path, encoding="utf-8") as file:
                 text = file.read(_MOST)
-        return Shape.from_json(json.loads(text))
+        document = json.loads(text)
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != render.SCHEMA_VERSION:
+            raise ValueError(f"its schema_version is {version!r:.40}, and this vcpuctl reads {render.SCHEMA_VERSION}")
+        return Shape.from_json(document)
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)
         hint = "give what vcpuctl -o json export wrote on the source's host"

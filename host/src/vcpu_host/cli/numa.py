@@ -6,15 +6,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from vcpu_host.core.model import Reason, Slot, Who
-from vcpu_host.core.numa import MapError, by_policy, from_map
+from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.placement import Placement
 from vcpu_host.errors import UsageError
 from vcpu_host.lock import VmLock
-from vcpu_host.numa import Choose, assign
+from vcpu_host.numa import assign
 
 from . import render
 from .connect import LOCK_PATIENCE, command_line, sockets
@@ -28,14 +28,14 @@ async def numa(args: argparse.Namespace) -> Exit:
     """The exit status is that of the outcome: refused when nothing was set."""
     from vcpu_host.qmp.preconfig import connect
 
-    choose = _chooser(args)
+    wish = _wish(args)
     where = sockets(args)
     # The socket's lock alone: there is no vCPU yet by whose thread the process could be named.
     async with VmLock(where.qmp, command_line()) as lock:
         await lock.acquire(LOCK_PATIENCE)
         qemu = await connect(where.qmp)
         try:
-            assigned = await assign(qemu, choose, dry_run=args.dry_run)
+            assigned = await assign(qemu, wish, dry_run=args.dry_run)
         except MapError as error:
             raise _bad_map(str(error)) from error
         finally:
@@ -47,16 +47,8 @@ async def numa(args: argparse.Namespace) -> Exit:
     return of_outcome(assigned.outcome)
 
 
-def _chooser(args: argparse.Namespace) -> Choose:
-    if args.map is not None:
-        document = _read(args.map)
-        return lambda slots, nodes: from_map(document, slots)
-    policy = Placement(args.policy)
-
-    def choose(slots: Sequence[Slot], nodes: Sequence[int]) -> Mapping[int, int]:
-        return by_policy(slots, nodes, policy) if nodes else {}
-
-    return choose
+def _wish(args: argparse.Namespace) -> Wish:
+    return ByPolicy(Placement(args.policy)) if args.map is None else ByMap(_read(args.map))
 
 
 def _read(path: str) -> Mapping[str, Any]:
@@ -66,7 +58,7 @@ def _read(path: str) -> Mapping[str, Any]:
             return tomllib.loads(sys.stdin.read(_MOST))
         with open(path, encoding="utf-8") as file:
             return tomllib.loads(file.read(_MOST))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise _bad_map(f"{path}: {why}") from error
 

@@ -58,8 +58,16 @@ class Arguments:
     @property
     def shell(self) -> str:
         """For a shell's command line, an option a line; what needs it is quoted."""
+        return "\n".join(self._lines())
+
+    @property
+    def at_start(self) -> str:
+        """Of ``shell``, what a monitor cannot do later: all but the devices."""
+        return "\n".join(line for line in self._lines() if not line.startswith("-device "))
+
+    def _lines(self) -> list[str]:
         argv = [shlex.quote(argument) for argument in self.argv]
-        return "\n".join(f"{option} {value}" for option, value in zip(argv[::2], argv[1::2], strict=True))
+        return [f"{option} {value}" for option, value in zip(argv[::2], argv[1::2], strict=True)]
 
     @property
     def qmp(self) -> str:

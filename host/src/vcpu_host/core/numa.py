@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from .model import PropValue, Reason, Slot, Who
 from .placement import Placement, cores
@@ -18,6 +19,49 @@ NODE = "node-id"
 
 class MapError(ValueError):
     """A map that is not one; its text is for people."""
+
+
+class Wish(Protocol):
+    """Which node each slot is to be of."""
+
+    def candidates(self, slots: Sequence[Slot]) -> Collection[int]:
+        """The nodes of which it has to be known whether QEMU has them. Raises what ``choose`` raises.
+
+        Only what depends on the nodes that there are is left to find out after this.
+        """
+
+    def choose(self, slots: Sequence[Slot], nodes: Sequence[int]) -> dict[int, int]:
+        """Node by slot, where of the candidates there are these ``nodes``; empty if there is none to choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByMap:
+    """As somebody wrote it down (``from_map``)."""
+
+    document: Mapping[str, Any]
+
+    def candidates(self, slots: Sequence[Slot]) -> Collection[int]:
+        """The nodes of the map."""
+        return set(from_map(self.document, slots).values())
+
+    def choose(self, slots: Sequence[Slot], nodes: Sequence[int]) -> dict[int, int]:
+        """The map, whether there are its nodes or not."""
+        return from_map(self.document, slots)
+
+
+@dataclass(frozen=True, slots=True)
+class ByPolicy:
+    """Over all nodes alike (``by_policy``)."""
+
+    policy: Placement
+
+    def candidates(self, slots: Sequence[Slot]) -> Collection[int]:
+        """All that there may be."""
+        return range(MOST_NODES)
+
+    def choose(self, slots: Sequence[Slot], nodes: Sequence[int]) -> dict[int, int]:
+        """By the policy."""
+        return by_policy(slots, nodes, self.policy) if nodes else {}
 
 
 def from_map(document: Mapping[str, Any], slots: Sequence[Slot]) -> dict[int, int]:
@@ -64,11 +108,10 @@ def obstacle(slots: Sequence[Slot], wanted: Mapping[int, int], nodes: Collection
     """Why this QEMU, which has these ``nodes``, cannot give the slots what is ``wanted``; None if it can."""
     lacking = sorted(set(wanted.values()) - set(nodes))
     if lacking:
-        has = ", ".join(map(str, sorted(nodes))) or "none"
         return Reason(
             "no-such-node",
             Who.QEMU,
-            f"QEMU was started without node {', '.join(map(str, lacking))} (it has: {has})",
+            f"QEMU was started without node {', '.join(map(str, lacking))}",
             "-object memory-backend-ram,id=mN,size=... -numa node,nodeid=N,memdev=mN makes one, at QEMU's start",
         )
     for slot in slots:

@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..core.model import Reason, Slot
-from ..core.numa import MOST_NODES, NODE, assignment
-from ..errors import QemuError, QemuGoneError
-from . import replies
+from ..core.numa import NODE, assignment
+from ..errors import QemuError, QemuGoneError, RefusedError
+from . import ages, replies
 from .events import EventHub
 from .monitor import Monitor
 from .traps import bad_reply
@@ -37,7 +37,11 @@ class QmpPreconfig:
 
     async def commands(self) -> frozenset[str]:
         """What query-commands lists."""
-        return replies.command_names(await self._monitor.call("query-commands"))
+        commands = replies.command_names(await self._monitor.call("query-commands"))
+        reason = ages.too_old(replies.version(self._monitor.qemu_version), commands)
+        if reason is not None:
+            raise RefusedError(reason)
+        return commands
 
     async def waits(self) -> bool:
         """By what is refused: QEMU calls the state by its name up to 5.2 alone, and then "prelaunch"."""
@@ -56,14 +60,15 @@ class QmpPreconfig:
         """query-hotpluggable-cpus. Before there is a machine no slot is filled, and those without a node have none."""
         return replies.slots(await self._monitor.call("query-hotpluggable-cpus"), ())
 
-    async def nodes(self, slots: Sequence[Slot]) -> tuple[int, ...]:
-        """Which nodes there are.
+    async def nodes(self, slots: Sequence[Slot], candidates: Collection[int]) -> tuple[int, ...]:
+        """Which of these nodes there are.
 
         No query says so. But QEMU looks at the node before it looks for the slot (hw/core/numa.c, set_numa_options), so
         a slot that there is not tells them apart, and nothing is set.
         """
-        known = await asyncio.gather(*(self._has(slots[0], node) for node in range(MOST_NODES))) if slots else ()
-        return tuple(node for node, there in enumerate(known) if there)
+        asked = sorted(candidates) if slots else []
+        known = await asyncio.gather(*(self._has(slots[0], node) for node in asked))
+        return tuple(node for node, there in zip(asked, known, strict=True) if there)
 
     async def _has(self, slot: Slot, node: int) -> bool:
         nowhere = {name: _NOWHERE for name, value in slot.props.items() if type(value) is int and name != NODE}
