@@ -40,3 +40,23 @@ def test_a_stopped_agent_is_not_waited_for(folder: Path) -> None:
         ended = run(vm, "--timeout", "10", "plug", "--without-agent", within=10)
         assert (ended.status, ended.code(1)) == (0, "not-verified"), ended.stdout
         vm.vcpud.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("words", "others", "outcome", "left"),
+    [
+        ((), "what else was done stays", "partial", {0, 1}),
+        (("--atomic",), "what else was done goes back", "failed", {0}),
+    ],
+)
+def test_what_the_plan_says_of_a_failure_is_what_the_run_leaves(
+    folder: Path, words: tuple[str, ...], others: str, outcome: str, left: set[int]
+) -> None:
+    with FakeVm(folder, agent=False) as vm:
+        asked = ("plug", "--without-agent", "-n", "2", *words)
+        steps = run(vm, "plan", *asked).json["steps"]
+        assert [others in step["on_failure"] for step in steps] == [True, True]
+        vm.steer.rule("before:device_add", "delay", seconds=0)  # the first one's; the second fails
+        vm.steer.rule("before:device_add", "fail", **{"class": "GenericError", "desc": "no room"})
+        ended = run(vm, *asked)
+        assert (ended.outcome, filled(vm)) == (outcome, left), ended.stdout

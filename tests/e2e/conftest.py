@@ -163,23 +163,23 @@ def lab() -> Iterator[Lab]:
 def machines(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
     """Makes VMs: ``machines(smp=..., kernel_args=...)`` changes fields of the standard spec; ``cold`` boots it anew."""
     with ExitStack() as stack:
-        made: list[Vm] = []
+        made: list[tuple[Vm, guestfirst.Start]] = []
 
         def make(*, cold: bool = False, **changes: Any) -> Machine:
             spec = replace(SPEC, **changes)
             vm = stack.enter_context(lab.boot(spec) if cold else lab.vm(spec))
-            made.append(vm)
+            made.append((vm, guestfirst.look(vm)))
             vcpuctl = Vcpuctl(vm)
             stack.callback(vcpuctl.end)
             return Machine(vm, vcpuctl)
 
         yield make
         failed = getattr(request.node, "failed_in_call", False)
-        for number, vm in enumerate(made):
+        for number, (vm, start) in enumerate(made):
             if failed:
                 vm.collect(tmp_path / f"vm{number}")
                 print(f"kept: {tmp_path / f'vm{number}'}", file=sys.stderr)
-            guestfirst.check(vm)
+            guestfirst.check(vm, start)
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@
 Shares no code with the product. The kernel numbers CPUs in its own way, so the log has to tell which slot is which:
 "smpboot: CPU 3 is now offline" (arch/x86/kernel/smpboot.c, native_cpu_die) names a logical number, and
 "smpboot: Booting Node 0 Processor 3 APIC 0x5" the APIC id behind it, which is the slot where all levels of -smp are
-powers of two. A CPU that has never been booted since the kernel started has nothing to be taken from.
+powers of two. A CPU that has never been booted since the kernel started has nothing to be taken from. CPUs that are there
+when the record begins (boot CPUs, and all that came along in a migration) are looked up then; those that a restarted
+kernel boots with its own start it does not name, so they count as online from their next coming only.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab import Vm
@@ -35,20 +38,63 @@ class GuestNotFirstError(AssertionError):
     """A ``device_del`` went out for a CPU that the kernel had not given up."""
 
 
-def check(vm: Vm) -> None:
-    """Raise GuestNotFirstError if the VM's record shows a ``device_del`` before the CPU's going offline."""
-    violations = find(vm.qmp_commands(), vm.kernel_log, vm.spec.smp)
+@dataclass(frozen=True)
+class Start:
+    """What there is when a record begins: slots by device id and QOM path, and the guest's CPUs.
+
+    ``apic_of`` is the APIC id by the kernel's number; ``running`` are the APIC ids that are online.
+    """
+
+    slots: Mapping[str, int] = field(default_factory=dict)
+    apic_of: Mapping[int, int] = field(default_factory=dict)
+    running: frozenset[int] = frozenset()
+
+
+def filled(vm: Vm) -> dict[str, int]:
+    """The slots of the CPUs that QEMU has, by all names that device_del takes for them. The guest is not asked."""
+    found: dict[str, int] = {}
+    for index, entity in enumerate(reversed(vm.qmp.execute("query-hotpluggable-cpus"))):
+        path = str(entity.get("qom-path", ""))
+        if path:
+            found[path] = index
+            found[path.removeprefix("/machine/peripheral/")] = index
+    return found
+
+
+def look(vm: Vm) -> Start:
+    """As it is now, of a VM whose guest answers; empty where nothing is there that could be removed or would be told."""
+    alone = vm.spec.smp.split(",")[0] == "1" and "-device" not in " ".join(vm.spec.extra_args)
+    if alone or not vm.spec.guest.endswith("-amd64"):
+        return Start()
+    online = {
+        int(name.removeprefix("cpu")): cpu["apicid"]
+        for name, cpu in vm.guest_cpus().items()
+        if cpu["online"] and cpu["apicid"] is not None
+    }
+    return Start(filled(vm), online, frozenset(online.values()))
+
+
+def check(vm: Vm, start: Start | None = None, kernel: Sequence[tuple[float, str]] | None = None) -> None:
+    """Raise GuestNotFirstError if the VM's record shows a ``device_del`` before the CPU's going offline.
+
+    ``kernel`` is what the guest's kernel said, if not on this VM's console alone.
+    """
+    violations = find(vm.qmp_commands(), vm.kernel_log if kernel is None else kernel, vm.spec.smp, start)
     if violations:
         raise GuestNotFirstError("; ".join(violations))
 
 
-def find(commands: Sequence[tuple[float, dict[str, Any]]], kernel: Sequence[tuple[float, str]], smp: str) -> list[str]:
+def find(
+    commands: Sequence[tuple[float, dict[str, Any]]],
+    kernel: Sequence[tuple[float, str]],
+    smp: str,
+    start: Start | None = None,
+) -> list[str]:
     """The violations, in words. ``commands`` and ``kernel`` are on one clock; ``smp`` names every level's size."""
+    start = start or Start()
     events: list[tuple[float, int, str, Any]] = [(when, 0, "kernel", line) for when, line in kernel]
     events += [(when, 1, "qmp", command) for when, command in commands]
-    apic_of: dict[int, int] = {}
-    running: set[int] = set()
-    slots: dict[str, int] = {}
+    apic_of, running, slots = dict(start.apic_of), set(start.running), dict(start.slots)
     violations: list[str] = []
     for when, _, kind, what in sorted(events, key=lambda event: (event[0], event[1])):
         if kind == "kernel":

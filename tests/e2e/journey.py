@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ class Journey:
 
     def __init__(self, road: Road) -> None:
         self.road = road
-        self.seen: list[Vm] = [road.vm]
+        self._start = guestfirst.look(road.vm)
+        #: The QEMUs that have or had the VM, or wait for it, with what each was started with.
+        self.seen: list[tuple[Vm, dict[str, int]]] = [(road.vm, dict(self._start.slots))]
         self.here = Machine(road.vm, Vcpuctl(road.vm))
 
     def export(self) -> dict[str, Any]:
@@ -45,12 +48,18 @@ class Journey:
     def waiting(self, *, arguments: list[str] | None = None, qemu: str = "", **changes: object) -> Vm:
         """A QEMU that waits for the VM; started as the export says, if no arguments are given."""
         vm = self.road.waiting(arguments or self.export()["arguments"], qemu=qemu, **changes)
-        self.seen.append(vm)
+        self.seen.append((vm, guestfirst.filled(vm)))
         return vm
 
     def check(self, destination: Vm, step: str = "check") -> Ended:
         """``vcpuctl migrate check`` or ``prepare``."""
         return self.here.vcpuctl("migrate", step, "--to", str(destination.qmp_socket))
+
+    def guest_first(self) -> None:
+        """Hold the record of each QEMU against promise 2. The guest is one, and speaks on the console of its QEMU."""
+        kernel = sorted(line for vm, _ in self.seen for line in vm.kernel_log)
+        for vm, slots in self.seen:
+            guestfirst.check(vm, replace(self._start, slots=slots), kernel)
 
     def arrived(self, destination: Vm) -> None:
         """The VM is there now."""
@@ -132,8 +141,7 @@ def journey(lab: Lab, spec: VmSpec, *others: str, kept: Path) -> Iterator[Journe
         try:
             yield whole
         except BaseException:
-            for number, vm in enumerate(whole.seen):
+            for number, (vm, _) in enumerate(whole.seen):
                 vm.collect(kept / f"vm{number}")
             raise
-        for vm in whole.seen:
-            guestfirst.check(vm)
+        whole.guest_first()

@@ -40,5 +40,12 @@ def test_a_cpu_that_came_back_is_online_again_and_one_that_never_was_is_not() ->
     assert guestfirst.find([add(1.0, "vcpu-5"), remove(4.5, "vcpu-5")], [], SMP) == []
 
 
+@pytest.mark.parametrize("name", ["/machine/unattached/device[3]", "/machine/peripheral/vcpu-5", "vcpu-5"])
+def test_a_cpu_that_was_there_before_the_record_began_is_watched_too(name: str) -> None:
+    start = guestfirst.Start({name: 5}, {1: 5}, frozenset({0, 5}))
+    assert len(guestfirst.find([remove(2.5, name)], [OFFLINE], SMP, start)) == 1
+    assert guestfirst.find([remove(3.5, name)], [OFFLINE], SMP, start) == []
+
+
 def test_what_the_lab_itself_removes_is_its_own_affair() -> None:
     assert guestfirst.find([add(1.0, "vcpu-5"), remove(2.5, "vcpu-5", "lab-7")], [BOOTED], SMP) == []
