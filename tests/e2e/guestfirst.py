@@ -62,7 +62,7 @@ def filled(vm: Vm) -> dict[str, int]:
 
 
 def look(vm: Vm) -> Start:
-    """As it is now, of a VM whose guest answers; empty where nothing is there that could be removed or would be told."""
+    """As it is now, of a VM whose guest answers; empty where nothing is there to remove, or the kernel has no words."""
     alone = vm.spec.smp.split(",")[0] == "1" and "-device" not in " ".join(vm.spec.extra_args)
     if alone or not vm.spec.guest.endswith("-amd64"):
         return Start()
