@@ -30,6 +30,13 @@ SYSFS_DOORS = ("sysfs.py", "rtas.py")
 #: Where what differs between machines lives, and what nothing else may compare with words.
 PLATFORMS = ("host/src/vcpu_host/core/platforms/", "guest/src/vcpu_guest/platforms/")
 PLATFORM_FACTS = {"arch", "machine", "action", "event", "event_source"}
+#: Names of architectures, machine types and a platform's own events, whatever they are compared with.
+PLATFORM_WORDS = re.compile(
+    r"(x86|i[3-6]86|amd64|ppc|powerpc|s390|aarch64|arm64|loongarch|riscv|pseries|spapr|q35|pc-|microvm)[\w.+-]*"
+    r"|ACPI_DEVICE_OST|DEVICE_UNPLUG_GUEST_ERROR"
+)
+#: What QEMU's events are called is known here, and nowhere else.
+PLATFORM_WORDS_KNOWN = ("host/src/vcpu_host/qmp/events.py",)
 # Put together here, so that this file does not break its own rule.
 INDEX_HOSTS = tuple(
     ".".join(parts)
@@ -79,7 +86,7 @@ def check_source(name: str, text: str) -> Iterator[str]:
     if name.startswith(("host/src/", "guest/src/")) and not name.startswith(PLATFORMS):
         yield from (
             f"{name}:{line}: depends on the name of a machine or an event: that is a platform module's business"
-            for line in platform_conditionals(text)
+            for line in sorted({*platform_conditionals(text), *platform_words(name, text)})
         )
 
 
@@ -96,6 +103,15 @@ def platform_conditionals(text: str) -> Iterator[int]:
             case ast.Match(subject=subject, cases=cases) if _is_platform_fact(subject):
                 if any(_has_word(case.pattern) for case in cases):
                     yield node.lineno
+
+
+def platform_words(name: str, text: str) -> Iterator[int]:
+    """The lines on which a string is such a name, and nothing else."""
+    if name in PLATFORM_WORDS_KNOWN:
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and PLATFORM_WORDS.fullmatch(node.value):
+            yield node.lineno
 
 
 def _is_platform_fact(node: ast.AST) -> bool:

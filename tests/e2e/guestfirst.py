@@ -4,9 +4,9 @@
 Shares no code with the product. The kernel numbers CPUs in its own way, so the log has to tell which slot is which:
 "smpboot: CPU 3 is now offline" (arch/x86/kernel/smpboot.c, native_cpu_die) names a logical number, and
 "smpboot: Booting Node 0 Processor 3 APIC 0x5" the APIC id behind it, which is the slot where all levels of -smp are
-powers of two. A CPU that has never been booted since the kernel started has nothing to be taken from. CPUs that are there
-when the record begins (boot CPUs, and all that came along in a migration) are looked up then; those that a restarted
-kernel boots with its own start it does not name, so they count as online from their next coming only.
+powers of two. A CPU that has never been booted since the kernel started has nothing to be taken from. CPUs that are
+there when the record begins (boot CPUs, and all that came along in a migration) are looked up then; those that a
+restarted kernel boots with its own start it does not name, so they count as online from their next coming only.
 """
 
 from __future__ import annotations
