@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tempfile
 from collections.abc import Iterator
@@ -163,3 +164,17 @@ def test_while_a_migration_runs_every_operation_is_refused_with_the_reason(sourc
 def test_a_qemu_that_waits_for_its_vm_says_so_and_plugs_nothing(destination: FakeVm) -> None:
     ended = run(destination, "plug")
     assert (ended.status, ended.json["reason"]["code"]) == (3, "vm-awaited"), ended.stdout
+
+
+def test_a_cpu_that_came_along_and_does_not_start_there_is_told_with_the_kernels_errno(source: FakeVm) -> None:
+    # as after a move: the CPU is plugged, offline in the guest, and the kernel cannot start it any more
+    assert run(source, "plug", "--slot", "5").status == 0
+    assert run(source, "offline", "5").status == 0
+    source.steer.call("x-fake-kernel-refuse", slot=5, errno=errno.EIO, online=True)
+    for words in (("scale", "3"), ("online", "5")):
+        ended = run(source, *words)
+        assert ended.status != 0, ended.stdout
+        reason = ended.slots[5]["reason"]
+        assert (reason["code"], reason["who"], reason["errno"]) == ("bring-up-failed", "guest", "EIO"), ended.stdout
+        assert "dmesg" in reason["text"]
+    assert run(source, "list").slots[5]["state"] == "offline"

@@ -18,6 +18,7 @@ from vcpu_host.agent.client import LinkAgent
 from vcpu_host.core.model import AGENT_LOST, CpuResult, CpuStatus, GuestView, Who
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_host.ports import Arrived, SetOnlineAnswer
+from vcpu_proto.v1 import agent_pb2
 
 
 async def switched(
@@ -29,6 +30,11 @@ async def switched(
 
 def results(answers: list[SetOnlineAnswer]) -> dict[str, CpuResult]:
     return {answer.firmware_id: answer for answer in answers if isinstance(answer, CpuResult)}
+
+
+def test_the_agent_offers_these_calls_and_no_other() -> None:
+    calls = agent_pb2.DESCRIPTOR.services_by_name["GuestAgent"].methods_by_name
+    assert set(calls) == {"Hello", "ListCpus", "Watch", "SetOnline", "Control"}
 
 
 async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(agent: LinkAgent) -> None:

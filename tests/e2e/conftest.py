@@ -209,9 +209,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         matrix.clear()
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """When all workers have ended."""
-    if not hasattr(session.config, "workerinput"):
-        from e2e import matrix
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """When all workers have ended, and there is somebody to read it."""
+    from e2e import matrix
 
-        matrix.write()
+    for line in matrix.write().splitlines():
+        terminalreporter.write_line(line)

@@ -42,11 +42,11 @@ def clear() -> None:
     shutil.rmtree(_PARTS, ignore_errors=True)
 
 
-def write() -> None:
-    """Put the cells of this run together; nothing is written if there are none."""
+def write() -> str:
+    """Put the cells of this run together, and return the table; nothing is written if there are none."""
     cells = [found for cell in CELLS if (found := _found(cell)) is not None]
     if not cells:
-        return
+        return ""
     names = _checks(cells)
     today = datetime.now(tz=UTC).date().isoformat()
     report: dict[str, Any] = {
@@ -57,7 +57,9 @@ def write() -> None:
     }
     report["cells"] = cells
     write_report(ROOT / "build" / "platforms.json", report)
-    replace(ROOT / "build" / "platforms.md", _table(report))
+    table = _table(report)
+    replace(ROOT / "build" / "platforms.md", table)
+    return table
 
 
 def _found(cell: Cell) -> dict[str, Any] | None:

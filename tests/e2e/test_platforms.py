@@ -48,7 +48,7 @@ def tried(cell: Cell, test: str, checks: Sequence[str] | None, machine: Machine)
     failures: list[str] = []
     for name in checks or trial.together:
         if name in cell.hopeless:
-            results[name] = f"failed: {cell.hopeless[name]}"
+            results[name] = f"not tried: {cell.hopeless[name]}"
             continue
         try:
             results[name] = trial.checks[name]()
