@@ -10,6 +10,8 @@ def printable(text: str, limit: int = 400) -> str:
     Terminal control sequences, line breaks, and characters that turn the writing direction are not printable
     (str.isprintable), so one line stays one line and says what it seems to say.
     """
+    if len(text) <= limit and text.isprintable():
+        return text
     # The first limit + 1 characters decide: an escape is never shorter than what it stands for.
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
