@@ -7,6 +7,7 @@ They are never checked in, so they cannot be stale.
 from __future__ import annotations
 
 import argparse
+import email.utils
 import os
 import subprocess
 import sys
@@ -44,13 +45,15 @@ def man_page(command: str, module: str, section: int, version: str, out: Path) -
 
 
 def source_date() -> str:
-    """Seconds since 1970 of the last commit, or what the caller has set."""
+    """Seconds since 1970 of the newest entry in Debian's changelog, or what the caller has set.
+
+    Not of the last commit: what is built is the same as long as what it is built from is.
+    """
     if "SOURCE_DATE_EPOCH" in os.environ:
         return os.environ["SOURCE_DATE_EPOCH"]
-    shown = subprocess.run(
-        ["git", "log", "-1", "--format=%ct"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    return shown.strip()
+    lines = (ROOT / "packaging/debian/changelog").read_text().splitlines()
+    signed = next(line for line in lines if line.startswith(" -- "))
+    return str(int(email.utils.parsedate_to_datetime(signed.partition(">  ")[2]).timestamp()))
 
 
 def completion(parser: argparse.ArgumentParser, shell: str, out: Path) -> None:
