@@ -77,7 +77,8 @@ def lay_out(names: list[str], source: Path, log: Path, environment: dict[str, st
     fetch = [*PIP, "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(pins)]
     run([*fetch, "--dest", str(vendor)], ROOT, log, environment)
     man.make(source / "made", version())
-    # Files get into the packages with their times, which are those of the checkout; only later ones are cut to the date.
+    # Files get into the packages with their times, which are those of the checkout; only later ones are cut to the
+    # date.
     date = int(environment["SOURCE_DATE_EPOCH"])
     for path in source.rglob("*"):
         os.utime(path, (date, date), follow_symlinks=False)

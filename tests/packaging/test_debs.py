@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import man
 import pytest
 
 if TYPE_CHECKING:
@@ -129,6 +130,14 @@ def test_a_stock_system_can_install_it_from_the_distribution_alone(
     assert {package, "python3-vcpu-proto", "python3-grpcio"} <= installed.keys()
     elsewhere = {name: origin for name, origin in installed.items() if "Debian" not in origin}
     assert elsewhere.keys() == {package, "python3-vcpu-proto"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_in_a_package_is_of_the_time_of_its_checkout(
+    debs: dict[str, Deb], tmp_path: Path, package: str
+) -> None:
+    whole = debs[package].extract(tmp_path)
+    assert {path.stat().st_mtime for path in whole.rglob("*") if path.is_file()} == {int(man.source_date())}
 
 
 def test_both_ends_want_the_contract_of_exactly_their_version(debs: dict[str, Deb], root: Path) -> None:
