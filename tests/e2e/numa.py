@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from lab import Vm
 
-_NODES = (
-    "for n in /sys/devices/system/node/node[0-9]*; do for c in $n/cpu[0-9]*; do "
-    "[ ! -e $c ] || echo ${n##*node} ${c##*/}; done; done"
-)
+# The lists have CPUs that are online alone, and are right on every machine; the links are for the others.
+_NODES = """cd /sys/devices/system/node
+for n in node[0-9]*; do for c in $n/cpu[0-9]*; do [ ! -e $c ] || echo ${n#node} ${c##*/}; done; done
+for n in node[0-9]*; do echo ${n#node} $(cat $n/cpulist); done"""
 
 
 def memory(nodes: int, memory_mb: int) -> tuple[str, ...]:
@@ -30,5 +30,10 @@ def nodes(count: int, memory_mb: int, prop: str, step: int = 1, each: int = 1) -
 
 def nodes_of_cpus(vm: Vm) -> dict[str, int]:
     """The guest's own word: node by CPU, such as ``cpu3``; empty where its kernel shows no nodes."""
-    pairs = (line.split() for line in vm.shell(_NODES).splitlines())
-    return {cpu: int(node) for node, cpu in pairs}
+    found: dict[str, int] = {}
+    for line in vm.shell(_NODES).splitlines():
+        node, _, cpus = line.partition(" ")
+        for part in filter(None, cpus.split(",")):
+            first, _, last = part.removeprefix("cpu").partition("-")
+            found |= {f"cpu{number}": int(node) for number in range(int(first), int(last or first) + 1)}
+    return found

@@ -22,6 +22,7 @@ from vcpu_guest.core import cpulist
 Write = Callable[[str, bytes], None]
 
 #: Whether the kernel ejects CPUs when the firmware asks it to (drivers/acpi/sysfs.c, enabled_store).
+_NODES = "devices/system/node"
 _EJECT = "firmware/acpi/hotplug/processor/enabled"
 
 #: No attribute that we read is longer; sysfs gives a page, and a list of 4096 scattered CPUs needs more than one.
@@ -117,6 +118,23 @@ class Sysfs:
         except FileNotFoundError:
             return None
         return next((int(name[4:]) for name in names if name.startswith("node") and _number(name[4:])), None)
+
+    def node_running(self, number: int) -> int | None:
+        """The NUMA node of an online cpuN, by the nodes' own lists, which have no other CPUs (drivers/base/node.c).
+
+        None for a CPU that is offline, and where there are no nodes.
+        """
+        for name in self._nodes():
+            if number in cpulist.parse(self.read(f"{_NODES}/{name}/cpulist") or ""):
+                return int(name[4:])
+        return None
+
+    def _nodes(self) -> list[str]:
+        try:
+            names = os.listdir(f"{self.root}/{_NODES}")
+        except FileNotFoundError:
+            return []
+        return [name for name in names if name.startswith("node") and _number(name[4:])]
 
     def write_online(self, number: int, *, online: bool) -> None:
         """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""

@@ -248,7 +248,7 @@ class Watcher:
             sysfs.read_cpu_number(number, "topology/physical_package_id"),
             sysfs.read_cpu_number(number, "topology/die_id"),
             sysfs.read_cpu_number(number, "topology/core_id"),
-            sysfs.node(number),
+            self._platform.node(sysfs, number),
         )
 
     # -- being told --------------------------------------------------------------------------------------------------

@@ -63,6 +63,16 @@ def test_a_power_thread_is_named_by_its_server_and_only_if_it_is_there(tmp_path:
     assert not platform.is_present(sysfs, 2)  # which has a directory, and 0 for its server
 
 
+def test_a_power_thread_is_on_the_node_that_lists_it_whatever_its_link_says(tmp_path: Path) -> None:
+    papr = FakePapr(tmp_path / "sys", threads=2)
+    sysfs = Sysfs(papr.root, papr.write)
+    (papr.root / "devices/system/cpu/cpu0/node0").mkdir()
+    for node, cpus in ((0, ""), (1, "0")):
+        (papr.root / f"devices/system/node/node{node}").mkdir(parents=True)
+        (papr.root / f"devices/system/node/node{node}/cpulist").write_text(f"{cpus}\n")
+    assert [Pseries(sysfs).node(sysfs, number) for number in (0, 1)] == [1, None]
+
+
 @pytest.mark.parametrize(("modern", "connectors"), [(True, "kernel"), (False, "rtas")])
 def test_who_handles_hotplug_events_follows_from_the_device_tree(tmp_path: Path, modern: bool, connectors: str) -> None:
     papr = FakePapr(tmp_path / "sys", modern=modern)

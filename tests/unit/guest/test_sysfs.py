@@ -44,6 +44,16 @@ def test_numbers_that_the_kernel_does_not_know_are_none(sysfs: Sysfs, kernel: Fa
     assert sysfs.node(9) is None
 
 
+def test_the_node_of_a_cpu_that_is_online_is_in_the_nodes_own_lists(tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    assert sysfs.node_running(0) is None, "a kernel without nodes"
+    for node, cpus in ((0, "0-1,6"), (1, ""), (10, "4-5")):
+        (tmp_path / f"devices/system/node/node{node}").mkdir(parents=True)
+        (tmp_path / f"devices/system/node/node{node}/cpulist").write_text(f"{cpus}\n")
+    (tmp_path / "devices/system/node/has_cpu").write_text("0,10\n")
+    assert [sysfs.node_running(number) for number in (0, 6, 4, 2)] == [0, 0, 10, None]
+
+
 def test_a_write_neither_creates_nor_truncates(tmp_path: Path) -> None:
     sysfs = Sysfs(tmp_path)
     (tmp_path / "devices/system/cpu/cpu0").mkdir(parents=True)

@@ -37,6 +37,9 @@ class Platform(Protocol):
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """Why bringing this offline CPU online is known to fail, if it is."""
 
+    def node(self, sysfs: Sysfs, number: int) -> int | None:
+        """The NUMA node of a present CPU; None where the kernel does not show it, or not while the CPU is offline."""
+
 
 class Registered:
     """Platforms whose kernel has a directory for present CPUs only (drivers/base/cpu.c, register_cpu)."""
@@ -59,6 +62,10 @@ class Registered:
         """Nothing is known beforehand."""
         return None
 
+    def node(self, sysfs: Sysfs, number: int) -> int | None:
+        """By the directory's link to it, which is made with the directory."""
+        return sysfs.node(number)
+
 
 class Listed:
     """Platforms whose kernel lists its present CPUs, and may have directories for all possible ones."""
@@ -80,3 +87,12 @@ class Listed:
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """Nothing is known beforehand."""
         return None
+
+    def node(self, sysfs: Sysfs, number: int) -> int | None:
+        """By the nodes' lists.
+
+        The link of a directory that was there before its CPU may be to any node: on POWER, where the kernel learns a
+        CPU's node before it brings it online, it stays as it was at boot (drivers/base/cpu.c, cpu_subsys_online,
+        changes it only if the node changes meanwhile. Seen with Linux 6.1).
+        """
+        return sysfs.node_running(number)
