@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -130,18 +131,19 @@ def _number(name: str) -> int:
 
 
 @contextmanager
-def journey(lab: Lab, spec: VmSpec, *others: str, kept: Path) -> Iterator[Journey]:
+def journey(
+    lab: Lab, spec: VmSpec, *others: str, kept: Path, failed: Callable[[], bool] = lambda: False
+) -> Iterator[Journey]:
     """A VM that may migrate to QEMUs of its version and of the ``others``.
 
     At the end the record of each of the QEMUs that had it is held against promise 2, as for every e2e test; what a
-    failure leaves is put below ``kept``.
+    test that has ``failed`` leaves is put below ``kept``.
     """
     with lab.road(spec, *others) as road:
         whole = Journey(road)
-        try:
-            yield whole
-        except BaseException:
+        yield whole
+        if failed():
             for number, (vm, _) in enumerate(whole.seen):
                 vm.collect(kept / f"vm{number}")
-            raise
+                print(f"kept: {kept / f'vm{number}'}", file=sys.stderr)
         whole.guest_first()

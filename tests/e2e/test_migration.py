@@ -32,13 +32,17 @@ _CRAWL = 1 << 16
 
 
 @pytest.fixture
-def journeys(lab: Lab, tmp_path: Path) -> Iterator[Callable[..., Journey]]:
+def journeys(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Journey]]:
     """Makes VMs that can migrate; ``others`` names further QEMU versions."""
+
+    def failed() -> bool:
+        return bool(getattr(request.node, "failed_in_call", False))
+
     with ExitStack() as stack:
 
         def make(*others: str, **changes: Any) -> Journey:
             spec = replace(SPEC, **{"smp": _SMP, **changes})
-            return stack.enter_context(journey(lab, spec, *others, kept=tmp_path))
+            return stack.enter_context(journey(lab, spec, *others, kept=tmp_path, failed=failed))
 
         yield make
 
