@@ -112,7 +112,7 @@ def test_an_agent_stopped_for_good_is_unknown_at_the_timeout_and_the_next_run_en
     done(machine, run(machine, "scale", "5", within=40), {0, 1, 2, 3, 4})
 
 
-@pytest.mark.parametrize("deed", ["killed", "restarted"])
+@pytest.mark.parametrize("deed", [pytest.param("killed", marks=pytest.mark.slow), "restarted"])
 def test_an_agent_lost_in_the_middle_of_an_online_comes_back_and_the_same_run_is_done(
     machine: Machine, deed: str
 ) -> None:
@@ -122,7 +122,7 @@ def test_an_agent_lost_in_the_middle_of_an_online_comes_back_and_the_same_run_is
     assert machine.device_dels() == 0
 
 
-@pytest.mark.parametrize("deed", ["killed", "restarted"])
+@pytest.mark.parametrize("deed", ["killed", pytest.param("restarted", marks=pytest.mark.slow)])
 def test_an_agent_lost_in_the_middle_of_an_offline_comes_back_and_the_same_run_is_done(
     machine: Machine, deed: str
 ) -> None:

@@ -64,6 +64,7 @@ def restart_in_a_plug(machine: Machine, restart: Callable[[Vm], None]) -> None:
     assert run(machine, "scale", str(UP), within=30).status == 0
 
 
+@pytest.mark.slow
 def test_a_restart_in_the_middle_of_an_unplug_asks_the_new_guest_first(machines: Callable[..., Machine]) -> None:
     outlived(machines, restart_in_an_unplug)
 
