@@ -77,7 +77,7 @@ component: setup ## Real vcpuctl and vcpud against a fake QEMU and a fake sysfs
 packaging: setup deb man ## Debs, unit, man pages, completions, wheels
 	@$(PYTEST) -m "not e2e" tests/packaging
 
-test-oldest: .venv-oldest/.ready ## Unit, contract and component tests on the oldest supported versions
+test-oldest: .venv-oldest/.ready ## What depends on the versions of libraries, on the oldest ones
 	$(call step,test,$(QUICK_OLDEST) on the oldest supported versions)
 	@.venv-oldest/bin/python -m pytest -q $(NO_VM) -p no:cacheprovider $(NOT_OLDEST) $(QUICK_OLDEST)
 

@@ -21,8 +21,8 @@ from vcpu_guest.core import cpulist
 #: Writes one attribute; raises OSError with the kernel's errno.
 Write = Callable[[str, bytes], None]
 
-#: Whether the kernel ejects CPUs when the firmware asks it to (drivers/acpi/sysfs.c, enabled_store).
 _NODES = "devices/system/node"
+#: Whether the kernel ejects CPUs when the firmware asks it to (drivers/acpi/sysfs.c, enabled_store).
 _EJECT = "firmware/acpi/hotplug/processor/enabled"
 
 #: No attribute that we read is longer; sysfs gives a page, and a list of 4096 scattered CPUs needs more than one.

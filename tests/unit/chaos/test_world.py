@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 from chaos.choice import Shape
-from chaos.world import OwnTroubleError, World
+from chaos.world import World
 from e2e.platforms import by_two_threads
 from lab import GuestCpu, LabError, Lives, Vm, WaitTimeoutError
 
@@ -33,8 +33,8 @@ class StubVm:
         return self.guest
 
 
-def world(vm: StubVm, lives: object = None, *, traced: bool = False) -> World:
-    return World(cast("Lives", lives or SimpleNamespace(vm=vm)), Shape(2, 4), by_two_threads, traced=traced)
+def world(vm: StubVm, lives: object = None) -> World:
+    return World(cast("Lives", lives or SimpleNamespace(vm=vm)), Shape(2, 4), by_two_threads, traced=False)
 
 
 def core(*online: bool) -> dict[str, GuestCpu]:
@@ -63,17 +63,3 @@ def test_a_device_del_is_held_against_the_guest_s_own_sysfs(
     assert len(found) == violations
     assert all("[5]" in violation for violation in found)
     assert here.guest_first() == [], "each is told once"
-
-
-@pytest.mark.parametrize(("traced", "error"), [(False, OwnTroubleError), (True, WaitTimeoutError)])
-def test_a_guest_that_stands_still_after_a_move_is_the_environments_on_power_alone(
-    traced: bool, error: type[Exception]
-) -> None:
-    vm = StubVm({})
-
-    def silent(_seconds: float) -> None:
-        raise WaitTimeoutError("no answer")
-
-    vm.wait_shell = silent  # type: ignore[attr-defined]
-    with pytest.raises(error, match="no answer"):
-        world(vm, SimpleNamespace(vm=vm, move=lambda _keep: None), traced=traced).move()
