@@ -215,7 +215,7 @@ def plan_table(plan: Plan) -> RenderableType:
         table = _table("#", "STEP", "SLOT", "ID", "WHY", "IF IT FAILS")
         for number, step in enumerate(plan.steps, 1):
             name = step.device_id or "(boot)"
-            table.add_row(str(number), str(step.kind), str(step.slot.index), name, step.why, step.on_failure)
+            table.add_row(str(number), str(step.kind), str(step.slot.index), name, step.why, plan.on_failure(step))
         lines.append(table)
     for refusal in plan.refusals:
         where = "" if refusal.slot is None else f"slot {refusal.slot}: "

@@ -40,8 +40,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         raise SelectorError(f"{request.operation} needs {needed}")
     if request.without_agent:
         # Its threads are nobody's to ask for: neither their word nor their state is known.
-        blind = [replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps]
-        steps = _with_the_others(blind, request)
+        steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
         return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
     if unasked and not decided.refusals:
@@ -52,16 +51,8 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
-    steps = _with_the_others([each for each in decided.steps if each.slot.index not in going], request)
+    steps = tuple(each for each in decided.steps if each.slot.index not in going)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
-
-
-def _with_the_others(steps: Sequence[Step], request: Request) -> tuple[Step, ...]:
-    """Each step, with what its failure means for the others."""
-    if len(steps) < 2:
-        return tuple(steps)
-    others = "what else was done goes back, too" if request.atomic else "what else was done stays"
-    return tuple(replace(each, on_failure=f"{each.on_failure}; {others}") for each in steps)
 
 
 def _recover(view: VmView, request: Request) -> tuple[Step, ...]:

@@ -77,7 +77,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What will be done with one slot, why, and what happens if it cannot be finished."""
+    """What will be done with one slot, why, and what happens to that slot if it cannot be finished."""
 
     kind: StepKind
     slot: Slot
@@ -87,8 +87,8 @@ class Step:
     on_failure: str
     online_before: frozenset[str] = frozenset()  # the threads that are online to begin with: a way back restores these
 
-    def to_json(self) -> dict[str, object]:
-        """As ``vcpuctl plan -o json`` shows it."""
+    def to_json(self, on_failure: str) -> dict[str, object]:
+        """As ``vcpuctl plan -o json`` shows it, with what ``Plan.on_failure`` says of it."""
         return {
             "step": str(self.kind),
             "slot": self.slot.index,
@@ -97,7 +97,7 @@ class Step:
             "vcpus": self.slot.vcpus,
             "firmware_ids": list(self.firmware_ids),
             "why": self.why,
-            "on_failure": self.on_failure,
+            "on_failure": on_failure,
         }
 
 
@@ -129,13 +129,20 @@ class Plan:
         """How many vCPUs the steps touch."""
         return sum(step.slot.vcpus for step in self.steps)
 
+    def on_failure(self, step: Step) -> str:
+        """What happens if that one of the steps cannot be finished: to its slot, and to what else was done."""
+        if len(self.steps) < 2:
+            return step.on_failure
+        others = "goes back, too" if self.request.atomic else "stays"
+        return f"{step.on_failure}; what else was done {others}"
+
     def to_json(self) -> dict[str, object]:
         """As ``vcpuctl plan -o json`` shows it, without the schema's version."""
         return {
             "operation": str(self.request.operation),
             "requested": self.request.to_json(),
-            "recover": [step.to_json() for step in self.recover],
-            "steps": [step.to_json() for step in self.steps],
+            "recover": [step.to_json(step.on_failure) for step in self.recover],
+            "steps": [step.to_json(self.on_failure(step)) for step in self.steps],
             "refusals": [{"slot": refusal.slot, "reason": refusal.reason.to_json()} for refusal in self.refusals],
             "already": [view.index for view in self.already],
             "one_at_a_time": self.one_at_a_time,
@@ -153,5 +160,5 @@ _KEEP = {
 def step(kind: StepKind, view: SlotView, why: str) -> Step:
     """The step of that kind for the slot as it stands."""
     device_id = view.slot.device_id or (slot_id(view.index) if kind is StepKind.PLUG else "")
-    online = frozenset(thread.firmware_id for thread in view.threads if thread.online)
+    online = frozenset([thread.firmware_id for thread in view.threads if thread.online])
     return Step(kind, view.slot, device_id, view.firmware_ids, why, _KEEP[kind], online)

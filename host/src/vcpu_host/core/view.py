@@ -64,7 +64,7 @@ class SlotView:
     @property
     def firmware_ids(self) -> tuple[str, ...]:
         """The identities of its threads."""
-        return tuple(thread.firmware_id for thread in self.threads)
+        return tuple([thread.firmware_id for thread in self.threads])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +125,23 @@ def _slot_view(
     by_identity: dict[str, GuestCpu],
     platform: Platform,
 ) -> SlotView:
-    identities = platform.firmware_ids(host, slot) or ("",) * slot.vcpus
+    named = platform.firmware_ids(host, slot)
+    identities = named or ("",) * slot.vcpus
+    if not slot.filled:
+        empty = tuple([ThreadView(identity, None, None) for identity in identities])
+        return SlotView(slot, SlotState.EMPTY, empty, _empty(slot))
     tids = [thread.thread_id for thread in slot.threads]
     tids_or_none: list[int | None] = [*tids, *([None] * (len(identities) - len(tids)))]
     threads = tuple(
-        ThreadView(identity, by_identity.get(identity) if slot.filled else None, tid)
+        ThreadView(identity, by_identity.get(identity), tid)
         for identity, tid in zip(identities, tids_or_none, strict=False)
     )
-    state = _state(slot, threads, asked=asked and bool(platform.firmware_ids(host, slot)))
+    state = _state(threads, asked=asked and bool(named))
     return SlotView(slot, state, threads, _not_removable(host, slot, threads, platform))
+
+
+def _empty(slot: Slot) -> Reason:
+    return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty")
 
 
 def with_pending(view: VmView, intents: Sequence[Intent]) -> VmView:
@@ -149,9 +157,7 @@ def _pending(slot: SlotView, intent: Intent | None) -> SlotView:
     return replace(slot, state=state, pending=intent)
 
 
-def _state(slot: Slot, threads: tuple[ThreadView, ...], *, asked: bool) -> SlotState:
-    if not slot.filled:
-        return SlotState.EMPTY
+def _state(threads: tuple[ThreadView, ...], *, asked: bool) -> SlotState:
     if not asked:
         return SlotState.UNKNOWN
     shown = [thread for thread in threads if thread.cpu is not None]
@@ -166,8 +172,6 @@ def _state(slot: Slot, threads: tuple[ThreadView, ...], *, asked: bool) -> SlotS
 
 
 def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], platform: Platform) -> Reason | None:
-    if not slot.filled:
-        return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty")
     for thread in threads:
         if thread.cpu is not None and thread.cpu.online and thread.cpu.cannot_offline is not None:
             return platform.cannot_unplug(host, slot) or thread.cpu.cannot_offline

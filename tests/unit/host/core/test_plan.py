@@ -347,6 +347,7 @@ def test_unplug_by_number_where_nothing_can_be_unplugged_says_what_the_machine_s
 @pytest.mark.parametrize(("atomic", "words"), [(False, "stays"), (True, "goes back, too")])
 def test_a_plan_of_many_steps_says_what_a_failure_leaves_of_the_others(atomic: bool, words: str) -> None:
     decided = plan(vm(4, {0}), Request(Operation.PLUG, 2, atomic=atomic))
-    assert {each.on_failure for each in decided.steps} == {f"the slot is unplugged again; what else was done {words}"}
-    (alone,) = plan(vm(4, {0}), Request(Operation.PLUG, 1, atomic=atomic)).steps
-    assert alone.on_failure == "the slot is unplugged again"
+    said = {decided.on_failure(each) for each in decided.steps}
+    assert said == {f"the slot is unplugged again; what else was done {words}"}
+    alone = plan(vm(4, {0}), Request(Operation.PLUG, 1, atomic=atomic))
+    assert alone.on_failure(*alone.steps) == "the slot is unplugged again"
