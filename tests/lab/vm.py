@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
-from lab import process, scratch
+from lab import process, quiet, scratch
 from lab.errors import LabError, VmDiedError, WaitTimeoutError
 from lab.guest import Image
 from lab.qemu import Qemu
@@ -175,7 +175,10 @@ class Vm:
 
     def save(self, target: Path, timeout: float = 60.0) -> None:
         """Stop the VM, write its state (all but the disk) to a file, and end QEMU cleanly."""
-        self.qmp.execute("stop")
+        if quiet.loses_interrupts(self.spec.machine, self.accel):
+            quiet.stop(self.qmp)
+        else:
+            self.qmp.execute("stop")
         self.qmp.execute("migrate-set-parameters", max_bandwidth=1 << 40)
         self._migrate("migrate", f"exec:cat > {shlex.quote(str(target))}", timeout)
         self.qmp.execute("quit")
