@@ -300,7 +300,7 @@ def test_a_random_shape_arrives_as_it_was_and_comes_back(journeys: Callable[...,
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(20))
 def test_a_random_shape_of_two_thread_cores_arrives_as_it_was_and_comes_back(
     journeys: Callable[..., Journey], seed: int
 ) -> None:
