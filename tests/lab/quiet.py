@@ -38,12 +38,15 @@ def waiting(pic: str) -> bool:
 def stop(qmp: Qmp) -> None:
     """Stop the VM, or let one that stands go on for an instant, until no interrupt waits.
 
-    Raises LabError if that is never so.
+    Raises LabError if that is never so, or if the VM has left meanwhile.
     """
     until = time.monotonic() + _PATIENCE
     qmp.execute("stop")
     while waiting(qmp.execute("human-monitor-command", command_line="info pic")):
         if time.monotonic() > until:
             raise LabError(f"for {_PATIENCE} s an interrupt has been waiting whenever the VM was stopped")
+        status = qmp.execute("query-status")["status"]
+        if status != "paused":  # it runs elsewhere, or is about to: to go on here as well would ruin its disk
+            raise LabError(f"an interrupt was waiting when the VM left (status: {status})")
         qmp.execute("cont")
         qmp.execute("stop")

@@ -15,6 +15,8 @@ from lab.vm import Vm
 
 #: Milliseconds that the VM may stand still: an emulated one dirties its memory slowly, but is also written out slowly.
 _DOWNTIME_MS = 5000
+#: Bytes a second: as fast as it goes, and hardly at all.
+_AT_ONCE, _CRAWL = 1 << 40, 1 << 12
 
 
 class Road:
@@ -55,13 +57,16 @@ class Road:
         runs = self.vm.qmp.execute("query-status")["running"]
         self.begin(destination, downtime_ms=0)  # which is less than QEMU can keep to while the guest computes
         self.vm.qmp.wait_event("MIGRATION_PASS", timeout, **{"pass": 2})
+        # so slowly that what is left cannot all be sent, which would be the end, before the lab has made up its mind
+        self.vm.qmp.execute("migrate-set-parameters", max_bandwidth=_CRAWL)
         quiet.stop(self.vm.qmp)
+        self.vm.qmp.execute("migrate-set-parameters", max_bandwidth=_AT_ONCE)
         self.arrive(destination, timeout)
         if runs:
             destination.qmp.execute("cont")
             destination.wait_shell(60.0)
 
-    def begin(self, destination: Vm, *, bandwidth: int = 1 << 40, downtime_ms: int = _DOWNTIME_MS) -> None:
+    def begin(self, destination: Vm, *, bandwidth: int = _AT_ONCE, downtime_ms: int = _DOWNTIME_MS) -> None:
         """Start migrating, with so many bytes a second, and so many milliseconds in which the VM may stand still."""
         path = destination.dir / "migration.sock"
         for vm in (self.vm, destination):

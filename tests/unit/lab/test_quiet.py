@@ -23,8 +23,9 @@ DEVICE = IDLE.replace("CPU 0 XIRR=ff000000 ((nil))", "CPU 0 XIRR=ff001301 (0x555
 class Monitor:
     """Says of the interrupts what it is told to, once each, and keeps what else it is asked for."""
 
-    def __init__(self, *pics: str) -> None:
+    def __init__(self, *pics: str, status: str = "paused") -> None:
         self.pics = list(pics)
+        self.status = status
         self.done: list[str] = []
 
     def execute(self, command: str, **arguments: Any) -> Any:
@@ -32,6 +33,8 @@ class Monitor:
             assert arguments == {"command_line": "info pic"}
             assert self.done[-1] == "stop", "what waits is only known while the VM stands"
             return self.pics.pop(0)
+        if command == "query-status":
+            return {"status": self.status}
         self.done.append(command)
         return {}
 
@@ -52,6 +55,13 @@ def test_the_vm_goes_on_until_it_can_be_stopped_with_nothing_waiting() -> None:
     quiet.stop(cast(Qmp, monitor))
     assert monitor.done == ["stop", "cont", "stop", "cont", "stop"]
     assert not monitor.pics
+
+
+def test_a_vm_that_has_left_does_not_go_on_here() -> None:
+    monitor = Monitor(IPI, IDLE, status="postmigrate")
+    with pytest.raises(LabError, match="postmigrate"):
+        quiet.stop(cast(Qmp, monitor))
+    assert monitor.done == ["stop"]
 
 
 @pytest.mark.parametrize(

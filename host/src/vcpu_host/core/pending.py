@@ -85,11 +85,14 @@ def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView,
     """The record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
     from .events import DoAdd, DoDel  # late: who only looks at a VM does nothing
 
+    asked = [action for action in actions if isinstance(action, (DoAdd, DoDel))]
+    if not asked:
+        return tuple(intents)  # as it mostly is, and there may be hundreds on record
     by_slot = {intent.slot: intent for intent in intents}
-    for action in actions:
+    for action in asked:
         if isinstance(action, DoAdd):
             by_slot[action.slot] = Intent(IntentKind.PLUG, action.slot, action.device_id, now)
-        elif isinstance(action, DoDel):
+        else:
             known = by_slot.get(action.slot)
             slot = host.slots[action.slot]
             since = known.since if known is not None and known.kind is IntentKind.UNPLUG else now
