@@ -273,7 +273,8 @@ def _round(trip: Journey, chance: random.Random, boot: int, slots: int) -> None:
     new = chance.sample(range(boot, slots), chance.randint(1, 3))
     for slot in new:
         _ok(trip.here, "plug", "--slot", str(slot))
-    gone = chance.sample([*range(1, boot), *new], chance.randint(0, 3))
+    removable = [*range(1, boot), *new]
+    gone = chance.sample(removable, min(chance.randint(0, 3), len(removable)))
     if gone:
         _ok(trip.here, "unplug", "--slot", *map(str, gone))
     there = {*range(boot), *new} - set(gone)
