@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import Vcpuctl, done, filled, online, run, stands
+from component.cli import Vcpuctl, done, filled, online, run, stands, until
 from fakes.qemu import FakeVm
 
 
@@ -116,6 +116,41 @@ def test_a_refused_device_del_brings_the_cpu_back_online(folder: Path) -> None:
         assert "not now" in ended.slots[2]["reason"]["text"]
         stands(vm, {0, 1, 2})
         done(vm, {0, 1}, "unplug", "--slot", "2")
+
+
+def test_an_unplug_is_done_only_when_the_vcpu_has_left_qemu_as_well(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        done(vm, {0, 1, 2}, "scale", "3")
+        rule = vm.steer.rule("guest:eject", "linger")
+        with Vcpuctl(vm, "unplug", "--slot", "2") as command:
+            vm.steer.wait(rule)
+            vm.steer.call("x-fake-idle")
+            looked = len(vm.steer.commands("query-cpus-fast"))
+            until(lambda: len(vm.steer.commands("query-cpus-fast")) > looked + 6)  # it has seen the slot empty
+            assert command.process.poll() is None
+            vm.steer.release(rule)
+            ended = command.ends()
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
+        stands(vm, {0, 1})
+
+
+def test_a_vcpu_that_never_leaves_qemu_is_unknown_and_its_slot_is_not_filled_again(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        done(vm, {0, 1, 2}, "scale", "3")
+        vm.steer.rule("guest:eject", "linger")
+        ended = run(vm, "unplug", "--slot", "2", "--timeout", "2")
+        assert (ended.status, ended.outcome, ended.code(2)) == (4, "unknown", "removal-stuck"), ended.stdout
+        assert ended.slots[2]["reason"]["who"] == "qemu"
+        assert "cpu-index 2" in ended.slots[2]["reason"]["text"]
+        slot = run(vm, "list").slots[2]
+        assert slot["state"] == "unplugging"
+        for again in ("plug", "unplug"):
+            ended = run(vm, again, "--slot", "2")
+            assert (ended.status, ended.outcome, ended.json["reason"]["code"]) == (3, "refused", "removal-stuck")
+        found = {finding["code"]: finding["level"] for finding in run(vm, "doctor").json["findings"]}
+        assert found["removal-stuck"] == "problem"
+        assert len(vm.steer.commands("device_del")) == 1
+        done(vm, {0, 1, 3}, "plug")
 
 
 # --- somebody is gone -------------------------------------------------------------------------------------------------

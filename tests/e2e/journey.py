@@ -125,6 +125,12 @@ class Journey:
                 return
             assert time.monotonic() < until, f"{stuck} do not run: before {before}, now {now}"
 
+    def keep(self, folder: Path) -> None:
+        """Put what a failure leaves to look at below ``folder``."""
+        for number, (vm, _) in enumerate(self.seen):
+            vm.collect(folder / f"vm{number}")
+            print(f"kept: {folder / f'vm{number}'}", file=sys.stderr)
+
 
 def _number(name: str) -> int:
     return int(name.removeprefix("cpu"))
@@ -141,9 +147,11 @@ def journey(
     """
     with lab.road(spec, *others) as road:
         whole = Journey(road)
-        yield whole
+        try:
+            yield whole
+        except BaseException:
+            whole.keep(kept)
+            raise
         if failed():
-            for number, (vm, _) in enumerate(whole.seen):
-                vm.collect(kept / f"vm{number}")
-                print(f"kept: {kept / f'vm{number}'}", file=sys.stderr)
+            whole.keep(kept)
         whole.guest_first()

@@ -7,7 +7,8 @@ Places: ``before:COMMAND`` (not executed yet), ``after:COMMAND`` (executed, not 
 ==================  ==========================================================================================
 before:, after:     ``delay`` (seconds), ``hold`` (until released), ``die``, ``close`` (the client's connection),
                     ``fail`` (class, desc), ``mute`` (never answer)
-guest:              ``delay``, ``hold``, ``die``, ``refuse`` (status: what _OST reports)
+guest:              ``delay``, ``hold``, ``die``, ``refuse`` (status: what _OST reports), ``linger`` (ejected, the vCPU
+                    stays in query-cpus-fast until released)
 event:              ``drop``, ``duplicate``
 ==================  ==========================================================================================
 """
@@ -23,7 +24,7 @@ from typing import Any
 DEEDS: Mapping[str, frozenset[str]] = {
     "before": frozenset({"delay", "hold", "die", "close", "fail", "mute"}),
     "after": frozenset({"delay", "hold", "die", "close", "fail", "mute"}),
-    "guest": frozenset({"delay", "hold", "die", "refuse"}),
+    "guest": frozenset({"delay", "hold", "die", "refuse", "linger"}),
     "event": frozenset({"drop", "duplicate"}),
 }
 

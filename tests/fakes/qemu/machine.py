@@ -16,7 +16,7 @@ from typing import Any
 
 from fakes.qemu.config import Config
 from fakes.qemu.errors import QmpError
-from fakes.qemu.faults import Faults
+from fakes.qemu.faults import Faults, Rule
 from fakes.qemu.guest import BUSY, FAILED, IN_PROGRESS, OK, FakeGuest
 
 _LEVELS = ("socket", "die", "module", "core", "thread")
@@ -95,6 +95,8 @@ class Machine:
         self._task: asyncio.Task[None] | None = None
         self.slots = self._possible()
         self._by_path: dict[str, Slot] = {}  # those that have a CPU
+        #: vCPUs without a slot, as long as their rule is not released.
+        self.lingering: list[tuple[Slot, Cpu, Rule]] = []
         if self.made:
             self._begin()
 
@@ -341,6 +343,8 @@ class Machine:
         else:
             status = await self.guest.eject(slot.index)
         if status == OK:
+            if rule is not None and rule.do == "linger" and slot.cpu is not None:
+                self.lingering.append((slot, slot.cpu, rule))
             self.remove(slot)
             await self.guest.removed(slot.index)
         self._report(slot, _EJECT, status)

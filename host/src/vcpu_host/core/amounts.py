@@ -103,7 +103,7 @@ def _grow(
     for s in where:
         if s.slot.filled:
             continue
-        reason = view.platform.cannot_plug(view.host, s.slot)
+        reason = s.not_removable if s.slot.leaving else view.platform.cannot_plug(view.host, s.slot)
         if reason is None:
             empty[s.index] = s
         else:

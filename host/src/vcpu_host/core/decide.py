@@ -148,7 +148,7 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
 
 def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        never = view.platform.cannot_plug(view.host, slot.slot)
+        never = slot.not_removable if slot.slot.leaving else view.platform.cannot_plug(view.host, slot.slot)
         return never or step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
@@ -167,7 +167,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
 
 def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:
     del view
-    if not slot.slot.filled:
+    if not slot.slot.filled and not slot.slot.leaving:
         return None
     return slot.not_removable or step(StepKind.UNPLUG, slot, "asked for by name")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .finding import Finding, Level
 from .model import SlotState
-from .view import VmView, not_running
+from .view import VmView, not_running, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -173,6 +173,10 @@ def _slots(view: VmView) -> Iterator[Finding]:
                 f"slots that are {state} in the guest, not online: {', '.join(found[:16])}",
                 fix,
             )
+    for slot in view.host.slots:
+        if slot.leaving:
+            stuck = removal_stuck(slot)
+            yield Finding(Level.PROBLEM, stuck.code, stuck.text, stuck.hint)
     for index, ost in view.host.ost.items():
         reason = view.platform.refusal(ost)
         if reason is not None and index < len(view.slots) and view.slots[index].slot.filled:

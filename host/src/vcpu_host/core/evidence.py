@@ -98,6 +98,9 @@ def _host_looked(state: State, event: HostLooked) -> None:
         if job.added_since_look:
             continue  # the answer may be older than the plug
         job.hinted = False
+        job.ending = slot if slot.leaving else None
+        if job.ending is not None:
+            continue  # QEMU is not through with it: neither a CPU that is there nor an empty slot
         job.shown = slot.filled
         if job.filled is slot.filled and job.path == slot.qom_path and job.order not in state.ripe:
             continue

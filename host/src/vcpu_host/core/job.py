@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from .model import Outcome, Reason, slot_id
+from .model import Outcome, Reason, Slot, slot_id
 from .plan import Step, StepKind
 from .result import SlotResult
 
@@ -81,6 +81,7 @@ class Job:
     del_sent: bool = False
     del_in: str | None = None  # the session whose confirmations device_del was sent on
     del_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
+    ending: Slot | None = None  # as QEMU shows it: empty, but for vCPUs that have not ended
     hinted: bool = False  # an event said that it is gone; only a look can show it
     not_before: float = 0.0
     overdue_at: float | None = None  # the timer that is set for its arrival

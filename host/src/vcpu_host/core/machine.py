@@ -161,7 +161,7 @@ class Machine:
             state.reach(job)
         elif job.goal is Goal.UP and job.acknowledged_at is not None:
             self._await_arrival(job, job.acknowledged_at)
-        elif job.goal is Goal.GONE and job.del_sent and job.del_in is not None:
+        elif job.goal is Goal.GONE and job.del_sent and job.del_in is not None and job.ending is None:
             self._await_ejection(job)
 
     def _await_arrival(self, job: Job, acknowledged_at: float) -> None:

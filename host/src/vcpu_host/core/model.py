@@ -112,6 +112,7 @@ class Slot:
     """One entry of ``query-hotpluggable-cpus``; ``index`` is its place in QEMU's possible_cpus order.
 
     ``props`` go back to QEMU verbatim. ``qom_path`` is None for an empty slot. ``threads`` are in cpu-index order.
+    ``leaving`` are vCPUs that QEMU still has although the slot is empty: their removal goes on inside QEMU, or hangs.
     """
 
     index: int
@@ -120,11 +121,17 @@ class Slot:
     vcpus: int
     qom_path: str | None = None
     threads: tuple[HostThread, ...] = ()
+    leaving: tuple[HostThread, ...] = ()
 
     @property
     def filled(self) -> bool:
         """Whether QEMU has a CPU object for the slot."""
         return self.qom_path is not None
+
+    @property
+    def vacant(self) -> bool:
+        """Whether QEMU has nothing of a CPU there any more."""
+        return not self.filled and not self.leaving
 
     @property
     def device_id(self) -> str | None:

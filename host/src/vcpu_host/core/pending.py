@@ -114,7 +114,7 @@ def after(
     known = {slot.slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN}
 
     def over(intent: Intent) -> bool:
-        if intent.kind is IntentKind.UNPLUG and not host.slots[intent.slot].filled:
+        if intent.kind is IntentKind.UNPLUG and host.slots[intent.slot].vacant:
             return True
         told = intent.kind is IntentKind.PLUG and not result.request.without_agent
         return intent.slot in known and (told or intent.slot in asked)
@@ -130,7 +130,7 @@ def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:
 
 def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
     if not slot.slot.filled:
-        return False
+        return intent.kind is IntentKind.UNPLUG and not slot.slot.vacant
     if intent.kind is IntentKind.PLUG:
         return slot.state is not SlotState.ONLINE and slot.slot.device_id == intent.device_id
     if intent.device_id not in (slot.slot.device_id, slot.slot.qom_path):

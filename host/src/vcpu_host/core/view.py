@@ -129,6 +129,8 @@ def _slot_view(
     identities = named or ("",) * slot.vcpus
     if not slot.filled:
         empty = tuple([ThreadView(identity, None, None) for identity in identities])
+        if slot.leaving:
+            return SlotView(slot, SlotState.UNPLUGGING, empty, removal_stuck(slot))
         return SlotView(slot, SlotState.EMPTY, empty, _empty(slot))
     tids = [thread.thread_id for thread in slot.threads]
     tids_or_none: list[int | None] = [*tids, *([None] * (len(identities) - len(tids)))]
@@ -138,6 +140,17 @@ def _slot_view(
     )
     state = _state(threads, asked=asked and bool(named))
     return SlotView(slot, state, threads, _not_removable(host, slot, threads, platform))
+
+
+def removal_stuck(slot: Slot) -> Reason:
+    """QEMU shows the slot as empty, and has not got rid of what was in it."""
+    names = ", ".join(str(thread.cpu_index) for thread in slot.leaving)
+    return Reason(
+        "removal-stuck",
+        Who.QEMU,
+        f"QEMU has emptied slot {slot.index}, but its vCPU (cpu-index {names}) has not ended",
+        "if that stays so, QEMU hangs in the removal, and mostly the guest with it: start the VM anew",
+    )
 
 
 def _empty(slot: Slot) -> Reason:

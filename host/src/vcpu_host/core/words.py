@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .job import Goal, Job
 from .model import AGENT_LOST, CpuResult, Reason, Who
-from .view import SMT_PARKED, SlotView
+from .view import SMT_PARKED, SlotView, removal_stuck
 
 
 def already(view: SlotView) -> Reason:
@@ -115,6 +115,8 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
         return Reason("vm-paused", Who.VCPUCTL, "time ran out while the VM was paused", hint)
     if trouble is not None:
         return Reason(AGENT_LOST, Who.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+    if job.ending is not None:
+        return removal_stuck(job.ending)
     if job.goal is Goal.GONE and job.del_sent:
         return Reason("removal-pending", Who.GUEST, "the guest has not ejected the CPU yet", hint)
     if job.goal is not Goal.UP:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -105,7 +106,7 @@ def _owner(path: str, filled: Mapping[str, int]) -> int | None:
     return None
 
 
-def slots(value: object, cpus: Sequence[HostThread]) -> tuple[Slot, ...]:
+def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
     """query-hotpluggable-cpus joined with query-cpus-fast, in slot order.
 
     QEMU prepends while it walks possible_cpus (hw/core/machine.c, machine_query_hotpluggable_cpus), so the reply comes
@@ -116,11 +117,15 @@ def slots(value: object, cpus: Sequence[HostThread]) -> tuple[Slot, ...]:
     raw = entries(value, command)
     paths = [_path(item, command) for item in raw]
     last = len(raw) - 1
+    cpus = threads(raw_cpus)
     filled = {path: last - place for place, path in enumerate(paths) if path is not None}
     own: dict[int, list[HostThread]] = {}
+    homeless: list[HostThread] = []
     for thread in cpus:
         owner = _owner(thread.qom_path, filled)
-        if owner is not None:
+        if owner is None:
+            homeless.append(thread)
+        else:
             own.setdefault(owner, []).append(thread)
     numbers = [own[index][0].cpu_index for index in sorted(own)]
     if any(low >= high for low, high in pairwise(numbers)):
@@ -137,7 +142,26 @@ def slots(value: object, cpus: Sequence[HostThread]) -> tuple[Slot, ...]:
         for place, item in enumerate(raw)
     ]
     found.reverse()
-    return tuple(found)
+    return _with_leaving(found, homeless, raw_cpus) if homeless else tuple(found)
+
+
+def _with_leaving(found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpus: object) -> tuple[Slot, ...]:
+    """vCPUs whose slot is empty belong to it by their properties: the slot loses its CPU object before they end.
+
+    Seen with pseries, whose core goes before its threads (hw/ppc/spapr.c, spapr_core_unplug; cpu_remove_sync waits).
+    """
+    command = "query-cpus-fast"
+    props = {
+        member(cpu, "cpu-index", int, command): _props(cpu.get("props", {}), command)
+        for cpu in entries(raw_cpus, command)
+    }
+
+    def leaving(slot: Slot) -> tuple[HostThread, ...]:
+        if slot.filled:
+            return ()
+        return tuple(thread for thread in homeless if slot.props.items() <= props[thread.cpu_index].items())
+
+    return tuple(replace(slot, leaving=leaving(slot)) for slot in found)
 
 
 def fixed_slots(value: object) -> tuple[Slot, ...]:
@@ -161,10 +185,12 @@ def _path(item: Mapping[str, Any], command: str) -> str | None:
     return member(item, "qom-path", str, command) if "qom-path" in item else None
 
 
-def consistent(found: Sequence[Slot], cpus: Sequence[HostThread]) -> bool:
+def consistent(found: Sequence[Slot], raw_cpus: object) -> bool:
     """Whether the two replies show the same CPUs: between them another client may have plugged or unplugged one."""
     matched = sum(len(slot.threads) for slot in found)
-    return matched == len(cpus) and all(len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found)
+    return matched == len(entries(raw_cpus, "query-cpus-fast")) and all(
+        len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found
+    )
 
 
 def lists_cpus(value: object) -> bool:

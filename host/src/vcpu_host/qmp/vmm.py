@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from .. import runtime
-from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, Reason, Slot
+from ..core.model import MACHINE_PROPERTIES, Channel, HostView, Ost, Reason, Slot
 from ..errors import QemuError, RefusedError
 from . import ages, channel, queues, replies
 from .events import EventHub, EventStream
@@ -155,11 +155,11 @@ class QmpVmm:
         # A machine that still disagrees with itself is shown as it is: threads inform, the slots decide.
         return slots, None
 
-    async def _cpus(self) -> tuple[object, tuple[HostThread, ...]]:
+    async def _cpus(self) -> tuple[object, object]:
         raw, cpus = await _together(
             self._monitor.call("query-hotpluggable-cpus"), self._monitor.call("query-cpus-fast")
         )
-        return raw, replies.threads(cpus)
+        return raw, cpus
 
     async def _accel(self) -> str:
         """kvm, tcg, xen ...; a QEMU that can only speak of KVM is taken to emulate when it has none."""

@@ -35,7 +35,7 @@ def cpu(index: int, path: str) -> dict[str, Any]:
 
 def test_the_last_entry_of_the_reply_is_slot_0_and_props_are_kept_verbatim() -> None:
     paths = {0: "/machine/unattached/device[0]", 2: "/machine/peripheral/vcpu-2"}
-    threads = replies.threads([cpu(2, paths[2]), cpu(0, paths[0])])
+    threads = [cpu(2, paths[2]), cpu(0, paths[0])]
     slots = replies.slots(hotpluggable(4, paths), threads)
     assert [slot.index for slot in slots] == [0, 1, 2, 3]
     assert [dict(slot.props) for slot in slots] == [{"core-id": i, "new-id": i} for i in range(4)]
@@ -46,26 +46,37 @@ def test_the_last_entry_of_the_reply_is_slot_0_and_props_are_kept_verbatim() -> 
 
 def test_a_cores_threads_are_those_below_its_path() -> None:
     paths = {0: "/machine/unattached/device[0]", 1: "/machine/peripheral/core1", 2: "/machine/peripheral/core10"}
-    threads = replies.threads(
-        [cpu(2 * core + t, f"{path}/thread[{t}]") for core, path in paths.items() for t in (0, 1)]
-    )
+    threads = [cpu(2 * core + t, f"{path}/thread[{t}]") for core, path in paths.items() for t in (0, 1)]
     slots = replies.slots(hotpluggable(3, paths, vcpus=2), threads)
     assert [[thread.cpu_index for thread in slot.threads] for slot in slots] == [[0, 1], [2, 3], [4, 5]]
 
 
 def test_a_reply_in_another_order_is_noticed_instead_of_believed() -> None:
     paths = {0: "/machine/unattached/device[0]", 3: "/machine/peripheral/x"}
-    threads = replies.threads([cpu(0, paths[0]), cpu(3, paths[3])])
+    threads = [cpu(0, paths[0]), cpu(3, paths[3])]
     with pytest.raises(QemuError, match="order does not agree"):
         replies.slots(list(reversed(hotpluggable(4, paths))), threads)
 
 
 def test_replies_that_show_different_cpus_are_not_consistent() -> None:
     paths = {0: "/machine/unattached/device[0]", 1: "/machine/peripheral/vcpu-1"}
-    both = replies.threads([cpu(0, paths[0]), cpu(1, paths[1])])
-    one = replies.threads([cpu(0, paths[0])])
+    both = [cpu(0, paths[0]), cpu(1, paths[1])]
+    one = both[:1]
     assert not replies.consistent(replies.slots(hotpluggable(2, paths), one), one)
     assert not replies.consistent(replies.slots(hotpluggable(2, {0: paths[0]}), both), both)
+
+
+def test_a_vcpu_whose_slot_is_empty_is_on_its_way_out_of_that_slot() -> None:
+    paths = {0: "/machine/unattached/device[0]", 2: "/machine/peripheral/vcpu-2"}
+    raw = [
+        {**cpu(index, path), "props": {"core-id": core, "new-id": core, "thread-id": 0}}
+        for index, path, core in ((0, paths[0], 0), (2, paths[2], 2), (3, "/machine/peripheral/vcpu-3/thread[1]", 3))
+    ]
+    slots = replies.slots(hotpluggable(4, paths), raw)
+    assert [[thread.cpu_index for thread in slot.leaving] for slot in slots] == [[], [], [], [3]]
+    assert [slot.index for slot in slots if slot.filled] == [0, 2]
+    assert [slot.index for slot in slots if slot.vacant] == [1]
+    assert not replies.consistent(slots, raw), "asked once more, it has mostly ended"
 
 
 def test_only_cpus_of_which_the_guest_said_something_have_an_ost() -> None:
@@ -105,7 +116,7 @@ def test_whatever_query_hotpluggable_cpus_says_is_understood_or_a_bad_reply(
         reply[1].pop(name)
     else:
         reply[1][name] = odd
-    assert only_bad_replies(lambda: replies.slots(reply, replies.threads([cpu(0, "/a")])))
+    assert only_bad_replies(lambda: replies.slots(reply, [cpu(0, "/a")]))
 
 
 @given(JSON)
