@@ -5,9 +5,9 @@ While a guest with several CPUs sizes its PCI devices' BARs, as every boot does,
 that another one is just replacing. QEMU 10.0.13 then ends in one of two assertions. That says nothing
 of vcpuctl, so the test takes another VM, and only if QEMU's last words are these.
 
-On POWER the vCPU that gives a core back waits, inside QEMU, for the end of that core's vCPUs; these may wait for one that
-wants all to stand still for a flush of the TLB; and that one waits for the first. Such a QEMU is known by what it says of
-itself: the slot is empty, and its vCPU is there.
+On POWER the vCPU that gives a core back waits, inside QEMU, for the end of that core's vCPUs; these may wait for one
+that wants all to stand still for a flush of the TLB; and that one waits for the first. Such a QEMU is known by what it
+says of itself: the slot is empty, and its vCPU is there.
 """
 
 from __future__ import annotations
