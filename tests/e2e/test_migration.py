@@ -269,7 +269,7 @@ def test_a_removal_that_is_pending_travels_and_ends_on_the_other_side(journeys: 
     assert trip.online() == set(trip.here.filled()) == {0, 1, 2, 3}
 
 
-def _round(trip: Journey, chance: random.Random, boot: int, slots: int) -> None:
+def _round(trip: Journey, chance: random.Random, boot: int, slots: int, *patience: str) -> None:
     """There and back, with a random shape of ``slots`` slots, of which the first ``boot`` are filled by -smp."""
     new = chance.sample(range(boot, slots), chance.randint(1, 3))
     for slot in new:
@@ -277,7 +277,7 @@ def _round(trip: Journey, chance: random.Random, boot: int, slots: int) -> None:
     removable = [*range(1, boot), *new]
     gone = chance.sample(removable, min(chance.randint(0, 3), len(removable)))
     if gone:
-        _ok(trip.here, "unplug", "--slot", *map(str, gone))
+        _ok(trip.here, "unplug", *patience, "--slot", *map(str, gone))
     there = {*range(boot), *new} - set(gone)
     trip.load()
     counts = trip.counts()
@@ -287,7 +287,7 @@ def _round(trip: Journey, chance: random.Random, boot: int, slots: int) -> None:
     fresh = chance.choice(sorted(set(range(1, slots)) - there))
     _ok(trip.here, "plug", "--slot", str(fresh))
     last = chance.choice(sorted((there | {fresh}) - {0}))
-    _ok(trip.here, "unplug", "--slot", str(last))
+    _ok(trip.here, "unplug", *patience, "--slot", str(last))
     counts = trip.counts()
     trip.travel()
     trip.loaded_on(counts)
@@ -307,4 +307,8 @@ def test_a_random_shape_of_two_thread_cores_arrives_as_it_was_and_comes_back(
     lab: Lab, tmp_path: Path, seed: int
 ) -> None:
     spec = replace(SPEC, **{**CORES, "qemu": "11.1", "smp": _CORES_SMP, "machine": _XICS})
-    races.unhung(lambda: journey(lab, spec, kept=tmp_path), lambda trip: _round(trip, random.Random(seed), 2, 8))
+
+    def there_and_back(trip: Journey) -> None:
+        _round(trip, random.Random(seed), 2, 8, "--timeout", "30")
+
+    races.unhung(lambda: journey(lab, spec, kept=tmp_path), there_and_back)

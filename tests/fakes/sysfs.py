@@ -2,8 +2,8 @@
 """A /sys/devices/system/cpu that behaves like an x86 kernel's, quirks included, and answers for the kernel.
 
 `FakeKernel(root)` makes the tree. What the kernel does by itself is a method: `add`, `bind`, `remove`. What the agent
-does comes in through `write`, which is `vcpu_guest.sysfs.Write`, or over a socket (`serve`) for an agent in a process
-of its own (fakes/vcpud.py). Quirks kept:
+does comes in through `write`, which is `vcpu_guest.sysfs.Write`, or over a socket (fakes/kernel_socket.py) for an agent
+in a process of its own. Quirks kept:
 
 - cpu0 has no `online` file; `nohz_full` says "(null)" for none; `offline`, which the agent does not read, is not there;
 - `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called);
@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -66,7 +65,6 @@ class FakeKernel:
         self._lock = threading.RLock()
         self._listeners: list[Listener] = []
         self._graves = 0
-        self._server: _Server | None = None
         self.cpu_dir.mkdir(parents=True)
         #: Numbers as files, each made once: what a CPU shows while it is online is linked to them.
         self._numbers: dict[int, str] = {}
@@ -227,18 +225,9 @@ class FakeKernel:
         _write(staging, text)
         os.replace(staging, path)
 
-    # -- for an agent in a process of its own ------------------------------------------------------------------------
-
-    def serve(self, path: Path) -> None:
-        """Answer fakes/vcpud.py on the unix socket `path`, in threads, until `close`."""
-        self._server = _Server(self, path)
-
     def close(self) -> None:
-        """End `serve`, and release a write that is held."""
+        """Release a write that is held, and take the tree away."""
         self.released.set()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
         shutil.rmtree(self.root, ignore_errors=True)
 
 
@@ -249,72 +238,3 @@ def _write(path: str, text: str) -> None:
         os.write(file, text.encode() + b"\n")
     finally:
         os.close(file)
-
-
-class _Server:
-    """Lines on a unix socket: "write PATH 0|1", the path from the root, is answered with the errno, 0 for none.
-
-    After "events" come "ACTION N".
-    """
-
-    def __init__(self, kernel: FakeKernel, path: Path) -> None:
-        self._kernel = kernel
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(os.fspath(path))
-        self._socket.listen()
-        self._clients: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        for client in self._clients:
-            self._end(client)
-        for thread in self._threads:
-            thread.join(10)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._socket.accept()
-            except OSError:  # closed
-                return
-            self._clients.append(client)
-            thread = threading.Thread(target=self._serve, args=(client,), daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, client: socket.socket) -> None:
-        try:
-            with client, client.makefile("r") as lines:
-                for line in lines:
-                    words = line.split()
-                    if words == ["events"]:
-                        self._kernel.listen(lambda action, number: self._tell(client, action, number))
-                        client.sendall(b"listening\n")
-                    else:
-                        client.sendall(f"{self._write(words[1], words[2])}\n".encode())
-        except OSError:  # the agent was killed
-            return
-
-    def _write(self, path: str, value: str) -> int:
-        try:
-            self._kernel.write(os.fspath(self._kernel.root / path), value.encode())
-        except OSError as error:
-            return error.errno or errno.EIO
-        return 0
-
-    @staticmethod
-    def _tell(client: socket.socket, action: str, number: int) -> None:
-        try:
-            client.sendall(f"{action} {number}\n".encode())
-        except OSError:  # the agent is gone; the next one will scan
-            return
-
-    @staticmethod
-    def _end(client: socket.socket) -> None:
-        try:
-            client.shutdown(socket.SHUT_RDWR)
-        except OSError:  # it has gone already
-            return

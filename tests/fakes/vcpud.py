@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vcpud as it is, in a process of its own, on the kernel that FakeKernel.serve plays.
+"""vcpud as it is, in a process of its own, on the kernel that fakes/kernel_socket.py plays.
 
     python tests/fakes/vcpud.py --kernel SOCKET --sysfs ROOT --listen SOCKET     (and vcpud's own)
 

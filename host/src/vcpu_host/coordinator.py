@@ -64,7 +64,12 @@ class Coordinator:
 
     async def session(self) -> ports.GuestAgent:
         """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
-        return self._sessions.live or await self._sessions.renew()
+        live = self._sessions.live
+        if live is not None:
+            return live
+        await self._sessions.drop()
+        self._host = await self._vmm.look()
+        return await self._sessions.get(self._host)
 
     # --- looking --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fakes.kernel_socket import KernelSocket
 from fakes.qemu.commands import Arguments, Handler
 from fakes.qemu.config import Config
 from fakes.qemu.errors import QmpError
@@ -118,13 +119,13 @@ class BridgedVm:
 
     def __init__(self, folder: Path, config: Config, *, die: Callable[[], None] | None = None) -> None:
         self.kernel = FakeKernel(folder / "sys", possible=config.maxcpus, boot=range(config.smp))
+        self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
         self.guest = KernelGuest(self.kernel)
         self.port = BridgedPort(folder)
         self.qemu = FakeQemu(folder, config, self.guest, port=self.port, die=die, steering=_steering(self))
-        self._folder = folder
 
     async def __aenter__(self) -> FakeQemu:
-        self.kernel.serve(self._folder / "kernel")
+        await self._kernel_socket.__aenter__()
         await self.port.__aenter__()
         self.port.tell = lambda is_open: self.qemu.port_changed(guest_open=is_open)
         return await self.qemu.__aenter__()
@@ -133,6 +134,7 @@ class BridgedVm:
         await self.qemu.__aexit__()
         self.port.tell = lambda _open: None
         await self.port.__aexit__()
+        await self._kernel_socket.__aexit__()
         self.kernel.close()
 
 

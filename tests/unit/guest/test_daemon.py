@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from fakes.kernel_socket import KernelSocket
 from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
@@ -29,9 +30,9 @@ START = 30.0
 
 
 @pytest.fixture
-def served(kernel: FakeKernel, tmp_path: Path) -> FakeKernel:
-    kernel.serve(tmp_path / "k")
-    return kernel
+async def served(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[FakeKernel]:
+    async with KernelSocket(kernel, tmp_path / "k"):
+        yield kernel
 
 
 @asynccontextmanager

@@ -58,7 +58,7 @@ class QmpPreconfig:
 
     async def slots(self) -> tuple[Slot, ...]:
         """query-hotpluggable-cpus. Before there is a machine no slot is filled, and those without a node have none."""
-        return replies.slots(await self._monitor.call("query-hotpluggable-cpus"), ())
+        return replies.slots(await self._monitor.call("query-hotpluggable-cpus"), [])
 
     async def nodes(self, slots: Sequence[Slot], candidates: Collection[int]) -> tuple[int, ...]:
         """Which of these nodes there are.
