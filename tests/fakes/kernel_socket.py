@@ -36,6 +36,10 @@ class KernelSocket:
     async def __aexit__(self, *_exc: object) -> None:
         self.kernel.released.set()
         self._server.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connections that there are."""
         for agent in self._agents:
             agent.end()
 
@@ -50,6 +54,7 @@ class _Agent(asyncio.Protocol):
 
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel = kernel
+        self._root = os.fspath(kernel.root)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._rest = b""
@@ -90,7 +95,7 @@ class _Agent(asyncio.Protocol):
 
     def _write(self, path: str, value: str) -> int:
         try:
-            self._kernel.write(os.fspath(self._kernel.root / path), value.encode())
+            self._kernel.write(f"{self._root}/{path}", value.encode())
         except OSError as error:
             return error.errno or errno.EIO
         return 0

@@ -30,9 +30,14 @@ START = 30.0
 
 
 @pytest.fixture
-async def served(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[FakeKernel]:
-    async with KernelSocket(kernel, tmp_path / "k"):
-        yield kernel
+async def door(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[KernelSocket]:
+    async with KernelSocket(kernel, tmp_path / "k") as door:
+        yield door
+
+
+@pytest.fixture
+def served(door: KernelSocket) -> FakeKernel:
+    return door.kernel
 
 
 @asynccontextmanager
@@ -116,11 +121,11 @@ async def test_events_reach_a_watch_through_the_whole_agent(served: FakeKernel, 
         call.cancel()
 
 
-async def test_losing_the_source_of_events_ends_the_agent(served: FakeKernel, tmp_path: Path) -> None:
+async def test_losing_the_source_of_events_ends_the_agent(door: KernelSocket, tmp_path: Path) -> None:
     environment = {"WATCHDOG_USEC": "200000"}
-    async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
+    async with vcpud(door.kernel, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
         async with stub(tmp_path / "s"):
-            served.close()
+            door.drop()
         async with asyncio.timeout(START):
             assert await process.wait() == 1
         assert b"the source of events has ended" in await words(process)
