@@ -12,7 +12,7 @@ from typing import Any
 from lab import Lab, Vm
 from lab.report import commit
 
-from bench import own, real, report
+from bench import own, real, report, request
 
 OUTPUT = real.ROOT / "build" / "bench.json"
 
@@ -31,12 +31,14 @@ def over_the_floor(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
     }
 
 
-def of_the_agent(lab: Lab, say: real.Say) -> dict[str, Any]:
-    """What vcpud costs a guest in which nothing happens."""
+def of_the_agent(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
+    """What vcpud costs a guest in which nothing happens, and what a request does that asks for nothing."""
+    asked = request.measure(lab, rounds, say)
     with lab.vm(real.COLD) as vm:
         wakeups = real.agent_wakeups_per_min(vm)
         say("agent: one idle minute watched")
-        return {"agent_wakeups_per_min": round(wakeups, 1), "agent_rss_mb": round(real.agent_rss_mb(vm), 1)}
+        rss = real.agent_rss_mb(vm)
+    return {"agent_wakeups_per_min": round(wakeups, 1), "agent_rss_mb": round(rss, 1), **asked}
 
 
 def versions(vm: Vm) -> dict[str, str]:
@@ -67,7 +69,7 @@ def main() -> int:
         if args.only in (None, "own"):
             found |= own.measure(args.rounds, say)
         if args.only in (None, "agent"):
-            found |= of_the_agent(lab, say)
+            found |= of_the_agent(lab, args.rounds, say)
         if args.only in (None, "floor"):
             found |= over_the_floor(lab, args.rounds, say)
         if args.only is None:
