@@ -14,6 +14,8 @@ from .platforms import Platform, platform_for
 VM_MOVED = "vm-moved"
 #: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
 SMT_PARKED = "smt-off"
+#: One for all of them: a machine may have thousands.
+_EMPTY = Reason("slot-empty", Who.VCPUCTL, "the slot is empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def _slot_view(
         empty = tuple([ThreadView(identity, None, None) for identity in identities])
         if slot.leaving:
             return SlotView(slot, SlotState.UNPLUGGING, empty, removal_stuck(slot))
-        return SlotView(slot, SlotState.EMPTY, empty, _empty(slot))
+        return SlotView(slot, SlotState.EMPTY, empty, _EMPTY)
     tids = [thread.thread_id for thread in slot.threads]
     tids_or_none: list[int | None] = [*tids, *([None] * (len(identities) - len(tids)))]
     threads = tuple(
@@ -151,10 +153,6 @@ def removal_stuck(slot: Slot) -> Reason:
         f"QEMU has emptied slot {slot.index}, but its vCPU (cpu-index {names}) has not ended",
         "if that stays so, QEMU hangs in the removal, and mostly the guest with it: start the VM anew",
     )
-
-
-def _empty(slot: Slot) -> Reason:
-    return Reason("slot-empty", Who.VCPUCTL, f"slot {slot.index} is empty")
 
 
 def with_pending(view: VmView, intents: Sequence[Intent]) -> VmView:
