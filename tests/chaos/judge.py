@@ -89,13 +89,6 @@ def ending(words: Sequence[str], ended: Ended, *, killed: bool = False) -> list[
     return [f"{said(words)}: {problem}" for problem in found]
 
 
-def homeless(slots: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, Any]]) -> list[str]:
-    """QOM paths of vCPUs (query-cpus-fast) that belong to no filled slot (query-hotpluggable-cpus)."""
-    filled = [str(slot["qom-path"]) for slot in slots if "qom-path" in slot]
-    paths = [str(cpu["qom-path"]) for cpu in running]
-    return [path for path in paths if not any(path == home or path.startswith(f"{home}/") for home in filled)]
-
-
 def document_of(ended: Ended) -> dict[str, Any] | None:
     """What it said on stdout, if that is one JSON document."""
     try:

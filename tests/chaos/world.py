@@ -19,7 +19,6 @@ from e2e.platforms import SlotOf
 from lab import LabError, Lives, ShellError, Vm, WaitTimeoutError
 from lab.spec import AGENT_CHARDEV
 
-from chaos import judge
 from chaos.choice import Shape
 from chaos.judge import Seen, see
 from chaos.relay import Relay
@@ -200,8 +199,7 @@ class World:
         with suppress(WaitTimeoutError):
             self.vm.shell("true", 20.0)
             return []  # it goes on: whatever is wrong is not that
-        slots = self.vm.qmp.execute("query-hotpluggable-cpus")
-        return judge.homeless(slots, self.vm.qmp.execute("query-cpus-fast"))
+        return self.vm.homeless()
 
     def guest_says_no(self, slots: Iterable[int]) -> str:
         """Whether the guest refuses to the lab too, for no reason that is left, to take a CPU of these slots offline.

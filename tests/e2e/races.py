@@ -52,9 +52,7 @@ def removal_hangs(vm: Vm) -> bool:
     """Whether QEMU keeps showing a vCPU of which no slot is filled."""
     until = time.monotonic() + _HUNG
     while time.monotonic() < until:
-        filled = [slot["props"] for slot in vm.qmp.execute("query-hotpluggable-cpus") if "qom-path" in slot]
-        cpus = [cpu["props"] for cpu in vm.qmp.execute("query-cpus-fast")]
-        if all(any(props.items() <= cpu.items() for props in filled) for cpu in cpus):
+        if not vm.homeless():
             return False
     return True
 

@@ -169,6 +169,13 @@ class Vm:
         given = self.spec.devices.count("-device") * self.spec.threads
         return self.spec.max_vcpus - self.spec.boot_vcpus - given - plugs
 
+    def homeless(self) -> list[str]:
+        """QOM paths of vCPUs that QEMU runs although no slot has them: a removal is on its way inside QEMU, or hangs."""
+        slots = self.qmp.execute("query-hotpluggable-cpus")
+        homes = [str(slot["qom-path"]) for slot in slots if "qom-path" in slot]
+        paths = [str(cpu["qom-path"]) for cpu in self.qmp.execute("query-cpus-fast")]
+        return [path for path in paths if not any(path == home or path.startswith(f"{home}/") for home in homes)]
+
     def guest_cpus(self, timeout: float = 60.0, grace: float = GRACE) -> dict[str, GuestCpu]:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
         return parse_cpus(self.shell(_GUEST_CPUS, timeout, grace))
