@@ -9,6 +9,7 @@ import shlex
 import shutil
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
@@ -170,11 +171,8 @@ class Vm:
         return self.spec.max_vcpus - self.spec.boot_vcpus - given - plugs
 
     def homeless(self) -> list[str]:
-        """QOM paths of vCPUs that QEMU runs although no slot has them: a removal is on its way inside QEMU, or hangs."""
-        slots = self.qmp.execute("query-hotpluggable-cpus")
-        homes = [str(slot["qom-path"]) for slot in slots if "qom-path" in slot]
-        paths = [str(cpu["qom-path"]) for cpu in self.qmp.execute("query-cpus-fast")]
-        return [path for path in paths if not any(path == home or path.startswith(f"{home}/") for home in homes)]
+        """QOM paths of vCPUs without a slot: their removal is on its way in QEMU, or hangs there."""
+        return homeless(self.qmp.execute("query-hotpluggable-cpus"), self.qmp.execute("query-cpus-fast"))
 
     def guest_cpus(self, timeout: float = 60.0, grace: float = GRACE) -> dict[str, GuestCpu]:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
@@ -236,6 +234,13 @@ class Vm:
         listener.bind(str(self.dir / f"{name}.sock"))
         listener.listen(1)  # as QEMU itself would: one client, one more in the queue
         return listener
+
+
+def homeless(slots: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, Any]]) -> list[str]:
+    """QOM paths of vCPUs (query-cpus-fast) that belong to no filled slot (query-hotpluggable-cpus)."""
+    homes = [str(slot["qom-path"]) for slot in slots if "qom-path" in slot]
+    paths = [str(cpu["qom-path"]) for cpu in running]
+    return [path for path in paths if not any(path == home or path.startswith(f"{home}/") for home in homes)]
 
 
 def parse_cpus(text: str) -> dict[str, GuestCpu]:

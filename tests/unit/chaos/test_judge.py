@@ -232,13 +232,5 @@ def test_a_lock_and_a_record_may_stay_and_nothing_else() -> None:
     assert judge.leftovers(before, {*after, "77-1234-99.new", f"{name}.x"}, {77}) == [f"{name}.x", "77-1234-99.new"]
 
 
-def test_a_vcpu_that_runs_on_in_an_empty_slot_is_homeless() -> None:
-    slots = [{}, {"qom-path": f"{PATH}/vcpu-1"}, {"qom-path": "/machine/unattached/device[1]"}]
-    homes = ["/machine/unattached/device[1]/thread[0]", f"{PATH}/vcpu-1"]
-    assert judge.homeless(slots, [{"qom-path": path} for path in homes]) == []
-    left = f"{PATH}/vcpu-12/thread[1]"
-    assert judge.homeless(slots, [{"qom-path": path} for path in (*homes, left)]) == [left]
-
-
 def test_what_lies_there_of_other_qemus_is_theirs() -> None:
     assert judge.leftovers([], ["78-1234-99.new", "78-1234-99.lock"], {77}) == []
