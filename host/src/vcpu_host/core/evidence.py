@@ -98,9 +98,13 @@ def _host_looked(state: State, event: HostLooked) -> None:
         if job.added_since_look:
             continue  # the answer may be older than the plug
         job.hinted = False
-        job.ending = slot if slot.leaving else None
+        before, job.ending = job.ending, slot if slot.leaving else None
         if job.ending is not None:
-            continue  # QEMU is not through with it: neither a CPU that is there nor an empty slot
+            # QEMU is not through with it: neither a CPU that is there nor an empty slot. Mostly that lasts a moment.
+            if before is None:
+                state.poll = state.policy.poll_first
+                state.look_by(state.now + state.poll)
+            continue
         job.shown = slot.filled
         if job.filled is slot.filled and job.path == slot.qom_path and job.order not in state.ripe:
             continue

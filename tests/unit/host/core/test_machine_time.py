@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fakes.step import Step, plug, unplug
@@ -222,4 +223,26 @@ def test_a_removal_that_qemu_knows_of_already_is_awaited_like_one_that_it_has_ju
     assert not step.over()
     assert not step.of(ev.DoSetOnline)
     step.tell(step.looked(0))
+    assert step.slot.outcome is Outcome.DONE
+
+
+def test_a_vcpu_that_outlives_its_slot_is_looked_for_again_at_once_and_then_less_and_less() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False))
+    step.tell(ev.DelReturned(1, None))
+    whole, without = step.looked(0, 1).view, step.looked(0).view
+    left = replace(without.slots[1], leaving=whole.slots[1].threads)
+    ending = replace(without, slots=(without.slots[0], left, *without.slots[2:]))
+    pauses = []
+    for _ in range(8):
+        step.tell(after=max(0.0, step.machine.wake_at - step.now))
+        assert step.of(ev.DoLookHost)
+        step.tell(ev.HostLooked(ending, step.now))
+        assert not step.over()
+        pauses.append(step.machine.wake_at - step.now)
+    assert pauses[0] <= Policy().poll_first
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(Policy().poll_most)
+    step.tell(step.looked(0))
+    assert step.over()
     assert step.slot.outcome is Outcome.DONE
