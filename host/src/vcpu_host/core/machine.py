@@ -5,7 +5,8 @@ Rules that hold whatever happens, in this order of weight:
 
 1. A ``DoDel`` goes out only for a slot all of whose threads the agent confirmed offline in the present link session,
    unless the user has said that there is none to ask (``Request.without_agent``).
-2. A job succeeds only on proof: the slot filled in QEMU *and* its threads online by identity, or the slot empty.
+2. A job succeeds only on proof: the slot filled in QEMU *and* its threads online by identity, or the slot empty and
+   none of its vCPUs left.
 3. Every job ends: reached, refused, taken back, or, when the time is over, unknown.
 
 The machine never waits and never acts: ``feed`` takes one event, ``advance`` says what to do now, ``wake_at`` when to
