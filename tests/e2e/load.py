@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from lab import Vm, process
 
-#: Written with builtins alone, since an emulated CPU takes longer to start a program than the shortest interval. To read
+#: Written with builtins alone: an emulated CPU takes longer to start a program than the shortest interval lasts. To read
 #: from a pipe that nobody writes to is bash's way to wait for fractions of a second.
 _ONLINER = """#!/bin/bash
 exec 9<>/run/onliner.pipe

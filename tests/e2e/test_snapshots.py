@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +14,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 #: Seconds for the command that puts it right, or says what to do.
 WITHIN = 20.0
-#: More than the first test can plug in its QEMU's life under TCG, so that no budget is in its way.
-WIDE = "1,maxcpus=32,sockets=2,cores=8,threads=2"
 
 
 def in_time(machine: Machine, *words: str) -> Ended:
@@ -34,19 +31,18 @@ def scaled(machine: Machine, goal: int) -> None:
     assert set(machine.slots_in_guest()) == set(range(goal))
 
 
-def reverted(machine: Machine) -> Machine:
+def reverted(machine: Machine) -> None:
     """A VM with four vCPUs, gone back to when it had two: QEMU still has four."""
     scaled(machine, 2)
     machine.vm.savevm("two")
     scaled(machine, 4)
     assert machine.vm.loadvm("two") == ""
     assert (machine.online(), set(machine.filled())) == ({0, 1}, {0, 1, 2, 3})
-    return machine
 
 
 @pytest.mark.parametrize("goal", [4, 2, 6])
-def test_after_a_revert_to_fewer_cpus_one_scale_converges(machines: Callable[..., Machine], goal: int) -> None:
-    machine = reverted(machines(smp=WIDE))
+def test_after_a_revert_to_fewer_cpus_one_scale_converges(machine: Machine, goal: int) -> None:
+    reverted(machine)
     scaled(machine, goal)
     added = len(machine.sent("device_add"))
     scaled(machine, goal)
@@ -54,9 +50,9 @@ def test_after_a_revert_to_fewer_cpus_one_scale_converges(machines: Callable[...
 
 
 def test_after_a_revert_the_same_plug_and_the_unplug_of_what_the_guest_does_not_know_are_done(
-    machines: Callable[..., Machine],
+    machine: Machine,
 ) -> None:
-    machine = reverted(machines(smp=WIDE))
+    reverted(machine)
     gone = in_time(machine, "unplug", "--slot", "3")
     assert (gone.status, gone.outcome()) == (0, "done"), gone.stdout
     again = in_time(machine, "plug", "--slot", "2", "3")
@@ -64,8 +60,8 @@ def test_after_a_revert_the_same_plug_and_the_unplug_of_what_the_guest_does_not_
     assert machine.online() == set(machine.filled()) == {0, 1, 2, 3}
 
 
-def test_what_the_guest_has_never_heard_of_is_not_told_as_on_its_way(machines: Callable[..., Machine]) -> None:
-    machine = reverted(machines(smp=WIDE))
+def test_what_the_guest_has_never_heard_of_is_not_told_as_on_its_way(machine: Machine) -> None:
+    reverted(machine)
     listed = machine.vcpuctl.map()
     assert [listed[slot]["state"] for slot in (1, 2, 3)] == ["online", "plugged", "plugged"]
     assert machine.vcpuctl("list").json["vm"]["online_vcpus"] == 2
@@ -76,9 +72,8 @@ def test_what_the_guest_has_never_heard_of_is_not_told_as_on_its_way(machines: C
 
 
 def test_a_vm_that_could_not_go_back_is_left_alone_and_its_user_told_what_to_do(
-    machines: Callable[..., Machine],
+    machine: Machine,
 ) -> None:
-    machine = machines(smp=WIDE)
     scaled(machine, 4)
     machine.vm.savevm("four")
     scaled(machine, 2)
