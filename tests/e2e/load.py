@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from lab import Vm, process
 
-#: Written with builtins alone: an emulated CPU takes longer to start a program than the shortest interval lasts. To read
-#: from a pipe that nobody writes to is bash's way to wait for fractions of a second.
+#: Builtins alone: an emulated CPU takes longer to start a program than the shortest interval lasts. To read from a pipe
+#: that nobody writes to is bash's way to wait for fractions of a second.
 _ONLINER = """#!/bin/bash
 exec 9<>/run/onliner.pipe
 while :; do
