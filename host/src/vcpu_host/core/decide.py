@@ -14,8 +14,9 @@ from .amounts import BEGUN, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
+from .proof import no_slot_explains
 from .select import SelectorError, select
-from .view import SlotView, VmView, not_running
+from .view import SlotView, VmView, in_guest, not_running
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
@@ -48,10 +49,14 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
     if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
         return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
+    if view.unexplained and not decided.refusals:
+        return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    if request.guest_alone or view.platform.dies_of_replug(view.host):
+        steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
 
 
@@ -162,7 +167,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
         )
     if slot.state is SlotState.ONLINE:
         return None
-    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {slot.state} in the guest")
+    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {in_guest(slot.state)}")
 
 
 def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from .finding import Finding, Level
 from .model import SlotState
+from .proof import no_slot_explains
 from .view import VmView, not_running, removal_stuck
 
 
@@ -181,10 +182,13 @@ def _slots(view: VmView) -> Iterator[Finding]:
         reason = view.platform.refusal(ost)
         if reason is not None and index < len(view.slots) and view.slots[index].slot.filled:
             yield Finding(Level.WARNING, reason.code, f"slot {index}: last unplug: {reason.text}", reason.hint)
-    if view.strangers:
+    if view.unexplained:
+        why = no_slot_explains(view.unexplained)
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
+    elif view.strangers:
         numbers = ", ".join(f"cpu{cpu.number}" for cpu in view.strangers[:8])
         yield Finding(
-            Level.WARNING, "unexplained-cpus", f"the guest shows CPUs that no plugged slot explains: {numbers}"
+            Level.WARNING, "unplugged-cpus", f"the guest shows CPUs of slots that are empty in QEMU: {numbers}"
         )
 
 

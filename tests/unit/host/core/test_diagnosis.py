@@ -7,7 +7,7 @@ import pytest
 from fakes.views import INFO, guest, host, identities, slot
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import AgentInfo, Channel, Environment, GuestCpu, HostView, Ost, Reason, Who
+from vcpu_host.core.model import AgentInfo, Channel, Environment, GuestCpu, GuestView, HostView, Ost, Reason, Who
 from vcpu_host.core.view import join
 
 
@@ -186,11 +186,20 @@ def test_the_last_refusal_of_each_plugged_slot_is_recalled() -> None:
     assert "eject-busy" not in _found(host(4, {0, 1}, ost={1: Ost(3, 0), 0: Ost(1, 0)}))
 
 
-def test_guest_cpus_that_nothing_explains_are_named() -> None:
+def test_guest_cpus_of_empty_slots_are_named() -> None:
     view = host(3, {0})
     looked = guest(host(3, {0, 1}), {0, 1})
     found = {finding.code: finding for finding in diagnose(join(view, looked, agent=INFO))}
-    assert found["unexplained-cpus"].text.endswith("cpu1")
+    assert found["unplugged-cpus"].text.endswith("cpu1")
+
+
+def test_guest_cpus_that_no_slot_explains_are_a_problem() -> None:
+    view = host(3, {0, 1})
+    looked = GuestView(1, "b", "i", (*guest(view, {0}).cpus, GuestCpu(1, "acpi:\\_SB_.CP01", True)))
+    found = {finding.code: finding for finding in diagnose(join(view, looked, agent=INFO))}
+    assert found["unexplained-cpus"].level is Level.PROBLEM
+    assert "cpu1 (acpi:\\_SB_.CP01)" in found["unexplained-cpus"].text
+    assert "slots-plugged" not in found
 
 
 def test_a_finding_is_json() -> None:

@@ -30,6 +30,10 @@ class X86(AcpiPlatform):
         """
         return bool(host.properties.get("pflash0"))
 
+    def dies_of_replug(self, host: HostView) -> bool:
+        """QEMU before 10.0 under TCG: its heap is corrupt after an unplug (7.2: 14 of 14)."""
+        return host.accel == "tcg" and host.qemu_version < (10, 0, 0)
+
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
         """Of the emulated APIC (hw/intc/apic.c, apic_get_delivery_bitmask), and of unplugging under TCG before 10.0."""
         if host.accel != "tcg":
@@ -43,7 +47,7 @@ class X86(AcpiPlatform):
                 "holes: the guest hangs",
                 "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
             )
-        if host.qemu_version < (10, 0, 0):
+        if self.dies_of_replug(host):
             yield Finding(
                 Level.WARNING,
                 "tcg-replug",
