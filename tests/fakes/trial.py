@@ -169,6 +169,7 @@ class Trial:
                 elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
                     self._offline.add(name)
                     self._down(name, self._asked.get(event.request, -1.0))
+                    self._looked_at = self.world.now
                 elif seen is None and event.result.status is CpuStatus.ABSENT:
                     self._absent.add(name)
             case ev.CpuArrived() if event.session == self._session:

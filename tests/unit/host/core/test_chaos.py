@@ -14,6 +14,7 @@ from vcpu_host.core import guest_evidence, pending
 from vcpu_host.core.job import Goal, Job
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import GuestView, HostView, Outcome, Reason
+from vcpu_host.core.platforms import Platform
 from vcpu_host.core.proof import SeenDown
 from vcpu_host.core.state import State
 from vcpu_host.core.view import VmView, join
@@ -89,7 +90,7 @@ def confirmation_never_ages(patch: Patch) -> None:
 
 def guest_hears_of_every_cpu(patch: Patch) -> None:
     """F5: what QEMU has the guest will come to know by itself."""
-    patch.setattr(Job, "plug_anew", lambda self: None)
+    patch.setattr(Platform, "dies_of_replug", lambda self, host: True)
 
 
 def silence_is_a_verdict(patch: Patch) -> None:

@@ -195,6 +195,7 @@ class Model(RuleBasedStateMachine):
                     self.confirmed.add(name)
                     self.offline_at[name] = self.requests[number]
                     self.offline_looks[name] += 1
+                    self.looked_at = self.now
             elif status is CpuStatus.ABSENT:
                 self.missing.add(name)
         reason = _REASON if status is CpuStatus.REFUSED else None
