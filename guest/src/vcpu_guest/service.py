@@ -66,6 +66,8 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         """Who answers. Versions that do not overlap are the host's to report: it knows both."""
         logs.debug("hello", host_version=request.host_version[:64])
         environment = await asyncio.to_thread(self._environment)
+        if self._gate is not None:
+            environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
         return convert.hello(self._identity, environment, gated=self._gate is not None)
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802

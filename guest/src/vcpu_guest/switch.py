@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,10 +18,10 @@ from typing import Any, TypeVar
 
 from vcpu_guest import logs, procfs
 from vcpu_guest.connectors import Connectors, KernelConnectors
-from vcpu_guest.core import reasons
+from vcpu_guest.core import cmdline, reasons
 from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
 from vcpu_guest.platforms import Platform
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.watcher import Watcher
 
 #: While a request waits for CPUs, everything is looked at this often (seconds): a lost event costs time only.
@@ -111,11 +112,11 @@ class Switch:
         known = self.platform.cannot_online(self.sysfs, number) if online else None
         if known is not None:
             return Status.REFUSED, known, False
-        code = 0
+        code, opened = 0, True
         try:
             self.sysfs.write_online(number, online=online)
         except OSError as error:
-            code = error.errno or errno.EIO
+            code, opened = error.errno or errno.EIO, not isinstance(error, NotOpenedError)
         after = self._is_online(number)
         if not self._is(number, firmware_id):
             return Status.ABSENT, reasons.vanished(number, code), False
@@ -123,11 +124,7 @@ class Switch:
             # An error, and yet it is so: somebody else, a udev rule for one, was quicker.
             return (Status.ALREADY if code else Status.DONE), None, after
         if code:
-            return (
-                Status.REFUSED,
-                reasons.explain(code, self._context(number, code, online=online), online=online),
-                after,
-            )
+            return Status.REFUSED, self._explain(number, code, online=online, opened=opened), after
         return Status.REFUSED, reasons.contrary(number, online=online), after
 
     def _is(self, number: int, firmware_id: str) -> bool:
@@ -138,7 +135,14 @@ class Switch:
     def _is_online(self, number: int) -> bool:
         return number in self.sysfs.mask("online")
 
-    def _context(self, number: int, code: int, *, online: bool) -> reasons.Context:
+    def _explain(self, number: int, code: int, *, online: bool, opened: bool) -> Reason:
+        context = self._context(number, code, online=online, opened=opened)
+        known = None
+        if online and opened:
+            known = self.platform.would_not_start(self.sysfs, number, code, context.arguments)
+        return known or reasons.explain(code, context, online=online)
+
+    def _context(self, number: int, code: int, *, online: bool, opened: bool) -> reasons.Context:
         sysfs = self.sysfs
         busy_going_down = code == errno.EBUSY and not online
         return reasons.Context(
@@ -149,6 +153,10 @@ class Switch:
             nohz_full=sysfs.mask("nohz_full"),
             smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
             deadline_tasks=procfs.deadline_tasks() if busy_going_down else (),
+            possible=sysfs.mask("possible"),
+            arguments=cmdline.bearing_on_cpus(procfs.command_line()),
+            opened=opened,
+            root=os.geteuid() == 0,
         )
 
 

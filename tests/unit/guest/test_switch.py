@@ -11,6 +11,7 @@ from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_guest import switch as switch_module
 from vcpu_guest.core.model import Arrived, Goal, Result, Status
 from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.platforms.x86 import X86
 from vcpu_guest.switch import Switch
 from vcpu_guest.sysfs import Sysfs
 from vcpu_guest.watcher import Watcher
@@ -71,6 +72,39 @@ async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(
     assert refused.observed.online
     assert done.status is Status.DONE
     assert not done.observed.online
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+async def test_a_file_that_may_not_be_opened_is_not_told_as_the_kernels_refusal(
+    switch: Switch, kernel: FakeKernel, code: int
+) -> None:
+    kernel.add(1)
+    kernel.deny(code)
+    (result,) = await answers(switch, goal([1]))
+    assert (result.status, result.reason.code, result.reason.errno) == (Status.REFUSED, "agent-no-rights", code)
+    assert not result.observed.online
+    assert kernel.writes == []
+
+
+async def test_eperm_of_the_write_itself_is_smt_only_if_the_kernel_says_so(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.add(1)
+    kernel.refuse(1, errno.EPERM, online=True)
+    for control, reason in (("on", "online-forbidden"), ("off", "smt-off")):
+        kernel.set_list("smt/control", control)
+        (result,) = await answers(switch, goal([1]))
+        assert result.reason.code == reason
+
+
+async def test_a_possible_cpu_that_is_invalid_is_explained_by_the_platform(
+    sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel
+) -> None:
+    kernel.add(1)
+    kernel.refuse(1, errno.EINVAL, online=True)
+    for platform, reason in ((X86(), "apic-id"), (Acpi(), "kernel-error")):
+        switch = Switch(sysfs, platform, watcher)
+        (result,) = await answers(switch, goal([1]))
+        assert result.reason.code == reason
+        assert await switch.close(DEADLINE)
 
 
 async def test_cpu0_is_refused_as_such(switch: Switch, kernel: FakeKernel) -> None:

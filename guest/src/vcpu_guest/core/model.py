@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,12 @@ class Environment:
     acpi: bool | None = None
     writable: bool | None = None
     unwritable: tuple[str, ...] = ()
+
+    def lacking(self, unwritable: tuple[str, ...]) -> Environment:
+        """The same with more that may not be written."""
+        if not unwritable:
+            return self
+        return replace(self, writable=False, unwritable=(*self.unwritable, *unwritable))
 
 
 @dataclass(frozen=True, slots=True)
