@@ -282,3 +282,32 @@ async def test_a_file_that_the_agent_may_not_write_is_its_own_lack_of_rights_and
     reason = found[firmware_id(3)].reason
     assert reason is not None
     assert (reason.who, reason.code, reason.errno) == (Who.AGENT, "agent-no-rights", "EROFS")
+
+
+async def test_while_the_guests_kernel_is_at_work_the_list_is_answered_and_shows_what_has_come_and_what_is_in_hand(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    guest.kernel.released.clear()
+    ids = [firmware_id(slot) for slot in (3, 5, 7)]
+
+    async def ask() -> list[SetOnlineAnswer]:
+        return [a async for a in agent.set_online(ids, online=True, wait=True, brief=True, timeout=DEADLINE)]
+
+    asking = asyncio.create_task(ask())
+    await until(lambda: bool(guest.watcher.has_listeners))
+    guest.kernel.add(3)
+    await until(guest.kernel.holding.is_set)
+    guest.kernel.mute()
+    guest.kernel.add(5)
+    view = await agent.list_cpus()
+    shown = {cpu.firmware_id: cpu for cpu in view.cpus}
+    assert not shown[firmware_id(5)].online
+    assert firmware_id(7) not in shown
+    first, second, other = (shown[firmware_id(slot)].switching for slot in (3, 5, 0))
+    assert first is not None
+    assert first > 0.0
+    assert (second, other) == (0.0, None)
+    guest.kernel.released.set()
+    guest.kernel.add(7)
+    assert {a.status for a in results(await asking).values()} == {CpuStatus.DONE}
+    assert {cpu.switching for cpu in (await agent.list_cpus()).cpus} == {None}

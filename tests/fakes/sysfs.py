@@ -9,7 +9,9 @@ in a process of its own. Quirks kept:
 - `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called);
 - the `remove` event comes before the directory goes (`linger=True` keeps it until `reap` is called);
 - `topology` has files only while the CPU is online; a directory that comes back is another inode;
-- a write can be refused by rule (`refuse`), and held (`hold`) as the real one can take seconds;
+- a write can be refused by rule (`refuse`), and held (`released.clear()`) as the real one can take seconds. Meanwhile
+  whoever reads that CPU's `online` waits for the write's end: reading takes the device's lock (drivers/base/core.c,
+  online_show), which the write holds;
 - opening for that can be denied (`deny`), as by a mount or a security module.
 """
 
@@ -19,8 +21,8 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vcpu_guest.core import cpulist
@@ -177,8 +179,9 @@ class FakeKernel:
         number, goal = int(path.rsplit("/", 2)[1].removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
         if not self.released.is_set():
-            self.holding.set()
-            self.released.wait(60)
+            with self._lock_device(path):
+                self.holding.set()
+                self.released.wait(60)
         with self._lock:
             self._answer(path, number, goal)
             if (number in self.online) == goal:
@@ -187,6 +190,25 @@ class FakeKernel:
             self._show(number)
             self._lists("online")
         self.tell("online" if goal else "offline", number)
+
+    @contextmanager
+    def _lock_device(self, path: str) -> Iterator[None]:
+        """A pipe in the file's place: to open it takes somebody at the other end."""
+        kept = f"{path.rpartition('/')[0]}/.online"
+        try:
+            os.link(path, kept)
+            os.mkfifo(f"{path}.fifo")
+            os.replace(f"{path}.fifo", path)
+        except FileNotFoundError:  # it is not there, as will be answered
+            yield
+            return
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):  # the CPU is gone
+                end = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # who waits goes on
+                os.replace(kept, path)
+                os.close(end)
 
     def attempt(self, path: str) -> None:
         """What opening it for writing does: `vcpu_guest.sysfs.Try`."""

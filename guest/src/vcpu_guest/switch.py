@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from vcpu_guest import logs, procfs
@@ -36,6 +37,14 @@ def _complain(future: Future[None]) -> None:
         logs.error("work beside the requests failed", error=repr(error))
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """One that is queued, or runs since `began`."""
+
+    firmware_id: str
+    began: float | None = None
+
+
 class Switch:
     """The one writer."""
 
@@ -50,11 +59,26 @@ class Switch:
         # The thread starts now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
         self._pending: set[Future[Any]] = set()
+        self._attempts: dict[int, _Attempt] = {}
+        self._numbers = itertools.count()
         self.connectors.start(self.queue, watcher.rescan)
 
     def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
-        return self._queued(self._executor.submit(self._attempt, firmware_id, number, online=online))
+        key = next(self._numbers)
+        attempt = self._attempts[key] = _Attempt(firmware_id)
+        future = self._queued(self._executor.submit(self._attempt, attempt, number, online=online))
+        future.add_done_callback(lambda _: self._attempts.pop(key))
+        return future
+
+    def in_hand(self) -> dict[str, float]:
+        """By identity, the seconds for which the kernel has been at work on a CPU; 0 for those that are yet to come."""
+        now = time.monotonic()
+        found: dict[str, float] = {}
+        for attempt in list(self._attempts.values()):
+            seconds = 0.0 if attempt.began is None else now - attempt.began
+            found[attempt.firmware_id] = max(seconds, found.get(attempt.firmware_id, 0.0))
+        return found
 
     def queue(self, work: Callable[[], None]) -> None:
         """Queue other work for the thread: what concerns the kernel's CPUs is done one after another."""
@@ -96,9 +120,10 @@ class Switch:
         done = await asyncio.to_thread(wait, list(self._pending), timeout)
         return not done.not_done
 
-    def _attempt(self, firmware_id: str, number: int, *, online: bool) -> Result:
+    def _attempt(self, attempt: _Attempt, number: int, *, online: bool) -> Result:
         """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
-        started = time.monotonic()
+        firmware_id = attempt.firmware_id
+        attempt.began = started = time.monotonic()
         status, reason, after = self._switch(firmware_id, number, online=online)
         seconds = time.monotonic() - started
         observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)

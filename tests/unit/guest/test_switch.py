@@ -190,6 +190,34 @@ async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch: Sw
     await stream.aclose()
 
 
+async def test_who_asks_while_a_write_is_in_the_kernel_is_answered_from_what_takes_no_lock(
+    switch: Switch, kernel: FakeKernel, watcher: Watcher
+) -> None:
+    kernel.released.clear()
+    stream = switch.run(goal([1, 2, 3], wait=True))
+    kernel.add(1)
+    assert isinstance(await anext(stream), Arrived)
+    await until(kernel.holding.is_set)
+    # What the kernel makes wait: a reader of that CPU's own file.
+    blocked = asyncio.create_task(asyncio.to_thread((kernel.cpu_dir / "cpu1/online").read_text))
+    kernel.add(2)
+    async with asyncio.timeout(DEADLINE):
+        assert isinstance(await anext(stream), Arrived)
+    kernel.mute()
+    kernel.add(9)
+    assert [cpu.firmware_id for cpu in watcher.snapshot().cpus] == [firmware_id(slot) for slot in (0, 1, 2, 9)]
+    assert watcher.look_at(1) is not None
+    in_hand = switch.in_hand()
+    assert in_hand.keys() == {firmware_id(1), firmware_id(2)}
+    assert in_hand[firmware_id(2)] == 0.0 < in_hand[firmware_id(1)]
+    assert not blocked.done(), "the fake does not wait as the kernel does"
+    kernel.released.set()
+    await blocked
+    assert isinstance(await anext(stream), Result)
+    await stream.aclose()
+    await until(lambda: not switch.in_hand())
+
+
 async def test_an_arrival_whose_event_was_lost_is_found(
     switch: Switch, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

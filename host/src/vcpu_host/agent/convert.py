@@ -53,6 +53,9 @@ def cpu(message: pb.Cpu) -> GuestCpu:
     def number(name: str) -> int | None:
         return int(getattr(message, name)) if message.HasField(name) else None
 
+    switching = message.switching_seconds if message.HasField("switching_seconds") else None
+    if switching is not None and not 0 <= switching < 1e6:
+        raise BadMessageError("switching_seconds is out of range")
     return GuestCpu(
         message.number,
         _text(message.firmware_id, "firmware_id", 256),
@@ -63,6 +66,7 @@ def cpu(message: pb.Cpu) -> GuestCpu:
         die_id=number("die_id"),
         core_id=number("core_id"),
         node=number("node"),
+        switching=switching,
     )
 
 
