@@ -115,6 +115,15 @@ def _agent(view: VmView) -> Iterator[Finding]:
         f"Linux {agent.kernel} {agent.arch}",
     )
     env = agent.environment
+    if env.writable is False:
+        yield Finding(
+            Level.PROBLEM,
+            "agent-no-rights",
+            f"vcpud may not write what it has to in the guest: {'; '.join(env.unwritable[:4])}",
+            "EROFS: /sys is read-only for it: see the drop-ins of vcpud.service (systemctl cat vcpud; "
+            "ReadWritePaths=/sys/devices/system/cpu), or give its container a writable /sys; EACCES or EPERM: the "
+            "guest's audit log has who denies it (ausearch -m avc)",
+        )
     possible = _count(env.possible)
     if possible and possible < view.possible_vcpus:
         yield Finding(
@@ -156,7 +165,7 @@ def _agent(view: VmView) -> Iterator[Finding]:
             Level.WARNING,
             "smt-off",
             "SMT is switched off in the guest: sibling threads stay offline",
-            "echo on > /sys/devices/system/cpu/smt/control in the guest",
+            _SMT_FIXES[env.smt_control],
         )
 
 
@@ -214,6 +223,13 @@ def _nodes(view: VmView) -> Iterator[Finding]:
             f"CPUs that are of another NUMA node in the guest than in QEMU: {'; '.join(differing[:8])}",
             "see the guest's kernel log (SRAT, numa): numa=off on its command line, or a kernel without NUMA",
         )
+
+
+#: What is forced off stays so until the next boot (Linux, Documentation/ABI/testing/sysfs-devices-system-cpu).
+_SMT_FIXES = {
+    "off": "echo on > /sys/devices/system/cpu/smt/control in the guest",
+    "forceoff": "boot the guest without nosmt=force: it cannot be switched on while the guest runs",
+}
 
 
 def _count(cpulist: str) -> int:

@@ -156,6 +156,24 @@ def test_what_in_the_guest_bears_on_hotplug_is_told() -> None:
     assert not _troubles(unknown)
 
 
+def test_smt_that_is_forced_off_is_not_advised_to_be_switched_on() -> None:
+    forced = _found(host(4), agent=_environment(smt_control="forceoff"))["smt-off"]
+    assert "smt/control" not in forced.fix
+    assert "nosmt=force" in forced.fix
+    assert "smt/control" in _found(host(4), agent=_environment(smt_control="off"))["smt-off"].fix
+
+
+def test_an_agent_that_may_not_write_is_a_problem_before_anything_is_asked_of_it() -> None:
+    path = "/sys/devices/system/cpu/cpu1/online"
+    agent = _environment(writable=False, unwritable=(f"{path}: EROFS",))
+    found = _found(host(4), agent=agent)["agent-no-rights"]
+    assert found.level is Level.PROBLEM
+    assert f"{path}: EROFS" in found.text
+    assert "ReadWritePaths" in found.fix
+    for writable in (True, None):
+        assert "agent-no-rights" not in _found(host(4), agent=_environment(writable=writable))
+
+
 def test_a_gate_that_vcpud_keeps_closed_is_no_trouble_and_one_that_another_opened_is() -> None:
     keeper = replace(_environment(eject_enabled=False), capabilities=("eject-gate",))
     closed = _found(host(4), agent=keeper)
