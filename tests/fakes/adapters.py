@@ -70,6 +70,7 @@ class Vmm:
         self.port_open = True
         self.add_error: VcpuctlError | Exception | None = None
         self.del_error: VcpuctlError | None = None
+        self.facts: dict[str, Any] = {}  # what else QEMU says of itself: fields of HostView
 
     def _check(self) -> None:
         if self.gone is not None:
@@ -84,7 +85,7 @@ class Vmm:
 
     async def look(self) -> HostView:
         self._check()
-        view = host(self.vm.total, self.vm.filled, status=self.status)
+        view = replace(host(self.vm.total, self.vm.filled, status=self.status), **self.facts)
         if view.channel is None or self.port_open:
             return view
         return replace(view, channel=replace(view.channel, guest_open=False))

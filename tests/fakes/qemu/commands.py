@@ -80,6 +80,7 @@ def _cpus_fast(qemu: FakeQemu, args: Arguments) -> Any:
     extra = {"qom-type": qemu.config.cpu_type} if qemu.config.version >= (10, 1, 0) else {}
     there = [(slot.cpu.tid, slot.cpu, slot) for slot in qemu.machine.slots if slot.cpu is not None]
     there += [(cpu.tid, cpu, slot) for slot, cpu, rule in qemu.machine.lingering if not rule.released.is_set()]
+    there += [(cpu.tid, cpu, slot) for slot, cpu in qemu.machine.phantoms]
     return [  # in the order in which they were made, which is that of our thread ids
         {
             "cpu-index": slot.index,

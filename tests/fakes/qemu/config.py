@@ -24,6 +24,8 @@ class Config:
     nodes: int = 0
     machine: str = "pc-q35"
     cpu: str = "qemu64"
+    #: Whether the CPU model has x2APIC: qemu64 has none.
+    x2apic: bool = False
     version: tuple[int, int, int] = (10, 0, 13)
     accel: str = "tcg"
     name: str = ""

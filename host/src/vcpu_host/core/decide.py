@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from .amounts import BEGUN, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
+from .obstacles import blocked
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .select import SelectorError, select
@@ -131,8 +132,9 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     refusals: list[Refusal] = []
     already: list[SlotView] = []
     decide = _SELECTED[request.operation]
+    out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
     for slot in chosen:
-        decision = decide(view, slot)
+        decision = out_of_reach.get(slot.index) or decide(view, slot)
         if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
             decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):
@@ -148,8 +150,7 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
 
 def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        never = slot.not_removable if slot.slot.leaving else view.platform.cannot_plug(view.host, slot.slot)
-        return never or step(StepKind.PLUG, slot, "asked for by name")
+        return step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if slot.slot.device_id != slot_id(slot.index):

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from .finding import Finding, Level
-from .model import SlotState
+from .model import Reason, SlotState
+from .obstacles import blocked
 from .view import VmView, not_running, removal_stuck
 
 
@@ -68,6 +69,26 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
             "migration's target then needs a smaller -smp and -device lines (vcpuctl export has them)",
             "start with -smp 1,maxcpus=M and give the other CPUs as -device lines with ids",
         )
+
+
+def _barred(view: VmView) -> Iterator[Finding]:
+    """Empty slots that no plug will be tried for, by reason."""
+    if view.host.no_hotplug is not None:
+        return
+    alike: dict[str, list[tuple[int, Reason]]] = {}
+    for index, reason in blocked(view).items():
+        if not view.host.slots[index].leaving:  # told by themselves
+            alike.setdefault(reason.code, []).append((index, reason))
+    for code, found in alike.items():
+        first = found[0][1]
+        yield Finding(Level.PROBLEM, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
+
+
+def _which(indices: Sequence[int]) -> str:
+    if len(indices) == 1:
+        return f"slot {indices[0]} cannot be filled"
+    names = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+    return f"{len(indices)} empty slots cannot be filled ({names})"
 
 
 def _known_bugs(view: VmView) -> Iterator[Finding]:
@@ -226,6 +247,7 @@ def _count(cpulist: str) -> int:
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
     _hotplug,
+    _barred,
     _open_ends,
     _known_bugs,
     _channel,

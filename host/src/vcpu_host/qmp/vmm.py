@@ -8,12 +8,12 @@ x-query-virtio-status, for one (an assertion in qapi/qapi-visit-core.c, visit_st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .. import runtime
-from ..core.model import MACHINE_PROPERTIES, Channel, HostView, Ost, Reason, Slot
+from ..core.model import CPU_PROPERTIES, MACHINE_PROPERTIES, Channel, HostView, Ost, PropValue, Reason, Slot
 from ..errors import QemuError, RefusedError
 from . import ages, channel, queues, replies
 from .events import EventHub, EventStream
@@ -45,6 +45,7 @@ class QmpVmm:
         self._hub = hub
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
+        self._cpu_properties: Mapping[str, PropValue] | None = None
 
     async def process(self) -> str:
         """By the thread of its first vCPU, which no machine unplugs that can plug any; else by the monitor's socket."""
@@ -65,17 +66,24 @@ class QmpVmm:
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
         """
-        fixed, (status, migration), (said, early), (slots, no_hotplug), port = await _together(
+        fixed, (status, migration), (said, early), (slots, no_hotplug, cpu_properties), port = await _together(
             self._what_it_is(),
             self._state(),
             self._ost(),
-            self._slots(),
+            self._slots_and_model(),
             self._channel(),
         )
         if port is not None and slots and early and not port.guest_open:
             port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
         view: HostView = replace(
-            fixed, status=status, migration=migration, slots=slots, ost=said, channel=port, no_hotplug=no_hotplug
+            fixed,
+            status=status,
+            migration=migration,
+            slots=slots,
+            ost=said,
+            channel=port,
+            no_hotplug=no_hotplug,
+            cpu_properties=cpu_properties,
         )
         return view
 
@@ -83,13 +91,13 @@ class QmpVmm:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
         if self._fixed is None:
             call = self._monitor.call
-            target, machine, name, accel, topology, *values = await _together(
+            target, machine, name, accel, topology, properties = await _together(
                 call("query-target"),
                 call("qom-get", {"path": "/machine", "property": "type"}),
                 call("query-name"),
                 self._accel(),
-                self._machine_property("smp"),
-                *(self._machine_property(name) for name in MACHINE_PROPERTIES),
+                self._property("/machine", "smp"),
+                self._properties("/machine", MACHINE_PROPERTIES),
             )
             self._fixed = HostView(
                 qemu_version=self._version,
@@ -99,11 +107,7 @@ class QmpVmm:
                 accel=accel,
                 slots=(),
                 vm_name=clean(replies.entry(name, "query-name").get("name", "")),
-                properties={
-                    name: replies.scalar(value, "qom-get")
-                    for name, value in zip(MACHINE_PROPERTIES, values, strict=True)
-                    if value is not None
-                },
+                properties=properties,
                 topology={} if topology is None else replies.topology(topology),
             )
         return self._fixed
@@ -179,12 +183,29 @@ class QmpVmm:
             clean(replies.text(moving, "query-migrate")),
         )
 
-    async def _machine_property(self, name: str) -> object | None:
-        """A property of the machine object; None on machines that have no such thing."""
+    async def _slots_and_model(self) -> tuple[tuple[Slot, ...], Reason | None, Mapping[str, PropValue]]:
+        """``_slots``, and of the first CPU that there is what -cpu says of all: asked for once."""
+        slots, no_hotplug = await self._slots()
+        first = next((slot.qom_path for slot in slots if slot.qom_path is not None), None)
+        if self._cpu_properties is None and first is not None:
+            self._cpu_properties = await self._properties(first, CPU_PROPERTIES)
+        return slots, no_hotplug, self._cpu_properties or {}
+
+    async def _properties(self, path: str, names: Sequence[str]) -> Mapping[str, PropValue]:
+        """Those of an object's properties that it has."""
+        values = await _together(*(self._property(path, name) for name in names))
+        return {
+            name: replies.scalar(value, "qom-get")
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+
+    async def _property(self, path: str, name: str) -> object | None:
+        """A property of an object; None if there is no such property, or (it may have gone just now) no such object."""
         try:
-            value: object = await self._monitor.call("qom-get", {"path": "/machine", "property": name})
+            value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
-            if name in err.reason.text:
+            if err.reason.code == "device-not-found" or name in err.reason.text:
                 return None
             raise
         return value

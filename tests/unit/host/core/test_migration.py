@@ -49,6 +49,18 @@ def test_disks_with_other_numbers_of_queues_are_an_obstacle_that_prepare_cannot_
     assert disk in found.finding.text
 
 
+def test_a_cpu_that_the_destination_cannot_have_is_an_obstacle_that_prepare_leaves_alone() -> None:
+    """Promise 9 holds there, too: such a device_add ends QEMU."""
+    smp = {"cpus": 1, "maxcpus": 300, "sockets": 300, "cores": 1, "threads": 1}
+    source = Shape.of(replace(host(300, {0, 2, 299}), topology=smp))
+    there = replace(host(300, {0}, status=WAITING), topology=smp, cpu_properties={"x2apic": False})
+    result = compare(source, there, {})
+    assert [(d.finding.code, d.slot) for d in result.incurable] == [("apic-id-too-large", 299)]
+    assert "+x2apic" in result.incurable[0].finding.fix
+    able = replace(there, cpu_properties={"x2apic": True})
+    assert compare(source, able, {}).incurable == ()
+
+
 def test_two_equal_sides_have_nothing_between_them() -> None:
     assert compare(_source(1, 3), _waiting(1, 3), {}).differences == ()
 

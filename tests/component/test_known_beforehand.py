@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot work, or would end the VM, is refused before anything is sent, by the real command (promise 9)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from component.cli import Ended, done, run, stands
+from fakes.qemu import FakeVm
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vk", dir="/tmp") as name:
+        yield Path(name)
+
+
+def _refused(ended: Ended, code: str) -> None:
+    assert (ended.status, ended.outcome, ended.json["reason"]["code"]) == (3, "refused", code), ended.stdout
+    assert ended.json["reason"]["hint"]
+
+
+def _sent(vm: FakeVm) -> list[object]:
+    return [*vm.steer.commands("device_add"), *vm.steer.commands("device_del")]
+
+
+@pytest.mark.parametrize("options", [(), ("--without-agent",)])
+@pytest.mark.parametrize("version", ["10.0.13", "11.1.3"])
+def test_no_plug_is_sent_that_the_cpu_model_cannot_have(folder: Path, version: str, options: tuple[str, ...]) -> None:
+    """Twenty sockets of nine cores: slot 143 has APIC id 248, slot 144 has 256."""
+    with FakeVm(folder, "--maxcpus", "180", "--sockets", "20", "--version", version) as vm:
+        _refused(run(vm, "plug", "--slot", "144", *options), "apic-id-too-large")
+        assert _sent(vm) == []
+        found = {f["code"]: f for f in run(vm, "doctor").json["findings"]}
+        assert found["apic-id-too-large"]["level"] == "problem"
+        stands(vm, {0})
+        if not options:
+            done(vm, {0, 143}, "plug", "--slot", "143")
