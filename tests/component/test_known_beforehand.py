@@ -40,3 +40,21 @@ def test_no_plug_is_sent_that_the_cpu_model_cannot_have(folder: Path, version: s
         stands(vm, {0})
         if not options:
             done(vm, {0, 143}, "plug", "--slot", "143")
+
+
+def test_no_plug_is_sent_after_an_unplug_that_such_a_qemu_dies_of(folder: Path) -> None:
+    options = ("--version", "7.2.22", "--dies-on-replug", "on", "--maxcpus", "16")
+    with FakeVm(folder, *options) as vm:
+        done(vm, {0, 1, 2}, "plug", "-n", "2")
+        done(vm, {0, 1}, "unplug", "--slot", "2")
+        for words in (("plug",), ("plug", "--slot", "5"), ("scale", "3"), ("plug", "--without-agent")):
+            _refused(run(vm, *words), "tcg-replug")
+        done(vm, {0}, "scale", "1")
+
+
+def test_no_plug_is_sent_for_which_a_tcg_qemu_has_no_context_left(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "3", "--smp", "3", "--plug-budget", "on") as vm:
+        done(vm, {0, 1}, "scale", "2")
+        for words in (("plug",), ("plug", "--slot", "2"), ("scale", "3"), ("plug", "--without-agent")):
+            _refused(run(vm, *words), "tcg-plug-budget")
+        done(vm, {0}, "scale", "1")

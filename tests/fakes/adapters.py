@@ -91,9 +91,9 @@ class Vmm:
         return replace(view, channel=replace(view.channel, guest_open=False))
 
     async def look_slots(self, view: HostView) -> HostView:
-        del view
         await asyncio.sleep(0)
-        return await self.look()
+        now = await self.look()
+        return replace(view, slots=now.slots, status=now.status)
 
     async def queues(self) -> dict[str, tuple[int, ...]]:
         return {}
@@ -122,6 +122,7 @@ class Vmm:
             self.vm.filled.discard(index)
             self.vm.present.discard(index)
             self.hub.put(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
+            self.hub.put(ports.OstReported(index, Ost(3, 0)))
 
     def events(self) -> AsyncIterator[ports.VmmEvent]:
         return self.hub.stream()

@@ -268,7 +268,11 @@ class Coordinator:
         self._interrupt = run.interrupt
         if self._interrupted:
             run.interrupt()
-        return await run.to_end(events)
+        result = await run.to_end(events)
+        if run.said and self._host is not None:
+            # A later look by this session does not ask for it again.
+            self._host = replace(self._host, ost={**self._host.ost, **run.said})
+        return result
 
     def interrupt(self) -> None:
         """End the wait of the operation under way: what is not settled becomes unknown."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .amounts import BEGUN, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
-from .obstacles import blocked
+from .obstacles import blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .select import SelectorError, select
@@ -39,6 +39,9 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
+    barred = too_many(view, decided.steps)
+    if barred is not None:
+        decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
         # Its threads are nobody's to ask for: neither their word nor their state is known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)

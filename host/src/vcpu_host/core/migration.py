@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from .finding import Finding, Level
 from .model import HostView
-from .obstacles import cannot_fill
+from .obstacles import beyond_limit, cannot_fill
 from .pending import Intent
 from .platforms import platform_for
 from .shape import Place, Shape
@@ -213,6 +213,9 @@ def _barred(destination: HostView, missing: Sequence[Place]) -> Iterator[Differe
         if reason is not None:
             text = f"the destination cannot have what is missing there: {reason.text}"
             yield _problem(reason.code, text, reason.hint, place.name, "empty", slot=place.index)
+    limit = beyond_limit(destination, platform, sum(place.vcpus for place in missing))
+    if limit is not None:
+        yield _problem(limit.code, f"the destination {limit.text}", limit.hint, "", "")
 
 
 def _order(source: Shape, there: Shape, missing: Sequence[Place]) -> Iterator[Difference]:

@@ -17,6 +17,8 @@ Props = Mapping[str, PropValue]
 
 #: Where QEMU keeps devices that were given an id (qdev_set_id, system/qdev-monitor.c).
 PERIPHERAL = "/machine/peripheral/"
+#: Where the CPUs of -smp are, which nobody has given a place (hw/core/qdev.c, device_set_realized).
+AT_START = "/machine/unattached/"
 
 
 #: What a slot can be placed by, from the outermost to the innermost (CpuInstanceProperties, qapi/machine.json): its

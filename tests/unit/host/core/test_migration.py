@@ -61,6 +61,15 @@ def test_a_cpu_that_the_destination_cannot_have_is_an_obstacle_that_prepare_leav
     assert compare(source, able, {}).incurable == ()
 
 
+def test_more_cpus_than_the_destination_survives_are_an_obstacle() -> None:
+    """A destination under TCG that had more CPUs at its start than are left has used up contexts for them."""
+    there = replace(_waiting(1), accel="tcg", topology={**_SMP, "cpus": 4})
+    source = replace(_source(1, 2, 3), accel="tcg", topology={**_SMP, "cpus": 4})
+    result = compare(source, there, {})
+    assert [d.finding.code for d in result.incurable] == ["tcg-plug-budget"]
+    assert compare(source, replace(there, accel="kvm"), {}).incurable == ()
+
+
 def test_two_equal_sides_have_nothing_between_them() -> None:
     assert compare(_source(1, 3), _waiting(1, 3), {}).differences == ()
 

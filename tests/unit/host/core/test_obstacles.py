@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 from fakes.plans import codes, planned, steps
 from fakes.views import INFO, guest, host, slot
+from vcpu_host.core.decide import plan
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import HostView
+from vcpu_host.core.model import HostView, Ost
+from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.platforms.x86 import apic_id
 from vcpu_host.core.view import VmView, join
 
@@ -116,3 +118,66 @@ def test_doctor_says_beforehand_which_slots_cannot_be_addressed() -> None:
     assert "x2APIC" in finding.text
     assert "+x2apic" in finding.fix
     assert "apic-id-too-large" not in _found(_seen(_x86(255, 1, 1, 1, 1)))
+
+
+# --- what QEMU does not survive under TCG -----------------------------------------------------------------------------
+
+_REPLUG = (7, 2, 22)
+
+
+def _tcg(total: int, filled: set[int], *, smp: int, version: tuple[int, int, int] = (10, 0, 13)) -> HostView:
+    """A machine whose first ``smp`` slots had CPUs at its start."""
+    view = host(total, filled, boot=set(range(smp)), accel="tcg", version=version)
+    return replace(view, topology={"cpus": smp, "maxcpus": total})
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_under_tcg_no_plug_is_sent_for_which_every_context_was_used(blind: bool) -> None:
+    """Four CPUs at start, one of them unplugged: whatever is plugged now is the fifth of four (tcg_register_thread)."""
+    view = _seen(_tcg(4, {0, 1, 2}, smp=4))
+    for request in (
+        Request(Operation.PLUG, 1, without_agent=blind),
+        Request(Operation.PLUG, None, ("3",), without_agent=blind),
+        *([] if blind else [Request(Operation.SCALE, 4)]),
+    ):
+        decided = plan(view, request)
+        assert codes(decided) == ["tcg-plug-budget"]
+        assert "cannot plug 1 vCPUs, none at most" in decided.refusals[0].reason.text
+    assert _found(view)["tcg-plug-budget"].level is Level.PROBLEM
+
+
+def test_under_tcg_what_is_left_of_the_contexts_can_be_plugged_and_no_more() -> None:
+    view = _seen(_tcg(6, {0, 4}, smp=3))  # three at start, of which two have gone; one came
+    assert steps(planned(view, "plug", 2)) == [("plug", 1), ("plug", 2)]
+    decided = planned(view, "plug", 3)
+    assert codes(decided) == ["tcg-plug-budget"]
+    assert "cannot plug 3 vCPUs, 2 at most" in decided.refusals[0].reason.text
+    assert _found(view)["tcg-plug-budget"].level is Level.WARNING
+
+
+def test_a_budget_is_no_matter_under_kvm_with_one_thread_for_all_or_where_the_start_is_not_known() -> None:
+    view = _tcg(4, {0, 1, 2}, smp=4)
+    shared = tuple(replace(s, threads=tuple(replace(thread, thread_id=77) for thread in s.threads)) for s in view.slots)
+    for other in (replace(view, accel="kvm"), replace(view, topology={}), replace(view, slots=shared)):
+        assert steps(planned(_seen(other), "plug", 1)) == [("plug", 3)]
+
+
+@pytest.mark.parametrize("left_by", ["a CPU of -smp", "an ejection"])
+def test_before_10_0_no_plug_is_sent_under_tcg_after_an_unplug(left_by: str) -> None:
+    if left_by == "an ejection":
+        view = replace(_tcg(16, {0}, smp=1, version=_REPLUG), ost={5: Ost(3, 0)})
+    else:
+        view = _tcg(16, {0}, smp=2, version=_REPLUG)
+    seen = _seen(view)
+    decided = planned(seen, "plug", 1)
+    assert codes(decided) == ["tcg-replug"]
+    assert "dies on the first device_add after an unplug" in decided.refusals[0].reason.text
+    assert _found(seen)["tcg-replug"].level is Level.PROBLEM
+    assert steps(planned(_seen(replace(view, qemu_version=(10, 0, 13))), "plug", 1)) == [("plug", 1)]
+
+
+@pytest.mark.parametrize("ost", [Ost(1, 0), Ost(3, 0x82), Ost(3, 0x84)])
+def test_before_10_0_a_plug_is_sent_under_tcg_where_nothing_was_unplugged(ost: Ost) -> None:
+    seen = _seen(replace(_tcg(16, {0, 5}, smp=1, version=_REPLUG), ost={5: ost, 0: Ost(3, 0)}))
+    assert steps(planned(seen, "plug", 1)) == [("plug", 1)]
+    assert _found(seen)["tcg-replug"].level is Level.WARNING

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..finding import Finding, Level
 from ..model import HostView, Reason, Slot, Who
-from .acpi import AcpiPlatform
+from .acpi import AcpiPlatform, ejected
 from .base import plug_budget
 
 #: The APIC ids of a CPU without x2APIC end here (hw/intc/apic_common.c, apic_common_set_id).
@@ -32,6 +32,21 @@ def apic_id(host: HostView, slot: Slot) -> int | None:
         shift += (count - 1).bit_length()
     socket = slot.props.get("socket-id")
     return None if not isinstance(socket, int) else number | socket << shift
+
+
+#: The first version that was seen to plug after an unplug under TCG.
+_REPLUGS = (10, 0, 0)
+_REPLUG = "QEMU {version} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14)"
+
+
+def _has_unplugged(host: HostView) -> bool:
+    """Whether an empty slot had a CPU: one of -smp, which fills the first slots, or one that the guest has ejected."""
+    started = host.topology.get("cpus", 0)
+    for slot in host.slots:
+        said = host.ost.get(slot.index)
+        if not slot.filled and (slot.index < started or (said is not None and ejected(said))):
+            return True
+    return False
 
 
 def _whole(value: object) -> int:
@@ -64,6 +79,13 @@ class X86(AcpiPlatform):
             "cores and threads are powers of two, which leaves no gaps between the ids",
         )
 
+    def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
+        """Before 10.0 none after an unplug, under TCG, where the guest's word or an empty slot tells of one."""
+        if host.accel != "tcg" or host.qemu_version >= _REPLUGS or not _has_unplugged(host):
+            return super().plug_limit(host)
+        text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
+        return 0, Reason("tcg-replug", Who.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
+
     def one_at_a_time(self, host: HostView) -> bool:
         """Where firmware may handle the plug in SMM, which loses plugs that overtake each other (tianocore BZ 2929).
 
@@ -85,12 +107,12 @@ class X86(AcpiPlatform):
                 "holes: the guest hangs",
                 "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
             )
-        if host.qemu_version < (10, 0, 0):
+        if host.qemu_version < _REPLUGS:
             yield Finding(
-                Level.WARNING,
+                Level.PROBLEM if _has_unplugged(host) else Level.WARNING,
                 "tcg-replug",
-                f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14), "
-                "and on a migration (7.2 died of one, and hung in another)",
+                f"{_REPLUG.format(version=host.version_text)}, and on a migration (7.2 died of one, and hung in "
+                "another)",
                 "QEMU 10.0 or newer, or KVM; or never plug or migrate after an unplug",
             )
         else:
