@@ -76,6 +76,7 @@ class FakeKernel:
         for name, text in (
             ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
             (EJECT, "1"),
+            ("devices/system/cpu/modalias", "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,0068,009F,00C0"),
             ("devices/system/cpu/smt/control", "on"),
         ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)

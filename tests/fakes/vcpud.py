@@ -46,6 +46,11 @@ class SocketEvents:
         """Whether the fake kernel still speaks to us."""
         return self._socket is not None
 
+    @property
+    def hearing(self) -> bool:
+        """The same: it is not connected anew."""
+        return self._socket is not None
+
     def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
         """Connect, and have events from here on."""
         self._on_event = on_event

@@ -46,10 +46,14 @@ def hello(identity: model.Identity, environment: model.Environment, *, gated: bo
             smt_control=bounded(environment.smt_control),
             auto_online_rules=[bounded(path) for path in environment.auto_online_rules[:64]],
             clocksource=bounded(environment.clocksource),
+            kernel_arguments=[bounded(argument) for argument in environment.kernel_arguments[:64]],
+            unwritable=[bounded(path) for path in environment.unwritable[:64]],
         ),
     )
-    if environment.eject_enabled is not None:
-        message.environment.eject_enabled = environment.eject_enabled
+    for name in ("eject_enabled", "hypervisor_flag", "acpi", "writable"):
+        value = getattr(environment, name)
+        if value is not None:
+            setattr(message.environment, name, value)
     return message
 
 

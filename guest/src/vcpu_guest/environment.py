@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vcpu_guest import procfs
+from vcpu_guest.core import cmdline
 from vcpu_guest.core.model import Environment
+from vcpu_guest.platforms.x86 import hypervisor_flag
 from vcpu_guest.sysfs import Sysfs
 
 #: In falling precedence (udev(7)): a file hides those of the same name in later directories.
@@ -27,9 +30,15 @@ _ONLINES = re.compile(r'ATTR\{(?:\[[^\]]*\])?online\}="1"|RUN(?:\{\w+\})?\+?="[^
 class Observer:
     """Reads the environment. The udev rules are read again only when a directory of theirs changed."""
 
-    def __init__(self, sysfs: Sysfs, rule_dirs: Sequence[str | Path] = RULE_DIRS) -> None:
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        rule_dirs: Sequence[str | Path] = RULE_DIRS,
+        command_line: Callable[[], str] = procfs.command_line,
+    ) -> None:
         self._sysfs = sysfs
         self._rule_dirs = rule_dirs
+        self._command_line = command_line
         self._rules: tuple[str, ...] = ()
         self._seen: list[int] | None = None
 
@@ -46,6 +55,9 @@ class Observer:
             auto_online_rules=self._auto_online_rules(),
             eject_enabled=sysfs.eject_enabled(),
             clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
+            kernel_arguments=cmdline.bearing_on_cpus(self._command_line()),
+            hypervisor_flag=hypervisor_flag(sysfs),
+            acpi=sysfs.acpi(),
         )
 
     def _auto_online_rules(self) -> tuple[str, ...]:

@@ -115,8 +115,8 @@ class Gate:
             complained = False
             while True:
                 self._wake.clear()
-                self._look()
                 try:
+                    self._look()
                     await self._set()
                     # What was agreed on may have been given up while the gate was being opened.
                     if not (self._agreed or self._open):
@@ -128,7 +128,7 @@ class Gate:
                 try:
                     await asyncio.wait_for(self._wake.wait(), LOOK)
                 except TimeoutError:
-                    self._watcher.scan()
+                    self._watcher.rescan()
 
     def _look(self) -> None:
         online, session = self._sysfs.mask("online"), self.session()

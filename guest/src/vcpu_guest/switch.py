@@ -49,7 +49,7 @@ class Switch:
         # The thread starts now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
         self._pending: set[Future[Any]] = set()
-        self.connectors.start(self.queue, watcher.scan)
+        self.connectors.start(self.queue, watcher.rescan)
 
     def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
@@ -201,7 +201,7 @@ class _Request:
             self._take(cpu)
 
     def _look_at_all(self) -> None:
-        self._watcher.scan()
+        self._watcher.rescan()
         self._rescan = None
         if self._missing:
             self._switch.connectors.summon(self._missing)

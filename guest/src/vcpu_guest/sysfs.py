@@ -145,6 +145,10 @@ class Sysfs:
         text = self.read(_EJECT)
         return None if text is None else text == "1"
 
+    def acpi(self) -> bool | None:
+        """Whether the kernel runs with ACPI (drivers/acpi/bus.c, acpi_init); None where it shows no firmware at all."""
+        return self.exists("firmware/acpi") if self.exists("firmware") else None
+
     def write_eject_enabled(self, *, enabled: bool) -> None:
         """Set that. Waits for a hotplug under way, whose lock it takes (drivers/acpi/scan.c). Raises OSError."""
         self._write(f"{self.root}/{_EJECT}", b"1" if enabled else b"0")

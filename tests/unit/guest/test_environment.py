@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,41 @@ def test_reads_the_facts(sysfs: Sysfs, kernel: FakeKernel) -> None:
     assert (found.possible, found.kernel_max, found.smt_control) == ("0-15", 8191, "on")
     assert (found.eject_enabled, found.clocksource) == (True, "tsc")
     assert (found.nohz_full, found.isolated, found.auto_online_rules) == ("", "", ())
+
+
+def test_what_linux_knows_of_the_hypervisor_and_of_acpi_is_told(sysfs: Sysfs, kernel: FakeKernel) -> None:
+    found = Observer(sysfs, ())()
+    assert (found.hypervisor_flag, found.acpi) == (True, True)
+    kernel.set_list("modalias", "cpu:type:x86,ven0002fam0019mod0001:feature:,0000,0068,00C0")
+    shutil.rmtree(kernel.root / "firmware/acpi")
+    found = Observer(sysfs, ())()
+    assert (found.hypervisor_flag, found.acpi) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "modalias",
+    [
+        "cpu:type:aarch64:feature:,0000,009F",
+        "cpu:type:x86,ven0002fam0019mod0001",
+        "of:NcpuT(null)Cpowerpc",
+        "",
+    ],
+)
+def test_other_machines_have_no_hypervisor_flag(sysfs: Sysfs, kernel: FakeKernel, modalias: str) -> None:
+    kernel.set_list("modalias", modalias)
+    assert Observer(sysfs, ())().hypervisor_flag is None
+
+
+def test_where_no_firmware_is_shown_nothing_is_said_of_acpi(sysfs: Sysfs, kernel: FakeKernel) -> None:
+    shutil.rmtree(kernel.root / "firmware")
+    (kernel.cpu_dir / "modalias").unlink()
+    found = Observer(sysfs, ())()
+    assert (found.hypervisor_flag, found.acpi) == (None, None)
+
+
+def test_of_the_command_line_only_what_bears_on_cpus_is_told(sysfs: Sysfs) -> None:
+    line = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro nr_cpus=4 password=acpi=off acpi=off quiet -- maxcpus=1\n"
+    assert Observer(sysfs, (), lambda: line)().kernel_arguments == ("nr_cpus=4", "acpi=off")
 
 
 def test_an_absent_eject_switch_is_absent(sysfs: Sysfs, kernel: FakeKernel) -> None:

@@ -108,6 +108,23 @@ def test_hello_comes_over_the_wire_as_it_was_sent() -> None:
     assert convert.environment(environment).eject_enabled is False
 
 
+def test_what_the_guest_says_of_its_kernel_is_true_false_or_not_said() -> None:
+    silent = convert.environment(pb.Environment())
+    assert (silent.hypervisor_flag, silent.acpi, silent.writable) == (None, None, None)
+    assert (silent.kernel_arguments, silent.unwritable) == ((), ())
+    message = pb.Environment(
+        kernel_arguments=["nr_cpus=4", "acpi=off\x1b"],
+        hypervisor_flag=True,
+        acpi=False,
+        writable=False,
+        unwritable=["f"],
+    )
+    said = convert.environment(message)
+    assert (said.hypervisor_flag, said.acpi, said.writable, said.unwritable) == (True, False, False, ("f",))
+    assert said.kernel_arguments[0] == "nr_cpus=4"
+    assert "\x1b" not in said.kernel_arguments[1]
+
+
 # --- the guest is not trusted -----------------------------------------------------------------------------------------
 
 
@@ -223,6 +240,9 @@ def test_an_absent_cpu_is_not_observed() -> None:
         pb.HelloResponse(capabilities=["c"] * 65),
         pb.HelloResponse(environment=pb.Environment(auto_online_rules=["r"] * 65)),
         pb.HelloResponse(environment=pb.Environment(possible="0," * 1000)),
+        pb.HelloResponse(environment=pb.Environment(kernel_arguments=["a"] * 65)),
+        pb.HelloResponse(environment=pb.Environment(kernel_arguments=["a" * 1025])),
+        pb.HelloResponse(environment=pb.Environment(unwritable=["a"] * 65)),
     ],
 )
 def test_a_hello_out_of_bounds_is_refused(hello: pb.HelloResponse) -> None:

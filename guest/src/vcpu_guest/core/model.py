@@ -66,6 +66,11 @@ class Environment:
     auto_online_rules: tuple[str, ...] = ()
     eject_enabled: bool | None = None
     clocksource: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    hypervisor_flag: bool | None = None
+    acpi: bool | None = None
+    writable: bool | None = None
+    unwritable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,17 +107,30 @@ def result(message: pb.CpuResult) -> CpuResult:
 
 def environment(message: pb.Environment) -> Environment:
     """What in the guest bears on hotplug."""
-    if len(message.auto_online_rules) > MAX_ITEMS:
-        raise BadMessageError(f"more than {MAX_ITEMS} rules")
+
+    def texts(name: str) -> tuple[str, ...]:
+        values = getattr(message, name)
+        if len(values) > MAX_ITEMS:
+            raise BadMessageError(f"more than {MAX_ITEMS} items in {name}")
+        return tuple(_text(value, name) for value in values)
+
+    def flag(name: str) -> bool | None:
+        return bool(getattr(message, name)) if message.HasField(name) else None
+
     return Environment(
         possible=_text(message.possible, "possible"),
         isolated=_text(message.isolated, "isolated"),
         nohz_full=_text(message.nohz_full, "nohz_full"),
         kernel_max=message.kernel_max,
         smt_control=_text(message.smt_control, "smt_control", 64),
-        auto_online_rules=tuple(_text(rule, "auto_online_rules") for rule in message.auto_online_rules),
-        eject_enabled=message.eject_enabled if message.HasField("eject_enabled") else None,
+        auto_online_rules=texts("auto_online_rules"),
+        eject_enabled=flag("eject_enabled"),
         clocksource=_text(message.clocksource, "clocksource", 64),
+        kernel_arguments=texts("kernel_arguments"),
+        hypervisor_flag=flag("hypervisor_flag"),
+        acpi=flag("acpi"),
+        writable=flag("writable"),
+        unwritable=texts("unwritable"),
     )
 
 

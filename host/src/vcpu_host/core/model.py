@@ -258,6 +258,11 @@ class Environment:
     auto_online_rules: tuple[str, ...] = ()
     eject_enabled: bool | None = None
     clocksource: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    hypervisor_flag: bool | None = None
+    acpi: bool | None = None
+    writable: bool | None = None
+    unwritable: tuple[str, ...] = ()
 
 
 #: The capability of an agent without whose word the guest's kernel ejects no CPU.

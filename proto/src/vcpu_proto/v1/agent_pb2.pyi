@@ -84,24 +84,34 @@ class CpuResult(_message.Message):
     def __init__(self, firmware_id: _Optional[str] = ..., status: _Optional[_Union[CpuResult.Status, str]] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., observed: _Optional[_Union[Cpu, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ["auto_online_rules", "clocksource", "eject_enabled", "isolated", "kernel_max", "nohz_full", "possible", "smt_control"]
+    __slots__ = ["acpi", "auto_online_rules", "clocksource", "eject_enabled", "hypervisor_flag", "isolated", "kernel_arguments", "kernel_max", "nohz_full", "possible", "smt_control", "unwritable", "writable"]
+    ACPI_FIELD_NUMBER: _ClassVar[int]
     AUTO_ONLINE_RULES_FIELD_NUMBER: _ClassVar[int]
     CLOCKSOURCE_FIELD_NUMBER: _ClassVar[int]
     EJECT_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    HYPERVISOR_FLAG_FIELD_NUMBER: _ClassVar[int]
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_MAX_FIELD_NUMBER: _ClassVar[int]
     NOHZ_FULL_FIELD_NUMBER: _ClassVar[int]
     POSSIBLE_FIELD_NUMBER: _ClassVar[int]
     SMT_CONTROL_FIELD_NUMBER: _ClassVar[int]
+    UNWRITABLE_FIELD_NUMBER: _ClassVar[int]
+    WRITABLE_FIELD_NUMBER: _ClassVar[int]
+    acpi: bool
     auto_online_rules: _containers.RepeatedScalarFieldContainer[str]
     clocksource: str
     eject_enabled: bool
+    hypervisor_flag: bool
     isolated: str
+    kernel_arguments: _containers.RepeatedScalarFieldContainer[str]
     kernel_max: int
     nohz_full: str
     possible: str
     smt_control: str
-    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ...) -> None: ...
+    unwritable: _containers.RepeatedScalarFieldContainer[str]
+    writable: bool
+    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ..., kernel_arguments: _Optional[_Iterable[str]] = ..., hypervisor_flag: bool = ..., acpi: bool = ..., writable: bool = ..., unwritable: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
     __slots__ = ["host_version", "protocol_max", "protocol_min"]

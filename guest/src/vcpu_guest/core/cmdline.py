@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which arguments of the kernel's command line bear on CPUs.
+
+Nothing else of the line leaves the guest: it may hold secrets.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Arguments taken, and characters of each.
+MAX_ARGUMENTS = 32
+MAX_LENGTH = 128
+
+#: As in Documentation/admin-guide/kernel-parameters.txt, "_" for "-" (kernel/params.c takes either). How many CPUs
+#: there may be; SMT (mitigations can switch it off too: kernel/cpu.c, cpu_mitigations); interrupt controllers and their
+#: remapping; ACPI; nopv, with which no hypervisor is recognised; CPUs that are kept apart.
+_NAMES = frozenset(
+    {
+        *("nr_cpus", "possible_cpus", "additional_cpus", "maxcpus", "nosmp", "cpu0_hotplug", "disable_cpu_apicid"),
+        *("nosmt", "smt", "smt_enabled", "mitigations", "l1tf", "mds", "tsx_async_abort", "mmio_stale_data"),
+        *("apic", "noapic", "lapic", "nolapic", "nox2apic", "x2apic_phys"),
+        *("intremap", "iommu", "intel_iommu", "amd_iommu"),
+        *("acpi", "nopv", "numa", "isolcpus", "nohz_full", "rcu_nocbs"),
+    }
+)
+#: A value may be quoted, with spaces in it; an argument may be so as a whole.
+_ARGUMENT = re.compile(r'(?:"[^"]*"|[^\s"])+')
+
+
+def bearing_on_cpus(line: str) -> tuple[str, ...]:
+    """The known arguments as they stand in the line, in their order; what follows "--" is init's."""
+    found = []
+    for match in _ARGUMENT.finditer(line):
+        argument = match[0]
+        if argument == "--":
+            break
+        name = argument.strip('"').partition("=")[0].replace("-", "_")
+        if name in _NAMES and argument.isprintable():
+            found.append(argument[:MAX_LENGTH])
+    return tuple(found[:MAX_ARGUMENTS])
