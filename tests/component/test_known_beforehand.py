@@ -58,3 +58,14 @@ def test_no_plug_is_sent_for_which_a_tcg_qemu_has_no_context_left(folder: Path) 
         for words in (("plug",), ("plug", "--slot", "2"), ("scale", "3"), ("plug", "--without-agent")):
             _refused(run(vm, *words), "tcg-plug-budget")
         done(vm, {0}, "scale", "1")
+
+
+def test_a_slot_whose_id_another_device_has_is_gone_past_or_refused_with_what_has_it(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "3", "--devices", "vcpu-1:virtio-rng-pci") as vm:
+        named = run(vm, "plug", "--slot", "1")
+        _refused(named, "id-taken")
+        assert "virtio-rng-pci" in named.json["reason"]["text"]
+        done(vm, {0, 2}, "plug")
+        _refused(run(vm, "plug"), "id-taken")
+        _refused(run(vm, "scale", "3"), "id-taken")
+        assert [entry["arguments"]["id"] for entry in vm.steer.commands("device_add")] == ["vcpu-2"]

@@ -323,6 +323,18 @@ async def test_what_cannot_change_is_asked_for_once(folder: Path) -> None:
     assert (asked.count("query-target"), asked.count("query-name"), asked.count("query-status")) == (1, 1, 2)
 
 
+async def test_who_has_which_id_is_seen_in_every_look(folder: Path) -> None:
+    async with machine(folder, devices="vcpu-1:virtio-rng-pci") as (qemu, vmm):
+        view = await vmm.look()
+        others = {"root-disk": "virtio-blk-pci", "port0": "virtserialport", "vcpu-1": "virtio-rng-pci"}
+        assert view.devices == others
+        await vmm.device_add(view.slots[2], "vcpu-2")
+        assert (await vmm.look_slots(view)).devices == {**others, "vcpu-2": qemu.config.cpu_type}
+        with pytest.raises(QemuError) as caught:
+            await vmm.device_add(view.slots[1], "vcpu-1")
+        assert caught.value.reason.code == "duplicate-id"
+
+
 @pytest.mark.parametrize("x2apic", [True, False])
 async def test_what_the_cpu_model_can_is_asked_of_the_first_cpu_and_once(folder: Path, x2apic: bool) -> None:
     async with machine(folder, x2apic=x2apic) as (qemu, vmm):

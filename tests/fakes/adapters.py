@@ -93,7 +93,7 @@ class Vmm:
     async def look_slots(self, view: HostView) -> HostView:
         await asyncio.sleep(0)
         now = await self.look()
-        return replace(view, slots=now.slots, status=now.status)
+        return replace(view, slots=now.slots, devices=now.devices, status=now.status)
 
     async def queues(self) -> dict[str, tuple[int, ...]]:
         return {}

@@ -138,7 +138,9 @@ def _device_add(qemu: FakeQemu, args: Arguments) -> Any:
         raise QmpError("GenericError", f"Device '{driver}' can not be hotplugged on this machine")
     if qemu.machine.migrating:
         raise QmpError("GenericError", "device_add not allowed while migrating")
-    if isinstance(device_id, str) and device_id == config.port_id and config.port:
+    if isinstance(device_id, str) and (
+        (device_id == config.port_id and config.port) or device_id in config.other_devices
+    ):
         raise QmpError("GenericError", f"Duplicate device ID '{device_id}'")
     props = {
         name: _prop(config.cpu_type, name, value, old=old) for name, value in args.given.items() if name not in _OWN

@@ -207,7 +207,7 @@ class FakeQemu:
         if path not in ("/machine", "/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached"):
             return None
         paths = [(slot.cpu.path, self.config.cpu_type) for slot in self.machine.slots if slot.cpu is not None]
-        paths.append((_DISK, "virtio-blk-pci"))
+        paths += [(f"/machine/peripheral/{name}", kind) for name, kind in self.config.other_devices.items()]
         port = self._port_path()
         if port is not None:
             paths.append((port, "virtserialport"))

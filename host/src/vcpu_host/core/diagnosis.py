@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .finding import Finding, Level
 from .model import Reason, SlotState
-from .obstacles import blocked
+from .obstacles import ID_TAKEN, blocked
 from .view import VmView, not_running, removal_stuck
 
 
@@ -81,7 +81,8 @@ def _barred(view: VmView) -> Iterator[Finding]:
             alike.setdefault(reason.code, []).append((index, reason))
     for code, found in alike.items():
         first = found[0][1]
-        yield Finding(Level.PROBLEM, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
+        level = Level.WARNING if code == ID_TAKEN else Level.PROBLEM  # numbers find other slots
+        yield Finding(level, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
 
 
 def _which(indices: Sequence[int]) -> str:

@@ -209,7 +209,7 @@ def _barred(destination: HostView, missing: Sequence[Place]) -> Iterator[Differe
     """What prepare would have to plug there, and is not to: QEMU would refuse it, or end of it."""
     platform = platform_for(destination)
     for place in missing:
-        reason = cannot_fill(destination, destination.slots[place.index], platform)
+        reason = cannot_fill(destination, destination.slots[place.index], platform, place.name)
         if reason is not None:
             text = f"the destination cannot have what is missing there: {reason.text}"
             yield _problem(reason.code, text, reason.hint, place.name, "empty", slot=place.index)

@@ -191,7 +191,8 @@ class HostView:
     object that platforms ask for (MACHINE_PROPERTIES), as far as it has them, ``cpu_properties`` those of its CPUs
     (CPU_PROPERTIES; -cpu makes them all alike, and the first one stays on every machine that tells). ``topology`` is
     what the machine was started with (-smp, completed by QEMU: cpus, maxcpus, sockets ...), empty where QEMU does not
-    show it. ``migration`` is the status of query-migrate, empty if there has been none.
+    show it. ``devices`` are those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
+    query-migrate, empty if there has been none.
     """
 
     qemu_version: tuple[int, int, int]
@@ -207,6 +208,7 @@ class HostView:
     properties: Mapping[str, PropValue] = field(default_factory=dict)
     cpu_properties: Mapping[str, PropValue] = field(default_factory=dict)
     topology: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
     migration: str = ""
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import runtime
 from ..core.model import CPU_PROPERTIES, MACHINE_PROPERTIES, Channel, HostView, Ost, PropValue, Reason, Slot
@@ -35,6 +35,14 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0
     """
     hub = EventHub()
     return QmpVmm(await Monitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)
+
+
+class _Found(NamedTuple):
+    """What one look at the CPUs shows, with the ids of all devices at that moment."""
+
+    slots: tuple[Slot, ...]
+    devices: Mapping[str, str]
+    no_hotplug: Reason | None
 
 
 class QmpVmm:
@@ -66,23 +74,28 @@ class QmpVmm:
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
         """
-        fixed, (status, migration), (said, early), (slots, no_hotplug, cpu_properties), port = await _together(
+        fixed, (status, migration), (said, early), found, anonymous = await _together(
             self._what_it_is(),
             self._state(),
             self._ost(),
-            self._slots_and_model(),
-            self._channel(),
+            self._slots(),
+            self._children(channel.WITHOUT_ID),
         )
-        if port is not None and slots and early and not port.guest_open:
+        port, cpu_properties = await _together(
+            self._channel({channel.WITH_ID: found.devices, channel.WITHOUT_ID: anonymous}),
+            self._of_all_cpus(found.slots),
+        )
+        if port is not None and found.slots and early and not port.guest_open:
             port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
         view: HostView = replace(
             fixed,
             status=status,
             migration=migration,
-            slots=slots,
+            slots=found.slots,
+            devices=found.devices,
             ost=said,
             channel=port,
-            no_hotplug=no_hotplug,
+            no_hotplug=found.no_hotplug,
             cpu_properties=cpu_properties,
         )
         return view
@@ -113,14 +126,21 @@ class QmpVmm:
         return self._fixed
 
     async def look_slots(self, view: HostView) -> HostView:
-        """``view`` with its slots, threads and status looked at again."""
-        (status, migration), (slots, no_hotplug) = await _together(self._state(), self._slots())
-        return replace(view, slots=slots, no_hotplug=no_hotplug, status=status, migration=migration)
+        """``view`` with its slots, threads, ids and status looked at again."""
+        (status, migration), found = await _together(self._state(), self._slots())
+        return replace(
+            view,
+            slots=found.slots,
+            devices=found.devices,
+            no_hotplug=found.no_hotplug,
+            status=status,
+            migration=migration,
+        )
 
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         """See ``qmp.queues``."""
         call = self._monitor.call
-        listings = await _together(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
+        listings = await _together(*(self._children(parent) for parent in channel.PARENTS))
         found = [
             device
             for parent, listing in zip(channel.PARENTS, listings, strict=True)
@@ -145,25 +165,29 @@ class QmpVmm:
         """End the connection: never hangs, may be repeated."""
         await self._monitor.close()
 
-    async def _slots(self) -> tuple[tuple[Slot, ...], Reason | None]:
+    async def _slots(self) -> _Found:
         for _ in range(_LOOKS):
             try:
-                raw, cpus = await self._cpus()
+                raw, cpus, devices = await _together(
+                    self._monitor.call("query-hotpluggable-cpus"),
+                    self._monitor.call("query-cpus-fast"),
+                    # After the slots: a CPU that goes meanwhile has its slot filled, and no id that looks taken.
+                    self._children(channel.WITH_ID),
+                )
             except QemuError as err:
                 if err.reason.code not in ("no-hotplug", "no-such-command"):
                     raise
-                return replies.fixed_slots(await self._monitor.call("query-cpus-fast")), err.reason
+                cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
+                return _Found(replies.fixed_slots(cpus), devices, err.reason)
             slots = replies.slots(raw, cpus)
             if replies.consistent(slots, cpus):
                 break
         # A machine that still disagrees with itself is shown as it is: threads inform, the slots decide.
-        return slots, None
+        return _Found(slots, devices, None)
 
-    async def _cpus(self) -> tuple[object, object]:
-        raw, cpus = await _together(
-            self._monitor.call("query-hotpluggable-cpus"), self._monitor.call("query-cpus-fast")
-        )
-        return raw, cpus
+    async def _children(self, path: str) -> Mapping[str, str]:
+        """What lies at a QOM path: name to type."""
+        return replies.children(await self._monitor.call("qom-list", {"path": path}))
 
     async def _accel(self) -> str:
         """kvm, tcg, xen ...; a QEMU that can only speak of KVM is taken to emulate when it has none."""
@@ -183,13 +207,12 @@ class QmpVmm:
             clean(replies.text(moving, "query-migrate")),
         )
 
-    async def _slots_and_model(self) -> tuple[tuple[Slot, ...], Reason | None, Mapping[str, PropValue]]:
-        """``_slots``, and of the first CPU that there is what -cpu says of all: asked for once."""
-        slots, no_hotplug = await self._slots()
+    async def _of_all_cpus(self, slots: Sequence[Slot]) -> Mapping[str, PropValue]:
+        """What -cpu says of all: asked for once, of the first CPU that there is."""
         first = next((slot.qom_path for slot in slots if slot.qom_path is not None), None)
         if self._cpu_properties is None and first is not None:
             self._cpu_properties = await self._properties(first, CPU_PROPERTIES)
-        return slots, no_hotplug, self._cpu_properties or {}
+        return self._cpu_properties or {}
 
     async def _properties(self, path: str, names: Sequence[str]) -> Mapping[str, PropValue]:
         """Those of an object's properties that it has."""
@@ -221,14 +244,10 @@ class QmpVmm:
                 return {}, False
             raise
 
-    async def _channel(self) -> Channel | None:
+    async def _channel(self, children: Mapping[str, Mapping[str, str]]) -> Channel | None:
+        """The agent's port, found among the devices that there are, by parent."""
         call = self._monitor.call
-        listings = await _together(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
-        found = [
-            path
-            for parent, listing in zip(channel.PARENTS, listings, strict=True)
-            for path in channel.ports(parent, listing)
-        ]
+        found = [path for parent, listing in children.items() for path in channel.ports(parent, listing)]
         if not found:
             return None
         names, labels, chardevs = await _together(

@@ -61,6 +61,12 @@ def test_a_cpu_that_the_destination_cannot_have_is_an_obstacle_that_prepare_leav
     assert compare(source, able, {}).incurable == ()
 
 
+def test_an_id_that_another_device_has_on_the_destination_is_an_obstacle() -> None:
+    source = Shape.of(host(4, slots=(slot(0, boot=True), slot(1, device_id="mine"), slot(2), slot(3, filled=False))))
+    there = replace(host(4, status=WAITING), devices={"mine": "virtio-rng-pci", "vcpu-1": "virtio-rng-pci"})
+    assert [(d.finding.code, d.slot) for d in compare(source, there, {}).incurable] == [("id-taken", 1)]
+
+
 def test_more_cpus_than_the_destination_survives_are_an_obstacle() -> None:
     """A destination under TCG that had more CPUs at its start than are left has used up contexts for them."""
     there = replace(_waiting(1), accel="tcg", topology={**_SMP, "cpus": 4})

@@ -120,6 +120,53 @@ def test_doctor_says_beforehand_which_slots_cannot_be_addressed() -> None:
     assert "apic-id-too-large" not in _found(_seen(_x86(255, 1, 1, 1, 1)))
 
 
+# --- ids are one name space -------------------------------------------------------------------------------------------
+
+
+def _with_devices(view: HostView, **devices: str) -> VmView:
+    named = {name.replace("_", "-"): kind for name, kind in devices.items()}
+    return _seen(replace(view, devices={**view.devices, **named}))
+
+
+def test_a_number_of_vcpus_goes_past_a_slot_whose_id_another_device_has() -> None:
+    seen = _with_devices(host(4), vcpu_1="virtio-rng-pci", other="virtio-net-pci")
+    assert steps(planned(seen, "plug", 2)) == [("plug", 2), ("plug", 3)]
+    assert steps(planned(seen, "scale", 3)) == [("plug", 2), ("plug", 3)]
+
+
+def test_a_slot_whose_id_another_device_has_is_refused_with_what_has_it() -> None:
+    seen = _with_devices(host(2), vcpu_1="virtio-rng-pci")
+    for decided in (planned(seen, "plug", None, "1"), planned(seen, "plug", 1), planned(seen, "scale", 2)):
+        assert codes(decided) == ["id-taken"]
+        assert "a device of type virtio-rng-pci has it" in decided.refusals[0].reason.text
+    decided = planned(_with_devices(host(3), vcpu_1="virtio-rng-pci"), "plug", 2)
+    assert codes(decided) == ["not-enough"]
+    assert "slot 1 cannot have its id 'vcpu-1'" in decided.refusals[0].reason.text
+
+
+def test_a_cpu_that_has_the_id_of_another_slot_is_named_by_its_own() -> None:
+    view = host(
+        4, slots=(slot(0, boot=True), slot(1, filled=False), slot(2, device_id="vcpu-1"), slot(3, filled=False))
+    )
+    decided = planned(_seen(view), "plug", None, "1")
+    assert codes(decided) == ["id-taken"]
+    assert "the CPU in slot 2 has it" in decided.refusals[0].reason.text
+    assert steps(planned(_seen(view), "plug", 1)) == [("plug", 3)]
+
+
+def test_a_filled_slots_own_id_is_no_obstacle() -> None:
+    assert steps(planned(_seen(host(4, {0, 1, 2})), "plug", 1)) == [("plug", 3)]
+    assert steps(planned(_with_devices(host(4, {0, 2}), vcpu_2="qemu64-x86_64-cpu"), "unplug", None, "2")) == [
+        ("unplug", 2)
+    ]
+
+
+def test_doctor_warns_of_ids_that_are_taken() -> None:
+    finding = _found(_with_devices(host(4), vcpu_1="virtio-rng-pci"))["id-taken"]
+    assert finding.level is Level.WARNING
+    assert finding.text.startswith("slot 1 cannot be filled")
+
+
 # --- what QEMU does not survive under TCG -----------------------------------------------------------------------------
 
 _REPLUG = (7, 2, 22)
