@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from . import ports
 from .core import pending
 from .core.model import AGENT_LOST, AgentInfo, GuestView, HostView, Reason
-from .core.view import VmView, join, not_running, with_pending
+from .core.run_states import not_running
+from .core.view import VmView, join, with_pending
 from .errors import AgentGoneError, RefusedError
 from .sessions import Sessions
 

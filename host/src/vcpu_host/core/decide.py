@@ -15,8 +15,9 @@ from .model import HostView, Reason, SlotState, Who, slot_id
 from .obstacles import blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
+from .run_states import not_running
 from .select import SelectorError, select
-from .view import SlotView, VmView, not_running
+from .view import SlotView, VmView
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from .finding import Finding, Level
 from .model import Reason, SlotState
 from .obstacles import ID_TAKEN, blocked
-from .view import VmView, not_running, removal_stuck
+from .run_states import not_running
+from .view import VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -21,7 +22,7 @@ def _qemu(view: VmView) -> Iterator[Finding]:
     yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
     if not host.running:
         why = not_running(host)
-        yield Finding(Level.PROBLEM, why.code, why.text, f"{why.hint}; before a guest's start device_del is lost")
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     elif host.migrating:
         yield Finding(
             Level.WARNING,

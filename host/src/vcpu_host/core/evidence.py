@@ -27,8 +27,9 @@ from .events import (
 from .job import Goal, Job, ThreadEvidence
 from .model import PERIPHERAL, CpuStatus, GuestCpu, GuestView, Outcome, Slot
 from .plan import StepKind
+from .run_states import not_running
 from .state import State
-from .view import SMT_PARKED, not_running
+from .view import SMT_PARKED
 
 
 def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one case an event is the clearest table
