@@ -81,7 +81,9 @@ class Step:
     def listed(self, *cpus: GuestCpu) -> list[ev.Action]:
         """The answer to the look at the guest that is under way."""
         assert ev.DoLookGuest() in self.asked, self.asked
-        return self.tell(ev.GuestLooked(self.session, GuestView(1, "b", "i", (self.cpu(0, online=True), *cpus)), self.now))
+        return self.tell(
+            ev.GuestLooked(self.session, GuestView(1, "b", "i", (self.cpu(0, online=True), *cpus)), self.now)
+        )
 
     def of(self, kind: type[ev.Action]) -> list[ev.Action]:
         return [action for action in self.asked if isinstance(action, kind)]

@@ -177,20 +177,23 @@ class Trial:
                 if event.cpu.online:
                     self._offline.discard(event.cpu.firmware_id)
             case ev.GuestLooked() if event.session == self._session:
-                shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
-                asked_at = event.asked_at
-                newer = {name for name, when in self._heard.items() if asked_at is not None and when > asked_at}
-                self._offline -= {name for name, cpu in shown.items() if cpu.online} - newer
-                if shown.keys() <= self.world.names:
-                    self._offline |= self._absent - set(shown) - newer
-                if asked_at is not None:
-                    self._looked_at = self.world.now
-                    for name in self._offline - newer:
-                        self._down(name, asked_at)
-                    for name in {name for name, cpu in shown.items() if cpu.online} - newer:
-                        self._down_looks[name] = 0
+                self._hear_list(event)
             case _:
                 pass
+
+    def _hear_list(self, event: ev.GuestLooked) -> None:
+        shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
+        asked_at = event.asked_at
+        newer = {name for name, when in self._heard.items() if asked_at is not None and when > asked_at}
+        self._offline -= {name for name, cpu in shown.items() if cpu.online} - newer
+        if set(shown) <= set(self.world.names):
+            self._offline |= self._absent - set(shown) - newer
+        if asked_at is not None:
+            self._looked_at = self.world.now
+            for name in self._offline - newer:
+                self._down(name, asked_at)
+            for name in {name for name, cpu in shown.items() if cpu.online} - newer:
+                self._down_looks[name] = 0
 
     def _down(self, name: str, asked_at: float) -> None:
         self._down_at[name] = asked_at

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from . import ports
 from .core import pending
 from .core.model import AGENT_LOST, AgentInfo, GuestView, HostView, Reason
-from .core.view import VmView, join, not_running, with_pending
+from .core.run_states import not_running
+from .core.view import VmView, join, with_pending
 from .errors import AgentGoneError, RefusedError
 from .sessions import Sessions
 
@@ -290,7 +291,11 @@ class Coordinator:
         self._interrupt = run.interrupt
         if self._interrupted:
             run.interrupt()
-        return await run.to_end(events)
+        result = await run.to_end(events)
+        if run.said and self._host is not None:
+            # A later look by this session does not ask for it again.
+            self._host = replace(self._host, ost={**self._host.ost, **run.said})
+        return result
 
     def interrupt(self) -> None:
         """End the wait of the operation under way: what is not settled becomes unknown."""

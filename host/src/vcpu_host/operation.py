@@ -17,7 +17,7 @@ from . import ports
 from .core import events as ev
 from .core import pending
 from .core.machine import Machine
-from .core.model import AGENT_LOST, CpuResult, HostView, Reason, Who
+from .core.model import AGENT_LOST, CpuResult, HostView, Ost, Reason, Who
 from .core.pending import Intent
 from .core.result import OperationResult
 from .errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
@@ -56,6 +56,7 @@ class Run:
         self._queue: asyncio.Queue[ev.Event | BaseException] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: dict[int, asyncio.Task[Reason | None]] = {}
+        self.said: dict[int, Ost] = {}  # by the guest, of slots, since the run began
 
     async def to_end(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
@@ -282,6 +283,8 @@ class Run:
         async for event in vmm_events:
             if isinstance(event, ports.PortChanged) and not event.open and self._sessions.current is not None:
                 self._spawn(self._check_port(self._sessions.current))
+            if isinstance(event, ports.OstReported):
+                self.said[event.slot] = event.ost
             translated = self._translate(event)
             if translated is not None:
                 self._put(translated)

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 from .amounts import BEGUN, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
+from .obstacles import blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .proof import no_slot_explains
+from .run_states import not_running
 from .select import SelectorError, select
-from .view import SlotView, VmView, in_guest, not_running
+from .view import SlotView, VmView, in_guest
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
@@ -39,6 +41,9 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
+    barred = too_many(view, decided.steps)
+    if barred is not None:
+        decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
         # Its threads are nobody's to ask for: neither their word nor their state is known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
@@ -136,8 +141,9 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     refusals: list[Refusal] = []
     already: list[SlotView] = []
     decide = _SELECTED[request.operation]
+    out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
     for slot in chosen:
-        decision = decide(view, slot)
+        decision = out_of_reach.get(slot.index) or decide(view, slot)
         if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
             decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):
@@ -153,8 +159,7 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
 
 def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        never = slot.not_removable if slot.slot.leaving else view.platform.cannot_plug(view.host, slot.slot)
-        return never or step(StepKind.PLUG, slot, "asked for by name")
+        return step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if slot.slot.device_id != slot_id(slot.index):

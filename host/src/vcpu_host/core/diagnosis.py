@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from .finding import Finding, Level
-from .model import SlotState
+from .model import Reason, SlotState
+from .obstacles import ID_TAKEN, blocked
 from .proof import no_slot_explains
-from .view import VmView, not_running, removal_stuck
+from .run_states import not_running
+from .view import VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -21,7 +23,7 @@ def _qemu(view: VmView) -> Iterator[Finding]:
     yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
     if not host.running:
         why = not_running(host)
-        yield Finding(Level.PROBLEM, why.code, why.text, f"{why.hint}; before a guest's start device_del is lost")
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     elif host.migrating:
         yield Finding(
             Level.WARNING,
@@ -69,6 +71,27 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
             "migration's target then needs a smaller -smp and -device lines (vcpuctl export has them)",
             "start with -smp 1,maxcpus=M and give the other CPUs as -device lines with ids",
         )
+
+
+def _barred(view: VmView) -> Iterator[Finding]:
+    """Empty slots that no plug will be tried for, by reason."""
+    if view.host.no_hotplug is not None:
+        return
+    alike: dict[str, list[tuple[int, Reason]]] = {}
+    for index, reason in blocked(view).items():
+        if not view.host.slots[index].leaving:  # told by themselves
+            alike.setdefault(reason.code, []).append((index, reason))
+    for code, found in alike.items():
+        first = found[0][1]
+        level = Level.WARNING if code == ID_TAKEN else Level.PROBLEM  # numbers find other slots
+        yield Finding(level, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
+
+
+def _which(indices: Sequence[int]) -> str:
+    if len(indices) == 1:
+        return f"slot {indices[0]} cannot be filled"
+    names = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+    return f"{len(indices)} empty slots cannot be filled ({names})"
 
 
 def _known_bugs(view: VmView) -> Iterator[Finding]:
@@ -246,6 +269,7 @@ def _count(cpulist: str) -> int:
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
     _hotplug,
+    _barred,
     _open_ends,
     _known_bugs,
     _channel,

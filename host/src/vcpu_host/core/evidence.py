@@ -31,8 +31,8 @@ from .events import (
 from .job import Goal, Job
 from .model import PERIPHERAL, Outcome, Slot
 from .plan import StepKind
+from .run_states import not_running
 from .state import State
-from .view import not_running
 
 
 def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one case an event is the clearest table

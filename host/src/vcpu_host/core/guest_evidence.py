@@ -15,6 +15,7 @@ from .view import SMT_PARKED
 
 
 def agent_up(state: State, event: AgentUp) -> None:
+    """A link session was made."""
     if state.session is not None:
         state.lose_agent(words.guest_restarted())  # that it ended was not told
     state.dialing = False
@@ -102,9 +103,7 @@ def _listed(state: State, job: Job, shown: Collection[str], asked_at: float, *, 
         state.touch(job)
 
 
-def _unproven(
-    state: State, job: Job, shown: Collection[str], foreign: tuple[GuestCpu, ...], *, overdue: bool
-) -> None:
+def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[GuestCpu, ...], *, overdue: bool) -> None:
     """A CPU is missed while the guest shows one that no slot explains: it may be the same one."""
     missed = [thread for thread in job.threads if thread.firmware_id not in shown]
     if job.goal is not Goal.UP and any(thread.absent_in is not None for thread in missed):
@@ -114,6 +113,7 @@ def _unproven(
 
 
 def cpu_settled(state: State, event: CpuSettled) -> None:
+    """Take in the agent's answer for one CPU of a request."""
     result = event.result
     entry = state.threads.get(result.firmware_id)
     if entry is None:
@@ -160,9 +160,7 @@ def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSe
         state.cannot_come(job, reason)
 
 
-def _offline_settled(
-    state: State, job: Job, thread: ThreadEvidence, event: CpuSettled, request: OnlineRequest
-) -> None:
+def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled, request: OnlineRequest) -> None:
     if job.goal is Goal.UP:
         return
     result = event.result
@@ -183,6 +181,7 @@ def _offline_settled(
 
 
 def request_ended(state: State, event: RequestEnded) -> None:
+    """What the request has not answered is unknown, and asked for again."""
     request = state.requests.pop(event.request, None)
     if request is None or event.session != state.session:
         return

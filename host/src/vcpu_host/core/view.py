@@ -11,8 +11,6 @@ from .pending import Intent, IntentKind
 from .platforms import Platform, platform_for
 from .proof import unexplained
 
-#: The code of a VM that lives on in another QEMU.
-VM_MOVED = "vm-moved"
 #: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
 SMT_PARKED = "smt-off"
 #: One for all of them: a machine may have thousands.
@@ -131,7 +129,9 @@ def join(
     identities = frozenset(name for each in names.values() for name in each)
     foreign = unexplained(guest.cpus, identities) if guest and asked and identities else ()
     proves = asked and not foreign
-    views = tuple(_slot_view(host, slot, names[slot.index], asked, proves, by_identity, platform) for slot in host.slots)
+    views = tuple(
+        _slot_view(host, slot, names[slot.index], asked, proves, by_identity, platform) for slot in host.slots
+    )
     explained = {thread.firmware_id for view in views if view.slot.filled for thread in view.threads}
     strangers = tuple(cpu for cpu in guest.cpus if cpu.firmware_id not in explained) if guest else ()
     return VmView(
@@ -222,32 +222,3 @@ def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], 
         if thread.cpu is not None and thread.cpu.online and thread.cpu.cannot_offline is not None:
             return platform.cannot_unplug(host, slot) or thread.cpu.cannot_offline
     return platform.cannot_unplug(host, slot)
-
-
-#: The run states of a QEMU whose VM is on its way (RunState, qapi/run-state.json), with what to say of each.
-AWAY = {
-    "inmigrate": (
-        "vm-awaited",
-        "this QEMU waits for its VM, which is still to come by migration",
-        "repeat when it has come; vcpuctl migrate check and prepare are for before",
-    ),
-    "postmigrate": (
-        VM_MOVED,
-        "the VM has moved to another QEMU, this one only keeps what it was",
-        "repeat it on the destination; if the VM never came up there, cont lets it run here again",
-    ),
-    "finish-migrate": (VM_MOVED, "the VM is moving to another QEMU at this moment", "repeat it on the destination"),
-}
-
-
-def not_running(host: HostView) -> Reason:
-    """The guest's CPUs stand still, so neither it nor its agent can do anything."""
-    if host.status in AWAY:
-        code, text, hint = AWAY[host.status]
-        return Reason(code, Who.VCPUCTL, text, hint)
-    return Reason(
-        "vm-not-running",
-        Who.VCPUCTL,
-        f"the VM is not running (status: {host.status}), so its guest cannot do its part",
-        "let it run (cont, or power it on), then try again",
-    )

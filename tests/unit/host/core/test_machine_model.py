@@ -73,7 +73,9 @@ class Model(RuleBasedStateMachine):
         self.seen_filled: set[int] = set()  # by a look that was asked for after the plug
         self.seen_empty: set[int] = set()
         self.looks = [self.now]
-        self.machine = Machine(self.plan, self.platform, Policy(timeout=30.0), session="s0", now=self.now, identities=shown.identities)
+        self.machine = Machine(
+            self.plan, self.platform, Policy(timeout=30.0), session="s0", now=self.now, identities=shown.identities
+        )
         self.done: dict[int, Outcome] = {}
         self._advance()
 

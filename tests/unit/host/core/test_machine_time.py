@@ -44,7 +44,14 @@ def test_when_time_is_over_it_is_told_what_was_awaited(events: list[ev.Event], c
 def test_the_time_grows_with_what_there_is_to_do() -> None:
     view = vm(5, {0, 1, 2, 3})
     decided = plan(view, Request(Operation.SCALE, 1))
-    machine = Machine(decided, view.platform, Policy(timeout=60.0, timeout_per_vcpu=3.0), session="s1", now=5.0, identities=view.identities)
+    machine = Machine(
+        decided,
+        view.platform,
+        Policy(timeout=60.0, timeout_per_vcpu=3.0),
+        session="s1",
+        now=5.0,
+        identities=view.identities,
+    )
     assert machine.deadline == 5.0 + 60.0 + 3 * 3.0
 
 
