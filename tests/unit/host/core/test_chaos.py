@@ -74,6 +74,10 @@ def agents_word_is_enough(patch: Patch) -> None:
     patch.setattr(Machine, "_settle", settled)
 
 
+def whatever_is_open_had_not_begun(patch: Patch) -> None:
+    patch.setattr(Job, "begun", False)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -82,6 +86,7 @@ def agents_word_is_enough(patch: Patch) -> None:
         timeout_is_a_failure,
         pending_record_forgotten,
         agents_word_is_enough,
+        whatever_is_open_had_not_begun,
     ],
 )
 def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
