@@ -47,6 +47,16 @@ def test_the_map_names_the_guests_cpu_behind_each_slot_when_plugged_out_of_order
         assert listed["agent"]["connected"]
 
 
+def test_the_guests_name_of_a_cpu_is_a_usage_error_that_names_the_slot(folder: Path) -> None:
+    with FakeVm(folder, "--smp", "1") as vm:
+        done(vm, {0, 6}, "plug", "--slot", "6")
+        for command in (("plug", "--slot"), ("unplug", "--slot"), ("offline",), ("plan", "unplug", "--slot")):
+            ended = run(vm, *command, "cpu1")
+            assert (ended.status, ended.json["error"]["code"]) == (2, "bad-slot")
+            assert "slot 6" in ended.json["error"]["text"]
+        done(vm, {0}, "unplug", "--slot", "socket=0,core=6,thread=0")
+
+
 def test_repeating_a_command_that_states_a_goal_changes_nothing(folder: Path) -> None:
     with FakeVm(folder) as vm:
         done(vm, {0, 1, 2, 3}, "scale", "4")

@@ -60,7 +60,9 @@ async def migrate(args: argparse.Namespace) -> Exit:
     if args.output == "json":
         render.emit_json(document)
     else:
-        render.show(render.comparison_table(args.migrate, comparison, plugged, outcome, reason))
+        from . import tables
+
+        tables.show(tables.comparison_blocks(args.migrate, comparison, plugged, outcome, reason))
     return of_outcome(outcome)
 
 

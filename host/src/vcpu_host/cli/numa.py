@@ -43,7 +43,9 @@ async def numa(args: argparse.Namespace) -> Exit:
     if args.output == "json":
         render.emit_json(assigned.to_json())
     else:
-        render.show(render.assigned_table(assigned))
+        from . import tables
+
+        tables.show(tables.assigned_blocks(assigned))
     return of_outcome(assigned.outcome)
 
 

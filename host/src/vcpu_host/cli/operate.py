@@ -55,7 +55,9 @@ def _print_plan(args: argparse.Namespace, plan: Plan) -> None:
     if args.output == "json":
         render.emit_json(plan.to_json())
     else:
-        render.show(render.plan_table(plan))
+        from . import tables
+
+        tables.show(tables.plan_blocks(plan))
 
 
 async def operate(args: argparse.Namespace) -> Exit:
@@ -79,7 +81,9 @@ def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
     if args.output == "json":
         render.emit_json(result.to_json())
     else:
-        render.show(render.result_table(result))
+        from . import tables
+
+        tables.show(tables.result_blocks(result))
 
 
 class _interruptible:  # noqa: N801 - used like a keyword
