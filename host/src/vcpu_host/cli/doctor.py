@@ -35,7 +35,8 @@ async def doctor(args: argparse.Namespace) -> Exit:
     else:
         from . import tables
 
-        tables.show(tables.findings_blocks(findings))
+        told = [each for each in findings if not args.quiet or each.level in (Level.WARNING, Level.PROBLEM)]
+        tables.show(tables.findings_blocks(told))
     return Exit.FAILED if any(finding.level is Level.PROBLEM for finding in findings) else Exit.DONE
 
 

@@ -59,7 +59,7 @@ async def migrate(args: argparse.Namespace) -> Exit:
             plugged, reason = (), None
     if args.output == "json":
         render.emit_json(document)
-    else:
+    elif not (args.quiet and outcome is Outcome.DONE):
         from . import tables
 
         tables.show(tables.comparison_blocks(args.migrate, comparison, plugged, outcome, reason))

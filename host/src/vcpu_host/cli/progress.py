@@ -19,12 +19,15 @@ _MOMENT = 0.3  # seconds: shorter operations show no line at all
 
 
 class Progress:
-    """Called by the coordinator with every event and action. ``verbosity`` is the log's, as ``-v`` counts."""
+    """Called by the coordinator with every event and action.
 
-    def __init__(self, log: Log, verbosity: int) -> None:
+    ``verbosity`` is the log's, as ``-v`` counts; ``quiet``: no line is drawn.
+    """
+
+    def __init__(self, log: Log, verbosity: int, *, quiet: bool = False) -> None:
         self._log = log
         self._verbosity = verbosity
-        self._line = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._line = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._began = time.monotonic()
         self._shown = False
 

@@ -55,7 +55,9 @@ def console() -> Console:
 
 
 def show(blocks: Sequence[Block]) -> None:
-    """Print for people: for a terminal's width, or, into a file or a pipe, for none."""
+    """Print for people: for a terminal's width, or, into a file or a pipe, for none. No blocks are no line."""
+    if not blocks:
+        return
     screen = console()
     screen.print(text(blocks, screen.width if sys.stdout.isatty() else None))
 

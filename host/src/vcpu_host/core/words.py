@@ -7,13 +7,15 @@ from .job import Goal, Job
 from .model import AGENT_LOST, CpuResult, Reason, Who
 from .view import SMT_PARKED, SlotView, removal_stuck
 
+#: The code of a slot that is as wanted without anything being done.
+ALREADY = "already"
 #: The code of a slot whose turn had not come when the operation ended.
 NOT_BEGUN = "not-begun"
 
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
-    return Reason("already", Who.VCPUCTL, f"slot {view.index} is {view.state} already")
+    return Reason(ALREADY, Who.VCPUCTL, f"slot {view.index} is {view.state} already")
 
 
 def parked(job: Job) -> Reason | None:
