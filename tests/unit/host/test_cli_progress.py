@@ -75,7 +75,7 @@ def test_a_terminal_shows_what_is_awaited_after_a_moment_and_is_left_clean(monke
     monkeypatch.setattr(module, "_MOMENT", -1.0)
     with Progress(_Log(), 0) as progress:
         progress(ev.Tick(), _machine())
-    assert "0/2 slots  slot 1: not tried" in terminal.getvalue()
+    assert "0/2 slots  slot 1: not begun" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 

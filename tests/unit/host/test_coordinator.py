@@ -347,7 +347,7 @@ async def test_an_interrupt_before_anything_was_sent_keeps_it_so(rig: Rig) -> No
     running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await asyncio.sleep(0)
     rig.whole.interrupt()
-    assert (await running).outcome is Outcome.UNKNOWN
+    assert (await running).outcome is Outcome.REFUSED
     assert rig.vm.commands == []
     rig.whole.interrupt()
     assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE

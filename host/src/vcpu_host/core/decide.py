@@ -30,7 +30,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
-    chosen = select(view.host.slots, request.selectors) if request.selectors else ()
+    chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -63,6 +63,11 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if request.guest_alone or view.platform.dies_of_replug(view.host):
         steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
+
+
+def _guest_cpus(view: VmView) -> dict[int, int]:
+    """Slot by the number that its CPU has in the guest."""
+    return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
 
 
 def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
@@ -104,16 +109,16 @@ def _nameless_to_agent(view: VmView, said: str) -> Reason:
 
 
 def needs_guest(host: HostView, request: Request) -> bool:
-    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not.
-
-    Raises SelectorError as ``plan`` does.
-    """
+    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not."""
     if request.without_agent:
         return False
     if request.operation is not Operation.PLUG:
         return True
     if request.selectors:
-        return any(slot.filled for slot in select(host.slots, request.selectors))
+        try:
+            return any(slot.filled for slot in select(host.slots, request.selectors))
+        except SelectorError:
+            return True  # the guest's CPUs may help to say what was meant
     return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
 
 

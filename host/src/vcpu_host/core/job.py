@@ -88,6 +88,7 @@ class Job:
     not_before: float = 0.0
     overdue_at: float | None = None  # the timer that is set for its arrival
     retries: int = 0
+    passing: Reason | None = None  # what was refused, and is to be tried again
     threads: tuple[ThreadEvidence, ...] = ()
     by_firmware: bool = False  # without threads to ask for: the firmware's acknowledgement is all there will be
     absent_at: float | None = None  # when the list was asked for that shows none of its threads
@@ -137,6 +138,16 @@ class Job:
     def touched(self) -> bool:
         """Whether a thread may no longer be as it was, because of this operation."""
         return any(thread.touched for thread in self.threads)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was sent for it, now or by an earlier operation, that may still take effect.
+
+        That the agent was told to wait for a CPU is nothing as long as the slot is empty: none comes by itself.
+        """
+        if self.turned or self.step.begun_before or self.adding or self.deleting or self.del_sent or self.ending:
+            return True
+        return self.filled if self.step.kind is StepKind.PLUG else self.touched
 
     @property
     def guest_up(self) -> bool:

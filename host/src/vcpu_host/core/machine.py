@@ -7,7 +7,7 @@ Rules that hold whatever happens, in this order of weight:
    and showed offline a moment ago, unless the user has said that there is none to ask (``Request.without_agent``).
 2. A job succeeds only on proof: the slot filled in QEMU *and* its threads online by identity, or the slot empty and
    none of its vCPUs left.
-3. Every job ends: reached, refused, taken back, or, when the time is over, unknown.
+3. Every job ends: reached, refused, taken back, or, when the time is over, unknown, or refused if it was not begun.
 
 The machine never waits and never acts: ``feed`` takes one event, ``advance`` says what to do now, ``wake_at`` when to
 ask again if nothing happens.
@@ -154,7 +154,7 @@ class Machine:
             for job in state.open_jobs():
                 self._settle(job)
             for job in state.open_jobs():
-                state.settle(job, Outcome.UNKNOWN, words.timed_out(job, state.trouble, paused=state.paused))
+                state.give_up(job, words.timed_out(job, state.trouble, paused=state.paused))
         while state.dirty:
             now_dirty = sorted(state.dirty)
             state.dirty.clear()

@@ -219,6 +219,7 @@ class State:
         if reason.code not in self.policy.retry_codes or job.retries >= self.policy.retries:
             return False
         job.retries += 1
+        job.passing = reason
         self.wait(job)
         return True
 
@@ -292,8 +293,15 @@ class State:
         else:
             self.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
 
+    def give_up(self, job: Job, why: Reason) -> None:
+        """No more is waited for: what was begun is unknown, and what was not is as it was."""
+        if job.begun:
+            self.settle(job, Outcome.UNKNOWN, why)
+        else:
+            self.settle(job, Outcome.REFUSED, words.not_begun(job, why))
+
     def end_all(self, reason: Reason) -> None:
-        """Nothing more can be learnt: what is open is unknown."""
+        """Nothing more can be learnt."""
         self.cause = reason
         for job in self.open_jobs():
-            self.settle(job, Outcome.UNKNOWN, reason)
+            self.give_up(job, reason)

@@ -7,10 +7,15 @@ from .job import Goal, Job
 from .model import AGENT_LOST, CpuResult, Reason, Who
 from .view import SMT_PARKED, SlotView, in_guest, removal_stuck
 
+#: The code of a slot that is as wanted without anything being done.
+ALREADY = "already"
+#: The code of a slot whose turn had not come when the operation ended.
+NOT_BEGUN = "not-begun"
+
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
-    return Reason("already", Who.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
+    return Reason(ALREADY, Who.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
 
 
 def parked(job: Job) -> Reason | None:
@@ -150,13 +155,27 @@ def not_taken_back(job: Job, why: Reason) -> Reason:
     return Reason(why.code, why.who, f"{first}; then it {where}: {why.text}", why.hint, why.errno)
 
 
+def not_begun(job: Job, why: Reason) -> Reason:
+    """The operation ended before anything was begun for the slot that may still take effect."""
+    if job.passing is not None:
+        first = job.passing
+        return Reason(
+            first.code, first.who, f"{first.text}; it was to be tried again, but {why.text}", why.hint, first.errno
+        )
+    return Reason(NOT_BEGUN, why.who, f"{why.text}; nothing was changed for this slot", why.hint)
+
+
 def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
     """Time ran out: say what was awaited, and from whom."""
     hint = "it may still happen: vcpuctl list shows where it stands; running the same command again continues"
+    if not job.begun:
+        hint = "run the same command again, with more time (--timeout)"
     if paused:
         return Reason("vm-paused", Who.VCPUCTL, "time ran out while the VM was paused", hint)
     if trouble is not None:
         return Reason(AGENT_LOST, Who.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+    if not job.begun:
+        return Reason(NOT_BEGUN, Who.VCPUCTL, "time ran out before its turn", hint)
     if job.ending is not None:
         return removal_stuck(job.ending)
     if job.goal is Goal.GONE and job.del_sent:
@@ -165,8 +184,6 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
         return Reason("offline-pending", Who.GUEST, "the guest has not taken the CPU offline yet", hint)
     if job.adding:
         return Reason("add-pending", Who.QEMU, "QEMU has not answered device_add yet", hint)
-    if not job.filled:
-        return Reason("not-tried", Who.VCPUCTL, "time ran out before its turn", hint)
     if not job.seen:
         return Reason("arrival-pending", Who.GUEST, "the guest has not taken notice of the CPU yet", hint)
     return Reason("online-pending", Who.GUEST, "the guest has not brought the CPU online yet", hint)

@@ -106,6 +106,10 @@ def silence_is_a_verdict(patch: Patch) -> None:
     patch.setattr(Machine, "_await_arrival", awaited)
 
 
+def whatever_is_open_had_not_begun(patch: Patch) -> None:
+    patch.setattr(Job, "begun", False)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -118,6 +122,7 @@ def silence_is_a_verdict(patch: Patch) -> None:
         confirmation_never_ages,
         guest_hears_of_every_cpu,
         silence_is_a_verdict,
+        whatever_is_open_had_not_begun,
     ],
 )
 def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -13,8 +13,10 @@ from vcpu_host.core import events as ev
 from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import Ost, Outcome, Reason, Who
+from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
+from vcpu_host.core.view import with_pending
 
 _BUSY = Reason("last-cpu", Who.GUEST, "the last one", errno="EBUSY")
 _LOST = Reason("agent-lost", Who.AGENT, "vcpud died")
@@ -138,6 +140,76 @@ def test_firmware_in_flash_gets_its_plugs_one_at_a_time_as_the_guest_sees_them()
     assert step.tell(ev.Added(1, None)) == []
     step.tell(ev.OstSeen(1, Ost(1, 0)))
     assert step.of(ev.DoAdd) == [ev.DoAdd(2, "vcpu-2")]
+
+
+# --- what had not begun -----------------------------------------------------------------------------------------------
+
+
+def verdicts(step: Step) -> list[tuple[int, str, str]]:
+    """Slot, outcome and the reason's code, for each slot of the result."""
+    slots = step.machine.result(step.now).slots
+    return [(slot.slot, str(slot.outcome), slot.reason.code if slot.reason else "") for slot in slots]
+
+
+_UNTOUCHED = [(slot, "refused", "not-begun") for slot in (1, 2, 3)]
+_GONE = ev.QemuLost(Reason("qemu-gone", Who.QEMU, "dead"))
+
+
+@pytest.mark.parametrize(("operation", "filled"), [("plug", {0}), ("unplug", {0, 1, 2, 3}), ("offline", {0, 1, 2, 3})])
+def test_no_time_at_all_changes_nothing_and_every_slot_is_told_as_not_begun(operation: str, filled: set[int]) -> None:
+    step = Step(vm(4, filled), operation, "1", "2", "3", policy=Policy(timeout=0.0))
+    assert step.asked == []
+    assert step.over()
+    assert verdicts(step) == _UNTOUCHED
+    assert step.machine.result(step.now).outcome is Outcome.REFUSED
+
+
+@pytest.mark.parametrize("end", [ev.Tick(), ev.Interrupted(), _GONE, ev.StatusChanged("shutdown")])
+def test_of_slots_plugged_in_turn_those_that_nothing_was_sent_for_are_not_begun(end: ev.Event) -> None:
+    step = Step(vm(4, {0}, flash=True), "plug", count=3)
+    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
+    # The agent knows of all three, and waits for CPUs that do not come.
+    assert len(step.of(ev.DoSetOnline)[0].firmware_ids) == 3  # type: ignore[union-attr]
+    step.tell(end, after=Policy().timeout if isinstance(end, ev.Tick) else 1.0)
+    assert step.over()
+    (first, outcome, _), *others = verdicts(step)
+    assert (first, outcome) == (1, "unknown")
+    assert others == _UNTOUCHED[1:]
+    assert step.machine.result(step.now).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("operation", ["unplug", "offline", "online"])
+def test_what_the_guest_was_asked_for_has_begun(operation: str) -> None:
+    step = Step(vm(3, {0}, {1}) if operation == "online" else vm(3, {0, 1}), operation, "1")
+    assert step.of(ev.DoSetOnline)
+    step.tell(ev.Interrupted())
+    assert verdicts(step) == [(1, "unknown", "interrupted")]
+
+
+def test_a_refusal_that_was_to_be_tried_again_is_the_reason_when_there_is_no_time_for_it() -> None:
+    step = Step(vm(3, {0, 1}), "unplug", "1")
+    busy = Reason("hotplug-disabled", Who.GUEST, "the guest suspends", errno="EBUSY")
+    step.tell(step.settled(1, "refused", online=True, reason=busy), after=Policy().timeout - 0.1)
+    assert not step.over()
+    step.tell(after=0.2)
+    reason = step.slot.reason
+    assert reason is not None
+    assert (step.slot.outcome, reason.code, reason.errno) == (Outcome.REFUSED, "hotplug-disabled", "EBUSY")
+    assert reason.text == "the guest suspends; it was to be tried again, but time ran out before its turn"
+
+
+def test_what_an_earlier_operation_began_may_still_happen() -> None:
+    view = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
+    step = Step(view, "unplug", "1", policy=Policy(timeout=0.0))
+    assert verdicts(step) == [(1, "unknown", "offline-pending")]
+
+
+def test_a_cpu_that_somebody_else_put_into_the_slot_is_not_as_it_was() -> None:
+    step = Step(vm(4, {0}, flash=True), "plug", count=3)
+    step.tell(ev.Added(1, None))
+    step.tell(step.looked(0, 1, 2), after=1.0)
+    step.tell(ev.Interrupted())
+    assert [outcome for _, outcome, _ in verdicts(step)] == ["unknown", "unknown", "refused"]
 
 
 def test_an_interrupt_ends_all_that_is_open_as_unknown() -> None:

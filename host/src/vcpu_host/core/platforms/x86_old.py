@@ -2,8 +2,8 @@
 """pc and q35 machine types from before QEMU 2.7: CPU hotplug of the first kind, which knows no removal.
 
 QEMU still makes them (10.0 has pc-i440fx-2.4 to 2.6 and pc-q35-2.4 to 2.6: ``legacy_cpu_hotplug``, hw/i386/pc_piix.c
-and pc_q35.c), and a VM keeps the type that it was made with. Identity: their ACPI objects are called ``\\_SB.CP%02X`` by
-the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest reports nothing of a plug: no _OST comes.
+and pc_q35.c), and a VM keeps the type that it was made with. Identity: their ACPI objects are called ``\\_SB.CP%02X``
+by the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest reports nothing of a plug: no _OST comes.
 """
 
 from __future__ import annotations
