@@ -37,7 +37,8 @@ _RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 class Coordinator:
     """One VM, through its monitor and, when it answers, its agent.
 
-    ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record.
+    ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record,
+    ``process`` the QEMU that it is about, where that is known.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class Coordinator:
         *,
         dial_timeout: float = 5.0,
         journal: ports.Journal | None = None,
+        process: ports.QemuProcess | None = None,
     ) -> None:
+        self.process = process
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)

@@ -30,12 +30,14 @@ async def numa(args: argparse.Namespace) -> Exit:
 
     wish = _wish(args)
     where = sockets(args)
-    # The socket's lock alone: there is no vCPU yet by whose thread the process could be named.
-    async with VmLock(where.qmp, command_line()) as lock:
-        await lock.acquire(LOCK_PATIENCE)
+    what = command_line()
+    async with VmLock(where.qmp, what) as socket_lock:
+        await socket_lock.acquire(LOCK_PATIENCE)
         qemu = await connect(where.qmp)
         try:
-            assigned = await assign(qemu, wish, dry_run=args.dry_run)
+            async with VmLock.of_process(qemu.process().name, what) as process_lock:
+                await process_lock.acquire(LOCK_PATIENCE)
+                assigned = await assign(qemu, wish, dry_run=args.dry_run)
         except MapError as error:
             raise _bad_map(str(error)) from error
         finally:

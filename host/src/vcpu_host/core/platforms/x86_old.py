@@ -3,7 +3,7 @@
 
 QEMU still makes them (10.0 has pc-i440fx-2.4 to 2.6 and pc-q35-2.4 to 2.6: ``legacy_cpu_hotplug``, hw/i386/pc_piix.c
 and pc_q35.c), and a VM keeps the type that it was made with. Identity: their ACPI objects are called ``\\_SB.CP%02X``
-by the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest reports nothing of a plug: no _OST comes.
+by the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest reports nothing of a plug: no _OST.
 """
 
 from __future__ import annotations
