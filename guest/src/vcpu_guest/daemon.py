@@ -12,6 +12,7 @@ from typing import Any
 from vcpu_proto.link import GuestLink
 
 from vcpu_guest import __version__, logs
+from vcpu_guest.core import cpulist
 from vcpu_guest.core.model import Identity
 from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
@@ -72,6 +73,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.callback(doors.events.close)
         stack.callback(watcher.close)
+        stack.callback(watcher.history.close)
         if gate is not None:
             stack.push_async_callback(gate.close)
         if hooks is not None:
@@ -93,7 +95,10 @@ async def run(
         if link_ends.done():
             link_ends.result()
         notifier.ready(f"listening, platform {doors.platform.name}")
-        logs.info("started", version=__version__, platform=doors.platform.name, instance=instance.hex())
+        online = cpulist.render(doors.sysfs.mask("online"))
+        logs.info(
+            "started", version=__version__, platform=doors.platform.name, instance=instance.hex(), cpus_online=online
+        )
         # The first look at the udev rules takes long, and the first Hello need not wait for it.
         await asyncio.to_thread(doors.environment)
         try:
