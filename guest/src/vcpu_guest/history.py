@@ -117,8 +117,8 @@ class History:
             self._timer.cancel()
             self._say()
 
-    def _note(self, event: str, by: str, number: int, why: str = "") -> _Key:
-        key = event, by, why
+    def _note(self, what: str, by: str, number: int, why: str = "") -> _Key:
+        key = what, by, why
         if not self._told:
             return key
         self._groups.setdefault(key, Counter())[number] += 1
@@ -144,14 +144,14 @@ class History:
         groups = dict(self._groups)
         self._groups.clear()
         self._went.clear()
-        for (event, by, why), times in list(groups.items())[:_LINES]:
+        for (what, by, why), times in list(groups.items())[:_LINES]:
             fields: dict[str, object] = {"cpus": cpulist.render(times)}
             if times.total() > len(times):
                 fields["times"] = times.total()
-            if event in {_CAME, _GONE}:
+            if what in {_CAME, _GONE}:
                 names = [self._names[number] for number in sorted(times) if number in self._names][:_NAMES]
                 fields["firmware_ids"] = ",".join(names)
-            logs.info(event, **fields, by=by, **({"why": why} if why else {}))
+            logs.info(what, **fields, by=by, **({"why": why} if why else {}))
         if len(groups) > _LINES:
             logs.info("more became of CPUs than is said", lines=len(groups) - _LINES)
         self._rested_at = asyncio.get_running_loop().time()
