@@ -133,9 +133,15 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     async def _set_online(
         self, request: pb.SetOnlineRequest, stream: object = None
     ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
-        check_request_id(request.request_id)
-        goal = check(request.firmware_ids, online=request.online, wait=request.wait_for_arrival, scheme=self._scheme)
-        gate = self._gate if request.for_eject and not goal.online else None
+        goal = check(
+            request.firmware_ids,
+            online=request.online,
+            wait=request.wait_for_arrival,
+            scheme=self._scheme,
+            request_id=request.request_id,
+            for_eject=request.for_eject,
+        )
+        gate = self._gate if goal.for_eject else None
         as_wanted = True
         async with aclosing(self._switch.run(goal)) as answers:
             async for answer in answers:

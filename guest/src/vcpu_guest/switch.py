@@ -242,6 +242,7 @@ class _Request:
 
     def _take(self, cpu: Cpu) -> None:
         # The writer takes them one after another without a turn of the loop in between.
+        self._watcher.history.begun(cpu.number, self._goal)
         attempt = self._switch.submit(cpu.firmware_id, cpu.number, online=self._goal.online)
         self._attempts.add(attempt)
         attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
@@ -250,14 +251,16 @@ class _Request:
 
     def _ended(self, number: int, future: Future[Result]) -> None:
         self._attempts.discard(future)
-        if future.cancelled():
-            return
-        result = future.result()
+        result = None if future.cancelled() else future.result()
+        if result is not None:
+            self._answer(number, result)
+        self._watcher.history.ended(number, self._goal, result)
+
+    def _answer(self, number: int, result: Result) -> None:
         if self._stopped:
             self._watcher.look_at(number)
             logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
-            return
-        if result.status is Status.REFUSED:
+        elif result.status is Status.REFUSED:
             # What else is known of the CPU may explain it. A success is answered at once: somebody waits for it.
             cpu = self._watcher.look_at(number)
             if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:

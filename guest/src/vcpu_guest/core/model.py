@@ -140,8 +140,13 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A checked SetOnline request: distinct, well-formed identities in the order in which to take them."""
+    """A checked SetOnline request: distinct, well-formed identities in the order in which to take them.
+
+    `for_eject`: the host is going to ask for their ejection.
+    """
 
     firmware_ids: tuple[str, ...]
     online: bool
     wait: bool
+    request_id: str = ""
+    for_eject: bool = False
