@@ -69,3 +69,15 @@ def test_a_slot_whose_id_another_device_has_is_gone_past_or_refused_with_what_ha
         _refused(run(vm, "plug"), "id-taken")
         _refused(run(vm, "scale", "3"), "id-taken")
         assert [entry["arguments"]["id"] for entry in vm.steer.commands("device_add")] == ["vcpu-2"]
+
+
+def test_no_cpu_is_plugged_that_the_guests_kernel_has_no_room_for(folder: Path) -> None:
+    """As a stranger has it: TCG, a newest kernel, one CPU at start, sixteen slots."""
+    with FakeVm(folder, "--guest-possible", "1") as vm:
+        for words in (("plug",), ("plug", "--slot", "5"), ("scale", "2")):
+            _refused(run(vm, *words), "guest-possible")
+        assert _sent(vm) == []
+        found = {f["code"]: f for f in run(vm, "doctor").json["findings"]}
+        assert found["guest-possible"]["level"] == "problem"
+        assert "nr_cpus" not in found["guest-possible"]["text"] + found["guest-possible"]["fix"]
+        done(vm, {0}, "scale", "1")

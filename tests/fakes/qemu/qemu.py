@@ -231,6 +231,6 @@ class FakeQemu:
         for slot in self.machine.slots:
             if slot.cpu is not None and slot.cpu.path == path:
                 ids = {f"{level}-id": number for level, number in slot.ids.items()}
-                features = {"x2apic": self.config.x2apic}
+                features = {"x2apic": self.config.x2apic, "hypervisor": self.config.hypervisor, "kvm": self.config.kvm}
                 return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **features, **ids}
         return None

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .amounts import BEGUN, PLANNERS
+from .amounts import BEGUN, NOT_ENOUGH, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
-from .obstacles import blocked, too_many
+from .obstacles import GUEST_POSSIBLE, blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .run_states import not_running
@@ -85,7 +85,7 @@ def removal_pending(slot: SlotView) -> Reason:
 
 
 #: Refusals that may be none any more when an earlier operation's removals have come to their end.
-_CURABLE = frozenset({"removal-pending", "not-enough", "slot-occupied", "granularity"})
+_CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
 _BLIND = "the slot is left as QEMU shows it"
 
 

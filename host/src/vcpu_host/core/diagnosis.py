@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from .finding import Finding, Level
 from .model import Reason, SlotState
-from .obstacles import ID_TAKEN, blocked
+from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
 from .run_states import not_running
+from .text import cpu_count
 from .view import VmView, removal_stuck
 
 
@@ -137,15 +138,11 @@ def _agent(view: VmView) -> Iterator[Finding]:
         f"Linux {agent.kernel} {agent.arch}",
     )
     env = agent.environment
-    possible = _count(env.possible)
+    possible = cpu_count(env.possible)
     if possible and possible < view.possible_vcpus:
-        yield Finding(
-            Level.PROBLEM,
-            "guest-possible",
-            f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online",
-            "remove nr_cpus= or possible_cpus= from the guest's kernel command line, or use a kernel with a larger "
-            "CONFIG_NR_CPUS",
-        )
+        cause = view.platform.few_possible(view.host, agent)
+        text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
+        yield Finding(Level.PROBLEM, GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
     if agent.eject_gate == "closed":
         yield Finding(Level.OK, "eject-gate", "vcpud lets the guest eject a CPU only when it has agreed to that")
     elif agent.eject_gate == "open":
@@ -233,17 +230,6 @@ def _nodes(view: VmView) -> Iterator[Finding]:
             f"CPUs that are of another NUMA node in the guest than in QEMU: {'; '.join(differing[:8])}",
             "see the guest's kernel log (SRAT, numa): numa=off on its command line, or a kernel without NUMA",
         )
-
-
-def _count(cpulist: str) -> int:
-    """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
-    total = 0
-    for part in cpulist.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            return 0
-        total += int(last) - int(first) + 1 if dash else 1
-    return total
 
 
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (

@@ -33,8 +33,8 @@ NO_ANSWER = "no-answer"
 #: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids, and which
 #: interrupt controllers there are (hw/ppc/spapr.c).
 MACHINE_PROPERTIES = ("pflash0", "vsmt", "ic-mode")
-#: Whether the VM's CPU model has x2APIC (a feature of x86 CPU objects, target/i386/cpu.c).
-CPU_PROPERTIES = ("x2apic",)
+#: Whether the VM's CPU model has x2APIC, says that it is a hypervisor's, and shows KVM (x86: target/i386/cpu.c).
+CPU_PROPERTIES = ("x2apic", "hypervisor", "kvm")
 
 
 class SlotState(StrEnum):
