@@ -221,6 +221,8 @@ class FakeQemu:
             return {"type": self.config.machine_type, "smp": self.config.topology, **flash}
         if path == _DISK:
             return {"type": "virtio-blk-pci", "num-queues": self.config.queues or self.config.smp}
+        if self.config.other_devices.get(path.removeprefix("/machine/peripheral/")) == "intel-iommu":
+            return {"type": "intel-iommu", "intremap": "on", "eim": "on"}
         if path == self._port_path():
             return {
                 "type": "virtserialport",

@@ -78,7 +78,7 @@ def _barred(view: VmView) -> Iterator[Finding]:
     if view.host.no_hotplug is not None:
         return
     alike: dict[str, list[tuple[int, Reason]]] = {}
-    for index, reason in blocked(view).items():
+    for index, reason in blocked(view, by_guest=True).items():
         if not view.host.slots[index].leaving:  # told by themselves
             alike.setdefault(reason.code, []).append((index, reason))
     for code, found in alike.items():

@@ -18,10 +18,22 @@ ID_TAKEN = "id-taken"
 GUEST_POSSIBLE = "guest-possible"
 
 
-def blocked(view: VmView) -> Mapping[int, Reason]:
-    """The empty slots that cannot be plugged now, by index, in slot order."""
-    reasons = ((slot.index, cannot_fill(view.host, slot, view.platform)) for slot in view.host.slots if not slot.filled)
-    return {index: reason for index, reason in reasons if reason is not None}
+def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reason]:
+    """The empty slots that cannot be plugged now, by index, in slot order.
+
+    ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
+    """
+    linux = view.agent is not None if by_guest is None else by_guest
+    found = {}
+    for slot in view.host.slots:
+        if slot.filled:
+            continue
+        reason = cannot_fill(view.host, slot, view.platform)
+        if reason is None and linux:
+            reason = view.platform.guest_cannot_use(view.host, slot)
+        if reason is not None:
+            found[slot.index] = reason
+    return found
 
 
 def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str | None = None) -> Reason | None:

@@ -12,12 +12,13 @@ from fakes.views import INFO, guest, host, slot
 from vcpu_host.core.decide import plan
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import HostView, Ost
+from vcpu_host.core.model import HostView, Ost, PropValue
 from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.platforms.x86 import apic_id
 from vcpu_host.core.view import VmView, join, with_pending
 
+_WIDE = {"intremap": "on", "eim": "on"}
 _LEVELS = ("socket", "die", "module", "core", "thread")
 
 
@@ -108,7 +109,7 @@ def test_where_no_slot_is_left_that_can_be_addressed_that_is_the_reason() -> Non
 
 @pytest.mark.parametrize("x2apic", [True, None])
 def test_nothing_is_refused_where_the_cpu_model_has_x2apic_or_does_not_say(x2apic: bool | None) -> None:
-    seen = _seen(_x86(300, 1, 1, 1, 1, x2apic=x2apic))
+    seen = _seen(replace(_x86(300, 1, 1, 1, 1, x2apic=x2apic), iommu=_WIDE))
     assert steps(planned(seen, "plug", None, "299")) == [("plug", 299)]
     assert "apic-id-too-large" not in _found(seen)
 
@@ -120,6 +121,46 @@ def test_doctor_says_beforehand_which_slots_cannot_be_addressed() -> None:
     assert "x2APIC" in finding.text
     assert "+x2apic" in finding.fix
     assert "apic-id-too-large" not in _found(_seen(_x86(255, 1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("accel", "model", "iommu", "first"),
+    [
+        ("tcg", {}, {}, 255),
+        ("tcg", {}, {"intremap": "off", "eim": "on"}, 255),
+        ("tcg", {}, {"intremap": "on", "eim": "off"}, 255),
+        ("tcg", {}, {"intremap": "on", "xtsup": False}, 255),
+        ("kvm", {}, {}, 256),
+        ("kvm", {"kvm-msi-ext-dest-id": False}, {}, 256),
+        ("kvm", {"kvm": False}, {}, 255),
+        ("tcg", {}, _WIDE, None),
+        ("tcg", {}, {"intremap": "on", "xtsup": True}, None),
+        ("kvm", {"kvm-msi-ext-dest-id": True}, {}, None),
+        ("xen", {}, {}, None),
+    ],
+)
+def test_cpus_with_wide_apic_ids_are_left_out_where_nothing_remaps_their_interrupts(
+    accel: str, model: dict[str, bool], iommu: dict[str, PropValue], first: int | None
+) -> None:
+    view = _x86(260, 1, 1, 1, 1, x2apic=True)
+    view = replace(view, accel=accel, cpu_properties={"x2apic": True, **model}, iommu=iommu)
+    seen = _seen(view)
+    finding = _found(seen).get("apic-id-not-remapped")
+    names = [str(index) for index in range(255, 260)]
+    if first is None:
+        assert finding is None
+        assert steps(planned(seen, "plug", None, *names))
+        return
+    assert finding is not None
+    assert finding.level is Level.PROBLEM
+    assert f"({', '.join(str(index) for index in range(first, 260))})" in finding.text
+    assert "intel-iommu,intremap=on,eim=on" in finding.fix
+    assert codes(planned(seen, "plug", None, *names)) == ["apic-id-not-remapped"] * (260 - first)
+    decided = planned(seen, "plug", 259)
+    assert codes(decided) == ["not-enough"]
+    assert f"only {first - 1} are left" in decided.refusals[0].reason.text
+    blind = plan(join(view, None), Request(Operation.PLUG, None, ("259",), without_agent=True))
+    assert steps(blind) == [("plug", 259)]  # who knows what guest that is
 
 
 # --- ids are one name space -------------------------------------------------------------------------------------------

@@ -43,6 +43,11 @@ class Platform(ABC):
         del host, slot
         return None
 
+    def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
+        """Why Linux can never bring this slot's CPUs online on this machine, or None."""
+        del host, slot
+        return None
+
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
         """How many vCPUs at most QEMU survives to be plugged from now on, and why; None if nothing is known.
 

@@ -63,6 +63,13 @@ def _has_unplugged(host: HostView) -> bool:
     return False
 
 
+def _remaps(host: HostView) -> bool:
+    """Whether devices can interrupt CPUs with wide APIC ids."""
+    wide = host.iommu.get("eim") == "on" or host.iommu.get("xtsup") is True
+    kvm_does = host.accel == "kvm" and host.cpu_properties.get("kvm-msi-ext-dest-id") is True
+    return kvm_does or (wide and host.iommu.get("intremap") == "on")
+
+
 def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
@@ -91,6 +98,27 @@ class X86(AcpiPlatform):
             f"{_XAPIC_LAST} is the last: QEMU may end on such a plug",
             "start the VM with a CPU model that has x2APIC (-cpu MODEL,+x2apic); or with an -smp whose dies, modules, "
             "cores and threads are powers of two, which leaves no gaps between the ids",
+        )
+
+    def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
+        """Without interrupt remapping Linux takes no CPU with a wide APIC id: devices could not interrupt it.
+
+        See try_to_enable_x2apic (arch/x86/kernel/apic/apic.c): where it knows no hypervisor, it does without x2APIC
+        altogether ("IRQ remapping doesn't support X2APIC mode"); under KVM it takes ids up to 255, and all where KVM
+        says that it needs no remapping for them.
+        """
+        if host.cpu_properties.get("x2apic") is not True or host.accel not in ("kvm", "tcg") or _remaps(host):
+            return None
+        shows_kvm = host.accel == "kvm" and all(host.cpu_properties.get(n) is not False for n in ("hypervisor", "kvm"))
+        number, last = apic_id(host, slot), _XAPIC_LAST + shows_kvm
+        if number is None or number <= last:
+            return None
+        return Reason(
+            "apic-id-not-remapped",
+            Who.VCPUCTL,
+            f"slot {slot.index} would have APIC id {number}, and the VM has no interrupt remapping, without which "
+            f"Linux brings up no CPU whose id is above {last}",
+            "start the VM with -device intel-iommu,intremap=on,eim=on (q35; under KVM with kernel-irqchip=split)",
         )
 
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
