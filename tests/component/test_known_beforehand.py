@@ -81,3 +81,15 @@ def test_no_cpu_is_plugged_that_the_guests_kernel_has_no_room_for(folder: Path) 
         assert found["guest-possible"]["level"] == "problem"
         assert "nr_cpus" not in found["guest-possible"]["text"] + found["guest-possible"]["fix"]
         done(vm, {0}, "scale", "1")
+
+
+def test_with_smt_off_in_the_guest_numbers_take_first_threads_and_names_of_others_are_refused(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "8", "--threads", "2", agent=False) as vm:
+        control = folder / "sys/devices/system/cpu/smt/control"
+        control.parent.mkdir(exist_ok=True)
+        control.write_text("forceoff\n")
+        vm.start_agent()
+        done(vm, {0, 2, 4}, "plug", "-n", "2")
+        _refused(run(vm, "plug", "--slot", "3"), "smt-off")
+        assert "echo on" not in run(vm, "plug", "--slot", "3").json["reason"]["hint"]
+        done(vm, {0, 2}, "scale", "2")

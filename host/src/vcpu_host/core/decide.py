@@ -17,6 +17,7 @@ from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .run_states import not_running
 from .select import SelectorError, select
+from .smt import dark, kept_offline
 from .view import SlotView, VmView
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
@@ -139,6 +140,8 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
     for slot in chosen:
         decision = out_of_reach.get(slot.index) or decide(view, slot)
+        if isinstance(decision, Step) and decision.kind is StepKind.ONLINE and dark(slot):
+            decision = kept_offline(view)[slot.index]
         if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
             decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from . import smt
 from .finding import Finding, Level
 from .model import Reason, SlotState
 from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
 from .run_states import not_running
 from .text import cpu_count
-from .view import VmView, removal_stuck
+from .view import SMT_PARKED, VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -79,7 +80,7 @@ def _barred(view: VmView) -> Iterator[Finding]:
         return
     alike: dict[str, list[tuple[int, Reason]]] = {}
     for index, reason in blocked(view, by_guest=True).items():
-        if not view.host.slots[index].leaving:  # told by themselves
+        if not view.host.slots[index].leaving and reason.code != SMT_PARKED:  # told by themselves
             alike.setdefault(reason.code, []).append((index, reason))
     for code, found in alike.items():
         first = found[0][1]
@@ -170,13 +171,9 @@ def _agent(view: VmView) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE, "auto-online-rule", f"a udev rule in the guest brings CPUs online by itself ({rule}): harmless"
         )
-    if env.smt_control in ("off", "forceoff"):
-        yield Finding(
-            Level.WARNING,
-            "smt-off",
-            "SMT is switched off in the guest: sibling threads stay offline",
-            "echo on > /sys/devices/system/cpu/smt/control in the guest",
-        )
+    if smt.is_off(env):
+        text = "SMT is switched off in the guest: of each core, all threads but the first stay offline"
+        yield Finding(Level.WARNING, SMT_PARKED, text, smt.remedy(env))
 
 
 def _slots(view: VmView) -> Iterator[Finding]:

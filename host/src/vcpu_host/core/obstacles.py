@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from . import smt
 from .model import HostView, Reason, Slot, Who, slot_id
 from .plan import Step, StepKind
 from .platforms import Platform
@@ -24,13 +25,14 @@ def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reaso
     ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
     """
     linux = view.agent is not None if by_guest is None else by_guest
+    kept_offline = smt.kept_offline(view)
     found = {}
     for slot in view.host.slots:
         if slot.filled:
             continue
         reason = cannot_fill(view.host, slot, view.platform)
         if reason is None and linux:
-            reason = view.platform.guest_cannot_use(view.host, slot)
+            reason = view.platform.guest_cannot_use(view.host, slot) or kept_offline.get(slot.index)
         if reason is not None:
             found[slot.index] = reason
     return found

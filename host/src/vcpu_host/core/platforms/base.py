@@ -43,6 +43,14 @@ class Platform(ABC):
         del host, slot
         return None
 
+    def is_second_thread(self, slot: Slot) -> bool:
+        """Whether all that the slot holds are threads of a core beside its first: Linux without SMT keeps them offline.
+
+        Where a slot holds whole cores that is told by their threads.
+        """
+        del slot
+        return False
+
     def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
         """Why Linux can never bring this slot's CPUs online on this machine, or None."""
         del host, slot

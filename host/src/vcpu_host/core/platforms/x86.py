@@ -100,6 +100,10 @@ class X86(AcpiPlatform):
             "cores and threads are powers of two, which leaves no gaps between the ids",
         )
 
+    def is_second_thread(self, slot: Slot) -> bool:
+        """thread-id is the lowest part of the APIC id (arch/x86/kernel/apic/apic.c, apic_id_is_primary_thread)."""
+        return _whole(slot.props.get("thread-id")) > 0
+
     def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
         """Without interrupt remapping Linux takes no CPU with a wide APIC id: devices could not interrupt it.
 
