@@ -69,3 +69,27 @@ def test_a_slot_whose_id_another_device_has_is_gone_past_or_refused_with_what_ha
         _refused(run(vm, "plug"), "id-taken")
         _refused(run(vm, "scale", "3"), "id-taken")
         assert [entry["arguments"]["id"] for entry in vm.steer.commands("device_add")] == ["vcpu-2"]
+
+
+def test_no_cpu_is_plugged_that_the_guests_kernel_has_no_room_for(folder: Path) -> None:
+    """As a stranger has it: TCG, a newest kernel, one CPU at start, sixteen slots."""
+    with FakeVm(folder, "--guest-possible", "1") as vm:
+        for words in (("plug",), ("plug", "--slot", "5"), ("scale", "2")):
+            _refused(run(vm, *words), "guest-possible")
+        assert _sent(vm) == []
+        found = {f["code"]: f for f in run(vm, "doctor").json["findings"]}
+        assert found["guest-possible"]["level"] == "problem"
+        assert "nr_cpus" not in found["guest-possible"]["text"] + found["guest-possible"]["fix"]
+        done(vm, {0}, "scale", "1")
+
+
+def test_with_smt_off_in_the_guest_numbers_take_first_threads_and_names_of_others_are_refused(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "8", "--threads", "2", agent=False) as vm:
+        control = folder / "sys/devices/system/cpu/smt/control"
+        control.parent.mkdir(exist_ok=True)
+        control.write_text("forceoff\n")
+        vm.start_agent()
+        done(vm, {0, 2, 4}, "plug", "-n", "2")
+        _refused(run(vm, "plug", "--slot", "3"), "smt-off")
+        assert "echo on" not in run(vm, "plug", "--slot", "3").json["reason"]["hint"]
+        done(vm, {0, 2}, "scale", "2")

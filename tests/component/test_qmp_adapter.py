@@ -339,7 +339,7 @@ async def test_who_has_which_id_is_seen_in_every_look(folder: Path) -> None:
 async def test_what_the_cpu_model_can_is_asked_of_the_first_cpu_and_once(folder: Path, x2apic: bool) -> None:
     async with machine(folder, x2apic=x2apic) as (qemu, vmm):
         view = await vmm.look()
-        assert view.cpu_properties == {"x2apic": x2apic}
+        assert view.cpu_properties == {"x2apic": x2apic, "hypervisor": True, "kvm": True}
         assert (await vmm.look()).cpu_properties == (await vmm.look_slots(view)).cpu_properties == view.cpu_properties
         asked = [args for _, command, args in qemu.log if command == "qom-get" and args["property"] == "x2apic"]
     assert [args["path"] for args in asked] == ["/machine/unattached/device[0]"]
@@ -353,7 +353,18 @@ async def test_a_cpu_that_has_no_such_property_says_nothing_of_it(
         monkeypatch.setattr(
             qemu, "properties", lambda path: {k: v for k, v in (whole(path) or {}).items() if k != "x2apic"}
         )
-        assert (await vmm.look()).cpu_properties == {}
+        assert "x2apic" not in (await vmm.look()).cpu_properties
+
+
+async def test_an_iommu_is_asked_once_what_it_remaps(folder: Path) -> None:
+    async with machine(folder, devices="iommu0:intel-iommu") as (qemu, vmm):
+        assert (await vmm.look()).iommu == (await vmm.look()).iommu == {"intremap": "on", "eim": "on"}
+        assert sum(args.get("property") == "eim" for _, command, args in qemu.log if command == "qom-get") == 1
+
+
+async def test_a_machine_without_an_iommu_has_nothing_to_say_of_it(folder: Path) -> None:
+    async with machine(folder) as (_, vmm):
+        assert (await vmm.look()).iommu == {}
 
 
 async def test_a_guest_whose_acpi_is_not_up_has_no_driver_for_the_port_either(folder: Path) -> None:

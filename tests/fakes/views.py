@@ -155,7 +155,7 @@ INFO = AgentInfo(
     "instance",
     "acpi",
     "udev",
-    environment=Environment(possible="0-239", eject_enabled=True),
+    environment=Environment(possible="0-4095", eject_enabled=True),
 )
 
 

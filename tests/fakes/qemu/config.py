@@ -26,6 +26,9 @@ class Config:
     cpu: str = "qemu64"
     #: Whether the CPU model has x2APIC: qemu64 has none.
     x2apic: bool = False
+    #: -cpu ...,hypervisor=off and kvm=off hide the hypervisor from the guest.
+    hypervisor: bool = True
+    kvm: bool = True
     version: tuple[int, int, int] = (10, 0, 13)
     accel: str = "tcg"
     name: str = ""
@@ -48,6 +51,8 @@ class Config:
     plug_budget: bool = False
     #: Queues of its disk; 0: one for each CPU of -smp, as virtio_pci_optimal_num_queues has it.
     queues: int = 0
+    #: How many CPUs the guest's kernel has room for; 0: as many as there are slots.
+    guest_possible: int = 0
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"

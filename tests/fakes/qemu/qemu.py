@@ -221,6 +221,8 @@ class FakeQemu:
             return {"type": self.config.machine_type, "smp": self.config.topology, **flash}
         if path == _DISK:
             return {"type": "virtio-blk-pci", "num-queues": self.config.queues or self.config.smp}
+        if self.config.other_devices.get(path.removeprefix("/machine/peripheral/")) == "intel-iommu":
+            return {"type": "intel-iommu", "intremap": "on", "eim": "on"}
         if path == self._port_path():
             return {
                 "type": "virtserialport",
@@ -231,6 +233,6 @@ class FakeQemu:
         for slot in self.machine.slots:
             if slot.cpu is not None and slot.cpu.path == path:
                 ids = {f"{level}-id": number for level, number in slot.ids.items()}
-                features = {"x2apic": self.config.x2apic}
+                features = {"x2apic": self.config.x2apic, "hypervisor": self.config.hypervisor, "kvm": self.config.kvm}
                 return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **features, **ids}
         return None

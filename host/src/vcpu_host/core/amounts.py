@@ -12,6 +12,7 @@ from .obstacles import blocked
 from .placement import to_plug, to_unplug
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.base import BOOT_CPU
+from .smt import dark
 from .view import SlotView, VmView, in_guest
 
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
@@ -56,13 +57,15 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
     healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
-    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled) - goal
+    # What the guest's SMT mode keeps offline makes up no goal, and goes first on the way down.
+    kept_offline = [s for s in view.slots if dark(s)]
+    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled and not dark(s)) - goal
     already = tuple(healthy)
     if surplus <= 0:
         mend = tuple(
             step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
             for s in view.slots
-            if s.slot.filled and s.state in _UP_LEFTOVERS
+            if s.slot.filled and _mendable(s)
         )
         if surplus == 0:
             return Plan(request, mend, already=already)
@@ -75,6 +78,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
         text = f"cannot go below {floor} vCPUs: {why}"
         return Plan(request, refusals=(Refusal(Reason("under-min", Who.VCPUCTL, text, f"scale to {floor} or more")),))
+    surplus += sum(s.slot.vcpus for s in kept_offline if s.not_removable is None)
     steps, missing = _shrink(view, request, surplus)
     if missing is not None:
         return Plan(request, refusals=(Refusal(missing),))
@@ -82,9 +86,14 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
     mend = tuple(
         step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
         for s in view.slots
-        if s.slot.filled and s.index not in going and s.state in _UP_LEFTOVERS
+        if s.slot.filled and s.index not in going and _mendable(s)
     )
     return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
+
+
+def _mendable(slot: SlotView) -> bool:
+    """Whether it is filled, not online, and could be."""
+    return slot.state in _UP_LEFTOVERS and not dark(slot)
 
 
 def _grow(
@@ -99,7 +108,7 @@ def _grow(
         candidates += [
             step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}: finished first")
             for s in where
-            if s.slot.filled and s.state in _UP_LEFTOVERS and s.slot.device_id == slot_id(s.index)
+            if s.slot.filled and _mendable(s) and s.slot.device_id == slot_id(s.index)
         ]
     out_of_reach = blocked(view)
     empty = {s.index: s for s in where if not s.slot.filled and s.index not in out_of_reach}
@@ -248,7 +257,7 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
                 sum(not (t.online or t.parked) for t in s.threads),
             )
             for s in shown
-            if s.state in _UP_LEFTOVERS
+            if _mendable(s)
         ]
         steps, missing = _take_vcpus(gains, lacking, "bring online", "see vcpuctl list")
     else:

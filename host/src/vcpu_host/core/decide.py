@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .amounts import BEGUN, PLANNERS
+from .amounts import BEGUN, NOT_ENOUGH, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
-from .obstacles import blocked, too_many
+from .obstacles import GUEST_POSSIBLE, blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .proof import no_slot_explains
 from .run_states import not_running
 from .select import SelectorError, select
+from .smt import dark, kept_offline
 from .view import SlotView, VmView, in_guest
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
@@ -95,7 +96,7 @@ def removal_pending(slot: SlotView) -> Reason:
 
 
 #: Refusals that may be none any more when an earlier operation's removals have come to their end.
-_CURABLE = frozenset({"removal-pending", "not-enough", "slot-occupied", "granularity"})
+_CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
 _BLIND = "the slot is left as QEMU shows it"
 
 
@@ -149,6 +150,8 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
     for slot in chosen:
         decision = out_of_reach.get(slot.index) or decide(view, slot)
+        if isinstance(decision, Step) and decision.kind is StepKind.ONLINE and dark(slot):
+            decision = kept_offline(view)[slot.index]
         if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
             decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):

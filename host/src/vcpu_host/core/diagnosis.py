@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from . import smt
 from .finding import Finding, Level
 from .model import Reason, SlotState
-from .obstacles import ID_TAKEN, blocked
+from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
 from .proof import no_slot_explains
 from .run_states import not_running
-from .view import VmView, removal_stuck
+from .text import cpu_count
+from .view import SMT_PARKED, VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -78,8 +80,8 @@ def _barred(view: VmView) -> Iterator[Finding]:
     if view.host.no_hotplug is not None:
         return
     alike: dict[str, list[tuple[int, Reason]]] = {}
-    for index, reason in blocked(view).items():
-        if not view.host.slots[index].leaving:  # told by themselves
+    for index, reason in blocked(view, by_guest=True).items():
+        if not view.host.slots[index].leaving and reason.code != SMT_PARKED:  # told by themselves
             alike.setdefault(reason.code, []).append((index, reason))
     for code, found in alike.items():
         first = found[0][1]
@@ -147,15 +149,11 @@ def _agent(view: VmView) -> Iterator[Finding]:
             "ReadWritePaths=/sys/devices/system/cpu), or give its container a writable /sys; EACCES or EPERM: the "
             "guest's audit log has who denies it (ausearch -m avc)",
         )
-    possible = _count(env.possible)
+    possible = cpu_count(env.possible)
     if possible and possible < view.possible_vcpus:
-        yield Finding(
-            Level.PROBLEM,
-            "guest-possible",
-            f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online",
-            "remove nr_cpus= or possible_cpus= from the guest's kernel command line, or use a kernel with a larger "
-            "CONFIG_NR_CPUS",
-        )
+        cause = view.platform.few_possible(view.host, agent)
+        text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
+        yield Finding(Level.PROBLEM, GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
     if agent.eject_gate == "closed":
         yield Finding(Level.OK, "eject-gate", "vcpud lets the guest eject a CPU only when it has agreed to that")
     elif agent.eject_gate == "open":
@@ -183,13 +181,9 @@ def _agent(view: VmView) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE, "auto-online-rule", f"a udev rule in the guest brings CPUs online by itself ({rule}): harmless"
         )
-    if env.smt_control in ("off", "forceoff"):
-        yield Finding(
-            Level.WARNING,
-            "smt-off",
-            "SMT is switched off in the guest: sibling threads stay offline",
-            _SMT_FIXES[env.smt_control],
-        )
+    if smt.is_off(env):
+        text = "SMT is switched off in the guest: of each core, all threads but the first stay offline"
+        yield Finding(Level.WARNING, SMT_PARKED, text, smt.remedy(env))
 
 
 def _slots(view: VmView) -> Iterator[Finding]:
@@ -246,24 +240,6 @@ def _nodes(view: VmView) -> Iterator[Finding]:
             f"CPUs that are of another NUMA node in the guest than in QEMU: {'; '.join(differing[:8])}",
             "see the guest's kernel log (SRAT, numa): numa=off on its command line, or a kernel without NUMA",
         )
-
-
-#: What is forced off stays so until the next boot (Linux, Documentation/ABI/testing/sysfs-devices-system-cpu).
-_SMT_FIXES = {
-    "off": "echo on > /sys/devices/system/cpu/smt/control in the guest",
-    "forceoff": "boot the guest without nosmt=force: it cannot be switched on while the guest runs",
-}
-
-
-def _count(cpulist: str) -> int:
-    """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
-    total = 0
-    for part in cpulist.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            return 0
-        total += int(last) - int(first) + 1 if dash else 1
-    return total
 
 
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (

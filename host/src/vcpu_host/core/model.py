@@ -33,8 +33,11 @@ NO_ANSWER = "no-answer"
 #: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids, and which
 #: interrupt controllers there are (hw/ppc/spapr.c).
 MACHINE_PROPERTIES = ("pflash0", "vsmt", "ic-mode")
-#: Whether the VM's CPU model has x2APIC (a feature of x86 CPU objects, target/i386/cpu.c).
-CPU_PROPERTIES = ("x2apic",)
+#: Whether the VM's CPU model has x2APIC, says that it is a hypervisor's, shows KVM, and shows that KVM takes wide APIC
+#: ids from devices (x86: target/i386/cpu.c).
+CPU_PROPERTIES = ("x2apic", "hypervisor", "kvm", "kvm-msi-ext-dest-id")
+#: By the type of an IOMMU: whether it remaps interrupts, and to wide APIC ids (hw/i386/intel_iommu.c, amd_iommu.c).
+IOMMU_PROPERTIES = {"intel-iommu": ("intremap", "eim"), "amd-iommu": ("intremap", "xtsup")}
 
 
 class SlotState(StrEnum):
@@ -191,7 +194,8 @@ class HostView:
     object that platforms ask for (MACHINE_PROPERTIES), as far as it has them, ``cpu_properties`` those of its CPUs
     (CPU_PROPERTIES; -cpu makes them all alike, and the first one stays on every machine that tells). ``topology`` is
     what the machine was started with (-smp, completed by QEMU: cpus, maxcpus, sockets ...), empty where QEMU does not
-    show it. ``devices`` are those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
+    show it. ``iommu`` are properties of the machine's IOMMU (IOMMU_PROPERTIES), empty if it has none. ``devices`` are
+    those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
     query-migrate, empty if there has been none.
     """
 
@@ -209,6 +213,7 @@ class HostView:
     cpu_properties: Mapping[str, PropValue] = field(default_factory=dict)
     topology: Mapping[str, int] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
+    iommu: Mapping[str, PropValue] = field(default_factory=dict)
     migration: str = ""
 
     @property

@@ -3,22 +3,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from . import smt
 from .model import HostView, Reason, Slot, Who, slot_id
 from .plan import Step, StepKind
 from .platforms import Platform
+from .text import cpu_count
 from .view import VmView, removal_stuck
 
 #: The code of an id that another device has.
 ID_TAKEN = "id-taken"
+#: The code of CPUs that the guest's kernel has no room for.
+GUEST_POSSIBLE = "guest-possible"
 
 
-def blocked(view: VmView) -> Mapping[int, Reason]:
-    """The empty slots that cannot be plugged now, by index, in slot order."""
-    reasons = ((slot.index, cannot_fill(view.host, slot, view.platform)) for slot in view.host.slots if not slot.filled)
-    return {index: reason for index, reason in reasons if reason is not None}
+def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reason]:
+    """The empty slots that cannot be plugged now, by index, in slot order.
+
+    ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
+    """
+    linux = view.agent is not None if by_guest is None else by_guest
+    kept_offline = smt.kept_offline(view)
+    found = {}
+    for slot in view.host.slots:
+        if slot.filled:
+            continue
+        reason = cannot_fill(view.host, slot, view.platform)
+        if reason is None and linux:
+            reason = view.platform.guest_cannot_use(view.host, slot) or kept_offline.get(slot.index)
+        if reason is not None:
+            found[slot.index] = reason
+    return found
 
 
 def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str | None = None) -> Reason | None:
@@ -46,9 +63,37 @@ def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
     )
 
 
-def too_many(view: VmView, steps: Iterable[Step]) -> Reason | None:
+def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
     """Why not all that these steps plug can come, although each of them could."""
-    return beyond_limit(view.host, view.platform, sum(s.slot.vcpus for s in steps if s.kind is StepKind.PLUG))
+    plugged = sum(each.slot.vcpus for each in steps if each.kind is StepKind.PLUG)
+    return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
+
+
+def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """A kernel never has more CPUs than it took for possible when it booted (``cpu_possible_mask``)."""
+    if view.agent is None:
+        return None
+    possible = cpu_count(view.agent.environment.possible)
+    present = view.plugged_vcpus if view.guest is None else len(view.guest.cpus)
+    coming = sum(_arrivals(view, each) for each in steps)
+    left = max(0, possible - present)
+    if not possible or coming <= left:
+        return None
+    cause = view.platform.few_possible(view.host, view.agent)
+    text = (
+        f"the guest's kernel can have {possible} CPUs and has {present}: {coming} more cannot come, "
+        f"{left or 'none'} at most"
+    )
+    return Reason(GUEST_POSSIBLE, Who.GUEST, f"{text}; {cause.why}" if cause.why else text, cause.fix)
+
+
+def _arrivals(view: VmView, each: Step) -> int:
+    """How many CPUs the guest does not have yet that the step is to bring."""
+    if each.kind is StepKind.PLUG:
+        return each.slot.vcpus
+    if each.kind is StepKind.ONLINE:
+        return sum(thread.cpu is None for thread in view.slots[each.slot.index].threads)
+    return 0
 
 
 def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from .. import processes
 from ..core.model import (
     CPU_PROPERTIES,
+    IOMMU_PROPERTIES,
     MACHINE_PROPERTIES,
     Channel,
     HostThread,
@@ -66,6 +67,7 @@ class QmpVmm:
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
         self._process: QemuProcess | None = None
+        self._iommu: Mapping[str, PropValue] | None = None
 
     async def process(self) -> QemuProcess:
         """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
@@ -98,9 +100,9 @@ class QmpVmm:
             self._slots(),
             self._children(channel.WITHOUT_ID),
         )
-        port, cpu_properties = await _together(
-            self._channel({channel.WITH_ID: found.devices, channel.WITHOUT_ID: anonymous}),
-            self._of_all_cpus(found.slots),
+        children = {channel.WITH_ID: found.devices, channel.WITHOUT_ID: anonymous}
+        port, cpu_properties, iommu = await _together(
+            self._channel(children), self._of_all_cpus(found.slots), self._of_iommu(children)
         )
         if port is not None and found.slots and early and not port.guest_open:
             port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
@@ -114,6 +116,7 @@ class QmpVmm:
             channel=port,
             no_hotplug=found.no_hotplug,
             cpu_properties=cpu_properties,
+            iommu=iommu,
         )
         return view
 
@@ -230,6 +233,19 @@ class QmpVmm:
         if self._cpu_properties is None and first is not None:
             self._cpu_properties = await self._properties(first, CPU_PROPERTIES)
         return self._cpu_properties or {}
+
+    async def _of_iommu(self, children: Mapping[str, Mapping[str, str]]) -> Mapping[str, PropValue]:
+        """The properties of the IOMMU, which is there from the start or never: asked for once."""
+        if self._iommu is None:
+            places = (
+                (f"{parent}/{name}", IOMMU_PROPERTIES[kind])
+                for parent, listing in children.items()
+                for name, kind in listing.items()
+                if kind in IOMMU_PROPERTIES
+            )
+            place = next(places, None)
+            self._iommu = {} if place is None else await self._properties(*place)
+        return self._iommu
 
     async def _properties(self, path: str, names: Sequence[str]) -> Mapping[str, PropValue]:
         """Those of an object's properties that it has."""

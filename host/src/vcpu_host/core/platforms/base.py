@@ -6,10 +6,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from ..finding import Finding, Level
-from ..model import AT_START, HostView, Ost, Reason, Slot, Who
+from ..model import AT_START, AgentInfo, HostView, Ost, Reason, Slot, Who
+from ..text import cpu_count
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class Platform(ABC):
         del host, slot
         return None
 
+    def is_second_thread(self, slot: Slot) -> bool:
+        """Whether all that the slot holds are threads of a core beside its first: Linux without SMT keeps them offline.
+
+        Where a slot holds whole cores that is told by their threads.
+        """
+        del slot
+        return False
+
+    def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
+        """Why Linux can never bring this slot's CPUs online on this machine, or None."""
+        del host, slot
+        return None
+
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
         """How many vCPUs at most QEMU survives to be plugged from now on, and why; None if nothing is known.
 
@@ -51,6 +65,11 @@ class Platform(ABC):
         if left is None:
             return None
         return left, Reason("tcg-plug-budget", Who.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
+
+    def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
+        """Why the guest's kernel can have fewer CPUs than the VM, as far as that can be told."""
+        del host
+        return limited_by_the_kernel(agent)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be unplugged, or None."""
@@ -91,6 +110,31 @@ class Platform(ABC):
         """What this QEMU is known to do wrong on such a machine, for ``vcpuctl doctor``."""
         if host.accel == "tcg" and host.no_hotplug is None:
             yield plug_budget(host)
+
+
+class Cause(NamedTuple):
+    """Why something is so, empty if that is not known, and what to do."""
+
+    why: str
+    fix: str
+
+
+#: What on its command line makes a kernel count fewer CPUs (Documentation/admin-guide/kernel-parameters.txt). With
+#: another number maxcpus= only leaves CPUs offline at boot.
+_LIMITING = ("nr_cpus=", "possible_cpus=", "disable_cpu_apicid=", "nosmp", "maxcpus=0", "nolapic")
+
+
+def limited_by_the_kernel(agent: AgentInfo) -> Cause:
+    """What the kernel says of itself: its command line, or how it was built."""
+    arguments = agent.environment.kernel_arguments
+    named = [a for a in arguments if a in _LIMITING or f"{a.partition('=')[0].replace('-', '_')}=" in _LIMITING]
+    if named:
+        words = " ".join(named)
+        return Cause(f"its command line has {words}", f"remove {words} from the guest's kernel command line")
+    highest = agent.environment.kernel_max  # 0 where the agent does not say
+    if highest and cpu_count(agent.environment.possible) == highest + 1:
+        return Cause("it was built for no more (CONFIG_NR_CPUS)", "a guest kernel with a larger CONFIG_NR_CPUS")
+    return Cause("", "the guest's kernel log says how many CPUs it allows (dmesg | grep -i allowing)")
 
 
 _BUDGET_FIX = "a larger maxcpus, or KVM; a restart or a restore gives a new budget"
