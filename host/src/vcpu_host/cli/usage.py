@@ -86,7 +86,7 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
 def command_parser(parser: argparse.ArgumentParser, path: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of the command that these words name. Raises CommandLineError if they name none."""
     for name in path:
-        choices = _commands(parser)
+        choices = commands_of(parser)
         if name not in choices:
             text = f"there is no command {name!r} in {parser.prog}"
             raise CommandLineError(text, parser.format_usage(), _see(parser))
@@ -94,14 +94,15 @@ def command_parser(parser: argparse.ArgumentParser, path: Sequence[str]) -> argp
     return parser
 
 
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The commands of a command, by their names."""
     # argparse has no other way to them.
     groups = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
     return {name: command for choices in groups for name, command in choices.items()}
 
 
 def _check_options_before_the_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    commands = _commands(parser)
+    commands = commands_of(parser)
     for word in words:
         if word in commands:
             return
