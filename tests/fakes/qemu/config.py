@@ -24,6 +24,8 @@ class Config:
     nodes: int = 0
     machine: str = "pc-q35"
     cpu: str = "qemu64"
+    #: Whether the CPU model has x2APIC: qemu64 has none.
+    x2apic: bool = False
     version: tuple[int, int, int] = (10, 0, 13)
     accel: str = "tcg"
     name: str = ""
@@ -49,6 +51,8 @@ class Config:
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"
+    #: Other devices with ids, as "ID:TYPE,ID:TYPE".
+    devices: str = ""
 
     @property
     def core_count(self) -> int:
@@ -63,6 +67,12 @@ class Config:
         levels |= {"modules": self.modules} if self.version >= (9, 1, 0) else {}
         levels |= {"cores": self.core_count, "threads": self.threads}
         return {"cpus": self.smp, **levels, "maxcpus": self.maxcpus}
+
+    @property
+    def other_devices(self) -> dict[str, str]:
+        """``devices`` by id, and its disk."""
+        pairs = (pair.partition(":") for pair in self.devices.split(",") if pair)
+        return {"root-disk": "virtio-blk-pci", **{device_id: kind for device_id, _, kind in pairs}}
 
     @property
     def cpu_type(self) -> str:

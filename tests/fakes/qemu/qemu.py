@@ -207,7 +207,7 @@ class FakeQemu:
         if path not in ("/machine", "/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached"):
             return None
         paths = [(slot.cpu.path, self.config.cpu_type) for slot in self.machine.slots if slot.cpu is not None]
-        paths.append((_DISK, "virtio-blk-pci"))
+        paths += [(f"/machine/peripheral/{name}", kind) for name, kind in self.config.other_devices.items()]
         port = self._port_path()
         if port is not None:
             paths.append((port, "virtserialport"))
@@ -231,5 +231,6 @@ class FakeQemu:
         for slot in self.machine.slots:
             if slot.cpu is not None and slot.cpu.path == path:
                 ids = {f"{level}-id": number for level, number in slot.ids.items()}
-                return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **ids}
+                features = {"x2apic": self.config.x2apic}
+                return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **features, **ids}
         return None

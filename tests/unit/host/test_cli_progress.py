@@ -34,7 +34,14 @@ class _Terminal(io.StringIO):
 
 def _machine() -> Machine:
     view = vm(3, {0})
-    return Machine(plan(view, Request(Operation.PLUG, 2)), view.platform, Policy(), session="s", now=0.0)
+    return Machine(
+        plan(view, Request(Operation.PLUG, 2)),
+        view.platform,
+        Policy(),
+        session="s",
+        now=0.0,
+        identities=view.identities,
+    )
 
 
 @pytest.mark.parametrize(("verbosity", "events"), [(0, []), (1, ["DoAdd"]), (2, ["DoAdd", "state"])])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from vcpu_proto.link import HostLink, LinkError
 
 from vcpu_host.core.model import Channel, HostView, Reason, Who
-from vcpu_host.core.view import not_running
+from vcpu_host.core.run_states import not_running
 from vcpu_host.errors import AgentGoneError
 
 from .client import LinkAgent

@@ -12,10 +12,13 @@ from dataclasses import replace
 
 from .amounts import BEGUN, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
+from .obstacles import blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
+from .proof import no_slot_explains
+from .run_states import not_running
 from .select import SelectorError, select
-from .view import SlotView, VmView, not_running
+from .view import SlotView, VmView, in_guest
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
@@ -38,6 +41,9 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
+    barred = too_many(view, decided.steps)
+    if barred is not None:
+        decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
         # Its threads are nobody's to ask for: neither their word nor their state is known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
@@ -48,10 +54,14 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
     if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
         return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
+    if view.unexplained and not decided.refusals:
+        return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    if request.guest_alone or view.platform.dies_of_replug(view.host):
+        steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
 
 
@@ -136,8 +146,9 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     refusals: list[Refusal] = []
     already: list[SlotView] = []
     decide = _SELECTED[request.operation]
+    out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
     for slot in chosen:
-        decision = decide(view, slot)
+        decision = out_of_reach.get(slot.index) or decide(view, slot)
         if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
             decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):
@@ -153,8 +164,7 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
 
 def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        never = slot.not_removable if slot.slot.leaving else view.platform.cannot_plug(view.host, slot.slot)
-        return never or step(StepKind.PLUG, slot, "asked for by name")
+        return step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if slot.slot.device_id != slot_id(slot.index):
@@ -167,7 +177,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
         )
     if slot.state is SlotState.ONLINE:
         return None
-    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {slot.state} in the guest")
+    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {in_guest(slot.state)}")
 
 
 def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from .finding import Finding, Level
-from .model import SlotState
-from .view import VmView, not_running, removal_stuck
+from .model import Reason, SlotState
+from .obstacles import ID_TAKEN, blocked
+from .proof import no_slot_explains
+from .run_states import not_running
+from .view import VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -20,7 +23,7 @@ def _qemu(view: VmView) -> Iterator[Finding]:
     yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
     if not host.running:
         why = not_running(host)
-        yield Finding(Level.PROBLEM, why.code, why.text, f"{why.hint}; before a guest's start device_del is lost")
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     elif host.migrating:
         yield Finding(
             Level.WARNING,
@@ -70,6 +73,27 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _barred(view: VmView) -> Iterator[Finding]:
+    """Empty slots that no plug will be tried for, by reason."""
+    if view.host.no_hotplug is not None:
+        return
+    alike: dict[str, list[tuple[int, Reason]]] = {}
+    for index, reason in blocked(view).items():
+        if not view.host.slots[index].leaving:  # told by themselves
+            alike.setdefault(reason.code, []).append((index, reason))
+    for code, found in alike.items():
+        first = found[0][1]
+        level = Level.WARNING if code == ID_TAKEN else Level.PROBLEM  # numbers find other slots
+        yield Finding(level, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
+
+
+def _which(indices: Sequence[int]) -> str:
+    if len(indices) == 1:
+        return f"slot {indices[0]} cannot be filled"
+    names = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+    return f"{len(indices)} empty slots cannot be filled ({names})"
+
+
 def _known_bugs(view: VmView) -> Iterator[Finding]:
     yield from view.platform.known_bugs(view.host)
 
@@ -114,6 +138,15 @@ def _agent(view: VmView) -> Iterator[Finding]:
         f"Linux {agent.kernel} {agent.arch}",
     )
     env = agent.environment
+    if env.writable is False:
+        yield Finding(
+            Level.PROBLEM,
+            "agent-no-rights",
+            f"vcpud may not write what it has to in the guest: {'; '.join(env.unwritable[:4])}",
+            "EROFS: /sys is read-only for it: see the drop-ins of vcpud.service (systemctl cat vcpud; "
+            "ReadWritePaths=/sys/devices/system/cpu), or give its container a writable /sys; EACCES or EPERM: the "
+            "guest's audit log has who denies it (ausearch -m avc)",
+        )
     possible = _count(env.possible)
     if possible and possible < view.possible_vcpus:
         yield Finding(
@@ -155,7 +188,7 @@ def _agent(view: VmView) -> Iterator[Finding]:
             Level.WARNING,
             "smt-off",
             "SMT is switched off in the guest: sibling threads stay offline",
-            "echo on > /sys/devices/system/cpu/smt/control in the guest",
+            _SMT_FIXES[env.smt_control],
         )
 
 
@@ -181,10 +214,13 @@ def _slots(view: VmView) -> Iterator[Finding]:
         reason = view.platform.refusal(ost)
         if reason is not None and index < len(view.slots) and view.slots[index].slot.filled:
             yield Finding(Level.WARNING, reason.code, f"slot {index}: last unplug: {reason.text}", reason.hint)
-    if view.strangers:
+    if view.unexplained:
+        why = no_slot_explains(view.unexplained)
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
+    elif view.strangers:
         numbers = ", ".join(f"cpu{cpu.number}" for cpu in view.strangers[:8])
         yield Finding(
-            Level.WARNING, "unexplained-cpus", f"the guest shows CPUs that no plugged slot explains: {numbers}"
+            Level.WARNING, "unplugged-cpus", f"the guest shows CPUs of slots that are empty in QEMU: {numbers}"
         )
 
 
@@ -212,6 +248,13 @@ def _nodes(view: VmView) -> Iterator[Finding]:
         )
 
 
+#: What is forced off stays so until the next boot (Linux, Documentation/ABI/testing/sysfs-devices-system-cpu).
+_SMT_FIXES = {
+    "off": "echo on > /sys/devices/system/cpu/smt/control in the guest",
+    "forceoff": "boot the guest without nosmt=force: it cannot be switched on while the guest runs",
+}
+
+
 def _count(cpulist: str) -> int:
     """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
     total = 0
@@ -226,6 +269,7 @@ def _count(cpulist: str) -> int:
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
     _hotplug,
+    _barred,
     _open_ends,
     _known_bugs,
     _channel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .job import Goal, Job
 from .model import AGENT_LOST, CpuResult, Reason, Who
-from .view import SMT_PARKED, SlotView, removal_stuck
+from .view import SMT_PARKED, SlotView, in_guest, removal_stuck
 
 #: The code of a slot that is as wanted without anything being done.
 ALREADY = "already"
@@ -15,7 +15,7 @@ NOT_BEGUN = "not-begun"
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
-    return Reason(ALREADY, Who.VCPUCTL, f"slot {view.index} is {view.state} already")
+    return Reason(ALREADY, Who.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
 
 
 def parked(job: Job) -> Reason | None:
@@ -88,6 +88,48 @@ def guest_ignored(job: Job) -> Reason:
         Who.GUEST,
         f"the guest's firmware acknowledged slot {job.slot}, but its kernel shows no such CPU",
         "look at the guest's kernel log; nr_cpus= or CONFIG_NR_CPUS may be too small (vcpuctl doctor)",
+    )
+
+
+def guest_unaware(job: Job) -> Reason:
+    """QEMU has had the CPU since before, and the guest, asked for its list, does not show it (promise 3)."""
+    return Reason(
+        "guest-unaware",
+        Who.GUEST,
+        f"QEMU has a CPU in slot {job.slot} that the guest does not know: it was told of it before its present state "
+        "(a snapshot that was loaded, for one), and nobody tells it again",
+        f"vcpuctl unplug --slot {job.slot}, and plug it again; scale does both",
+    )
+
+
+def not_plugged_anew(job: Job, why: Reason) -> Reason:
+    """It was to be taken out and plugged again, and cannot be."""
+    text = f"{guest_unaware(job).text}; and it cannot be unplugged in order to be plugged again: {why.text}"
+    return Reason("guest-unaware", why.who, text, why.hint, why.errno)
+
+
+def came_back(job: Job) -> Reason:
+    """Something in the guest undoes what the agent does."""
+    numbers = ", ".join(f"cpu{thread.number}" for thread in job.threads if thread.number is not None)
+    return Reason(
+        "comes-back-online",
+        Who.GUEST,
+        f"something in the guest brings {numbers or f'the CPU of slot {job.slot}'} online again, "
+        f"{job.relapses} times by now",
+        "find what does so (a cron job, a udev rule, a CPU manager) and stop it; vcpud's journal has the times",
+    )
+
+
+def slipped(job: Job) -> Reason | None:
+    """What came about although the guest had let go, and was seen to: the CPU was online when it was ejected."""
+    if not job.slipped:
+        return None
+    return Reason(
+        "ejected-online",
+        Who.GUEST,
+        f"something in the guest brought the CPU of slot {job.slot} online again when device_del was under way; the "
+        "guest's kernel took it offline by itself",
+        came_back(job).hint,
     )
 
 

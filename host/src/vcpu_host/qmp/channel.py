@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.model import PERIPHERAL, Channel, HostView, Reason, Who
@@ -20,7 +20,7 @@ from .words import clean
 PORT_NAME = "org.vcpuctl.agent.0"
 
 #: Where devices of the command line and of device_add are (system/qdev-monitor.c, qdev_set_id).
-PARENTS = (PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
+WITH_ID, WITHOUT_ID = PARENTS = (PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
 
 # chardev/char-socket.c, qemu_chr_socket_address and qemu_chr_compute_filename. A path may hold commas.
 _UNIX = re.compile(
@@ -33,13 +33,9 @@ _HINT = (
 )
 
 
-def ports(parent: str, listing: object) -> list[str]:
-    """The QOM paths of the virtio-serial ports in a qom-list of ``parent``."""
-    return [
-        f"{parent}/{replies.member(item, 'name', str, 'qom-list')}"
-        for item in replies.entries(listing, "qom-list")
-        if item.get("type") == "child<virtserialport>"
-    ]
+def ports(parent: str, children: Mapping[str, str]) -> list[str]:
+    """The QOM paths of the virtio-serial ports among the children of ``parent``."""
+    return [f"{parent}/{name}" for name, kind in children.items() if kind == "virtserialport"]
 
 
 def channel(port: str, label: str, chardevs: object, cwd: str | None) -> Channel:

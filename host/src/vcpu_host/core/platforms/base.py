@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..finding import Finding, Level
-from ..model import HostView, Ost, Reason, Slot, Who
+from ..model import AT_START, HostView, Ost, Reason, Slot, Who
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,25 @@ class Platform(ABC):
         del host, slot
         return None
 
+    def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
+        """How many vCPUs at most QEMU survives to be plugged from now on, and why; None if nothing is known.
+
+        It is an upper bound: what shows in a look is not all that was ever plugged.
+        """
+        left = tcg_budget_left(host)
+        if left is None:
+            return None
+        return left, Reason("tcg-plug-budget", Who.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
+
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be unplugged, or None."""
         del host, slot
         return None
+
+    def dies_of_replug(self, host: HostView) -> bool:
+        """Whether this QEMU is known not to survive a plug after an unplug."""
+        del host
+        return False
 
     def one_at_a_time(self, host: HostView) -> bool:
         """Whether a plug has to wait until the guest has taken notice of the one before it."""
@@ -78,14 +93,48 @@ class Platform(ABC):
             yield plug_budget(host)
 
 
+_BUDGET_FIX = "a larger maxcpus, or KVM; a restart or a restore gives a new budget"
+
+
+def _possible(host: HostView) -> int:
+    return sum(slot.vcpus for slot in host.slots)
+
+
+def _budget_used(host: HostView, left: int) -> str:
+    possible = _possible(host)
+    return (
+        f"under TCG this QEMU process can start {possible} vCPUs in its life, and has started {possible - left} or "
+        "more: a plug beyond that ends it"
+    )
+
+
+def tcg_budget_left(host: HostView) -> int | None:
+    """At most how many more vCPUs may start in this process; None if no such limit is known.
+
+    Every vCPU thread claims a TCG context for good, and there are maxcpus of them (tcg/tcg.c, tcg_register_thread).
+    Those of -smp have claimed theirs, whether they are still there or not, and so has each CPU that a device_add or a
+    -device made. With one thread for all (thread=single) there is no such limit.
+    """
+    started = host.topology.get("cpus")
+    if host.accel != "tcg" or started is None:
+        return None
+    threads = [thread for slot in host.slots for thread in (*slot.threads, *slot.leaving)]
+    if len({thread.thread_id for thread in threads}) < len(threads):
+        return None
+    came_later = sum(not thread.qom_path.startswith(AT_START) for thread in threads)
+    return max(0, _possible(host) - started - came_later)
+
+
 def plug_budget(host: HostView) -> Finding:
-    """QEMU 10 and newer: tcg_register_thread asserts that no more threads ever start than maxcpus (tcg/tcg.c)."""
+    """See ``tcg_budget_left``; that QEMU aborts was seen on 10.0 and 11.1."""
+    if tcg_budget_left(host) == 0 and not all(slot.filled for slot in host.slots):
+        return Finding(Level.PROBLEM, "tcg-plug-budget", _budget_used(host, 0), _BUDGET_FIX)
     return Finding(
         Level.WARNING,
         "tcg-plug-budget",
         "under TCG the start's vCPUs and all plugs ever made in this QEMU process must stay within maxcpus "
-        f"({sum(slot.vcpus for slot in host.slots)}): the plug beyond it aborts QEMU",
-        "a larger maxcpus, or KVM; a restart or a restore gives a new budget",
+        f"({_possible(host)}): the plug beyond it aborts QEMU",
+        _BUDGET_FIX,
     )
 
 

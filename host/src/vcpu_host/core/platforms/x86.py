@@ -7,9 +7,50 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..finding import Finding, Level
-from ..model import HostView
-from .acpi import AcpiPlatform
+from ..model import HostView, Reason, Slot, Who
+from .acpi import AcpiPlatform, ejected
 from .base import plug_budget
+
+#: The APIC ids of a CPU without x2APIC end here (hw/intc/apic_common.c, apic_common_set_id).
+_XAPIC_LAST = 254
+#: What an APIC id is made of, from its lowest bits up: the prop, and how -smp calls their number (X86CPUTopoInfo).
+_APIC_FIELDS = (("thread-id", "threads"), ("core-id", "cores"), ("module-id", "modules"), ("die-id", "dies"))
+
+
+def apic_id(host: HostView, slot: Slot) -> int | None:
+    """The slot's APIC id; None if its props do not tell.
+
+    Each level but the outermost takes as many bits as its count needs, so the ids of a machine whose counts are no
+    powers of two have gaps, and reach higher than its slots (include/hw/i386/topology.h, x86_apicid_from_topo_ids).
+    """
+    number = shift = 0
+    for prop, level in _APIC_FIELDS:
+        value = slot.props.get(prop, 0)
+        # -smp is shown since 6.1; before that, slots are few.
+        count = host.topology.get(level) or 1 + max((_whole(s.props.get(prop)) for s in host.slots), default=0)
+        number |= _whole(value) << shift
+        shift += (count - 1).bit_length()
+    socket = slot.props.get("socket-id")
+    return None if not isinstance(socket, int) else number | socket << shift
+
+
+#: The first version that was seen to plug after an unplug under TCG.
+_REPLUGS = (10, 0, 0)
+_REPLUG = "QEMU {version} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14)"
+
+
+def _has_unplugged(host: HostView) -> bool:
+    """Whether an empty slot had a CPU: one of -smp, which fills the first slots, or one that the guest has ejected."""
+    started = host.topology.get("cpus", 0)
+    for slot in host.slots:
+        said = host.ost.get(slot.index)
+        if not slot.filled and (slot.index < started or (said is not None and ejected(said))):
+            return True
+    return False
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True)
@@ -22,6 +63,29 @@ class X86(AcpiPlatform):
         """Any x86 machine that can plug CPUs."""
         return host.arch in ("x86_64", "i386") and host.no_hotplug is None
 
+    def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
+        """QEMU up to 10.0 ends on a CPU that its interrupt controller cannot address; 11.1 is left with half a CPU."""
+        if host.cpu_properties.get("x2apic") is not False:
+            return None
+        number = apic_id(host, slot)
+        if number is None or number <= _XAPIC_LAST:
+            return None
+        return Reason(
+            "apic-id-too-large",
+            Who.VCPUCTL,
+            f"slot {slot.index} would have APIC id {number}, and the VM's CPU model has no x2APIC, without which "
+            f"{_XAPIC_LAST} is the last: QEMU may end on such a plug",
+            "start the VM with a CPU model that has x2APIC (-cpu MODEL,+x2apic); or with an -smp whose dies, modules, "
+            "cores and threads are powers of two, which leaves no gaps between the ids",
+        )
+
+    def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
+        """Before 10.0 none after an unplug, under TCG, where the guest's word or an empty slot tells of one."""
+        if host.accel != "tcg" or host.qemu_version >= _REPLUGS or not _has_unplugged(host):
+            return super().plug_limit(host)
+        text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
+        return 0, Reason("tcg-replug", Who.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
+
     def one_at_a_time(self, host: HostView) -> bool:
         """Where firmware may handle the plug in SMM, which loses plugs that overtake each other (tianocore BZ 2929).
 
@@ -29,6 +93,10 @@ class X86(AcpiPlatform):
         CPUs that are there in one scan (hw/acpi/cpu.c, the CSCN method), which is the quickest way.
         """
         return bool(host.properties.get("pflash0"))
+
+    def dies_of_replug(self, host: HostView) -> bool:
+        """QEMU before 10.0 under TCG: its heap is corrupt after an unplug (7.2: 14 of 14)."""
+        return host.accel == "tcg" and host.qemu_version < (10, 0, 0)
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
         """Of the emulated APIC (hw/intc/apic.c, apic_get_delivery_bitmask), and of unplugging under TCG before 10.0."""
@@ -43,12 +111,12 @@ class X86(AcpiPlatform):
                 "holes: the guest hangs",
                 "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
             )
-        if host.qemu_version < (10, 0, 0):
+        if self.dies_of_replug(host):
             yield Finding(
-                Level.WARNING,
+                Level.PROBLEM if _has_unplugged(host) else Level.WARNING,
                 "tcg-replug",
-                f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14), "
-                "and on a migration (7.2 died of one, and hung in another)",
+                f"{_REPLUG.format(version=host.version_text)}, and on a migration (7.2 died of one, and hung in "
+                "another)",
                 "QEMU 10.0 or newer, or KVM; or never plug or migrate after an unplug",
             )
         else:
