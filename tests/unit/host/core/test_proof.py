@@ -282,6 +282,20 @@ def test_a_cpu_that_the_guest_was_never_told_of_is_plugged_anew() -> None:
     assert step.slot.outcome is Outcome.DONE
 
 
+def test_a_cpu_that_is_out_when_the_time_is_over_is_not_told_as_untouched() -> None:
+    step = reverted()
+    step.tell(after=Policy().notice_grace)
+    down = not_noticed(step)
+    step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
+    step.tell(after=1.0)
+    step.listed()
+    step.tell(ev.DelReturned(1, None))
+    step.tell(step.looked(0), after=60.0)
+    assert step.over()
+    assert not step.of(ev.DoAdd)
+    assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "replug-pending")
+
+
 def test_a_guest_that_notices_the_cpu_after_all_keeps_it() -> None:
     step = reverted()
     step.tell(after=Policy().notice_grace)
