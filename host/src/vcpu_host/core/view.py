@@ -95,8 +95,8 @@ class VmView:
 
     @property
     def online_vcpus(self) -> int | None:
-        """How many vCPUs are online in the guest, counted by identity; None if nobody could be asked."""
-        if self.guest is None:
+        """How many vCPUs are online in the guest, counted by identity; None if nobody could be asked, or understood."""
+        if self.guest is None or (self.agent is not None and not self.platform.understood_by(self.agent.platform)):
             return None
         return sum(view.online_vcpus for view in self.slots)
 
