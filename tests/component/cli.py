@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fakes.qemu import FakeVm
+from fakes.qemu.process import UNSHARE
 
 #: Seconds in which any command that waits for nothing must have ended, on a machine that is busy.
 SOON = 15.0
@@ -51,12 +52,16 @@ class Ended:
 
 
 class Vcpuctl:
-    """One command under way; gone at the end of its block."""
+    """One command under way, by one of the VM's monitors ("qmp", "qmp2"); gone at the end of its block.
 
-    def __init__(self, vm: FakeVm, *words: str) -> None:
+    ``apart``: in a PID namespace of its own, from which QEMU's process is not to be seen.
+    """
+
+    def __init__(self, vm: FakeVm, *words: str, monitor: str = "qmp", apart: bool = False) -> None:
         self._began = time.monotonic()
+        program = (*(UNSHARE if apart else ()), sys.executable, "-m", "vcpu_host.cli.main")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vcpu_host.cli.main", "--qmp", str(vm.qmp), "-o", "json", *words],
+            [*program, "--qmp", str(vm.folder / monitor), "-o", "json", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -83,9 +88,9 @@ class Vcpuctl:
         return Ended(self.process.returncode, stdout, stderr, time.monotonic() - self._began)
 
 
-def run(vm: FakeVm, *words: str, within: float = SOON) -> Ended:
+def run(vm: FakeVm, *words: str, within: float = SOON, monitor: str = "qmp", apart: bool = False) -> Ended:
     """A command from start to end."""
-    with Vcpuctl(vm, *words) as command:
+    with Vcpuctl(vm, *words, monitor=monitor, apart=apart) as command:
         return command.ends(within)
 
 

@@ -12,7 +12,7 @@ import pytest
 from component.cli import SOON, done, filled, online, run, until
 from component.crashing import MANY, killed
 from fakes.qemu import FakeVm
-from vcpu_host import runtime
+from vcpu_host import processes, runtime
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def record(vm: FakeVm) -> Path:
     """Where what is pending on this VM lies."""
     threads = vm.steer.call("query-cpus-fast")
     first = min(threads, key=lambda thread: int(thread["cpu-index"]))
-    name = runtime.process_name(first["thread-id"], b"qemu")
+    name = processes.process_name(first["thread-id"])
     assert name is not None
     return runtime.directory() / f"{name}.pending"
 

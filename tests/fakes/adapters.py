@@ -80,8 +80,8 @@ class Vmm:
         self.gone = text
         self.hub.put(ports.QemuGone(text))
 
-    async def process(self) -> str:
-        return "9000-1"
+    async def process(self) -> ports.QemuProcess:
+        return ports.QemuProcess("9000-1", 9000, listens=True)
 
     async def look(self) -> HostView:
         self._check()

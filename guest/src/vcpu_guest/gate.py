@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from vcpu_guest import logs
+from vcpu_guest.environment import denial
 from vcpu_guest.errors import ConfigError, StartError
 from vcpu_guest.sysfs import Sysfs
 from vcpu_guest.watcher import Watcher
@@ -76,6 +77,10 @@ class Gate:
                 f"eject_gate: the kernel's switch for ejections cannot be written ({error.strerror}): see the sandbox "
                 "of vcpud.service, or take eject_gate out of vcpud.conf"
             ) from error
+
+    def denials(self) -> tuple[str, ...]:
+        """The switch, if it may not be written, as environment.denial says it. May block for a moment."""
+        return denial(*self._sysfs.eject_denied())
 
     async def agree(self, firmware_id: str, stream: object = None) -> None:
         """The CPU is offline or unknown, and is to be ejected: the gate is open on return, if the kernel lets it be."""

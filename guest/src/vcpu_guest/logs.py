@@ -70,13 +70,20 @@ class Seldom:
 
     def warning(self, **fields: object) -> None:
         """It is due; `fields` are those of this time."""
+        self._due(warning, fields)
+
+    def error(self, **fields: object) -> None:
+        """It is due, and an error."""
+        self._due(error, fields)
+
+    def _due(self, say: Callable[..., None], fields: Mapping[str, object]) -> None:
         now = self._clock()
         if now - self._last >= _QUIET:
             self._times = 0
         self._last = now
         self._times += 1
         if self._times in _SAID:
-            warning(self._event, **fields, **({"times": self._times} if self._times > 1 else {}))
+            say(self._event, **fields, **({"times": self._times} if self._times > 1 else {}))
 
 
 def _say(level: Level, event: str, fields: Mapping[str, object]) -> None:

@@ -17,6 +17,7 @@ from vcpu_guest import logs
 from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Cpu, Detail, Event, Hint, Reason, Snapshot
 from vcpu_guest.events import EventSource
+from vcpu_guest.history import History
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import Sysfs
 
@@ -54,11 +55,13 @@ class Watcher:
         platform: Platform,
         settle: Sequence[float] = SETTLE,
         ticks: tuple[float, float] = TICKS,
+        history: History | None = None,
     ) -> None:
         self._sysfs = sysfs
         self._platform = platform
         self._schedule = settle
         self._ticks = ticks
+        self.history = history or History()
         self._known: dict[int, _Known] = {}
         self._numbers: dict[str, int] = {}
         self._leaving: dict[int, int | None] = {}
@@ -98,6 +101,7 @@ class Watcher:
             changed |= self._forget(number)
         for number in sorted(present):
             changed |= self._look(number, number in online)
+        self.history.begin()
         if changed:
             self._tell()
 
@@ -163,6 +167,7 @@ class Watcher:
         known = self._known.get(cpu.number)
         if known is not None and known.identity == cpu.firmware_id and known.online != cpu.online:
             known.online, known.detail = cpu.online, None
+            self.history.switched(cpu.number, online=cpu.online)
             self._tell()
 
     @property
@@ -191,14 +196,17 @@ class Watcher:
         if known is None or known.incarnation != incarnation:
             self._forget(number)
             known = self._known[number] = _Known(incarnation, online)
+            self.history.came(number, incarnation, online=online)
             changed = True
         elif known.online != online:
             known.online, known.detail = online, None
+            self.history.switched(number, online=online)
             changed = True
         if not known.identity and self._platform.scheme:
             known.identity = self._platform.identity(self._sysfs, number)
             if known.identity:
                 self._numbers[known.identity] = number
+                self.history.named(number, known.identity)
                 self._announce(number, known)
                 self._settled(number)
                 changed = True
@@ -247,6 +255,7 @@ class Watcher:
         known = self._known.pop(number, None)
         if known is None:
             return False
+        self.history.went(number, known.incarnation)
         if self._numbers.get(known.identity) == number:
             del self._numbers[known.identity]
         return True

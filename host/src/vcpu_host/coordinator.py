@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How often ``watch`` looks without having heard of a change, in seconds.
 WATCH_INTERVAL = 2.0
+#: A CPU gets its firmware name a moment after its arrival: pauses before further looks, in seconds.
+_NAMELESS = (0.05, 0.2, 0.5, 1.0)
 #: What earlier operations' removals get before a new operation goes on without them, in seconds and of its own time.
 _RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 
@@ -35,7 +37,8 @@ _RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 class Coordinator:
     """One VM, through its monitor and, when it answers, its agent.
 
-    ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record.
+    ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record,
+    ``process`` the QEMU that it is about, where that is known.
     """
 
     def __init__(
@@ -45,11 +48,14 @@ class Coordinator:
         *,
         dial_timeout: float = 5.0,
         journal: ports.Journal | None = None,
+        process: ports.QemuProcess | None = None,
     ) -> None:
+        self.process = process
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
         self._host: HostView | None = None  # as last looked at
+        self._named_in: str | None = None  # the session in which a list had every CPU explained by a slot
         self._interrupt: Callable[[], None] | None = None
         self._interrupted = False  # before there was anything to interrupt
 
@@ -83,9 +89,18 @@ class Coordinator:
         return await self._observe_for(None)
 
     async def _observe_for(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
-        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live."""
+        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
+
+        In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
+        makes every plug end in doubt (``core.proof``).
+        """
         view = await self._observe(needs_guest)
         if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
+            view = await self._observe(needs_guest)
+        for pause in _NAMELESS:
+            if not view.unsettled:
+                break
+            await asyncio.sleep(pause)
             view = await self._observe(needs_guest)
         return view
 
@@ -116,7 +131,7 @@ class Coordinator:
                 # The session is good, but nobody is there to answer before the VM goes on.
                 return self._with_pending(join(host, None, agent_trouble=not_running(host)))
             agent = await self._sessions.get(host)
-            if needs_guest is None or needs_guest(host):
+            if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
                 guest = await (asked if asked is not None and agent is live else agent.list_cpus())
             else:
                 await agent.check()
@@ -128,7 +143,10 @@ class Coordinator:
             if asked is not None:
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
-        return self._with_pending(join(host, guest, agent=info, agent_trouble=trouble))
+        view = join(host, guest, agent=info, agent_trouble=trouble)
+        if guest is not None and self._sessions.current is not None:
+            self._named_in = None if view.unexplained else self._sessions.current.session
+        return self._with_pending(view)
 
     def _with_pending(self, view: VmView) -> VmView:
         """The map, with what earlier operations left open; what this look settles is struck out of the record."""
@@ -264,7 +282,14 @@ class Coordinator:
 
         agent = self._sessions.current
         now = asyncio.get_running_loop().time() if began is None else began
-        machine = Machine(plan, view.platform, policy, session=agent.session if agent else None, now=now)
+        machine = Machine(
+            plan,
+            view.platform,
+            policy,
+            session=agent.session if agent else None,
+            now=now,
+            identities=view.identities,
+        )
         run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal)
         self._interrupt = run.interrupt
         if self._interrupted:

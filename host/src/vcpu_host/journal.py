@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from . import runtime
+from . import processes, runtime
 from .core.model import Reason, Who
 from .core.pending import Intent
 from .errors import RefusedError
@@ -27,7 +27,7 @@ _MOST = 4 << 20
 
 
 class Journal:
-    """See the module's words. ``process`` names the QEMU process (``runtime.process_name``)."""
+    """See the module's words. ``process`` names the QEMU process (``ports.QemuProcess``)."""
 
     def __init__(self, process: str, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()
@@ -41,7 +41,7 @@ class Journal:
         """
         for path in self._directory.glob("*-*"):
             left = path.suffix in _LEFT and path.stem != self._process and not path.is_dir()
-            if left and runtime.process_ended(path.stem):
+            if left and processes.process_ended(path.stem):
                 with suppress(OSError):  # somebody else's, or gone by now
                     path.unlink()
         try:

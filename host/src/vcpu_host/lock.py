@@ -35,7 +35,7 @@ class VmLock:
 
     @classmethod
     def of_process(cls, process: str, what: str, *, directory: Path | None = None) -> Self:
-        """The lock on a QEMU process (``runtime.process_name``), whichever of its sockets it was reached by."""
+        """The lock on a QEMU process (by ``ports.QemuProcess``), whichever of its sockets it was reached by."""
         return cls("", what, directory=directory, name=process)
 
     async def acquire(self, patience: float) -> None:

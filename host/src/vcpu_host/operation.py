@@ -155,6 +155,8 @@ class Run:
                     task.cancel()
             case ev.DoLookHost():
                 self._spawn(self._look())
+            case ev.DoLookGuest():
+                self._look_guest()
             case ev.DoDial():
                 self._spawn(self._dial())
 
@@ -183,6 +185,19 @@ class Run:
             self._put(ev.HostLooked(self._host, asked_at))
         except VcpuctlError as error:
             self._put(ev.QemuLost(error.reason))
+
+    def _look_guest(self) -> None:
+        agent = self._sessions.current
+        if agent is not None:  # else AgentDown is in the queue, and with it the machine forgets the look
+            self._spawn(self._list_cpus(agent))
+
+    async def _list_cpus(self, agent: ports.GuestAgent) -> None:
+        asked_at = self._loop.time()
+        try:
+            self._put(ev.GuestLooked(agent.session, await agent.list_cpus(), asked_at))
+        except VcpuctlError as error:
+            # Whether the session has ended with it is told by itself (_await_loss).
+            self._put(ev.GuestLookFailed(agent.session, error.reason))
 
     async def _dial(self) -> None:
         try:

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from fakes.qemu.errors import QmpError
 
+#: unshare(1). The child goes with it; who is not root gets the right to do this by being root in a namespace of users.
+UNSHARE = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--pid", "--fork", "--kill-child")
 _TESTS = Path(__file__).resolve().parents[2]
 
 
@@ -84,10 +86,14 @@ class Steer:
 
 
 class FakeProcess:
-    """``python -m fakes.qemu`` in ``folder`` (a short path), from entry to exit of the context."""
+    """``python -m fakes.qemu`` in ``folder`` (a short path), from entry to exit of the context.
 
-    def __init__(self, folder: Path, *options: str, stderr: int | None = None) -> None:
+    ``apart``: in a PID namespace of its own, as in a container.
+    """
+
+    def __init__(self, folder: Path, *options: str, stderr: int | None = None, apart: bool = False) -> None:
         self.folder = folder
+        self._apart = apart
         self._stderr = stderr
         self._options = options
         self.process: subprocess.Popen[bytes]
@@ -105,7 +111,10 @@ class FakeProcess:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fakes.qemu", "--dir", str(self.folder), *self._options],
+            [
+                *(UNSHARE if self._apart else ()),
+                *(sys.executable, "-m", "fakes.qemu", "--dir", str(self.folder), *self._options),
+            ],
             env={**os.environ, "PYTHONPATH": str(_TESTS)},
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -23,8 +23,10 @@ class FakeVm(FakeProcess):
     ``vm.steer`` says what shall go wrong in QEMU, the commands ``x-fake-kernel...`` what in the guest.
     """
 
-    def __init__(self, folder: Path, *options: str, agent: bool = True, python: str = sys.executable) -> None:
-        super().__init__(folder, "--bridge", "on", *options)
+    def __init__(
+        self, folder: Path, *options: str, agent: bool = True, python: str = sys.executable, apart: bool = False
+    ) -> None:
+        super().__init__(folder, "--bridge", "on", *options, apart=apart)
         self._agent_wanted = agent
         self._python = python
         self._boot_id = str(uuid.uuid4())

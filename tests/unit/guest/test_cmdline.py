@@ -32,3 +32,10 @@ def test_whatever_the_line_is_what_is_taken_is_bounded_and_printable(line: str) 
     found = cmdline.bearing_on_cpus(f"nr_cpus={line} " * 40)
     assert len(found) <= cmdline.MAX_ARGUMENTS
     assert all(len(argument) <= cmdline.MAX_LENGTH and argument.isprintable() for argument in found)
+
+
+def test_those_that_limit_the_possible_cpus_and_those_that_switch_smt_off_are_told_apart() -> None:
+    line = "nr-cpus=4 nosmt=force maxcpus=2 l1tf=full mitigations=auto,nosmt mds=full l1tf=flush smt=2 acpi=off"
+    arguments = cmdline.bearing_on_cpus(line)
+    assert cmdline.limiting_possible(arguments) == ("nr-cpus=4", "maxcpus=2")
+    assert cmdline.against_smt(arguments) == ("nosmt=force", "l1tf=full", "mitigations=auto,nosmt")

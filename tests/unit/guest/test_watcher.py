@@ -258,6 +258,21 @@ async def test_who_watches_is_told_of_changes_that_no_event_tells_of(kernel: Fak
         assert watcher._tick is None, "nobody watches any more"
 
 
+async def test_a_cpu_that_another_brings_online_is_told_to_who_watches_by_its_own_event(
+    kernel: FakeKernel, sysfs: Sysfs
+) -> None:
+    watcher, loop = Watcher(sysfs, Acpi(), ticks=(3600.0, 3600.0)), asyncio.get_running_loop()
+    number = kernel.add(5)
+    watcher.scan()
+    kernel.listen(lambda action, number: loop.call_soon_threadsafe(watcher.on_event, Event(action, number)))
+    for goal in (b"1", b"0", b"1"):
+        with watcher.changes() as changed:
+            kernel.write(f"{kernel.cpu_dir}/cpu{number}/online", goal)
+            async with asyncio.timeout(DEADLINE):
+                await changed.wait()
+        assert watcher._known[number].online == (goal == b"1")
+
+
 async def test_a_look_that_fails_is_said_seldom_and_made_up_for(
     kernel: FakeKernel, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,20 @@ def test_hello_comes_over_the_wire_as_it_was_sent() -> None:
     assert convert.environment(environment).eject_enabled is False
 
 
+def test_a_lack_of_rights_is_the_agents_and_not_the_guests() -> None:
+    assert convert.reason(pb.Reason(code="agent-no-rights", text="t", errno_name="EROFS")).who is Who.AGENT
+    assert convert.reason(pb.Reason(code="smt-off", text="t")).who is Who.GUEST
+
+
+def test_how_long_the_guest_has_a_cpu_in_hand_is_bounded_and_makes_no_other_picture() -> None:
+    ours = convert.cpu(pb.Cpu(number=1, firmware_id="acpi:a", switching_seconds=2.5))
+    assert ours.switching == 2.5
+    assert ours == convert.cpu(pb.Cpu(number=1, firmware_id="acpi:a"))
+    for seconds in (-1.0, 1e6, math.inf, math.nan):
+        with pytest.raises(BadMessageError):
+            convert.cpu(pb.Cpu(number=1, switching_seconds=seconds))
+
+
 def test_what_the_guest_says_of_its_kernel_is_true_false_or_not_said() -> None:
     silent = convert.environment(pb.Environment())
     assert (silent.hypervisor_flag, silent.acpi, silent.writable) == (None, None, None)

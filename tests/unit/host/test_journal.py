@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vcpu_host import runtime
+from vcpu_host import processes
 from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.errors import RefusedError
 from vcpu_host.journal import Journal
@@ -19,7 +19,7 @@ _INTENT = Intent(IntentKind.UNPLUG, 3, "vcpu-3", 1000.5, (77,))
 
 
 def own() -> str:
-    name = runtime.process_name(os.getpid())
+    name = processes.process_name(os.getpid())
     assert name is not None
     return name
 
@@ -27,7 +27,7 @@ def own() -> str:
 def ended() -> str:
     """The name of a process that is no more."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = runtime.process_name(process.pid)
+        name = processes.process_name(process.pid)
     assert name is not None
     return name
 
@@ -125,26 +125,3 @@ def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path, mode: 
         Journal("1-1", directory=place).save([_INTENT])
     assert error.value.reason.code == "unsafe-directory"
     assert list(place.iterdir()) == []
-
-
-def test_a_name_is_a_process_own_and_ends_with_it() -> None:
-    assert not runtime.process_ended(own())
-    assert runtime.process_name(os.getpid()) == own()
-    assert runtime.process_ended(ended())
-    number, started, space = own().split("-")
-    assert runtime.process_ended(f"{number}-{int(started) + 1}-{space}"), "another one that got its number"
-    assert not runtime.process_ended(f"{number}-{int(started) + 1}-{int(space) + 1}"), "one of another namespace"
-    assert not runtime.process_ended("no name")
-    assert runtime.process_name(999_999_999) is None
-
-
-def test_a_stranger_with_the_same_number_is_not_taken_for_qemu(tmp_path: Path) -> None:
-    assert runtime.process_name(os.getpid(), b"qemu-that-this-is-not") is None
-    (tmp_path / "qmp").touch()
-    (tmp_path / "link").symlink_to("qmp")
-    name = runtime.socket_name(str(tmp_path / "qmp"))
-    assert runtime.socket_name(str(tmp_path / "link")) == name
-    assert not runtime.process_ended(name)
-    (tmp_path / "other").touch()
-    (tmp_path / "other").replace(tmp_path / "qmp")
-    assert runtime.socket_name(str(tmp_path / "qmp")) != name, "what listens there now is another one"

@@ -7,6 +7,7 @@ Nothing else of the line leaves the guest: it may hold secrets.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 #: Arguments taken, and characters of each.
 MAX_ARGUMENTS = 32
@@ -24,6 +25,7 @@ _NAMES = frozenset(
         *("acpi", "nopv", "numa", "isolcpus", "nohz_full", "rcu_nocbs"),
     }
 )
+_LIMITS = frozenset({"nr_cpus", "possible_cpus", "additional_cpus", "maxcpus", "nosmp"})
 #: A value may be quoted, with spaces in it; an argument may be so as a whole.
 _ARGUMENT = re.compile(r'(?:"[^"]*"|[^\s"])+')
 
@@ -35,7 +37,25 @@ def bearing_on_cpus(line: str) -> tuple[str, ...]:
         argument = match[0]
         if argument == "--":
             break
-        name = argument.strip('"').partition("=")[0].replace("-", "_")
-        if name in _NAMES and argument.isprintable():
+        if _name(argument) in _NAMES and argument.isprintable():
             found.append(argument[:MAX_LENGTH])
     return tuple(found[:MAX_ARGUMENTS])
+
+
+def limiting_possible(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Those that say how many CPUs there may be."""
+    return tuple(argument for argument in arguments if _name(argument) in _LIMITS)
+
+
+def against_smt(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Those by which simultaneous multithreading is off from the start, as far as the argument itself says so."""
+    return tuple(argument for argument in arguments if _is_against_smt(argument))
+
+
+def _name(argument: str) -> str:
+    return argument.strip('"').partition("=")[0].replace("-", "_")
+
+
+def _is_against_smt(argument: str) -> bool:
+    name, value = _name(argument), argument.strip('"').partition("=")[2].strip('"')
+    return name == "nosmt" or "nosmt" in value.split(",") or (name == "l1tf" and "full" in value.split(","))

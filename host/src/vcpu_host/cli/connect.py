@@ -59,10 +59,10 @@ async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
         monitor = await qmp.connect(where.qmp)
         try:
             process = await monitor.process()
-            async with VmLock.of_process(process, what) as process_lock:
+            async with VmLock.of_process(process.name, what) as process_lock:
                 await process_lock.acquire(LOCK_PATIENCE)
                 dialer = LinkDialer(where.agent, check_agent_socket)
-                whole = Coordinator(monitor, dialer, journal=Journal(process))
+                whole = Coordinator(monitor, dialer, journal=Journal(process.name), process=process)
                 try:
                     yield whole
                 finally:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.errors import VcpuctlError
+from vcpu_host.ports import QemuProcess
 
 from . import render
 from .connect import coordinator, sockets
@@ -25,6 +26,7 @@ async def doctor(args: argparse.Namespace) -> Exit:
         findings += _permissions(where.qmp, "monitor")
         async with coordinator(args) as vm:
             view = await vm.observe()
+            findings += _process(vm.process)
         if view.host.channel is not None and view.host.channel.socket is not None:
             findings += _permissions(view.host.channel.socket, "agent channel")
         findings += diagnose(view)
@@ -33,8 +35,23 @@ async def doctor(args: argparse.Namespace) -> Exit:
     if args.output == "json":
         render.emit_json({"findings": [finding.to_json() for finding in findings]})
     else:
-        render.show(render.findings_table(findings))
+        from . import tables
+
+        told = [each for each in findings if not args.quiet or each.level in (Level.WARNING, Level.PROBLEM)]
+        tables.show(tables.findings_blocks(told))
     return Exit.FAILED if any(finding.level is Level.PROBLEM for finding in findings) else Exit.DONE
+
+
+def _process(process: QemuProcess | None) -> Iterator[Finding]:
+    """What two vcpuctl on one VM know of each other hangs on it (``lock``, ``journal``)."""
+    if process is not None and process.pid is None:
+        yield Finding(
+            Level.WARNING,
+            "process-unseen",
+            "QEMU's process cannot be seen from here (another PID namespace, another host, or hidden /proc), so a "
+            "vcpuctl that comes by another monitor of this VM is not kept out, and does not see what is pending",
+            "give vcpuctl one monitor of this VM and no other, or run it where QEMU's process is to be seen",
+        )
 
 
 def _permissions(path: str, what: str) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.placement import Placement
 from vcpu_host.errors import UsageError
@@ -30,20 +30,24 @@ async def numa(args: argparse.Namespace) -> Exit:
 
     wish = _wish(args)
     where = sockets(args)
-    # The socket's lock alone: there is no vCPU yet by whose thread the process could be named.
-    async with VmLock(where.qmp, command_line()) as lock:
-        await lock.acquire(LOCK_PATIENCE)
+    what = command_line()
+    async with VmLock(where.qmp, what) as socket_lock:
+        await socket_lock.acquire(LOCK_PATIENCE)
         qemu = await connect(where.qmp)
         try:
-            assigned = await assign(qemu, wish, dry_run=args.dry_run)
+            async with VmLock.of_process(qemu.process().name, what) as process_lock:
+                await process_lock.acquire(LOCK_PATIENCE)
+                assigned = await assign(qemu, wish, dry_run=args.dry_run)
         except MapError as error:
             raise _bad_map(str(error)) from error
         finally:
             await qemu.close()
     if args.output == "json":
         render.emit_json(assigned.to_json())
-    else:
-        render.show(render.assigned_table(assigned))
+    elif not (args.quiet and assigned.outcome is Outcome.DONE and not args.dry_run):
+        from . import tables
+
+        tables.show(tables.assigned_blocks(assigned))
     return of_outcome(assigned.outcome)
 
 

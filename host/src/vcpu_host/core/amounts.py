@@ -13,7 +13,7 @@ from .placement import to_plug, to_unplug
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.base import BOOT_CPU
 from .smt import dark
-from .view import SlotView, VmView
+from .view import SlotView, VmView, in_guest
 
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 
@@ -22,7 +22,7 @@ _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 BEGUN = "its removal was begun by an earlier operation"
 #: The code of a number that cannot be had.
 NOT_ENOUGH = "not-enough"
-_IDLE = "{} in the guest: nothing runs on it"
+_IDLE = "{}: nothing runs on it"
 _WHY_FIRST = {SlotState.UNPLUGGING: BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
 
@@ -63,7 +63,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
     already = tuple(healthy)
     if surplus <= 0:
         mend = tuple(
-            step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest")
+            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
             for s in view.slots
             if s.slot.filled and _mendable(s)
         )
@@ -84,7 +84,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         return Plan(request, refusals=(Refusal(missing),))
     going = {step.slot.index for step in steps}
     mend = tuple(
-        step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest")
+        step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
         for s in view.slots
         if s.slot.filled and s.index not in going and _mendable(s)
     )
@@ -106,7 +106,7 @@ def _grow(
     candidates: list[Step] = []
     if leftovers:
         candidates += [
-            step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest: finished first")
+            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}: finished first")
             for s in where
             if s.slot.filled and _mendable(s) and s.slot.device_id == slot_id(s.index)
         ]
@@ -150,7 +150,10 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
     going = {s.index for s in leftovers}
     used = [s.index for s in view.slots if s.slot.filled and s.index not in going]
     candidates = [
-        *(step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(s.state))) for s in reversed(leftovers)),
+        *(
+            step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(in_guest(s.state))))
+            for s in reversed(leftovers)
+        ),
         *(
             step(StepKind.UNPLUG, online[choice.slot], choice.why)
             for choice in to_unplug(view.host.slots, used, online, request.placement)

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from .amounts import BEGUN, NOT_ENOUGH, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
-from .obstacles import GUEST_POSSIBLE, blocked, too_many
+from .obstacles import GUEST_POSSIBLE, blocked, survives_replacing, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
+from .proof import no_slot_explains
 from .run_states import not_running
 from .select import SelectorError, select
 from .smt import dark, kept_offline
-from .view import SlotView, VmView
+from .view import SlotView, VmView, in_guest
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
@@ -30,7 +31,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
-    chosen = select(view.host.slots, request.selectors) if request.selectors else ()
+    chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -52,10 +53,14 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
+    if view.unexplained and not decided.refusals:
+        return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    if request.guest_alone or not survives_replacing(view, steps):
+        steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
 
 
@@ -64,6 +69,11 @@ def _misunderstood(view: VmView) -> Reason | None:
     if view.agent is None or view.platform.understood_by(view.agent.platform):
         return None
     return view.platform.misunderstanding(view.agent)
+
+
+def _guest_cpus(view: VmView) -> dict[int, int]:
+    """Slot by the number that its CPU has in the guest."""
+    return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
 
 
 def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
@@ -96,16 +106,16 @@ _BLIND = "the slot is left as QEMU shows it"
 
 
 def needs_guest(host: HostView, request: Request) -> bool:
-    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not.
-
-    Raises SelectorError as ``plan`` does.
-    """
+    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not."""
     if request.without_agent:
         return False
     if request.operation is not Operation.PLUG:
         return True
     if request.selectors:
-        return any(slot.filled for slot in select(host.slots, request.selectors))
+        try:
+            return any(slot.filled for slot in select(host.slots, request.selectors))
+        except SelectorError:
+            return True  # the guest's CPUs may help to say what was meant
     return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
 
 
@@ -166,7 +176,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
         )
     if slot.state is SlotState.ONLINE:
         return None
-    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {slot.state} in the guest")
+    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {in_guest(slot.state)}")
 
 
 def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:

@@ -9,6 +9,7 @@ from . import smt
 from .finding import Finding, Level
 from .model import Reason, SlotState
 from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
+from .proof import no_slot_explains
 from .run_states import not_running
 from .text import cpu_count
 from .view import SMT_PARKED, VmView, removal_stuck
@@ -139,6 +140,15 @@ def _agent(view: VmView) -> Iterator[Finding]:
         f"Linux {agent.kernel} {agent.arch}",
     )
     env = agent.environment
+    if env.writable is False:
+        yield Finding(
+            Level.PROBLEM,
+            "agent-no-rights",
+            f"vcpud may not write what it has to in the guest: {'; '.join(env.unwritable[:4])}",
+            "EROFS: /sys is read-only for it: see the drop-ins of vcpud.service (systemctl cat vcpud; "
+            "ReadWritePaths=/sys/devices/system/cpu), or give its container a writable /sys; EACCES or EPERM: the "
+            "guest's audit log has who denies it (ausearch -m avc)",
+        )
     possible = cpu_count(env.possible)
     if not view.platform.understood_by(agent.platform):
         why_not = view.platform.misunderstanding(agent)
@@ -201,10 +211,13 @@ def _slots(view: VmView) -> Iterator[Finding]:
         reason = view.platform.refusal(ost)
         if reason is not None and index < len(view.slots) and view.slots[index].slot.filled:
             yield Finding(Level.WARNING, reason.code, f"slot {index}: last unplug: {reason.text}", reason.hint)
-    if view.strangers:
+    if view.unexplained:
+        why = no_slot_explains(view.unexplained)
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
+    elif view.strangers:
         numbers = ", ".join(f"cpu{cpu.number}" for cpu in view.strangers[:8])
         yield Finding(
-            Level.WARNING, "unexplained-cpus", f"the guest shows CPUs that no plugged slot explains: {numbers}"
+            Level.WARNING, "unplugged-cpus", f"the guest shows CPUs of slots that are empty in QEMU: {numbers}"
         )
 
 

@@ -243,7 +243,11 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class GuestCpu:
-    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot."""
+    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot.
+
+    ``switching``: a request has it in hand: seconds for which the guest's kernel has been at work on it, 0 while others
+    come first.
+    """
 
     number: int
     firmware_id: str
@@ -254,6 +258,7 @@ class GuestCpu:
     die_id: int | None = None
     core_id: int | None = None
     node: int | None = None
+    switching: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

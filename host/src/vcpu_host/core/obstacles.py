@@ -82,6 +82,14 @@ def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
     return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
 
 
+def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
+    """Whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
+    if view.platform.dies_of_replug(view.host):
+        return False
+    vcpus = sum(each.slot.vcpus for each in steps if each.replaceable or each.kind is StepKind.PLUG)
+    return beyond_limit(view.host, view.platform, vcpus) is None
+
+
 def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
     """A kernel never has more CPUs than it took for possible when it booted (``cpu_possible_mask``)."""
     if view.agent is None:

@@ -21,6 +21,7 @@ from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError
 from ..core.model import Reason, Who
 from ..errors import QemuGoneError, VcpuctlError
 from ..ports import QemuGone
+from ..processes import peer
 from . import dial
 from .events import EventHub, convert
 from .traps import bad_reply, explain
@@ -107,7 +108,8 @@ class Monitor:
         self._closing = False
         self._ending: asyncio.Task[None] | None = None
         self._watching = asyncio.create_task(self._watch())
-        self.peer_cwd = dial.peer_cwd(sock)
+        self.listener = peer(sock)
+        self.peer_cwd = dial.peer_cwd(self.listener)
 
     @classmethod
     async def connect(cls, path: str, hub: EventHub, *, timeout: float, call_timeout: float) -> Monitor:

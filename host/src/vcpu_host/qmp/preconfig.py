@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
+from .. import processes
 from ..core.model import Reason, Slot
 from ..core.numa import NODE, assignment
 from ..errors import QemuError, QemuGoneError, RefusedError
+from ..ports import QemuProcess
 from . import ages, replies
 from .events import EventHub
 from .monitor import Monitor
@@ -34,6 +36,10 @@ class QmpPreconfig:
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
+
+    def process(self) -> QemuProcess:
+        """Which process this QEMU is; there may be no vCPU yet by whose thread that could be proved."""
+        return processes.identify(self._monitor.listener, None, self._monitor.path)
 
     async def commands(self) -> frozenset[str]:
         """What query-commands lists."""

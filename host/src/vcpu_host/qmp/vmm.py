@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .. import runtime
+from .. import processes
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
     MACHINE_PROPERTIES,
     Channel,
+    HostThread,
     HostView,
     Ost,
     PropValue,
@@ -25,6 +26,7 @@ from ..core.model import (
     Slot,
 )
 from ..errors import QemuError, RefusedError
+from ..ports import QemuProcess
 from . import ages, channel, queues, replies
 from .events import EventHub, EventStream
 from .monitor import Monitor
@@ -65,19 +67,25 @@ class QmpVmm:
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
         self._iommu: Mapping[str, PropValue] | None = None
+        self._process: QemuProcess | None = None
 
-    async def process(self) -> str:
-        """By the thread of its first vCPU, which no machine unplugs that can plug any; else by the monitor's socket."""
+    async def process(self) -> QemuProcess:
+        """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
+        unplugs."""
+        if self._process is None:
+            first = min(await self._threads(), key=lambda thread: thread.cpu_index, default=None)
+            thread_id = None if first is None else first.thread_id
+            self._process = processes.identify(self._monitor.listener, thread_id, self._monitor.path)
+        return self._process
+
+    async def _threads(self) -> tuple[HostThread, ...]:
         try:
-            threads = replies.threads(await self._monitor.call("query-cpus-fast"))
+            return replies.threads(await self._monitor.call("query-cpus-fast"))
         except QemuError as err:
             if err.reason.code != "no-such-command":
                 raise
             reason = ages.too_old(self._version, replies.command_names(await self._monitor.call("query-commands")))
             raise (RefusedError(reason) if reason else err) from err
-        first = min(threads, key=lambda thread: thread.cpu_index, default=None)
-        name = None if first is None else runtime.process_name(first.thread_id, b"qemu")
-        return name or runtime.socket_name(self._monitor.path)
 
     async def look(self) -> HostView:
         """The whole of QEMU's side. What the machine lacks is told in the view, not raised.

@@ -41,7 +41,7 @@ class ControlResponse(_message.Message):
     def __init__(self, answers: _Optional[_Iterable[_Union[ControlAnswer, _Mapping]]] = ...) -> None: ...
 
 class Cpu(_message.Message):
-    __slots__ = ["cannot_offline", "cannot_online", "core_id", "die_id", "firmware_id", "node", "number", "online", "package_id"]
+    __slots__ = ["cannot_offline", "cannot_online", "core_id", "die_id", "firmware_id", "node", "number", "online", "package_id", "switching_seconds"]
     CANNOT_OFFLINE_FIELD_NUMBER: _ClassVar[int]
     CANNOT_ONLINE_FIELD_NUMBER: _ClassVar[int]
     CORE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class Cpu(_message.Message):
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    SWITCHING_SECONDS_FIELD_NUMBER: _ClassVar[int]
     cannot_offline: Reason
     cannot_online: Reason
     core_id: int
@@ -60,7 +61,8 @@ class Cpu(_message.Message):
     number: int
     online: bool
     package_id: int
-    def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ...) -> None: ...
+    switching_seconds: float
+    def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ..., switching_seconds: _Optional[float] = ...) -> None: ...
 
 class CpuResult(_message.Message):
     __slots__ = ["firmware_id", "observed", "reason", "seconds", "status"]

@@ -85,6 +85,11 @@ class Platform(ABC):
         del host, slot
         return None
 
+    def dies_of_replug(self, host: HostView) -> bool:
+        """Whether this QEMU is known not to survive a plug after an unplug."""
+        del host
+        return False
+
     def one_at_a_time(self, host: HostView) -> bool:
         """Whether a plug has to wait until the guest has taken notice of the one before it."""
         del host
