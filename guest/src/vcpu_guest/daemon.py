@@ -17,8 +17,8 @@ from vcpu_guest.core.model import Identity
 from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
 from vcpu_guest.gate import Gate
-from vcpu_guest.latch import OnlineLatch
 from vcpu_guest.hooks import HookedSwitch, Hooks
+from vcpu_guest.latch import OnlineLatch
 from vcpu_guest.mistakes import Mistakes
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener

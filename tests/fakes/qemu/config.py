@@ -35,6 +35,8 @@ class Config:
     deleted: str = "tcg"
     #: False: query-hotpluggable-cpus and device_add are refused, as on microvm.
     hotplug: bool = True
+    #: False: acpi=off. The guest never hears of CPUs then.
+    acpi: bool = True
     #: "": no SMM; "blocked": it forbids plug and unplug; "plug-only": unplug alone.
     smm: str = ""
     #: Start as with -S.

@@ -252,6 +252,15 @@ def test_a_budget_is_no_matter_under_kvm_with_one_thread_for_all_or_where_the_st
         assert steps(planned(_seen(other), "plug", 1)) == [("plug", 3)]
 
 
+def test_no_cpu_is_plugged_again_for_which_no_context_is_left() -> None:
+    """What the guest never noticed would be taken out and plugged again: one more start."""
+    for smp, again in ((1, True), (3, False)):
+        view = _tcg(3, {0, 2}, smp=1)
+        view = replace(view, topology={"cpus": smp, "maxcpus": 3})
+        (step,) = planned(join(view, guest(view, {0}), agent=INFO), "scale", 2).steps
+        assert (str(step.kind), step.replaceable) == ("online", again)
+
+
 @pytest.mark.parametrize("left_by", ["a CPU of -smp", "an ejection"])
 def test_before_10_0_no_plug_is_sent_under_tcg_after_an_unplug(left_by: str) -> None:
     if left_by == "an ejection":
