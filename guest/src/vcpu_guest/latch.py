@@ -4,10 +4,10 @@
 Something in a guest may bring every CPU online that it finds offline (a cron job, a CPU manager), also in the moment
 between the agent's last look and the host's device_del. The kernel has a switch for one failure of a CPU's next start,
 hotplug/fail (kernel/cpu.c, write_cpuhp_fail): whoever tries gets EAGAIN, once, and before anything of the CPU has been
-touched. The agent sets it when a CPU has gone offline for an ejection, sets it again whenever it looks and finds it used
-up, and takes it back when the CPU is to come online, when the host's stream ends, and when a CPU comes: the kernel keeps
-the setting by logical number, beyond the CPU's removal. Where a udev rule brings CPUs online as they come, it would
-meet that first, so the latch is not used there.
+touched. The agent sets it when a CPU has gone offline for an ejection, and sets it again whenever it looks and finds it
+used up. It takes it back when the CPU is to come online, when the host's stream ends, and when a CPU comes: the kernel
+keeps the setting by logical number, beyond the CPU's removal. Where a udev rule brings CPUs online as they come, the
+rule would meet the setting first, so the latch is not used there.
 """
 
 from __future__ import annotations

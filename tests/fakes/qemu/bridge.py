@@ -84,8 +84,8 @@ class KernelGuest:
 class BridgedPort(VirtioPort):
     """The agent's port; ``tell`` hears when the guest opens and closes it."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, *, abstract: bool = False) -> None:
+        super().__init__(directory, abstract=abstract)
         self.tell: Callable[[bool], None] = lambda _open: None
 
     @property
@@ -123,7 +123,7 @@ class BridgedVm:
         )
         self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
         self.guest = KernelGuest(self.kernel)
-        self.port = BridgedPort(folder)
+        self.port = BridgedPort(folder, abstract=config.chardev == "abstract")
         self.qemu = FakeQemu(folder, config, self.guest, port=self.port, die=die, steering=_steering(self))
 
     async def __aenter__(self) -> FakeQemu:
