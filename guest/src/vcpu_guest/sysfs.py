@@ -150,7 +150,7 @@ class Sysfs:
         self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
 
     def hotplug_step(self, name: str) -> int | None:
-        """The number of a step on CPUs' way up and down, by its name (hotplug/states); None if there is no such step."""
+        """The number of a step on the way of a CPU up and down, by its name (hotplug/states); None: there is none."""
         for line in (self.read(f"{_CPUS}/hotplug/states") or "").splitlines():
             number, _, called = line.partition(":")
             if called.strip() == name and _number(number.strip()):
