@@ -12,7 +12,7 @@ from fakes.views import INFO, guest, host, slot
 from vcpu_host.core.decide import plan
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import HostView, Ost, PropValue
+from vcpu_host.core.model import HostThread, HostView, Ost, PropValue
 from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.platforms.x86 import apic_id
@@ -161,6 +161,26 @@ def test_cpus_with_wide_apic_ids_are_left_out_where_nothing_remaps_their_interru
     assert f"only {first - 1} are left" in decided.refusals[0].reason.text
     blind = plan(join(view, None), Request(Operation.PLUG, None, ("259",), without_agent=True))
     assert steps(blind) == [("plug", 259)]  # who knows what guest that is
+
+
+# --- vCPUs without a CPU ----------------------------------------------------------------------------------------------
+
+
+def test_a_vcpu_that_a_failed_plug_has_left_is_no_removal_that_hangs_and_its_slot_is_let_be() -> None:
+    view = host(4, {0, 1})
+    phantom = replace(view.slots[2], phantoms=(HostThread(2, 9077, ""),))
+    seen = _seen(replace(view, slots=(*view.slots[:2], phantom, view.slots[3])))
+    assert [str(s.state) for s in seen.slots] == ["online", "online", "empty", "empty"]
+    assert phantom.vacant
+    assert steps(planned(seen, "plug", 1)) == [("plug", 3)]
+    assert steps(planned(seen, "unplug", None, "2")) == []
+    decided = planned(seen, "plug", None, "2")
+    assert codes(decided) == ["phantom-vcpu"]
+    assert "cpu-index 2" in decided.refusals[0].reason.text
+    assert "removal" not in decided.refusals[0].reason.text
+    finding = _found(seen)["phantom-vcpu"]
+    assert finding.level is Level.PROBLEM
+    assert "removal-stuck" not in _found(seen)
 
 
 # --- ids are one name space -------------------------------------------------------------------------------------------
