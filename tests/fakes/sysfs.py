@@ -6,7 +6,8 @@ does comes in through `write`, which is `vcpu_guest.sysfs.Write`, or over a sock
 in a process of its own. Quirks kept:
 
 - cpu0 has no `online` file; `nohz_full` says "(null)" for none; `offline`, which the agent does not read, is not there;
-- `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called);
+- `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called); without
+  ACPI there is none;
 - the `remove` event comes before the directory goes (`linger=True` keeps it until `reap` is called);
 - `topology` has files only while the CPU is online; a directory that comes back is another inode;
 - a write can be refused by rule (`refuse`), and held (`released.clear()`) as the real one can take seconds. Meanwhile
@@ -53,13 +54,14 @@ def firmware_id(slot: int) -> str:
 class FakeKernel:
     """One guest's kernel, as seen through sysfs, uevents and the writes that it answers."""
 
-    def __init__(self, root: Path, *, possible: int = 16, boot: Iterable[int] = (0,)) -> None:
+    def __init__(self, root: Path, *, possible: int = 16, boot: Iterable[int] = (0,), acpi: bool = True) -> None:
         self.root = root
         self.cpu_dir = root / "devices/system/cpu"
         self._cpus = f"{self.cpu_dir}/cpu"  # as a text: pathlib would be a fifth of what an addition costs
         self.slots: dict[int, int] = {}
         self.online: set[int] = set()
         self.possible = possible
+        self.acpi = acpi
         #: (number, goal) to the errno with which writing is refused from now on.
         self.refusals: dict[tuple[int, bool], int] = {}
         #: Every write that came in: (number, goal).
@@ -89,9 +91,10 @@ class FakeKernel:
         (self.cpu_dir / "cpufreq").mkdir()
         (self.cpu_dir / "hotplug").mkdir()
         _write(f"{self.cpu_dir}/hotplug/states", STEPS)
+        (root / "firmware").mkdir()
         for name, text in (
             ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
-            (EJECT, "1"),
+            *(((EJECT, "1"),) if acpi else ()),
             ("devices/system/cpu/uevent", ""),
             ("devices/system/cpu/modalias", "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,0068,009F,00C0"),
             ("devices/system/cpu/smt/control", "on"),
@@ -121,7 +124,7 @@ class FakeKernel:
             os.rename(staging, f"{self._cpus}{number}")
             self._lists("present")
         self.tell("add", number)
-        if not late:
+        if not late and self.acpi:
             self.bind(number)
         return number
 

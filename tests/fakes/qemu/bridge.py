@@ -119,7 +119,10 @@ class BridgedVm:
 
     def __init__(self, folder: Path, config: Config, *, die: Callable[[], None] | None = None) -> None:
         self.kernel = FakeKernel(
-            folder / "sys", possible=config.guest_possible or config.maxcpus, boot=range(config.smp)
+            folder / "sys",
+            possible=config.guest_possible or config.maxcpus,
+            boot=range(config.smp),
+            acpi=config.acpi and config.guest_acpi,
         )
         self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
         self.guest = KernelGuest(self.kernel)

@@ -37,8 +37,9 @@ class Config:
     deleted: str = "tcg"
     #: False: query-hotpluggable-cpus and device_add are refused, as on microvm.
     hotplug: bool = True
-    #: False: acpi=off. The guest never hears of CPUs then.
+    #: False: acpi=off, on the machine or on the guest's kernel command line. The guest never hears of CPUs then.
     acpi: bool = True
+    guest_acpi: bool = True
     #: "": no SMM; "blocked": it forbids plug and unplug; "plug-only": unplug alone.
     smm: str = ""
     #: Start as with -S.
