@@ -184,7 +184,7 @@ class World:
             against, self._against = self._against, []
             return against
         kernel = [*self._kernel, *self.vm.kernel_log]
-        found = guestfirst.find(self.commands(), kernel, self.vm.spec.smp)
+        found = [str(violation) for violation in guestfirst.find(self.commands(), kernel, self.vm.spec.smp)]
         fresh = [violation for violation in found if violation not in self._known]
         self._known.update(fresh)
         return fresh

@@ -47,6 +47,16 @@ def test_the_map_names_the_guests_cpu_behind_each_slot_when_plugged_out_of_order
         assert listed["agent"]["connected"]
 
 
+def test_the_guests_name_of_a_cpu_is_a_usage_error_that_names_the_slot(folder: Path) -> None:
+    with FakeVm(folder, "--smp", "1") as vm:
+        done(vm, {0, 6}, "plug", "--slot", "6")
+        for command in (("plug", "--slot"), ("unplug", "--slot"), ("offline",), ("plan", "unplug", "--slot")):
+            ended = run(vm, *command, "cpu1")
+            assert (ended.status, ended.json["error"]["code"]) == (2, "bad-slot")
+            assert "slot 6" in ended.json["error"]["text"]
+        done(vm, {0}, "unplug", "--slot", "socket=0,core=6,thread=0")
+
+
 def test_repeating_a_command_that_states_a_goal_changes_nothing(folder: Path) -> None:
     with FakeVm(folder) as vm:
         done(vm, {0, 1, 2, 3}, "scale", "4")
@@ -63,6 +73,35 @@ def test_a_plan_changes_nothing_and_says_what_the_operation_then_does(folder: Pa
         assert [step["slot"] for step in planned.json["steps"]] == [1, 2, 3]
         stands(vm, {0})
         done(vm, {0, 1, 2, 3}, "plug", "-n", "3")
+
+
+def test_a_dry_run_is_the_plan_and_changes_nothing(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        for words in (("plug", "-n", "3"), ("plug", "--slot", "2", "--slot", "3"), ("scale", "5"), ("unplug",)):
+            dry, planned = run(vm, *words, "--dry-run"), run(vm, "plan", *words)
+            assert (dry.status, dry.json) == (planned.status, planned.json)
+        stands(vm, {0})
+        assert vm.steer.commands("device_add") == []
+
+
+def test_quiet_says_nothing_of_what_went_as_asked_and_all_of_what_did_not(folder: Path) -> None:
+    def said(*words: str) -> tuple[int, str]:
+        with Vcpuctl(vm, "-o", "table", "-q", *words) as command:
+            ended = command.ends()
+        return ended.status, ended.stdout
+
+    with FakeVm(folder) as vm:
+        assert said("plug", "--slot", "2") == (0, "")
+        assert said("plug", "--slot", "2") == (0, "")
+        assert said("scale", "1") == (0, "")
+        status, words = said("offline", "0")
+        assert status == 3
+        assert "refused" in words
+        status, words = said("plug", "--slot", "3", "--without-agent")
+        assert (status, "not checked" in words) == (0, True)
+        assert "SLOT" in said("list")[1]
+        assert "ok " not in said("doctor")[1]
+        assert run(vm, "-q", "unplug", "--slot", "3").outcome == "done", "a document that was asked for is given"
 
 
 def test_no_cpu_is_asked_back_before_the_guest_has_taken_it_offline(folder: Path) -> None:

@@ -316,6 +316,16 @@ def test_ctrl_c_says_what_is_unknown(folder: Path) -> None:
         done(vm, {0, 1, 2}, "scale", "3")
 
 
+def test_with_no_time_at_all_nothing_is_sent_and_nothing_is_said_to_be_open(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        ended = run(vm, "--timeout", "0.001", "plug", "-n", "3")
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
+        assert [ended.code(slot) for slot in (1, 2, 3)] == ["not-begun"] * 3
+        assert vm.steer.commands("device_add") == []
+        stands(vm, {0})
+        done(vm, {0, 1, 2, 3}, "plug", "-n", "3")
+
+
 def test_a_pause_in_the_middle_is_waited_for(folder: Path) -> None:
     with FakeVm(folder) as vm:
         refused = None

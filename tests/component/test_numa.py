@@ -111,6 +111,15 @@ def test_a_machine_that_has_been_made_is_refused_with_the_arguments_for_its_next
         assert "-numa cpu,node-id=1" in _for_people(vm, folder)
 
 
+def test_a_running_machine_without_nodes_is_told_that_and_no_arguments_are_promised(folder: Path) -> None:
+    with FakeVm(folder, *_SOCKETS, agent=False) as vm:
+        ended = run(vm, "numa", "assign", "--policy", "pack")
+        assert (ended.status, ended.json["reason"]["code"]) == (3, "machine-made")
+        assert ended.json["arguments"] == []
+        assert "-numa node" in ended.json["reason"]["hint"]
+        assert "these arguments" not in ended.json["reason"]["hint"]
+
+
 def _for_people(vm: FakeVm, folder: Path) -> str:
     from component.cli import Vcpuctl
 

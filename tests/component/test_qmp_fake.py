@@ -162,6 +162,24 @@ def test_a_qemu_under_tcg_dies_as_the_real_one_does(folder: Path, options: tuple
         assert fake.process.wait(5) == -signal.SIGABRT
 
 
+@pytest.mark.parametrize(("version", "dies"), [("10.0.13", True), ("11.1.3", False)])
+def test_a_cpu_beyond_what_its_model_can_address_ends_qemu_10_and_leaves_half_a_vcpu_in_11(
+    folder: Path, version: str, dies: bool
+) -> None:
+    with FakeProcess(folder, "--maxcpus", "256", "--version", version) as fake:
+        if dies:
+            with pytest.raises((EOFError, ConnectionError)):
+                plug(fake.steer, 255)
+            assert fake.process.wait(5) == -signal.SIGABRT
+            return
+        with pytest.raises(QmpError, match="APIC ID 255 requires x2APIC feature in CPU"):
+            plug(fake.steer, 255)
+        assert filled(fake.steer) == {0}
+        boot, phantom = fake.steer.call("query-cpus-fast")
+        assert (phantom["cpu-index"], phantom["qom-path"]) == (255, "")
+        assert phantom["thread-id"] != boot["thread-id"]
+
+
 @pytest.mark.parametrize(("at", "done"), [("before:device_add", {0}), ("after:device_add", {0, 1})])
 def test_a_command_can_be_held_before_and_after_it_is_carried_out(folder: Path, at: str, done: set[int]) -> None:
     with FakeProcess(folder, "--maxcpus", "4") as fake:

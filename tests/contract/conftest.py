@@ -36,6 +36,11 @@ ENVIRONMENT = Environment(
     auto_online_rules=("/etc/udev/rules.d/80.rules",),
     eject_enabled=True,
     clocksource="tsc",
+    kernel_arguments=("nr_cpus=16", "nosmt"),
+    hypervisor_flag=True,
+    acpi=False,
+    writable=False,
+    unwritable=("/sys/devices/system/cpu/cpu1/online: EROFS",),
 )
 
 
@@ -46,7 +51,7 @@ class Guest:
         self.folder = folder
         self.port = port
         self.kernel = FakeKernel(folder / "sys")
-        self.sysfs = Sysfs(self.kernel.root, self.kernel.write)
+        self.sysfs = Sysfs(self.kernel.root, self.kernel.write, self.kernel.attempt)
         self.watcher = Watcher(self.sysfs, Acpi())
         loop = asyncio.get_running_loop()
         self.kernel.listen(

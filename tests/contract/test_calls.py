@@ -7,6 +7,7 @@ import asyncio
 import errno
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import cast
 
 import pytest
@@ -43,9 +44,7 @@ async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(a
     assert (info.boot_id, info.instance_id) == (IDENTITY.boot_id, IDENTITY.instance_id)
     assert (info.platform, info.event_source, info.protocol) == ("acpi", "udev", 1)
     assert "set-online" in info.capabilities
-    for name in ("possible", "isolated", "nohz_full", "kernel_max", "smt_control", "auto_online_rules"):
-        assert getattr(info.environment, name) == getattr(ENVIRONMENT, name), name
-    assert (info.environment.eject_enabled, info.environment.clocksource) == (True, "tsc")
+    assert asdict(info.environment) == asdict(ENVIRONMENT)
 
 
 async def test_the_list_is_the_kernels_own_whatever_order_the_slots_came_in(agent: LinkAgent, guest: Guest) -> None:
@@ -272,3 +271,43 @@ async def test_a_port_that_qemu_left_throttled_is_freed_by_connecting_anew(
     async with agent_of(guest) as agent:
         assert len((await agent.list_cpus()).cpus) == 1
     assert lost
+
+
+async def test_a_file_that_the_agent_may_not_write_is_its_own_lack_of_rights_and_no_refusal_of_the_guest(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    guest.kernel.add(3)
+    guest.kernel.deny(errno.EROFS)
+    found = results(await switched(agent, 3, online=True))
+    reason = found[firmware_id(3)].reason
+    assert reason is not None
+    assert (reason.who, reason.code, reason.errno) == (Who.AGENT, "agent-no-rights", "EROFS")
+
+
+async def test_while_the_guests_kernel_is_at_work_the_list_is_answered_and_shows_what_has_come_and_what_is_in_hand(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    guest.kernel.released.clear()
+    ids = [firmware_id(slot) for slot in (3, 5, 7)]
+
+    async def ask() -> list[SetOnlineAnswer]:
+        return [a async for a in agent.set_online(ids, online=True, wait=True, brief=True, timeout=DEADLINE)]
+
+    asking = asyncio.create_task(ask())
+    await until(lambda: bool(guest.watcher.has_listeners))
+    guest.kernel.add(3)
+    await until(guest.kernel.holding.is_set)
+    guest.kernel.mute()
+    guest.kernel.add(5)
+    view = await agent.list_cpus()
+    shown = {cpu.firmware_id: cpu for cpu in view.cpus}
+    assert not shown[firmware_id(5)].online
+    assert firmware_id(7) not in shown
+    first, second, other = (shown[firmware_id(slot)].switching for slot in (3, 5, 0))
+    assert first is not None
+    assert first > 0.0
+    assert (second, other) == (0.0, None)
+    guest.kernel.released.set()
+    guest.kernel.add(7)
+    assert {a.status for a in results(await asking).values()} == {CpuStatus.DONE}
+    assert {cpu.switching for cpu in (await agent.list_cpus()).cpus} == {None}

@@ -35,7 +35,8 @@ def same_reason(theirs: guest_model.Reason | None, ours: host_model.Reason | Non
         assert theirs is None
         assert ours is None
         return
-    assert (ours.code, ours.text, ours.who) == (theirs.code, theirs.text, host_model.Who.GUEST)
+    who = host_model.Who.AGENT if theirs.code.startswith("agent-") else host_model.Who.GUEST
+    assert (ours.code, ours.text, ours.who) == (theirs.code, theirs.text, who)
     assert ours.errno == reasons.name_of(theirs.errno)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, Vm, VmSpec
+from lab import Lab, Lives, Vm, VmSpec
 
 from e2e import guestfirst
 
@@ -180,6 +180,23 @@ def machines(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
                 vm.collect(tmp_path / f"vm{number}")
                 print(f"kept: {tmp_path / f'vm{number}'}", file=sys.stderr)
             guestfirst.check(vm, start)
+
+
+@pytest.fixture
+def lives_of(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Lives]]:
+    """Makes VMs that can be restored again and again, with changes of the standard spec; the test judges the record."""
+    with ExitStack() as stack:
+        made: list[Lives] = []
+
+        def make(**changes: Any) -> Lives:
+            made.append(stack.enter_context(lab.lives(replace(SPEC, **changes))))
+            return made[-1]
+
+        yield make
+        if getattr(request.node, "failed_in_call", False):
+            for number, lives in enumerate(made):
+                lives.vm.collect(tmp_path / f"vm{number}")
+                print(f"kept: {tmp_path / f'vm{number}'}", file=sys.stderr)
 
 
 @pytest.fixture

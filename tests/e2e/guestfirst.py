@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Promise 2 held against the record: what QEMU was told, beside what the guest's kernel said on its console.
 
-Shares no code with the product. The kernel numbers CPUs in its own way, so the log has to tell which slot is which:
+Shares no code with the product. The kernel numbers CPUs in its own way, so the log has to tell which CPU is which:
 "smpboot: CPU 3 is now offline" (arch/x86/kernel/smpboot.c, native_cpu_die) names a logical number, and
-"smpboot: Booting Node 0 Processor 3 APIC 0x5" the APIC id behind it, which is the slot where all levels of -smp are
-powers of two. A CPU that has never been booted since the kernel started has nothing to be taken from. CPUs that are
-there when the record begins (boot CPUs, and all that came along in a migration) are looked up then; those that a
-restarted kernel boots with its own start it does not name, so they count as online from their next coming only.
+"smpboot: Booting Node 0 Processor 3 APIC 0x5" the APIC id behind it, which QEMU's props come down to as well (the same
+words in Linux 6.1, 6.12 and 7.2). A CPU that has never been booted since the kernel started has nothing to be
+taken from. CPUs that are there when the record begins (boot CPUs, and all that came along in a migration) are looked up
+then; those that a restarted kernel boots with its own start it does not name, so they count as online from their next
+coming only. After a revert to a snapshot the guest's CPUs are what they were when it was made.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class GuestNotFirstError(AssertionError):
 
 @dataclass(frozen=True)
 class Start:
-    """What there is when a record begins: slots by device id and QOM path, and the guest's CPUs.
+    """What there is when a record begins, in APIC ids: QEMU's CPUs by device id and QOM path, and the guest's.
 
-    ``apic_of`` is the APIC id by the kernel's number; ``running`` are the APIC ids that are online.
+    ``apic_of`` is by the kernel's number; ``running`` are those that are online.
     """
 
     slots: Mapping[str, int] = field(default_factory=dict)
@@ -50,14 +51,27 @@ class Start:
     running: frozenset[int] = frozenset()
 
 
+@dataclass(frozen=True)
+class Violation:
+    """A removal of a CPU that was online, and since when (0.0: since before the record). Times as in the record."""
+
+    when: float
+    target: str
+    apic: int
+    since: float
+
+    def __str__(self) -> str:
+        lasted = f" for {self.when - self.since:.3f} s" if self.since else ""
+        return f"at {self.when:.3f} device_del of {self.target}, whose CPU (APIC id {self.apic}) was online{lasted}"
+
+
 def filled(vm: Vm) -> dict[str, int]:
-    """The slots of the CPUs that QEMU has, by all names that device_del takes for them. The guest is not asked."""
+    """The APIC ids of the CPUs that QEMU has, by all names that device_del takes for them. The guest is not asked."""
     found: dict[str, int] = {}
-    for index, entity in enumerate(reversed(vm.qmp.execute("query-hotpluggable-cpus"))):
+    for entity in vm.qmp.execute("query-hotpluggable-cpus"):
         path = str(entity.get("qom-path", ""))
         if path:
-            found[path] = index
-            found[path.removeprefix("/machine/peripheral/")] = index
+            found[path] = found[path.removeprefix("/machine/peripheral/")] = apic_id(entity["props"], vm.spec.smp)
     return found
 
 
@@ -81,7 +95,7 @@ def check(vm: Vm, start: Start | None = None, kernel: Sequence[tuple[float, str]
     """
     violations = find(vm.qmp_commands(), vm.kernel_log if kernel is None else kernel, vm.spec.smp, start)
     if violations:
-        raise GuestNotFirstError("; ".join(violations))
+        raise GuestNotFirstError("; ".join(map(str, violations)))
 
 
 def find(
@@ -89,46 +103,67 @@ def find(
     kernel: Sequence[tuple[float, str]],
     smp: str,
     start: Start | None = None,
-) -> list[str]:
-    """The violations, in words. ``commands`` and ``kernel`` are on one clock; ``smp`` names every level's size."""
+) -> list[Violation]:
+    """The violations. ``commands`` and ``kernel`` are on one clock; ``smp`` names every level's size."""
     start = start or Start()
     events: list[tuple[float, int, str, Any]] = [(when, 0, "kernel", line) for when, line in kernel]
     events += [(when, 1, "qmp", command) for when, command in commands]
-    apic_of, running, slots = dict(start.apic_of), set(start.running), dict(start.slots)
-    violations: list[str] = []
+    guest = _Guest(dict(start.apic_of), dict.fromkeys(start.running, 0.0))
+    slots = dict(start.slots)
+    snapshots: dict[str, _Guest] = {}
+    violations: list[Violation] = []
     for when, _, kind, what in sorted(events, key=lambda event: (event[0], event[1])):
+        arguments = what.get("arguments", {}) if kind == "qmp" else {}
         if kind == "kernel":
-            _note(what, apic_of, running)
+            guest.note(when, what)
         elif what.get("execute") == "device_del":
-            target = str(what.get("arguments", {}).get("id"))
-            slot = slots.get(target, -1)
-            if slot in running and not _OURS.match(str(what.get("id"))):
-                violations.append(f"at {when:.3f} device_del of {target}, whose CPU (APIC id {slot}) was online")
+            target = str(arguments.get("id"))
+            apic = slots.get(target, -1)
+            if apic in guest.running and not _OURS.match(str(what.get("id"))):
+                violations.append(Violation(when, target, apic, guest.running[apic]))
         elif what.get("execute") == "device_add":
-            arguments = what.get("arguments", {})
-            slots[str(arguments.get("id"))] = _slot_of(arguments, smp)
+            slots[str(arguments.get("id"))] = apic_id(arguments, smp)
+        elif what.get("execute") == "human-monitor-command":
+            verb, _, name = str(arguments.get("command-line")).partition(" ")
+            if verb == "savevm":
+                snapshots[name] = guest.copy()
+            elif verb == "loadvm" and name in snapshots:
+                guest = snapshots[name].copy()
     return violations
 
 
-def _note(line: str, apic_of: dict[int, int], running: set[int]) -> None:
-    if _STARTED.search(line):
-        running.clear()
-    booted = _BOOTED.search(line)
-    if booted:
-        number, apic = int(booted[1]), int(booted[2], 16)
-        apic_of[number] = apic
-        running.add(apic)
-    offline = _OFFLINE.search(line)
-    if offline:
-        running.discard(apic_of.get(int(offline[1]), -1))
+@dataclass
+class _Guest:
+    """What the kernel's words have told so far: ``running`` are the APIC ids that are online, and since when."""
+
+    apic_of: dict[int, int]
+    running: dict[int, float]
+
+    def copy(self) -> _Guest:
+        return _Guest(dict(self.apic_of), dict(self.running))
+
+    def note(self, when: float, line: str) -> None:
+        if _STARTED.search(line):
+            self.running.clear()
+        booted = _BOOTED.search(line)
+        if booted:
+            number, apic = int(booted[1]), int(booted[2], 16)
+            self.apic_of[number] = apic
+            self.running[apic] = when
+        offline = _OFFLINE.search(line)
+        if offline:
+            self.running.pop(self.apic_of.get(int(offline[1]), -1), None)
 
 
-def _slot_of(arguments: dict[str, Any], smp: str) -> int:
-    """The slot that a device_add's props name; -1 if it adds no CPU."""
-    if "core-id" not in arguments:
+def apic_id(props: Mapping[str, Any], smp: str) -> int:
+    """The APIC id of the CPU that these props name: each level has as many bits as its size needs (x86-topo in QEMU).
+
+    -1 if they name no CPU.
+    """
+    if "core-id" not in props:
         return -1
     sizes = dict(part.split("=", 1) for part in smp.split(",") if "=" in part)
-    slot = 0
+    apic = 0
     for level, prop in _LEVELS.items():
-        slot = slot * int(sizes.get(level, 1)) + int(arguments.get(prop, 0))
-    return slot
+        apic = (apic << (int(sizes.get(level, 1)) - 1).bit_length()) + int(props.get(prop, 0))
+    return apic

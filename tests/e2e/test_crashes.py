@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 from component.crashing import MANY, killed
-from lab import Lab, Lives
+from lab import Lives
 
 from e2e import guestfirst
-from e2e.conftest import SPEC, Machine, Vcpuctl
+from e2e.conftest import Machine, Vcpuctl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -25,13 +23,10 @@ _WITHIN = 120.0
 
 
 @pytest.fixture
-def lives(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lives]:
-    with lab.lives(replace(SPEC, smp=_ROOM)) as found:
-        yield found
-        if getattr(request.node, "failed_in_call", False):
-            found.vm.collect(tmp_path)
-            print(f"kept: {tmp_path}", file=sys.stderr)
-        guestfirst.check(found.vm)
+def lives(lives_of: Callable[..., Lives]) -> Iterator[Lives]:
+    found = lives_of(smp=_ROOM)
+    yield found
+    guestfirst.check(found.vm)
 
 
 def scaled(lives: Lives, goal: int) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README's quick start for one's own VM, word by word, on a stock Debian 12 that the lab's runner knows nothing of.
+"""README's first steps, word by word, on stock Debians that the lab's runner knows nothing of.
 
-Both the guest and the host are fresh Debian roots with apt. Each has the packages' dependencies already (there is no
-network here), and nothing else of ours. The commands are taken out of README.md and not changed in any way: what they
-name below /run is in a mount namespace of its own.
+Guest and host are fresh roots with apt, and the host's QEMU is its own. Each has the packages' dependencies
+already (there is no network here), and nothing else of ours. The commands are taken out of README.md and not changed in
+any way: what they name below /run is in a mount namespace of its own.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,24 @@ pytestmark = [pytest.mark.e2e]
 
 DEBS = ROOT / "build" / "deb"
 PACKAGES = (
-    *("systemd-sysv", "udev", "linux-image-cloud-amd64", "initramfs-tools", "zstd"),
+    *("systemd-sysv", "udev", "initramfs-tools", "zstd", "qemu-system-x86"),
     *("python3-grpcio", "python3-protobuf", "python3-pyudev", "python3-structlog", "python3-rich"),
+)
+
+
+@dataclass(frozen=True)
+class Debian:
+    """A release, its kernel in the guest, and the blocks of README with the lines that its QEMU gets."""
+
+    suite: str
+    kernel: str
+    lines: tuple[str, ...]
+
+
+# without KVM, whether there is one here or not: the lines for a guest that needs it are tried too
+DEBIANS = (
+    Debian("bookworm", "linux-image-cloud-amd64", ("qemu",)),
+    Debian("trixie", "linux-image-amd64", ("qemu", "without-kvm")),
 )
 #: What a user does by hand is done by a service: unpack what was copied here, follow README, say how it went.
 UNIT = """\
@@ -45,10 +63,13 @@ WorkingDirectory=/root
 ExecStart=/bin/sh -c 'tar -xf /dev/vdb && sh -e ./steps; echo "the guest steps ended with $?"'
 """
 ENABLE = 'ln -s ../steps.service "$1/etc/systemd/system/multi-user.target.wants/steps.service"'
-#: In namespaces, so that /run/vm1 is this test's own; the host's root (a plain directory) shares it.
-ENTER = 'mount -t tmpfs none /run && mkdir -p /run/vm1 "$0/run/vm1" && mount --bind /run/vm1 "$0/run/vm1" && exec "$@"'
-
-
+#: In namespaces, so that /run is this test's own, and the host's root, a plain directory, has what a root needs.
+ENTER = """tree=$0; mount -t tmpfs none /run; mount --rbind /run "$tree/run"
+for name in dev proc sys; do mount --rbind /$name "$tree/$name"; done
+mount --bind "$1" "$tree/mnt"; shift
+exec chroot "$tree" "$@"
+"""
+ENVIRONMENT = ("env", "-C", "/root/vcpuctl", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 STEPS_ENDED = re.compile(r"the guest steps ended with|Failed to start .*steps\.service")
 
 
@@ -59,26 +80,28 @@ def block(name: str) -> str:
     return str(found[0])
 
 
-def qemu_lines() -> list[str]:
-    return shlex.split(block("qemu"))
+def qemu_lines(*names: str) -> list[str]:
+    return [word for name in names for word in shlex.split(block(name))]
 
 
 @contextmanager
-def debian() -> Iterator[Path]:
+def fresh(debian: Debian) -> Iterator[Path]:
     """A directory with a fresh root: ``root.tar`` as a whole, and ``root.img``, ``vmlinuz``, ``initrd`` to boot it."""
+    packages = (*PACKAGES, debian.kernel)
 
     def build(folder: Path) -> None:
         (folder / "steps.service").write_text(UNIT)
         options = [f"--customize-hook=copy-in '{folder}/steps.service' /etc/systemd/system"]
         options += [f"--customize-hook={ENABLE}", '--customize-hook=rm -rf "$1"/var/cache/apt/archives/*.deb']
-        host.bootstrap(["bookworm"], PACKAGES, folder / "root.tar", variant="minbase", options=options)
+        tarball = folder / "root.tar"
+        host.bootstrap([debian.suite], packages, tarball, variant="minbase", options=options, timeout=1800.0)
         script = (
-            'mkdir tree && tar -C tree --exclude="./dev/*" -xf root.tar && mke2fs -q -t ext4 -d tree root.img 2G'
+            'mkdir tree && tar -C tree --exclude="./dev/*" -xf root.tar && mke2fs -q -t ext4 -d tree root.img 3G'
             " && cp tree/boot/vmlinuz-* vmlinuz && cp tree/boot/initrd.img-* initrd && rm -r tree"
         )
         host.run([*([] if os.geteuid() == 0 else ["fakeroot"]), "sh", "-c", script], cwd=folder)
 
-    with Cache().entry("first-steps", digest(1, PACKAGES, UNIT, ENABLE), build) as entry:
+    with Cache().entry(f"first-steps-{debian.suite}", digest(2, packages, UNIT, ENABLE), build) as entry:
         yield entry.path
 
 
@@ -93,22 +116,22 @@ def copied_into_guest(target: Path) -> None:
         tar.add(steps, "steps")
 
 
-def booted(image: Path, copied: Path) -> Sequence[str]:
-    """A machine as anybody might have it, with README's lines added."""
+def booted(debian: Debian) -> Sequence[str]:
+    """A machine as anybody might have it, with README's lines added; its files are at /mnt and in /root."""
     argv = ["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "1024", "-machine", "q35", "-accel", "tcg"]
     # without a login prompt, which would take the terminal from the steps
     append = "root=/dev/vda rw console=ttyS0 systemd.getty_auto=0"
-    argv += ["-kernel", f"{image}/vmlinuz", "-initrd", f"{image}/initrd", "-append", append]
-    argv += ["-drive", f"file={image}/root.img,format=raw,if=virtio,snapshot=on"]
-    argv += ["-drive", f"file={copied},format=raw,if=virtio,readonly=on"]
-    return [*argv, *qemu_lines()]
+    argv += ["-kernel", "/mnt/vmlinuz", "-initrd", "/mnt/initrd", "-append", append]
+    argv += ["-drive", "file=/mnt/root.img,format=raw,if=virtio,snapshot=on"]
+    argv += ["-drive", "file=/root/copied.tar,format=raw,if=virtio,readonly=on"]
+    return [*argv, *qemu_lines(*debian.lines)]
 
 
-def test_the_lines_for_qemu_are_what_the_commands_need(tmp_path: Path) -> None:
-    """The quick part, without a guest: QEMU takes the lines, and doctor misses nothing of the host's side."""
+def short_use(vcpuctl: Path) -> None:
+    """README's commands without a guest: QEMU takes its lines, and doctor misses nothing of the host's side."""
     with tempfile.TemporaryDirectory(prefix="vf", dir="/tmp") as short, qemu.find(Cache(), qemu.STANDARD) as binary:
-        lines = [line.replace("/run/vm1/", f"{short}/") for line in qemu_lines()]
-        assert lines != qemu_lines()
+        lines = [line.replace("/run/vm1/", f"{short}/") for line in qemu_lines("qemu", "without-kvm")]
+        assert lines != qemu_lines("qemu", "without-kvm")
         argv = [*binary.system, "-nodefaults", "-display", "none", "-machine", "q35", "-accel", "tcg", "-m", "64"]
         argv += ["-qmp", "stdio", *lines]
         process = subprocess.Popen(
@@ -117,11 +140,11 @@ def test_the_lines_for_qemu_are_what_the_commands_need(tmp_path: Path) -> None:
         said = Lines(process)
         try:
             said.until(lambda line: "QMP" in line)  # its monitors are there
-            commands = [line.split() for line in block("host").splitlines() if line.startswith("vcpuctl ")]
+            commands = [line.split() for line in block("use").splitlines() if line.startswith("vcpuctl ")]
             assert [command[3] for command in commands] == ["doctor", "list", "plug", "scale"]
             for command in commands:
                 words = [word.replace("/run/vm1/", f"{short}/") for word in command[1:]]
-                argv = [str(VCPUCTL), "-o", "json", *words]
+                argv = [str(vcpuctl), "-o", "json", "--timeout", "2", *words]
                 ended = Vcpuctl.wait(
                     subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), 60
                 )
@@ -136,35 +159,71 @@ def test_the_lines_for_qemu_are_what_the_commands_need(tmp_path: Path) -> None:
             said.finish()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_the_quick_start_works_as_written(tmp_path: Path) -> None:
-    alone = [] if os.geteuid() == 0 else ["--map-root-user"]
-    with debian() as image, qemu.find(Cache(), qemu.STANDARD) as binary:
-        tree, copied = tmp_path / "host", tmp_path / "copied.tar"
-        tree.mkdir()
-        host.run([*([] if not alone else ["unshare", *alone]), "tar", "-C", str(tree), "-xf", f"{image}/root.tar"])
-        for deb in DEBS.glob("*.deb"):
-            (tree / "root" / deb.name).write_bytes(deb.read_bytes())
-        copied_into_guest(copied)
+def test_the_lines_for_qemu_are_what_the_commands_need() -> None:
+    short_use(VCPUCTL)
 
-        argv = ["unshare", *alone, "--mount", "sh", "-e", "-c", ENTER, str(tree), *binary.system]
-        vm = subprocess.Popen(
-            [*argv, *booted(image, copied)], env={**os.environ, **binary.env}, stdout=subprocess.PIPE, text=True
-        )
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_pip_gives_the_same_command_on_the_newest_python(tmp_path: Path) -> None:
+    bin_of_python3 = tmp_path / "bin"
+    bin_of_python3.mkdir()
+    newest = newest_python()
+    (bin_of_python3 / "python3").symlink_to(newest)
+    home = tmp_path / "home"
+    home.mkdir()
+    # pip as it is configured here, whose files may be the user's
+    environment = {**os.environ, "PATH": f"{bin_of_python3}:{os.environ['PATH']}", "HOME": str(home)}
+    environment.setdefault("PIP_CONFIG_FILE", str(Path.home() / ".config/pip/pip.conf"))
+    script = block("pip") + "command -v vcpuctl; vcpuctl --version\n"
+    done = subprocess.run(
+        ["sh", "-ec", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2] == f"{home}/vcpuctl/bin/vcpuctl"
+    short_use(home / "vcpuctl/bin/vcpuctl")
+
+
+def newest_python() -> str:
+    """Of those in $PATH, and of pyenv's, if there is one."""
+    versions = [f"python3.{minor}" for minor in range(40, 10, -1)]
+    for name in versions:
+        places = [shutil.which(name), *sorted(map(str, Path.home().glob(f".pyenv/versions/3.*/bin/{name}")))]
+        for place in filter(None, places):
+            if subprocess.run([place, "-c", ""], capture_output=True, check=False).returncode == 0:
+                return place
+    raise AssertionError(f"none of {versions} is in PATH")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("debian", [pytest.param(debian, id=debian.suite) for debian in DEBIANS])
+def test_the_first_steps_work_as_written(debian: Debian, tmp_path: Path) -> None:
+    alone = [] if os.geteuid() == 0 else ["--map-root-user"]
+    with fresh(debian) as image:
+        tree = tmp_path / "host"
+        tree.mkdir()
+        untar = ["tar", "-C", str(tree), "--exclude=./dev/*", "-xf", f"{image}/root.tar"]
+        host.run([*([] if not alone else ["unshare", *alone]), *untar])
+        packages = tree / "root/vcpuctl/build/deb"
+        packages.mkdir(parents=True)
+        for deb in DEBS.glob("*.deb"):
+            (packages / deb.name).write_bytes(deb.read_bytes())
+        copied_into_guest(tree / "root/copied.tar")
+
+        start = ["sh", "-ec", block("directory") + 'exec qemu-system-x86_64 "$@"', "sh", *booted(debian)]
+        argv = ["unshare", *alone, "--mount", "sh", "-ec", ENTER, str(tree), str(image), *ENVIRONMENT, *start]
+        vm = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         console = Lines(vm)
         try:
-            ended = console.until(lambda line: bool(STEPS_ENDED.search(line)), 600)
+            ended = console.until(lambda line: bool(STEPS_ENDED.search(line)), 1500)
             assert ended.endswith("with 0"), console.seen[-60:]
-            inside = [
-                "nsenter",
-                *(["--user", "--preserve-credentials"] if alone else []),
-                "--mount",
-                f"--target={vm.pid}",
-            ]
-            steps = ["chroot", str(tree), "env", "-C", "/root", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
+            inside = ["nsenter", *(["--user", "--preserve-credentials"] if alone else []), "--mount"]
+            inside += [f"--target={vm.pid}", "chroot", str(tree), *ENVIRONMENT]
+            script = block("host") + block("use")
             followed = subprocess.run(
-                [*inside, *steps, "sh", "-exc", block("host")], capture_output=True, text=True, timeout=600, check=False
+                [*inside, "sh", "-exc", script], capture_output=True, text=True, timeout=900, check=False
             )
             assert followed.returncode == 0, followed.stdout + followed.stderr
             assert "plug: done" in followed.stdout

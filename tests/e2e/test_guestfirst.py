@@ -30,7 +30,8 @@ def remove(when: float, device_id: str, request: str | None = None) -> tuple[flo
 def test_a_removal_before_the_kernel_let_go_is_a_violation(device_id: str) -> None:
     early = guestfirst.find([add(1.0, device_id), remove(2.5, device_id)], [BOOTED, OFFLINE], SMP)
     assert len(early) == 1
-    assert device_id in early[0]
+    assert (early[0].target, early[0].apic, early[0].since) == (device_id, 5, 2.0)
+    assert device_id in str(early[0])
     assert guestfirst.find([add(1.0, device_id), remove(3.5, device_id)], [BOOTED, OFFLINE], SMP) == []
 
 
@@ -49,3 +50,25 @@ def test_a_cpu_that_was_there_before_the_record_began_is_watched_too(name: str) 
 
 def test_what_the_lab_itself_removes_is_its_own_affair() -> None:
     assert guestfirst.find([add(1.0, "vcpu-5"), remove(2.5, "vcpu-5", "lab-7")], [BOOTED], SMP) == []
+
+
+def test_a_slot_is_told_by_its_apic_id_whatever_the_sizes_of_the_levels() -> None:
+    odd = "1,maxcpus=12,sockets=2,cores=3,threads=2"  # slot 9, whose APIC id is 11
+    props = {"driver": "x", "id": "vcpu-9", "socket-id": 1, "core-id": 1, "thread-id": 1}
+    assert guestfirst.apic_id(props, odd) == 11
+    booted = (2.0, "smpboot: Booting Node 0 Processor 9 APIC 0xb")
+    found = guestfirst.find(
+        [(1.0, {"execute": "device_add", "arguments": props}), remove(2.5, "vcpu-9")], [booted], odd
+    )
+    assert [violation.apic for violation in found] == [11]
+
+
+def hmp(when: float, line: str) -> tuple[float, dict[str, Any]]:
+    return when, {"execute": "human-monitor-command", "arguments": {"command-line": line}, "id": "lab-1"}
+
+
+def test_after_a_revert_the_cpus_are_those_of_the_snapshot() -> None:
+    gone = [add(1.0, "vcpu-5"), hmp(1.5, "savevm one"), hmp(2.5, "loadvm one"), remove(4.0, "vcpu-5")]
+    assert guestfirst.find(gone, [BOOTED], SMP) == []  # the guest never heard of it
+    back = [add(1.0, "vcpu-5"), hmp(2.5, "savevm one"), hmp(3.5, "loadvm one"), remove(4.0, "vcpu-5")]
+    assert len(guestfirst.find(back, [BOOTED, OFFLINE], SMP)) == 1  # it was taken offline after the snapshot

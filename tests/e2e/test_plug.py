@@ -166,7 +166,7 @@ def test_the_table_for_people_says_the_same_as_the_json(machine: Machine) -> Non
     rows = {line.split()[0]: line.split() for line in table.stdout.splitlines() if re.match(r"\d", line)}
     assert len(rows) == 16
     tid = machine.vcpuctl.map()[6]["threads"][0]["host_tid"]
-    assert rows["6"] == ["6", "online", "cpu1", "vcpu-6", "socket=0", "core=3", "thread=0", "0", str(tid)]
+    assert rows["6"] == ["6", "online", "cpu1", "vcpu-6", "socket=0,core=3,thread=0", "0", str(tid)]
     assert rows["7"][:4] == ["7", "empty", "-", "-"]
     assert "vCPUs: 2 online, 2 plugged, 16 possible" in table.stdout
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from e2e.platforms import Cell
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
 _REBOOT = 240.0
+#: Seconds in which what cannot be is refused, at the most: nothing in the guest has to be waited for.
+_AT_ONCE = 10.0
 
 
 class Trial:
@@ -25,12 +28,14 @@ class Trial:
         self._both = ("--slot", str(self.high), str(self.low))
         self.checks: Mapping[str, Callable[[], str]] = {
             "list": self.list_is_right,
+            "doctor": self.doctor,
             "plug": self.plug,
             "repeat": self.repeat,
             "out-of-order": self.out_of_order,
             "refusal": self.refusal,
             "offline, online": self.offline_online,
             "reboot": self.reboot,
+            "scale": self.scale,
             "unplug": self.unplug,
         }
 
@@ -71,9 +76,12 @@ class Trial:
         return ended
 
     def refused(self, *words: str) -> Ended:
-        """One command that must be refused, and change nothing."""
+        """One command that must be refused at once, and change nothing."""
         before = self.state()
+        began = time.monotonic()
         ended = self.run(*words, status=3, outcome="refused")
+        took = time.monotonic() - began
+        assert took < _AT_ONCE, f"{words}: refused after {took:.1f} s"
         assert self.state() == before, f"{words} changed something"
         return ended
 
@@ -100,6 +108,14 @@ class Trial:
                     assert None in (slot["node"], thread["guest_node"]) or slot["node"] == thread["guest_node"], slot
         assert online == self.online()
         assert {index for index, slot in listed.items() if slot["state"] != "empty"} == set(self.filled())
+        return OK
+
+    def doctor(self) -> str:
+        """Nothing is wrong, but for what this machine cannot do."""
+        ended = self.machine.vcpuctl("doctor")
+        problems = {found["code"] for found in ended.json["findings"] if found["level"] == "problem"}
+        assert problems == self.cell.problems, ended.stdout
+        assert ended.status == (1 if problems else 0)
         return OK
 
     def plug(self) -> str:
@@ -172,18 +188,42 @@ class Trial:
         assert set(self.online()) == set(self.filled())
         return OK
 
+    def scale(self) -> str:
+        """One more, wherever that is, and one less; where none can be plugged, in the guest alone."""
+        there = len(self.filled())
+        if not self.cell.plug:
+            self.run("scale", "--in-guest", str(there - 1))
+            assert len(self.online()) == there - 1
+            self.run("scale", "--in-guest", str(there))
+            assert set(self.online()) == set(self.filled())
+            return OK
+        self.run("scale", str((there + 1) * self.cell.threads))
+        assert len(self.filled()) == there + 1
+        assert set(self.online()) == set(self.filled())
+        self.list_is_right()
+        if not self.cell.unplug:
+            offer = self.reason(self.refused("scale", str(self.cell.threads)), "no-unplug")["hint"]
+            assert "offline" in offer, offer
+            return OK
+        self.run("scale", str(there * self.cell.threads))
+        assert len(self.filled()) == there
+        assert set(self.online()) == set(self.filled())
+        self.list_is_right()
+        return OK
+
     def unplug(self) -> str:
-        """Both go, and the end is as the start."""
+        """All that was plugged goes, and the end is as the start."""
+        plugged = set(self.filled()) - {0}
+        words = ("unplug", "--slot", *map(str, sorted(plugged)))
         if not self.cell.unplug:
             code = "no-unplug" if self.cell.plug else "no-hotplug"
-            offer = self.reason(self.refused("unplug", *self._both), code)["hint"]
+            offer = self.reason(self.refused(*words), code)["hint"]
             assert "offline" in offer, offer
             self.reason(self.refused("unplug"), code)
             return REFUSED
-        ended = self.run("unplug", *self._both)
-        assert set(ended.slots()) == {self.high, self.low}
-        assert {self.high, self.low}.isdisjoint(self.filled())
+        ended = self.run(*words)
+        assert set(ended.slots()) == plugged
         assert set(self.online()) == set(self.filled()) == {0}
         self.list_is_right()
-        self.run("unplug", *self._both)
+        self.run(*words)
         return OK

@@ -70,6 +70,7 @@ class Vmm:
         self.port_open = True
         self.add_error: VcpuctlError | Exception | None = None
         self.del_error: VcpuctlError | None = None
+        self.facts: dict[str, Any] = {}  # what else QEMU says of itself: fields of HostView
 
     def _check(self) -> None:
         if self.gone is not None:
@@ -84,15 +85,15 @@ class Vmm:
 
     async def look(self) -> HostView:
         self._check()
-        view = host(self.vm.total, self.vm.filled, status=self.status)
+        view = replace(host(self.vm.total, self.vm.filled, status=self.status), **self.facts)
         if view.channel is None or self.port_open:
             return view
         return replace(view, channel=replace(view.channel, guest_open=False))
 
     async def look_slots(self, view: HostView) -> HostView:
-        del view
         await asyncio.sleep(0)
-        return await self.look()
+        now = await self.look()
+        return replace(view, slots=now.slots, devices=now.devices, status=now.status)
 
     async def queues(self) -> dict[str, tuple[int, ...]]:
         return {}
@@ -121,6 +122,7 @@ class Vmm:
             self.vm.filled.discard(index)
             self.vm.present.discard(index)
             self.hub.put(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
+            self.hub.put(ports.OstReported(index, Ost(3, 0)))
 
     def events(self) -> AsyncIterator[ports.VmmEvent]:
         return self.hub.stream()

@@ -21,7 +21,7 @@ from .trial import Line, Trial
 from .world import HAPPENINGS, World
 
 _CHANCES = ("lost", "doubled", "late", "add_refused", "del_refused", "online_refused", "offline_refused", "passing",
-    "eject_refused", "eject_silent", "ignored", "auto_online", "stream_breaks", "lies")  # fmt: skip
+    "eject_refused", "eject_silent", "ignored", "auto_online", "stream_breaks", "lies", "slow")  # fmt: skip
 _WHEN = (0.0, 0.005, 0.02, 0.3, 1.0, 2.5, 9.0)
 #: What happens by others' hands may still land when the faults have stopped.
 _OTHERS = frozenset(name for name in HAPPENINGS if name.startswith("they"))
@@ -112,9 +112,11 @@ class Chaos:
             for what in rng.choices(sorted(HAPPENINGS), k=rng.choice((0, 0, 1, 2)))
             if what != "qemu dies" or rng.random() < 0.2
         )
+        onliner = rng.choice((0.05, 0.2, 1.0)) if rng.random() < 0.1 else 0.0
         self.faults.update(list(chances))
+        self.faults["onliner"] += bool(onliner)
         self.faults.update(what for _, what, _ in happenings)
-        return Faults(**chances, happenings=happenings)
+        return Faults(**chances, onliner=onliner, happenings=happenings)
 
     def _worthwhile(self) -> Request:
         """Mostly one that has something to do; a refusal is quickly told."""

@@ -35,6 +35,8 @@ class Faults:
     auto_online: float = 0.0
     stream_breaks: float = 0.0
     lies: float = 0.0
+    slow: float = 0.0  # a write of ``online`` takes many seconds: the kernel loads modules at each new CPU
+    onliner: float = 0.0  # seconds from one round to the next of something that brings every CPU online; 0: none
     happenings: tuple[tuple[float, str, int], ...] = ()
 
 
@@ -52,6 +54,9 @@ class Sim:
     touched: bool = False  # by somebody else, by an earlier operation's rest, or by a reset
     lied_about: bool = False
     foreign: bool = False  # somebody else has asked for its removal
+    misnamed: bool = False  # the guest's firmware calls it by a name that is no slot's
+    untold: bool = False  # the guest's kernel was told of it in a life that a snapshot has undone
+    noticed_at: float = -1.0  # when the guest showed it last
     fills: int = 0
     ost: Ost | None = None
     plugged_at: float = 0.0  # by us
@@ -113,6 +118,15 @@ class Ground:
             for thread, name in enumerate(self.platform.firmware_ids(host, slot))
         }
 
+    @property
+    def names(self) -> Collection[str]:
+        """How the threads of all slots are called in the guest."""
+        return self._names.keys()
+
+    def thread_of(self, name: str) -> tuple[Sim, int]:
+        """The slot, as it truly is, and the place in it of the thread with this identity."""
+        return self._names[name]
+
     def _sim(self, index: int) -> Sim:
         lit = index in self.online
         filled = lit or index in self.offline
@@ -159,6 +173,14 @@ class Ground:
             what()
         if not self.inbox:
             self.now = max(self.now, when)
+
+    def pass_by(self, when: float) -> None:
+        """Let things happen until then; nobody listens."""
+        while self._heap and self._heap[0][0] <= when:
+            self.now, _, what = heapq.heappop(self._heap)
+            what()
+        self.now = max(self.now, when)
+        self.inbox.clear()
 
     def drain(self, until: Callable[[], bool] = lambda: False) -> None:
         """Let all that is under way happen, or as much as it takes; nobody listens."""
@@ -226,4 +248,5 @@ class Ground:
         sim, thread = self._names[name]
         stays = Reason("boot-cpu", Who.GUEST, "cpu0 stays") if sim.index == 0 and sim.online[thread] else None
         number = sim.index * self.threads + thread
-        return GuestCpu(number, name if sim.linked else "", sim.online[thread], cannot_offline=stays)
+        shown = name if sim.linked else ""
+        return GuestCpu(number, f"other:{number}" if sim.misnamed else shown, sim.online[thread], cannot_offline=stays)

@@ -32,7 +32,7 @@ class Hardware(Ground):
     def _fill(self, sim: Sim, holder: str, *, ours: bool) -> None:
         def fill() -> None:
             sim.fills += 1
-            sim.foreign = False
+            sim.foreign = sim.misnamed = sim.untold = False
             sim.holder, sim.ejecting, sim.present, sim.linked, sim.online = (
                 holder,
                 False,
@@ -51,7 +51,7 @@ class Hardware(Ground):
         for other in self.sims:
             if other.ejecting:
                 self._guest(partial(self._process_eject, other))
-        if sim.holder is None or sim.present:
+        if sim.holder is None or sim.present or sim.untold:
             return
         if self.threads == 1:
             self._report(sim, Ost(_INSERT, 0))
@@ -68,6 +68,7 @@ class Hardware(Ground):
 
     def _link(self, sim: Sim) -> None:
         sim.linked = True
+        sim.noticed_at = self.now
         self._arrived(sim)
 
     def _arrived(self, sim: Sim) -> None:

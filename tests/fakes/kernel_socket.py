@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fake kernel for an agent in a process of its own (fakes/vcpud.py): lines on a unix socket.
 
-"write PATH 0|1", the path from the root, is answered with the errno, 0 for none. After "events" come "ACTION N".
+"write PATH 0|1", the path from the root, is answered with the errno, 0 for none, and "open" after it if it is of the
+opening. "open PATH" only tries that. After "events" come "ACTION N".
 
 It lives in the event loop of whoever plays the rest of the machine, so that an answer waits for no thread's turn. Only
 a write that is held has a thread, for the loop is not to stand still with it.
@@ -13,10 +14,13 @@ import asyncio
 import errno
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from fakes.sysfs import FakeKernel
+from vcpu_guest.sysfs import NotOpenedError
 
 
 class KernelSocket:
@@ -83,22 +87,27 @@ class _Agent(asyncio.Protocol):
             if words == ["events"]:
                 self._send("listening")
                 self._kernel.listen(self._tell)
+            elif words[0] == "open":
+                self._send(self._answer(partial(self._kernel.attempt, words[1])))
             elif self._kernel.released.is_set():
-                self._send(str(self._write(words[1], words[2])))
+                self._send(self._write(words[1], words[2]))
             else:
                 task = self._loop.create_task(self._write_held(words[1], words[2]))
                 self._held.add(task)
                 task.add_done_callback(self._held.discard)
 
     async def _write_held(self, path: str, value: str) -> None:
-        self._send(str(await asyncio.to_thread(self._write, path, value)))
+        self._send(await asyncio.to_thread(self._write, path, value))
 
-    def _write(self, path: str, value: str) -> int:
+    def _write(self, path: str, value: str) -> str:
+        return self._answer(partial(self._kernel.write, f"{self._root}/{path}", value.encode()))
+
+    def _answer(self, do: Callable[[], None]) -> str:
         try:
-            self._kernel.write(f"{self._root}/{path}", value.encode())
+            do()
         except OSError as error:
-            return error.errno or errno.EIO
-        return 0
+            return f"{error.errno or errno.EIO}{' open' if isinstance(error, NotOpenedError) else ''}"
+        return "0"
 
     def _tell(self, action: str, number: int) -> None:
         line = f"{action} {number}"

@@ -33,7 +33,14 @@ class Step:
         request = Request(Operation(operation), count, slots, without_agent=without_agent, atomic=atomic)
         self.view = view
         self.now = 100.0
-        self.machine = Machine(plan(view, request), view.platform, policy or Policy(), session="s1", now=self.now)
+        self.machine = Machine(
+            plan(view, request),
+            view.platform,
+            policy or Policy(),
+            session="s1",
+            now=self.now,
+            identities=view.identities,
+        )
         self.session = "s1"
         self.threads = view.host.slots[0].vcpus
         self.asked = self.machine.advance(self.now)
@@ -70,6 +77,13 @@ class Step:
 
     def snapshot(self, *cpus: GuestCpu) -> ev.GuestLooked:
         return ev.GuestLooked(self.session, GuestView(1, "b", "i", cpus))
+
+    def listed(self, *cpus: GuestCpu) -> list[ev.Action]:
+        """The answer to the look at the guest that is under way."""
+        assert ev.DoLookGuest() in self.asked, self.asked
+        return self.tell(
+            ev.GuestLooked(self.session, GuestView(1, "b", "i", (self.cpu(0, online=True), *cpus)), self.now)
+        )
 
     def of(self, kind: type[ev.Action]) -> list[ev.Action]:
         return [action for action in self.asked if isinstance(action, kind)]

@@ -9,7 +9,10 @@ in a process of its own. Quirks kept:
 - `firmware_node` comes after the `add` event, with `bind` (`late=True` keeps it away until `bind` is called);
 - the `remove` event comes before the directory goes (`linger=True` keeps it until `reap` is called);
 - `topology` has files only while the CPU is online; a directory that comes back is another inode;
-- a write can be refused by rule (`refuse`), and held (`hold`) as the real one can take seconds.
+- a write can be refused by rule (`refuse`), and held (`released.clear()`) as the real one can take seconds. Meanwhile
+  whoever reads that CPU's `online` waits for the write's end: reading takes the device's lock (drivers/base/core.c,
+  online_show), which the write holds;
+- opening for that can be denied (`deny`), as by a mount or a security module.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vcpu_guest.core import cpulist
+from vcpu_guest.sysfs import NotOpenedError
 
 #: The switch for ejections, below the root.
 EJECT = "firmware/acpi/hotplug/processor/enabled"
@@ -57,6 +61,8 @@ class FakeKernel:
         #: Every write of the switch for ejections that came in, and the errno with which it is refused from now on.
         self.ejects: list[bool] = []
         self.eject_refusal = 0
+        #: The errno with which files may not be opened for writing from now on, 0 if they may.
+        self.denial = 0
         #: Writes that take this many seconds at most wait for it to be set; set by default.
         self.released = threading.Event()
         self.released.set()
@@ -76,6 +82,8 @@ class FakeKernel:
         for name, text in (
             ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
             (EJECT, "1"),
+            ("devices/system/cpu/uevent", ""),
+            ("devices/system/cpu/modalias", "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,0068,009F,00C0"),
             ("devices/system/cpu/smt/control", "on"),
         ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -154,20 +162,26 @@ class FakeKernel:
         """From now on writing this goal fails with errno `code`."""
         self.refusals[number, online] = code
 
+    def deny(self, code: int) -> None:
+        """From now on nothing may be opened for writing: EROFS as by a mount, EACCES as by a security module."""
+        self.denial = code
+
     def set_list(self, name: str, text: str) -> None:
         """Set one of the lists that tests choose: "isolated", "nohz_full", or "smt/control"."""
         self._put(f"{self.cpu_dir}/{name}", text)
 
     def write(self, path: str, data: bytes) -> None:
         """What writing the attribute does. Raises OSError as the kernel would."""
+        self.attempt(path)
         if path.endswith(EJECT):
             self._write_eject(path, data)
             return
         number, goal = int(path.rsplit("/", 2)[1].removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
         if not self.released.is_set():
-            self.holding.set()
-            self.released.wait(60)
+            with self._lock_device(path):
+                self.holding.set()
+                self.released.wait(60)
         with self._lock:
             self._answer(path, number, goal)
             if (number in self.online) == goal:
@@ -176,6 +190,30 @@ class FakeKernel:
             self._show(number)
             self._lists("online")
         self.tell("online" if goal else "offline", number)
+
+    @contextmanager
+    def _lock_device(self, path: str) -> Iterator[None]:
+        """A pipe in the file's place: to open it takes somebody at the other end."""
+        kept = f"{path.rpartition('/')[0]}/.online"
+        try:
+            os.link(path, kept)
+            os.mkfifo(f"{path}.fifo")
+            os.replace(f"{path}.fifo", path)
+        except FileNotFoundError:  # it is not there, as will be answered
+            yield
+            return
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):  # the CPU is gone
+                end = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # who waits goes on
+                os.replace(kept, path)
+                os.close(end)
+
+    def attempt(self, path: str) -> None:
+        """What opening it for writing does: `vcpu_guest.sysfs.Try`."""
+        if self.denial:
+            raise NotOpenedError(self.denial, os.strerror(self.denial), path)
 
     def _write_eject(self, path: str, data: bytes) -> None:
         if self.eject_refusal:

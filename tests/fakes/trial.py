@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from vcpu_host.core import events as ev
 from vcpu_host.core import pending
 from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
-from vcpu_host.core.model import CpuStatus, Outcome
+from vcpu_host.core.model import CpuStatus, Outcome, Reason
 from vcpu_host.core.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.policy import Policy
 from vcpu_host.core.result import OperationResult
@@ -70,6 +71,11 @@ class Trial:
     def _view(self) -> VmView:
         """As an operation begins; what the look settles is struck out of the record."""
         view = self.world.view()
+        for _ in range(20):
+            if not view.unsettled:
+                break
+            self.world.pass_by(self.world.now + 0.2)
+            view = self.world.view()
         self.world.record = pending.settle(self.world.record, view)
         return with_pending(view, self.world.record)
 
@@ -88,9 +94,22 @@ class Trial:
         self._session = world.session
         self._offline: set[str] = set()
         self._absent: set[str] = set()
+        self._heard: dict[str, float] = {}
+        # When the question was asked whose answer showed a thread offline or absent, and how many looks did in a row.
+        self._down_at: dict[str, float] = {}
+        self._down_looks: Counter[str] = Counter()
+        self._looked_at = -1.0
+        self._asked: dict[int, float] = {}
         self._before = {sim.index: (sim.holder, tuple(sim.online)) for sim in world.sims}
         self._began = world.now
-        machine = Machine(decided, world.platform, policy, session=world.session, now=world.now)
+        machine = Machine(
+            decided,
+            world.platform,
+            policy,
+            session=world.session,
+            now=world.now,
+            identities=frozenset(world.names),
+        )
         deadline = machine.deadline
         asked: set[int] = set()
         while True:
@@ -121,6 +140,7 @@ class Trial:
         self._tell(result)
         for slot in result.slots:
             self._judge(world.sims[slot.slot], slot.outcome)
+            self._judge_words(world.sims[slot.slot], slot.reason)
         world.record = pending.after(world.record, result, asked, world.host())
         world.hang_up()
         return result
@@ -141,27 +161,49 @@ class Trial:
                 self._session = None
                 self._forget()
             case ev.CpuSettled() if event.session == self._session:
+                self._heard[event.result.firmware_id] = self.world.now
                 name, seen = event.result.firmware_id, event.result.observed
                 if seen is not None and seen.online:
                     self._offline.discard(name)
+                    self._down_looks[name] = 0
                 elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
                     self._offline.add(name)
+                    self._down(name, self._asked.get(event.request, -1.0))
+                    self._looked_at = self.world.now
                 elif seen is None and event.result.status is CpuStatus.ABSENT:
                     self._absent.add(name)
             case ev.CpuArrived() if event.session == self._session:
+                self._heard[event.cpu.firmware_id] = self.world.now
                 if event.cpu.online:
                     self._offline.discard(event.cpu.firmware_id)
             case ev.GuestLooked() if event.session == self._session:
-                shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
-                self._offline -= {name for name, cpu in shown.items() if cpu.online}
-                if "" not in shown:
-                    self._offline |= self._absent - set(shown)
+                self._hear_list(event)
             case _:
                 pass
+
+    def _hear_list(self, event: ev.GuestLooked) -> None:
+        shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
+        asked_at = event.asked_at
+        newer = {name for name, when in self._heard.items() if asked_at is not None and when > asked_at}
+        self._offline -= {name for name, cpu in shown.items() if cpu.online} - newer
+        if set(shown) <= set(self.world.names):
+            self._offline |= self._absent - set(shown) - newer
+        if asked_at is not None:
+            self._looked_at = self.world.now
+            for name in self._offline - newer:
+                self._down(name, asked_at)
+            for name in {name for name, cpu in shown.items() if cpu.online} - newer:
+                self._down_looks[name] = 0
+
+    def _down(self, name: str, asked_at: float) -> None:
+        self._down_at[name] = asked_at
+        self._down_looks[name] += 1
 
     def _forget(self) -> None:
         self._offline.clear()
         self._absent.clear()
+        self._down_at.clear()
+        self._down_looks.clear()
 
     def _allowed(self, action: ev.Action) -> None:
         if isinstance(action, ev.DoDel):
@@ -169,11 +211,23 @@ class Trial:
             names = set(self.world.platform.firmware_ids(host, host.slots[action.slot]))
             assert names <= self._offline, f"device_del of {action.slot} without its threads' word"
             assert action.slot in self._kinds
+            for name in names:
+                self._timely(action.slot, name)
         if isinstance(action, ev.DoAdd):
             assert action.device_id, "device_add without an id"
         if isinstance(action, ev.DoSetOnline):
             assert action.firmware_ids
             assert all(action.firmware_ids)
+            self._asked[action.request] = self.world.now
+
+    def _timely(self, slot: int, name: str) -> None:
+        """What allows a device_del is no word of a while ago, and it was true when it was given."""
+        now, asked_at = self.world.now, self._down_at[name]
+        slow_guest = self._down_looks[name] >= 3 and self._looked_at == now
+        assert now - asked_at <= 0.5 or slow_guest, f"device_del of {slot} on what was true {now - asked_at:.1f} s ago"
+        sim, thread = self.world.thread_of(name)
+        if sim.present and sim.online[thread] and not sim.lied_about:
+            assert sim.lit_at[thread] >= asked_at, f"device_del of {slot}, whose CPU was online all along"
 
     # --- promises 1 and 3: the verdicts, held against the truth -------------------------------------------------------
 
@@ -195,6 +249,11 @@ class Trial:
             )
             if kind in (StepKind.ONLINE, StepKind.OFFLINE):  # one plugged again may be brought online by its kernel
                 assert tuple(sim.online) == online, f"slot {sim.index}: {outcome}, yet {online} became {sim.online}"
+
+    def _judge_words(self, sim: Sim, reason: Reason | None) -> None:
+        """Nobody is said not to know a CPU that he has shown."""
+        if reason is not None and reason.code == "guest-ignored" and not sim.touched:
+            assert sim.noticed_at < sim.plugged_at, f"slot {sim.index}: {reason.text}, yet the guest has shown it"
 
     def _judge_done(self, sim: Sim, kind: StepKind, since: float) -> None:
         if kind is StepKind.UNPLUG:

@@ -24,7 +24,7 @@ from vcpu_guest.environment import Observer
 from vcpu_guest.events import OnEvent, OnLost
 from vcpu_guest.main import main
 from vcpu_guest.platforms.acpi import Acpi
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.sysfs import NotOpenedError, Sysfs
 
 
 class SocketEvents:
@@ -44,6 +44,11 @@ class SocketEvents:
     @property
     def alive(self) -> bool:
         """Whether the fake kernel still speaks to us."""
+        return self._socket is not None
+
+    @property
+    def hearing(self) -> bool:
+        """The same: it is not connected anew."""
         return self._socket is not None
 
     def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
@@ -89,16 +94,25 @@ class SocketWrite:
 
     def __call__(self, path: str, data: bytes) -> None:
         """vcpu_guest.sysfs.Write."""
+        self._ask(b"write %s %s\n" % (path.removeprefix(self._root).encode(), data), path)
+
+    def attempt(self, path: str) -> None:
+        """vcpu_guest.sysfs.Try."""
+        self._ask(b"open %s\n" % path.removeprefix(self._root).encode(), path)
+
+    def _ask(self, line: bytes, path: str) -> None:
         with self._lock:
-            self._socket.sendall(b"write %s %s\n" % (path.removeprefix(self._root).encode(), data))
-            code = int(self._lines.readline())
-        if code:
-            raise OSError(code, os.strerror(code), path)
+            self._socket.sendall(line)
+            code, _, opening = self._lines.readline().strip().partition(" ")
+        if code != "0":
+            kind = NotOpenedError if opening else OSError
+            raise kind(int(code), os.strerror(int(code)), path)
 
 
 def doors(options: argparse.Namespace, kernel: str) -> Doors:
     """The fake kernel's doors."""
-    sysfs = Sysfs(options.sysfs, SocketWrite(kernel, options.sysfs))
+    write = SocketWrite(kernel, options.sysfs)
+    sysfs = Sysfs(options.sysfs, write, write.attempt)
     return Doors(
         sysfs=sysfs,
         platform=Acpi(),

@@ -119,6 +119,7 @@ def host(
         channel or Channel("/run/vm/agent.sock", busy=False, guest_open=True, device_id="vcpuctl"),
         no_hotplug,
         properties={"pflash0": "firmware"} if flash else {},
+        devices={each.device_id: each.type for each in slots if each.device_id is not None},
     )
 
 
@@ -154,7 +155,7 @@ INFO = AgentInfo(
     "instance",
     "acpi",
     "udev",
-    environment=Environment(possible="0-239", eject_enabled=True),
+    environment=Environment(possible="0-4095", eject_enabled=True),
 )
 
 

@@ -52,6 +52,8 @@ class World(Hardware):
         self.calmed = False
         for when, what, index in faults.happenings:
             self._at(when, partial(self.happen, what, index % self.total))
+        if faults.onliner:
+            self._at(faults.onliner * self.rng.random(), partial(self._onliner, faults.onliner))
 
     def view(self) -> VmView:
         """Both sides, as an operation begins: opens a session if the agent can be reached."""
@@ -86,6 +88,8 @@ class World(Hardware):
             case ev.DoLookHost():
                 asked = self.now
                 self._at(self._moment(), lambda: self._tell(ev.HostLooked(self.host(), asked), op))
+            case ev.DoLookGuest():
+                self._look(self.session)
             case ev.DoDial():
                 self._at(self._moment(), lambda: self._dial(op))
             case ev.DoSetOnline():
@@ -116,6 +120,22 @@ class World(Hardware):
         if self.session is not None:
             self.session = None
             self._tell_in_order(ev.AgentDown(Reason("agent-lost", Who.AGENT, why)))
+
+    def _look(self, session: str | None) -> None:
+        """The list of CPUs is not held up by a write that is under way; a paused guest answers when it goes on."""
+        if session is None:
+            return
+        asked, op = self.now, self._op
+        self._guest(lambda: self._listed(session, asked, op))
+
+    def _listed(self, session: str, asked: float, op: int) -> None:
+        if session != self.session:
+            return
+        if self._chance(self.faults.stream_breaks):
+            slow = Reason("agent-slow", Who.AGENT, "slow")
+            self._tell(ev.GuestLookFailed(session, slow), op)
+        else:
+            self._tell(ev.GuestLooked(session, self.guest(), asked), op)
 
     def _end_all(self, why: str) -> None:
         for number in list(self._asks):
@@ -152,10 +172,11 @@ class World(Hardware):
         if ask.over or name not in ask.left:
             return
         sim, _ = self._names[name]
-        if sim.present and sim.linked:
+        if sim.present and sim.linked and not sim.misnamed:
             if ask.wait and not ask.brief:
                 self._tell_of(ask, ev.CpuArrived(ask.session, self._cpu(name)))
-            self._guest(lambda: self._write(ask, name))
+            delay = self.rng.choice((5.0, 18.0)) if self._chance(self.faults.slow) else None
+            self._guest(lambda: self._write(ask, name), delay)
         elif not ask.wait:
             self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
 
@@ -163,7 +184,7 @@ class World(Hardware):
         sim, thread = self._names[name]
         if ask.over or name not in ask.left:
             return
-        if not (sim.present and sim.linked):
+        if not (sim.present and sim.linked) or sim.misnamed:
             self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
             return
         refused = self.faults.online_refused if ask.online else self.faults.offline_refused
@@ -237,6 +258,8 @@ class World(Hardware):
 
     def _light(self, sim: Sim) -> None:
         sim.present, sim.linked, sim.online = True, True, [True] * self.threads
+        sim.misnamed = sim.untold = False
+        sim.noticed_at = self.now
 
     def _pause(self, sim: Sim) -> None:
         del sim
@@ -273,6 +296,45 @@ class World(Hardware):
             sim.touched = True
             self._guest(lambda: self._switch(sim, 0, to=False))
 
+    def _onliner(self, interval: float) -> None:
+        """Something in the guest that brings every CPU online which it finds offline, round after round."""
+        if self.calmed or self.dead:
+            return
+        if self.running:
+            for sim in self.sims:
+                for thread in range(self.threads):
+                    if sim.present and not sim.online[thread]:
+                        sim.touched = True
+                        self._switch(sim, thread, to=True)
+        self._at(interval, partial(self._onliner, interval))
+
+    def _misnamed(self, sim: Sim) -> None:
+        """The guest's firmware has another name for the CPU than QEMU's present machines give."""
+        if sim.holder is not None:
+            sim.touched = sim.misnamed = True
+
+    def _reverted(self, sim: Sim) -> None:
+        """A snapshot is loaded that was made before this CPU, and those behind it, were plugged.
+
+        QEMU keeps them, and nothing tells the guest of them any more (seen on 10.0: their "insert" flag is cleared).
+        """
+        if not self._booted:
+            return  # it was made of a guest that ran
+        self._epoch += 1
+        self._frozen.clear()
+        for each in self.sims:
+            each.linked = True
+        for each in self.sims[max(1, sim.index) :]:
+            if each.holder is not None:
+                self._change(each, partial(self._forget, each))
+        self._lose_session("a snapshot was loaded")
+        self._agent_alive = self._booted = True
+
+    def _forget(self, sim: Sim) -> None:
+        self._dark(sim)
+        sim.touched = sim.untold = True
+        sim.ejecting, sim.ost = False, None
+
     def _qemu_dies(self, sim: Sim) -> None:
         del sim
         self.dead = True
@@ -294,6 +356,8 @@ class World(Hardware):
         self.calmed = True
         self.hang_up()
         self._resume()
+        for sim in self.sims:
+            sim.misnamed = False
         # QEMU's main loop carries out, or drops, what one monitor was told before it answers the next one.
         self.drain(lambda: self.reachable and not any(sim.commands for sim in self.sims))
 
@@ -317,5 +381,7 @@ HAPPENINGS: dict[str, Callable[[World, Sim], None]] = {
     "they unplug": World._they_unplug,
     "they online": World._they_online,
     "they offline": World._they_offline,
+    "misnamed": World._misnamed,
+    "reverted": World._reverted,
     "qemu dies": World._qemu_dies,
 }

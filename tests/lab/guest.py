@@ -49,12 +49,17 @@ class Recipe:
     firmware: str = ""
     firmware_images: tuple[str, ...] = ()
     size_mb: int = 1024
+    #: Whether its kernel has CPUs to plug only where it recognises a hypervisor: see ``lab.spec``.
+    wants_hypervisor: bool = False
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("debian12-amd64", "bookworm", ARCHES["amd64"], "linux-image-cloud-amd64"),
+        # the kernels that an installation has: with them udev loads modules for each new CPU
+        Recipe("debian13-amd64", "trixie", ARCHES["amd64"], "linux-image-amd64", wants_hypervisor=True),
+        Recipe("sid-amd64", "sid", ARCHES["amd64"], "linux-image-amd64", (*_PACKAGES, "mount"), wants_hypervisor=True),
         Recipe("debian12-ppc64el", "bookworm", ARCHES["ppc64el"], "linux-image-powerpc64le"),
         # a kernel that has an SMT mode on POWER (6.6 and newer)
         Recipe(
@@ -80,11 +85,16 @@ RECIPES: Mapping[str, Recipe] = {
 }
 
 
-def arch_of(name: str) -> Arch:
-    """The architecture of that guest. Raises LabError for an unknown name."""
+def recipe_of(name: str) -> Recipe:
+    """The recipe of that guest. Raises LabError for an unknown name."""
     if name not in RECIPES:
         raise LabError(f"no guest {name}: the lab knows {', '.join(RECIPES)}")
-    return RECIPES[name].arch
+    return RECIPES[name]
+
+
+def arch_of(name: str) -> Arch:
+    """The architecture of that guest. Raises LabError for an unknown name."""
+    return recipe_of(name).arch
 
 
 @dataclass(frozen=True)
@@ -102,8 +112,8 @@ class Image:
 @contextmanager
 def find(cache: Cache, name: str, progress: host.Progress = host.quiet) -> Iterator[Image]:
     """The image of that guest, built the first time. Raises LabError for an unknown name."""
-    arch = arch_of(name)
-    recipe = RECIPES[name]
+    recipe = recipe_of(name)
+    arch = recipe.arch
 
     def build(folder: Path) -> None:
         foreign.enable(cache, arch, progress)
@@ -118,9 +128,10 @@ def find(cache: Cache, name: str, progress: host.Progress = host.quiet) -> Itera
 
 
 def _key(recipe: Recipe) -> str:
-    # of the architecture what goes into the image: the rest is the command line's
+    # what goes into the image, also of the architecture: the rest is the command line's
     arch = (recipe.arch.name, recipe.arch.modules, recipe.arch.shell)
-    return digest(_RECIPE, asdict(replace(recipe, arch=ARCHES[NATIVE])), arch, digest_tree(_FILES))
+    image = replace(recipe, arch=ARCHES[NATIVE], wants_hypervisor=False)
+    return digest(_RECIPE, asdict(image), arch, digest_tree(_FILES))
 
 
 def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.arch import Arch
-from lab.guest import Image, arch_of
+from lab.guest import Image, arch_of, recipe_of
 from lab.qemu import STANDARD, Qemu
 
 #: The port the agent listens on, and the chardev behind it.
@@ -20,6 +20,13 @@ SOCKETS = (AGENT_CHARDEV, "shell", "qmp", "oracle")
 #: Guest packages the debs layer installs, and when it counts as up.
 AGENT_PACKAGES = ("python3-vcpu-proto", "vcpu-guest")
 AGENT_READY = "systemctl is-active --quiet vcpud"
+
+#: What has Linux recognise a hypervisor, VMware's, where TCG emulates the CPUs: QEMU answers on VMware's port, and the
+#: machine's serial number has VMware's form, which Linux heeds where no CPU flag speaks of a hypervisor
+#: (arch/x86/kernel/cpu/vmware.c, vmware_platform). TCG's own name Linux does not know, and kernels with the present
+#: acpi_is_processor_usable() (arch/x86/kernel/acpi/boot.c, 6.12.77 and newer) then have no CPU to plug.
+_VMWARE_MACHINE, _VMWARE_CPU = ",vmport=on", ",-hypervisor"
+_VMWARE_ARGS = ("-smbios", "type=1,serial=VMware-x")
 
 #: The console has the kernel log alone; the lab's shell sits on a virtio console.
 _KERNEL_LINE = (
@@ -41,6 +48,9 @@ class VmSpec:
     qemu: str = STANDARD
     smp: str = "1,maxcpus=16,sockets=2,cores=4,threads=2"
     guest: str = "debian12-amd64"
+    #: Start a guest that has CPUs to plug only under a hypervisor that its kernel recognises as anybody would: without
+    #: the lab's help.
+    unaided: bool = False
     #: "" and 0: what is usual for the guest's architecture.
     cpu: str = ""
     memory_mb: int = 0
@@ -95,7 +105,11 @@ def command_line(
 
     arch = spec.arch
     argv = [*qemu.system, "-nodefaults", "-no-user-config", "-display", "none", "-nic", "none"]
-    argv += ["-machine", spec.machine, "-cpu", spec.cpu or arch.cpu, "-smp", spec.smp]
+    machine, cpu = spec.machine, spec.cpu or arch.cpu
+    if accel == "tcg" and recipe_of(spec.guest).wants_hypervisor and not spec.unaided:
+        machine, cpu = machine + _VMWARE_MACHINE, cpu + _VMWARE_CPU
+        argv += _VMWARE_ARGS
+    argv += ["-machine", machine, "-cpu", cpu, "-smp", spec.smp]
     argv += ["-m", str(spec.memory_mb or arch.memory_mb)]
     argv += ["-accel", "tcg,thread=multi" if accel == "tcg" else accel]
     argv += ["-kernel", str(image.kernel), "-initrd", str(image.initrd)]

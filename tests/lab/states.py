@@ -23,11 +23,13 @@ from lab.qemu import Qemu
 from lab.spec import AGENT_CHARDEV, AGENT_READY, SOCKETS, VmSpec, command_line
 from lab.vm import Vm
 
-_RECIPE = 1
+_RECIPE = 2
 _DISK, _RAM = "disk.qcow2", "ram"
 #: Seconds, with wide margins for TCG on a busy machine.
 _BOOT, _INSTALL, _READY = 240.0, 300.0, 120.0
-_SETTLED = "state=$(systemctl is-system-running --wait); [ $state = running ] || [ $state = degraded ]"
+#: An ordinary kernel has many modules for the machine's own devices, which udev loads beside everything else.
+_RUNS = "state=$(systemctl is-system-running --wait); [ $state = running ] || [ $state = degraded ]"
+_SETTLED = f"{{ {_RUNS}; }} && udevadm settle -t 200"
 
 
 def overlay(qemu: Qemu, backing: Path, backing_format: str, path: Path, *, relative: bool = False) -> None:

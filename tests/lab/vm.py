@@ -200,6 +200,19 @@ class Vm:
         self.qmp.execute(command, uri=uri)
         self.wait_migrated(timeout)
 
+    def savevm(self, name: str, timeout: float = 60.0) -> None:
+        """Keep the whole VM, as it is now, in its disk under that name. Raises LabError with QEMU's words."""
+        said = self._hmp(f"savevm {name}", timeout)
+        if said:
+            raise LabError(f"savevm {name}: {said}")
+
+    def loadvm(self, name: str, timeout: float = 60.0) -> str:
+        """Go back to a snapshot. "", or what QEMU said: the VM then stands still, half of it as it was (restore-vm)."""
+        return self._hmp(f"loadvm {name}", timeout)
+
+    def _hmp(self, line: str, timeout: float) -> str:
+        return str(self.qmp.execute("human-monitor-command", command_line=line, timeout=timeout)).strip()
+
     def wait_migrated(self, timeout: float) -> None:
         """Wait for the end of a migration that tells of itself. Raises LabError with QEMU's words if it fails."""
         deadline = time.monotonic() + timeout

@@ -52,11 +52,17 @@ def test_the_contract_can_be_read_from_the_installed_package(debs: dict[str, Deb
 def test_the_guest_package_brings_command_unit_rule_configuration_and_page(debs: dict[str, Deb]) -> None:
     assert beside_python(debs["vcpu-guest"]) == {
         "/etc/vcpud/vcpud.conf",
-        "/lib/systemd/system/vcpud.service",
-        "/lib/udev/rules.d/60-vcpud.rules",
+        "/usr/lib/systemd/system/vcpud.service",
+        "/usr/lib/udev/rules.d/60-vcpud.rules",
         "/usr/bin/vcpud",
         "/usr/share/man/man8/vcpud.8.gz",
     }
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_files_only_where_no_path_is_another_ones_alias(debs: dict[str, Deb], package: str) -> None:
+    # /lib and its like are links into /usr: what a package has there, dpkg knows by a name that is not the file's own.
+    assert {name.split("/")[1] for name in debs[package].files()} <= {"usr", "etc"}
 
 
 def test_the_host_package_brings_command_page_and_completions(debs: dict[str, Deb]) -> None:

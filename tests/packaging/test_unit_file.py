@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from vcpu_guest.procfs import COMMAND_LINE_PATHS
+from vcpu_guest.rtas import LOG_PATHS
 
 if TYPE_CHECKING:
     from debfile import Deb, Run
@@ -24,7 +26,7 @@ def tree(debs: dict[str, Deb], tmp_path: Path) -> Path:
 @pytest.fixture
 def unit(tree: Path) -> Path:
     """The service, with a command that is there on this machine: systemd refuses to judge one that is not."""
-    text = (tree / "lib/systemd/system/vcpud.service").read_text()
+    text = (tree / "usr/lib/systemd/system/vcpud.service").read_text()
     command = re.search(r"^ExecStart=[-@:+!]*(\S+)", text, re.MULTILINE)
     assert command is not None
     path = tree / "vcpud.service"
@@ -45,7 +47,7 @@ def test_the_service_is_exposed_to_the_degree_of_two_or_less(unit: Path, run: Ru
 
 
 def test_the_service_lives_and_dies_with_its_port_and_is_enabled_by_nothing_else(tree: Path) -> None:
-    text = (tree / "lib/systemd/system/vcpud.service").read_text()
+    text = (tree / "usr/lib/systemd/system/vcpud.service").read_text()
     device = "dev-virtio\\x2dports-" + PORT.replace("-", "\\x2d") + ".device"
     assert re.search(rf"^BindsTo=.*{re.escape(device)}", text, re.MULTILINE)
     assert re.search(rf"^After=.*{re.escape(device)}", text, re.MULTILINE)
@@ -53,6 +55,13 @@ def test_the_service_lives_and_dies_with_its_port_and_is_enabled_by_nothing_else
 
 
 def test_the_rule_asks_for_the_service_beside_what_others_ask_for(tree: Path) -> None:
-    rule = (tree / "lib/udev/rules.d/60-vcpud.rules").read_text()
+    rule = (tree / "usr/lib/udev/rules.d/60-vcpud.rules").read_text()
     assert f'ATTR{{name}}=="{PORT}"' in rule
     assert 'ENV{SYSTEMD_WANTS}+="vcpud.service"' in rule
+
+
+def test_the_service_sees_of_proc_what_the_agent_reads_there_and_no_more(tree: Path) -> None:
+    text = (tree / "usr/lib/systemd/system/vcpud.service").read_text()
+    assert "ProcSubset=pid" in text
+    assert f"BindReadOnlyPaths=-/proc/cmdline:{COMMAND_LINE_PATHS[0]}" in text
+    assert f"BindReadOnlyPaths=-/proc/powerpc/rtas:{Path(LOG_PATHS[0]).parent}" in text

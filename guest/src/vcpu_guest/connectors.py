@@ -24,6 +24,9 @@ class Connectors(Protocol):
     def summon(self, firmware_ids: Iterable[str]) -> None:
         """These are waited for and not there: bring in those that have been plugged, if nobody else does."""
 
+    def denials(self) -> tuple[str, ...]:
+        """The files that it has to write and may not, as environment.denial says it."""
+
     def close(self) -> None:
         """End. Closing twice is allowed."""
 
@@ -46,6 +49,10 @@ class KernelConnectors:
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
         """The kernel does so by itself."""
+
+    def denials(self) -> tuple[str, ...]:
+        """It writes none."""
+        return ()
 
     def close(self) -> None:
         """Nothing to end."""

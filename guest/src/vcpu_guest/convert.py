@@ -6,6 +6,9 @@ Strings are cut to the contract's 1024 bytes here, at the edge.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_guest.core import model, reasons
@@ -46,10 +49,14 @@ def hello(identity: model.Identity, environment: model.Environment, *, gated: bo
             smt_control=bounded(environment.smt_control),
             auto_online_rules=[bounded(path) for path in environment.auto_online_rules[:64]],
             clocksource=bounded(environment.clocksource),
+            kernel_arguments=[bounded(argument) for argument in environment.kernel_arguments[:64]],
+            unwritable=[bounded(path) for path in environment.unwritable[:64]],
         ),
     )
-    if environment.eject_enabled is not None:
-        message.environment.eject_enabled = environment.eject_enabled
+    for name in ("eject_enabled", "hypervisor_flag", "acpi", "writable"):
+        value = getattr(environment, name)
+        if value is not None:
+            setattr(message.environment, name, value)
     return message
 
 
@@ -60,8 +67,8 @@ def reason(value: model.Reason) -> pb.Reason:
     )
 
 
-def cpu(value: model.Cpu) -> pb.Cpu:
-    """One CPU; what is not known stays absent."""
+def cpu(value: model.Cpu, in_hand: Mapping[str, float] = MappingProxyType({})) -> pb.Cpu:
+    """One CPU; what is not known stays absent. `in_hand`: see Switch.in_hand."""
     return pb.Cpu(
         number=value.number,
         firmware_id=bounded(value.firmware_id),
@@ -72,16 +79,19 @@ def cpu(value: model.Cpu) -> pb.Cpu:
         die_id=value.detail.die_id,
         core_id=value.detail.core_id,
         node=value.detail.node,
+        switching_seconds=in_hand.get(value.firmware_id),
     )
 
 
-def snapshot(value: model.Snapshot, identity: model.Identity) -> pb.Snapshot:
-    """All CPUs, and who says so."""
+def snapshot(
+    value: model.Snapshot, identity: model.Identity, in_hand: Mapping[str, float] = MappingProxyType({})
+) -> pb.Snapshot:
+    """All CPUs, which of them are in hand, and who says so."""
     return pb.Snapshot(
         generation=value.generation,
         boot_id=identity.boot_id,
         instance_id=identity.instance_id,
-        cpus=[cpu(each) for each in value.cpus],
+        cpus=[cpu(each, in_hand) for each in value.cpus],
     )
 
 

@@ -12,11 +12,13 @@ from typing import Any
 from vcpu_proto.link import GuestLink
 
 from vcpu_guest import __version__, logs
+from vcpu_guest.core import cpulist
 from vcpu_guest.core.model import Identity
 from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
 from vcpu_guest.gate import Gate
 from vcpu_guest.hooks import HookedSwitch, Hooks
+from vcpu_guest.mistakes import Mistakes
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener
 from vcpu_guest.server import LocalServer
@@ -53,6 +55,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    mistakes = Mistakes(loop)
     watcher = Watcher(doors.sysfs, doors.platform)
     # Listen first, then scan: what happens in between is seen twice rather than never.
     watcher.hear(doors.events)
@@ -72,6 +75,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.callback(doors.events.close)
         stack.callback(watcher.close)
+        stack.callback(watcher.history.close)
         if gate is not None:
             stack.push_async_callback(gate.close)
         if hooks is not None:
@@ -93,11 +97,14 @@ async def run(
         if link_ends.done():
             link_ends.result()
         notifier.ready(f"listening, platform {doors.platform.name}")
-        logs.info("started", version=__version__, platform=doors.platform.name, instance=instance.hex())
+        online = cpulist.render(doors.sysfs.mask("online"))
+        logs.info(
+            "started", version=__version__, platform=doors.platform.name, instance=instance.hex(), cpus_online=online
+        )
         # The first look at the udev rules takes long, and the first Hello need not wait for it.
         await asyncio.to_thread(doors.environment)
         try:
-            await _until(stop, doors, link_ends, notifier)
+            await _until(stop, doors, link_ends, notifier, mistakes)
         finally:
             notifier.stopping()
             logs.info("stopping")
@@ -115,12 +122,14 @@ async def _settle_writes(switch: Switch) -> None:
         logs.warning("an online write is still in the kernel", waited_seconds=STOP_TIMEOUT)
 
 
-async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[None], notifier: Notifier) -> None:
+async def _until(
+    stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[None], notifier: Notifier, mistakes: Mistakes
+) -> None:
     """Wait for the order to stop, and feed the watchdog for as long as changes are heard of and the link is there."""
     period = None if notifier.watchdog is None else notifier.watchdog / 2
     loop = asyncio.get_running_loop()
     ordered, changed = loop.create_task(stop.wait()), loop.create_task(doors.connectors.ended())
-    awaited: set[asyncio.Future[Any]] = {ordered, link_ends, changed}
+    awaited: set[asyncio.Future[Any]] = {ordered, link_ends, changed, mistakes.too_many}
     try:
         while not ordered.done():
             if not doors.events.alive:
@@ -132,6 +141,8 @@ async def _until(stop: asyncio.Event, doors: Doors, link_ends: asyncio.Future[No
             if link_ends.done():
                 link_ends.result()
                 raise StartError("the link to the host has ended")
+            if mistakes.too_many.done():
+                raise StartError(f"the same goes wrong again and again: {mistakes.too_many.result()}")
     finally:
         for task in (ordered, changed):
             task.cancel()

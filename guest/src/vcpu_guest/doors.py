@@ -39,12 +39,13 @@ def open_doors(root: str = "/sys", *, events: bool = True) -> Doors:
     system = os.uname()
     sysfs = Sysfs(root)
     platform = platforms.detect(system.machine, sysfs)
+    connectors = CONNECTORS[platform.connectors](sysfs, platform) if events else KernelConnectors()
     return Doors(
         sysfs=sysfs,
         platform=platform,
         events=_uevents() if events else NoEvents(),
-        connectors=CONNECTORS[platform.connectors](sysfs, platform) if events else KernelConnectors(),
-        environment=Observer(sysfs),
+        connectors=connectors,
+        environment=Observer(sysfs, denials=connectors.denials),
         boot_id=procfs.boot_id(os.environ),
         arch=system.machine,
         kernel=system.release,

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vcpu_guest import procfs
+from vcpu_guest.core import cmdline
 from vcpu_guest.core.model import Environment
+from vcpu_guest.core.reasons import name_of
+from vcpu_guest.platforms import hypervisor_flag
 from vcpu_guest.sysfs import Sysfs
 
 #: In falling precedence (udev(7)): a file hides those of the same name in later directories.
@@ -27,15 +31,26 @@ _ONLINES = re.compile(r'ATTR\{(?:\[[^\]]*\])?online\}="1"|RUN(?:\{\w+\})?\+?="[^
 class Observer:
     """Reads the environment. The udev rules are read again only when a directory of theirs changed."""
 
-    def __init__(self, sysfs: Sysfs, rule_dirs: Sequence[str | Path] = RULE_DIRS) -> None:
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        rule_dirs: Sequence[str | Path] = RULE_DIRS,
+        command_line: Callable[[], str] = procfs.command_line,
+        denials: Callable[[], tuple[str, ...]] = tuple,
+    ) -> None:
+        """`denials`: what else of the files that the agent has to write may not be written, as `denial` says it."""
         self._sysfs = sysfs
         self._rule_dirs = rule_dirs
+        self._command_line = command_line
+        self._denials = denials
         self._rules: tuple[str, ...] = ()
         self._seen: list[int] | None = None
 
     def __call__(self) -> Environment:
         """A few small files and, the first time, some dozen rules: may block for milliseconds."""
         sysfs = self._sysfs
+        tried = sysfs.switching_denied()
+        unwritable = (*(() if tried is None else denial(*tried)), *self._denials())
         kernel_max = sysfs.read("devices/system/cpu/kernel_max") or ""
         return Environment(
             possible=sysfs.read("devices/system/cpu/possible") or "",
@@ -46,6 +61,11 @@ class Observer:
             auto_online_rules=self._auto_online_rules(),
             eject_enabled=sysfs.eject_enabled(),
             clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
+            kernel_arguments=cmdline.bearing_on_cpus(self._command_line()),
+            hypervisor_flag=hypervisor_flag(sysfs),
+            acpi=sysfs.acpi(),
+            writable=False if unwritable else None if tried is None else True,
+            unwritable=unwritable,
         )
 
     def _auto_online_rules(self) -> tuple[str, ...]:
@@ -55,6 +75,11 @@ class Observer:
             self._rules = auto_online_rules(self._rule_dirs)
             self._seen = seen
         return self._rules
+
+
+def denial(path: str, code: int) -> tuple[str, ...]:
+    """For a file that was tried, how the contract says that it may not be written; none if it may (0)."""
+    return (f"{path}: {name_of(code)}",) if code else ()
 
 
 def auto_online_rules(rule_dirs: Sequence[str | Path] = RULE_DIRS) -> tuple[str, ...]:

@@ -16,13 +16,20 @@ OnLost = Callable[[str], None]
 class EventSource(Protocol):
     """Calls back in the running event loop; never blocks it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For Hello."""
+
     #: Says whether anybody waits for news. While nobody does, the source may put it off for a moment, and then report
     #: what came meanwhile as lost: one look at everything costs less than one at each event.
     urgent: Callable[[], bool]
 
     def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
         """Begin. What happens from here on is reported; what was before is the scan's business."""
+
+    @property
+    def hearing(self) -> bool:
+        """Whether changes are heard of now. While they are not, who waits looks by itself, and more often."""
 
     def catch_up(self) -> None:
         """Report at once what was put off."""
@@ -32,14 +39,15 @@ class EventSource(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether changes would still be heard of; False makes the agent stop and be started afresh."""
+        """Whether it can be heard of changes again without being made anew; False makes the agent start afresh."""
 
 
 class NoEvents:
-    """A source that never says anything: requests that wait then look once in a while."""
+    """A source that never says anything: who waits then looks once in a while."""
 
     name = "none"
     alive = True
+    hearing = False
 
     def __init__(self) -> None:
         self.urgent: Callable[[], bool] = lambda: True

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from vcpu_guest import logs
+from vcpu_guest.environment import denial
 from vcpu_guest.errors import ConfigError, StartError
 from vcpu_guest.sysfs import Sysfs
 from vcpu_guest.watcher import Watcher
@@ -77,6 +78,10 @@ class Gate:
                 "of vcpud.service, or take eject_gate out of vcpud.conf"
             ) from error
 
+    def denials(self) -> tuple[str, ...]:
+        """The switch, if it may not be written, as environment.denial says it. May block for a moment."""
+        return denial(*self._sysfs.eject_denied())
+
     async def agree(self, firmware_id: str, stream: object = None) -> None:
         """The CPU is offline or unknown, and is to be ejected: the gate is open on return, if the kernel lets it be."""
         shown = self._watcher.find(firmware_id) is not None
@@ -115,8 +120,8 @@ class Gate:
             complained = False
             while True:
                 self._wake.clear()
-                self._look()
                 try:
+                    self._look()
                     await self._set()
                     # What was agreed on may have been given up while the gate was being opened.
                     if not (self._agreed or self._open):
@@ -128,7 +133,7 @@ class Gate:
                 try:
                     await asyncio.wait_for(self._wake.wait(), LOOK)
                 except TimeoutError:
-                    self._watcher.scan()
+                    self._watcher.rescan()
 
     def _look(self) -> None:
         online, session = self._sysfs.mask("online"), self.session()

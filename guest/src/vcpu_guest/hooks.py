@@ -166,6 +166,10 @@ class HookedSwitch:
         self._switch = switch
         self._hooks = hooks
 
+    def in_hand(self) -> dict[str, float]:
+        """See Switch.in_hand."""
+        return self._switch.in_hand()
+
     async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
         """See Switch.run. If a hook objects to an offline, every CPU of the request is refused and nothing written."""
         if not goal.online:

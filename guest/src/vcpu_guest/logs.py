@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
+import time
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -18,6 +19,9 @@ Format = Literal["text", "json"]
 
 LEVELS: Mapping[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
+#: Of what comes about again and again: which times are said, and how many seconds without make it new.
+_SAID = frozenset({1, 10, 100, 1_000, 10_000})
+_QUIET = 3600.0
 
 _level: Level = "info"
 _format: Format = "text"
@@ -33,23 +37,60 @@ def configure(level: Level, form: Format) -> None:
 def debug(event: str, **fields: object) -> None:
     """For who looks for a fault."""
     if _level == "debug":
-        _get().debug(event, **fields)
+        _say("debug", event, fields)
 
 
 def info(event: str, **fields: object) -> None:
     """What an operator wants to have on record."""
     if LEVELS[_level] <= LEVELS["info"]:
-        _get().info(event, **fields)
+        _say("info", event, fields)
 
 
 def warning(event: str, **fields: object) -> None:
     """Something is not as it should be, and the agent goes on."""
-    _get().warning(event, **fields)
+    _say("warning", event, fields)
 
 
 def error(event: str, **fields: object) -> None:
     """The agent can't do what it is there for."""
-    _get().error(event, **fields)
+    _say("error", event, fields)
+
+
+class Seldom:
+    """A line that may become due again and again: said the first time, the tenth, the hundredth and so on.
+
+    Five times at most, and from the first time on again after an hour without.
+    """
+
+    def __init__(self, event: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._event = event
+        self._clock = clock
+        self._times = 0
+        self._last = 0.0
+
+    def warning(self, **fields: object) -> None:
+        """It is due; `fields` are those of this time."""
+        self._due(warning, fields)
+
+    def error(self, **fields: object) -> None:
+        """It is due, and an error."""
+        self._due(error, fields)
+
+    def _due(self, say: Callable[..., None], fields: Mapping[str, object]) -> None:
+        now = self._clock()
+        if now - self._last >= _QUIET:
+            self._times = 0
+        self._last = now
+        self._times += 1
+        if self._times in _SAID:
+            say(self._event, **fields, **({"times": self._times} if self._times > 1 else {}))
+
+
+def _say(level: Level, event: str, fields: Mapping[str, object]) -> None:
+    try:
+        getattr(_get(), level)(event, **fields)
+    except (OSError, ValueError):  # nobody reads it, or it is closed: there is no one to tell, and the work goes on
+        return
 
 
 def _get() -> Any:

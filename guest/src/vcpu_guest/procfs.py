@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to /proc: what a refusal needs to know of the guest's tasks, and the boot id."""
+"""The only door to /proc: what a refusal needs to know of the guest's tasks, the boot id, the command line."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,10 @@ from typing import Final
 SCHED_DEADLINE: Final = 6
 #: Field 41 of /proc/PID/stat counted from 1 (proc(5)); the fields after the name begin with number 3.
 _POLICY_INDEX: Final = 41 - 3
+#: Where the unit's sandbox shows the kernel's command line, which ProcSubset= hides in it, and where it is otherwise.
+COMMAND_LINE_PATHS: Final = ("/run/vcpud-cmdline", "/proc/cmdline")
+#: Characters; no architecture takes as many (COMMAND_LINE_SIZE), and a boot configuration may add some.
+_LONGEST_LINE: Final = 65536
 
 
 def deadline_tasks(proc: str | Path = "/proc", limit: int = 4) -> tuple[str, ...]:
@@ -54,6 +58,15 @@ def boot_id(environment: Mapping[str, str], proc: str | Path = "/proc") -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
+def command_line(paths: Sequence[str | Path] = COMMAND_LINE_PATHS) -> str:
+    """The kernel's command line, from the first of the files that is there; "" if none is, or may be read."""
+    for path in paths:
+        text = _read(path, _LONGEST_LINE)
+        if text:
+            return text
+    return ""
+
+
 def _threads(path: str) -> list[str]:
     try:
         return os.listdir(path)
@@ -61,10 +74,10 @@ def _threads(path: str) -> list[str]:
         return []
 
 
-def _read(path: str) -> str:
+def _read(path: str | Path, size: int = 4096) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(4096)
+            return file.read(size)
     except OSError:  # it ended between the two looks, or is hidden from us
         return ""
 

@@ -28,8 +28,9 @@ from vcpu_guest.connectors import Submit
 from vcpu_guest.core import rtas
 from vcpu_guest.core.reasons import name_of
 from vcpu_guest.core.rtas import Action, Hotplug, RtasError
+from vcpu_guest.environment import denial
 from vcpu_guest.platforms.pseries import Pseries
-from vcpu_guest.sysfs import Sysfs, Write, write_attribute
+from vcpu_guest.sysfs import Sysfs, Try, Write, try_attribute, write_attribute
 
 #: Where the unit's sandbox shows the kernel's directory, most of /proc being hidden in it, and where it is otherwise.
 LOG_PATHS = ("/run/vcpud-rtas/error_log", "/proc/powerpc/rtas/error_log")
@@ -72,6 +73,10 @@ class StandAside:
     def summon(self, firmware_ids: Iterable[str]) -> None:
         """Two who do the same work would trip over each other."""
 
+    def denials(self) -> tuple[str, ...]:
+        """It writes none."""
+        return ()
+
     def close(self) -> None:
         """Nothing to end."""
 
@@ -87,11 +92,13 @@ class RtasConnectors:
         log_paths: Sequence[str] = LOG_PATHS,
         write: Write = write_attribute,
         boot_time: Callable[[Sysfs], datetime] = boot_time,
+        attempt: Try = try_attribute,
     ) -> None:
         self._sysfs = sysfs
         self._platform = platform
         self._errd_runs = errd_runs
         self._write = write
+        self._attempt = attempt
         self._boot_time = boot_time
         self._log_paths = log_paths
         self._fd = -1
@@ -138,6 +145,16 @@ class RtasConnectors:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
+
+    def denials(self) -> tuple[str, ...]:
+        """The dlpar file, if it may not be written."""
+        try:
+            self._attempt(DLPAR)
+        except FileNotFoundError:  # nothing of what is waited for will come, and the log says so
+            return ()
+        except OSError as error:
+            return denial(DLPAR, error.errno or errno.EIO)
+        return ()
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
         """Try to take in the cores of these threads: the record of one may have been lost."""

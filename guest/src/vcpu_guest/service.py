@@ -17,7 +17,7 @@ from vcpu_proto.v1 import agent_pb2_grpc
 from vcpu_guest import convert, logs
 from vcpu_guest.control import Control
 from vcpu_guest.core.goal import GoalError, check, check_request_id
-from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Status
+from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Snapshot, Status
 from vcpu_guest.gate import Gate
 from vcpu_guest.watcher import Watcher
 
@@ -41,6 +41,9 @@ class Runner(Protocol):
 
     def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
         """See Switch.run."""
+
+    def in_hand(self) -> dict[str, float]:
+        """See Switch.in_hand."""
 
 
 class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
@@ -66,6 +69,8 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         """Who answers. Versions that do not overlap are the host's to report: it knows both."""
         logs.debug("hello", host_version=request.host_version[:64])
         environment = await asyncio.to_thread(self._environment)
+        if self._gate is not None:
+            environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
         return convert.hello(self._identity, environment, gated=self._gate is not None)
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
@@ -86,9 +91,7 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
                 snapshot = self._watcher.snapshot()
                 if snapshot.generation != sent:
                     sent = snapshot.generation
-                    yield pb.WatchResponse(
-                        request_id=request.request_id, snapshot=convert.snapshot(snapshot, self._identity)
-                    )
+                    yield pb.WatchResponse(request_id=request.request_id, snapshot=self._message(snapshot))
                 else:
                     await changed.wait()
 
@@ -130,9 +133,15 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     async def _set_online(
         self, request: pb.SetOnlineRequest, stream: object = None
     ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
-        check_request_id(request.request_id)
-        goal = check(request.firmware_ids, online=request.online, wait=request.wait_for_arrival, scheme=self._scheme)
-        gate = self._gate if request.for_eject and not goal.online else None
+        goal = check(
+            request.firmware_ids,
+            online=request.online,
+            wait=request.wait_for_arrival,
+            scheme=self._scheme,
+            request_id=request.request_id,
+            for_eject=request.for_eject,
+        )
+        gate = self._gate if goal.for_eject else None
         as_wanted = True
         async with aclosing(self._switch.run(goal)) as answers:
             async for answer in answers:
@@ -148,7 +157,10 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
 
     def _snapshot(self) -> pb.Snapshot:
-        return convert.snapshot(self._watcher.snapshot(), self._identity)
+        return self._message(self._watcher.snapshot())
+
+    def _message(self, snapshot: Snapshot) -> pb.Snapshot:
+        return convert.snapshot(snapshot, self._identity, self._switch.in_hand())
 
 
 async def _checked_id(request_id: str, context: Context) -> None:

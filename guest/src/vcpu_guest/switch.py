@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
+import os
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from vcpu_guest import logs, procfs
 from vcpu_guest.connectors import Connectors, KernelConnectors
-from vcpu_guest.core import reasons
+from vcpu_guest.core import cmdline, reasons
 from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
 from vcpu_guest.platforms import Platform
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.watcher import Watcher
 
 #: While a request waits for CPUs, everything is looked at this often (seconds): a lost event costs time only.
@@ -33,6 +35,14 @@ _T = TypeVar("_T")
 def _complain(future: Future[None]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         logs.error("work beside the requests failed", error=repr(error))
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One that is queued, or runs since `began`."""
+
+    firmware_id: str
+    began: float | None = None
 
 
 class Switch:
@@ -49,11 +59,26 @@ class Switch:
         # The thread starts now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
         self._pending: set[Future[Any]] = set()
-        self.connectors.start(self.queue, watcher.scan)
+        self._attempts: dict[int, _Attempt] = {}
+        self._numbers = itertools.count()
+        self.connectors.start(self.queue, watcher.rescan)
 
     def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
-        return self._queued(self._executor.submit(self._attempt, firmware_id, number, online=online))
+        key = next(self._numbers)
+        attempt = self._attempts[key] = _Attempt(firmware_id)
+        future = self._queued(self._executor.submit(self._attempt, attempt, number, online=online))
+        future.add_done_callback(lambda _: self._attempts.pop(key))
+        return future
+
+    def in_hand(self) -> dict[str, float]:
+        """By identity, the seconds for which the kernel has been at work on a CPU; 0 for those that are yet to come."""
+        now = time.monotonic()
+        found: dict[str, float] = {}
+        for attempt in list(self._attempts.values()):
+            seconds = 0.0 if attempt.began is None else now - attempt.began
+            found[attempt.firmware_id] = max(seconds, found.get(attempt.firmware_id, 0.0))
+        return found
 
     def queue(self, work: Callable[[], None]) -> None:
         """Queue other work for the thread: what concerns the kernel's CPUs is done one after another."""
@@ -95,9 +120,10 @@ class Switch:
         done = await asyncio.to_thread(wait, list(self._pending), timeout)
         return not done.not_done
 
-    def _attempt(self, firmware_id: str, number: int, *, online: bool) -> Result:
+    def _attempt(self, attempt: _Attempt, number: int, *, online: bool) -> Result:
         """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
-        started = time.monotonic()
+        firmware_id = attempt.firmware_id
+        attempt.began = started = time.monotonic()
         status, reason, after = self._switch(firmware_id, number, online=online)
         seconds = time.monotonic() - started
         observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
@@ -111,11 +137,11 @@ class Switch:
         known = self.platform.cannot_online(self.sysfs, number) if online else None
         if known is not None:
             return Status.REFUSED, known, False
-        code = 0
+        code, opened = 0, True
         try:
             self.sysfs.write_online(number, online=online)
         except OSError as error:
-            code = error.errno or errno.EIO
+            code, opened = error.errno or errno.EIO, not isinstance(error, NotOpenedError)
         after = self._is_online(number)
         if not self._is(number, firmware_id):
             return Status.ABSENT, reasons.vanished(number, code), False
@@ -123,11 +149,7 @@ class Switch:
             # An error, and yet it is so: somebody else, a udev rule for one, was quicker.
             return (Status.ALREADY if code else Status.DONE), None, after
         if code:
-            return (
-                Status.REFUSED,
-                reasons.explain(code, self._context(number, code, online=online), online=online),
-                after,
-            )
+            return Status.REFUSED, self._explain(number, code, online=online, opened=opened), after
         return Status.REFUSED, reasons.contrary(number, online=online), after
 
     def _is(self, number: int, firmware_id: str) -> bool:
@@ -138,7 +160,14 @@ class Switch:
     def _is_online(self, number: int) -> bool:
         return number in self.sysfs.mask("online")
 
-    def _context(self, number: int, code: int, *, online: bool) -> reasons.Context:
+    def _explain(self, number: int, code: int, *, online: bool, opened: bool) -> Reason:
+        context = self._context(number, code, online=online, opened=opened)
+        known = None
+        if online and opened:
+            known = self.platform.would_not_start(self.sysfs, number, code, context.arguments)
+        return known or reasons.explain(code, context, online=online)
+
+    def _context(self, number: int, code: int, *, online: bool, opened: bool) -> reasons.Context:
         sysfs = self.sysfs
         busy_going_down = code == errno.EBUSY and not online
         return reasons.Context(
@@ -149,6 +178,10 @@ class Switch:
             nohz_full=sysfs.mask("nohz_full"),
             smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
             deadline_tasks=procfs.deadline_tasks() if busy_going_down else (),
+            possible=sysfs.mask("possible"),
+            arguments=cmdline.bearing_on_cpus(procfs.command_line()),
+            opened=opened,
+            root=os.geteuid() == 0,
         )
 
 
@@ -201,7 +234,7 @@ class _Request:
             self._take(cpu)
 
     def _look_at_all(self) -> None:
-        self._watcher.scan()
+        self._watcher.rescan()
         self._rescan = None
         if self._missing:
             self._switch.connectors.summon(self._missing)
@@ -209,6 +242,7 @@ class _Request:
 
     def _take(self, cpu: Cpu) -> None:
         # The writer takes them one after another without a turn of the loop in between.
+        self._watcher.history.begun(cpu.number, self._goal)
         attempt = self._switch.submit(cpu.firmware_id, cpu.number, online=self._goal.online)
         self._attempts.add(attempt)
         attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
@@ -217,14 +251,16 @@ class _Request:
 
     def _ended(self, number: int, future: Future[Result]) -> None:
         self._attempts.discard(future)
-        if future.cancelled():
-            return
-        result = future.result()
+        result = None if future.cancelled() else future.result()
+        if result is not None:
+            self._answer(number, result)
+        self._watcher.history.ended(number, self._goal, result)
+
+    def _answer(self, number: int, result: Result) -> None:
         if self._stopped:
             self._watcher.look_at(number)
             logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
-            return
-        if result.status is Status.REFUSED:
+        elif result.status is Status.REFUSED:
             # What else is known of the CPU may explain it. A success is answered at once: somebody waits for it.
             cpu = self._watcher.look_at(number)
             if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:

@@ -7,7 +7,8 @@ Three rules of the kernel shape it (drivers/base/cpu.c, drivers/base/core.c):
   operation runs. So states are read from the lists `online` and `present`, which take none; only the write blocks.
 - A CPU that can't be switched (cpu0 on x86) has no `online` file, and one that exists must be opened without
   O_TRUNC and O_CREAT: creating a file in sysfs is EACCES, which hides the real cause.
-- One write(2) is one request, and its errno is the answer. Buffered files would lose it.
+- One write(2) is one request, and its errno is the answer. Buffered files would lose it. An errno of open(2) is none
+  of the kernel's CPU code: it is the mount's, the file's mode's or a security module's, and so it is told apart.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from pathlib import Path
 
 from vcpu_guest.core import cpulist
 
-#: Writes one attribute; raises OSError with the kernel's errno.
+#: Writes one attribute; raises OSError with the kernel's errno, NotOpenedError if it may not be opened for that.
 Write = Callable[[str, bytes], None]
+#: Opens one attribute for writing, and closes it, which asks nothing of anybody. Raises OSError.
+Try = Callable[[str], None]
 
+_CPUS = "devices/system/cpu"
 _NODES = "devices/system/node"
 #: Whether the kernel ejects CPUs when the firmware asks it to (drivers/acpi/sysfs.c, enabled_store).
 _EJECT = "firmware/acpi/hotplug/processor/enabled"
@@ -29,16 +33,21 @@ _EJECT = "firmware/acpi/hotplug/processor/enabled"
 _READ_SIZE = 65536
 
 
+class NotOpenedError(OSError):
+    """The file could not be opened for writing: what it stands for was asked nothing."""
+
+
 class Sysfs:
     """Reads and writes below one root, /sys unless a test says otherwise.
 
-    `write` exists so that tests can answer for the kernel: a plain directory cannot refuse with an errno.
+    `write` and `attempt` exist so that tests can answer for the kernel: a plain directory cannot refuse with an errno.
     """
 
-    def __init__(self, root: str | Path = "/sys", write: Write | None = None) -> None:
+    def __init__(self, root: str | Path = "/sys", write: Write | None = None, attempt: Try | None = None) -> None:
         self.root = os.fspath(root)
-        self.cpu_dir = f"{self.root}/devices/system/cpu"
+        self.cpu_dir = f"{self.root}/{_CPUS}"
         self._write = write or write_attribute
+        self._attempt = attempt or try_attribute
 
     def read(self, path: str) -> str | None:
         """The text of an attribute below the root, stripped, of a final NUL too; None if there is no such file.
@@ -140,10 +149,38 @@ class Sysfs:
         """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""
         self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
 
+    def switching_denied(self) -> tuple[str, int] | None:
+        """Whether CPUs' files may be opened for writing: the file that was tried and the errno, 0 if it may.
+
+        The file of any CPU does: they are of one mount, one mode and one kind. Where no CPU has one (one CPU, on x86),
+        a file beside them that is written likewise. None if there is neither.
+        """
+        names = (f"cpu{number}/online" for number in sorted(self.directories()))
+        path = next((f"{self.cpu_dir}/{name}" for name in (*names, "uevent") if self.exists(f"{_CPUS}/{name}")), None)
+        return None if path is None else (path, self._denied(path))
+
+    def eject_denied(self) -> tuple[str, int]:
+        """The same for the switch for ejections."""
+        path = f"{self.root}/{_EJECT}"
+        return path, self._denied(path)
+
+    def _denied(self, path: str) -> int:
+        try:
+            self._attempt(path)
+        except FileNotFoundError:  # it has gone meanwhile
+            return 0
+        except OSError as error:
+            return error.errno or _EIO
+        return 0
+
     def eject_enabled(self) -> bool | None:
         """Whether the kernel ejects CPUs when it is asked to; None where there is no such switch. Takes no lock."""
         text = self.read(_EJECT)
         return None if text is None else text == "1"
+
+    def acpi(self) -> bool | None:
+        """Whether the kernel runs with ACPI (drivers/acpi/bus.c, acpi_init); None where it shows no firmware at all."""
+        return self.exists("firmware/acpi") if self.exists("firmware") else None
 
     def write_eject_enabled(self, *, enabled: bool) -> None:
         """Set that. Waits for a hotplug under way, whose lock it takes (drivers/acpi/scan.c). Raises OSError."""
@@ -152,14 +189,24 @@ class Sysfs:
 
 def write_attribute(path: str, data: bytes) -> None:
     """One open, one write(2), so that the errno is the kernel's answer to this very request."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NotOpenedError(error.errno, error.strerror, path) from error
     try:
         os.write(fd, data)
     finally:
         os.close(fd)
 
 
-_ENODEV = 19
+def try_attribute(path: str) -> None:
+    """Whether it may be written, by opening it: access(2) would not ask every security module. Raises OSError."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+
+
+_EIO, _ENODEV = 5, 19
 
 
 def _number(text: str) -> bool:

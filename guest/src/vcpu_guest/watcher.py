@@ -13,15 +13,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from vcpu_guest import logs
 from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Cpu, Detail, Event, Hint, Reason, Snapshot
 from vcpu_guest.events import EventSource
+from vcpu_guest.history import History
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import Sysfs
 
 #: The kernel links a CPU to its firmware object, and removes its directory, just after it has sent the event. Seconds
 #: from one look to the next; after the last one it is left at what was seen.
 SETTLE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+#: While somebody watches, everything is looked at each so many seconds: a lost event costs time only. The first is for
+#: when no events can be heard.
+TICKS = (1.0, 5.0)
+#: Seconds to the next look after one that failed, and the most that it becomes if that fails too.
+RETRY, LONGEST_RETRY = 1.0, 60.0
 
 OnArrival = Callable[[Cpu], None]
 
@@ -41,10 +49,19 @@ class _Known:
 class Watcher:
     """The agent's picture of the guest's CPUs."""
 
-    def __init__(self, sysfs: Sysfs, platform: Platform, settle: Sequence[float] = SETTLE) -> None:
+    def __init__(
+        self,
+        sysfs: Sysfs,
+        platform: Platform,
+        settle: Sequence[float] = SETTLE,
+        ticks: tuple[float, float] = TICKS,
+        history: History | None = None,
+    ) -> None:
         self._sysfs = sysfs
         self._platform = platform
         self._schedule = settle
+        self._ticks = ticks
+        self.history = history or History()
         self._known: dict[int, _Known] = {}
         self._numbers: dict[str, int] = {}
         self._leaving: dict[int, int | None] = {}
@@ -54,12 +71,16 @@ class Watcher:
         self._waiting: dict[OnArrival, frozenset[str]] = {}
         self._watches: set[asyncio.Event] = set()
         self._events: EventSource | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._retry = RETRY
+        self._failures = logs.Seldom("the CPUs cannot be looked at")
         self.generation = 0
 
     # -- hearing -----------------------------------------------------------------------------------------------------
 
     def hear(self, events: EventSource) -> None:
-        """Begin to listen. The source may put off what nobody waits for. Raises OSError if it cannot be had."""
+        """Begin to listen. The source may put off what nobody waits for."""
         self._events = events
         events.urgent = lambda: self.has_listeners
         events.start(self.on_event, self.on_lost)
@@ -80,11 +101,35 @@ class Watcher:
             changed |= self._forget(number)
         for number in sorted(present):
             changed |= self._look(number, number in online)
+        self.history.begin()
         if changed:
             self._tell()
 
+    def rescan(self) -> None:
+        """As `scan`, for who cannot do anything about a failure: it is said, and tried again in a while."""
+        self._guarded(self.scan)
+
     def on_event(self, event: Event) -> None:
-        """Look at the one CPU that the event names.
+        """Look at the one CPU that the event names. A failure is said, and tried again in a while."""
+        self._guarded(self._hear, event)
+
+    def _guarded(self, look: Callable[..., None], *arguments: object) -> None:
+        try:
+            look(*arguments)
+        except (OSError, ValueError) as error:  # sysfs cannot be read, or has what is no list of CPUs
+            self._failures.warning(error=str(error))
+            if self._again is None:
+                self._again = asyncio.get_running_loop().call_later(self._retry, self._try_again)
+                self._retry = min(2 * self._retry, LONGEST_RETRY)
+
+    def _try_again(self) -> None:
+        self._again = None
+        self.rescan()
+        if self._again is None:
+            self._retry = RETRY
+
+    def _hear(self, event: Event) -> None:
+        """Look at the one CPU.
 
         Events come just when the guest has a CPU to bring up or to eject, so what nobody waits for is not looked at:
         who asks gets a fresh look in any case.
@@ -122,6 +167,7 @@ class Watcher:
         known = self._known.get(cpu.number)
         if known is not None and known.identity == cpu.firmware_id and known.online != cpu.online:
             known.online, known.detail = cpu.online, None
+            self.history.switched(cpu.number, online=cpu.online)
             self._tell()
 
     @property
@@ -131,12 +177,13 @@ class Watcher:
 
     def on_lost(self, why: str) -> None:
         """Events were lost, so everything may be otherwise."""
-        self.scan()
+        self.rescan()
 
     def close(self) -> None:
         """No look is taken by itself after this."""
-        for timer in self._timers.values():
-            timer.cancel()
+        for timer in (*self._timers.values(), self._again, self._tick):
+            if timer is not None:
+                timer.cancel()
         self._timers.clear()
 
     def _look(self, number: int, online: bool) -> bool:  # noqa: FBT001 - the one fact besides the number
@@ -149,14 +196,17 @@ class Watcher:
         if known is None or known.incarnation != incarnation:
             self._forget(number)
             known = self._known[number] = _Known(incarnation, online)
+            self.history.came(number, incarnation, online=online)
             changed = True
         elif known.online != online:
             known.online, known.detail = online, None
+            self.history.switched(number, online=online)
             changed = True
         if not known.identity and self._platform.scheme:
             known.identity = self._platform.identity(self._sysfs, number)
             if known.identity:
                 self._numbers[known.identity] = number
+                self.history.named(number, known.identity)
                 self._announce(number, known)
                 self._settled(number)
                 changed = True
@@ -178,6 +228,9 @@ class Watcher:
 
     def _look_again(self, number: int, step: int) -> None:
         del self._timers[number]
+        self._guarded(self._look_once_more, number, step)
+
+    def _look_once_more(self, number: int, step: int) -> None:
         if not self._platform.is_present(self._sysfs, number):
             self._leaving.pop(number, None)
             self._unsure.discard(number)
@@ -202,6 +255,7 @@ class Watcher:
         known = self._known.pop(number, None)
         if known is None:
             return False
+        self.history.went(number, known.incarnation)
         if self._numbers.get(known.identity) == number:
             del self._numbers[known.identity]
         return True
@@ -266,10 +320,23 @@ class Watcher:
         """While inside, the event is set after every change. Who looks clears it first."""
         event = asyncio.Event()
         self._watches.add(event)
+        if self._tick is None:
+            self._set_tick()
         try:
             yield event
         finally:
             self._watches.discard(event)
+            if not self._watches and self._tick is not None:
+                self._tick.cancel()
+                self._tick = None
+
+    def _set_tick(self) -> None:
+        hearing = self._events is not None and self._events.hearing
+        self._tick = asyncio.get_running_loop().call_later(self._ticks[hearing], self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._set_tick()
+        self.rescan()
 
     def _announce(self, number: int, known: _Known) -> None:
         for on_arrival, firmware_ids in list(self._waiting.items()):

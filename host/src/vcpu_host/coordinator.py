@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from . import ports
 from .core import pending
 from .core.model import AGENT_LOST, AgentInfo, GuestView, HostView, Reason
-from .core.view import VmView, join, not_running, with_pending
+from .core.run_states import not_running
+from .core.view import VmView, join, with_pending
 from .errors import AgentGoneError, RefusedError
 from .sessions import Sessions
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: How often ``watch`` looks without having heard of a change, in seconds.
 WATCH_INTERVAL = 2.0
+#: A CPU gets its firmware name a moment after its arrival: pauses before further looks, in seconds.
+_NAMELESS = (0.05, 0.2, 0.5, 1.0)
 #: What earlier operations' removals get before a new operation goes on without them, in seconds and of its own time.
 _RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 
@@ -52,6 +55,7 @@ class Coordinator:
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
         self._host: HostView | None = None  # as last looked at
+        self._named_in: str | None = None  # the session in which a list had every CPU explained by a slot
         self._interrupt: Callable[[], None] | None = None
         self._interrupted = False  # before there was anything to interrupt
 
@@ -85,9 +89,18 @@ class Coordinator:
         return await self._observe_for(None)
 
     async def _observe_for(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
-        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live."""
+        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
+
+        In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
+        makes every plug end in doubt (``core.proof``).
+        """
         view = await self._observe(needs_guest)
         if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
+            view = await self._observe(needs_guest)
+        for pause in _NAMELESS:
+            if not view.unsettled:
+                break
+            await asyncio.sleep(pause)
             view = await self._observe(needs_guest)
         return view
 
@@ -118,7 +131,7 @@ class Coordinator:
                 # The session is good, but nobody is there to answer before the VM goes on.
                 return self._with_pending(join(host, None, agent_trouble=not_running(host)))
             agent = await self._sessions.get(host)
-            if needs_guest is None or needs_guest(host):
+            if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
                 guest = await (asked if asked is not None and agent is live else agent.list_cpus())
             else:
                 await agent.check()
@@ -130,7 +143,10 @@ class Coordinator:
             if asked is not None:
                 asked.cancel()
                 await asyncio.gather(asked, return_exceptions=True)
-        return self._with_pending(join(host, guest, agent=info, agent_trouble=trouble))
+        view = join(host, guest, agent=info, agent_trouble=trouble)
+        if guest is not None and self._sessions.current is not None:
+            self._named_in = None if view.unexplained else self._sessions.current.session
+        return self._with_pending(view)
 
     def _with_pending(self, view: VmView) -> VmView:
         """The map, with what earlier operations left open; what this look settles is struck out of the record."""
@@ -266,12 +282,23 @@ class Coordinator:
 
         agent = self._sessions.current
         now = asyncio.get_running_loop().time() if began is None else began
-        machine = Machine(plan, view.platform, policy, session=agent.session if agent else None, now=now)
+        machine = Machine(
+            plan,
+            view.platform,
+            policy,
+            session=agent.session if agent else None,
+            now=now,
+            identities=view.identities,
+        )
         run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal)
         self._interrupt = run.interrupt
         if self._interrupted:
             run.interrupt()
-        return await run.to_end(events)
+        result = await run.to_end(events)
+        if run.said and self._host is not None:
+            # A later look by this session does not ask for it again.
+            self._host = replace(self._host, ost={**self._host.ost, **run.said})
+        return result
 
     def interrupt(self) -> None:
         """End the wait of the operation under way: what is not settled becomes unknown."""

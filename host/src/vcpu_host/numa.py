@@ -7,7 +7,7 @@ are. What cannot work is refused before anything is set, with the arguments that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,9 @@ async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = Fals
     else:
         nodes = tuple(sorted({slot.node for slot in slots if slot.node is not None}))
     wanted = wish.choose(slots, nodes)
-    reason = _cannot(commands, waits=waits) or (numa.obstacle(slots, wanted, nodes) if wanted else _NO_NODES)
+    reason = _cannot(commands, _next(wanted, nodes), waits=waits) or (
+        numa.obstacle(slots, wanted, nodes) if wanted else _NO_NODES
+    )
     if reason is not None or dry_run:
         return Assigned(Outcome.REFUSED if reason else Outcome.DONE, slots, wanted, reason, dry_run)
     for done, index in enumerate(numa.differing(slots, wanted)):
@@ -88,23 +90,33 @@ async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = Fals
     return Assigned(Outcome.DONE, slots, wanted)
 
 
+#: What makes a node; ``lines`` are what places slots on one.
+_NODE_ARGUMENTS = "-object memory-backend-ram,id=mN,size=... -numa node,nodeid=N,memdev=mN"
 _NEXT = "start QEMU anew with these arguments, which do the same without --preconfig:"
 _NO_NODES = Reason(
-    "no-nodes",
-    Who.QEMU,
-    "QEMU was started without NUMA nodes",
-    "-object memory-backend-ram,id=mN,size=... -numa node,nodeid=N,memdev=mN for each node, at QEMU's start",
+    "no-nodes", Who.QEMU, "QEMU was started without NUMA nodes", f"{_NODE_ARGUMENTS} for each node, at QEMU's start"
 )
 
 
-def _cannot(commands: frozenset[str], *, waits: bool) -> Reason | None:
+def _next(wanted: Mapping[int, int], nodes: Collection[int]) -> str:
+    """What to start QEMU with, so that it does what this one cannot. It ends in a colon where ``lines`` follow."""
+    if not wanted:
+        return f"start QEMU anew with nodes ({_NODE_ARGUMENTS} for each); give --map FILE to see what places the slots"
+    lacking = sorted(set(wanted.values()) - set(nodes))
+    if not lacking:
+        return _NEXT
+    names = ", ".join(map(str, lacking))
+    return f"start QEMU anew, with node {names} ({_NODE_ARGUMENTS}) and with these arguments, without --preconfig:"
+
+
+def _cannot(commands: frozenset[str], hint: str, *, waits: bool) -> Reason | None:
     """Why this QEMU takes no nodes at run time."""
     lacking = [name for name in (SET, LEAVE) if name not in commands]
     if lacking:
-        return Reason("no-preconfig", Who.QEMU, f"this QEMU has no {' and no '.join(lacking)}", _NEXT)
+        return Reason("no-preconfig", Who.QEMU, f"this QEMU has no {' and no '.join(lacking)}", hint)
     if not waits:
         text = "the machine has been made: nodes can be set only before, in a QEMU that was started with --preconfig"
-        return Reason("machine-made", Who.QEMU, text, _NEXT)
+        return Reason("machine-made", Who.QEMU, text, hint)
     return None
 
 

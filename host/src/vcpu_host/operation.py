@@ -17,7 +17,7 @@ from . import ports
 from .core import events as ev
 from .core import pending
 from .core.machine import Machine
-from .core.model import AGENT_LOST, CpuResult, HostView, Reason, Who
+from .core.model import AGENT_LOST, CpuResult, HostView, Ost, Reason, Who
 from .core.pending import Intent
 from .core.result import OperationResult
 from .errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
@@ -56,6 +56,7 @@ class Run:
         self._queue: asyncio.Queue[ev.Event | BaseException] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: dict[int, asyncio.Task[Reason | None]] = {}
+        self.said: dict[int, Ost] = {}  # by the guest, of slots, since the run began
 
     async def to_end(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
@@ -154,6 +155,8 @@ class Run:
                     task.cancel()
             case ev.DoLookHost():
                 self._spawn(self._look())
+            case ev.DoLookGuest():
+                self._look_guest()
             case ev.DoDial():
                 self._spawn(self._dial())
 
@@ -182,6 +185,19 @@ class Run:
             self._put(ev.HostLooked(self._host, asked_at))
         except VcpuctlError as error:
             self._put(ev.QemuLost(error.reason))
+
+    def _look_guest(self) -> None:
+        agent = self._sessions.current
+        if agent is not None:  # else AgentDown is in the queue, and with it the machine forgets the look
+            self._spawn(self._list_cpus(agent))
+
+    async def _list_cpus(self, agent: ports.GuestAgent) -> None:
+        asked_at = self._loop.time()
+        try:
+            self._put(ev.GuestLooked(agent.session, await agent.list_cpus(), asked_at))
+        except VcpuctlError as error:
+            # Whether the session has ended with it is told by itself (_await_loss).
+            self._put(ev.GuestLookFailed(agent.session, error.reason))
 
     async def _dial(self) -> None:
         try:
@@ -267,6 +283,8 @@ class Run:
         async for event in vmm_events:
             if isinstance(event, ports.PortChanged) and not event.open and self._sessions.current is not None:
                 self._spawn(self._check_port(self._sessions.current))
+            if isinstance(event, ports.OstReported):
+                self.said[event.slot] = event.ost
             translated = self._translate(event)
             if translated is not None:
                 self._put(translated)

@@ -118,7 +118,9 @@ class BridgedVm:
     """
 
     def __init__(self, folder: Path, config: Config, *, die: Callable[[], None] | None = None) -> None:
-        self.kernel = FakeKernel(folder / "sys", possible=config.maxcpus, boot=range(config.smp))
+        self.kernel = FakeKernel(
+            folder / "sys", possible=config.guest_possible or config.maxcpus, boot=range(config.smp)
+        )
         self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
         self.guest = KernelGuest(self.kernel)
         self.port = BridgedPort(folder, abstract=config.chardev == "abstract")

@@ -80,6 +80,7 @@ def _cpus_fast(qemu: FakeQemu, args: Arguments) -> Any:
     extra = {"qom-type": qemu.config.cpu_type} if qemu.config.version >= (10, 1, 0) else {}
     there = [(slot.cpu.tid, slot.cpu, slot) for slot in qemu.machine.slots if slot.cpu is not None]
     there += [(cpu.tid, cpu, slot) for slot, cpu, rule in qemu.machine.lingering if not rule.released.is_set()]
+    there += [(cpu.tid, cpu, slot) for slot, cpu in qemu.machine.phantoms]
     return [  # in the order in which they were made, which is that of our thread ids
         {
             "cpu-index": slot.index,
@@ -137,7 +138,9 @@ def _device_add(qemu: FakeQemu, args: Arguments) -> Any:
         raise QmpError("GenericError", f"Device '{driver}' can not be hotplugged on this machine")
     if qemu.machine.migrating:
         raise QmpError("GenericError", "device_add not allowed while migrating")
-    if isinstance(device_id, str) and device_id == config.port_id and config.port:
+    if isinstance(device_id, str) and (
+        (device_id == config.port_id and config.port) or device_id in config.other_devices
+    ):
         raise QmpError("GenericError", f"Duplicate device ID '{device_id}'")
     props = {
         name: _prop(config.cpu_type, name, value, old=old) for name, value in args.given.items() if name not in _OWN

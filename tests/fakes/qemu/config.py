@@ -26,6 +26,11 @@ class Config:
     nodes: int = 0
     machine: str = "pc-q35"
     cpu: str = "qemu64"
+    #: Whether the CPU model has x2APIC: qemu64 has none.
+    x2apic: bool = False
+    #: -cpu ...,hypervisor=off and kvm=off hide the hypervisor from the guest.
+    hypervisor: bool = True
+    kvm: bool = True
     version: tuple[int, int, int] = (10, 0, 13)
     accel: str = "tcg"
     name: str = ""
@@ -48,11 +53,15 @@ class Config:
     plug_budget: bool = False
     #: Queues of its disk; 0: one for each CPU of -smp, as virtio_pci_optimal_num_queues has it.
     queues: int = 0
+    #: How many CPUs the guest's kernel has room for; 0: as many as there are slots.
+    guest_possible: int = 0
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"
     #: What the port is joined to: "unix", "abstract", "pty", "client" (of a unix socket), "tcp".
     chardev: str = "unix"
+    #: Other devices with ids, as "ID:TYPE,ID:TYPE".
+    devices: str = ""
 
     @property
     def core_count(self) -> int:
@@ -67,6 +76,12 @@ class Config:
         levels |= {"modules": self.modules} if self.version >= (9, 1, 0) else {}
         levels |= {"cores": self.core_count, "threads": self.threads}
         return {"cpus": self.smp, **levels, "maxcpus": self.maxcpus}
+
+    @property
+    def other_devices(self) -> dict[str, str]:
+        """``devices`` by id, and its disk."""
+        pairs = (pair.partition(":") for pair in self.devices.split(",") if pair)
+        return {"root-disk": "virtio-blk-pci", **{device_id: kind for device_id, _, kind in pairs}}
 
     @property
     def cpu_type(self) -> str:

@@ -97,6 +97,8 @@ class Machine:
         self._by_path: dict[str, Slot] = {}  # those that have a CPU
         #: vCPUs without a slot, as long as their rule is not released.
         self.lingering: list[tuple[Slot, Cpu, Rule]] = []
+        #: vCPUs that a device_add has left behind which failed half way (seen on 11.1).
+        self.phantoms: list[tuple[Slot, Cpu]] = []
         if self.made:
             self._begin()
 
@@ -193,6 +195,9 @@ class Machine:
         node = props.get("node-id", -1)
         if node not in (-1, slot.node if slot.node is not None else 0):
             raise QmpError("GenericError", f"invalid node-id, must be {slot.node or 0}")
+        if slot.apic_id > 254 and not self.config.x2apic:
+            self._too_far(slot, device_id)
+            return
         self.plugs += 1
         if (self.config.dies_on_replug and self.unplugs) or (
             self.config.plug_budget and self.config.smp + self.plugs > self.config.maxcpus
@@ -202,6 +207,15 @@ class Machine:
         self._fill(slot, self._path(device_id), device_id)
         slot.inserting = True
         self._raise_sci()
+
+    def _too_far(self, slot: Slot, device_id: str | None) -> None:
+        """apic_common_set_id: 10.0 aborts; 11.1 refuses, and the vCPU's thread stays, without an object."""
+        if self.config.version < (11, 0, 0):
+            self._die()
+            return
+        self._tids += 1
+        self.phantoms.append((slot, Cpu("", device_id, self._tids)))
+        raise QmpError("GenericError", f"APIC ID {slot.apic_id} requires x2APIC feature in CPU")
 
     def _path(self, device_id: str | None) -> str:
         if device_id is not None:

@@ -222,7 +222,7 @@ class FakeQemu:
         if path not in ("/machine", "/machine/peripheral", "/machine/peripheral-anon", "/machine/unattached"):
             return None
         paths = [(slot.cpu.path, self.config.cpu_type) for slot in self.machine.slots if slot.cpu is not None]
-        paths.append((_DISK, "virtio-blk-pci"))
+        paths += [(f"/machine/peripheral/{name}", kind) for name, kind in self.config.other_devices.items()]
         port = self._port_path()
         if port is not None:
             paths.append((port, "virtserialport"))
@@ -236,6 +236,8 @@ class FakeQemu:
             return {"type": self.config.machine_type, "smp": self.config.topology, **flash}
         if path == _DISK:
             return {"type": "virtio-blk-pci", "num-queues": self.config.queues or self.config.smp}
+        if self.config.other_devices.get(path.removeprefix("/machine/peripheral/")) == "intel-iommu":
+            return {"type": "intel-iommu", "intremap": "on", "eim": "on"}
         if path == self._port_path():
             return {
                 "type": "virtserialport",
@@ -246,5 +248,6 @@ class FakeQemu:
         for slot in self.machine.slots:
             if slot.cpu is not None and slot.cpu.path == path:
                 ids = {f"{level}-id": number for level, number in slot.ids.items()}
-                return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **ids}
+                features = {"x2apic": self.config.x2apic, "hypervisor": self.config.hypervisor, "kvm": self.config.kvm}
+                return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **features, **ids}
         return None

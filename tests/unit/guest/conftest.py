@@ -27,7 +27,7 @@ def kernel(tmp_path: Path) -> Iterator[FakeKernel]:
 
 @pytest.fixture
 def sysfs(kernel: FakeKernel) -> Sysfs:
-    return Sysfs(kernel.root, kernel.write)
+    return Sysfs(kernel.root, kernel.write, kernel.attempt)
 
 
 @pytest.fixture

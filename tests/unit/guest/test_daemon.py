@@ -121,6 +121,21 @@ async def test_events_reach_a_watch_through_the_whole_agent(served: FakeKernel, 
         call.cancel()
 
 
+async def test_its_journal_says_at_the_default_level_which_cpus_came_and_went_and_for_whom(
+    served: FakeKernel, tmp_path: Path
+) -> None:
+    async with vcpud(served, tmp_path, "--listen", str(tmp_path / "s")) as process:
+        async with stub(tmp_path / "s") as agent:
+            served.add(5)
+            request = pb.SetOnlineRequest(request_id="f00-1", firmware_ids=[firmware_id(5)], online=True)
+            assert len([answer async for answer in agent.SetOnline(request, timeout=START)]) == 2
+        process.terminate()
+        lines = (await words(process)).decode().splitlines()
+    assert "cpus_online=0" in next(line for line in lines if line.startswith("info: started"))
+    assert "info: CPUs online cpus=1 by='request f00-1'" in lines
+    assert any(line.startswith("info: CPUs came cpus=1 ") for line in lines)
+
+
 async def test_losing_the_source_of_events_ends_the_agent(door: KernelSocket, tmp_path: Path) -> None:
     environment = {"WATCHDOG_USEC": "200000"}
     async with vcpud(door.kernel, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from fakes.sysfs import EJECT, FakeKernel, firmware_id
@@ -193,6 +194,19 @@ async def test_a_switch_that_cannot_be_written_keeps_the_agent_from_starting(
     kernel.eject_refusal = errno.EROFS
     with pytest.raises(StartError, match="Read-only file system"):
         await Gate(sysfs, watcher, str(tmp_path)).shut()
+
+
+async def test_a_switch_that_may_no_longer_be_written_is_told_in_hello(
+    gate: Gate, kernel: FakeKernel, switch: Switch
+) -> None:
+    agent = agent_with(gate, switch)
+    hello = await agent.Hello(pb.HelloRequest(), cast("Any", None))
+    assert not hello.environment.HasField("writable")
+    kernel.deny(errno.EROFS)
+    hello = await agent.Hello(pb.HelloRequest(), cast("Any", None))
+    assert not hello.environment.writable
+    assert list(hello.environment.unwritable) == [f"{kernel.root / EJECT}: EROFS"]
+    kernel.deny(0)
 
 
 async def test_the_gate_is_open_before_the_host_hears_that_the_cpu_is_offline_and_closed_while_it_is_not(

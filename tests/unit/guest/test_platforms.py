@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,26 @@ def test_an_s390x_cpu_in_standby_cannot_be_brought_online(tmp_path: Path) -> Non
 def test_a_cpu_that_stays_is_named_by_its_place(tmp_path: Path, files: dict[str, str], names: list[str]) -> None:
     sysfs = tree(tmp_path, files)
     assert [Boot().identity(sysfs, number) for number in (0, 1)] == names
+
+
+# -- x86 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_on_x86_a_possible_cpu_is_invalid_only_by_its_apic_id(kernel: FakeKernel) -> None:
+    sysfs = Sysfs(kernel.root)
+    platform = detect("x86_64", sysfs)
+    found = platform.would_not_start(sysfs, 3, errno.EINVAL, ())
+    assert found is not None
+    assert (found.code, found.errno) == ("apic-id", errno.EINVAL)
+    assert "-device intel-iommu,intremap=on,eim=on" in found.text
+    chosen = platform.would_not_start(sysfs, 3, errno.EINVAL, ("nr_cpus=4", "nox2apic"))
+    assert chosen is not None
+    assert "boot without nox2apic" in chosen.text
+    assert platform.would_not_start(sysfs, kernel.possible, errno.EINVAL, ()) is None
+    assert platform.would_not_start(sysfs, 3, errno.EIO, ()) is None
+
+
+@pytest.mark.parametrize("arch", ["loongarch64", "s390x", "vax"])
+def test_other_machines_have_no_apic(kernel: FakeKernel, arch: str) -> None:
+    sysfs = Sysfs(kernel.root)
+    assert detect(arch, sysfs).would_not_start(sysfs, 3, errno.EINVAL, ()) is None

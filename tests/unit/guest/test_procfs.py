@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vcpu_guest.procfs import boot_id, deadline_tasks
+from vcpu_guest.procfs import boot_id, command_line, deadline_tasks
 
 
 def put(proc: Path, pid: int, tid: int, name: str, policy: int) -> None:
@@ -52,3 +52,11 @@ def test_the_boot_id_comes_from_the_unit_or_from_proc_in_one_form(tmp_path: Path
     (tmp_path / "sys/kernel/random").mkdir(parents=True)
     (tmp_path / "sys/kernel/random/boot_id").write_text(dashed + "\n")
     assert boot_id({}, tmp_path) == dashed
+
+
+def test_the_command_line_is_read_where_it_is_shown(tmp_path: Path) -> None:
+    shown, hidden = tmp_path / "cmdline", tmp_path / "none"
+    assert command_line([hidden, shown]) == ""
+    shown.write_text("nr_cpus=4\n")
+    assert command_line([hidden, shown]) == "nr_cpus=4\n"
+    assert command_line([shown, hidden]) == "nr_cpus=4\n"

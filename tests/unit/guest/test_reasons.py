@@ -54,11 +54,12 @@ def test_busy_with_several_possible_causes_lists_them_all_likeliest_first() -> N
 @pytest.mark.parametrize(
     ("code", "online", "reason"),
     [
-        (errno.EPERM, True, "smt-off"),
+        (errno.EPERM, True, "online-forbidden"),
         (errno.EBUSY, True, "hotplug-disabled"),
         (errno.EIO, True, "bring-up-failed"),
         (errno.ETIMEDOUT, True, "bring-up-failed"),
-        (errno.EINVAL, True, "not-possible"),
+        (errno.ENOMEM, True, "no-memory"),
+        (errno.EINVAL, True, "kernel-error"),
         (errno.EPERM, False, "offline-forbidden"),
         (errno.EOPNOTSUPP, False, "platform-forbids"),
         (errno.ENOSPC, False, "irq-vectors"),
@@ -91,3 +92,66 @@ def test_power_says_ecanceled_for_a_thread_that_the_smt_mode_leaves_idle() -> No
     off = explain(errno.ECANCELED, Context(3, smt_control="off"), online=True)
     on = explain(errno.ECANCELED, Context(3, smt_control="on"), online=True)
     assert (off.code, on.code) == ("smt-off", "kernel-error")
+
+
+# -- an errno is laid at somebody's door only where something shows that it is theirs ---------------------------------
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_opened_is_the_agents_own_lack_of_rights(code: int, online: bool) -> None:
+    found = explain(code, Context(3, smt_control="off", opened=False), online=online)
+    assert (found.code, found.errno) == ("agent-no-rights", code)
+    assert name_of(code) in found.text
+    assert "vcpud.service" in found.text
+
+
+def test_a_lack_of_rights_names_what_it_comes_from() -> None:
+    def text(code: int, **facts: Any) -> str:
+        return explain(code, Context(3, opened=False, **facts), online=True).text
+
+    assert "ReadWritePaths=/sys/devices/system/cpu" in text(errno.EROFS)
+    assert "container" in text(errno.EROFS)
+    assert "audit log" in text(errno.EACCES)
+    assert "User=" in text(errno.EACCES, root=False)
+    assert "audit log" not in text(errno.EACCES, root=False)
+
+
+def test_the_kernels_cpu_code_says_neither_erofs_nor_eacces_whenever_they_come() -> None:
+    for code in (errno.EROFS, errno.EACCES):
+        assert explain(code, Context(3), online=False).code == "agent-no-rights"
+
+
+@pytest.mark.parametrize("control", ["off", "forceoff", "2"])
+def test_eperm_on_the_way_up_is_smt_where_the_kernel_says_so(control: str) -> None:
+    assert explain(errno.EPERM, Context(3, smt_control=control), online=True).code == "smt-off"
+
+
+@pytest.mark.parametrize("control", ["on", "notsupported", "notimplemented", ""])
+def test_eperm_on_the_way_up_is_not_smt_where_the_kernel_does_not_say_so(control: str) -> None:
+    found = explain(errno.EPERM, Context(3, smt_control=control), online=True)
+    assert found.code == "online-forbidden"
+    assert "smt/control" not in found.text
+
+
+def test_what_is_forced_off_is_not_advised_to_be_switched_on() -> None:
+    def text(control: str, *arguments: str) -> str:
+        return explain(errno.EPERM, Context(3, smt_control=control, arguments=arguments), online=True).text
+
+    assert "smt/control" not in text("forceoff")
+    assert "boot without nosmt=force" in text("forceoff")
+    assert "boot without l1tf=full,force" in text("forceoff", "nr_cpus=4", "l1tf=full,force")
+    assert "smt/control" in text("off")
+    assert "boot without mitigations=auto,nosmt" in text("off", "mitigations=auto,nosmt")
+
+
+def test_einval_looks_at_the_possible_cpus_first_and_blames_an_argument_only_if_it_is_there() -> None:
+    def told(*arguments: str, possible: set[int]) -> Reason:
+        context = Context(300, possible=frozenset(possible), arguments=arguments)
+        return explain(errno.EINVAL, context, online=True)
+
+    outside = told(possible=set(range(4)))
+    assert outside.code == "not-possible"
+    assert "nr_cpus" not in outside.text
+    assert "boot without nr_cpus=4" in told("acpi=off", "nr_cpus=4", possible=set(range(4))).text
+    assert told("nr_cpus=4", possible=set(range(400))).code == "kernel-error"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -279,3 +280,17 @@ async def test_a_thread_that_the_smt_mode_leaves_idle_is_refused_as_such_and_not
     assert result.observed is not None
     assert result.observed.cannot_online is not None
     assert papr.online == {0}
+
+
+async def test_a_dlpar_file_that_may_not_be_written_is_known_beforehand(papr: FakePapr, agent: Agent) -> None:
+    def tried(code: int) -> tuple[str, ...]:
+        def attempt(path: str) -> None:
+            if code:
+                raise OSError(code, os.strerror(code), path)
+
+        connectors = agent.connectors
+        connectors._attempt = attempt
+        return connectors.denials()
+
+    assert [tried(code) for code in (0, errno.ENOENT)] == [(), ()]
+    assert tried(errno.EROFS) == ("/sys/kernel/dlpar: EROFS",)

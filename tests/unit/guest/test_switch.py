@@ -11,6 +11,7 @@ from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_guest import switch as switch_module
 from vcpu_guest.core.model import Arrived, Goal, Result, Status
 from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.platforms.x86 import X86
 from vcpu_guest.switch import Switch
 from vcpu_guest.sysfs import Sysfs
 from vcpu_guest.watcher import Watcher
@@ -71,6 +72,39 @@ async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(
     assert refused.observed.online
     assert done.status is Status.DONE
     assert not done.observed.online
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+async def test_a_file_that_may_not_be_opened_is_not_told_as_the_kernels_refusal(
+    switch: Switch, kernel: FakeKernel, code: int
+) -> None:
+    kernel.add(1)
+    kernel.deny(code)
+    (result,) = await answers(switch, goal([1]))
+    assert (result.status, result.reason.code, result.reason.errno) == (Status.REFUSED, "agent-no-rights", code)
+    assert not result.observed.online
+    assert kernel.writes == []
+
+
+async def test_eperm_of_the_write_itself_is_smt_only_if_the_kernel_says_so(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.add(1)
+    kernel.refuse(1, errno.EPERM, online=True)
+    for control, reason in (("on", "online-forbidden"), ("off", "smt-off")):
+        kernel.set_list("smt/control", control)
+        (result,) = await answers(switch, goal([1]))
+        assert result.reason.code == reason
+
+
+async def test_a_possible_cpu_that_is_invalid_is_explained_by_the_platform(
+    sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel
+) -> None:
+    kernel.add(1)
+    kernel.refuse(1, errno.EINVAL, online=True)
+    for platform, reason in ((X86(), "apic-id"), (Acpi(), "kernel-error")):
+        switch = Switch(sysfs, platform, watcher)
+        (result,) = await answers(switch, goal([1]))
+        assert result.reason.code == reason
+        assert await switch.close(DEADLINE)
 
 
 async def test_cpu0_is_refused_as_such(switch: Switch, kernel: FakeKernel) -> None:
@@ -154,6 +188,34 @@ async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch: Sw
     assert second.cpu.firmware_id == firmware_id(2)
     kernel.released.set()
     await stream.aclose()
+
+
+async def test_who_asks_while_a_write_is_in_the_kernel_is_answered_from_what_takes_no_lock(
+    switch: Switch, kernel: FakeKernel, watcher: Watcher
+) -> None:
+    kernel.released.clear()
+    stream = switch.run(goal([1, 2, 3], wait=True))
+    kernel.add(1)
+    assert isinstance(await anext(stream), Arrived)
+    await until(kernel.holding.is_set)
+    # What the kernel makes wait: a reader of that CPU's own file.
+    blocked = asyncio.create_task(asyncio.to_thread((kernel.cpu_dir / "cpu1/online").read_text))
+    kernel.add(2)
+    async with asyncio.timeout(DEADLINE):
+        assert isinstance(await anext(stream), Arrived)
+    kernel.mute()
+    kernel.add(9)
+    assert [cpu.firmware_id for cpu in watcher.snapshot().cpus] == [firmware_id(slot) for slot in (0, 1, 2, 9)]
+    assert watcher.look_at(1) is not None
+    in_hand = switch.in_hand()
+    assert in_hand.keys() == {firmware_id(1), firmware_id(2)}
+    assert in_hand[firmware_id(2)] == 0.0 < in_hand[firmware_id(1)]
+    assert not blocked.done(), "the fake does not wait as the kernel does"
+    kernel.released.set()
+    await blocked
+    assert isinstance(await anext(stream), Result)
+    await stream.aclose()
+    await until(lambda: not switch.in_hand())
 
 
 async def test_an_arrival_whose_event_was_lost_is_found(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fakes.sysfs import FakeKernel
-from vcpu_guest.sysfs import Sysfs, write_attribute
+from vcpu_guest.sysfs import NotOpenedError, Sysfs, write_attribute
 
 
 def test_an_absent_file_is_none_and_an_empty_list_is_no_cpu(sysfs: Sysfs, kernel: FakeKernel) -> None:
@@ -71,3 +71,10 @@ def test_the_kernels_errno_comes_through() -> None:
     with pytest.raises(OSError, match="No space") as caught:
         write_attribute("/dev/full", b"1")
     assert caught.value.errno == errno.ENOSPC
+    assert not isinstance(caught.value, NotOpenedError)
+
+
+def test_an_errno_of_opening_is_told_from_one_of_writing(tmp_path: Path) -> None:
+    with pytest.raises(NotOpenedError) as caught:
+        write_attribute(str(tmp_path), b"1")
+    assert caught.value.errno == errno.EISDIR

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 from fakes.sysfs import FakeKernel, firmware_id
+from vcpu_guest import logs
+from vcpu_guest import watcher as module
 from vcpu_guest.core.model import Arrived, Cpu, Event, Goal
-from vcpu_guest.events import OnEvent, OnLost
+from vcpu_guest.events import NoEvents, OnEvent, OnLost
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.switch import Switch
 from vcpu_guest.sysfs import Sysfs
@@ -239,6 +241,63 @@ class Putting:
 
     def close(self) -> None:
         pass
+
+    hearing = True
+
+
+async def test_who_watches_is_told_of_changes_that_no_event_tells_of(kernel: FakeKernel, sysfs: Sysfs) -> None:
+    for source, ticks in ((Putting(), (3600.0, 0.01)), (NoEvents(), (0.01, 3600.0)), (None, (0.01, 3600.0))):
+        watcher = Watcher(sysfs, Acpi(), ticks=ticks)
+        if source is not None:
+            watcher.hear(source)
+        watcher.scan()
+        with watcher.changes() as changed:
+            kernel.add(len(kernel.slots))
+            async with asyncio.timeout(DEADLINE):
+                await changed.wait()
+        assert watcher._tick is None, "nobody watches any more"
+
+
+async def test_a_cpu_that_another_brings_online_is_told_to_who_watches_by_its_own_event(
+    kernel: FakeKernel, sysfs: Sysfs
+) -> None:
+    watcher, loop = Watcher(sysfs, Acpi(), ticks=(3600.0, 3600.0)), asyncio.get_running_loop()
+    number = kernel.add(5)
+    watcher.scan()
+    kernel.listen(lambda action, number: loop.call_soon_threadsafe(watcher.on_event, Event(action, number)))
+    for goal in (b"1", b"0", b"1"):
+        with watcher.changes() as changed:
+            kernel.write(f"{kernel.cpu_dir}/cpu{number}/online", goal)
+            async with asyncio.timeout(DEADLINE):
+                await changed.wait()
+        assert watcher._known[number].online == (goal == b"1")
+
+
+async def test_a_look_that_fails_is_said_seldom_and_made_up_for(
+    kernel: FakeKernel, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "RETRY", 0.001)
+    monkeypatch.setattr(module, "LONGEST_RETRY", 0.01)
+    logs.configure("info", "text")
+    looks = 0
+
+    class Failing(Acpi):
+        def present(self, sysfs: Sysfs) -> frozenset[int]:
+            nonlocal looks
+            looks += 1
+            if looks > 1 and 5 not in kernel.slots.values():
+                raise OSError(24, "Too many open files")
+            return super().present(sysfs)
+
+    watcher = Watcher(sysfs, Failing())
+    watcher.scan()
+    watcher.on_lost("no buffer space")
+    watcher.rescan()
+    await until(lambda: looks > 20)
+    assert len(capsys.readouterr().err.splitlines()) in (2, 3), "the first time, the tenth, perhaps the hundredth"
+    kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) is not None)
+    logs.configure("info", "text")
 
 
 async def test_events_are_urgent_while_somebody_waits_and_at_no_other_time(watcher: Watcher) -> None:

@@ -108,6 +108,37 @@ def test_hello_comes_over_the_wire_as_it_was_sent() -> None:
     assert convert.environment(environment).eject_enabled is False
 
 
+def test_a_lack_of_rights_is_the_agents_and_not_the_guests() -> None:
+    assert convert.reason(pb.Reason(code="agent-no-rights", text="t", errno_name="EROFS")).who is Who.AGENT
+    assert convert.reason(pb.Reason(code="smt-off", text="t")).who is Who.GUEST
+
+
+def test_how_long_the_guest_has_a_cpu_in_hand_is_bounded_and_makes_no_other_picture() -> None:
+    ours = convert.cpu(pb.Cpu(number=1, firmware_id="acpi:a", switching_seconds=2.5))
+    assert ours.switching == 2.5
+    assert ours == convert.cpu(pb.Cpu(number=1, firmware_id="acpi:a"))
+    for seconds in (-1.0, 1e6, math.inf, math.nan):
+        with pytest.raises(BadMessageError):
+            convert.cpu(pb.Cpu(number=1, switching_seconds=seconds))
+
+
+def test_what_the_guest_says_of_its_kernel_is_true_false_or_not_said() -> None:
+    silent = convert.environment(pb.Environment())
+    assert (silent.hypervisor_flag, silent.acpi, silent.writable) == (None, None, None)
+    assert (silent.kernel_arguments, silent.unwritable) == ((), ())
+    message = pb.Environment(
+        kernel_arguments=["nr_cpus=4", "acpi=off\x1b"],
+        hypervisor_flag=True,
+        acpi=False,
+        writable=False,
+        unwritable=["f"],
+    )
+    said = convert.environment(message)
+    assert (said.hypervisor_flag, said.acpi, said.writable, said.unwritable) == (True, False, False, ("f",))
+    assert said.kernel_arguments[0] == "nr_cpus=4"
+    assert "\x1b" not in said.kernel_arguments[1]
+
+
 # --- the guest is not trusted -----------------------------------------------------------------------------------------
 
 
@@ -223,6 +254,9 @@ def test_an_absent_cpu_is_not_observed() -> None:
         pb.HelloResponse(capabilities=["c"] * 65),
         pb.HelloResponse(environment=pb.Environment(auto_online_rules=["r"] * 65)),
         pb.HelloResponse(environment=pb.Environment(possible="0," * 1000)),
+        pb.HelloResponse(environment=pb.Environment(kernel_arguments=["a"] * 65)),
+        pb.HelloResponse(environment=pb.Environment(kernel_arguments=["a" * 1025])),
+        pb.HelloResponse(environment=pb.Environment(unwritable=["a"] * 65)),
     ],
 )
 def test_a_hello_out_of_bounds_is_refused(hello: pb.HelloResponse) -> None:

@@ -34,7 +34,14 @@ class _Terminal(io.StringIO):
 
 def _machine() -> Machine:
     view = vm(3, {0})
-    return Machine(plan(view, Request(Operation.PLUG, 2)), view.platform, Policy(), session="s", now=0.0)
+    return Machine(
+        plan(view, Request(Operation.PLUG, 2)),
+        view.platform,
+        Policy(),
+        session="s",
+        now=0.0,
+        identities=view.identities,
+    )
 
 
 @pytest.mark.parametrize(("verbosity", "events"), [(0, []), (1, ["DoAdd"]), (2, ["DoAdd", "state"])])
@@ -68,7 +75,7 @@ def test_a_terminal_shows_what_is_awaited_after_a_moment_and_is_left_clean(monke
     monkeypatch.setattr(module, "_MOMENT", -1.0)
     with Progress(_Log(), 0) as progress:
         progress(ev.Tick(), _machine())
-    assert "0/2 slots  slot 1: not tried" in terminal.getvalue()
+    assert "0/2 slots  slot 1: not begun" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[K")
 
 

@@ -8,14 +8,18 @@ from dataclasses import replace
 
 import pytest
 from fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
+from fakes.views import host, identities
 from vcpu_host import ports
 from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.model import (
     AGENT_LOST,
     NO_ANSWER,
+    GuestCpu,
+    GuestView,
     Ost,
     Outcome,
     Reason,
+    SlotState,
     Who,
 )
 from vcpu_host.core.plan import Operation, Request
@@ -51,6 +55,19 @@ async def test_the_agent_is_told_which_cpus_are_to_be_ejected(rig: Rig) -> None:
     assert agent.for_eject == {rig.vm.name(2)}
 
 
+async def test_what_the_guest_said_in_an_operation_is_known_to_the_next_one_of_the_session(rig: Rig) -> None:
+    """QEMU 7.2 under TCG dies of a plug after an unplug, and the second look of a session asks for no _OST."""
+    rig.vmm.facts = {"accel": "tcg", "qemu_version": (7, 2, 22)}
+    assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE
+    assert (await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)).outcome is Outcome.DONE
+    sent = list(rig.vm.commands)
+    result = await rig.whole.run(PLUG, BRISK)
+    assert result.outcome is Outcome.REFUSED
+    assert result.to_json()["reason"]["code"] == "tcg-replug"  # type: ignore[index]
+    assert rig.vm.commands == sent
+    assert len(rig.dialer.made) == 1
+
+
 async def test_a_goal_that_is_reached_sends_nothing(rig: Rig) -> None:
     result = await rig.whole.run(Request(Operation.SCALE, 1), BRISK)
     assert result.outcome is Outcome.DONE
@@ -75,15 +92,40 @@ async def test_progress_hears_of_every_action_and_event(rig: Rig) -> None:
 
 
 async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside_an_agent_that_lives(rig: Rig) -> None:
-    await rig.whole.session()
+    await rig.whole.observe()  # each of the guest's CPUs is a slot's
     (agent,) = rig.dialer.made
     assert (await rig.whole.run(Request(Operation.PLUG, 2), BRISK)).outcome is Outcome.DONE
-    assert (agent.checked, agent.listed) == (1, 1)  # the list is that of the request's end
+    assert (agent.checked, agent.listed) == (1, 2)  # one list was asked for, the other is that of the request's end
     agent.silent = True
     with pytest.raises(AgentGoneError) as error:
         await rig.whole.run(Request(Operation.PLUG, None, ("3",)), BRISK)
     assert error.value.reason.code == "agent-slow"
     assert rig.vm.commands == ["add 1 vcpu-1", "add 2 vcpu-2"]
+
+
+async def test_a_plug_asks_for_the_guests_list_in_a_session_that_has_not_shown_it(rig: Rig) -> None:
+    rig.dialer.prepare = lambda agent: setattr(agent, "list_cpus", foreign)
+    for request in (Request(Operation.PLUG, 2), Request(Operation.PLUG, None, ("3",))):
+        result = await rig.whole.run(request, BRISK)
+        assert result.outcome is Outcome.REFUSED
+        assert result.reason is not None
+        assert result.reason.code == "unexplained-cpus"
+    assert rig.vm.commands == []
+
+
+async def foreign() -> GuestView:
+    return GuestView(1, "b", "i", (GuestCpu(0, "acpi:\\_SB_.CP00", True),))
+
+
+async def test_a_cpu_that_has_no_firmware_name_yet_is_looked_at_again(rig: Rig) -> None:
+    names = iter(["", "", identities(host(4), 0)[0]])
+    rig.dialer.prepare = lambda agent: setattr(agent, "list_cpus", lambda: named(next(names)))
+    view = await rig.whole.observe()
+    assert (view.unexplained, view.slots[0].state) == ((), SlotState.ONLINE)
+
+
+async def named(name: str) -> GuestView:
+    return GuestView(1, "b", "i", (GuestCpu(0, name, True),))
 
 
 # --- no agent ---------------------------------------------------------------------------------------------------------
@@ -305,7 +347,7 @@ async def test_an_interrupt_before_anything_was_sent_keeps_it_so(rig: Rig) -> No
     running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await asyncio.sleep(0)
     rig.whole.interrupt()
-    assert (await running).outcome is Outcome.UNKNOWN
+    assert (await running).outcome is Outcome.REFUSED
     assert rig.vm.commands == []
     rig.whole.interrupt()
     assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE

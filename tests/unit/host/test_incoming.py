@@ -49,6 +49,14 @@ async def test_what_is_missing_is_plugged_and_what_is_pending_is_on_the_destinat
     assert (taken.slot, taken.threads) == (1, tuple(thread.thread_id for thread in there.threads))
 
 
+async def test_nothing_is_plugged_where_a_plug_would_end_the_destination(vmm: Vmm) -> None:
+    smp = {"sockets": 300, "cores": 1, "threads": 1}
+    vmm.vm.total, vmm.facts = 300, {"topology": smp, "cpu_properties": {"x2apic": False}}
+    source = Shape.of(replace(host(300, {0, 2, 299}), topology=smp))
+    prepared = await prepare(source, vmm, ports.NoJournal())
+    assert (prepared.outcome, vmm.vm.commands) == (Outcome.REFUSED, [])
+
+
 async def test_a_plug_that_qemu_refuses_is_said_in_its_words_and_leaves_no_record(vmm: Vmm) -> None:
     vmm.vm.filled.add(1)
     vmm.add_error = QemuError(Reason("qemu-refused", Who.QEMU, "no"))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 from fakes.views import slot
 from vcpu_host.core.model import Outcome, Reason, Slot, Who
-from vcpu_host.core.numa import ByMap
+from vcpu_host.core.numa import ByMap, ByPolicy, Wish
+from vcpu_host.core.placement import Placement
 from vcpu_host.errors import QemuError
 from vcpu_host.numa import LEAVE, SET, Assigned, assign
 
@@ -95,6 +96,31 @@ async def test_a_qemu_without_a_command_is_refused_with_the_arguments_that_do_th
     assert (assigned.outcome, _code(assigned)) == (Outcome.REFUSED, "no-preconfig")
     assert assigned.lines[3] == "-numa cpu,node-id=1,core-id=3"
     assert (qemu.given, qemu.made) == ({}, False)
+
+
+@pytest.mark.parametrize("wish", [ByMap({"0": [0, 1], "1": [2, 3]}), ByPolicy(Placement.PACK)])
+@pytest.mark.parametrize("there", [(), (0,), (0, 1)])
+@pytest.mark.parametrize("names", [{SET, LEAVE}, {SET}, set()])
+@pytest.mark.parametrize(("made", "stubborn"), [(True, None), (False, None), (False, 0)])
+async def test_arguments_are_promised_where_they_are_told_and_nowhere_else(
+    wish: Wish, there: tuple[int, ...], names: set[str], made: bool, stubborn: int | None
+) -> None:
+    given = {0: there[0]} if made and there else {}
+    assigned = await assign(Qemu(frozenset(names), made=made, stubborn=stubborn, there=there, given=given), wish)
+    document = assigned.to_json()
+    if assigned.reason is not None and assigned.reason.hint.endswith(":"):
+        assert "these arguments" in assigned.reason.hint
+        assert len(document["arguments"]) == 2 * len(assigned.lines) == 8
+    elif assigned.reason is not None:
+        assert "these arguments" not in assigned.reason.hint
+        assert "-numa node" in assigned.reason.hint
+
+
+async def test_what_a_machine_lacks_beside_the_arguments_is_said_with_them() -> None:
+    reason = (await _assign(Qemu(made=True, given={0: 0}))).reason
+    assert reason is not None
+    assert "with node 1 (-object" in reason.hint
+    assert "-numa node,nodeid=N" in reason.hint
 
 
 async def test_a_dry_run_sets_nothing_and_refuses_what_would_be_refused() -> None:

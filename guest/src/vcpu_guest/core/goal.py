@@ -19,8 +19,17 @@ class GoalError(ValueError):
     """The request itself is wrong; nothing was done. The text says what is wrong with it."""
 
 
-def check(firmware_ids: Sequence[str], *, online: bool, wait: bool, scheme: str) -> Goal:
+def check(
+    firmware_ids: Sequence[str],
+    *,
+    online: bool,
+    wait: bool,
+    scheme: str,
+    request_id: str = "",
+    for_eject: bool = False,
+) -> Goal:
     """Make a Goal, or raise GoalError. `scheme` is the platform's, for example "acpi"; "" has no identities."""
+    check_request_id(request_id)
     if not firmware_ids:
         raise GoalError("no CPU is named: firmware_ids is empty")
     if len(firmware_ids) > MAX_IDS:
@@ -33,7 +42,7 @@ def check(firmware_ids: Sequence[str], *, online: bool, wait: bool, scheme: str)
         seen.add(firmware_id)
     if wait and not online:
         raise GoalError("wait_for_arrival needs online: nothing arrives in order to go offline")
-    return Goal(tuple(firmware_ids), online, wait)
+    return Goal(tuple(firmware_ids), online, wait, request_id, for_eject and not online)
 
 
 def check_request_id(request_id: str) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,17 @@ class Environment:
     auto_online_rules: tuple[str, ...] = ()
     eject_enabled: bool | None = None
     clocksource: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    hypervisor_flag: bool | None = None
+    acpi: bool | None = None
+    writable: bool | None = None
+    unwritable: tuple[str, ...] = ()
+
+    def lacking(self, unwritable: tuple[str, ...]) -> Environment:
+        """The same with more that may not be written."""
+        if not unwritable:
+            return self
+        return replace(self, writable=False, unwritable=(*self.unwritable, *unwritable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +140,13 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A checked SetOnline request: distinct, well-formed identities in the order in which to take them."""
+    """A checked SetOnline request: distinct, well-formed identities in the order in which to take them.
+
+    `for_eject`: the host is going to ask for their ejection.
+    """
 
     firmware_ids: tuple[str, ...]
     online: bool
     wait: bool
+    request_id: str = ""
+    for_eject: bool = False

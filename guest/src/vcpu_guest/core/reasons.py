@@ -3,6 +3,8 @@
 
 The errno alone is ambiguous: EBUSY alone has five causes on the way down. What decides between them is read from
 the guest after the refusal (`Context`), and where it cannot be decided the text lists what is left, likeliest first.
+An errno is laid at somebody's door only where something shows that it is theirs: of the kernel's CPU code, of which it
+comes by write(2); of the mount or a security module, by open(2).
 Sources: kernel/cpu.c (_cpu_down, cpu_down_maps_locked, cpu_device_down), kernel/sched/core.c (dl_bw_check_overflow),
 kernel/time/tick-sched.c (tick_nohz_cpu_down), arch/x86/kernel/irq.c (check_irq_vectors_for_cpu_disable).
 """
@@ -10,15 +12,20 @@ kernel/time/tick-sched.c (tick_nohz_cpu_down), arch/x86/kernel/irq.c (check_irq_
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vcpu_guest.core import cpulist
+from vcpu_guest.core import cmdline, cpulist
 from vcpu_guest.core.model import Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What was so when the kernel refused CPU `number`. `deadline_tasks` holds at most a few names with pids."""
+    """What was so when the kernel refused CPU `number`.
+
+    `deadline_tasks` holds at most a few names with pids, `arguments` what of the kernel's command line bears on CPUs.
+    `opened`: its file could be opened for writing, so that the errno is of the write itself. `root`: the agent is root.
+    """
 
     number: int
     present: bool = True
@@ -28,6 +35,10 @@ class Context:
     nohz_full: frozenset[int] = frozenset()
     smt_control: str = ""
     deadline_tasks: tuple[str, ...] = ()
+    possible: frozenset[int] | None = None
+    arguments: tuple[str, ...] = ()
+    opened: bool = True
+    root: bool = True
 
 
 def name_of(number: int) -> str:
@@ -49,14 +60,39 @@ def last_cpu(number: int) -> Reason:
     return Reason("last-cpu", f"cpu{number} is the only one online: bring another one online first")
 
 
-def smt_off(number: int, control: str, code: int = 0) -> Reason:
-    """For a thread that the guest's SMT mode leaves idle."""
+def smt_off(number: int, control: str, code: int = 0, arguments: Iterable[str] = ()) -> Reason:
+    """For a thread that the guest's SMT mode leaves idle.
+
+    What is forced off stays so until the next boot (Documentation/ABI/testing/sysfs-devices-system-cpu, smt/control).
+    """
+    why = " ".join(cmdline.against_smt(arguments))
+    if control == "forceoff":
+        remedy = f"it cannot be switched on while the guest runs: boot without {why or 'nosmt=force'}"
+    else:
+        remedy = f"write on to /sys/devices/system/cpu/smt/control, or boot without {why or 'nosmt'}"
     return Reason(
         "smt-off",
-        f"cpu{number} is a sibling thread and simultaneous multithreading is {control or 'off'}: "
-        "write on to /sys/devices/system/cpu/smt/control, or boot without nosmt",
+        f"cpu{number} is a sibling thread and simultaneous multithreading is {control or 'off'}: {remedy}",
         code,
     )
+
+
+def no_rights(number: int, code: int, *, root: bool = True) -> Reason:
+    """For a file that the agent may not write: nothing was asked of the kernel's CPU code."""
+    what = f"vcpud may not write the file online of cpu{number} ({name_of(code)}), so the kernel was not asked: "
+    if code == errno.EROFS:
+        why = (
+            "/sys is read-only where it runs, by a drop-in of vcpud.service that lacks "
+            "ReadWritePaths=/sys/devices/system/cpu (systemctl cat vcpud), or in a container without a writable /sys"
+        )
+    elif not root:
+        why = "it does not run as root: take User= out of the drop-ins of vcpud.service (systemctl cat vcpud)"
+    else:
+        why = (
+            "a security module, a drop-in of vcpud.service (systemctl cat vcpud) or the container that it runs in "
+            "denies it: the audit log has the denial (journalctl _TRANSPORT=audit, ausearch -m avc)"
+        )
+    return Reason("agent-no-rights", what + why, code)
 
 
 def vanished(number: int, code: int = 0) -> Reason:
@@ -81,6 +117,9 @@ def explain(code: int, context: Context, *, online: bool) -> Reason:
     if code in {errno.ENOENT, errno.EACCES} and not context.has_online:
         found = no_control(context.number)
         return Reason(found.code, found.text, code)
+    # Nothing in the kernel's CPU code says EROFS or EACCES, whenever they come.
+    if code in {errno.EROFS, errno.EACCES} or (not context.opened and code == errno.EPERM):
+        return no_rights(context.number, code, root=context.root)
     reason = _explain_online(code, context) if online else _explain_offline(code, context)
     return reason or _explain_other(code, context)
 
@@ -88,20 +127,33 @@ def explain(code: int, context: Context, *, online: bool) -> Reason:
 def _explain_online(code: int, context: Context) -> Reason | None:
     cpu = f"cpu{context.number}"
     # x86 says EPERM; POWER, where cpu_up is undone by a callback of the platform, ECANCELED
-    if code == errno.EPERM or (code == errno.ECANCELED and context.smt_control not in _SMT_ON):
-        return smt_off(context.number, context.smt_control, code)
+    if code in {errno.EPERM, errno.ECANCELED} and _leaves_threads_idle(context.smt_control):
+        return smt_off(context.number, context.smt_control, code, context.arguments)
+    if code == errno.EPERM:
+        return Reason(
+            "online-forbidden",
+            f"the kernel forbids bringing {cpu} online, and not for simultaneous multithreading, which is "
+            f"{context.smt_control or 'not switchable here'}: its log (dmesg) or the audit log may say who",
+            code,
+        )
     if code == errno.EBUSY:
         return Reason("hotplug-disabled", _HOTPLUG_DISABLED, code)
-    if code in {errno.EIO, errno.ETIMEDOUT, errno.ENODEV, errno.ENOMEM, errno.ENOSYS}:
+    if code == errno.ENOMEM:
+        return Reason("no-memory", f"the kernel has no memory for {cpu}: free some, or give the guest more", code)
+    if code in {errno.EIO, errno.ETIMEDOUT, errno.ENODEV, errno.ENOSYS}:
         return Reason(
             "bring-up-failed",
             f"the kernel could not start {cpu}: its log (dmesg) says where; often the host gave it too little time, "
             "or a CPU model that differs from the first CPU's",
             code,
         )
-    if code == errno.EINVAL:
+    if code == errno.EINVAL and context.possible is not None and context.number not in context.possible:
+        limits = " ".join(cmdline.limiting_possible(context.arguments))
         return Reason(
-            "not-possible", f"the kernel does not count {cpu} among its possible CPUs: see nr_cpus= and dmesg", code
+            "not-possible",
+            f"the kernel does not count {cpu} among its possible CPUs ({cpulist.render(context.possible)}): "
+            + (f"boot without {limits}" if limits else "its log (dmesg) says at boot how many it allows, and why"),
+            code,
         )
     return None
 
@@ -175,8 +227,11 @@ def _explain_other(code: int, context: Context) -> Reason:
     )
 
 
-#: What smt/control says where it keeps no thread idle.
-_SMT_ON = frozenset({"", "on", "notsupported", "notimplemented"})
+def _leaves_threads_idle(control: str) -> bool:
+    """Whether smt/control says so: off, forceoff, or a number of threads a core (kernel/cpu.c, control_show)."""
+    return control in {"off", "forceoff"} or (control.isascii() and control.isdigit())
+
+
 _HOTPLUG_DISABLED = (
     "the kernel has CPU hotplug disabled for the moment (suspend, kexec, a PCI or microcode update): try again shortly"
 )

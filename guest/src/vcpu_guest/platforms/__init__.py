@@ -15,12 +15,13 @@ from vcpu_guest.platforms.boot import Boot
 from vcpu_guest.platforms.plain import Plain
 from vcpu_guest.platforms.pseries import Pseries, is_pseries
 from vcpu_guest.platforms.s390 import S390
+from vcpu_guest.platforms.x86 import X86, hypervisor_flag
 from vcpu_guest.sysfs import Sysfs
 
 
-def _acpi(sysfs: Sysfs) -> Platform:
+def _x86(sysfs: Sysfs) -> Platform:
     # QEMU's microvm has no objects for its CPUs.
-    return Acpi() if sysfs.read_cpu(0, "firmware_node/path") else Boot()
+    return X86() if sysfs.read_cpu(0, "firmware_node/path") else Boot()
 
 
 def _power(sysfs: Sysfs) -> Platform:
@@ -29,9 +30,9 @@ def _power(sysfs: Sysfs) -> Platform:
 
 #: Machine hardware name (uname) to platform.
 _BY_ARCH: Mapping[str, Callable[[Sysfs], Platform]] = {
-    "x86_64": _acpi,
-    "i686": _acpi,
-    "i586": _acpi,
+    "x86_64": _x86,
+    "i686": _x86,
+    "i586": _x86,
     "loongarch64": lambda _: Acpi(),
     "ppc64le": _power,
     "ppc64": _power,
@@ -40,7 +41,7 @@ _BY_ARCH: Mapping[str, Callable[[Sysfs], Platform]] = {
     "riscv64": lambda _: Boot(),
 }
 
-__all__ = ("Platform", "detect")
+__all__ = ("Platform", "detect", "hypervisor_flag")
 
 
 def detect(arch: str, sysfs: Sysfs) -> Platform:

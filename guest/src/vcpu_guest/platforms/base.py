@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from vcpu_guest.core.model import Hint, Reason
@@ -37,6 +37,12 @@ class Platform(Protocol):
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """Why bringing this offline CPU online is known to fail, if it is."""
 
+    def would_not_start(self, sysfs: Sysfs, number: int, code: int, arguments: Sequence[str]) -> Reason | None:
+        """What the machine makes of errno `code`, with which the kernel did not bring this CPU online; None: nothing.
+
+        `arguments`: those of the kernel's command line that bear on CPUs.
+        """
+
     def node(self, sysfs: Sysfs, number: int) -> int | None:
         """The NUMA node of a present CPU; None where the kernel does not show it, or not while the CPU is offline."""
 
@@ -60,6 +66,10 @@ class Registered:
 
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """Nothing is known beforehand."""
+        return None
+
+    def would_not_start(self, sysfs: Sysfs, number: int, code: int, arguments: Sequence[str]) -> Reason | None:
+        """Nothing that is not so everywhere."""
         return None
 
     def node(self, sysfs: Sysfs, number: int) -> int | None:
@@ -86,6 +96,10 @@ class Listed:
 
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """Nothing is known beforehand."""
+        return None
+
+    def would_not_start(self, sysfs: Sysfs, number: int, code: int, arguments: Sequence[str]) -> Reason | None:
+        """Nothing that is not so everywhere."""
         return None
 
     def node(self, sysfs: Sysfs, number: int) -> int | None:

@@ -17,6 +17,8 @@ from .bounds import BadMessageError
 MAX_CPUS = 65536
 MAX_TEXT = 1024
 MAX_ITEMS = 64
+#: What the codes of reasons begin with that are of the agent, not of the guest's kernel (agent.proto).
+AGENTS_OWN = "agent-"
 
 _STATUS = {
     pb.CpuResult.STATUS_DONE: CpuStatus.DONE,
@@ -39,7 +41,7 @@ def reason(message: pb.Reason) -> Reason:
         raise BadMessageError("reason.code is no code")
     return Reason(
         code,
-        Who.GUEST,
+        Who.AGENT if code.startswith(AGENTS_OWN) else Who.GUEST,
         _text(message.text, "reason.text"),
         errno=_text(message.errno_name, "reason.errno_name", 32),
     )
@@ -51,6 +53,9 @@ def cpu(message: pb.Cpu) -> GuestCpu:
     def number(name: str) -> int | None:
         return int(getattr(message, name)) if message.HasField(name) else None
 
+    switching = message.switching_seconds if message.HasField("switching_seconds") else None
+    if switching is not None and not 0 <= switching < 1e6:
+        raise BadMessageError("switching_seconds is out of range")
     return GuestCpu(
         message.number,
         _text(message.firmware_id, "firmware_id", 256),
@@ -61,6 +66,7 @@ def cpu(message: pb.Cpu) -> GuestCpu:
         die_id=number("die_id"),
         core_id=number("core_id"),
         node=number("node"),
+        switching=switching,
     )
 
 
@@ -107,17 +113,30 @@ def result(message: pb.CpuResult) -> CpuResult:
 
 def environment(message: pb.Environment) -> Environment:
     """What in the guest bears on hotplug."""
-    if len(message.auto_online_rules) > MAX_ITEMS:
-        raise BadMessageError(f"more than {MAX_ITEMS} rules")
+
+    def texts(name: str) -> tuple[str, ...]:
+        values = getattr(message, name)
+        if len(values) > MAX_ITEMS:
+            raise BadMessageError(f"more than {MAX_ITEMS} items in {name}")
+        return tuple(_text(value, name) for value in values)
+
+    def flag(name: str) -> bool | None:
+        return bool(getattr(message, name)) if message.HasField(name) else None
+
     return Environment(
         possible=_text(message.possible, "possible"),
         isolated=_text(message.isolated, "isolated"),
         nohz_full=_text(message.nohz_full, "nohz_full"),
         kernel_max=message.kernel_max,
         smt_control=_text(message.smt_control, "smt_control", 64),
-        auto_online_rules=tuple(_text(rule, "auto_online_rules") for rule in message.auto_online_rules),
-        eject_enabled=message.eject_enabled if message.HasField("eject_enabled") else None,
+        auto_online_rules=texts("auto_online_rules"),
+        eject_enabled=flag("eject_enabled"),
         clocksource=_text(message.clocksource, "clocksource", 64),
+        kernel_arguments=texts("kernel_arguments"),
+        hypervisor_flag=flag("hypervisor_flag"),
+        acpi=flag("acpi"),
+        writable=flag("writable"),
+        unwritable=texts("unwritable"),
     )
 
 

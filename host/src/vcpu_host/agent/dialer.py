@@ -14,8 +14,8 @@ from vcpu_proto.link.unix import is_abstract
 
 from vcpu_host.core.channel import no_channel, no_socket
 from vcpu_host.core.model import Channel, HostView, Reason, Who
+from vcpu_host.core.run_states import not_running
 from vcpu_host.core.text import printable
-from vcpu_host.core.view import not_running
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 
 from .client import LinkAgent

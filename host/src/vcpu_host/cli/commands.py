@@ -29,13 +29,21 @@ async def _list(args: argparse.Namespace) -> Exit:
     async with coordinator(args) as vm:
         if args.output == "table":
             # While the guest thinks about its answer: what draws tables is slow to import.
-            asyncio.get_running_loop().run_in_executor(None, render.load)
+            asyncio.get_running_loop().run_in_executor(None, _load_tables)
         view = await vm.observe()
     if args.output == "json":
         render.emit_json(render.view_document(view))
     else:
-        render.show(render.view_table(view))
+        from . import tables
+
+        tables.show(tables.view_blocks(view))
     return Exit.DONE
+
+
+def _load_tables() -> None:
+    from .tables import load
+
+    load()
 
 
 async def _plan(args: argparse.Namespace) -> Exit:

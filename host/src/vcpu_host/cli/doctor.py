@@ -35,7 +35,10 @@ async def doctor(args: argparse.Namespace) -> Exit:
     if args.output == "json":
         render.emit_json({"findings": [finding.to_json() for finding in findings]})
     else:
-        render.show(render.findings_table(findings))
+        from . import tables
+
+        told = [each for each in findings if not args.quiet or each.level in (Level.WARNING, Level.PROBLEM)]
+        tables.show(tables.findings_blocks(told))
     return Exit.FAILED if any(finding.level is Level.PROBLEM for finding in findings) else Exit.DONE
 
 

@@ -40,13 +40,14 @@ _ERRORS: tuple[tuple[type[VcpuctlError], Exit], ...] = (
     (QemuError, Exit.REFUSED),
 )
 
-#: Causes that end an operation as unknown because nobody is left to ask.
+#: Causes that end an operation because nobody is left to ask, as unknown, or as refused before it had begun.
 _GONE = frozenset({"qemu-gone", "qemu-silent"})
 
 
 def of_result(result: OperationResult) -> Exit:
     """The status of an operation's result."""
-    if result.outcome is Outcome.UNKNOWN and result.reason is not None and result.reason.code in _GONE:
+    open_still = result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
+    if open_still and result.reason is not None and result.reason.code in _GONE:
         return Exit.UNREACHABLE
     return of_outcome(result.outcome)
 

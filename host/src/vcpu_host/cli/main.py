@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .parser import build_parser
+from .usage import CommandLineError, read, wants_json
+
+if TYPE_CHECKING:
+    from vcpu_host.errors import VcpuctlError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,14 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         gc.disable()
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        args = read(build_parser(), words)
+    except CommandLineError as error:
+        return _misused(words, error)
     # Late, so that --help and usage errors cost nothing.
     import asyncio
 
     from vcpu_host.errors import VcpuctlError
 
     from . import commands
-    from .exitcodes import Exit, of_error
+    from .exitcodes import Exit
 
     # A name that this terminal's encoding does not have must not end the command: guests choose some of the words.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -36,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(asyncio.run(commands.run(args)))
     except VcpuctlError as error:
-        _report(args, error)
-        return int(of_error(error))
+        return _report(error, document=args.output == "json")
     except KeyboardInterrupt:
         return int(Exit.UNKNOWN)
     except BrokenPipeError:
@@ -49,19 +56,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             gc.freeze()
 
 
-def _report(args: argparse.Namespace, error: Exception) -> None:
-    from vcpu_host.errors import VcpuctlError
+def _misused(words: Sequence[str], error: CommandLineError) -> int:
+    """A command line that is none is an error like others, told with what would be one."""
+    from vcpu_host.core.model import Reason, Who
+    from vcpu_host.errors import UsageError
 
+    print(error.usage, end="", file=sys.stderr)  # noqa: T201 - stderr is for people
+    reason = Reason("bad-usage", Who.VCPUCTL, str(error), error.hint)
+    return _report(UsageError(reason), document=wants_json(words))
+
+
+def _report(error: VcpuctlError, *, document: bool) -> int:
+    """Tell why a command ended without a result; the exit status."""
     from .exitcodes import of_error
     from .render import emit_json
 
-    if not isinstance(error, VcpuctlError):
-        raise error
-    if args.output == "json":
-        emit_json({"error": error.reason.to_json(), "exit_status": int(of_error(error))})
-    print(f"vcpuctl: {error.reason.text}", file=sys.stderr)  # noqa: T201 - stderr is for people
+    status = int(of_error(error))
+    if document:
+        emit_json({"error": error.reason.to_json(), "exit_status": status})
+    print(f"vcpuctl: {error.reason.text}", file=sys.stderr)  # noqa: T201
     if error.reason.hint:
         print(f"         {error.reason.hint}", file=sys.stderr)  # noqa: T201
+    return status
 
 
 if __name__ == "__main__":

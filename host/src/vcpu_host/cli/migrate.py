@@ -59,8 +59,10 @@ async def migrate(args: argparse.Namespace) -> Exit:
             plugged, reason = (), None
     if args.output == "json":
         render.emit_json(document)
-    else:
-        render.show(render.comparison_table(args.migrate, comparison, plugged, outcome, reason))
+    elif not (args.quiet and outcome is Outcome.DONE):
+        from . import tables
+
+        tables.show(tables.comparison_blocks(args.migrate, comparison, plugged, outcome, reason))
     return of_outcome(outcome)
 
 

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.placement import Placement
 from vcpu_host.errors import UsageError
@@ -44,8 +44,10 @@ async def numa(args: argparse.Namespace) -> Exit:
             await qemu.close()
     if args.output == "json":
         render.emit_json(assigned.to_json())
-    else:
-        render.show(render.assigned_table(assigned))
+    elif not (args.quiet and assigned.outcome is Outcome.DONE and not args.dry_run):
+        from . import tables
+
+        tables.show(tables.assigned_blocks(assigned))
     return of_outcome(assigned.outcome)
 
 

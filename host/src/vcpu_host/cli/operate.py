@@ -8,11 +8,12 @@ import asyncio
 import signal
 
 from vcpu_host.coordinator import Coordinator
-from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.placement import Placement
 from vcpu_host.core.plan import Operation, Plan, Request
 from vcpu_host.core.policy import PATIENCE_PER_VCPU, Policy
 from vcpu_host.core.result import OperationResult
+from vcpu_host.core.words import ALREADY
 from vcpu_host.errors import UsageError
 from vcpu_host.logs import open_log
 
@@ -43,8 +44,8 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
-    """``vcpuctl plan``: a plan that refuses ends with the status that the operation would."""
-    request = request_of(args, args.planned)
+    """``vcpuctl plan``, and ``--dry-run``: a plan that refuses ends with the status that the operation would."""
+    request = request_of(args, args.planned if args.command == "plan" else args.command)
     async with coordinator(args) as vm:
         plan = await vm.plan(request)
     _print_plan(args, plan)
@@ -55,16 +56,20 @@ def _print_plan(args: argparse.Namespace, plan: Plan) -> None:
     if args.output == "json":
         render.emit_json(plan.to_json())
     else:
-        render.show(render.plan_table(plan))
+        from . import tables
+
+        tables.show(tables.plan_blocks(plan))
 
 
 async def operate(args: argparse.Namespace) -> Exit:
     """``vcpuctl plug``, ``unplug``, ``scale``, ``online`` and ``offline``."""
+    if getattr(args, "dry_run", False):
+        return await show_plan(args)
     request = request_of(args, args.command)
     log = open_log(args.verbose, args.log_format)
     async with coordinator(args) as vm:
         policy = _policy(args)
-        with Progress(log, args.verbose) as progress, _interruptible(vm):
+        with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
             result = await vm.run(request, policy, progress)
     _print_result(args, result)
     return of_result(result)
@@ -78,8 +83,16 @@ def _policy(args: argparse.Namespace) -> Policy:
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
     if args.output == "json":
         render.emit_json(result.to_json())
-    else:
-        render.show(render.result_table(result))
+    elif not (args.quiet and _as_asked(result)):
+        from . import tables
+
+        tables.show(tables.result_blocks(result))
+
+
+def _as_asked(result: OperationResult) -> bool:
+    """Whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
+    telling = [slot for slot in result.slots if slot.reason is not None and slot.reason.code != ALREADY]
+    return result.outcome is Outcome.DONE and not telling and not result.recovered
 
 
 class _interruptible:  # noqa: N801 - used like a keyword

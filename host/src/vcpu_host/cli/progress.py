@@ -14,16 +14,20 @@ from vcpu_host.core.machine import Machine
 from vcpu_host.logs import Log
 
 _QUIET = (ev.DoLookHost, ev.HostLooked, ev.Tick)
+_USUAL = 80  # columns of a terminal that does not say
 _MOMENT = 0.3  # seconds: shorter operations show no line at all
 
 
 class Progress:
-    """Called by the coordinator with every event and action. ``verbosity`` is the log's, as ``-v`` counts."""
+    """Called by the coordinator with every event and action.
 
-    def __init__(self, log: Log, verbosity: int) -> None:
+    ``verbosity`` is the log's, as ``-v`` counts; ``quiet``: no line is drawn.
+    """
+
+    def __init__(self, log: Log, verbosity: int, *, quiet: bool = False) -> None:
         self._log = log
         self._verbosity = verbosity
-        self._line = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._line = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._began = time.monotonic()
         self._shown = False
 
@@ -36,7 +40,11 @@ class Progress:
                 self._log.debug("state", **machine.dump())
         if self._line and time.monotonic() - self._began > _MOMENT:
             settled, total, words = machine.progress()
-            sys.stderr.write(f"\r\x1b[K{settled}/{total} slots  {words}")
+            line = f"{settled}/{total} slots  {words}"
+            width = _width()
+            # What wraps could not be taken back.
+            line = line if len(line) < width else line[: max(0, width - 2)] + "…"
+            sys.stderr.write(f"\r\x1b[K{line}")
             sys.stderr.flush()
             self._shown = True
 
@@ -49,6 +57,14 @@ class Progress:
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+
+
+def _width() -> int:
+    """The columns of the terminal that stderr is."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL
+    except OSError:
+        return _USUAL
 
 
 def _fields(what: ev.Event | ev.Action) -> dict[str, object]:

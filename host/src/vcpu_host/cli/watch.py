@@ -39,11 +39,16 @@ async def watch(args: argparse.Namespace, vm: Coordinator) -> Exit:
 def _screen() -> AbstractContextManager[Any]:
     from rich.live import Live
 
-    return Live(console=render.console(), auto_refresh=False, screen=False)
+    from .tables import console
+
+    # A map that is longer than the terminal scrolls; "ellipsis" would leave its end out.
+    return Live(console=console(), auto_refresh=False, screen=False, vertical_overflow="visible")
 
 
 def _show(screen: Any, view: VmView, document: dict[str, object]) -> None:
     if screen is None:
         render.emit_json(document)
     else:
-        screen.update(render.view_table(view), refresh=True)
+        from .tables import Screen, view_blocks
+
+        screen.update(Screen(view_blocks(view)), refresh=True)

@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from .model import Reason, SlotState, Who, slot_id
+from .obstacles import blocked
 from .placement import to_plug, to_unplug
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.base import BOOT_CPU
-from .view import SlotView, VmView
+from .smt import dark
+from .view import SlotView, VmView, in_guest
 
 _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 
 
 #: Why a removal that is open comes first.
 BEGUN = "its removal was begun by an earlier operation"
-_IDLE = "{} in the guest: nothing runs on it"
+#: The code of a number that cannot be had.
+NOT_ENOUGH = "not-enough"
+_IDLE = "{}: nothing runs on it"
 _WHY_FIRST = {SlotState.UNPLUGGING: BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
 
@@ -53,13 +57,15 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
     healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
-    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled) - goal
+    # What the guest's SMT mode keeps offline makes up no goal, and goes first on the way down.
+    kept_offline = [s for s in view.slots if dark(s)]
+    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled and not dark(s)) - goal
     already = tuple(healthy)
     if surplus <= 0:
         mend = tuple(
-            step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest")
+            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
             for s in view.slots
-            if s.slot.filled and s.state in _UP_LEFTOVERS
+            if s.slot.filled and _mendable(s)
         )
         if surplus == 0:
             return Plan(request, mend, already=already)
@@ -72,16 +78,22 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
         text = f"cannot go below {floor} vCPUs: {why}"
         return Plan(request, refusals=(Refusal(Reason("under-min", Who.VCPUCTL, text, f"scale to {floor} or more")),))
+    surplus += sum(s.slot.vcpus for s in kept_offline if s.not_removable is None)
     steps, missing = _shrink(view, request, surplus)
     if missing is not None:
         return Plan(request, refusals=(Refusal(missing),))
     going = {step.slot.index for step in steps}
     mend = tuple(
-        step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest")
+        step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
         for s in view.slots
-        if s.slot.filled and s.index not in going and s.state in _UP_LEFTOVERS
+        if s.slot.filled and s.index not in going and _mendable(s)
     )
     return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
+
+
+def _mendable(slot: SlotView) -> bool:
+    """Whether it is filled, not online, and could be."""
+    return slot.state in _UP_LEFTOVERS and not dark(slot)
 
 
 def _grow(
@@ -94,20 +106,13 @@ def _grow(
     candidates: list[Step] = []
     if leftovers:
         candidates += [
-            step(StepKind.ONLINE, s, f"plugged already, and {s.state} in the guest: finished first")
+            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}: finished first")
             for s in where
-            if s.slot.filled and s.state in _UP_LEFTOVERS and s.slot.device_id == slot_id(s.index)
+            if s.slot.filled and _mendable(s) and s.slot.device_id == slot_id(s.index)
         ]
-    never: list[Reason] = []
-    empty: dict[int, SlotView] = {}
-    for s in where:
-        if s.slot.filled:
-            continue
-        reason = s.not_removable if s.slot.leaving else view.platform.cannot_plug(view.host, s.slot)
-        if reason is None:
-            empty[s.index] = s
-        else:
-            never.append(reason)
+    out_of_reach = blocked(view)
+    empty = {s.index: s for s in where if not s.slot.filled and s.index not in out_of_reach}
+    never = [out_of_reach[s.index] for s in where if s.index in out_of_reach]
     used = [s.index for s in view.slots if s.slot.filled and s.state is not SlotState.UNPLUGGING]
     candidates += [
         step(StepKind.PLUG, empty[choice.slot], choice.why)
@@ -115,7 +120,17 @@ def _grow(
     ]
     if not candidates and never:
         return (), never[0]
-    return _take(candidates, count, "plug", _elsewhere(view, request) or _MAXCPUS_HINT, _on(request))
+    steps, missing = _take(candidates, count, "plug", _elsewhere(view, request) or _MAXCPUS_HINT, _on(request))
+    return steps, _with_never(missing, never)
+
+
+def _with_never(missing: Reason | None, never: Sequence[Reason]) -> Reason | None:
+    """Where there are slots that cannot be had, that is why there are too few, more than maxcpus is."""
+    if missing is None or missing.code != NOT_ENOUGH or not never:
+        return missing
+    which = "one empty slot" if len(never) == 1 else f"{len(never)} empty slots"
+    text = f"{missing.text}; {which} cannot be filled: {never[0].text}"
+    return replace(missing, text=text, hint=never[0].hint or missing.hint)
 
 
 def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...], Reason | None]:
@@ -135,7 +150,10 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
     going = {s.index for s in leftovers}
     used = [s.index for s in view.slots if s.slot.filled and s.index not in going]
     candidates = [
-        *(step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(s.state))) for s in reversed(leftovers)),
+        *(
+            step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(in_guest(s.state))))
+            for s in reversed(leftovers)
+        ),
         *(
             step(StepKind.UNPLUG, online[choice.slot], choice.why)
             for choice in to_unplug(view.host.slots, used, online, request.placement)
@@ -192,7 +210,7 @@ def _take_vcpus(
     available = sum(vcpus for _, vcpus in candidates)
     if available < count:
         left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
-        return (), Reason("not-enough", Who.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
+        return (), Reason(NOT_ENOUGH, Who.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
     units = sorted({vcpus for _, vcpus in candidates})
     if len(units) > 1:
         text = (
@@ -239,7 +257,7 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
                 sum(not (t.online or t.parked) for t in s.threads),
             )
             for s in shown
-            if s.state in _UP_LEFTOVERS
+            if _mendable(s)
         ]
         steps, missing = _take_vcpus(gains, lacking, "bring online", "see vcpuctl list")
     else:

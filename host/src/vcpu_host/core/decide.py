@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .amounts import BEGUN, PLANNERS
+from .amounts import BEGUN, NOT_ENOUGH, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
+from .obstacles import GUEST_POSSIBLE, blocked, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
+from .proof import no_slot_explains
+from .run_states import not_running
 from .select import SelectorError, select
-from .view import SlotView, VmView, not_running
+from .smt import dark, kept_offline
+from .view import SlotView, VmView, in_guest
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
@@ -27,7 +31,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
-    chosen = select(view.host.slots, request.selectors) if request.selectors else ()
+    chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -38,6 +42,9 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
+    barred = too_many(view, decided.steps)
+    if barred is not None:
+        decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
         # Its threads are nobody's to ask for: neither their word nor their state is known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
@@ -48,11 +55,20 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
     if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
         return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
+    if view.unexplained and not decided.refusals:
+        return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    if request.guest_alone or view.platform.dies_of_replug(view.host):
+        steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
+
+
+def _guest_cpus(view: VmView) -> dict[int, int]:
+    """Slot by the number that its CPU has in the guest."""
+    return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
 
 
 def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
@@ -80,7 +96,7 @@ def removal_pending(slot: SlotView) -> Reason:
 
 
 #: Refusals that may be none any more when an earlier operation's removals have come to their end.
-_CURABLE = frozenset({"removal-pending", "not-enough", "slot-occupied", "granularity"})
+_CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
 _BLIND = "the slot is left as QEMU shows it"
 
 
@@ -94,16 +110,16 @@ def _nameless_to_agent(view: VmView, said: str) -> Reason:
 
 
 def needs_guest(host: HostView, request: Request) -> bool:
-    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not.
-
-    Raises SelectorError as ``plan`` does.
-    """
+    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not."""
     if request.without_agent:
         return False
     if request.operation is not Operation.PLUG:
         return True
     if request.selectors:
-        return any(slot.filled for slot in select(host.slots, request.selectors))
+        try:
+            return any(slot.filled for slot in select(host.slots, request.selectors))
+        except SelectorError:
+            return True  # the guest's CPUs may help to say what was meant
     return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
 
 
@@ -131,8 +147,11 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
     refusals: list[Refusal] = []
     already: list[SlotView] = []
     decide = _SELECTED[request.operation]
+    out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
     for slot in chosen:
-        decision = decide(view, slot)
+        decision = out_of_reach.get(slot.index) or decide(view, slot)
+        if isinstance(decision, Step) and decision.kind is StepKind.ONLINE and dark(slot):
+            decision = kept_offline(view)[slot.index]
         if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
             decision = None  # QEMU has it, and more cannot be known
         if isinstance(decision, Step):
@@ -148,8 +167,7 @@ def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -
 
 def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        never = slot.not_removable if slot.slot.leaving else view.platform.cannot_plug(view.host, slot.slot)
-        return never or step(StepKind.PLUG, slot, "asked for by name")
+        return step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if slot.slot.device_id != slot_id(slot.index):
@@ -162,7 +180,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
         )
     if slot.state is SlotState.ONLINE:
         return None
-    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {slot.state} in the guest")
+    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {in_guest(slot.state)}")
 
 
 def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:

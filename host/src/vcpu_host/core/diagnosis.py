@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+from . import smt
 from .channel import NO_SOCKET, no_channel, no_socket
 from .finding import Finding, Level
-from .model import SlotState
-from .view import VmView, not_running, removal_stuck
+from .model import Reason, SlotState
+from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
+from .proof import no_slot_explains
+from .run_states import not_running
+from .text import cpu_count
+from .view import SMT_PARKED, VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -21,7 +26,7 @@ def _qemu(view: VmView) -> Iterator[Finding]:
     yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
     if not host.running:
         why = not_running(host)
-        yield Finding(Level.PROBLEM, why.code, why.text, f"{why.hint}; before a guest's start device_del is lost")
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     elif host.migrating:
         yield Finding(
             Level.WARNING,
@@ -71,6 +76,27 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _barred(view: VmView) -> Iterator[Finding]:
+    """Empty slots that no plug will be tried for, by reason."""
+    if view.host.no_hotplug is not None:
+        return
+    alike: dict[str, list[tuple[int, Reason]]] = {}
+    for index, reason in blocked(view, by_guest=True).items():
+        if not view.host.slots[index].leaving and reason.code != SMT_PARKED:  # told by themselves
+            alike.setdefault(reason.code, []).append((index, reason))
+    for code, found in alike.items():
+        first = found[0][1]
+        level = Level.WARNING if code == ID_TAKEN else Level.PROBLEM  # numbers find other slots
+        yield Finding(level, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
+
+
+def _which(indices: Sequence[int]) -> str:
+    if len(indices) == 1:
+        return f"slot {indices[0]} cannot be filled"
+    names = ", ".join(map(str, indices[:8])) + (", ..." if len(indices) > 8 else "")
+    return f"{len(indices)} empty slots cannot be filled ({names})"
+
+
 def _known_bugs(view: VmView) -> Iterator[Finding]:
     yield from view.platform.known_bugs(view.host)
 
@@ -106,15 +132,20 @@ def _agent(view: VmView) -> Iterator[Finding]:
         f"Linux {agent.kernel} {agent.arch}",
     )
     env = agent.environment
-    possible = _count(env.possible)
-    if possible and possible < view.possible_vcpus:
+    if env.writable is False:
         yield Finding(
             Level.PROBLEM,
-            "guest-possible",
-            f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online",
-            "remove nr_cpus= or possible_cpus= from the guest's kernel command line, or use a kernel with a larger "
-            "CONFIG_NR_CPUS",
+            "agent-no-rights",
+            f"vcpud may not write what it has to in the guest: {'; '.join(env.unwritable[:4])}",
+            "EROFS: /sys is read-only for it: see the drop-ins of vcpud.service (systemctl cat vcpud; "
+            "ReadWritePaths=/sys/devices/system/cpu), or give its container a writable /sys; EACCES or EPERM: the "
+            "guest's audit log has who denies it (ausearch -m avc)",
         )
+    possible = cpu_count(env.possible)
+    if possible and possible < view.possible_vcpus:
+        cause = view.platform.few_possible(view.host, agent)
+        text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
+        yield Finding(Level.PROBLEM, GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
     if agent.eject_gate == "closed":
         yield Finding(Level.OK, "eject-gate", "vcpud lets the guest eject a CPU only when it has agreed to that")
     elif agent.eject_gate == "open":
@@ -142,13 +173,9 @@ def _agent(view: VmView) -> Iterator[Finding]:
         yield Finding(
             Level.NOTE, "auto-online-rule", f"a udev rule in the guest brings CPUs online by itself ({rule}): harmless"
         )
-    if env.smt_control in ("off", "forceoff"):
-        yield Finding(
-            Level.WARNING,
-            "smt-off",
-            "SMT is switched off in the guest: sibling threads stay offline",
-            "echo on > /sys/devices/system/cpu/smt/control in the guest",
-        )
+    if smt.is_off(env):
+        text = "SMT is switched off in the guest: of each core, all threads but the first stay offline"
+        yield Finding(Level.WARNING, SMT_PARKED, text, smt.remedy(env))
 
 
 def _slots(view: VmView) -> Iterator[Finding]:
@@ -173,10 +200,13 @@ def _slots(view: VmView) -> Iterator[Finding]:
         reason = view.platform.refusal(ost)
         if reason is not None and index < len(view.slots) and view.slots[index].slot.filled:
             yield Finding(Level.WARNING, reason.code, f"slot {index}: last unplug: {reason.text}", reason.hint)
-    if view.strangers:
+    if view.unexplained:
+        why = no_slot_explains(view.unexplained)
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
+    elif view.strangers:
         numbers = ", ".join(f"cpu{cpu.number}" for cpu in view.strangers[:8])
         yield Finding(
-            Level.WARNING, "unexplained-cpus", f"the guest shows CPUs that no plugged slot explains: {numbers}"
+            Level.WARNING, "unplugged-cpus", f"the guest shows CPUs of slots that are empty in QEMU: {numbers}"
         )
 
 
@@ -204,20 +234,10 @@ def _nodes(view: VmView) -> Iterator[Finding]:
         )
 
 
-def _count(cpulist: str) -> int:
-    """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
-    total = 0
-    for part in cpulist.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
-            return 0
-        total += int(last) - int(first) + 1 if dash else 1
-    return total
-
-
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
     _hotplug,
+    _barred,
     _open_ends,
     _known_bugs,
     _channel,

@@ -72,10 +72,19 @@ class CpuSettled:
 
 @dataclass(frozen=True, slots=True)
 class GuestLooked:
-    """A full snapshot."""
+    """A full snapshot. ``asked_at`` is when a look was asked for; None for the snapshot that ends a request."""
 
     session: str
     view: GuestView
+    asked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestLookFailed:
+    """The look at the guest that was asked for has no answer; the session may stand all the same."""
+
+    session: str
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +156,7 @@ Event = (
     | CpuArrived
     | CpuSettled
     | GuestLooked
+    | GuestLookFailed
     | RequestEnded
     | OstSeen
     | PathDeleted
@@ -202,8 +212,13 @@ class DoLookHost:
 
 
 @dataclass(frozen=True, slots=True)
+class DoLookGuest:
+    """Ask the agent for its list of CPUs; answer with GuestLooked, or GuestLookFailed."""
+
+
+@dataclass(frozen=True, slots=True)
 class DoDial:
     """Make a new link session; answer with AgentUp or AgentDown."""
 
 
-Action = DoAdd | DoDel | DoSetOnline | DoCancel | DoLookHost | DoDial
+Action = DoAdd | DoDel | DoSetOnline | DoCancel | DoLookHost | DoLookGuest | DoDial

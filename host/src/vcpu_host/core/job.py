@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from .model import Outcome, Reason, Slot, slot_id
 from .plan import Step, StepKind
+from .proof import SeenDown
 from .result import SlotResult
 
 
@@ -48,6 +49,7 @@ class ThreadEvidence:
     offline_in: str | None = None
     absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
     asked: int | None = None  # the request that is to switch it, while that is under way
+    heard_at: float = -1.0  # when the agent last spoke of this very CPU: an older list says nothing of it
     touched: bool = False  # it may no longer be as it was, because of this operation
 
     def forget(self) -> None:
@@ -86,8 +88,15 @@ class Job:
     not_before: float = 0.0
     overdue_at: float | None = None  # the timer that is set for its arrival
     retries: int = 0
+    passing: Reason | None = None  # what was refused, and is to be tried again
     threads: tuple[ThreadEvidence, ...] = ()
     by_firmware: bool = False  # without threads to ask for: the firmware's acknowledgement is all there will be
+    absent_at: float | None = None  # when the list was asked for that shows none of its threads
+    seen_down: SeenDown = field(default_factory=SeenDown)  # every thread of it
+    relapses: int = 0  # how often something in the guest has brought it online again
+    slipped: bool = False  # it came online again when device_del had been sent
+    anew: bool = False  # on its way out only to be plugged again: the guest never heard of it
+    replugged: bool = False  # that was done
     phases: dict[str, float] = field(default_factory=dict)
     _marks: dict[str, float] = field(default_factory=dict)
 
@@ -131,6 +140,17 @@ class Job:
         return any(thread.touched for thread in self.threads)
 
     @property
+    def begun(self) -> bool:
+        """Whether anything was sent for it, now or by an earlier operation, that may still take effect.
+
+        That the agent was told to wait for a CPU is nothing as long as the slot is empty: none comes by itself.
+        """
+        asked = self.adding or self.deleting or self.del_sent or self.replugged
+        if asked or self.turned or self.step.begun_before or self.ending:
+            return True
+        return self.filled if self.step.kind is StepKind.PLUG else self.touched
+
+    @property
     def guest_up(self) -> bool:
         """Whether every thread is online, or kept offline by the guest's SMT mode beside one that is online.
 
@@ -170,11 +190,14 @@ class Job:
 
     def forget_guest(self) -> None:
         """The guest's words are void."""
+        self.seen_down.forget()
+        self.absent_at = None
         for thread in self.threads:
             thread.forget()
 
-    def turn(self, goal: Goal, outcome: Outcome, reason: Reason) -> None:
+    def turn(self, goal: Goal, outcome: Outcome, reason: Reason | None) -> None:
         """Take the slot back to where it came from; ``outcome`` and ``reason`` stand once that is reached."""
+        self.anew = False
         self.goal = goal
         self.outcome_if_reached = outcome
         self.reason = reason
@@ -186,7 +209,19 @@ class Job:
     @property
     def turned(self) -> bool:
         """Whether it is on its way back."""
-        return self.goal is not _FIRST_GOAL[self.step.kind]
+        return self.goal is not _FIRST_GOAL[self.step.kind] and not self.anew
+
+    def plug_anew(self) -> None:
+        """Take it out in order to plug it again, which makes QEMU tell the guest once more."""
+        self.turn(Goal.GONE, self.outcome_if_reached, self.reason)
+        self.anew = True
+
+    def is_out(self) -> None:
+        """It has gone, and is to be plugged again."""
+        self.turn(Goal.UP, self.outcome_if_reached, self.reason)
+        self.anew, self.replugged = False, True
+        self.acknowledged_at = None
+        self.absent_at = None
 
     def mark(self, phase: str, now: float) -> None:
         """``phase`` begins, unless it is under way."""
@@ -221,6 +256,8 @@ class Job:
             "deleting": self.deleting,
             "del_sent": self.del_sent,
             "retries": self.retries,
+            "relapses": self.relapses,
+            "anew": self.anew,
             "threads": [
                 {
                     "firmware_id": t.firmware_id,

@@ -4,10 +4,10 @@
 Rules that hold whatever happens, in this order of weight:
 
 1. A ``DoDel`` goes out only for a slot all of whose threads the agent confirmed offline in the present link session,
-   unless the user has said that there is none to ask (``Request.without_agent``).
+   and showed offline a moment ago, unless the user has said that there is none to ask (``Request.without_agent``).
 2. A job succeeds only on proof: the slot filled in QEMU *and* its threads online by identity, or the slot empty and
    none of its vCPUs left.
-3. Every job ends: reached, refused, taken back, or, when the time is over, unknown.
+3. Every job ends: reached, refused, taken back, or, when the time is over, unknown, or refused if it was not begun.
 
 The machine never waits and never acts: ``feed`` takes one event, ``advance`` says what to do now, ``wake_at`` when to
 ask again if nothing happens.
@@ -19,7 +19,7 @@ import heapq
 from collections.abc import Iterable
 
 from . import evidence, words
-from .events import Action, DoAdd, DoCancel, DoDel, DoDial, DoLookHost, DoSetOnline, Event
+from .events import Action, DoAdd, DoCancel, DoDel, DoDial, DoLookGuest, DoLookHost, DoSetOnline, Event
 from .job import Goal, Job, ThreadEvidence
 from .model import PERIPHERAL, Outcome, Reason
 from .plan import Plan, StepKind
@@ -31,10 +31,22 @@ from .view import SlotView
 
 
 class Machine:
-    """See the module's words. ``session`` is the link session that the plan's view came through."""
+    """See the module's words. ``session`` is the link session that the plan's view came through.
 
-    def __init__(self, plan: Plan, platform: Platform, policy: Policy, *, session: str | None, now: float) -> None:
-        self._state = State(plan, platform, policy, session, now)
+    ``identities`` are the names of all slots' threads in the guest (``VmView.identities``).
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        platform: Platform,
+        policy: Policy,
+        *,
+        session: str | None,
+        now: float,
+        identities: frozenset[str],
+    ) -> None:
+        self._state = State(plan, platform, policy, session, now, identities)
 
     # --- what the executor asks -------------------------------------------------------------------------------------
 
@@ -59,6 +71,8 @@ class Machine:
             times.append(state.redial_at)
         if state.down and state.letting_go:
             times.append(state.letting_go_until)
+        if state.guest_look.wanted and state.guest_look.asked_at is None and state.session is not None:
+            times.append(state.guest_look.not_before)
         return min(times)
 
     def result(self, now: float) -> OperationResult:
@@ -127,6 +141,7 @@ class Machine:
         actions += self._dels()
         actions += self._dials()
         actions += self._looks()
+        actions += self._guest_looks()
         return actions
 
     # --- verdicts -----------------------------------------------------------------------------------------------------
@@ -139,7 +154,7 @@ class Machine:
             for job in state.open_jobs():
                 self._settle(job)
             for job in state.open_jobs():
-                state.settle(job, Outcome.UNKNOWN, words.timed_out(job, state.trouble, paused=state.paused))
+                state.give_up(job, words.timed_out(job, state.trouble, paused=state.paused))
         while state.dirty:
             now_dirty = sorted(state.dirty)
             state.dirty.clear()
@@ -160,22 +175,42 @@ class Machine:
         down = job.goal is Goal.DOWN and job.down(state.session) and not state.contested(job, online=False)
         if gone or up or down:
             state.reach(job)
-        elif job.goal is Goal.UP and job.acknowledged_at is not None:
-            self._await_arrival(job, job.acknowledged_at)
+        elif job.goal is Goal.UP and job.filled:
+            self._await_arrival(job)
         elif job.goal is Goal.GONE and job.del_sent and job.del_in is not None and job.ending is None:
             self._await_ejection(job)
 
-    def _await_arrival(self, job: Job, acknowledged_at: float) -> None:
-        """What the firmware acknowledged, the kernel shows within the grace, counted while it could be heard."""
+    def _await_arrival(self, job: Job) -> None:
+        """What the firmware acknowledged, the kernel shows within the grace, counted while it could be heard.
+
+        A CPU that was plugged before is one that the guest knows, or is told of at this moment; but one that came back
+        with a snapshot it never hears of. Silence is no verdict: it is given on a list asked for when the time was up.
+        """
         state = self._state
-        if state.session is None or state.paused or not job.threads or any(thread.present for thread in job.threads):
+        if state.session is None or state.asks_nobody or state.paused or not job.threads:
             return
-        overdue_at = max(acknowledged_at, state.hears_since) + state.policy.arrival_grace
-        if state.now >= overdue_at:
+        if any(thread.present for thread in job.threads) or job.adding:
+            return
+        if job.acknowledged_at is not None:
+            since, grace = job.acknowledged_at, state.policy.arrival_grace
+        elif job.added_at is None:
+            since, grace = state.began, state.policy.notice_grace
+        else:
+            return
+        overdue_at = max(since, state.hears_since) + grace
+        if state.now < overdue_at:
+            if job.overdue_at != overdue_at:
+                job.overdue_at = overdue_at
+                heapq.heappush(state.timers, (overdue_at, job.order))
+        elif job.absent_at is None or job.absent_at < overdue_at:
+            state.guest_look.wanted = True
+        elif job.added_at is not None:
             state.cannot_come(job, words.guest_ignored(job))
-        elif job.overdue_at != overdue_at:
-            job.overdue_at = overdue_at
-            heapq.heappush(state.timers, (overdue_at, job.order))
+        elif job.step.replaceable and not job.replugged:
+            job.plug_anew()
+            state.touch(job)
+        else:
+            state.settle(job, Outcome.REFUSED, words.guest_unaware(job))
 
     def _await_ejection(self, job: Job) -> None:
         """After a while without a word it may be asked for again, on the same confirmations.
@@ -247,7 +282,7 @@ class Machine:
                 thread.touched = True
             ids = tuple(thread.firmware_id for thread in threads)
             state.letting_go_until = state.now + state.policy.let_go_grace
-            state.requests[number] = OnlineRequest(online, set(ids))
+            state.requests[number] = OnlineRequest(online, set(ids), state.now)
             brief = not online or self._state.platform.acknowledges
             yield DoSetOnline(number, ids, online, wait=online, brief=brief, for_eject=for_eject)
 
@@ -281,9 +316,10 @@ class Machine:
         return door.adding or (door.open and door.goal is Goal.UP and door.filled and not door.seen)
 
     def _dels(self) -> Iterable[Action]:
-        """When the guest has let go of all that it was asked for: it is not to eject one while it works on another.
+        """Send device_del only while no offline request is running, and on a confirmation that is fresh.
 
-        Only one that does not get on with that is not waited for.
+        Removing one CPU while another goes offline is slow; only a request that does not get on is not waited for.
+        What was confirmed a while ago may be online again, so the guest is looked at once more before.
         """
         state = self._state
         if state.letting_go:
@@ -292,6 +328,9 @@ class Machine:
             job = state.jobs[order]
             if job.not_before > state.now:
                 continue
+            if not (state.asks_nobody or job.seen_down.is_fresh(state.now, state.policy.look_fresh)):
+                state.guest_look.wanted = True
+                continue
             job.deleting = job.del_sent = True
             job.del_in = state.session
             job.del_at = state.now
@@ -299,7 +338,14 @@ class Machine:
             state.poll = state.policy.poll_first
             state.down.discard(order)
             state.removing.add(order)
+            state.removing_unhinted.add(order)
             yield DoDel(job.slot, (job.path or "").removeprefix(PERIPHERAL) or job.device_id)
+
+    def _guest_looks(self) -> Iterable[Action]:
+        state = self._state
+        if state.session is not None and not state.asks_nobody and state.guest_look.due(state.now):
+            state.guest_look.asked(state.now)
+            yield DoLookGuest()
 
     def _dials(self) -> Iterable[Action]:
         if self._state.session is None and not self._state.dialing and self._state.now >= self._state.redial_at:

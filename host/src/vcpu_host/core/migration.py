@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from .finding import Finding, Level
 from .model import HostView
+from .obstacles import beyond_limit, cannot_fill
 from .pending import Intent
 from .platforms import platform_for
 from .shape import Place, Shape
@@ -87,6 +88,7 @@ def compare(
         if comparable and here.filled and not other.filled and _same(here, other)
     ]
     missing = tuple(sorted(lacking, key=lambda place: place.arrival))
+    slots += tuple(_barred(destination, missing))
     trap = platform_for(destination).numbers_arrivals(destination)
     if comparable and trap is not None:
         slots += (*_order(source, there, missing), Difference(trap))
@@ -201,6 +203,19 @@ def _slot(here: Place, other: Place) -> Iterator[Difference]:
         text = f"the id of {where}'s CPU is {mine} on the source and {its} on the destination"
         fix = "vcpuctl goes by slots, other tools may go by ids: vcpuctl export keeps them"
         yield Difference(Finding(Level.NOTE, "device-id", text, fix), here.index, mine, its)
+
+
+def _barred(destination: HostView, missing: Sequence[Place]) -> Iterator[Difference]:
+    """What prepare would have to plug there, and is not to: QEMU would refuse it, or end of it."""
+    platform = platform_for(destination)
+    for place in missing:
+        reason = cannot_fill(destination, destination.slots[place.index], platform, place.name)
+        if reason is not None:
+            text = f"the destination cannot have what is missing there: {reason.text}"
+            yield _problem(reason.code, text, reason.hint, place.name, "empty", slot=place.index)
+    limit = beyond_limit(destination, platform, sum(place.vcpus for place in missing))
+    if limit is not None:
+        yield _problem(limit.code, f"the destination {limit.text}", limit.hint, "", "")
 
 
 def _order(source: Shape, there: Shape, missing: Sequence[Place]) -> Iterator[Difference]:

@@ -17,6 +17,8 @@ Props = Mapping[str, PropValue]
 
 #: Where QEMU keeps devices that were given an id (qdev_set_id, system/qdev-monitor.c).
 PERIPHERAL = "/machine/peripheral/"
+#: Where the CPUs of -smp are, which nobody has given a place (hw/core/qdev.c, device_set_realized).
+AT_START = "/machine/unattached/"
 
 
 #: What a slot can be placed by, from the outermost to the innermost (CpuInstanceProperties, qapi/machine.json): its
@@ -31,6 +33,11 @@ NO_ANSWER = "no-answer"
 #: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids, and which
 #: interrupt controllers there are (hw/ppc/spapr.c).
 MACHINE_PROPERTIES = ("pflash0", "vsmt", "ic-mode")
+#: Whether the VM's CPU model has x2APIC, says that it is a hypervisor's, shows KVM, and shows that KVM takes wide APIC
+#: ids from devices (x86: target/i386/cpu.c).
+CPU_PROPERTIES = ("x2apic", "hypervisor", "kvm", "kvm-msi-ext-dest-id")
+#: By the type of an IOMMU: whether it remaps interrupts, and to wide APIC ids (hw/i386/intel_iommu.c, amd_iommu.c).
+IOMMU_PROPERTIES = {"intel-iommu": ("intremap", "eim"), "amd-iommu": ("intremap", "xtsup")}
 
 
 class SlotState(StrEnum):
@@ -188,9 +195,12 @@ class HostView:
     """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None.
 
     A machine without CPU hotplug has a filled slot for each of its vCPUs. ``properties`` are those of the machine
-    object that platforms ask for (MACHINE_PROPERTIES), as far as it has them. ``topology`` is what the machine was
-    started with (-smp, completed by QEMU: cpus, maxcpus, sockets ...), empty where QEMU does not show it. ``migration``
-    is the status of query-migrate, empty if there has been none.
+    object that platforms ask for (MACHINE_PROPERTIES), as far as it has them, ``cpu_properties`` those of its CPUs
+    (CPU_PROPERTIES; -cpu makes them all alike, and the first one stays on every machine that tells). ``topology`` is
+    what the machine was started with (-smp, completed by QEMU: cpus, maxcpus, sockets ...), empty where QEMU does not
+    show it. ``iommu`` are properties of the machine's IOMMU (IOMMU_PROPERTIES), empty if it has none. ``devices`` are
+    those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
+    query-migrate, empty if there has been none.
     """
 
     qemu_version: tuple[int, int, int]
@@ -204,7 +214,10 @@ class HostView:
     no_hotplug: Reason | None = None
     vm_name: str = ""
     properties: Mapping[str, PropValue] = field(default_factory=dict)
+    cpu_properties: Mapping[str, PropValue] = field(default_factory=dict)
     topology: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
+    iommu: Mapping[str, PropValue] = field(default_factory=dict)
     migration: str = ""
 
     @property
@@ -231,7 +244,11 @@ class HostView:
 
 @dataclass(frozen=True, slots=True)
 class GuestCpu:
-    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot."""
+    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot.
+
+    ``switching``: a request has it in hand: seconds for which the guest's kernel has been at work on it, 0 while others
+    come first.
+    """
 
     number: int
     firmware_id: str
@@ -242,6 +259,7 @@ class GuestCpu:
     die_id: int | None = None
     core_id: int | None = None
     node: int | None = None
+    switching: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +274,11 @@ class Environment:
     auto_online_rules: tuple[str, ...] = ()
     eject_enabled: bool | None = None
     clocksource: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    hypervisor_flag: bool | None = None
+    acpi: bool | None = None
+    writable: bool | None = None
+    unwritable: tuple[str, ...] = ()
 
 
 #: The capability of an agent without whose word the guest's kernel ejects no CPU.

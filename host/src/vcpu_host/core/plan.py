@@ -86,6 +86,8 @@ class Step:
     why: str
     on_failure: str
     online_before: frozenset[str] = frozenset()  # the threads that are online to begin with: a way back restores these
+    replaceable: bool = False  # a CPU that the guest never notices may be taken out and plugged again
+    begun_before: bool = False  # an earlier operation asked QEMU for something that has not come to its end
 
     def to_json(self, on_failure: str) -> dict[str, object]:
         """As ``vcpuctl plan -o json`` shows it, with what ``Plan.on_failure`` says of it."""
@@ -161,4 +163,15 @@ def step(kind: StepKind, view: SlotView, why: str) -> Step:
     """The step of that kind for the slot as it stands."""
     device_id = view.slot.device_id or (slot_id(view.index) if kind is StepKind.PLUG else "")
     online = frozenset([thread.firmware_id for thread in view.threads if thread.online])
-    return Step(kind, view.slot, device_id, view.firmware_ids, why, _KEEP[kind], online)
+    begun = view.pending is not None or bool(view.slot.leaving)
+    return Step(
+        kind,
+        view.slot,
+        device_id,
+        view.firmware_ids,
+        why,
+        _KEEP[kind],
+        online,
+        begun_before=begun,
+        replaceable=kind is StepKind.ONLINE and view.not_removable is None,
+    )

@@ -16,7 +16,12 @@ class Policy:
 
     ``timeout`` bounds the whole of it, with ``timeout_per_vcpu`` more for each vCPU that the plan touches; when it is
     over, what is not settled is reported as unknown.
-    ``arrival_grace`` is how long after the guest's firmware acknowledged a CPU its kernel may take to show it.
+    ``arrival_grace`` is how long after the guest's firmware acknowledged a CPU its kernel may take to show it; then the
+    agent is asked for its list, and only that is a verdict. ``notice_grace`` is the same for a CPU that was plugged
+    before, of which the firmware says nothing.
+    ``look_fresh`` is how long, from the question on, the guest's word that a CPU is offline allows a ``device_del``
+    (``proof.SeenDown``).
+    ``relapses`` is how often something in the guest may bring a CPU online again before its slot is refused.
     ``poll_first`` and ``poll_most`` bound the interval between looks at QEMU while a removal is awaited;
     ``poll_idle`` is the interval of the looks that make lost events harmless.
     ``let_go_grace`` is how long an offline that does not come back may hold up the ejection of CPUs that are offline.
@@ -28,6 +33,9 @@ class Policy:
     timeout: float = 60.0
     timeout_per_vcpu: float = 0.0
     arrival_grace: float = 15.0
+    notice_grace: float = 5.0
+    look_fresh: float = 0.5
+    relapses: int = 3
     poll_first: float = 0.02
     poll_most: float = 0.25
     poll_idle: float = 1.0

@@ -14,8 +14,9 @@ from typing import Any
 
 from .model import HostView, Props, Slot, freeze_props, slot_id
 from .pending import Intent
+from .run_states import AWAY
 from .text import printable
-from .view import AWAY, VmView
+from .view import VmView
 
 #: More slots than any machine has (q35 and pseries: 4096).
 _MOST = 65_536

@@ -28,7 +28,33 @@ class OnlineRequest:
 
     online: bool
     open_ids: set[str]
+    asked_at: float
     cancelled: bool = False
+    of: int = field(init=False)  # how many CPUs it was for
+
+    def __post_init__(self) -> None:
+        self.of = len(self.open_ids)
+
+
+@dataclass(slots=True)
+class GuestLook:
+    """The look at the guest's list: wanted, or under way since ``asked_at``, or neither."""
+
+    wanted: bool = False
+    asked_at: float | None = None
+    not_before: float = 0.0
+
+    def due(self, now: float) -> bool:
+        """Whether to ask now."""
+        return self.wanted and self.asked_at is None and now >= self.not_before
+
+    def asked(self, now: float) -> None:
+        """It was asked for."""
+        self.wanted, self.asked_at = False, now
+
+    def failed(self, again_at: float) -> None:
+        """There will be no answer: ask again then."""
+        self.wanted, self.asked_at, self.not_before = True, None, again_at
 
 
 @dataclass(slots=True)
@@ -40,11 +66,14 @@ class State:
     policy: Policy
     session: str | None
     now: float
+    #: The names of all slots' threads in the guest.
+    identities: frozenset[str] = frozenset()
     began: float = field(init=False)
     deadline: float = field(init=False)
     jobs: list[Job] = field(init=False)
     by_slot: dict[int, Job] = field(init=False)
     threads: dict[str, tuple[Job, ThreadEvidence]] = field(init=False)
+    by_path: dict[str, Job] = field(init=False)  # QOM paths of CPU objects
     # Orders of jobs: what is not settled; what is yet to be looked at; and, of the open ones, what waits for what.
     open: set[int] = field(init=False)
     dirty: set[int] = field(init=False)
@@ -54,6 +83,7 @@ class State:
     ripe: set[int] = field(default_factory=set)  # up, as far as the guest says: a look at QEMU is all that lacks
     down: set[int] = field(default_factory=set)  # the guest has let go: device_del is to be sent
     removing: set[int] = field(default_factory=set)  # device_del sent
+    removing_unhinted: set[int] = field(default_factory=set)  # of those, the ones that no event says to be gone
     door: Job | None = None  # the plug that no other may overtake, where that matters
     timers: list[tuple[float, int]] = field(default_factory=list)
     dialing: bool = False
@@ -62,6 +92,7 @@ class State:
     hears_since: float = 0.0  # from when on the guest could have been heard, without a break
     requests: dict[int, OnlineRequest] = field(default_factory=dict)
     next_request: int = 1
+    guest_look: GuestLook = field(default_factory=GuestLook)
     looking: bool = False
     look_wanted: bool = False
     looked_at: float = field(init=False)
@@ -82,6 +113,7 @@ class State:
                 job.by_firmware = self.platform.acknowledges
         self.by_slot = {job.slot: job for job in self.jobs}
         self.threads = {thread.firmware_id: (job, thread) for job in self.jobs for thread in job.threads}
+        self.by_path = {job.path: job for job in self.jobs if job.path is not None}
         self.open = {job.order for job in self.jobs}
         self.dirty = set(self.open)
         self.poll = self.policy.poll_first
@@ -100,6 +132,22 @@ class State:
         """Something about the job changed: decide anew."""
         self.dirty.add(job.order)
 
+    def lies_at(self, job: Job, path: str | None) -> None:
+        """QEMU has the slot's CPU object at this QOM path, or none."""
+        if job.path is not None and self.by_path.get(job.path) is job:
+            del self.by_path[job.path]
+        job.path = path
+        if path is not None:
+            self.by_path[path] = job
+
+    def found_at(self, path: str) -> Job | None:
+        """The job whose CPU object is at that QOM path, or above it."""
+        while path:
+            if path in self.by_path:
+                return self.by_path[path]
+            path = path.rpartition("/")[0]
+        return None
+
     def touch_all(self) -> None:
         """Something changed that bears on every job."""
         self.dirty |= self.open
@@ -107,18 +155,25 @@ class State:
     def sort(self, job: Job) -> None:
         """Put the job where it belongs now."""
         up = job.open and job.goal is Goal.UP
+        removing = job.open and job.goal is Goal.GONE and job.del_sent
         for group, belongs in (
             (self.climbing, up),
             (self.to_add, up and not job.filled and not job.adding),
             (self.adding, job.adding),
             (self.ripe, up and job.filled and job.guest_up and not self.contested(job, online=True)),
             (self.down, job.may_be_deleted(self.session)),
-            (self.removing, job.open and job.goal is Goal.GONE and job.del_sent),
+            (self.removing, removing),
+            (self.removing_unhinted, removing and not job.hinted),
         ):
             if belongs:
                 group.add(job.order)
             else:
                 group.discard(job.order)
+
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether there is no agent to be asked, because the user said so (--without-agent)."""
+        return self.session == _NOBODY
 
     @property
     def letting_go(self) -> bool:
@@ -149,6 +204,7 @@ class State:
         self.trouble = reason
         self.redial_at = self.now + self.policy.retry_after
         self.requests.clear()
+        self.guest_look = GuestLook()
         for job in self.open_jobs():
             job.forget_guest()
         self.touch_all()
@@ -163,6 +219,7 @@ class State:
         if reason.code not in self.policy.retry_codes or job.retries >= self.policy.retries:
             return False
         job.retries += 1
+        job.passing = reason
         self.wait(job)
         return True
 
@@ -184,8 +241,11 @@ class State:
         self.touch(job)
 
     def reach(self, job: Job) -> None:
-        """The job is where it was to end."""
-        if job.outcome_if_reached is Outcome.DONE:
+        """The job is where it was to end, or half-way, if it is to be plugged anew."""
+        if job.anew:
+            job.is_out()
+            self.touch(job)
+        elif job.outcome_if_reached is Outcome.DONE:
             self.succeed(job)
         else:
             self.settle(job, job.outcome_if_reached)
@@ -196,7 +256,7 @@ class State:
             self.settle(job, Outcome.DONE, words.not_verified(filled=job.filled, by_firmware=job.by_firmware))
         else:
             up = job.goal is Goal.UP and job.filled
-            self.settle(job, Outcome.DONE, words.parked(job) if up else None)
+            self.settle(job, Outcome.DONE, words.parked(job) if up else words.slipped(job))
 
     def cannot_come(self, job: Job, reason: Reason) -> None:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""
@@ -204,26 +264,44 @@ class State:
             return
         if job.turned:
             self.settle(job, Outcome.PARTIAL, words.not_taken_back(job, reason))
-        elif job.step.kind is StepKind.PLUG and (job.adding or job.added_at is not None):
+        elif job.adding or job.added_at is not None:
             self.turn(job, Goal.GONE, Outcome.FAILED, reason)
         elif job.step.kind is StepKind.ONLINE and job.touched:
             self.turn(job, Goal.DOWN, Outcome.FAILED, reason)
         else:
             self.settle(job, Outcome.REFUSED, reason)
 
-    def cannot_go(self, job: Job, reason: Reason) -> None:
-        """The slot cannot be given up: what was taken offline goes back online."""
+    def came_back(self, job: Job) -> None:
+        """Something in the guest has brought a CPU online again that the agent had taken offline."""
+        job.relapses += 1
+        job.seen_down.forget()
+        if job.del_sent:
+            job.slipped = True
+        elif job.relapses > self.policy.relapses:
+            self.cannot_go(job, words.came_back(job), Outcome.REFUSED)
+
+    def cannot_go(self, job: Job, reason: Reason, ended: Outcome = Outcome.FAILED) -> None:
+        """The slot cannot be given up: what was taken offline goes back online, and then it has ``ended`` so."""
         if job.goal is Goal.UP:
             return
-        if job.turned:
+        if job.anew:
+            self.settle(job, Outcome.REFUSED, words.not_plugged_anew(job, reason))
+        elif job.turned:
             self.settle(job, Outcome.PARTIAL, words.not_taken_back(job, reason))
         elif job.touched:
-            self.turn(job, Goal.UP, Outcome.FAILED, reason)
+            self.turn(job, Goal.UP, ended, reason)
         else:
             self.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
 
+    def give_up(self, job: Job, why: Reason) -> None:
+        """No more is waited for: what was begun is unknown, and what was not is as it was."""
+        if job.begun:
+            self.settle(job, Outcome.UNKNOWN, why)
+        else:
+            self.settle(job, Outcome.REFUSED, words.not_begun(job, why))
+
     def end_all(self, reason: Reason) -> None:
-        """Nothing more can be learnt: what is open is unknown."""
+        """Nothing more can be learnt."""
         self.cause = reason
         for job in self.open_jobs():
-            self.settle(job, Outcome.UNKNOWN, reason)
+            self.give_up(job, reason)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that somebody else wrote, made fit for a terminal or a log (promise 6)."""
+"""Text that somebody else wrote: made fit for a terminal or a log (promise 6), or read."""
 
 from __future__ import annotations
 
@@ -15,3 +15,14 @@ def printable(text: str, limit: int = 400) -> str:
     # The first limit + 1 characters decide: an escape is never shorter than what it stands for.
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def cpu_count(cpulist: str) -> int:
+    """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
+    total = 0
+    for part in cpulist.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            return 0
+        total += int(last) - int(first) + 1 if dash else 1
+    return total

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from .model import AgentInfo, GuestCpu, GuestView, HostView, Reason, Slot, SlotState, Who
 from .pending import Intent, IntentKind
 from .platforms import Platform, platform_for
+from .proof import unexplained
 
-#: The code of a VM that lives on in another QEMU.
-VM_MOVED = "vm-moved"
 #: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
 SMT_PARKED = "smt-off"
 #: One for all of them: a machine may have thousands.
@@ -73,7 +72,9 @@ class SlotView:
 class VmView:
     """The whole map. ``strangers`` are guest CPUs that no filled slot explains: just removed, or made up.
 
-    ``record_trouble`` says why it is not known what earlier operations left open.
+    Those of them that no slot explains at all are ``unexplained``: they make every absence unproven (``core.proof``).
+    ``identities`` are the names of all slots' threads in the guest. ``record_trouble`` says why it is not known what
+    earlier operations left open.
     """
 
     host: HostView
@@ -84,6 +85,13 @@ class VmView:
     slots: tuple[SlotView, ...]
     strangers: tuple[GuestCpu, ...]
     record_trouble: Reason | None = None
+    unexplained: tuple[GuestCpu, ...] = ()
+    identities: frozenset[str] = frozenset()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the guest shows a CPU whose firmware name it does not know yet: another look may tell more."""
+        return any(not cpu.firmware_id for cpu in self.unexplained)
 
     @property
     def possible_vcpus(self) -> int:
@@ -97,8 +105,11 @@ class VmView:
 
     @property
     def online_vcpus(self) -> int | None:
-        """How many vCPUs are online in the guest, counted by identity; None if nobody could be asked."""
-        if self.guest is None:
+        """How many vCPUs are online in the guest, counted by identity; None if that cannot be told.
+
+        That is so without an agent, and while the guest shows CPUs that no slot explains.
+        """
+        if self.guest is None or self.unexplained:
             return None
         return sum(view.online_vcpus for view in self.slots)
 
@@ -114,20 +125,37 @@ def join(
     platform = platform_for(host)
     by_identity = {cpu.firmware_id: cpu for cpu in guest.cpus if cpu.firmware_id} if guest else {}
     asked = guest is not None and (agent is None or platform.understood_by(agent.platform))
-    views = tuple(_slot_view(host, slot, asked, by_identity, platform) for slot in host.slots)
+    names = {slot.index: platform.firmware_ids(host, slot) for slot in host.slots}
+    identities = frozenset(name for each in names.values() for name in each)
+    foreign = unexplained(guest.cpus, identities) if guest and asked and identities else ()
+    proves = asked and not foreign
+    views = tuple(
+        _slot_view(host, slot, names[slot.index], asked, proves, by_identity, platform) for slot in host.slots
+    )
     explained = {thread.firmware_id for view in views if view.slot.filled for thread in view.threads}
     strangers = tuple(cpu for cpu in guest.cpus if cpu.firmware_id not in explained) if guest else ()
-    return VmView(host, guest, agent, agent_trouble, platform, views, strangers)
+    return VmView(
+        host,
+        guest,
+        agent,
+        agent_trouble,
+        platform,
+        views,
+        strangers,
+        unexplained=foreign,
+        identities=identities,
+    )
 
 
 def _slot_view(
     host: HostView,
     slot: Slot,
+    named: tuple[str, ...],
     asked: bool,  # noqa: FBT001 - private, and always given by position next to what it qualifies
+    proves: bool,  # noqa: FBT001 - likewise
     by_identity: dict[str, GuestCpu],
     platform: Platform,
 ) -> SlotView:
-    named = platform.firmware_ids(host, slot)
     identities = named or ("",) * slot.vcpus
     if not slot.filled:
         empty = tuple([ThreadView(identity, None, None) for identity in identities])
@@ -140,8 +168,15 @@ def _slot_view(
         ThreadView(identity, by_identity.get(identity), tid)
         for identity, tid in zip(identities, tids_or_none, strict=False)
     )
-    state = _state(threads, asked=asked and bool(named))
+    state = _state(threads, asked=asked and bool(named), absence_proven=proves)
     return SlotView(slot, state, threads, _not_removable(host, slot, threads, platform))
+
+
+def in_guest(state: SlotState) -> str:
+    """How such a slot's CPU stands in the guest, in words."""
+    if state is SlotState.PLUGGED:
+        return "unknown to the guest"
+    return f"{state} in the guest"
 
 
 def removal_stuck(slot: Slot) -> Reason:
@@ -168,10 +203,10 @@ def _pending(slot: SlotView, intent: Intent | None) -> SlotView:
     return replace(slot, state=state, pending=intent)
 
 
-def _state(threads: tuple[ThreadView, ...], *, asked: bool) -> SlotState:
-    if not asked:
-        return SlotState.UNKNOWN
+def _state(threads: tuple[ThreadView, ...], *, asked: bool, absence_proven: bool) -> SlotState:
     shown = [thread for thread in threads if thread.cpu is not None]
+    if not asked or (len(shown) < len(threads) and not absence_proven):
+        return SlotState.UNKNOWN
     if not shown:
         return SlotState.PLUGGED
     online = [thread for thread in shown if thread.online]
@@ -187,32 +222,3 @@ def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], 
         if thread.cpu is not None and thread.cpu.online and thread.cpu.cannot_offline is not None:
             return platform.cannot_unplug(host, slot) or thread.cpu.cannot_offline
     return platform.cannot_unplug(host, slot)
-
-
-#: The run states of a QEMU whose VM is on its way (RunState, qapi/run-state.json), with what to say of each.
-AWAY = {
-    "inmigrate": (
-        "vm-awaited",
-        "this QEMU waits for its VM, which is still to come by migration",
-        "repeat when it has come; vcpuctl migrate check and prepare are for before",
-    ),
-    "postmigrate": (
-        VM_MOVED,
-        "the VM has moved to another QEMU, this one only keeps what it was",
-        "repeat it on the destination; if the VM never came up there, cont lets it run here again",
-    ),
-    "finish-migrate": (VM_MOVED, "the VM is moving to another QEMU at this moment", "repeat it on the destination"),
-}
-
-
-def not_running(host: HostView) -> Reason:
-    """The guest's CPUs stand still, so neither it nor its agent can do anything."""
-    if host.status in AWAY:
-        code, text, hint = AWAY[host.status]
-        return Reason(code, Who.VCPUCTL, text, hint)
-    return Reason(
-        "vm-not-running",
-        Who.VCPUCTL,
-        f"the VM is not running (status: {host.status}), so its guest cannot do its part",
-        "let it run (cont, or power it on), then try again",
-    )

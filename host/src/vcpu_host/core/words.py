@@ -5,12 +5,17 @@ from __future__ import annotations
 
 from .job import Goal, Job
 from .model import AGENT_LOST, CpuResult, Reason, Who
-from .view import SMT_PARKED, SlotView, removal_stuck
+from .view import SMT_PARKED, SlotView, in_guest, removal_stuck
+
+#: The code of a slot that is as wanted without anything being done.
+ALREADY = "already"
+#: The code of a slot whose turn had not come when the operation ended.
+NOT_BEGUN = "not-begun"
 
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
-    return Reason("already", Who.VCPUCTL, f"slot {view.index} is {view.state} already")
+    return Reason(ALREADY, Who.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
 
 
 def parked(job: Job) -> Reason | None:
@@ -86,6 +91,48 @@ def guest_ignored(job: Job) -> Reason:
     )
 
 
+def guest_unaware(job: Job) -> Reason:
+    """QEMU has had the CPU since before, and the guest, asked for its list, does not show it (promise 3)."""
+    return Reason(
+        "guest-unaware",
+        Who.GUEST,
+        f"QEMU has a CPU in slot {job.slot} that the guest does not know: it was told of it before its present state "
+        "(a snapshot that was loaded, for one), and nobody tells it again",
+        f"vcpuctl unplug --slot {job.slot}, and plug it again; scale does both",
+    )
+
+
+def not_plugged_anew(job: Job, why: Reason) -> Reason:
+    """It was to be taken out and plugged again, and cannot be."""
+    text = f"{guest_unaware(job).text}; and it cannot be unplugged in order to be plugged again: {why.text}"
+    return Reason("guest-unaware", why.who, text, why.hint, why.errno)
+
+
+def came_back(job: Job) -> Reason:
+    """Something in the guest undoes what the agent does."""
+    numbers = ", ".join(f"cpu{thread.number}" for thread in job.threads if thread.number is not None)
+    return Reason(
+        "comes-back-online",
+        Who.GUEST,
+        f"something in the guest brings {numbers or f'the CPU of slot {job.slot}'} online again, "
+        f"{job.relapses} times by now",
+        "find what does so (a cron job, a udev rule, a CPU manager) and stop it; vcpud's journal has the times",
+    )
+
+
+def slipped(job: Job) -> Reason | None:
+    """What came about although the guest had let go, and was seen to: the CPU was online when it was ejected."""
+    if not job.slipped:
+        return None
+    return Reason(
+        "ejected-online",
+        Who.GUEST,
+        f"something in the guest brought the CPU of slot {job.slot} online again when device_del was under way; the "
+        "guest's kernel took it offline by itself",
+        came_back(job).hint,
+    )
+
+
 def inconsistent(result: CpuResult) -> Reason:
     """The agent's answer contradicts what it says it observed."""
     return Reason(
@@ -108,13 +155,27 @@ def not_taken_back(job: Job, why: Reason) -> Reason:
     return Reason(why.code, why.who, f"{first}; then it {where}: {why.text}", why.hint, why.errno)
 
 
+def not_begun(job: Job, why: Reason) -> Reason:
+    """The operation ended before anything was begun for the slot that may still take effect."""
+    if job.passing is not None:
+        first = job.passing
+        return Reason(
+            first.code, first.who, f"{first.text}; it was to be tried again, but {why.text}", why.hint, first.errno
+        )
+    return Reason(NOT_BEGUN, why.who, f"{why.text}; nothing was changed for this slot", why.hint)
+
+
 def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
     """Time ran out: say what was awaited, and from whom."""
     hint = "it may still happen: vcpuctl list shows where it stands; running the same command again continues"
+    if not job.begun:
+        hint = "run the same command again, with more time (--timeout)"
     if paused:
         return Reason("vm-paused", Who.VCPUCTL, "time ran out while the VM was paused", hint)
     if trouble is not None:
         return Reason(AGENT_LOST, Who.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+    if not job.begun:
+        return Reason(NOT_BEGUN, Who.VCPUCTL, "time ran out before its turn", hint)
     if job.ending is not None:
         return removal_stuck(job.ending)
     if job.goal is Goal.GONE and job.del_sent:
@@ -124,7 +185,8 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
     if job.adding:
         return Reason("add-pending", Who.QEMU, "QEMU has not answered device_add yet", hint)
     if not job.filled:
-        return Reason("not-tried", Who.VCPUCTL, "time ran out before its turn", hint)
+        text = "the CPU was taken out in order to be plugged again, and that had not been done when time ran out"
+        return Reason("replug-pending", Who.VCPUCTL, text, "run the same command again, with more time (--timeout)")
     if not job.seen:
         return Reason("arrival-pending", Who.GUEST, "the guest has not taken notice of the CPU yet", hint)
     return Reason("online-pending", Who.GUEST, "the guest has not brought the CPU online yet", hint)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from . import replies
 from .words import clean
 
 #: Where devices of the command line and of device_add are (system/qdev-monitor.c, qdev_set_id).
-PARENTS = (PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
+WITH_ID, WITHOUT_ID = PARENTS = (PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
 
 # chardev/char-socket.c, qemu_chr_socket_address and qemu_chr_compute_filename. A path may hold commas.
 _UNIX = re.compile(
@@ -36,13 +36,9 @@ _UNIX = re.compile(
 _LISTENS = (7, 0, 0)
 
 
-def ports(parent: str, listing: object) -> list[str]:
-    """The QOM paths of the virtio-serial ports in a qom-list of ``parent``."""
-    return [
-        f"{parent}/{replies.member(item, 'name', str, 'qom-list')}"
-        for item in replies.entries(listing, "qom-list")
-        if item.get("type") == "child<virtserialport>"
-    ]
+def ports(parent: str, children: Mapping[str, str]) -> list[str]:
+    """The QOM paths of the virtio-serial ports among the children of ``parent``."""
+    return [f"{parent}/{name}" for name, kind in children.items() if kind == "virtserialport"]
 
 
 def channel(port: str, label: str, chardevs: object, qemu: QemuProcess) -> Channel:

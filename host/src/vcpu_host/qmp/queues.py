@@ -25,14 +25,14 @@ _KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 
 
-def devices(parent: str, listing: object) -> list[tuple[str, str, str]]:
-    """Of a qom-list of ``parent``: the path of each such device, the class, and its property."""
-    found = []
-    for item in replies.entries(listing, "qom-list"):
-        kind = replies.member(item, "type", str, "qom-list").removeprefix("child<").removesuffix(">")
-        name = replies.member(item, "name", str, "qom-list")
-        found += [(f"{parent}/{name}", *_KINDS[start]) for start in _KINDS if kind.startswith(start)]
-    return found
+def devices(parent: str, children: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Of the children of ``parent``: the path of each such device, the class, and its property."""
+    return [
+        (f"{parent}/{name}", *_KINDS[start])
+        for name, kind in children.items()
+        for start in _KINDS
+        if kind.startswith(start)
+    ]
 
 
 def by_global(read: Iterable[tuple[str, str, object]]) -> Mapping[str, tuple[int, ...]]:

@@ -11,11 +11,14 @@ from typing import Any, TypeVar
 
 from ..core.model import HostThread, Ost, PropValue, Slot, freeze_props
 from .traps import bad_reply
+from .words import clean
 
 T = TypeVar("T", int, str, bool)
 
 #: More slots than any machine has (q35 and pseries: 4096), few enough for a hostile reply to stay cheap.
 _MOST = 65_536
+#: How QEMU writes the type of a property that is a child (qom/object.c, object_property_try_add_child).
+_CHILD = "child<"
 
 
 def entry(value: object, command: str) -> Mapping[str, Any]:
@@ -87,6 +90,16 @@ def threads(value: object) -> tuple[HostThread, ...]:
         for cpu in entries(value, command)
     ]
     return tuple(sorted(found, key=lambda thread: thread.cpu_index))
+
+
+def children(value: object) -> Mapping[str, str]:
+    """qom-list: the children's types by name; what else an object has (properties, links) is left out."""
+    command, found = "qom-list", {}
+    for item in entries(value, command):
+        kind = member(item, "type", str, command)
+        if kind.startswith(_CHILD):
+            found[member(item, "name", str, command)] = clean(kind.removeprefix(_CHILD).removesuffix(">"))
+    return found
 
 
 def _props(value: object, command: str) -> Mapping[str, PropValue]:

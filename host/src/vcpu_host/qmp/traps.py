@@ -78,7 +78,7 @@ TRAPS: tuple[Trap, ...] = (
     _trap(
         r"^Duplicate device ID",
         "duplicate-id",
-        "another device has this id, or is still being removed; look at vcpuctl list and repeat",
+        "another device got this id just now, or is still being removed: repeat, and see vcpuctl plan for who has it",
     ),
     # hw/i386/x86.c, x86_cpu_pre_plug; hw/ppc/spapr.c, spapr_core_pre_plug; target/s390x; hw/loongarch/virt.c
     _trap(

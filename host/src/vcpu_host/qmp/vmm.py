@@ -9,12 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import processes
-from ..core.model import MACHINE_PROPERTIES, Channel, HostThread, HostView, Ost, Reason, Slot
+from ..core.model import (
+    CPU_PROPERTIES,
+    IOMMU_PROPERTIES,
+    MACHINE_PROPERTIES,
+    Channel,
+    HostThread,
+    HostView,
+    Ost,
+    PropValue,
+    Reason,
+    Slot,
+)
 from ..errors import QemuError, RefusedError
 from ..ports import QemuProcess
 from . import ages, channel, queues, replies
@@ -39,6 +50,14 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0
     return QmpVmm(await Monitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)
 
 
+class _Found(NamedTuple):
+    """What one look at the CPUs shows, with the ids of all devices at that moment."""
+
+    slots: tuple[Slot, ...]
+    devices: Mapping[str, str]
+    no_hotplug: Reason | None
+
+
 class QmpVmm:
     """See ``ports.Vmm``. Any number of calls may be under way at once: QEMU answers them one after another."""
 
@@ -47,8 +66,10 @@ class QmpVmm:
         self._hub = hub
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
+        self._cpu_properties: Mapping[str, PropValue] | None = None
         self._process: QemuProcess | None = None
         self._port: Channel | None = None  # as last seen
+        self._iommu: Mapping[str, PropValue] | None = None
 
     async def process(self) -> QemuProcess:
         """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
@@ -74,17 +95,30 @@ class QmpVmm:
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
         """
-        fixed, (status, migration), (said, early), (slots, no_hotplug), port = await _together(
+        fixed, (status, migration), (said, early), found, anonymous = await _together(
             self._what_it_is(),
             self._state(),
             self._ost(),
             self._slots(),
-            self._channel(),
+            self._children(channel.WITHOUT_ID),
         )
-        if port is not None and slots and early and not port.guest_open:
+        children = {channel.WITH_ID: found.devices, channel.WITHOUT_ID: anonymous}
+        port, cpu_properties, iommu = await _together(
+            self._channel(children), self._of_all_cpus(found.slots), self._of_iommu(children)
+        )
+        if port is not None and found.slots and early and not port.guest_open:
             port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
         view: HostView = replace(
-            fixed, status=status, migration=migration, slots=slots, ost=said, channel=port, no_hotplug=no_hotplug
+            fixed,
+            status=status,
+            migration=migration,
+            slots=found.slots,
+            devices=found.devices,
+            ost=said,
+            channel=port,
+            no_hotplug=found.no_hotplug,
+            cpu_properties=cpu_properties,
+            iommu=iommu,
         )
         return view
 
@@ -92,13 +126,13 @@ class QmpVmm:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
         if self._fixed is None:
             call = self._monitor.call
-            target, machine, name, accel, topology, *values = await _together(
+            target, machine, name, accel, topology, properties = await _together(
                 call("query-target"),
                 call("qom-get", {"path": "/machine", "property": "type"}),
                 call("query-name"),
                 self._accel(),
-                self._machine_property("smp"),
-                *(self._machine_property(name) for name in MACHINE_PROPERTIES),
+                self._property("/machine", "smp"),
+                self._properties("/machine", MACHINE_PROPERTIES),
             )
             self._fixed = HostView(
                 qemu_version=self._version,
@@ -108,24 +142,27 @@ class QmpVmm:
                 accel=accel,
                 slots=(),
                 vm_name=clean(replies.entry(name, "query-name").get("name", "")),
-                properties={
-                    name: replies.scalar(value, "qom-get")
-                    for name, value in zip(MACHINE_PROPERTIES, values, strict=True)
-                    if value is not None
-                },
+                properties=properties,
                 topology={} if topology is None else replies.topology(topology),
             )
         return self._fixed
 
     async def look_slots(self, view: HostView) -> HostView:
-        """``view`` with its slots, threads and status looked at again."""
-        (status, migration), (slots, no_hotplug) = await _together(self._state(), self._slots())
-        return replace(view, slots=slots, no_hotplug=no_hotplug, status=status, migration=migration)
+        """``view`` with its slots, threads, ids and status looked at again."""
+        (status, migration), found = await _together(self._state(), self._slots())
+        return replace(
+            view,
+            slots=found.slots,
+            devices=found.devices,
+            no_hotplug=found.no_hotplug,
+            status=status,
+            migration=migration,
+        )
 
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         """See ``qmp.queues``."""
         call = self._monitor.call
-        listings = await _together(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
+        listings = await _together(*(self._children(parent) for parent in channel.PARENTS))
         found = [
             device
             for parent, listing in zip(channel.PARENTS, listings, strict=True)
@@ -150,25 +187,29 @@ class QmpVmm:
         """End the connection: never hangs, may be repeated."""
         await self._monitor.close()
 
-    async def _slots(self) -> tuple[tuple[Slot, ...], Reason | None]:
+    async def _slots(self) -> _Found:
         for _ in range(_LOOKS):
             try:
-                raw, cpus = await self._cpus()
+                raw, cpus, devices = await _together(
+                    self._monitor.call("query-hotpluggable-cpus"),
+                    self._monitor.call("query-cpus-fast"),
+                    # After the slots: a CPU that goes meanwhile has its slot filled, and no id that looks taken.
+                    self._children(channel.WITH_ID),
+                )
             except QemuError as err:
                 if err.reason.code not in ("no-hotplug", "no-such-command"):
                     raise
-                return replies.fixed_slots(await self._monitor.call("query-cpus-fast")), err.reason
+                cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
+                return _Found(replies.fixed_slots(cpus), devices, err.reason)
             slots = replies.slots(raw, cpus)
             if replies.consistent(slots, cpus):
                 break
         # A machine that still disagrees with itself is shown as it is: threads inform, the slots decide.
-        return slots, None
+        return _Found(slots, devices, None)
 
-    async def _cpus(self) -> tuple[object, object]:
-        raw, cpus = await _together(
-            self._monitor.call("query-hotpluggable-cpus"), self._monitor.call("query-cpus-fast")
-        )
-        return raw, cpus
+    async def _children(self, path: str) -> Mapping[str, str]:
+        """What lies at a QOM path: name to type."""
+        return replies.children(await self._monitor.call("qom-list", {"path": path}))
 
     async def _accel(self) -> str:
         """kvm, tcg, xen ...; a QEMU that can only speak of KVM is taken to emulate when it has none."""
@@ -188,12 +229,41 @@ class QmpVmm:
             clean(replies.text(moving, "query-migrate")),
         )
 
-    async def _machine_property(self, name: str) -> object | None:
-        """A property of the machine object; None on machines that have no such thing."""
+    async def _of_all_cpus(self, slots: Sequence[Slot]) -> Mapping[str, PropValue]:
+        """What -cpu says of all: asked for once, of the first CPU that there is."""
+        first = next((slot.qom_path for slot in slots if slot.qom_path is not None), None)
+        if self._cpu_properties is None and first is not None:
+            self._cpu_properties = await self._properties(first, CPU_PROPERTIES)
+        return self._cpu_properties or {}
+
+    async def _of_iommu(self, children: Mapping[str, Mapping[str, str]]) -> Mapping[str, PropValue]:
+        """The properties of the IOMMU, which is there from the start or never: asked for once."""
+        if self._iommu is None:
+            places = (
+                (f"{parent}/{name}", IOMMU_PROPERTIES[kind])
+                for parent, listing in children.items()
+                for name, kind in listing.items()
+                if kind in IOMMU_PROPERTIES
+            )
+            place = next(places, None)
+            self._iommu = {} if place is None else await self._properties(*place)
+        return self._iommu
+
+    async def _properties(self, path: str, names: Sequence[str]) -> Mapping[str, PropValue]:
+        """Those of an object's properties that it has."""
+        values = await _together(*(self._property(path, name) for name in names))
+        return {
+            name: replies.scalar(value, "qom-get")
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+
+    async def _property(self, path: str, name: str) -> object | None:
+        """A property of an object; None if there is no such property, or (it may have gone just now) no such object."""
         try:
-            value: object = await self._monitor.call("qom-get", {"path": "/machine", "property": name})
+            value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
-            if name in err.reason.text:
+            if err.reason.code == "device-not-found" or name in err.reason.text:
                 return None
             raise
         return value
@@ -209,14 +279,10 @@ class QmpVmm:
                 return {}, False
             raise
 
-    async def _channel(self) -> Channel | None:
+    async def _channel(self, children: Mapping[str, Mapping[str, str]]) -> Channel | None:
+        """The agent's port, found among the devices that there are, by parent."""
         call = self._monitor.call
-        listings = await _together(*(call("qom-list", {"path": parent}) for parent in channel.PARENTS))
-        found = [
-            path
-            for parent, listing in zip(channel.PARENTS, listings, strict=True)
-            for path in channel.ports(parent, listing)
-        ]
+        found = [path for parent, listing in children.items() for path in channel.ports(parent, listing)]
         if not found:
             return None
         names, labels, chardevs = await _together(

@@ -41,7 +41,7 @@ class ControlResponse(_message.Message):
     def __init__(self, answers: _Optional[_Iterable[_Union[ControlAnswer, _Mapping]]] = ...) -> None: ...
 
 class Cpu(_message.Message):
-    __slots__ = ["cannot_offline", "cannot_online", "core_id", "die_id", "firmware_id", "node", "number", "online", "package_id"]
+    __slots__ = ["cannot_offline", "cannot_online", "core_id", "die_id", "firmware_id", "node", "number", "online", "package_id", "switching_seconds"]
     CANNOT_OFFLINE_FIELD_NUMBER: _ClassVar[int]
     CANNOT_ONLINE_FIELD_NUMBER: _ClassVar[int]
     CORE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class Cpu(_message.Message):
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    SWITCHING_SECONDS_FIELD_NUMBER: _ClassVar[int]
     cannot_offline: Reason
     cannot_online: Reason
     core_id: int
@@ -60,7 +61,8 @@ class Cpu(_message.Message):
     number: int
     online: bool
     package_id: int
-    def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ...) -> None: ...
+    switching_seconds: float
+    def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ..., switching_seconds: _Optional[float] = ...) -> None: ...
 
 class CpuResult(_message.Message):
     __slots__ = ["firmware_id", "observed", "reason", "seconds", "status"]
@@ -84,24 +86,34 @@ class CpuResult(_message.Message):
     def __init__(self, firmware_id: _Optional[str] = ..., status: _Optional[_Union[CpuResult.Status, str]] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., observed: _Optional[_Union[Cpu, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ["auto_online_rules", "clocksource", "eject_enabled", "isolated", "kernel_max", "nohz_full", "possible", "smt_control"]
+    __slots__ = ["acpi", "auto_online_rules", "clocksource", "eject_enabled", "hypervisor_flag", "isolated", "kernel_arguments", "kernel_max", "nohz_full", "possible", "smt_control", "unwritable", "writable"]
+    ACPI_FIELD_NUMBER: _ClassVar[int]
     AUTO_ONLINE_RULES_FIELD_NUMBER: _ClassVar[int]
     CLOCKSOURCE_FIELD_NUMBER: _ClassVar[int]
     EJECT_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    HYPERVISOR_FLAG_FIELD_NUMBER: _ClassVar[int]
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    KERNEL_ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_MAX_FIELD_NUMBER: _ClassVar[int]
     NOHZ_FULL_FIELD_NUMBER: _ClassVar[int]
     POSSIBLE_FIELD_NUMBER: _ClassVar[int]
     SMT_CONTROL_FIELD_NUMBER: _ClassVar[int]
+    UNWRITABLE_FIELD_NUMBER: _ClassVar[int]
+    WRITABLE_FIELD_NUMBER: _ClassVar[int]
+    acpi: bool
     auto_online_rules: _containers.RepeatedScalarFieldContainer[str]
     clocksource: str
     eject_enabled: bool
+    hypervisor_flag: bool
     isolated: str
+    kernel_arguments: _containers.RepeatedScalarFieldContainer[str]
     kernel_max: int
     nohz_full: str
     possible: str
     smt_control: str
-    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ...) -> None: ...
+    unwritable: _containers.RepeatedScalarFieldContainer[str]
+    writable: bool
+    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ..., kernel_arguments: _Optional[_Iterable[str]] = ..., hypervisor_flag: bool = ..., acpi: bool = ..., writable: bool = ..., unwritable: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
     __slots__ = ["host_version", "protocol_max", "protocol_min"]

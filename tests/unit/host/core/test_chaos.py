@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import fakes.world
 import pytest
+import vcpu_host.core.view
 from fakes.chaos import Chaos
-from vcpu_host.core import pending
+from vcpu_host.core import guest_evidence, pending
 from vcpu_host.core.job import Goal, Job
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import GuestView, HostView, Outcome, Reason
+from vcpu_host.core.platforms import Platform
+from vcpu_host.core.proof import SeenDown
 from vcpu_host.core.state import State
 from vcpu_host.core.view import VmView, join
 
@@ -74,6 +77,39 @@ def agents_word_is_enough(patch: Patch) -> None:
     patch.setattr(Machine, "_settle", settled)
 
 
+def absence_is_proof(patch: Patch) -> None:
+    """F1: what the guest does not show is not there, whatever else it shows."""
+    patch.setattr(vcpu_host.core.view, "unexplained", lambda cpus, identities: ())
+    patch.setattr(guest_evidence, "unexplained", lambda cpus, identities: ())
+
+
+def confirmation_never_ages(patch: Patch) -> None:
+    """F2: what was offline once stays so."""
+    patch.setattr(SeenDown, "is_fresh", lambda self, now, limit: True)
+
+
+def guest_hears_of_every_cpu(patch: Patch) -> None:
+    """F5: what QEMU has the guest will come to know by itself."""
+    patch.setattr(Platform, "dies_of_replug", lambda self, host: True)
+
+
+def silence_is_a_verdict(patch: Patch) -> None:
+    """F12: a guest that has not told of a CPU in time has none."""
+    await_arrival = Machine._await_arrival
+
+    def awaited(self: Machine, job: Job) -> None:
+        silent = not any(thread.present for thread in job.threads)
+        if silent and job.acknowledged_at is not None and self._state.session is not None:
+            job.absent_at = self._state.now
+        await_arrival(self, job)
+
+    patch.setattr(Machine, "_await_arrival", awaited)
+
+
+def whatever_is_open_had_not_begun(patch: Patch) -> None:
+    patch.setattr(Job, "begun", False)
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -82,6 +118,11 @@ def agents_word_is_enough(patch: Patch) -> None:
         timeout_is_a_failure,
         pending_record_forgotten,
         agents_word_is_enough,
+        absence_is_proof,
+        confirmation_never_ages,
+        guest_hears_of_every_cpu,
+        silence_is_a_verdict,
+        whatever_is_open_had_not_begun,
     ],
 )
 def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from fakes.views import INFO, guest, host, identities, slot
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import AgentInfo, Channel, Environment, GuestCpu, HostView, Ost, Reason, Who
+from vcpu_host.core.model import AgentInfo, Channel, Environment, GuestCpu, GuestView, HostView, Ost, Reason, Who
 from vcpu_host.core.view import join
 
 
@@ -156,6 +156,24 @@ def test_what_in_the_guest_bears_on_hotplug_is_told() -> None:
     assert not _troubles(unknown)
 
 
+def test_smt_that_is_forced_off_is_not_advised_to_be_switched_on() -> None:
+    forced = _found(host(4), agent=_environment(smt_control="forceoff"))["smt-off"]
+    assert "smt/control" not in forced.fix
+    assert "nosmt=force" in forced.fix
+    assert "smt/control" in _found(host(4), agent=_environment(smt_control="off"))["smt-off"].fix
+
+
+def test_an_agent_that_may_not_write_is_a_problem_before_anything_is_asked_of_it() -> None:
+    path = "/sys/devices/system/cpu/cpu1/online"
+    agent = _environment(writable=False, unwritable=(f"{path}: EROFS",))
+    found = _found(host(4), agent=agent)["agent-no-rights"]
+    assert found.level is Level.PROBLEM
+    assert f"{path}: EROFS" in found.text
+    assert "ReadWritePaths" in found.fix
+    for writable in (True, None):
+        assert "agent-no-rights" not in _found(host(4), agent=_environment(writable=writable))
+
+
 def test_a_gate_that_vcpud_keeps_closed_is_no_trouble_and_one_that_another_opened_is() -> None:
     keeper = replace(_environment(eject_enabled=False), capabilities=("eject-gate",))
     closed = _found(host(4), agent=keeper)
@@ -186,11 +204,20 @@ def test_the_last_refusal_of_each_plugged_slot_is_recalled() -> None:
     assert "eject-busy" not in _found(host(4, {0, 1}, ost={1: Ost(3, 0), 0: Ost(1, 0)}))
 
 
-def test_guest_cpus_that_nothing_explains_are_named() -> None:
+def test_guest_cpus_of_empty_slots_are_named() -> None:
     view = host(3, {0})
     looked = guest(host(3, {0, 1}), {0, 1})
     found = {finding.code: finding for finding in diagnose(join(view, looked, agent=INFO))}
-    assert found["unexplained-cpus"].text.endswith("cpu1")
+    assert found["unplugged-cpus"].text.endswith("cpu1")
+
+
+def test_guest_cpus_that_no_slot_explains_are_a_problem() -> None:
+    view = host(3, {0, 1})
+    looked = GuestView(1, "b", "i", (*guest(view, {0}).cpus, GuestCpu(1, "acpi:\\_SB_.CP01", True)))
+    found = {finding.code: finding for finding in diagnose(join(view, looked, agent=INFO))}
+    assert found["unexplained-cpus"].level is Level.PROBLEM
+    assert "cpu1 (acpi:\\_SB_.CP01)" in found["unexplained-cpus"].text
+    assert "slots-plugged" not in found
 
 
 def test_a_finding_is_json() -> None:

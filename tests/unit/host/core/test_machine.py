@@ -24,6 +24,8 @@ def test_device_del_waits_for_the_word_of_every_thread() -> None:
     step.tell(step.settled(1, "done", online=False, thread=0))
     assert not step.of(ev.DoDel)
     step.tell(step.settled(1, "done", online=False, thread=1))
+    assert not step.of(ev.DoDel)
+    step.listed(*(step.cpu(1, online=False, thread=thread) for thread in (0, 1)))
     assert step.of(ev.DoDel) == [ev.DoDel(1, "vcpu-1")]
 
 
@@ -40,7 +42,9 @@ def test_a_word_of_an_ended_session_counts_for_nothing() -> None:
     step.tell(step.settled(1, "done", online=False, thread=0, request=2))
     assert not step.of(ev.DoDel)
     step.session = "s2"
+    assert not step.of(ev.DoLookGuest)
     step.tell(step.settled(1, "already", online=False, thread=0, request=2))
+    step.listed(*(step.cpu(1, online=False, thread=thread) for thread in (0, 1)))
     assert step.of(ev.DoDel)
 
 
@@ -70,8 +74,10 @@ def test_an_answer_that_contradicts_what_it_observed_is_no_word(status: str) -> 
 def test_a_cpu_that_is_absent_is_gone_only_if_a_snapshot_tells_all_others_apart() -> None:
     step = unplug()
     step.tell(step.settled(1, "absent", online=None), step.snapshot(step.cpu(0, online=True), GuestCpu(1, "", True)))
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoLookGuest)
     step.tell(step.snapshot(step.cpu(0, online=True)), after=1.0)
+    assert not step.of(ev.DoDel)
+    step.listed()
     assert step.of(ev.DoDel)
 
 
@@ -200,6 +206,7 @@ def test_a_way_back_is_not_over_while_a_cancelled_offline_may_still_be_carried_o
 def test_what_was_offline_before_stays_so_on_the_way_back() -> None:
     step = Step(vm(3, {0}, {1}, threads=2), "unplug", "1")
     step.tell(*(step.settled(1, "already", online=False, thread=thread) for thread in (0, 1)))
+    step.listed(*(step.cpu(1, online=False, thread=thread) for thread in (0, 1)))
     step.tell(ev.DelReturned(1, Reason("qemu-refused", Who.QEMU, "migrating")))
     assert step.over()
     assert step.slot.outcome is Outcome.FAILED
@@ -258,7 +265,9 @@ def test_nothing_is_ejected_while_the_guest_takes_another_cpu_offline(last: str,
     step = Step(vm(4, {0, 1, 2}), "unplug", "1", "2")
     step.tell(step.settled(2, "done", online=False))
     assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoLookGuest)
     step.tell(step.settled(1, last, online=last == "refused", reason=_BUSY if last == "refused" else None))
+    step.listed(step.cpu(1, online=last == "refused"), step.cpu(2, online=False))
     assert [action.slot for action in step.of(ev.DoDel)] == deleted  # type: ignore[union-attr]
 
 
@@ -270,6 +279,7 @@ def test_an_offline_that_does_not_come_back_keeps_the_others_for_a_moment_only()
     step.tell(after=2.9)
     assert not step.of(ev.DoDel)
     step.tell(after=0.2)
+    step.listed(step.cpu(1, online=True), step.cpu(2, online=False))
     assert step.of(ev.DoDel) == [ev.DoDel(2, "vcpu-2")]
 
 

@@ -8,6 +8,7 @@ that may be acted upon or reported.
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from fakes.views import INFO, guest, host
 from hypothesis import settings
@@ -58,7 +59,12 @@ class Model(RuleBasedStateMachine):
         self.session: str | None = "s0"
         self.sessions = 0
         self.now = 100.0
-        self.requests: set[int] = set()
+        self.requests: dict[int, float] = {}  # when each was sent
+        self.looking_since: float | None = None
+        self.offline_looks: Counter[str] = Counter()  # how often in a row
+        self.looked_at = -1.0
+        self.heard_at: dict[str, float] = {}
+        self.offline_at: dict[str, float] = {}  # when the question was asked that showed it offline
         self.lit: dict[str, bool] = {}  # what was last read back in this session
         self.confirmed: set[str] = set()  # offline, by reading back, in this session
         self.missing: set[str] = set()  # the agent says that there is no such CPU
@@ -67,7 +73,9 @@ class Model(RuleBasedStateMachine):
         self.seen_filled: set[int] = set()  # by a look that was asked for after the plug
         self.seen_empty: set[int] = set()
         self.looks = [self.now]
-        self.machine = Machine(self.plan, self.platform, Policy(timeout=30.0), session="s0", now=self.now)
+        self.machine = Machine(
+            self.plan, self.platform, Policy(timeout=30.0), session="s0", now=self.now, identities=shown.identities
+        )
         self.done: dict[int, Outcome] = {}
         self._advance()
 
@@ -81,7 +89,8 @@ class Model(RuleBasedStateMachine):
         self.sound = False
         finished = self.machine.finished
         actions = self.machine.advance(self.now)
-        assert not (finished and actions), "it acts after its end"
+        # What came about may have to be taken back when the last slot fails.
+        assert not (finished and actions) or self.plan.request.atomic, "it acts after its end"
         for action in actions:
             self._allowed(action)
         json.dumps(self.machine.dump())
@@ -93,6 +102,11 @@ class Model(RuleBasedStateMachine):
                 assert action.slot in self.kinds
                 assert action.slot not in self.deleting, "asked for again before it was answered"
                 assert set(self.names[action.slot]) <= self.confirmed, f"device_del of {action.slot} without its word"
+                ages = [self.now - self.offline_at.get(name, -1000.0) for name in self.names[action.slot]]
+                shown = min(self.offline_looks.get(name, 0) for name in self.names[action.slot])
+                assert max(ages) <= Policy().look_fresh or (shown >= 3 and self.looked_at == self.now), (
+                    f"device_del of {action.slot} on what was true {max(ages)} s ago"
+                )
                 self.deleting.add(action.slot)
             case ev.DoAdd():
                 assert action.slot in self.kinds
@@ -102,9 +116,13 @@ class Model(RuleBasedStateMachine):
             case ev.DoSetOnline():
                 assert self.session is not None, "nobody is there to ask"
                 assert {name for index in self.kinds for name in self.names[index]} >= set(action.firmware_ids)
-                self.requests.add(action.request)
+                self.requests[action.request] = self.now
             case ev.DoLookHost():
                 self.looks.append(self.now)
+            case ev.DoLookGuest():
+                assert self.session is not None, "nobody is there to ask"
+                assert self.looking_since is None, "asked twice at once"
+                self.looking_since = self.now
             case ev.DoDial():
                 assert self.session is None, "a second session"
 
@@ -116,11 +134,16 @@ class Model(RuleBasedStateMachine):
         self.lit.clear()
         self.confirmed.clear()
         self.missing.clear()
+        self.offline_at.clear()
+        self.offline_looks.clear()
+        self.looking_since = None
 
     def _observed(self, cpu: GuestCpu) -> None:
         self.lit[cpu.firmware_id] = cpu.online
         if cpu.online:
             self.confirmed.discard(cpu.firmware_id)
+            self.offline_at.pop(cpu.firmware_id, None)
+            del self.offline_looks[cpu.firmware_id]
 
     def _cpu(self, index: int, thread: int, *, online: bool) -> GuestCpu:
         number = index * self.threads + thread % self.threads
@@ -165,41 +188,67 @@ class Model(RuleBasedStateMachine):
         session = self.session if fresh and self.session else "another"
         observed = None if online is None else self._cpu(index, thread, online=online)
         name = self.names[index][thread % self.threads]
+        if session == self.session:
+            self.heard_at[name] = self.now
         if session == self.session and number in self.requests:
             if observed is not None:
                 self._observed(observed)
                 if not observed.online and status in (CpuStatus.DONE, CpuStatus.ALREADY):
                     self.confirmed.add(name)
+                    self.offline_at[name] = self.requests[number]
+                    self.offline_looks[name] += 1
+                    self.looked_at = self.now
             elif status is CpuStatus.ABSENT:
                 self.missing.add(name)
         reason = _REASON if status is CpuStatus.REFUSED else None
         self._feed(ev.CpuSettled(session, number, CpuResult(name, status, reason, observed, 0.1)))
 
-    @rule(cpus=st.dictionaries(st.tuples(_SLOTS, st.integers(0, 1)), st.booleans()), nameless=st.booleans())
-    def snapshot_comes(self, cpus: dict[tuple[int, int], bool], nameless: bool) -> None:
-        if self.session is None:
+    @rule(
+        cpus=st.dictionaries(st.tuples(_SLOTS, st.integers(0, 1)), st.booleans()),
+        nameless=st.sampled_from((None, None, "", "acpi:of-no-slot")),
+        answers=st.booleans(),
+    )
+    def snapshot_comes(self, cpus: dict[tuple[int, int], bool], nameless: str | None, answers: bool) -> None:
+        if self.session is None or (answers and self.looking_since is None):
             return
+        asked_at = self.looking_since if answers else None
         shown = {cpu.firmware_id: cpu for cpu in (self._cpu(i, t, online=lit) for (i, t), lit in sorted(cpus.items()))}
-        if nameless:
-            shown[""] = GuestCpu(99, "", True)
+        if nameless is not None:
+            shown[nameless] = GuestCpu(99, nameless, True)
+        # What was heard of a CPU since the list was asked for is newer than the list.
+        older = {name for name, heard in self.heard_at.items() if asked_at is not None and heard > asked_at}
         for cpu in shown.values():
-            self._observed(cpu)
-        if not nameless:
-            self.confirmed |= self.missing - set(shown)
-            self.lit = {name: lit for name, lit in self.lit.items() if name in shown}
-        self._feed(ev.GuestLooked(self.session, GuestView(1, "b", "i", tuple(shown.values()))))
+            if cpu.firmware_id not in older:
+                self._observed(cpu)
+        if nameless is None:
+            self.confirmed |= self.missing - set(shown) - older
+            self.lit = {name: lit for name, lit in self.lit.items() if name in shown or name in older}
+        if asked_at is not None:
+            self.looking_since = None
+            off = {name for name in self.confirmed if name in shown or nameless is None}
+            self.offline_at.update(dict.fromkeys(off - older, asked_at))
+            self.offline_looks.update(off - older)
+            self.looked_at = self.now
+        self._feed(ev.GuestLooked(self.session, GuestView(1, "b", "i", tuple(shown.values())), asked_at))
+
+    @rule()
+    def look_at_the_guest_fails(self) -> None:
+        if self.session is not None and self.looking_since is not None:
+            self.looking_since = None
+            self._feed(ev.GuestLookFailed(self.session, _REASON))
 
     @rule(index=_SLOTS, thread=st.integers(0, 1), online=st.booleans())
     def cpu_arrives(self, index: int, thread: int, online: bool) -> None:
         if self.session is not None:
             cpu = self._cpu(index, thread, online=online)
             self._observed(cpu)
+            self.heard_at[cpu.firmware_id] = self.now
             self._feed(ev.CpuArrived(self.session, cpu))
 
     @rule(number=st.integers(1, 6), error=st.sampled_from((None, _REASON, Reason("agent-rejected", Who.AGENT, "x"))))
     def request_ends(self, number: int, error: Reason | None) -> None:
         if self.session is not None and number in self.requests:
-            self.requests.discard(number)
+            del self.requests[number]
             self._feed(ev.RequestEnded(self.session, number, error))
 
     @rule()

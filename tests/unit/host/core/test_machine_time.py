@@ -13,8 +13,10 @@ from vcpu_host.core import events as ev
 from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
 from vcpu_host.core.model import Ost, Outcome, Reason, Who
+from vcpu_host.core.pending import Intent, IntentKind
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
+from vcpu_host.core.view import with_pending
 
 _BUSY = Reason("last-cpu", Who.GUEST, "the last one", errno="EBUSY")
 _LOST = Reason("agent-lost", Who.AGENT, "vcpud died")
@@ -44,7 +46,14 @@ def test_when_time_is_over_it_is_told_what_was_awaited(events: list[ev.Event], c
 def test_the_time_grows_with_what_there_is_to_do() -> None:
     view = vm(5, {0, 1, 2, 3})
     decided = plan(view, Request(Operation.SCALE, 1))
-    machine = Machine(decided, view.platform, Policy(timeout=60.0, timeout_per_vcpu=3.0), session="s1", now=5.0)
+    machine = Machine(
+        decided,
+        view.platform,
+        Policy(timeout=60.0, timeout_per_vcpu=3.0),
+        session="s1",
+        now=5.0,
+        identities=view.identities,
+    )
     assert machine.deadline == 5.0 + 60.0 + 3 * 3.0
 
 
@@ -54,6 +63,8 @@ def test_a_cpu_that_the_kernel_ignores_is_taken_back_after_the_grace() -> None:
     step.tell(after=Policy().arrival_grace - 0.1)
     assert not step.of(ev.DoCancel)
     step.tell(after=0.2)
+    assert not step.of(ev.DoCancel), "silence is no verdict"
+    step.listed()
     assert step.of(ev.DoCancel)
 
 
@@ -79,6 +90,7 @@ def test_a_pause_whose_event_was_lost_is_seen_by_the_next_look() -> None:
     step.tell(step.looked(0, 1), after=1.0)
     assert not step.of(ev.DoCancel)
     step.tell(after=20.0)
+    step.listed()
     assert step.of(ev.DoCancel)
 
 
@@ -128,6 +140,76 @@ def test_firmware_in_flash_gets_its_plugs_one_at_a_time_as_the_guest_sees_them()
     assert step.tell(ev.Added(1, None)) == []
     step.tell(ev.OstSeen(1, Ost(1, 0)))
     assert step.of(ev.DoAdd) == [ev.DoAdd(2, "vcpu-2")]
+
+
+# --- what had not begun -----------------------------------------------------------------------------------------------
+
+
+def verdicts(step: Step) -> list[tuple[int, str, str]]:
+    """Slot, outcome and the reason's code, for each slot of the result."""
+    slots = step.machine.result(step.now).slots
+    return [(slot.slot, str(slot.outcome), slot.reason.code if slot.reason else "") for slot in slots]
+
+
+_UNTOUCHED = [(slot, "refused", "not-begun") for slot in (1, 2, 3)]
+_GONE = ev.QemuLost(Reason("qemu-gone", Who.QEMU, "dead"))
+
+
+@pytest.mark.parametrize(("operation", "filled"), [("plug", {0}), ("unplug", {0, 1, 2, 3}), ("offline", {0, 1, 2, 3})])
+def test_no_time_at_all_changes_nothing_and_every_slot_is_told_as_not_begun(operation: str, filled: set[int]) -> None:
+    step = Step(vm(4, filled), operation, "1", "2", "3", policy=Policy(timeout=0.0))
+    assert step.asked == []
+    assert step.over()
+    assert verdicts(step) == _UNTOUCHED
+    assert step.machine.result(step.now).outcome is Outcome.REFUSED
+
+
+@pytest.mark.parametrize("end", [ev.Tick(), ev.Interrupted(), _GONE, ev.StatusChanged("shutdown")])
+def test_of_slots_plugged_in_turn_those_that_nothing_was_sent_for_are_not_begun(end: ev.Event) -> None:
+    step = Step(vm(4, {0}, flash=True), "plug", count=3)
+    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
+    # The agent knows of all three, and waits for CPUs that do not come.
+    assert len(step.of(ev.DoSetOnline)[0].firmware_ids) == 3  # type: ignore[union-attr]
+    step.tell(end, after=Policy().timeout if isinstance(end, ev.Tick) else 1.0)
+    assert step.over()
+    (first, outcome, _), *others = verdicts(step)
+    assert (first, outcome) == (1, "unknown")
+    assert others == _UNTOUCHED[1:]
+    assert step.machine.result(step.now).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize("operation", ["unplug", "offline", "online"])
+def test_what_the_guest_was_asked_for_has_begun(operation: str) -> None:
+    step = Step(vm(3, {0}, {1}) if operation == "online" else vm(3, {0, 1}), operation, "1")
+    assert step.of(ev.DoSetOnline)
+    step.tell(ev.Interrupted())
+    assert verdicts(step) == [(1, "unknown", "interrupted")]
+
+
+def test_a_refusal_that_was_to_be_tried_again_is_the_reason_when_there_is_no_time_for_it() -> None:
+    step = Step(vm(3, {0, 1}), "unplug", "1")
+    busy = Reason("hotplug-disabled", Who.GUEST, "the guest suspends", errno="EBUSY")
+    step.tell(step.settled(1, "refused", online=True, reason=busy), after=Policy().timeout - 0.1)
+    assert not step.over()
+    step.tell(after=0.2)
+    reason = step.slot.reason
+    assert reason is not None
+    assert (step.slot.outcome, reason.code, reason.errno) == (Outcome.REFUSED, "hotplug-disabled", "EBUSY")
+    assert reason.text == "the guest suspends; it was to be tried again, but time ran out before its turn"
+
+
+def test_what_an_earlier_operation_began_may_still_happen() -> None:
+    view = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
+    step = Step(view, "unplug", "1", policy=Policy(timeout=0.0))
+    assert verdicts(step) == [(1, "unknown", "offline-pending")]
+
+
+def test_a_cpu_that_somebody_else_put_into_the_slot_is_not_as_it_was() -> None:
+    step = Step(vm(4, {0}, flash=True), "plug", count=3)
+    step.tell(ev.Added(1, None))
+    step.tell(step.looked(0, 1, 2), after=1.0)
+    step.tell(ev.Interrupted())
+    assert [outcome for _, outcome, _ in verdicts(step)] == ["unknown", "unknown", "refused"]
 
 
 def test_an_interrupt_ends_all_that_is_open_as_unknown() -> None:
@@ -185,6 +267,7 @@ def test_a_device_that_took_the_slot_in_between_is_the_one_that_is_removed() -> 
     view = host(3, {0, 1}, boot={0, 1})
     step.tell(ev.HostLooked(view, step.now))
     step.tell(after=1.0)
+    step.listed(step.cpu(1, online=False))
     assert step.of(ev.DoDel) == [ev.DoDel(1, "/machine/unattached/device[4]")]
 
 
@@ -211,6 +294,7 @@ def test_a_guest_that_does_not_answer_a_removal_is_asked_again_and_one_at_work_i
     step.tell(step.looked(0, 1), after=1.0)
     assert not step.of(ev.DoDel)
     step.tell(step.looked(0, 1), after=Policy().eject_again)
+    step.listed(step.cpu(1, online=False))
     assert step.of(ev.DoDel) == [ev.DoDel(1, "vcpu-1")]
     step.tell(step.looked(0, 1), after=0.1)
     assert not step.of(ev.DoDel)

@@ -49,6 +49,33 @@ def test_disks_with_other_numbers_of_queues_are_an_obstacle_that_prepare_cannot_
     assert disk in found.finding.text
 
 
+def test_a_cpu_that_the_destination_cannot_have_is_an_obstacle_that_prepare_leaves_alone() -> None:
+    """Promise 9 holds there, too: such a device_add ends QEMU."""
+    smp = {"cpus": 1, "maxcpus": 300, "sockets": 300, "cores": 1, "threads": 1}
+    source = Shape.of(replace(host(300, {0, 2, 299}), topology=smp))
+    there = replace(host(300, {0}, status=WAITING), topology=smp, cpu_properties={"x2apic": False})
+    result = compare(source, there, {})
+    assert [(d.finding.code, d.slot) for d in result.incurable] == [("apic-id-too-large", 299)]
+    assert "+x2apic" in result.incurable[0].finding.fix
+    able = replace(there, cpu_properties={"x2apic": True})
+    assert compare(source, able, {}).incurable == ()
+
+
+def test_an_id_that_another_device_has_on_the_destination_is_an_obstacle() -> None:
+    source = Shape.of(host(4, slots=(slot(0, boot=True), slot(1, device_id="mine"), slot(2), slot(3, filled=False))))
+    there = replace(host(4, status=WAITING), devices={"mine": "virtio-rng-pci", "vcpu-1": "virtio-rng-pci"})
+    assert [(d.finding.code, d.slot) for d in compare(source, there, {}).incurable] == [("id-taken", 1)]
+
+
+def test_more_cpus_than_the_destination_survives_are_an_obstacle() -> None:
+    """A destination under TCG that had more CPUs at its start than are left has used up contexts for them."""
+    there = replace(_waiting(1), accel="tcg", topology={**_SMP, "cpus": 4})
+    source = replace(_source(1, 2, 3), accel="tcg", topology={**_SMP, "cpus": 4})
+    result = compare(source, there, {})
+    assert [d.finding.code for d in result.incurable] == ["tcg-plug-budget"]
+    assert compare(source, replace(there, accel="kvm"), {}).incurable == ()
+
+
 def test_two_equal_sides_have_nothing_between_them() -> None:
     assert compare(_source(1, 3), _waiting(1, 3), {}).differences == ()
 

@@ -70,7 +70,8 @@ def test_each_outcome_has_its_exit_status(outcome: Outcome, status: int) -> None
 
 @pytest.mark.parametrize("code", ["qemu-gone", "qemu-silent"])
 def test_an_operation_that_lost_qemu_ends_as_unreachable(code: str) -> None:
-    assert of_result(_result(U, Reason(code, Who.QEMU, "gone"))) is Exit.UNREACHABLE
+    for outcome in (U, R):  # refused: before anything had begun
+        assert of_result(_result(outcome, Reason(code, Who.QEMU, "gone"))) is Exit.UNREACHABLE
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,29 @@ def test_one_slot_named_in_two_ways_is_refused() -> None:
         select(_sockets().slots, ("socket-id=1", "4"))
 
 
+def test_props_of_one_slot_given_apart_are_refused_with_how_to_join_them() -> None:
+    with pytest.raises(SelectorError, match=r"named twice.*join them: socket=1,core=0$"):
+        select(_sockets().slots, ("socket=1", " core=0"))
+
+
+def test_props_may_be_named_as_tables_show_them() -> None:
+    assert _names(_sockets(), "socket=1,die=0,core-id=1") == [5]
+    with pytest.raises(SelectorError, match="given twice"):
+        select(_sockets().slots, ("socket=1,socket-id=1",))
+    both = host(2, slots=(slot(0, props={"new": 1, "new-id": 2}), slot(1, props={"new": 2, "new-id": 1})))
+    assert _names(both, "new=1") == [0]
+
+
+def test_the_guests_name_of_a_cpu_is_refused_with_the_slot_that_has_it() -> None:
+    slots = host(4, {0, 3}).slots
+    with pytest.raises(SelectorError, match="cpu1 is the guest's name of the CPU in slot 3: name the slot, 3"):
+        select(slots, ("cpu1",), {0: 0, 1: 3})
+    with pytest.raises(SelectorError, match="cpu2 is the guest's name of a CPU"):
+        select(slots, ("cpu2",), {0: 0, 1: 3})
+    named = host(3, slots=(slot(0, boot=True), slot(1, device_id="cpu0"), slot(2, filled=False)))
+    assert [each.index for each in select(named.slots, ("cpu0",), {0: 0})] == [1], "an id of QEMU's is one"
+
+
 def test_no_selectors_name_no_slots() -> None:
     assert select(host(2).slots, ()) == ()
 

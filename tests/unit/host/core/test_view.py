@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import pytest
 from fakes.views import INFO, guest, host, identities, vm
 from vcpu_host.core.model import GuestCpu, GuestView, HostView, Reason, SlotState, Who
 from vcpu_host.core.pending import Intent, IntentKind
@@ -60,15 +61,32 @@ def test_guest_cpus_are_told_apart_by_identity_and_never_by_number() -> None:
     assert [slot.threads[0].cpu.number if slot.threads[0].cpu else None for slot in shown.slots] == [0, None, None, 1]
 
 
-def test_a_guest_cpu_without_a_filled_slot_is_a_stranger_and_counts_for_nothing() -> None:
+def test_a_guest_cpu_without_a_filled_slot_is_a_stranger_and_proves_nothing() -> None:
     view = host(3, {0})
     (zero,), (one,) = identities(view, 0), identities(view, 1)
     shown = _with(
         view, GuestCpu(0, zero, True), GuestCpu(1, one, True), GuestCpu(2, "acpi:made-up", True), GuestCpu(3, "", True)
     )
     assert [cpu.number for cpu in shown.strangers] == [1, 2, 3]
-    assert shown.online_vcpus == 1
+    assert [cpu.number for cpu in shown.unexplained] == [2, 3]
+    assert shown.online_vcpus is None, "who is who cannot be told"
     assert shown.slots[1].state is SlotState.EMPTY
+
+
+def test_a_cpu_of_a_slot_that_is_empty_leaves_no_doubt_about_the_others() -> None:
+    view = host(3, {0, 2})
+    (zero,), (one,) = identities(view, 0), identities(view, 1)
+    shown = _with(view, GuestCpu(0, zero, True), GuestCpu(1, one, True))
+    assert (shown.unexplained, shown.online_vcpus) == ((), 1)
+    assert shown.slots[2].state is SlotState.PLUGGED
+
+
+@pytest.mark.parametrize("name", ["acpi:\\_SB_.CP01", ""])
+def test_a_cpu_is_not_said_to_be_missing_while_the_guest_shows_one_that_no_slot_explains(name: str) -> None:
+    view = host(3, {0, 1})
+    (zero,) = identities(view, 0)
+    shown = _with(view, GuestCpu(0, zero, True), GuestCpu(1, name, True))
+    assert [slot.state for slot in shown.slots] == [SlotState.ONLINE, SlotState.UNKNOWN, SlotState.EMPTY]
 
 
 def test_vcpus_are_counted_by_thread() -> None:

@@ -8,8 +8,8 @@ from vcpu_host.errors import QemuError
 from vcpu_host.qmp import queues
 
 
-def _listing(*kinds: str) -> list[dict[str, str]]:
-    return [{"name": f"d{n}", "type": f"child<{kind}>"} for n, kind in enumerate(kinds)]
+def _listing(*kinds: str) -> dict[str, str]:
+    return {f"d{n}": kind for n, kind in enumerate(kinds)}
 
 
 def test_disks_and_controllers_are_found_and_other_devices_are_not() -> None:

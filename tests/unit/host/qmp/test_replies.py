@@ -121,9 +121,19 @@ def test_whatever_query_hotpluggable_cpus_says_is_understood_or_a_bad_reply(
 
 @given(JSON)
 def test_whatever_the_small_queries_say_is_understood_or_a_bad_reply(odd: Any) -> None:
-    for read in (replies.threads, replies.ost, replies.version, lambda v: replies.text(v, "x")):
+    for read in (replies.threads, replies.ost, replies.version, replies.children, lambda v: replies.text(v, "x")):
         for value in (odd, [odd], [{"slot-type": "CPU", "slot": odd, "cpu-index": odd}]):
             assert only_bad_replies(partial(read, value))
+
+
+def test_children_are_told_from_an_objects_other_properties() -> None:
+    listing = [
+        {"name": "type", "type": "string"},
+        {"name": "vcpu-1", "type": "child<virtio-rng-pci>"},
+        {"name": "drive", "type": "link<virtio-blk-pci>"},
+        {"name": "odd", "type": "child<x\x1b[0m>"},
+    ]
+    assert replies.children(listing) == {"vcpu-1": "virtio-rng-pci", "odd": "x?[0m"}
 
 
 def test_a_boolean_is_no_number() -> None:

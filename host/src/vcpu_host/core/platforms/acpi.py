@@ -32,6 +32,11 @@ _REFUSALS = {
 }
 
 
+def ejected(ost: Ost) -> bool:
+    """Success of an eject; "in progress" (0x84), which comes first, says nothing new (acpi_device_hotplug)."""
+    return ost.source in _EJECTS and ost.status == 0
+
+
 @dataclass(frozen=True)
 class AcpiPlatform(Platform):
     """One thread a slot; the guest reports by _OST what it does with each."""
@@ -57,8 +62,8 @@ class AcpiPlatform(Platform):
         return Reason(code, Who.GUEST, f"{text} (_OST {ost.source}/{ost.status})", hint)
 
     def ejected(self, ost: Ost) -> bool:
-        """Success of an eject; "in progress" (0x84), which comes first, says nothing new (acpi_device_hotplug)."""
-        return ost.source in _EJECTS and ost.status == 0
+        """See ``ejected`` above."""
+        return ejected(ost)
 
     def acknowledged(self, ost: Ost) -> bool:
         """Linux reports every processed insertion, even one whose CPU it could not use (acpi_device_hotplug)."""

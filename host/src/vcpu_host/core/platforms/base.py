@@ -6,10 +6,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from ..finding import Finding, Level
-from ..model import HostView, Ost, Reason, Slot, Who
+from ..model import AT_START, AgentInfo, HostView, Ost, Reason, Slot, Who
+from ..text import cpu_count
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,43 @@ class Platform(ABC):
         del host, slot
         return None
 
+    def is_second_thread(self, slot: Slot) -> bool:
+        """Whether all that the slot holds are threads of a core beside its first: Linux without SMT keeps them offline.
+
+        Where a slot holds whole cores that is told by their threads.
+        """
+        del slot
+        return False
+
+    def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
+        """Why Linux can never bring this slot's CPUs online on this machine, or None."""
+        del host, slot
+        return None
+
+    def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
+        """How many vCPUs at most QEMU survives to be plugged from now on, and why; None if nothing is known.
+
+        It is an upper bound: what shows in a look is not all that was ever plugged.
+        """
+        left = tcg_budget_left(host)
+        if left is None:
+            return None
+        return left, Reason("tcg-plug-budget", Who.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
+
+    def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
+        """Why the guest's kernel can have fewer CPUs than the VM, as far as that can be told."""
+        del host
+        return limited_by_the_kernel(agent)
+
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be unplugged, or None."""
         del host, slot
         return None
+
+    def dies_of_replug(self, host: HostView) -> bool:
+        """Whether this QEMU is known not to survive a plug after an unplug."""
+        del host
+        return False
 
     def one_at_a_time(self, host: HostView) -> bool:
         """Whether a plug has to wait until the guest has taken notice of the one before it."""
@@ -78,14 +112,73 @@ class Platform(ABC):
             yield plug_budget(host)
 
 
+class Cause(NamedTuple):
+    """Why something is so, empty if that is not known, and what to do."""
+
+    why: str
+    fix: str
+
+
+#: What on its command line makes a kernel count fewer CPUs (Documentation/admin-guide/kernel-parameters.txt). With
+#: another number maxcpus= only leaves CPUs offline at boot.
+_LIMITING = ("nr_cpus=", "possible_cpus=", "disable_cpu_apicid=", "nosmp", "maxcpus=0", "nolapic")
+
+
+def limited_by_the_kernel(agent: AgentInfo) -> Cause:
+    """What the kernel says of itself: its command line, or how it was built."""
+    arguments = agent.environment.kernel_arguments
+    named = [a for a in arguments if a in _LIMITING or f"{a.partition('=')[0].replace('-', '_')}=" in _LIMITING]
+    if named:
+        words = " ".join(named)
+        return Cause(f"its command line has {words}", f"remove {words} from the guest's kernel command line")
+    highest = agent.environment.kernel_max  # 0 where the agent does not say
+    if highest and cpu_count(agent.environment.possible) == highest + 1:
+        return Cause("it was built for no more (CONFIG_NR_CPUS)", "a guest kernel with a larger CONFIG_NR_CPUS")
+    return Cause("", "the guest's kernel log says how many CPUs it allows (dmesg | grep -i allowing)")
+
+
+_BUDGET_FIX = "a larger maxcpus, or KVM; a restart or a restore gives a new budget"
+
+
+def _possible(host: HostView) -> int:
+    return sum(slot.vcpus for slot in host.slots)
+
+
+def _budget_used(host: HostView, left: int) -> str:
+    possible = _possible(host)
+    return (
+        f"under TCG this QEMU process can start {possible} vCPUs in its life, and has started {possible - left} or "
+        "more: a plug beyond that ends it"
+    )
+
+
+def tcg_budget_left(host: HostView) -> int | None:
+    """At most how many more vCPUs may start in this process; None if no such limit is known.
+
+    Every vCPU thread claims a TCG context for good, and there are maxcpus of them (tcg/tcg.c, tcg_register_thread).
+    Those of -smp have claimed theirs, whether they are still there or not, and so has each CPU that a device_add or a
+    -device made. With one thread for all (thread=single) there is no such limit.
+    """
+    started = host.topology.get("cpus")
+    if host.accel != "tcg" or started is None:
+        return None
+    threads = [thread for slot in host.slots for thread in (*slot.threads, *slot.leaving)]
+    if len({thread.thread_id for thread in threads}) < len(threads):
+        return None
+    came_later = sum(not thread.qom_path.startswith(AT_START) for thread in threads)
+    return max(0, _possible(host) - started - came_later)
+
+
 def plug_budget(host: HostView) -> Finding:
-    """QEMU 10 and newer: tcg_register_thread asserts that no more threads ever start than maxcpus (tcg/tcg.c)."""
+    """See ``tcg_budget_left``; that QEMU aborts was seen on 10.0 and 11.1."""
+    if tcg_budget_left(host) == 0 and not all(slot.filled for slot in host.slots):
+        return Finding(Level.PROBLEM, "tcg-plug-budget", _budget_used(host, 0), _BUDGET_FIX)
     return Finding(
         Level.WARNING,
         "tcg-plug-budget",
         "under TCG the start's vCPUs and all plugs ever made in this QEMU process must stay within maxcpus "
-        f"({sum(slot.vcpus for slot in host.slots)}): the plug beyond it aborts QEMU",
-        "a larger maxcpus, or KVM; a restart or a restore gives a new budget",
+        f"({_possible(host)}): the plug beyond it aborts QEMU",
+        _BUDGET_FIX,
     )
 
 

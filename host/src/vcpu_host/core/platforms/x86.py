@@ -3,13 +3,75 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..finding import Finding, Level
-from ..model import HostView
-from .acpi import AcpiPlatform
-from .base import plug_budget
+from ..model import AgentInfo, HostView, Reason, Slot, Who
+from .acpi import AcpiPlatform, ejected
+from .base import Cause, limited_by_the_kernel, plug_budget
+
+#: The APIC ids of a CPU without x2APIC end here (hw/intc/apic_common.c, apic_common_set_id).
+_XAPIC_LAST = 254
+#: What an APIC id is made of, from its lowest bits up: the prop, and how -smp calls their number (X86CPUTopoInfo).
+_APIC_FIELDS = (("thread-id", "threads"), ("core-id", "cores"), ("module-id", "modules"), ("die-id", "dies"))
+
+
+def apic_id(host: HostView, slot: Slot) -> int | None:
+    """The slot's APIC id; None if its props do not tell.
+
+    Each level but the outermost takes as many bits as its count needs, so the ids of a machine whose counts are no
+    powers of two have gaps, and reach higher than its slots (include/hw/i386/topology.h, x86_apicid_from_topo_ids).
+    """
+    number = shift = 0
+    for prop, level in _APIC_FIELDS:
+        value = slot.props.get(prop, 0)
+        # -smp is shown since 6.1; before that, slots are few.
+        count = host.topology.get(level) or 1 + max((_whole(s.props.get(prop)) for s in host.slots), default=0)
+        number |= _whole(value) << shift
+        shift += (count - 1).bit_length()
+    socket = slot.props.get("socket-id")
+    return None if not isinstance(socket, int) else number | socket << shift
+
+
+#: The first version that was seen to plug after an unplug under TCG.
+_REPLUGS = (10, 0, 0)
+_REPLUG = "QEMU {version} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14)"
+
+#: The first kernels of which branches count fewer CPUs.
+_COUNTS_FEWER = (6, 6)
+_KNOWN_UNDER_TCG = (
+    "KVM; or an older guest kernel (Debian 12's 6.1 counts all); or let Linux know one, as VMware: -machine vmport=on, "
+    "-cpu MODEL,-hypervisor and -smbios type=1,serial=VMware-1"
+)
+
+
+def _release(kernel: str) -> tuple[int, int]:
+    """Version and patch level of a kernel release such as "6.12.118+deb13-amd64"; zeros if it has none."""
+    match = re.match(r"([0-9]{1,5})\.([0-9]{1,5})", kernel)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _has_unplugged(host: HostView) -> bool:
+    """Whether an empty slot had a CPU: one of -smp, which fills the first slots, or one that the guest has ejected."""
+    started = host.topology.get("cpus", 0)
+    for slot in host.slots:
+        said = host.ost.get(slot.index)
+        if not slot.filled and (slot.index < started or (said is not None and ejected(said))):
+            return True
+    return False
+
+
+def _remaps(host: HostView) -> bool:
+    """Whether devices can interrupt CPUs with wide APIC ids."""
+    wide = host.iommu.get("eim") == "on" or host.iommu.get("xtsup") is True
+    kvm_does = host.accel == "kvm" and host.cpu_properties.get("kvm-msi-ext-dest-id") is True
+    return kvm_does or (wide and host.iommu.get("intremap") == "on")
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 @dataclass(frozen=True)
@@ -22,6 +84,85 @@ class X86(AcpiPlatform):
         """Any x86 machine that can plug CPUs."""
         return host.arch in ("x86_64", "i386") and host.no_hotplug is None
 
+    def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
+        """QEMU up to 10.0 ends on a CPU that its interrupt controller cannot address; 11.1 is left with half a CPU."""
+        if host.cpu_properties.get("x2apic") is not False:
+            return None
+        number = apic_id(host, slot)
+        if number is None or number <= _XAPIC_LAST:
+            return None
+        return Reason(
+            "apic-id-too-large",
+            Who.VCPUCTL,
+            f"slot {slot.index} would have APIC id {number}, and the VM's CPU model has no x2APIC, without which "
+            f"{_XAPIC_LAST} is the last: QEMU may end on such a plug",
+            "start the VM with a CPU model that has x2APIC (-cpu MODEL,+x2apic); or with an -smp whose dies, modules, "
+            "cores and threads are powers of two, which leaves no gaps between the ids",
+        )
+
+    def is_second_thread(self, slot: Slot) -> bool:
+        """thread-id is the lowest part of the APIC id (arch/x86/kernel/apic/apic.c, apic_id_is_primary_thread)."""
+        return _whole(slot.props.get("thread-id")) > 0
+
+    def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
+        """Without interrupt remapping Linux takes no CPU with a wide APIC id: devices could not interrupt it.
+
+        See try_to_enable_x2apic (arch/x86/kernel/apic/apic.c): where it knows no hypervisor, it does without x2APIC
+        altogether ("IRQ remapping doesn't support X2APIC mode"); under KVM it takes ids up to 255, and all where KVM
+        says that it needs no remapping for them.
+        """
+        if host.cpu_properties.get("x2apic") is not True or host.accel not in ("kvm", "tcg") or _remaps(host):
+            return None
+        shows_kvm = host.accel == "kvm" and all(host.cpu_properties.get(n) is not False for n in ("hypervisor", "kvm"))
+        number, last = apic_id(host, slot), _XAPIC_LAST + shows_kvm
+        if number is None or number <= last:
+            return None
+        return Reason(
+            "apic-id-not-remapped",
+            Who.VCPUCTL,
+            f"slot {slot.index} would have APIC id {number}, and the VM has no interrupt remapping, without which "
+            f"Linux brings up no CPU whose id is above {last}",
+            "start the VM with -device intel-iommu,intremap=on,eim=on (q35; under KVM with kernel-irqchip=split)",
+        )
+
+    def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
+        """Before 10.0 none after an unplug, under TCG, where the guest's word or an empty slot tells of one."""
+        if host.accel != "tcg" or host.qemu_version >= _REPLUGS or not _has_unplugged(host):
+            return super().plug_limit(host)
+        text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
+        return 0, Reason("tcg-replug", Who.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
+
+    def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
+        """Newer kernels count only those CPUs that are there at boot, unless they know the hypervisor under them.
+
+        See acpi_is_processor_usable (arch/x86/kernel/acpi/boot.c; 6.12.77, 6.18.17, and other branches since 2026) and
+        topo_register_apic (arch/x86/kernel/cpu/topology.c, 6.9): a guest without a known signature at CPUID 0x40000000
+        counts as bare metal (hypervisor_is_type, X86_HYPER_NATIVE).
+        """
+        cause = limited_by_the_kernel(agent)
+        hidden = self._hidden(host, agent)
+        if cause.why or hidden is None or _release(agent.kernel) < _COUNTS_FEWER:
+            return cause
+        why = (
+            f"Linux {agent.kernel} counts a CPU that is not there at its boot only if it knows the hypervisor that it "
+            f"runs on, and {hidden.why}"
+        )
+        return Cause(why, hidden.fix)
+
+    @staticmethod
+    def _hidden(host: HostView, agent: AgentInfo) -> Cause | None:
+        """Why a guest cannot know its hypervisor, or None."""
+        if "nopv" in agent.environment.kernel_arguments:
+            return Cause("nopv keeps it from looking for one", "remove nopv from the guest's kernel command line")
+        if host.accel == "tcg":
+            return Cause("TCG is none that it knows", _KNOWN_UNDER_TCG)
+        model = host.cpu_properties
+        off = [f"{name}=off" for name in ("hypervisor", "kvm") if model.get(name) is False]
+        if host.accel != "kvm" or not (off or agent.environment.hypervisor_flag is False):
+            return None
+        words = f" ({', '.join(off)})" if off else ""
+        return Cause(f"KVM is hidden from it{words}", "-cpu without kvm=off, hypervisor=off and -hypervisor")
+
     def one_at_a_time(self, host: HostView) -> bool:
         """Where firmware may handle the plug in SMM, which loses plugs that overtake each other (tianocore BZ 2929).
 
@@ -29,6 +170,10 @@ class X86(AcpiPlatform):
         CPUs that are there in one scan (hw/acpi/cpu.c, the CSCN method), which is the quickest way.
         """
         return bool(host.properties.get("pflash0"))
+
+    def dies_of_replug(self, host: HostView) -> bool:
+        """QEMU before 10.0 under TCG: its heap is corrupt after an unplug (7.2: 14 of 14)."""
+        return host.accel == "tcg" and host.qemu_version < (10, 0, 0)
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
         """Of the emulated APIC (hw/intc/apic.c, apic_get_delivery_bitmask), and of unplugging under TCG before 10.0."""
@@ -43,12 +188,12 @@ class X86(AcpiPlatform):
                 "holes: the guest hangs",
                 "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
             )
-        if host.qemu_version < (10, 0, 0):
+        if self.dies_of_replug(host):
             yield Finding(
-                Level.WARNING,
+                Level.PROBLEM if _has_unplugged(host) else Level.WARNING,
                 "tcg-replug",
-                f"QEMU {host.version_text} under TCG dies on the first device_add after an unplug (7.2 did, 14 of 14), "
-                "and on a migration (7.2 died of one, and hung in another)",
+                f"{_REPLUG.format(version=host.version_text)}, and on a migration (7.2 died of one, and hung in "
+                "another)",
                 "QEMU 10.0 or newer, or KVM; or never plug or migrate after an unplug",
             )
         else:

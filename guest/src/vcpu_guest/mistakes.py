@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of an exception that nobody expected, in a callback of the event loop.
+
+asyncio writes a traceback each time and goes on. A callback that the loop makes again at once, since what it was to
+read is still there, would so take a whole CPU and fill the journal. So it is said seldom, and where it does not stop
+the agent ends and is started afresh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import Any
+
+from vcpu_guest import logs
+
+#: Mistakes within so many seconds are one too many.
+_MOST, _WINDOW = 100, 10.0
+#: Different ones that are said.
+_KINDS = 32
+
+
+class Mistakes:
+    """An event loop's exception handler. `too_many` is done, with the last one's words, when it has to end."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.too_many: asyncio.Future[str] = loop.create_future()
+        self._lines: dict[str, logs.Seldom] = {}
+        self._began = 0.0
+        self._count = 0
+        loop.set_exception_handler(self._handle)
+
+    def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        words = _words(context)
+        if len(self._lines) < _KINDS:
+            self._lines.setdefault(words, logs.Seldom("a mistake of the agent's own"))
+        if words in self._lines:
+            self._lines[words].error(error=words)
+        now = loop.time()
+        if now - self._began > _WINDOW:
+            self._began, self._count = now, 0
+        self._count += 1
+        if self._count >= _MOST and not self.too_many.done():
+            self.too_many.set_result(words)
+
+
+def _words(context: dict[str, Any]) -> str:
+    error = context.get("exception")
+    if error is None:
+        return str(context.get("message", ""))
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{error!r}{where}"

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What x86 alone has beside ACPI's names for its CPUs."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from vcpu_guest.core.model import Reason
+from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.sysfs import Sysfs
+
+#: X86_FEATURE_HYPERVISOR, which is CPUID leaf 1, ECX bit 31 (arch/x86/include/asm/cpufeatures.h, word 4).
+_HYPERVISOR = f"{4 * 32 + 31:04X}"
+#: On the kernel's command line.
+_AGAINST_X2APIC = frozenset({"nox2apic", "intremap=off"})
+
+
+class X86(Acpi):
+    """pc and q35."""
+
+    def would_not_start(self, sysfs: Sysfs, number: int, code: int, arguments: Sequence[str]) -> Reason | None:
+        """A CPU that is possible is invalid only by its APIC id (arch/x86/kernel/smpboot.c, native_kick_ap).
+
+        Without x2APIC, or with one whose interrupts are not remapped, ids of 255 and more cannot be addressed
+        (arch/x86/kernel/apic/apic.c, try_to_enable_x2apic).
+        """
+        if code != errno.EINVAL or number not in sysfs.mask("possible"):
+            return None
+        off = " ".join(argument for argument in arguments if argument in _AGAINST_X2APIC)
+        remedy = f"boot without {off}" if off else "start QEMU with -device intel-iommu,intremap=on,eim=on"
+        return Reason(
+            "apic-id",
+            f'the kernel cannot address the APIC id of cpu{number} (its log has "bad cpu" then): ids of 255 and more '
+            f"need x2APIC with interrupt remapping: {remedy}",
+            code,
+        )
+
+
+def hypervisor_flag(sysfs: Sysfs) -> bool | None:
+    """Whether the CPUs say that they are a hypervisor's; None on another architecture.
+
+    By the list of features that the kernel shows for the loading of modules (arch/x86/kernel/cpu/match.c,
+    cpu_print_cpu_modalias): "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,...,009F,...". It has the same bits as
+    /proc/cpuinfo, which the unit's sandbox hides.
+    """
+    text = sysfs.read("devices/system/cpu/modalias") or ""
+    machine, found, features = text.partition(":feature:")
+    if not found or not machine.startswith("cpu:type:x86,"):
+        return None
+    return _HYPERVISOR in features.split(",")

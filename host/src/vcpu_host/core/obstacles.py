@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which empty slots cannot be filled, how many can, and why: what is known before anything is sent (promise 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from . import smt
+from .model import HostView, Reason, Slot, Who, slot_id
+from .plan import Step, StepKind
+from .platforms import Platform
+from .text import cpu_count
+from .view import VmView, removal_stuck
+
+#: The code of an id that another device has.
+ID_TAKEN = "id-taken"
+#: The code of CPUs that the guest's kernel has no room for.
+GUEST_POSSIBLE = "guest-possible"
+
+
+def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reason]:
+    """The empty slots that cannot be plugged now, by index, in slot order.
+
+    ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
+    """
+    linux = view.agent is not None if by_guest is None else by_guest
+    kept_offline = smt.kept_offline(view)
+    found = {}
+    for slot in view.host.slots:
+        if slot.filled:
+            continue
+        reason = cannot_fill(view.host, slot, view.platform)
+        if reason is None and linux:
+            reason = view.platform.guest_cannot_use(view.host, slot) or kept_offline.get(slot.index)
+        if reason is not None:
+            found[slot.index] = reason
+    return found
+
+
+def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str | None = None) -> Reason | None:
+    """Why QEMU is not asked to fill this empty slot, or None; all that can be told without the guest.
+
+    ``device_id`` is what the CPU is to be called, if not as any run would call it.
+    """
+    if slot.leaving:
+        return removal_stuck(slot)
+    return platform.cannot_plug(host, slot) or _id_taken(host, slot, device_id or slot_id(slot.index))
+
+
+def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
+    """All devices' ids are one name space (system/qdev-monitor.c, qdev_set_id)."""
+    kind = host.devices.get(device_id)
+    if kind is None:
+        return None
+    elsewhere = next((other.index for other in host.slots if other.device_id == device_id), None)
+    holder = f"a device of type {kind}" if elsewhere is None else f"the CPU in slot {elsewhere}"
+    return Reason(
+        ID_TAKEN,
+        Who.VCPUCTL,
+        f"slot {slot.index} cannot have its id {device_id!r}: {holder} has it",
+        "remove that device, or give it another id at the VM's next start; or choose another slot",
+    )
+
+
+def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """Why not all that these steps plug can come, although each of them could."""
+    plugged = sum(each.slot.vcpus for each in steps if each.kind is StepKind.PLUG)
+    return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
+
+
+def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """A kernel never has more CPUs than it took for possible when it booted (``cpu_possible_mask``)."""
+    if view.agent is None:
+        return None
+    possible = cpu_count(view.agent.environment.possible)
+    present = view.plugged_vcpus if view.guest is None else len(view.guest.cpus)
+    coming = sum(_arrivals(view, each) for each in steps)
+    left = max(0, possible - present)
+    if not possible or coming <= left:
+        return None
+    cause = view.platform.few_possible(view.host, view.agent)
+    text = (
+        f"the guest's kernel can have {possible} CPUs and has {present}: {coming} more cannot come, "
+        f"{left or 'none'} at most"
+    )
+    return Reason(GUEST_POSSIBLE, Who.GUEST, f"{text}; {cause.why}" if cause.why else text, cause.fix)
+
+
+def _arrivals(view: VmView, each: Step) -> int:
+    """How many CPUs the guest does not have yet that the step is to bring."""
+    if each.kind is StepKind.PLUG:
+        return each.slot.vcpus
+    if each.kind is StepKind.ONLINE:
+        return sum(thread.cpu is None for thread in view.slots[each.slot.index].threads)
+    return 0
+
+
+def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | None:
+    """Why QEMU is not asked to plug so many vCPUs: it would end of it."""
+    limit = platform.plug_limit(host)
+    if limit is None or vcpus <= limit[0]:
+        return None
+    left, reason = limit
+    return replace(reason, text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What counts as a proof, and what was once taken for one and is none (promises 1 and 2).
+
+- *Absence proves nothing by itself.* A CPU that the guest does not show is not there only if every CPU that it does
+  show is one of a slot's: one that no slot explains may be the very CPU that is missed, under another name
+  (:func:`unexplained`, :func:`proves_absence`).
+- *Silence proves nothing.* A guest that has not told of a CPU may be busy with another one. Only its list, asked for
+  after the time was up, shows that a CPU is not there.
+- *A confirmation grows old.* What was offline a while ago may be online again: something in the guest may bring it
+  back. It allows a ``device_del`` only for a moment (:class:`SeenDown`).
+
+Everything else in the core asks here, so that there is one place to get each of them wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from .model import GuestCpu, Reason, Who
+
+
+def unexplained(cpus: Iterable[GuestCpu], identities: Collection[str]) -> tuple[GuestCpu, ...]:
+    """The guest CPUs whose firmware identity is no slot's; ``identities`` are those of all slots, empty ones too.
+
+    A CPU without an identity is one of them: for a moment after its arrival the kernel shows none (the link to its
+    firmware object comes after the CPU itself; drivers/acpi/glue.c, acpi_bind_one).
+    """
+    return tuple(cpu for cpu in cpus if cpu.firmware_id not in identities)
+
+
+def proves_absence(cpus: Iterable[GuestCpu], identities: Collection[str]) -> bool:
+    """Whether a CPU that is not among these, all that the guest shows, is not there."""
+    return not unexplained(cpus, identities)
+
+
+#: How many looks in a row make up for a guest that is slow to answer each of them.
+_LOOKS_IN_A_ROW = 3
+#: The moment from an answer to what is done about it, in seconds: one turn of the loop, with room to spare.
+_MOMENT = 0.02
+
+
+@dataclass(slots=True)
+class SeenDown:
+    """When the guest last showed every thread of a slot offline. Times are in seconds, on one clock."""
+
+    asked_at: float | None = None  # when the question was asked whose answer shows it
+    told_at: float = 0.0
+    in_a_row: int = 0
+
+    def shown(self, asked_at: float, now: float) -> None:
+        """An answer shows it."""
+        self.asked_at, self.told_at = asked_at, now
+        self.in_a_row += 1
+
+    def forget(self) -> None:
+        """It is not so any more, or nobody knows."""
+        self.asked_at, self.in_a_row = None, 0
+
+    def is_fresh(self, now: float, limit: float) -> bool:
+        """Whether that may be acted on now.
+
+        The guest read its state after the question, so no more than ``limit`` seconds may have passed since that. A
+        guest that takes longer to answer has to show it several times, and what is done follows the last answer at
+        once: nothing newer can be had.
+        """
+        if self.asked_at is None:
+            return False
+        return now - self.asked_at <= limit or (self.in_a_row >= _LOOKS_IN_A_ROW and now - self.told_at <= _MOMENT)
+
+
+def no_slot_explains(cpus: Sequence[GuestCpu]) -> Reason:
+    """Why nothing can be said of CPUs that are missed while the guest shows these."""
+    named = [f"cpu{cpu.number} ({cpu.firmware_id or 'no firmware name'})" for cpu in cpus[:4]]
+    names = ", ".join(named) + (f" and {len(cpus) - 4} more" if len(cpus) > 4 else "")
+    return Reason(
+        "unexplained-cpus",
+        Who.GUEST,
+        f"the guest shows CPUs that no slot of QEMU explains: {names}; so it cannot be told which CPU is which, nor "
+        "whether one is missing",
+        "if they have firmware names, this vcpuctl does not know the machine type's: choose a newer type (q35, pc), or "
+        "resize by hand",
+    )

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot work, or would end the VM, is refused before anything is sent, by the real command (promise 9)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from component.cli import Ended, done, run, stands
+from fakes.qemu import FakeVm
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vk", dir="/tmp") as name:
+        yield Path(name)
+
+
+def _refused(ended: Ended, code: str) -> None:
+    assert (ended.status, ended.outcome, ended.json["reason"]["code"]) == (3, "refused", code), ended.stdout
+    assert ended.json["reason"]["hint"]
+
+
+def _sent(vm: FakeVm) -> list[object]:
+    return [*vm.steer.commands("device_add"), *vm.steer.commands("device_del")]
+
+
+@pytest.mark.parametrize("options", [(), ("--without-agent",)])
+@pytest.mark.parametrize("version", ["10.0.13", "11.1.3"])
+def test_no_plug_is_sent_that_the_cpu_model_cannot_have(folder: Path, version: str, options: tuple[str, ...]) -> None:
+    """Twenty sockets of nine cores: slot 143 has APIC id 248, slot 144 has 256."""
+    with FakeVm(folder, "--maxcpus", "180", "--sockets", "20", "--version", version) as vm:
+        _refused(run(vm, "plug", "--slot", "144", *options), "apic-id-too-large")
+        assert _sent(vm) == []
+        found = {f["code"]: f for f in run(vm, "doctor").json["findings"]}
+        assert found["apic-id-too-large"]["level"] == "problem"
+        stands(vm, {0})
+        if not options:
+            done(vm, {0, 143}, "plug", "--slot", "143")
+
+
+def test_no_plug_is_sent_after_an_unplug_that_such_a_qemu_dies_of(folder: Path) -> None:
+    options = ("--version", "7.2.22", "--dies-on-replug", "on", "--maxcpus", "16")
+    with FakeVm(folder, *options) as vm:
+        done(vm, {0, 1, 2}, "plug", "-n", "2")
+        done(vm, {0, 1}, "unplug", "--slot", "2")
+        for words in (("plug",), ("plug", "--slot", "5"), ("scale", "3"), ("plug", "--without-agent")):
+            _refused(run(vm, *words), "tcg-replug")
+        done(vm, {0}, "scale", "1")
+
+
+def test_no_plug_is_sent_for_which_a_tcg_qemu_has_no_context_left(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "3", "--smp", "3", "--plug-budget", "on") as vm:
+        done(vm, {0, 1}, "scale", "2")
+        for words in (("plug",), ("plug", "--slot", "2"), ("scale", "3"), ("plug", "--without-agent")):
+            _refused(run(vm, *words), "tcg-plug-budget")
+        done(vm, {0}, "scale", "1")
+
+
+def test_a_slot_whose_id_another_device_has_is_gone_past_or_refused_with_what_has_it(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "3", "--devices", "vcpu-1:virtio-rng-pci") as vm:
+        named = run(vm, "plug", "--slot", "1")
+        _refused(named, "id-taken")
+        assert "virtio-rng-pci" in named.json["reason"]["text"]
+        done(vm, {0, 2}, "plug")
+        _refused(run(vm, "plug"), "id-taken")
+        _refused(run(vm, "scale", "3"), "id-taken")
+        assert [entry["arguments"]["id"] for entry in vm.steer.commands("device_add")] == ["vcpu-2"]
+
+
+def test_no_cpu_is_plugged_that_the_guests_kernel_has_no_room_for(folder: Path) -> None:
+    """As a stranger has it: TCG, a newest kernel, one CPU at start, sixteen slots."""
+    with FakeVm(folder, "--guest-possible", "1") as vm:
+        for words in (("plug",), ("plug", "--slot", "5"), ("scale", "2")):
+            _refused(run(vm, *words), "guest-possible")
+        assert _sent(vm) == []
+        found = {f["code"]: f for f in run(vm, "doctor").json["findings"]}
+        assert found["guest-possible"]["level"] == "problem"
+        assert "nr_cpus" not in found["guest-possible"]["text"] + found["guest-possible"]["fix"]
+        done(vm, {0}, "scale", "1")
+
+
+def test_with_smt_off_in_the_guest_numbers_take_first_threads_and_names_of_others_are_refused(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "8", "--threads", "2", agent=False) as vm:
+        control = folder / "sys/devices/system/cpu/smt/control"
+        control.parent.mkdir(exist_ok=True)
+        control.write_text("forceoff\n")
+        vm.start_agent()
+        done(vm, {0, 2, 4}, "plug", "-n", "2")
+        _refused(run(vm, "plug", "--slot", "3"), "smt-off")
+        assert "echo on" not in run(vm, "plug", "--slot", "3").json["reason"]["hint"]
+        done(vm, {0, 2}, "scale", "2")

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guests in which something brings CPUs online again and again: none is taken that is online (promise 2)."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from lab import Lives
+
+from e2e import guestfirst
+from e2e.conftest import Ended, Machine, Vcpuctl
+from e2e.load import onliner, rounds
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
+
+#: Room for many plugs: under TCG a QEMU has a budget.
+WIDE = "1,maxcpus=64,sockets=2,cores=16,threads=2"
+ONE, SEVERAL = ("3",), ("3", "4", "5")
+#: Seconds that may lie between the last look at a CPU and its device_del.
+WINDOW = 0.02
+
+
+def unplugs(lives: Lives, slots: tuple[str, ...], seconds: float) -> Iterator[tuple[Ended, list[guestfirst.Violation]]]:
+    """How each unplug ended, and what the record has against it."""
+    known = 0
+    for number in range(rounds(20)):
+        if number == 0 or lives.vm.plugs_left < len(slots):
+            if number:
+                lives.again()
+            known = 0
+        machine = Machine(lives.vm, Vcpuctl(lives.vm))
+        up = machine.vcpuctl("plug", "--slot", *slots)
+        assert (up.status, up.outcome()) == (0, "done"), up.stdout
+        with onliner(lives.vm, seconds):
+            ended = machine.vcpuctl("unplug", "--slot", *slots)
+        found = guestfirst.find(lives.vm.qmp_commands(), lives.vm.kernel_log, WIDE)
+        yield ended, found[known:]
+        known = len(found)
+
+
+def judged(ended: Ended) -> Counter[str]:
+    """Each slot is done or refused, with the reason; how many are what."""
+    assert ended.status in (0, 3, 6), ended.stdout + ended.stderr
+    outcomes: Counter[str] = Counter()
+    for slot, part in ended.slots().items():
+        outcomes[part["outcome"]] += 1
+        if part["outcome"] != "done":
+            assert part["outcome"] == "refused", part
+            assert part["reason"]["who"] == "guest", part
+            assert "online again" in part["reason"]["text"], f"slot {slot}: {part['reason']}"
+    return outcomes
+
+
+@pytest.mark.parametrize("slots", [ONE, SEVERAL], ids=["one", "several"])
+@pytest.mark.parametrize("seconds", [1, 0.2])
+def test_no_cpu_is_taken_that_something_has_brought_online_again(
+    lives_of: Callable[..., Lives], slots: tuple[str, ...], seconds: float
+) -> None:
+    outcomes: Counter[str] = Counter()
+    for ended, violations in unplugs(lives_of(smp=WIDE), slots, seconds):
+        outcomes += judged(ended)
+        assert violations == [], "; ".join(map(str, violations))
+    print(f"every {seconds} s, {len(slots)} slots: {dict(outcomes)}", file=sys.stderr)
+    assert outcomes["done"], "none was ever done"
+
+
+@pytest.mark.parametrize("slots", [ONE, SEVERAL], ids=["one", "several"])
+def test_where_a_cpu_never_stays_offline_most_unplugs_are_refused_and_what_slips_through_is_told(
+    lives_of: Callable[..., Lives], slots: tuple[str, ...]
+) -> None:
+    outcomes: Counter[str] = Counter()
+    slipped: list[float] = []
+    for ended, violations in unplugs(lives_of(smp=WIDE), slots, 0.05):
+        outcomes += judged(ended)
+        for violation in violations:
+            lasted = violation.when - violation.since
+            slipped.append(lasted)
+            assert lasted <= WINDOW, violation
+            part = ended.slots()[int(violation.target.removeprefix("vcpu-"))]
+            assert part["reason"] is not None, f"{violation}: and nothing is said of it"
+    print(f"every 0.05 s, {len(slots)} slots: {dict(outcomes)}, slipped through: {slipped}", file=sys.stderr)
+    assert outcomes["refused"] > outcomes["done"]

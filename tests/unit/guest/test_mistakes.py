@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+from vcpu_guest import logs
+from vcpu_guest.mistakes import Mistakes
+
+from .conftest import DEADLINE, until
+
+
+@pytest.fixture(autouse=True)
+def _this_tests_stderr() -> Iterator[None]:
+    logs.configure("info", "text")
+    yield
+    logs.configure("info", "text")
+
+
+async def test_a_callback_that_goes_wrong_again_and_again_ends_the_agent_after_a_few_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loop = asyncio.get_running_loop()
+    mistakes = Mistakes(loop)
+    reading, writing = os.pipe()
+    os.write(writing, b"x")
+
+    def reads_nothing() -> None:
+        raise RuntimeError("not foreseen")
+
+    loop.add_reader(reading, reads_nothing)
+    async with asyncio.timeout(DEADLINE):
+        words = await mistakes.too_many
+    loop.remove_reader(reading)
+    os.close(reading)
+    os.close(writing)
+    assert "RuntimeError('not foreseen')" in words
+    assert "test_mistakes.py" in words
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("error: a mistake of the agent's own ") for line in lines)
+
+
+async def test_one_mistake_is_a_line_and_no_end(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = asyncio.get_running_loop()
+    mistakes = Mistakes(loop)
+    for problem in ({"message": "something", "exception": ValueError("a")}, {"message": "something"}):
+        loop.call_exception_handler(problem)
+    await until(lambda: True)
+    assert not mistakes.too_many.done()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("own ")[2] for line in lines] == ["error=ValueError('a')", "error=something"]
