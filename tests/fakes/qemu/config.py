@@ -61,10 +61,10 @@ class Config:
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"
-    #: Other devices with ids, as "ID:TYPE,ID:TYPE".
-    devices: str = ""
     #: What the port is joined to: "unix", "abstract", "pty", "client" (of a unix socket), "tcp".
     chardev: str = "unix"
+    #: Other devices with ids, as "ID:TYPE,ID:TYPE".
+    devices: str = ""
 
     @property
     def core_count(self) -> int:

@@ -67,9 +67,9 @@ class QmpVmm:
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
-        self._iommu: Mapping[str, PropValue] | None = None
         self._process: QemuProcess | None = None
         self._port: Channel | None = None  # as last seen
+        self._iommu: Mapping[str, PropValue] | None = None
 
     async def process(self) -> QemuProcess:
         """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
