@@ -46,6 +46,11 @@ def firmware_path(slot: int) -> str:
     return f"\\_SB_.CPUS.C{slot:03X}"
 
 
+def old_path(slot: int) -> str:
+    """The same on machine types from before 2.7, where APIC ids have no gaps."""
+    return f"\\_SB_.CP{slot:02X}"
+
+
 def firmware_id(slot: int) -> str:
     """How the agent names it."""
     return f"acpi:{firmware_path(slot)}"
@@ -54,8 +59,17 @@ def firmware_id(slot: int) -> str:
 class FakeKernel:
     """One guest's kernel, as seen through sysfs, uevents and the writes that it answers."""
 
-    def __init__(self, root: Path, *, possible: int = 16, boot: Iterable[int] = (0,), acpi: bool = True) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        possible: int = 16,
+        boot: Iterable[int] = (0,),
+        acpi: bool = True,
+        named: Callable[[int], str] = firmware_path,
+    ) -> None:
         self.root = root
+        self._named = named
         self.cpu_dir = root / "devices/system/cpu"
         self._cpus = f"{self.cpu_dir}/cpu"  # as a text: pathlib would be a fifth of what an addition costs
         self.slots: dict[int, int] = {}
@@ -132,7 +146,7 @@ class FakeKernel:
         """Link the CPU to its firmware object."""
         staging = f"{self.cpu_dir}/.node{number}"
         os.mkdir(staging)
-        _write(f"{staging}/path", firmware_path(self.slots[number]))
+        _write(f"{staging}/path", self._named(self.slots[number]))
         os.rename(staging, f"{self._cpus}{number}/firmware_node")
         self.tell("bind", number)
 

@@ -13,6 +13,7 @@ rule would meet the setting first, so the latch is not used there.
 from __future__ import annotations
 
 import threading
+import time
 
 from vcpu_guest import logs
 from vcpu_guest.sysfs import Sysfs
@@ -21,6 +22,9 @@ from vcpu_guest.sysfs import Sysfs
 #: CPUHP_CREATE_THREADS). Its number is looked up by this name.
 _FIRST_STEP = "threads:prepare"
 _NONE = -1
+#: Seconds from look to look while a CPU is held, so that somebody who tries again and again finds it set again; and the
+#: part of the time that looking may take, with many CPUs.
+_INTERVAL, _SHARE = 0.015, 0.1
 
 
 class OnlineLatch:
@@ -32,6 +36,8 @@ class OnlineLatch:
         self._step = sysfs.hotplug_step(_FIRST_STEP) if used else None
         self._lock = threading.Lock()
         self._held: set[int] = set()
+        self._holds = threading.Event()
+        self._thread: threading.Thread | None = None
         #: Whether it may be used now; without it a CPU can come back unnoticed for a moment, which the host looks for.
         self.allowed = True
 
@@ -40,25 +46,45 @@ class OnlineLatch:
         if self._step is None or not self.allowed:
             return
         with self._lock:
-            try:
-                self._sysfs.write_fail(number, self._step)
-            except OSError as error:
-                # EINVAL: it is online again by now; ENOENT: it has gone. The next look tells.
-                logs.debug("not held offline", cpu=number, error=repr(error))
+            if not self._set(number):
                 return
             self._held.add(number)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep, name="online latch", daemon=True)
+                self._thread.start()
+        self._holds.set()
+
+    def _keep(self) -> None:
+        """Renew while anything is held; for as long as the agent lives, since the next removal begins like this one."""
+        while True:
+            self._holds.wait()
+            began = time.monotonic()
+            self.renew()
+            with self._lock:
+                if not self._held:
+                    self._holds.clear()
+            time.sleep(max(_INTERVAL, (time.monotonic() - began) / _SHARE))
 
     def renew(self) -> None:
         """Hold those again for which somebody has used the failure up: each time is worth a line in the log."""
-        for number in sorted(self._held):
-            value = self._sysfs.read_fail(number)
-            if value == self._step:
-                continue
-            with self._lock:
+        with self._lock:
+            for number in sorted(self._held):
+                value = self._sysfs.read_fail(number)
+                if value == self._step:
+                    continue
                 self._held.discard(number)
-            if value is not None:
-                logs.warning("somebody tried to bring a CPU online that is about to be ejected", cpu=number)
-                self.hold(number)
+                if value is not None and self._set(number):
+                    self._held.add(number)
+                    logs.warning("somebody tried to bring a CPU online that is about to be ejected", cpu=number)
+
+    def _set(self, number: int) -> bool:
+        try:
+            self._sysfs.write_fail(number, _NONE if self._step is None else self._step)
+        except OSError as error:
+            # EINVAL: it is online again by now; ENOENT: it has gone. The next look tells.
+            logs.debug("not held offline", cpu=number, error=repr(error))
+            return False
+        return True
 
     def release(self, number: int) -> None:
         """Let cpuN come online, also if an agent before this one has held it."""

@@ -66,6 +66,14 @@ class Config:
     #: Other devices with ids, as "ID:TYPE,ID:TYPE".
     devices: str = ""
 
+    #: How the ACPI objects of CPUs are called: "today", or by APIC id, as on types from before 2.7 ("old").
+    acpi_names: str = "today"
+
+    @property
+    def old(self) -> bool:
+        """A type from before 2.7: no CPU is ever ejected, and nothing is reported of one that comes."""
+        return self.machine in ("pc-i440fx-2.6", "pc-q35-2.6")
+
     @property
     def core_count(self) -> int:
         """Cores in each module."""

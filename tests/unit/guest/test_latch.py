@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from pathlib import Path
 
@@ -49,6 +50,15 @@ async def test_nobody_brings_a_cpu_back_that_is_about_to_be_ejected(guest: Guest
     guest.latch.renew()
     assert guest.somebody_onlines(1) == errno.EAGAIN
     assert 1 not in guest.kernel.online
+
+
+async def test_somebody_who_tries_again_and_again_finds_it_held_again(guest: Guest) -> None:
+    assert await guest.offline(1) == [Status.DONE]
+    for _ in range(3):
+        assert guest.somebody_onlines(1) == errno.EAGAIN
+        async with asyncio.timeout(10):
+            while guest.kernel.fails[1] != FIRST_STEP:
+                await asyncio.sleep(0.005)
 
 
 async def test_a_cpu_that_is_only_taken_offline_can_be_brought_back_by_anybody(guest: Guest) -> None:
