@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from pathlib import Path
 
 import pytest
+from fakes.link_ends import until
 from fakes.sysfs import FIRST_STEP, NO_STEP, FakeKernel, firmware_id
 from vcpu_guest.core.model import Goal, Status
 from vcpu_guest.latch import OnlineLatch
@@ -56,9 +56,7 @@ async def test_somebody_who_tries_again_and_again_finds_it_held_again(guest: Gue
     assert await guest.offline(1) == [Status.DONE]
     for _ in range(3):
         assert guest.somebody_onlines(1) == errno.EAGAIN
-        async with asyncio.timeout(10):
-            while guest.kernel.fails[1] != FIRST_STEP:
-                await asyncio.sleep(0.005)
+        await until(lambda: guest.kernel.fails[1] == FIRST_STEP)
 
 
 async def test_a_cpu_that_is_only_taken_offline_can_be_brought_back_by_anybody(guest: Guest) -> None:
