@@ -103,13 +103,19 @@ SCRIPT: tuple[tuple[str, dict[str, Any]], ...] = (
     add("vcpu-2", **place(0, 1, 0)),
     add("vcpu-2", **place(0, 1, 1)),
     add("port0", **place(0, 1, 1)),
+    add("root-disk", **place(0, 1, 1)),
     add("vcpu-9", **place(0, 1, 0)),
     add("vcpu-7", **place(1, 1, 1)),
     ("device_add", {"driver": CPU, **place(1, 0, 0)}),
     ("query-hotpluggable-cpus", {}),
     ("query-cpus-fast", {}),
     ("qom-list", {"path": "peripheral"}),
-    ("qom-get", {"path": "/machine/peripheral/vcpu-7", "property": "core-id"}),
+    *(
+        ("qom-get", {"path": "/machine/peripheral/vcpu-7", "property": name})
+        for name in ("core-id", "apic-id", "x2apic", "hypervisor", "kvm")
+    ),
+    ("qom-get", {"path": "/machine", "property": "acpi"}),
+    ("qom-get", {"path": "/machine", "property": "smp"}),
     # nothing can be unplugged before the guest's ACPI is up
     ("device_del", {"id": "vcpu-2"}),
     ("device_del", {"id": "/machine/peripheral/vcpu-7"}),
@@ -294,6 +300,32 @@ def test_before_the_machine_is_made_the_fake_answers_as_the_real_one(version: st
         steer(fake.qmp) as theirs,
     ):
         for command, arguments in EARLY:
+            assert answer(theirs, command, arguments) == answer(ours, command, arguments), (command, arguments)
+
+
+#: Without ACPI, which q35 notices as little as its guest.
+NO_ACPI: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("qom-get", {"path": "/machine", "property": "acpi"}),
+    add("vcpu-2", **place(0, 1, 0)),
+    ("query-hotpluggable-cpus", {}),
+    ("query-acpi-ospm-status", {}),
+    ("device_del", {"id": "vcpu-2"}),
+    ("query-hotpluggable-cpus", {}),
+)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("machine", "fake_machine"), [("q35", "pc-q35"), ("pc", "pc-i440fx")])
+def test_without_acpi_the_fake_answers_as_the_real_one(
+    version: str, machine: str, fake_machine: str, folder: Path
+) -> None:
+    with (
+        started(version, folder, "-machine", f"{machine},acpi=off") as (path, full),
+        FakeProcess(folder, "--version", full, *FAKE, "--acpi", "off", "--machine", fake_machine) as fake,
+        steer(path) as ours,
+        steer(fake.qmp) as theirs,
+    ):
+        for command, arguments in NO_ACPI:
             assert answer(theirs, command, arguments) == answer(ours, command, arguments), (command, arguments)
 
 
