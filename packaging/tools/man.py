@@ -12,33 +12,68 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import shtab
 from vcpu_guest.main import build_parser as guest_parser
 from vcpu_host.cli.parser import build_parser as host_parser
+from vcpu_host.cli.usage import commands_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "packaging/man"
+#: The names that --vm takes (vcpu_host.config), in words that every shell reads alike.
+VM_NAMES = (
+    "sh -c 'ls /etc/vcpuctl/vms.d ${XDG_CONFIG_HOME:-~/.config}/vcpuctl/vms.d 2>/dev/null | sed -n s/[.]toml$//p'"
+)
+#: What is a path: of a socket or a file.
+PATHS = {"qmp", "agent", "to", "source", "map", "listen"}
 SHELLS = {"bash": "vcpuctl", "zsh": "_vcpuctl", "fish": "vcpuctl.fish"}
 
 
-def man_page(command: str, module: str, section: int, version: str, out: Path) -> None:
+def vcpuctl_page() -> argparse.ArgumentParser:
+    """The parser as the man page tells it, where some of ``--help`` has sections of its own."""
+    parser = host_parser()
+    parser.epilog = None
+    for name, command in commands_of(parser).items():
+        _tell_once(command)
+        for operation, planned in commands_of(command).items() if name == "plan" else ():
+            planned.description = f"Takes what {parser.prog} {operation} takes, but for --dry-run."
+            for action in planned._actions:  # noqa: SLF001 - as the makers of page and completions do
+                action.help = argparse.SUPPRESS
+    return parser
+
+
+def _tell_once(command: argparse.ArgumentParser) -> None:
+    """The page tells a command's help before its description, the first paragraph of which says the same."""
+    command.description = (command.description or "").partition("\n\n")[2] or None
+    for below in commands_of(command).values():
+        _tell_once(below)
+
+
+def vcpud_page() -> argparse.ArgumentParser:
+    """The same of vcpud."""
+    return guest_parser()
+
+
+def man_page(command: str, section: int, version: str, out: Path) -> None:
     """Write one man page: the parser's options and, from packaging/man/COMMAND.SECTION.inc if it is there, the rest.
 
     Raises CalledProcessError with the maker's words on stderr.
     """
     title = {1: "User Commands", 8: "System Administration"}[section]
     extra = SOURCES / f"{command}.{section}.inc"
-    parser = {"vcpuctl": host_parser, "vcpud": guest_parser}[command]()
+    page = {"vcpuctl": vcpuctl_page, "vcpud": vcpud_page}[command]
     arguments = [
-        *("--module", module, "--function", "build_parser", "--prog", command, "--version", version),
+        *("--pyfile", __file__, "--function", page.__name__, "--prog", command, "--version", version),
+        *("--format", "single-commands-section"),
         *("--project-name", "vcpuctl", "--manual-section", str(section), "--manual-title", title),
-        *("--description", (parser.description or command).split("\n\n")[0].rstrip(".")),
+        *("--description", (page().description or command).split("\n\n")[0].rstrip(".")),
         *(("--include", str(extra)) if extra.exists() else ()),
         *("--output", str(out)),
     ]
     # The page's date is the release's or the commit's, so that the same tree gives the same page.
-    environment = {**os.environ, "COLUMNS": "100", "SOURCE_DATE_EPOCH": source_date()}
+    # It is as wide as any usage line: a line that is broken here would be broken there, too.
+    environment = {**os.environ, "COLUMNS": "1000", "SOURCE_DATE_EPOCH": source_date()}
     subprocess.run(
         [str(Path(sys.executable).parent / "argparse-manpage"), *arguments], check=True, env=environment, cwd=ROOT
     )
@@ -56,9 +91,28 @@ def source_date() -> str:
     return str(int(email.utils.parsedate_to_datetime(signed.partition(">  ")[2]).timestamp()))
 
 
-def completion(parser: argparse.ArgumentParser, shell: str, out: Path) -> None:
-    """Write the completion of one shell."""
+#: fish reads what is between quotation marks, and so gets the words by a function.
+_VMS: dict[str, Any] = {**shtab.cmd(VM_NAMES), "fish": "(_vcpuctl_vms)"}
+_VMS["preamble"] = {**_VMS["preamble"], "fish": f"function _vcpuctl_vms\n    {VM_NAMES}\nend"}
+
+
+def completion(shell: str, out: Path) -> None:
+    """Write vcpuctl's completion of one shell."""
+    parser = host_parser(full=True)
+    _complete(parser)
     out.write_text(shtab.complete(parser, shell=shell) + "\n")
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Say what the values of options are: VMs, and files. Slots would cost a look at the VM at every tab."""
+    parser.description = (parser.description or "").split("\n", 1)[0]
+    for action in parser._actions:  # noqa: SLF001 - as above
+        if action.dest == "vm":
+            action.complete = _VMS  # type: ignore[attr-defined]
+        elif action.dest in PATHS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+    for command in commands_of(parser).values():
+        _complete(command)
 
 
 def make(target: Path, version: str) -> None:
@@ -66,16 +120,16 @@ def make(target: Path, version: str) -> None:
     pages, completions = target / "man", target / "completions"
     for directory in (pages, completions):
         directory.mkdir(parents=True, exist_ok=True)
-    man_page("vcpuctl", "vcpu_host.cli.parser", 1, version, pages / "vcpuctl.1")
+    man_page("vcpuctl", 1, version, pages / "vcpuctl.1")
     hand_written = SOURCES / "vcpud.8"
     if hand_written.exists():
         (pages / "vcpud.8").write_text(hand_written.read_text().replace("@VERSION@", version))
     else:
-        man_page("vcpud", "vcpu_guest.main", 8, version, pages / "vcpud.8")
+        man_page("vcpud", 8, version, pages / "vcpud.8")
     for shell, name in SHELLS.items():
         path = completions / shell / name
         path.parent.mkdir(exist_ok=True)
-        completion(host_parser(), shell, path)
+        completion(shell, path)
 
 
 def main() -> int:

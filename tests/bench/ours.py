@@ -16,7 +16,7 @@ from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.model import Outcome
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
-from vcpu_host.qmp import check_agent_socket, connect
+from vcpu_host.qmp import connect
 
 VCPUCTL = str(Path(sys.executable).parent / "vcpuctl")
 
@@ -28,7 +28,8 @@ class NotDoneError(Exception):
 @asynccontextmanager
 async def coordinator(qmp_socket: str) -> AsyncIterator[Coordinator]:
     """A coordinator with its session made, as a program that keeps one would have it."""
-    whole = Coordinator(await connect(qmp_socket), LinkDialer(None, check_agent_socket))
+    monitor = await connect(qmp_socket)
+    whole = Coordinator(monitor, LinkDialer(None, monitor.check_port))
     try:
         await whole.session()
         yield whole

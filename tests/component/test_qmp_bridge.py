@@ -16,7 +16,7 @@ from vcpu_host.agent.dialer import LinkDialer
 from vcpu_host.core.model import GuestView, HostView, slot_id
 from vcpu_host.errors import QemuError
 from vcpu_host.ports import OstReported, PortChanged
-from vcpu_host.qmp import QmpVmm, check_agent_socket, connect
+from vcpu_host.qmp import QmpVmm, connect
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_the_agents_port_shows_in_qemu_as_the_agent_comes_and_goes(folder:
         async with look(vm) as (vmm, view):
             assert view.channel is not None
             assert not view.channel.guest_open
-            check_agent_socket(view, str(vm.agent))
+            vmm.check_port(view, str(vm.agent), None)
             stream = vmm.events()
             vm.start_agent()
             vm.kill_agent()
@@ -114,7 +114,7 @@ async def test_the_real_agent_answers_over_the_fake_port(folder: Path) -> None:
         async with look(vm) as (vmm, view):
             await vmm.device_add(view.slots[3], slot_id(3))
             await ost(vmm, [(3, 1, 0)])
-            agent = await LinkDialer(None, check_agent_socket).dial(await vmm.look(), 10)
+            agent = await LinkDialer(None, vmm.check_port).dial(await vmm.look(), 10)
             ids = ["acpi:\\_SB_.CPUS.C003"]
             answers = [a async for a in agent.set_online(ids, online=True, wait=True, brief=False, timeout=10)]
             assert isinstance(answers[-1], GuestView)

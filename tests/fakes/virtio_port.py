@@ -36,10 +36,13 @@ _MOST_HELD = 64 * 1024
 
 
 class VirtioPort:
-    """``async with VirtioPort(directory) as port``: ``port.host_path`` and ``port.guest_path``."""
+    """``async with VirtioPort(directory) as port``: ``port.host_path`` and ``port.guest_path``.
 
-    def __init__(self, directory: Path, *, seed: int = 0) -> None:
-        self.host_path = str(directory / "port.host")
+    ``abstract``: the host's socket has no file; its name is then "@" and what would be its path.
+    """
+
+    def __init__(self, directory: Path, *, seed: int = 0, abstract: bool = False) -> None:
+        self.host_path = f"{'@' * abstract}{directory / 'port.host'}"
         self.guest_path = str(directory / "port.guest")
         self.on_bytes: Callable[[int], None] | None = None
         self.cut_at: int | None = None
@@ -66,7 +69,8 @@ class VirtioPort:
         for listener, path in ((self._host_listener, self.host_path), (self._guest_listener, self.guest_path)):
             self._loop.remove_reader(listener)
             listener.close()
-            os.unlink(path)
+            if not path.startswith("@"):
+                os.unlink(path)
 
     @property
     def host_connected(self) -> bool:
@@ -250,7 +254,7 @@ def _hung_up(connection: socket.socket) -> bool:
 
 def _listen(path: str, kind: socket.SocketKind, backlog: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, kind)
-    listener.bind(path)
+    listener.bind(f"\0{path[1:]}" if path.startswith("@") else path)
     listener.setblocking(False)
     listener.listen(backlog)
     return listener

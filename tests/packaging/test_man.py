@@ -4,12 +4,25 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import man
 import pytest
+from fakes.views import vm
+from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.parser import build_parser
+from vcpu_host.cli.render import view_document
+from vcpu_host.config import _KEYS
+from vcpu_host.core.decide import plan
+from vcpu_host.core.finding import Finding, Level
+from vcpu_host.core.model import Outcome, Reason, Who
+from vcpu_host.core.pending import Intent, IntentKind
+from vcpu_host.core.plan import Operation, Request
+from vcpu_host.core.result import OperationResult, SlotResult
+from vcpu_host.core.view import with_pending
+from vcpu_host.numa import Assigned
 
 if TYPE_CHECKING:
     from debfile import Run
@@ -44,20 +57,89 @@ def test_the_page_and_every_completion_know_every_command(made: Path) -> None:
         assert not missing, f"{path.name} lacks {missing}"
 
 
-def test_bash_completes_commands_and_options(made: Path, run: Run) -> None:
+def _page(made: Path) -> str:
+    """The page's words, in one line."""
+    return " ".join((made / "man/vcpuctl.1").read_text().replace("\\-", "-").split())
+
+
+def test_the_page_tells_the_common_options_once_and_every_exit_status(made: Path) -> None:
+    assert _page(made).count("--log-format") == 2  # in the synopsis, and where it is told
+    statuses = _page(made).partition(".SH EXIT STATUS")[2].partition(".SH")[0]
+    for status in Exit:
+        assert f".TP .B {status.value} " in statuses
+
+
+def _names(document: object) -> set[str]:
+    """Of every field in a document; what stands in maps that others make the names of is left out."""
+    if isinstance(document, list):
+        return {name for each in document for name in _names(each)}
+    if not isinstance(document, dict):
+        return set()
+    inside = {name for key, each in document.items() if key not in ("props", "phases") for name in _names(each)}
+    return {*document, *inside}
+
+
+def test_the_page_tells_every_field_of_the_documents_and_every_key_of_a_vms_file(made: Path) -> None:
+    text = _page(made).partition(".SH JSON")[2]
+    seen = vm(3, {0, 1})
+    pending = with_pending(seen, [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
+    reason = Reason("why", Who.QEMU, "because")
+    result = OperationResult(
+        Request(Operation.PLUG, 1), Outcome.DONE, (SlotResult(1, "vcpu-1", Outcome.DONE, reason),), 1.0
+    )
+    assigned = Assigned(Outcome.DONE, seen.host.slots, dict.fromkeys(range(3), 0))
+    documents = [
+        *(view_document(seen), view_document(pending), result.to_json(), assigned.to_json(), reason.to_json()),
+        *(plan(seen, Request(Operation.PLUG, count)).to_json() for count in (1, 99)),
+        Finding(Level.OK, "fine", "it is").to_json(),
+    ]
+    missing = _names(documents) - set(re.findall(r"[a-z_]+", text))
+    assert missing == set()
+    assert set(re.findall(r"[a-z_]+", text.partition(".SH FILES")[2])) >= _KEYS
+
+
+def test_bash_completes_the_names_of_vms_and_files(made: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "vcpuctl/vms.d").mkdir(parents=True)
+    for name in ("web1.toml", "web2.toml", "db.toml", "web3.toml~"):
+        (tmp_path / "vcpuctl/vms.d" / name).touch()
+    (tmp_path / "monitor.sock").touch()
     script = f"""
+        {_ASK.format(made=made)}
+        ask vcpuctl --vm web
+        echo --
+        ask vcpuctl plug --vm d
+        echo --
+        ask vcpuctl list --qmp {tmp_path}/mon
+    """
+    environment = {"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(tmp_path)}
+    before, behind, files = run("bash", "--norc", "-c", script, env=environment).split("--\n")
+    assert before.split() == ["web1", "web2"]
+    assert behind.split() == ["db"]
+    assert files.split() == [f"{tmp_path}/monitor.sock"]
+
+
+#: Asks bash's completion for what the last word may become.
+_ASK = """
         source {made}/completions/bash/vcpuctl
         complete=$(complete -p vcpuctl | sed 's/.*-F \\([^ ]*\\).*/\\1/')
         ask() {{ COMP_WORDS=("$@"); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=();
             "$complete" vcpuctl "${{@: -1}}"
             printf '%s\\n' "${{COMPREPLY[@]}}"; }}
+"""
+
+
+def test_bash_completes_commands_and_options(made: Path, run: Run) -> None:
+    script = f"""
+        {_ASK.format(made=made)}
         ask vcpuctl pl
         echo --
         ask vcpuctl --time
+        echo --
+        ask vcpuctl plug --time
     """
-    offered, options = run("bash", "--norc", "-c", script).split("--\n", 1)
+    offered, options, behind = run("bash", "--norc", "-c", script).split("--\n")
     assert set(offered.split()) == {"plug", "plan"}
-    assert options.split() == ["--timeout"]
+    assert options.split() == behind.split() == ["--timeout"]
 
 
 def test_zsh_finds_its_marker_on_the_first_line(made: Path) -> None:

@@ -26,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
         "and reports what it sees.",
         epilog="systemd starts it when the port org.vcpuctl.agent.0 appears; "
         "there is little reason to start it by hand.",
+        allow_abbrev=False,  # what is short for an option today may be short for two tomorrow
     )
     parser.add_argument("--version", action="version", version=f"vcpud {__version__}")
     parser.add_argument(

@@ -14,6 +14,7 @@ import socket
 import struct
 from pathlib import Path
 
+from .core.text import printable
 from .ports import QemuProcess
 
 
@@ -28,6 +29,14 @@ def peer(sock: socket.socket) -> int:
         layout, sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
     )
     return int(pid)
+
+
+def describe(pid: int) -> str:
+    """The process with this id here, for people: "process 1234 (socat)"."""
+    if pid <= 0:
+        return "a process that cannot be seen from here"
+    command = printable(_read(f"{pid}/comm").decode(errors="replace").strip())
+    return f"process {pid} ({command})" if command else f"process {pid}"
 
 
 def identify(listener: int, thread_id: int | None, path: str) -> QemuProcess:

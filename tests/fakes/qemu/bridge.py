@@ -18,7 +18,7 @@ from fakes.qemu.config import Config
 from fakes.qemu.errors import QmpError
 from fakes.qemu.guest import BUSY, OK
 from fakes.qemu.qemu import FakeQemu
-from fakes.sysfs import FakeKernel
+from fakes.sysfs import FakeKernel, firmware_path, old_path
 from fakes.virtio_port import VirtioPort
 
 
@@ -84,8 +84,8 @@ class KernelGuest:
 class BridgedPort(VirtioPort):
     """The agent's port; ``tell`` hears when the guest opens and closes it."""
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, *, abstract: bool = False) -> None:
+        super().__init__(directory, abstract=abstract)
         self.tell: Callable[[bool], None] = lambda _open: None
 
     @property
@@ -123,10 +123,11 @@ class BridgedVm:
             possible=config.guest_possible or config.maxcpus,
             boot=range(config.smp),
             acpi=config.acpi and config.guest_acpi,
+            named=old_path if config.acpi_names == "old" else firmware_path,
         )
         self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
         self.guest = KernelGuest(self.kernel)
-        self.port = BridgedPort(folder)
+        self.port = BridgedPort(folder, abstract=config.chardev == "abstract")
         self.qemu = FakeQemu(folder, config, self.guest, port=self.port, die=die, steering=_steering(self))
 
     async def __aenter__(self) -> FakeQemu:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 #: How DEVICE_DELETED of a CPU comes: "tcg" only for the child ``lapic`` and without ``device`` (seen on 7.2 to 11.1
 #: under TCG), "kvm" for the child and then for the CPU itself, "none" never.
 DELETED = ("tcg", "kvm", "none")
+#: Kinds of the port's chardev.
+CHARDEVS = ("unix", "abstract", "pty", "client", "tcp")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,18 @@ class Config:
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"
+    #: What the port is joined to: "unix", "abstract", "pty", "client" (of a unix socket), "tcp".
+    chardev: str = "unix"
     #: Other devices with ids, as "ID:TYPE,ID:TYPE".
     devices: str = ""
+
+    #: How the ACPI objects of CPUs are called: "today", or by APIC id, as on types from before 2.7 ("old").
+    acpi_names: str = "today"
+
+    @property
+    def old(self) -> bool:
+        """A type from before 2.7: no CPU is ever ejected, and nothing is reported of one that comes."""
+        return self.machine in ("pc-i440fx-2.6", "pc-q35-2.6")
 
     @property
     def core_count(self) -> int:
@@ -100,5 +112,7 @@ class Config:
             raise ValueError(f"the topology makes {product} CPUs, not maxcpus={self.maxcpus}")
         if not 1 <= self.smp <= self.maxcpus:
             raise ValueError(f"smp={self.smp} is not within 1..{self.maxcpus}")
+        if self.chardev not in CHARDEVS:
+            raise ValueError(f"chardev={self.chardev!r} is none of {CHARDEVS}")
         if self.deleted not in DELETED:
             raise ValueError(f"deleted={self.deleted!r} is none of {DELETED}")

@@ -220,7 +220,7 @@ class Machine:
             raise QmpError("GenericError", "CPU hot unplug not supported without ACPI")
         if self.config.smm:
             raise QmpError("GenericError", "cpu hot-unplug with SMI wasn't enabled by firmware")
-        if self.legacy and not self.acpi_up:
+        if self.config.old or (self.legacy and not self.acpi_up):
             text = f"acpi: device unplug request for not supported device type: {self.config.cpu_type}"
             raise QmpError("GenericError", text)
         slot.removing = True
@@ -348,6 +348,8 @@ class Machine:
             self._emit("DEVICE_DELETED", own)
 
     def _report(self, slot: Slot, source: int, status: int) -> None:
+        if self.config.old:
+            return
         slot.ost = (source, status)
         self._emit("ACPI_DEVICE_OST", {"info": self.ost_info(slot)})
 

@@ -14,9 +14,15 @@ from typing import Any, Self
 
 from fakes.qemu.errors import QmpError
 
+_TESTS = Path(__file__).resolve().parents[2]
 #: unshare(1). The child goes with it; who is not root gets the right to do this by being root in a namespace of users.
 UNSHARE = ("unshare", *(() if os.geteuid() == 0 else ("--map-root-user",)), "--pid", "--fork", "--kill-child")
-_TESTS = Path(__file__).resolve().parents[2]
+
+
+def _bind(folder: Path, inside: Path) -> tuple[str, ...]:
+    """Words to go on after UNSHARE: what runs has ``folder`` as ``inside``, and nobody else has."""
+    script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, "sh", str(folder), str(inside))
 
 
 class Steer:
@@ -88,12 +94,21 @@ class Steer:
 class FakeProcess:
     """``python -m fakes.qemu`` in ``folder`` (a short path), from entry to exit of the context.
 
-    ``apart``: in a PID namespace of its own, as in a container.
+    ``apart``: in a PID namespace of its own, as in a container; ``inside``: where it has the folder there, an empty one
+    here.
     """
 
-    def __init__(self, folder: Path, *options: str, stderr: int | None = None, apart: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        stderr: int | None = None,
+        apart: bool = False,
+        inside: Path | None = None,
+    ) -> None:
         self.folder = folder
-        self._apart = apart
+        self._prefix = [*(UNSHARE if apart or inside else ()), *(_bind(folder, inside) if inside else ())]
+        self._inside = inside or folder
         self._stderr = stderr
         self._options = options
         self.process: subprocess.Popen[bytes]
@@ -111,10 +126,7 @@ class FakeProcess:
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
-            [
-                *(UNSHARE if self._apart else ()),
-                *(sys.executable, "-m", "fakes.qemu", "--dir", str(self.folder), *self._options),
-            ],
+            [*self._prefix, sys.executable, "-m", "fakes.qemu", "--dir", str(self._inside), *self._options],
             env={**os.environ, "PYTHONPATH": str(_TESTS)},
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -183,9 +183,24 @@ class FakeQemu:
             for place, monitor in enumerate(self.monitors.values())
         ]
         if self.config.port:
-            port = self.port
-            found.append(self._chardev(PORT_CHARDEV, port.socket, port.host_connected, is_open=port.guest_open))
+            found.append(
+                {"frontend-open": self.port.guest_open, "filename": self._port_filename(), "label": PORT_CHARDEV}
+            )
         return found
+
+    def _port_filename(self) -> str:
+        """As 10.0 has it (chardev/char-socket.c, qemu_chr_socket_address; qemu_chr_compute_filename with a client)."""
+        kind, path, connected = self.config.chardev, self.port.socket, self.port.host_connected
+        away = "" if connected else "disconnected:"
+        if kind == "abstract":
+            # With a client the name is gone: it begins with a NUL.
+            return "unix:,server=on" if connected else f"{away}unix:{path[1:]},abstract=on,tight=on,server=on"
+        others = {
+            "pty": "pty:/dev/pts/7",
+            "client": "unix:/run/somebody",
+            "tcp": "disconnected:tcp:127.0.0.1:7,server=on",
+        }
+        return others.get(kind, f"{away}unix:{path},server=on")
 
     @staticmethod
     def _chardev(label: str, path: str, connected: bool, *, is_open: bool) -> dict[str, Any]:

@@ -24,9 +24,15 @@ class FakeVm(FakeProcess):
     """
 
     def __init__(
-        self, folder: Path, *options: str, agent: bool = True, python: str = sys.executable, apart: bool = False
+        self,
+        folder: Path,
+        *options: str,
+        agent: bool = True,
+        python: str = sys.executable,
+        apart: bool = False,
+        inside: Path | None = None,
     ) -> None:
-        super().__init__(folder, "--bridge", "on", *options, apart=apart)
+        super().__init__(folder, "--bridge", "on", *options, apart=apart, inside=inside)
         self._agent_wanted = agent
         self._python = python
         self._boot_id = str(uuid.uuid4())

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import socket
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,8 +16,8 @@ from vcpu_host.agent import client
 from vcpu_host.agent.bounds import BadMessageError
 from vcpu_host.agent.dialer import LinkDialer, obstacle
 from vcpu_host.agent.status import of_link, of_rpc
-from vcpu_host.core.model import AGENT_LOST, Channel, CpuResult, GuestView, HostView, Who
-from vcpu_host.errors import AgentGoneError, RefusedError
+from vcpu_host.core.model import AGENT_LOST, Channel, CpuResult, GuestView, HostView, Reason, Who
+from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 from vcpu_proto.link import BusyError, EndCode, Ended, LinkError, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -24,40 +27,76 @@ _OPEN = Channel("/run/agent.sock", busy=False, guest_open=True)
 
 
 @pytest.mark.parametrize(
-    ("view", "named", "code"),
+    ("view", "code"),
     [
-        (host(1, channel=_OPEN), None, None),
-        (host(1, channel=replace(_OPEN, socket=None)), "/named", None),
-        (host(1, channel=replace(_OPEN, socket=None)), None, "no-socket"),
-        (replace(host(1), channel=None), None, "no-channel"),
-        (replace(host(1), channel=None), "/named", "no-channel"),
-        (host(1, channel=_OPEN, status="paused"), None, "vm-not-running"),
-        (host(1, channel=replace(_OPEN, guest_open=False)), None, "agent-absent"),
-        (host(1, channel=replace(_OPEN, guest_open=False, driver_up=True)), None, "agent-absent"),
-        (host(1, channel=replace(_OPEN, guest_open=False, driver_up=False)), None, "guest-booting"),
+        (host(1, channel=_OPEN), None),
+        (host(1, channel=replace(_OPEN, socket=None)), "no-socket"),
+        (host(1, channel=replace(_OPEN, socket=None, busy=True)), "port-busy"),
+        (replace(host(1), channel=None), "no-channel"),
+        (host(1, channel=_OPEN, status="paused"), "vm-not-running"),
+        (host(1, channel=replace(_OPEN, guest_open=False)), "agent-absent"),
+        (host(1, channel=replace(_OPEN, guest_open=False, driver_up=True)), "agent-absent"),
+        (host(1, channel=replace(_OPEN, guest_open=False, driver_up=False)), "guest-booting"),
     ],
 )
-def test_each_obstacle_has_its_own_name_and_remedy(view: HostView, named: str | None, code: str | None) -> None:
-    reason = obstacle(view, named)
+def test_each_obstacle_has_its_own_name_and_remedy(view: HostView, code: str | None) -> None:
+    reason = obstacle(view)
     assert (reason.code if reason else None) == code
     assert reason is None or (reason.text and reason.hint)
 
 
-async def test_a_named_socket_is_checked_before_a_byte_goes_to_it() -> None:
-    checked: list[str] = []
+def not_ours(view: HostView, path: str, connection: socket.socket | None) -> None:
+    """A check that lets a connection be made, and then says that it is none of the agent's."""
+    del view, path
+    if connection is not None:
+        raise UsageError(Reason("not-our-port", Who.VCPUCTL, "somebody's console"))
 
-    def check(view: HostView, path: str) -> None:
+
+async def test_a_named_socket_is_checked_before_it_is_connected_to() -> None:
+    def check(view: HostView, path: str, connection: socket.socket | None) -> None:
         del view
-        checked.append(path)
-        raise RuntimeError("not the agent's")
+        raise RuntimeError(f"{path} {connection}")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="/somebodys/console None"):
         await LinkDialer("/somebodys/console", check).dial(host(1), 1.0)
-    assert checked == ["/somebodys/console"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_not_a_byte_goes_to_what_turns_out_to_be_somebody_elses(tmp_path: Path, named: bool) -> None:
+    path = str(tmp_path / "s")
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        listener.settimeout(5)
+        # Nothing is wrong with the user's words if there were none.
+        with pytest.raises(UsageError if named else AgentGoneError) as error:
+            await LinkDialer(path if named else None, not_ours).dial(
+                host(1, channel=replace(_OPEN, socket=path, bound=path)), 1.0
+            )
+        assert error.value.reason.code == "not-our-port"
+        client, _ = listener.accept()
+        with client:
+            assert client.recv(100) == b""
+
+
+@pytest.mark.parametrize(
+    ("bound", "word"), [("/nonexistent/agent", "--agent"), ("@vcpuctl-nobody", "network namespace")]
+)
+async def test_a_socket_that_qemu_has_and_we_have_not_means_that_qemu_lives_elsewhere(bound: str, word: str) -> None:
+    at = host(1, channel=replace(_OPEN, socket=bound, bound=bound))
+    with pytest.raises(AgentGoneError) as error:
+        await LinkDialer(None, not_ours).dial(at, 1.0)
+    assert error.value.reason.code == "port-unreachable"
+    assert bound in error.value.reason.text
+    assert word in str(error.value.reason)
+    if not bound.startswith("@"):
+        with pytest.raises(AgentGoneError) as error:
+            await LinkDialer(bound, not_ours).dial(at, 1.0)
+        assert "container" not in str(error.value.reason), "it was the user who named that"
 
 
 async def test_no_session_is_tried_where_it_cannot_be_had() -> None:
-    dialer = LinkDialer(None, lambda view, path: None)
+    dialer = LinkDialer(None, not_ours)
     with pytest.raises(AgentGoneError) as error:
         await dialer.dial(host(1, channel=replace(_OPEN, socket="/nonexistent", guest_open=False)), 1.0)
     assert error.value.reason.code == "agent-absent"

@@ -19,7 +19,7 @@ from vcpu_proto.link import (
     HostLink,
 )
 from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
-from vcpu_proto.link.pump import dial
+from vcpu_proto.link.unix import dial
 
 
 async def test_a_reader_that_stops_stops_the_sender_and_nothing_piles_up(port: VirtioPort, guest: Guest) -> None:

@@ -4,69 +4,95 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 from collections.abc import Callable
+from functools import partial
 
-from vcpu_proto.link import HostLink, LinkError
+from vcpu_proto.link import BusyError, HostLink, LinkError, UnreachableError
+from vcpu_proto.link.unix import is_abstract
 
+from vcpu_host.core.channel import no_channel, no_socket
 from vcpu_host.core.model import Channel, HostView, Reason, Who
 from vcpu_host.core.run_states import not_running
-from vcpu_host.errors import AgentGoneError
+from vcpu_host.core.text import printable
+from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 
 from .client import LinkAgent
 from .status import of_link
 
-_DEVICE_LINES = (
-    "start QEMU with -device virtio-serial-pci -chardev socket,id=vcpuctl,path=...,server=on,wait=off "
-    "-device virtserialport,chardev=vcpuctl,id=vcpuctl,name=org.vcpuctl.agent.0"
-)
+#: Raises UsageError "not-our-port" if a path, or what a connection there leads to, is not the agent's port of this VM.
+Check = Callable[[HostView, str, socket.socket | None], None]
 
 
 class LinkDialer:
     """The :class:`~vcpu_host.ports.AgentDialer` role.
 
-    ``socket`` is the one that the user named, or None to use the one that QEMU names. ``check`` raises if a socket is
-    not the agent's: nothing is written to a chardev before that, since it may be somebody's console.
+    ``named`` is the socket that the user named, or None to use the one that QEMU names. ``check`` sees the path that
+    was named before there is a connection, and every connection: nothing is written before that, since it may be
+    somebody's console, or another VM's agent that has the same path here as this one's has where its QEMU lives.
     """
 
-    def __init__(
-        self, socket: str | None, check: Callable[[HostView, str], None], *, call_timeout: float = 10.0
-    ) -> None:
-        self._socket = socket
+    def __init__(self, named: str | None, check: Check, *, call_timeout: float = 10.0) -> None:
+        self._named = named
         self._check = check
         self._call_timeout = call_timeout
 
     async def dial(self, host: HostView, timeout: float) -> LinkAgent:
         """See ports.AgentDialer. RefusedError "port-busy" if another program holds the port."""
-        if self._socket is not None:
-            self._check(host, self._socket)
-        trouble = obstacle(host, self._socket)
+        if self._named is not None and host.channel is not None and host.channel.socket is not None:
+            self._check(host, self._named, None)
+        trouble = obstacle(host)
         if trouble is not None:
-            raise AgentGoneError(trouble)
-        path = self._socket or (host.channel.socket if host.channel else None)
+            raise RefusedError(trouble) if trouble.code == BusyError.code else AgentGoneError(trouble)
+        path = self._named or (host.channel.socket if host.channel else None)
         if path is None:
             raise AssertionError("obstacle() covers it")
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         try:
-            link = await HostLink.connect(path, timeout=timeout)
+            link = await HostLink.connect(path, timeout=timeout, check=partial(self._see, host, path))
             try:
                 return await LinkAgent.over(link, call_timeout=max(1.0, until - loop.time()))
             except BaseException:
                 await link.close()
                 raise
+        except UnreachableError as error:
+            elsewhere = _elsewhere(host.channel, error) if self._named is None and host.channel else None
+            raise (AgentGoneError(elsewhere) if elsewhere else of_link(error)) from error
         except LinkError as error:
             raise of_link(error) from error
 
+    def _see(self, host: HostView, path: str, connection: socket.socket) -> None:
+        """The check of a connection. Where the user named nothing, nothing is wrong with the user's words."""
+        try:
+            self._check(host, path, connection)
+        except UsageError as error:
+            raise (AgentGoneError(error.reason) if self._named is None else error) from error
 
-def obstacle(host: HostView, named: str | None) -> Reason | None:
+
+def _elsewhere(channel: Channel, error: UnreachableError) -> Reason | None:
+    """What it means that QEMU, which listens there, has a name for its socket that leads nowhere from here."""
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
+        return None
+    if is_abstract(channel.bound):
+        text, hint = "another network namespace", "run vcpuctl there, or give the port's chardev a path"
+    else:
+        text, hint = "a file system of its own", "name the socket by its path here: --agent SOCKET"
+    text = f"QEMU says that the agent's port is {printable(channel.bound)}, and that is not here: it lives in {text}"
+    return Reason(error.code, Who.VCPUCTL, f"{text} (a container?)", hint, errno.errorcode[error.errno])
+
+
+def obstacle(host: HostView) -> Reason | None:
     """What QEMU's side alone shows to be in the way, so that nobody waits for an answer that cannot come."""
     channel = host.channel
     if channel is None:
-        text = "this VM has no virtio-serial port named org.vcpuctl.agent.0"
-        return Reason("no-channel", Who.VCPUCTL, text, _DEVICE_LINES)
-    if channel.socket is None and named is None:
-        text = "the agent's port is not joined to a unix socket that could be found"
-        return Reason("no-socket", Who.VCPUCTL, text, "name it: --agent SOCKET")
+        return no_channel()
+    if channel.socket is None and channel.busy:
+        # QEMU forgets an abstract socket's name for as long as it has a client (chardev/char-socket.c).
+        return Reason(BusyError.code, Who.VCPUCTL, "the agent's port is in use by another program", BusyError.hint)
+    if channel.socket is None:
+        return no_socket(channel)
     if not host.running:
         return not_running(host)
     return None if channel.guest_open else _closed(channel)

@@ -47,7 +47,6 @@ async def coordinator(args: argparse.Namespace) -> AsyncIterator[Coordinator]:
 async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
     """As ``coordinator``, of the VM with these sockets."""
     from vcpu_host.agent.dialer import LinkDialer
-    from vcpu_host.qmp import check_agent_socket
     from vcpu_host.qmp import vmm as qmp
 
     if not gc.isenabled():  # as main left it: all that stays is loaded now
@@ -61,7 +60,7 @@ async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
             process = await monitor.process()
             async with VmLock.of_process(process.name, what) as process_lock:
                 await process_lock.acquire(LOCK_PATIENCE)
-                dialer = LinkDialer(where.agent, check_agent_socket)
+                dialer = LinkDialer(where.agent, monitor.check_port)
                 whole = Coordinator(monitor, dialer, journal=Journal(process.name), process=process)
                 try:
                     yield whole

@@ -207,7 +207,7 @@ def _add_numa(commands: _Commands) -> None:
         "give the slots of a QEMU that was started with --preconfig their nodes, and have it go on",
         *("numa assign --map map.toml", "numa assign --policy pack --dry-run"),
         about="Give the slots of a QEMU that was started with --preconfig their nodes, and have\n"
-        "it go on (x-exit-preconfig, which QEMU calls unstable).",
+        "it go on.\n\nWhat has it go on is x-exit-preconfig, which QEMU calls unstable.",
     )
     how = assign.add_mutually_exclusive_group(required=True)
     how.add_argument(

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
-#: Where a namespace keeps which command it is, from the outermost to the innermost.
-_LEVELS = ("command", "planned", "migrate", "numa")
 #: Commands that take a number or slots, both by an option, since a bare number could be either.
 _AMOUNTS = ("plug", "unplug")
 
@@ -73,7 +71,7 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
         # The value of an option that is none is taken for a command, which is then the one that is complained of.
         _check_options_before_the_command(parser, words)
         raise
-    path = [name for level in _LEVELS if (name := getattr(args, level, None)) is not None]
+    path = _path(parser, args)
     command = command_parser(parser, path)
     if rest:
         raise _left_over(command, path, rest)
@@ -86,7 +84,7 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
 def command_parser(parser: argparse.ArgumentParser, path: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of the command that these words name. Raises CommandLineError if they name none."""
     for name in path:
-        choices = _commands(parser)
+        choices = commands_of(parser)
         if name not in choices:
             text = f"there is no command {name!r} in {parser.prog}"
             raise CommandLineError(text, parser.format_usage(), _see(parser))
@@ -94,14 +92,29 @@ def command_parser(parser: argparse.ArgumentParser, path: Sequence[str]) -> argp
     return parser
 
 
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    # argparse has no other way to them.
-    groups = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
-    return {name: command for choices in groups for name, command in choices.items()}
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The commands of a command, by their names."""
+    below = _below(parser)
+    return {} if below is None else dict(below.choices)
+
+
+def _below(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser] | None:
+    """The argument that is the name of a command of this one."""
+    actions = parser._actions  # noqa: SLF001 - argparse has no other way to them
+    return next((action for action in actions if isinstance(action, argparse._SubParsersAction)), None)  # noqa: SLF001
+
+
+def _path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
+    """The names of the command that it is, from the outermost to the innermost."""
+    path: list[str] = []
+    while (below := _below(parser)) is not None:
+        path.append(getattr(args, below.dest))
+        parser = below.choices[path[-1]]
+    return path
 
 
 def _check_options_before_the_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    commands = _commands(parser)
+    commands = commands_of(parser)
     for word in words:
         if word in commands:
             return

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from . import smt
+from .channel import NO_SOCKET, no_channel, no_socket
 from .finding import Finding, Level
 from .model import Reason, SlotState
 from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
@@ -103,21 +104,12 @@ def _known_bugs(view: VmView) -> Iterator[Finding]:
 def _channel(view: VmView) -> Iterator[Finding]:
     channel = view.host.channel
     if channel is None:
-        yield Finding(
-            Level.PROBLEM,
-            "no-channel",
-            "the VM has no virtio-serial port named org.vcpuctl.agent.0",
-            f"-device {view.platform.serial_device} -chardev socket,id=vcpuctl,path=...,server=on,wait=off "
-            "-device virtserialport,chardev=vcpuctl,id=vcpuctl,name=org.vcpuctl.agent.0",
-        )
+        why = no_channel(view.platform.serial_device)
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
         return
-    if channel.socket is None:
-        yield Finding(
-            Level.PROBLEM,
-            "no-socket",
-            "the agent's port is not joined to a unix socket that can be found",
-            "-chardev socket,path=...,server=on,wait=off",
-        )
+    if channel.socket is None and not channel.busy:
+        why = no_socket(channel)
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     if channel.device_id is None:
         yield Finding(
             Level.NOTE,
@@ -125,7 +117,7 @@ def _channel(view: VmView) -> Iterator[Finding]:
             "the agent's port has no id, so QEMU does not report its opening and closing (VSERPORT_CHANGE)",
             "-device virtserialport,id=vcpuctl,...",
         )
-    if view.agent is None and view.agent_trouble is not None:
+    if view.agent is None and view.agent_trouble is not None and view.agent_trouble.code != NO_SOCKET:
         yield Finding(Level.PROBLEM, view.agent_trouble.code, view.agent_trouble.text, view.agent_trouble.hint)
 
 

@@ -145,7 +145,8 @@ class Job:
 
         That the agent was told to wait for a CPU is nothing as long as the slot is empty: none comes by itself.
         """
-        if self.turned or self.step.begun_before or self.adding or self.deleting or self.del_sent or self.ending:
+        asked = self.adding or self.deleting or self.del_sent or self.replugged
+        if asked or self.turned or self.step.begun_before or self.ending:
             return True
         return self.filled if self.step.kind is StepKind.PLUG else self.touched
 

@@ -175,10 +175,12 @@ def freeze_props(props: Mapping[str, PropValue]) -> Props:
 class Channel:
     """The agent's virtio-serial port, as QEMU sees it.
 
-    ``socket`` is the chardev's unix socket (None if the chardev is of another kind), ``busy`` says that some host
-    program is connected to it, ``guest_open`` that a guest program has the port open, ``device_id`` names the
-    virtserialport. ``driver_up`` says whether the guest's virtio-serial driver runs, which tells a guest that is still
-    booting from one without the agent; None if QEMU does not say.
+    ``socket`` is the chardev's unix socket, as it is reached from here ("@NAME" if it is an abstract one; None if there
+    is none to connect to), ``bound`` the same by the name that QEMU itself has for it, ``chardev`` QEMU's words for the
+    chardev, whatever its kind. ``busy`` says that some host program is connected to it, ``guest_open`` that a guest
+    program has the port open, ``device_id`` names the virtserialport. ``driver_up`` says whether the guest's
+    virtio-serial driver runs, which tells a guest that is still booting from one without the agent; None if QEMU does
+    not say.
     """
 
     socket: str | None
@@ -186,6 +188,8 @@ class Channel:
     guest_open: bool
     device_id: str | None = None
     driver_up: bool | None = None
+    bound: str = ""
+    chardev: str = ""
 
 
 #: The statuses of a migration that is not, or not any more (MigrationStatus, qapi/migration.json). The others are many,

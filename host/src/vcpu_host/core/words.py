@@ -184,6 +184,9 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
         return Reason("offline-pending", Who.GUEST, "the guest has not taken the CPU offline yet", hint)
     if job.adding:
         return Reason("add-pending", Who.QEMU, "QEMU has not answered device_add yet", hint)
+    if not job.filled:
+        text = "the CPU was taken out in order to be plugged again, and that had not been done when time ran out"
+        return Reason("replug-pending", Who.VCPUCTL, text, "run the same command again, with more time (--timeout)")
     if not job.seen:
         return Reason("arrival-pending", Who.GUEST, "the guest has not taken notice of the CPU yet", hint)
     return Reason("online-pending", Who.GUEST, "the guest has not brought the CPU online yet", hint)

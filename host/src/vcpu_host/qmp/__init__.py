@@ -6,7 +6,6 @@ Importing it brings asyncio and qemu.qmp, so programs do it when they need it, n
 
 from __future__ import annotations
 
-from .channel import PORT_NAME, check_agent_socket
 from .vmm import QmpVmm, connect
 
-__all__ = ["PORT_NAME", "QmpVmm", "check_agent_socket", "connect"]
+__all__ = ["QmpVmm", "connect"]

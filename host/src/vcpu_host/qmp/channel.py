@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from vcpu_proto.link.unix import bound_name, is_abstract
+
+from ..core.channel import PORT_NAME, no_channel, no_socket
 from ..core.model import PERIPHERAL, Channel, HostView, Reason, Who
 from ..errors import UsageError
+from ..ports import QemuProcess
+from ..processes import describe, peer
 from . import replies
 from .words import clean
-
-#: The name of the agent's virtio-serial port (design, section 5).
-PORT_NAME = "org.vcpuctl.agent.0"
 
 #: Where devices of the command line and of device_add are (system/qdev-monitor.c, qdev_set_id).
 WITH_ID, WITHOUT_ID = PARENTS = (PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
@@ -27,10 +31,9 @@ _UNIX = re.compile(
     r"^(?P<free>disconnected:)?unix:(?P<path>.*?)(?P<flags>(?:,(?:server|abstract|tight)(?:=(?:on|off))?)*)$", re.DOTALL
 )
 
-_HINT = (
-    f"add -chardev socket,id=vcpuctl,path=PATH,server=on,wait=off and -device virtserialport,chardev=vcpuctl,"
-    f"name={PORT_NAME},id=vcpuctl on a virtio-serial device"
-)
+#: From here on QEMU calls listen(2) itself on a socket that it was handed, as libvirt does (socket_listen,
+#: util/qemu-sockets.c; since 6.0, and one more for what distributions carry): who listens is QEMU then.
+_LISTENS = (7, 0, 0)
 
 
 def ports(parent: str, children: Mapping[str, str]) -> list[str]:
@@ -38,32 +41,62 @@ def ports(parent: str, children: Mapping[str, str]) -> list[str]:
     return [f"{parent}/{name}" for name, kind in children.items() if kind == "virtserialport"]
 
 
-def channel(port: str, label: str, chardevs: object, cwd: str | None) -> Channel:
-    """The port at QOM path ``port`` whose chardev is ``label``; ``cwd`` is QEMU's, for relative paths."""
+def channel(port: str, label: str, chardevs: object, qemu: QemuProcess) -> Channel:
+    """The port at QOM path ``port`` whose chardev is ``label``; ``qemu`` is whose names the chardevs' are."""
     device_id = port.removeprefix(PERIPHERAL) if port.startswith(PERIPHERAL) else None
     for item in replies.entries(chardevs, "query-chardev"):
         if item.get("label") == label:
-            return _channel(item, device_id, cwd)
+            return replace(_channel(item, qemu), device_id=device_id)
     return Channel(None, busy=False, guest_open=False, device_id=device_id)
 
 
-def _channel(item: Any, device_id: str | None, cwd: str | None) -> Channel:
+def _channel(item: Any, qemu: QemuProcess) -> Channel:
     guest_open = replies.member(item, "frontend-open", bool, "query-chardev")
     filename = replies.member(item, "filename", str, "query-chardev")
     match = _UNIX.match(filename)
-    # Where QEMU is the client of somebody else's socket, or the name is abstract, we have nothing to connect to.
-    if match is None or "server" not in match["flags"] or re.search(r"abstract(?!=off)", match["flags"]):
-        return Channel(None, busy=False, guest_open=guest_open, device_id=device_id)
+    # Where QEMU is the client of somebody else's socket we have nothing to connect to.
+    if match is None or "server" not in match["flags"]:
+        return Channel(None, busy=False, guest_open=guest_open, chardev=clean(filename))
+    abstract = re.search(r"abstract(?!=off)", match["flags"])
+    bound = f"@{match['path']}" if abstract else f"{'./' * is_abstract(match['path'])}{match['path']}"
     return Channel(
-        _absolute(match["path"], cwd), busy=match["free"] is None, guest_open=guest_open, device_id=device_id
+        _reached(bound, qemu) if bound else None,  # "": see named_as_before
+        busy=match["free"] is None,
+        guest_open=guest_open,
+        bound=bound,
+        chardev=clean(filename),
     )
 
 
-def _absolute(path: str, cwd: str | None) -> str:
-    """``path`` as we can reach it; a relative one of a QEMU that has changed its directory since stays as it is."""
-    if cwd is not None and not os.path.isabs(path) and os.path.exists(os.path.join(cwd, path)):
-        return os.path.join(cwd, path)
-    return path
+def named_as_before(port: Channel, before: Channel | None) -> Channel:
+    """``port`` with the name that it had when it was looked at before, if it is an abstract socket that is in use.
+
+    QEMU forgets its name for as long as it has a client (10.0: "unix:,server=on"; chardev/char-socket.c,
+    qemu_chr_compute_filename). A port of which nothing else is known stays without, and busy.
+    """
+    if port.bound or not port.busy or before is None or not is_abstract(before.bound):
+        return port
+    return replace(port, socket=before.socket, bound=before.bound)
+
+
+def _reached(bound: str, qemu: QemuProcess) -> str:
+    """By which name we reach what QEMU has bound under that one.
+
+    A path is a name in somebody's mount namespace, and a relative one depends on a directory, too. So what counts is
+    where it leads for QEMU's process, if that is to be seen; our own path to the same place is the nicer one.
+    """
+    there = _there(bound, qemu)
+    if there is None or not os.path.exists(there):
+        return bound
+    nicer = bound if os.path.isabs(bound) else os.path.join(os.readlink(f"/proc/{qemu.pid}/cwd"), bound)
+    return nicer if _same(nicer, there) else there
+
+
+def _there(bound: str, qemu: QemuProcess) -> str | None:
+    """A path to it by way of QEMU's process (proc_pid_root(5)); None if there is none."""
+    if qemu.pid is None or is_abstract(bound):
+        return None
+    return f"/proc/{qemu.pid}/root{bound}" if os.path.isabs(bound) else f"/proc/{qemu.pid}/cwd/{bound}"
 
 
 def _same(one: str, other: str) -> bool:
@@ -73,24 +106,68 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def check_agent_socket(view: HostView, path: str) -> None:
-    """Raise UsageError "not-our-port" unless ``path`` is the socket of the agent's port of this very VM."""
-    if view.channel is None:
-        text, hint = f"this VM has no port named {PORT_NAME}, so {clean(path)} cannot be its socket", _HINT
-    elif view.channel.socket is None:
-        text, hint = f"the port {PORT_NAME} of this VM is not on a unix socket that QEMU listens on", _HINT
-    elif not os.path.isabs(view.channel.socket):
-        # A name alone proves nothing: another VM's port may have the same one in another directory.
-        text = (
-            f"QEMU was given a relative path for the agent's port ({clean(view.channel.socket)}): it cannot be compared"
-        )
-        hint = "start QEMU with an absolute path"
-    elif _same(view.channel.socket, path):
-        return
+def check(view: HostView, qemu: QemuProcess, path: str, connection: socket.socket | None) -> None:
+    """Raise UsageError "not-our-port" if ``path`` cannot be this VM's port, or ``connection`` is to another socket.
+
+    Without ``connection`` it is told whether to make one: bytes that are written elsewhere could do harm.
+    """
+    port = view.channel
+    if port is None or port.socket is None:
+        why = no_channel() if port is None else no_socket(port)
+        raise _not_ours(f"{clean(path)} cannot be the socket of the agent's port: {why.text}", why.hint)
+    if connection is None:
+        _check_path(port, qemu, path)
     else:
-        text = f"{clean(path)} is not the socket of the agent's port: bytes written there could do harm"
-        hint = f"QEMU says that it is {clean(view.channel.socket)}; leave --agent out and that one is used"
-    raise UsageError(Reason("not-our-port", Who.VCPUCTL, text, hint))
+        _check_connection(port, qemu, path, connection, handed=view.qemu_version < _LISTENS)
+
+
+def _check_path(port: Channel, qemu: QemuProcess, path: str) -> None:
+    """Where QEMU's process is known, another path may lead to the same socket, if its last part is the same.
+
+    Who listens there tells then.
+    """
+    if path in (port.bound, port.socket) or (port.socket is not None and _same(path, port.socket)):
+        return
+    if qemu.pid is not None and os.path.basename(os.path.realpath(path)) == os.path.basename(port.bound):
+        return
+    raise _not_ours(
+        f"{clean(path)} is not the socket of the agent's port: bytes written there could do harm",
+        f"QEMU says that it is {clean(port.bound)}; leave --agent out and that one is used",
+    )
+
+
+def _check_connection(port: Channel, qemu: QemuProcess, path: str, connection: socket.socket, *, handed: bool) -> None:
+    """The process that listens tells, and the name that it has bound.
+
+    A path alone proves something only where QEMU's process is not known, or may have been ``handed`` the socket:
+    another VM's QEMU may have the same path, in a container of its own or because it took it.
+    """
+    listener = peer(connection)
+    if qemu.pid is not None and listener == qemu.pid:
+        if port.bound == bound_name(connection):
+            return
+        text = f"it is another socket of the same QEMU, {clean(bound_name(connection))}"
+    elif qemu.listens and not handed:
+        text = f"{describe(listener)} listens there, and this VM's QEMU is {describe(qemu.pid or 0)}"
+    elif os.path.isabs(port.bound) or is_abstract(port.bound):
+        if path == port.bound or _same(path, port.bound):
+            return
+        text = f"QEMU says that it is {clean(port.bound)}"
+    else:
+        # A name alone proves nothing: another VM's port may have the same one in another directory.
+        text = f"QEMU was given a relative path for it ({clean(port.bound)}), which cannot be compared"
+        raise _not_ours(
+            f"{clean(path)} may not be the socket of the agent's port: {text}", "give QEMU an absolute path"
+        )
+    raise _not_ours(
+        f"{clean(path)} is not the socket of the agent's port: {text}",
+        f"give the path by which QEMU's {clean(port.bound)} is reached from here: --agent SOCKET; "
+        "if another VM was started with the same path, it has taken this one's socket away",
+    )
+
+
+def _not_ours(text: str, hint: str) -> UsageError:
+    return UsageError(Reason("not-our-port", Who.VCPUCTL, text, hint))
 
 
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:

@@ -169,11 +169,3 @@ async def open_monitor(path: str, timeout: float) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def peer_cwd(pid: int) -> str | None:
-    """The working directory of a process (/proc); None where it may not be seen."""
-    try:
-        return os.readlink(f"/proc/{pid}/cwd")
-    except OSError:
-        return None

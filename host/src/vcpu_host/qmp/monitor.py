@@ -109,7 +109,6 @@ class Monitor:
         self._ending: asyncio.Task[None] | None = None
         self._watching = asyncio.create_task(self._watch())
         self.listener = peer(sock)
-        self.peer_cwd = dial.peer_cwd(self.listener)
 
     @classmethod
     async def connect(cls, path: str, hub: EventHub, *, timeout: float, call_timeout: float) -> Monitor:

@@ -8,6 +8,7 @@ x-query-virtio-status, for one (an assertion in qapi/qapi-visit-core.c, visit_st
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -66,8 +67,9 @@ class QmpVmm:
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
-        self._iommu: Mapping[str, PropValue] | None = None
         self._process: QemuProcess | None = None
+        self._port: Channel | None = None  # as last seen
+        self._iommu: Mapping[str, PropValue] | None = None
 
     async def process(self) -> QemuProcess:
         """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
@@ -291,7 +293,13 @@ class QmpVmm:
         ours = channel.label_of(names, labels)
         if ours is None:
             return None
-        return channel.channel(found[ours[0]], ours[1], chardevs, self._monitor.peer_cwd)
+        port = channel.channel(found[ours[0]], ours[1], chardevs, await self.process())
+        self._port = channel.named_as_before(port, self._port)
+        return self._port
+
+    def check_port(self, view: HostView, path: str, connection: socket.socket | None) -> None:
+        """Raise UsageError "not-our-port" unless ``path`` may be the socket of the agent's port, ``connection`` is."""
+        channel.check(view, self._process or QemuProcess(""), path, connection)
 
 
 async def _together(*calls: Awaitable[Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +19,9 @@ from typing import Self
 from .errors import BusyError, LinkError, NoAnswerError, PeerGoneError, SessionLostError, UnreachableError, VersionError
 from .events import Accepted, AgentStarted, EndCode, Ended, Event, Pong, VersionMismatch
 from .frames import TOKEN_BYTES
-from .pump import LocalEnd, Pump, dial
+from .pump import LocalEnd, Pump
 from .session import Role, Session, State
+from .unix import bound_name, dial
 
 #: Seconds after which an OPEN is sent again; the last one repeats. One may be read by an agent that is just dying.
 _RESEND = (0.2, 0.5, 1.0)
@@ -31,6 +33,13 @@ _ANEW = 0.8
 _LAST_BYTES = 0.5
 #: From this OPEN on we ask whether the socket is busy: before, QEMU may still be letting go of the last client.
 _BUSY_FROM = 2
+
+#: Raises if what a connection leads to is not the agent's port: nothing has been written to it by then.
+Check = Callable[[socket.socket], None]
+
+
+def _no_check(_connection: socket.socket) -> None:
+    """Whatever is there is taken for the port."""
 
 
 class HostLink(Pump):
@@ -57,29 +66,35 @@ class HostLink(Pump):
         self._announced = False
 
     @classmethod
-    async def connect(cls, path: str | os.PathLike[str], *, timeout: float = 5.0) -> HostLink:
+    async def connect(cls, path: str | os.PathLike[str], *, timeout: float = 5.0, check: Check = _no_check) -> HostLink:
         """Connects to the chardev's socket and opens a session with the agent. ``timeout`` in seconds, for all of it.
 
-        Raises UnreachableError, BusyError, NoAnswerError, VersionError, PeerGoneError.
+        ``path`` may be "@NAME", an abstract socket. Raises UnreachableError, BusyError, NoAnswerError, VersionError,
+        PeerGoneError, and what ``check`` raises, which sees each connection before anything is written to it.
         """
         path = os.fspath(path)
         until = asyncio.get_running_loop().time() + timeout
         if timeout > 2 * _ANEW:
             with suppress(NoAnswerError):
-                return await cls._connect(path, _ANEW)
+                return await cls._connect(path, _ANEW, check)
         try:
-            return await cls._connect(path, until - asyncio.get_running_loop().time())
+            return await cls._connect(path, until - asyncio.get_running_loop().time(), check)
         except NoAnswerError as error:
             raise NoAnswerError(path, timeout, taken=error.taken) from None
 
     @classmethod
-    async def _connect(cls, path: str, timeout: float) -> HostLink:
+    async def _connect(cls, path: str, timeout: float, check: Check = _no_check) -> HostLink:
         try:
             connection = dial(path)
         except BlockingIOError:
             raise BusyError(path) from None
         except OSError as error:
             raise UnreachableError(path, error) from error
+        try:
+            check(connection)
+        except BaseException:
+            connection.close()
+            raise
         link = cls(path, os.urandom(TOKEN_BYTES))
         await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
         try:
@@ -169,7 +184,7 @@ class HostLink(Pump):
                 return self._accepted.result()
             taken = self._unread() == 0
             expired = loop.time() >= deadline
-            if not taken and (expired or turn >= _BUSY_FROM) and _is_busy(self.path):
+            if not taken and (expired or turn >= _BUSY_FROM) and self._is_busy():
                 raise BusyError(self.path)
             if expired:
                 raise NoAnswerError(self.path, timeout, taken=taken)
@@ -182,6 +197,10 @@ class HostLink(Pump):
         number = self._wire.get_extra_info("socket").fileno()
         (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))
         return int(unread) + self._wire.get_write_buffer_size()
+
+    def _is_busy(self) -> bool:
+        # By the name that its listener has bound: what led there may have been another one.
+        return self._wire is not None and _is_busy(bound_name(self._wire.get_extra_info("socket")))
 
     # -- what happens
 
@@ -258,17 +277,18 @@ class HostLink(Pump):
             path.parent.rmdir()
 
 
-def _is_busy(path: str) -> bool:
-    """Says if the listener at ``path`` serves somebody while a connection waits to be accepted.
+def _is_busy(name: str) -> bool:
+    """Says if the listener that bound ``name`` serves somebody while a connection waits to be accepted.
 
     QEMU's chardev stops accepting while it has a client (chardev/char-socket.c, tcp_chr_accept), so a second connect(2)
     succeeds and nothing ever happens. /proc/net/unix shows the listener's side of every connection with its path: state
     03 is accepted, 02 waits (net/unix/af_unix.c, unix_seq_show: a socket that nobody accepted has no struct socket).
+    What fills up an abstract name's length is shown as "@", too.
     """
     accepted = waiting = False
     for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
         fields = line.split(maxsplit=7)
-        if len(fields) == 8 and fields[7] == path:
+        if len(fields) == 8 and name in (fields[7], fields[7].rstrip("@")):
             accepted |= fields[5] == "03"
             waiting |= fields[5] == "02"
     return accepted and waiting

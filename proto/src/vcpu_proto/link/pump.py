@@ -11,7 +11,6 @@ paused. So at most one mark (64 KiB) plus one read (at most 256 KiB) waits in ea
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import cast
 
 from .events import Data, EndCode, Ended, Event
@@ -231,19 +230,3 @@ class Pump(WireProtocol):
             self._wire.pause_reading()
         else:
             self._wire.resume_reading()
-
-
-def dial(path: str) -> socket.socket:
-    """Returns a non-blocking socket connected to the Unix socket at ``path``.
-
-    Raises OSError as connect(2) does, so BlockingIOError (EAGAIN) when the listener's backlog is full. asyncio's own
-    create_unix_connection() takes that EAGAIN for a connection under way and hands out a socket that is not connected.
-    """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        connection.connect(path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

@@ -222,8 +222,8 @@ def test_a_list_older_than_the_cpus_own_word_says_nothing_of_it() -> None:
 @pytest.mark.parametrize(
     ("asked", "told", "times", "now", "fresh"),
     [
-        (0.0, 0.1, 1, 0.4, True),
-        (0.0, 0.1, 1, 0.6, False),
+        (0.0, 0.1, 1, 0.2, True),
+        (0.0, 0.1, 1, 0.3, False),
         (0.0, 2.0, 1, 2.0, False),
         (0.0, 2.0, 3, 2.0, True),
         (0.0, 2.0, 3, 2.1, False),
@@ -235,9 +235,9 @@ def test_a_slow_guest_has_to_show_it_several_times(
     seen = SeenDown()
     for _ in range(times):
         seen.shown(asked, told)
-    assert seen.is_fresh(now, 0.5) is fresh
+    assert seen.is_fresh(now, 0.25) is fresh
     seen.forget()
-    assert not seen.is_fresh(now, 0.5)
+    assert not seen.is_fresh(now, 0.25)
 
 
 # --- a CPU of which the guest was never told --------------------------------------------------------------------------
@@ -280,6 +280,20 @@ def test_a_cpu_that_the_guest_was_never_told_of_is_plugged_anew() -> None:
     step.tell(step.looked(0, 1), after=0.1)
     assert step.over()
     assert step.slot.outcome is Outcome.DONE
+
+
+def test_a_cpu_that_is_out_when_the_time_is_over_is_not_told_as_untouched() -> None:
+    step = reverted()
+    step.tell(after=Policy().notice_grace)
+    down = not_noticed(step)
+    step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
+    step.tell(after=1.0)
+    step.listed()
+    step.tell(ev.DelReturned(1, None))
+    step.tell(step.looked(0), after=60.0)
+    assert step.over()
+    assert not step.of(ev.DoAdd)
+    assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "replug-pending")
 
 
 def test_a_guest_that_notices_the_cpu_after_all_keeps_it() -> None:
