@@ -59,7 +59,7 @@ def test_one_refused_among_many_is_partial_and_atomic_brings_all_back(folder: Pa
         stands(vm, {0, 2})
 
 
-@pytest.mark.parametrize(("code", "reason"), [(errno.EPERM, "smt-off"), (errno.EIO, "bring-up-failed")])
+@pytest.mark.parametrize(("code", "reason"), [(errno.EPERM, "online-forbidden"), (errno.EIO, "bring-up-failed")])
 def test_a_cpu_that_does_not_come_online_is_unplugged_again(folder: Path, code: int, reason: str) -> None:
     with FakeVm(folder) as vm:
         # The guest's next CPU gets number 1: the rule is for whoever has it.

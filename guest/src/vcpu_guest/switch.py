@@ -21,6 +21,7 @@ from vcpu_guest import logs, procfs
 from vcpu_guest.connectors import Connectors, KernelConnectors
 from vcpu_guest.core import cmdline, reasons
 from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
+from vcpu_guest.latch import OnlineLatch
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.watcher import Watcher
@@ -42,6 +43,7 @@ class _Attempt:
     """One that is queued, or runs since `began`."""
 
     firmware_id: str
+    for_eject: bool = False
     began: float | None = None
 
 
@@ -49,9 +51,15 @@ class Switch:
     """The one writer."""
 
     def __init__(
-        self, sysfs: Sysfs, platform: Platform, watcher: Watcher, connectors: Connectors | None = None
+        self,
+        sysfs: Sysfs,
+        platform: Platform,
+        watcher: Watcher,
+        connectors: Connectors | None = None,
+        latch: OnlineLatch | None = None,
     ) -> None:
         self.sysfs = sysfs
+        self.latch = latch or OnlineLatch(sysfs, used=False)
         self.platform = platform
         self.watcher = watcher
         self.connectors = connectors or KernelConnectors()
@@ -63,10 +71,13 @@ class Switch:
         self._numbers = itertools.count()
         self.connectors.start(self.queue, watcher.rescan)
 
-    def submit(self, firmware_id: str, number: int, *, online: bool) -> Future[Result]:
-        """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours."""
+    def submit(self, firmware_id: str, number: int, *, online: bool, for_eject: bool = False) -> Future[Result]:
+        """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours.
+
+        What goes offline ``for_eject`` is held offline (latch.py).
+        """
         key = next(self._numbers)
-        attempt = self._attempts[key] = _Attempt(firmware_id)
+        attempt = self._attempts[key] = _Attempt(firmware_id, for_eject)
         future = self._queued(self._executor.submit(self._attempt, attempt, number, online=online))
         future.add_done_callback(lambda _: self._attempts.pop(key))
         return future
@@ -124,7 +135,13 @@ class Switch:
         """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
         firmware_id = attempt.firmware_id
         attempt.began = started = time.monotonic()
+        if online:
+            self.latch.release(number)
         status, reason, after = self._switch(firmware_id, number, online=online)
+        if attempt.for_eject and status in (Status.DONE, Status.ALREADY):
+            self.latch.hold(number)
+            after = self._is_online(number)  # from here on nobody can have brought it back unnoticed
+            status, reason = (status, reason) if not after else (Status.REFUSED, reasons.contrary(number, online=False))
         seconds = time.monotonic() - started
         observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
         return Result(firmware_id, status, reason, observed, seconds)
@@ -243,7 +260,8 @@ class _Request:
     def _take(self, cpu: Cpu) -> None:
         # The writer takes them one after another without a turn of the loop in between.
         self._watcher.history.begun(cpu.number, self._goal)
-        attempt = self._switch.submit(cpu.firmware_id, cpu.number, online=self._goal.online)
+        goal = self._goal
+        attempt = self._switch.submit(cpu.firmware_id, cpu.number, online=goal.online, for_eject=goal.for_eject)
         self._attempts.add(attempt)
         attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
         if self._goal.wait:

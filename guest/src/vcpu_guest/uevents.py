@@ -68,8 +68,8 @@ class Uevents:
 
     @property
     def name(self) -> str:
-        """For Hello."""
-        return "udev" if self.hearing else "none"
+        """For Hello, and for who looks before it is started."""
+        return "udev" if self.hearing or not self._started else "none"
 
     @property
     def alive(self) -> bool:

@@ -37,6 +37,9 @@ class Config:
     deleted: str = "tcg"
     #: False: query-hotpluggable-cpus and device_add are refused, as on microvm.
     hotplug: bool = True
+    #: False: acpi=off, on the machine or on the guest's kernel command line. The guest never hears of CPUs then.
+    acpi: bool = True
+    guest_acpi: bool = True
     #: "": no SMM; "blocked": it forbids plug and unplug; "plug-only": unplug alone.
     smm: str = ""
     #: Start as with -S.
@@ -62,6 +65,14 @@ class Config:
     chardev: str = "unix"
     #: Other devices with ids, as "ID:TYPE,ID:TYPE".
     devices: str = ""
+
+    #: How the ACPI objects of CPUs are called: "today", or by APIC id, as on types from before 2.7 ("old").
+    acpi_names: str = "today"
+
+    @property
+    def old(self) -> bool:
+        """A type from before 2.7: no CPU is ever ejected, and nothing is reported of one that comes."""
+        return self.machine in ("pc-i440fx-2.6", "pc-q35-2.6")
 
     @property
     def core_count(self) -> int:

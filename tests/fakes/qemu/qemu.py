@@ -233,7 +233,8 @@ class FakeQemu:
         if path == "/machine":
             # hw/i386/pc_sysfw.c: only a drive that is used keeps its property; firmware with SMM needs it.
             flash = {"pflash0": "firmware"} if self.config.smm else {}
-            return {"type": self.config.machine_type, "smp": self.config.topology, **flash}
+            acpi = "auto" if self.config.acpi else "off"
+            return {"type": self.config.machine_type, "smp": self.config.topology, "acpi": acpi, **flash}
         if path == _DISK:
             return {"type": "virtio-blk-pci", "num-queues": self.config.queues or self.config.smp}
         if self.config.other_devices.get(path.removeprefix("/machine/peripheral/")) == "intel-iommu":

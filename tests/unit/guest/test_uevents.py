@@ -220,6 +220,7 @@ async def test_where_it_may_not_listen_it_says_so_once_and_listens_when_it_may(
     monkeypatch.setattr(pyudev.Monitor, "from_netlink", may_not)
     heard = Heard()
     heard.source._retry = uevents._RETRY
+    assert heard.source.name == "udev", "it was not tried yet"
     heard.start()
     assert (heard.source.alive, heard.source.hearing, heard.source.name) == (True, False, "none")
     heard.source.catch_up()

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from .amounts import BEGUN, NOT_ENOUGH, PLANNERS
 from .model import HostView, Reason, SlotState, Who, slot_id
-from .obstacles import GUEST_POSSIBLE, blocked, too_many
+from .obstacles import GUEST_POSSIBLE, blocked, survives_replacing, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .platforms.unknown import unsupported
 from .proof import no_slot_explains
@@ -42,8 +42,8 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
-    barred = too_many(view, decided.steps)
-    if barred is not None:
+    barred = _misunderstood(view) or too_many(view, decided.steps)
+    if barred is not None and not decided.refusals:
         decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
         # Its threads are nobody's to ask for: neither their word nor their state is known.
@@ -53,17 +53,22 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
-    if view.agent is not None and not view.platform.understood_by(view.agent.platform) and not decided.refusals:
-        return Plan(request, refusals=(Refusal(_nameless_to_agent(view, view.agent.platform)),))
     if view.unexplained and not decided.refusals:
         return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
-    if request.guest_alone or view.platform.dies_of_replug(view.host):
+    if request.guest_alone or not survives_replacing(view, steps):
         steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
+
+
+def _misunderstood(view: VmView) -> Reason | None:
+    """An agent that names CPUs by another machine's rules is asked for nothing."""
+    if view.agent is None or view.platform.understood_by(view.agent.platform):
+        return None
+    return view.platform.misunderstanding(view.agent)
 
 
 def _guest_cpus(view: VmView) -> dict[int, int]:
@@ -98,15 +103,6 @@ def removal_pending(slot: SlotView) -> Reason:
 #: Refusals that may be none any more when an earlier operation's removals have come to their end.
 _CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
 _BLIND = "the slot is left as QEMU shows it"
-
-
-def _nameless_to_agent(view: VmView, said: str) -> Reason:
-    return Reason(
-        "agent-platform",
-        Who.AGENT,
-        f"the agent takes its machine for {said!r}, and so cannot name the CPUs of {view.platform.name}",
-        "update vcpu-guest in the guest",
-    )
 
 
 def needs_guest(host: HostView, request: Request) -> bool:

@@ -142,7 +142,10 @@ def _agent(view: VmView) -> Iterator[Finding]:
             "guest's audit log has who denies it (ausearch -m avc)",
         )
     possible = cpu_count(env.possible)
-    if possible and possible < view.possible_vcpus:
+    if not view.platform.understood_by(agent.platform):
+        why_not = view.platform.misunderstanding(agent)
+        yield Finding(Level.PROBLEM, why_not.code, why_not.text, why_not.hint)
+    elif possible and possible < view.possible_vcpus:
         cause = view.platform.few_possible(view.host, agent)
         text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
         yield Finding(Level.PROBLEM, GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)

@@ -32,9 +32,10 @@ NO_ANSWER = "no-answer"
 #: The codes of a guest whose drivers are not up yet, of one that has nobody at the port, of an agent that takes long.
 GUEST_BOOTING, AGENT_ABSENT, AGENT_SLOW = "guest-booting", "agent-absent", "agent-slow"
 
-#: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); the distance of two cores' vcpu ids, and which
-#: interrupt controllers there are (hw/ppc/spapr.c).
-MACHINE_PROPERTIES = ("pflash0", "vsmt", "ic-mode")
+#: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); whether there is ACPI, "off" if not (hw/i386/x86.c,
+#: hw/loongarch/virt.c); the distance of two cores' vcpu ids, and which interrupt controllers there are
+#: (hw/ppc/spapr.c).
+MACHINE_PROPERTIES = ("pflash0", "acpi", "vsmt", "ic-mode")
 #: Whether the VM's CPU model has x2APIC, says that it is a hypervisor's, shows KVM, and shows that KVM takes wide APIC
 #: ids from devices (x86: target/i386/cpu.c).
 CPU_PROPERTIES = ("x2apic", "hypervisor", "kvm", "kvm-msi-ext-dest-id")
@@ -122,6 +123,7 @@ class Slot:
 
     ``props`` go back to QEMU verbatim. ``qom_path`` is None for an empty slot. ``threads`` are in cpu-index order.
     ``leaving`` are vCPUs that QEMU still has although the slot is empty: their removal goes on inside QEMU, or hangs.
+    ``phantoms`` are such without a CPU object: what a device_add has left that failed half way (seen on 11.1).
     """
 
     index: int
@@ -131,6 +133,7 @@ class Slot:
     qom_path: str | None = None
     threads: tuple[HostThread, ...] = ()
     leaving: tuple[HostThread, ...] = ()
+    phantoms: tuple[HostThread, ...] = ()
 
     @property
     def filled(self) -> bool:

@@ -45,7 +45,20 @@ def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str |
     """
     if slot.leaving:
         return removal_stuck(slot)
+    if slot.phantoms:
+        return _phantom(slot)
     return platform.cannot_plug(host, slot) or _id_taken(host, slot, device_id or slot_id(slot.index))
+
+
+def _phantom(slot: Slot) -> Reason:
+    """It has no CPU object, so nobody can remove it; it uses up the slot's number all the same."""
+    names = ", ".join(str(thread.cpu_index) for thread in slot.phantoms)
+    return Reason(
+        "phantom-vcpu",
+        Who.QEMU,
+        f"QEMU has a vCPU for slot {slot.index} (cpu-index {names}) that is no CPU: a device_add of it failed half way",
+        "leave that slot alone; a new start of the VM rids it of such a vCPU",
+    )
 
 
 def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
@@ -67,6 +80,14 @@ def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
     """Why not all that these steps plug can come, although each of them could."""
     plugged = sum(each.slot.vcpus for each in steps if each.kind is StepKind.PLUG)
     return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
+
+
+def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
+    """Whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
+    if view.platform.dies_of_replug(view.host):
+        return False
+    vcpus = sum(each.slot.vcpus for each in steps if each.replaceable or each.kind is StepKind.PLUG)
+    return beyond_limit(view.host, view.platform, vcpus) is None
 
 
 def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:

@@ -36,7 +36,7 @@ class Policy:
     timeout_per_vcpu: float = 0.0
     arrival_grace: float = 15.0
     notice_grace: float = 5.0
-    look_fresh: float = 0.5
+    look_fresh: float = 0.25
     relapses: int = 3
     poll_first: float = 0.02
     poll_most: float = 0.25

@@ -107,9 +107,11 @@ class VmView:
     def online_vcpus(self) -> int | None:
         """How many vCPUs are online in the guest, counted by identity; None if that cannot be told.
 
-        That is so without an agent, and while the guest shows CPUs that no slot explains.
+        That is so without an agent, with one that is not understood, and while the guest shows CPUs that no slot
+        explains.
         """
-        if self.guest is None or self.unexplained:
+        misunderstood = self.agent is not None and not self.platform.understood_by(self.agent.platform)
+        if self.guest is None or self.unexplained or misunderstood:
             return None
         return sum(view.online_vcpus for view in self.slots)
 

@@ -159,7 +159,7 @@ def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
 
 
 def _with_leaving(found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpus: object) -> tuple[Slot, ...]:
-    """vCPUs whose slot is empty belong to it by their properties: the slot loses its CPU object before they end.
+    """vCPUs whose slot is empty belong to it by their properties. Mostly it has lost its CPU object before they end.
 
     Seen with pseries, whose core goes before its threads (hw/ppc/spapr.c, spapr_core_unplug; cpu_remove_sync waits).
     """
@@ -169,12 +169,18 @@ def _with_leaving(found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpu
         for cpu in entries(raw_cpus, command)
     }
 
-    def leaving(slot: Slot) -> tuple[HostThread, ...]:
-        if slot.filled:
-            return ()
-        return tuple(thread for thread in homeless if slot.props.items() <= props[thread.cpu_index].items())
+    def of(slot: Slot, *, phantom: bool) -> tuple[HostThread, ...]:
+        """A vCPU that is being removed keeps its place in the QOM tree; one that was never finished has none."""
+        return tuple(
+            thread
+            for thread in homeless
+            if (not thread.qom_path) is phantom and slot.props.items() <= props[thread.cpu_index].items()
+        )
 
-    return tuple(replace(slot, leaving=leaving(slot)) for slot in found)
+    return tuple(
+        slot if slot.filled else replace(slot, leaving=of(slot, phantom=False), phantoms=of(slot, phantom=True))
+        for slot in found
+    )
 
 
 def fixed_slots(value: object) -> tuple[Slot, ...]:
@@ -200,7 +206,7 @@ def _path(item: Mapping[str, Any], command: str) -> str | None:
 
 def consistent(found: Sequence[Slot], raw_cpus: object) -> bool:
     """Whether the two replies show the same CPUs: between them another client may have plugged or unplugged one."""
-    matched = sum(len(slot.threads) for slot in found)
+    matched = sum(len(slot.threads) + len(slot.phantoms) for slot in found)
     return matched == len(entries(raw_cpus, "query-cpus-fast")) and all(
         len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found
     )

@@ -90,6 +90,17 @@ def test_the_first_slot_stays(arch: str, machine: str) -> None:
     assert platform_for(view).cannot_unplug(view, view.slots[1]) is None
 
 
+def test_types_from_before_2_7_keep_every_cpu_and_offer_no_other_slot() -> None:
+    view = replace(host(4), machine="pc-i440fx-2.6")
+    reasons = [platform_for(view).cannot_unplug(view, slot) for slot in view.slots]
+    assert {reason.code for reason in reasons if reason} == {"no-unplug"}
+    assert all(reason is not None for reason in reasons)
+    hints = [reason.hint for reason in reasons if reason]
+    assert "another slot" not in hints[0]
+    assert "vcpuctl offline" not in hints[0], "its guest keeps the boot CPU online"
+    assert "vcpuctl offline 3" in hints[3]
+
+
 def test_only_acpi_reads_ost() -> None:
     refused, ejected, added = Ost(3, 0x82), Ost(0x103, 0), Ost(1, 0)
     acpi = platform_for(_machine("loongarch64", "virt"))

@@ -8,13 +8,14 @@ machine or architecture it has before it.
 from __future__ import annotations
 
 from ..model import HostView
-from . import fixed, loongarch, pseries, s390x, unknown, x86, x86_old
+from . import fixed, loongarch, noacpi, pseries, s390x, unknown, x86, x86_old
 from .base import Platform
 
 __all__ = ["Platform", "platform_for"]
 
 #: The first that matches.
 _TABLE: tuple[Platform, ...] = (
+    noacpi.PLATFORM,
     x86_old.PLATFORM,
     x86.PLATFORM,
     pseries.PLATFORM,

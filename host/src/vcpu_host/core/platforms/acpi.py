@@ -7,9 +7,9 @@ shows the full path of it in ``cpuN/firmware_node/path`` with ACPICA's four-char
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..model import HostView, Ost, Reason, Slot, Who
+from ..model import AgentInfo, HostView, Ost, Reason, Slot, Who
 from .base import Platform, boot_cpu
 
 # _OST sources and statuses: ACPI 6.5, section 6.3.5; Linux include/linux/acpi.h; used by drivers/acpi/scan.c.
@@ -31,6 +31,9 @@ _REFUSALS = {
     0x83: ("eject-dependency", "the guest says that something depends on the CPU", "look at the guest's kernel log"),
 }
 
+#: What an agent calls a machine in which it finds no names of CPUs.
+WITHOUT_ACPI = "boot"
+
 
 def ejected(ost: Ost) -> bool:
     """Success of an eject; "in progress" (0x84), which comes first, says nothing new (acpi_device_hotplug)."""
@@ -48,6 +51,19 @@ class AcpiPlatform(Platform):
         """One thread a slot."""
         del host
         return (f"acpi:\\_SB_.CPUS.C{slot.index:03X}",)
+
+    def misunderstanding(self, agent: AgentInfo) -> Reason:
+        """A guest without ACPI has no names for its CPUs, and no way to take one in or let one go."""
+        found = super().misunderstanding(agent)
+        if agent.environment.acpi is False:
+            named = " ".join(each for each in agent.environment.kernel_arguments if each.startswith("acpi="))
+            where = f" ({named})" if named else ""
+            text = f"the guest's kernel runs without ACPI{where}, by which CPUs come, go and are named on {self.name}"
+            hint = f"remove {named or 'acpi=off'} from the guest's kernel command line"
+            return Reason("guest-no-acpi", Who.GUEST, text, hint)
+        if agent.platform == WITHOUT_ACPI:
+            return replace(found, hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")
+        return found
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Slot 0 is the boot CPU: QEMU refuses, on x86 in words that say the contrary (x86_cpu_unplug_request_cb)."""

@@ -38,6 +38,15 @@ class Platform(ABC):
         """Whether an agent that says so of its machine names the CPUs as this module does."""
         return agent_platform == self.agent_platform
 
+    def misunderstanding(self, agent: AgentInfo) -> Reason:
+        """Why an agent that is not understood (above) cannot name the CPUs, and what to do."""
+        return Reason(
+            "agent-platform",
+            Who.AGENT,
+            f"the agent takes its machine for {agent.platform!r}, and so cannot name the CPUs of {self.name}",
+            "update vcpu-guest in the guest",
+        )
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be plugged, or None."""
         del host, slot
@@ -162,7 +171,7 @@ def tcg_budget_left(host: HostView) -> int | None:
     started = host.topology.get("cpus")
     if host.accel != "tcg" or started is None:
         return None
-    threads = [thread for slot in host.slots for thread in (*slot.threads, *slot.leaving)]
+    threads = [thread for slot in host.slots for thread in (*slot.threads, *slot.leaving, *slot.phantoms)]
     if len({thread.thread_id for thread in threads}) < len(threads):
         return None
     came_later = sum(not thread.qom_path.startswith(AT_START) for thread in threads)

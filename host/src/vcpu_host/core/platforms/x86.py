@@ -127,7 +127,7 @@ class X86(AcpiPlatform):
 
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
         """Before 10.0 none after an unplug, under TCG, where the guest's word or an empty slot tells of one."""
-        if host.accel != "tcg" or host.qemu_version >= _REPLUGS or not _has_unplugged(host):
+        if not self.dies_of_replug(host) or not _has_unplugged(host):
             return super().plug_limit(host)
         text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
         return 0, Reason("tcg-replug", Who.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
@@ -173,7 +173,7 @@ class X86(AcpiPlatform):
 
     def dies_of_replug(self, host: HostView) -> bool:
         """QEMU before 10.0 under TCG: its heap is corrupt after an unplug (7.2: 14 of 14)."""
-        return host.accel == "tcg" and host.qemu_version < (10, 0, 0)
+        return host.accel == "tcg" and host.qemu_version < _REPLUGS
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
         """Of the emulated APIC (hw/intc/apic.c, apic_get_delivery_bitmask), and of unplugging under TCG before 10.0."""

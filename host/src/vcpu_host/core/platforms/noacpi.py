@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines with ACPI hotplug that were started with acpi=off: QEMU takes a device_add, and no guest ever hears of it.
+
+device_del is refused by pc ("CPU hot unplug not supported without ACPI"), and taken for nothing by q35 (seen on 11.1).
+Identity: the CPUs of -smp are the first slots, and a guest without ACPI numbers the CPUs that it finds at its boot by
+ascending APIC id: so those are ``boot:N`` by their slot. What came later is known to no guest before its next boot, and
+has no name that could be told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model import AT_START, AgentInfo, HostView, Reason, Slot, Who
+from .acpi import WITHOUT_ACPI
+from .base import Cause, Platform
+
+_FIX = "start the VM without acpi=off (-machine ...,acpi=on)"
+
+
+@dataclass(frozen=True)
+class NoAcpi(Platform):
+    """The platform of such machines: their guests can switch CPUs, nobody can plug any."""
+
+    name = "ACPI switched off"
+    agent_platform = WITHOUT_ACPI
+
+    def matches(self, host: HostView) -> bool:
+        """pc, q35 and LoongArch's virt; the others have no such property, or no CPU hotplug."""
+        able = host.arch in ("x86_64", "i386", "loongarch64") and host.no_hotplug is None
+        return able and host.properties.get("acpi") == "off"
+
+    def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
+        """See above."""
+        del host
+        there = slot.qom_path is not None and slot.qom_path.startswith(AT_START)
+        return (f"boot:{slot.index}",) if there else ()
+
+    def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
+        """What was there at its boot is all."""
+        del host, agent
+        return Cause("a guest without ACPI has only the CPUs that were there at its boot", _FIX)
+
+    def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
+        """None at all."""
+        del host
+        text = f"the VM has no ACPI (acpi=off): its guest would never hear of a CPU in slot {slot.index}"
+        return Reason("no-acpi", Who.VCPUCTL, text, _FIX)
+
+    def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
+        """None at all."""
+        del host
+        text = "the VM has no ACPI (acpi=off): its guest cannot be asked to let a CPU go"
+        return Reason(
+            "no-acpi", Who.VCPUCTL, text, f"{_FIX}; vcpuctl offline {slot.index} takes it offline in the guest"
+        )
+
+
+PLATFORM = NoAcpi()
