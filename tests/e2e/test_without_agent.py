@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 def test_without_an_agent_qemu_is_resized_and_nothing_is_said_of_the_guest(machine: Machine) -> None:
     machine.vm.shell("systemctl stop vcpud", timeout=60)
     before = machine.state()
-    assert machine.vcpuctl("plug").status == 5
+    assert machine.vcpuctl("--timeout", "2", "plug").status == 5
     assert machine.state() == before
     plugged = machine.vcpuctl("plug", "--without-agent", "--slot", "3")
     assert (plugged.status, plugged.outcome()) == (0, "done"), plugged.stdout
