@@ -52,8 +52,8 @@ class GuestLook:
         """It was asked for."""
         self.wanted, self.asked_at = False, now
 
-    def failed(self, again_at: float) -> None:
-        """There will be no answer: ask again then."""
+    def again(self, again_at: float) -> None:
+        """There was an answer that is not the last one needed, or there will be none: ask again then."""
         self.wanted, self.asked_at, self.not_before = True, None, again_at
 
 
