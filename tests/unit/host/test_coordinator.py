@@ -84,8 +84,9 @@ async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside
     assert (await rig.whole.run(Request(Operation.PLUG, 2), BRISK)).outcome is Outcome.DONE
     assert (agent.checked, agent.listed) == (1, 2)  # one list was asked for, the other is that of the request's end
     agent.silent = True
+    rig.dialer.trouble = AgentGoneError(Reason("agent-slow", Who.AGENT, "no answer"))
     with pytest.raises(AgentGoneError) as error:
-        await rig.whole.run(Request(Operation.PLUG, None, ("3",)), BRISK)
+        await rig.whole.run(Request(Operation.PLUG, None, ("3",)), replace(BRISK, timeout=0.1))
     assert error.value.reason.code == "agent-slow"
     assert rig.vm.commands == ["add 1 vcpu-1", "add 2 vcpu-2"]
 
