@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,3 +50,12 @@ def test_a_destination_that_is_not_there_yet_is_unreachable_and_cpr_is_named(fol
         assert (ended.status, ended.outcome) == (5, "no-such-socket"), ended.stdout
         assert "cpr-transfer" in ended.json["error"]["hint"]
         assert "vcpuctl export" in ended.json["error"]["hint"]
+
+
+def test_the_environment_says_which_vm_is_meant_and_qemus_own_words_do_for_a_socket(folder: Path) -> None:
+    with FakeVm(folder, agent=False) as vm:
+        for words in ({"VCPUCTL_QMP": f"unix:{vm.qmp},server=on,wait=off"}, {"VCPUCTL_QMP": str(vm.qmp)}):
+            environment = {**os.environ, "XDG_RUNTIME_DIR": str(folder), **words}
+            argv = [sys.executable, "-m", "vcpu_host.cli.main", "-o", "json", "list"]
+            listed = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True)
+            assert len(json.loads(listed.stdout)["slots"]) == 16

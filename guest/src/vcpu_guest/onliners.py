@@ -8,6 +8,7 @@ and answers then. Elsewhere it waits for nothing.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection
 
@@ -33,6 +34,7 @@ class Onliners:
         self._clock = clock
         self._let_go: dict[int, int | None] = {}
         self._seen_at: float | None = None
+        self._pause = threading.Event()  # never set: a thread has no other way to wait that a signal does not cut short
 
     @property
     def about(self) -> bool:
@@ -62,5 +64,5 @@ class Onliners:
                 self.let_go(number)
                 self.looked((number,))
                 return True
-            time.sleep(LOOK)
+            self._pause.wait(LOOK)
         return False

@@ -146,8 +146,11 @@ class Switch:
             turn = attempt.last and self.onliners.about
             if turn and self.onliners.await_turn(number, lambda: self._is_online(number)):
                 status, reason, after = self._switch(firmware_id, number, online=online)
-            if not after:
-                self.onliners.let_go(number)
+            self.onliners.let_go(number)
+            if self.sysfs.settled_online(number):
+                # Somebody was just bringing it up again, which the list did not show yet.
+                self.onliners.looked((number,))
+                status, reason, after = self._switch(firmware_id, number, online=online)
         seconds = time.monotonic() - started
         observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
         return Result(firmware_id, status, reason, observed, seconds)

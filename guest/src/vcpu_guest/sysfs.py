@@ -149,6 +149,13 @@ class Sysfs:
         """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""
         self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
 
+    def settled_online(self, number: int) -> bool:
+        """Whether cpuN is online, when nobody is switching it any more: waits for whoever does, seconds at worst.
+
+        The list `online` has a CPU that somebody brings up only towards the end of that.
+        """
+        return self.read_cpu(number, "online") == "1"
+
     def switching_denied(self) -> tuple[str, int] | None:
         """Whether CPUs' files may be opened for writing: the file that was tried and the errno, 0 if it may.
 

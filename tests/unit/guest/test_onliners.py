@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,17 @@ async def test_where_somebody_was_seen_to_meddle_a_cpu_is_let_go_of_just_after_h
     await guest.ask(1)
     guest.somebody_onlines(1)
     before = len(guest.kernel.writes)
-    went = threading.Event()
-    guest.kernel.listen(lambda action, number: went.set() if (action, number) == ("offline", 1) else None)
+    waits = threading.Event()
+    await_turn = guest.onliners.await_turn
+
+    def awaited(number: int, is_online: Callable[[], bool]) -> bool:
+        waits.set()
+        return await_turn(number, is_online)
+
+    guest.onliners.await_turn = awaited  # type: ignore[method-assign]
 
     def turn() -> None:
-        assert went.wait(20)
+        assert waits.wait(20)
         guest.somebody_onlines(1)
 
     meddler = threading.Thread(target=turn)
@@ -67,6 +74,22 @@ async def test_where_somebody_was_seen_to_meddle_a_cpu_is_let_go_of_just_after_h
     assert guest.onliners.about
     assert guest.kernel.writes[before:] == [(1, False), (1, True), (1, False)]
     assert (answer.status, answer.observed is not None and answer.observed.online) == (Status.DONE, False)
+
+
+async def test_a_cpu_that_somebody_is_just_bringing_up_is_not_said_to_be_offline(guest: Guest) -> None:
+    """The kernel's list shows it only towards the end of that; its own file waits for the end (F2)."""
+    read = guest.sysfs.settled_online
+
+    def settled(number: int) -> bool:
+        guest.sysfs.settled_online = read  # type: ignore[method-assign]
+        guest.somebody_onlines(number)
+        return read(number)
+
+    guest.sysfs.settled_online = settled  # type: ignore[method-assign]
+    (answer,) = await guest.ask(1)
+    assert guest.kernel.writes == [(1, False), (1, True), (1, False)]
+    assert (answer.status, guest.kernel.online) == (Status.DONE, {0, 2})
+    assert guest.onliners.about
 
 
 async def test_of_several_cpus_his_turn_is_awaited_with_the_last_alone(guest: Guest) -> None:

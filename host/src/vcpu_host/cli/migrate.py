@@ -18,8 +18,9 @@ from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.processes import place
 
 from . import render
-from .connect import coordinator, coordinator_of, sockets
+from .connect import coordinator, coordinator_of
 from .exitcodes import Exit, of_outcome
+from .target import plain_name, sockets
 
 #: No export of 65536 slots is larger.
 _MOST = 64 << 20
@@ -81,7 +82,7 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
 
 def _two(args: argparse.Namespace) -> tuple[config.VmSockets, config.VmSockets]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets(args), config.VmSockets(args.to)
+    here, there = sockets(args), config.VmSockets(plain_name(args.to))
     if place(here.qmp) == place(there.qmp):
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"

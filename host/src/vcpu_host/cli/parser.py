@@ -78,8 +78,8 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> N
 
     group = parser.add_argument_group("virtual machine")
     which = group.add_mutually_exclusive_group()
-    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml")
-    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...)")
+    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
+    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
     add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(common, "-o", "--output", choices=("table", "json"), default="table", words="what to print on stdout")
