@@ -61,8 +61,8 @@ class _Inbox(EventListener):
 class _Patience:
     """Ends calls that QEMU leaves unanswered. It answers one after another: while it does so, who is behind may wait.
 
-    (monitor/qmp.c, monitor_qmp_dispatcher_co. 239 device_add that are sent at once took an emulated VM 11 s.) Whoever is
-    passed by waits for nothing more than was given to it: its answer was lost, or had no id, and then qemu.qmp drops it.
+    (monitor/qmp.c, monitor_qmp_dispatcher_co. 239 device_add that are sent at once took an emulated VM 11 s.) Whoever
+    is passed by gets no more time than it had: its answer was lost, or had no id, and then qemu.qmp drops it.
     """
 
     def __init__(self, seconds: float) -> None:
