@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README's first steps, word by word, on stock Debians that the lab's runner knows nothing of.
+"""README's first steps, word by word, on stock releases of Debian that the lab's runner knows nothing of.
 
 Guest and host are fresh roots with apt, and the host's QEMU is its own. Each has the packages' dependencies
 already (there is no network here), and nothing else of ours. The commands are taken out of README.md and not changed in
@@ -46,7 +46,7 @@ class Debian:
 
 
 # without KVM, whether there is one here or not: the lines for a guest that needs it are tried too
-DEBIANS = (
+RELEASES = (
     Debian("bookworm", "linux-image-cloud-amd64", ("qemu",)),
     Debian("trixie", "linux-image-amd64", ("qemu", "without-kvm")),
 )
@@ -112,7 +112,10 @@ def copied_into_guest(target: Path) -> None:
             tar.add(deb, deb.name)
         steps = target.with_suffix(".sh")
         # A user takes a moment to get from the guest to the host; under TCG the agent needs seconds for its imports.
-        steps.write_text(block("guest") + "until systemctl --quiet is-active vcpud; do sleep 1; done\n")
+        until = "until systemctl --quiet is-active vcpud; do sleep 1; done\n"
+        # the only eyes that there are here
+        journal = "systemd-run --quiet sh -c 'journalctl -f -u vcpud -o short-monotonic >/dev/ttyS0'\n"
+        steps.write_text(block("guest") + until + journal)
         tar.add(steps, "steps")
 
 
@@ -198,7 +201,7 @@ def newest_python() -> str:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("debian", [pytest.param(debian, id=debian.suite) for debian in DEBIANS])
+@pytest.mark.parametrize("debian", [pytest.param(debian, id=debian.suite) for debian in RELEASES])
 def test_the_first_steps_work_as_written(debian: Debian, tmp_path: Path) -> None:
     alone = [] if os.geteuid() == 0 else ["--map-root-user"]
     with fresh(debian) as image:
@@ -225,7 +228,7 @@ def test_the_first_steps_work_as_written(debian: Debian, tmp_path: Path) -> None
             followed = subprocess.run(
                 [*inside, "sh", "-exc", script], capture_output=True, text=True, timeout=900, check=False
             )
-            assert followed.returncode == 0, followed.stdout + followed.stderr
+            assert followed.returncode == 0, followed.stdout + followed.stderr + "\n".join(console.left()[-60:])
             assert "plug: done" in followed.stdout
             assert "scale: done" in followed.stdout
             # what the guest's kernel said of it

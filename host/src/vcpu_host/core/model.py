@@ -159,9 +159,13 @@ class Slot:
         return value if isinstance(value, int) else None
 
 
+#: What the device ids begin with that we give.
+SLOT_ID = "vcpu-"
+
+
 def slot_id(index: int) -> str:
     """The device id of a slot. Derived from the slot alone, so any run on any host finds the same one again."""
-    return f"vcpu-{index}"
+    return f"{SLOT_ID}{index}"
 
 
 def freeze_props(props: Mapping[str, PropValue]) -> Props:

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from fakes.views import host
+from vcpu_host.core import platforms
 from vcpu_host.core.finding import Level
 from vcpu_host.core.model import HostView, Ost, Reason, Slot, Who, freeze_props
-from vcpu_host.core.platforms import platform_for
+from vcpu_host.core.platforms import Platform, platform_for, unknown
 
 _NO_HOTPLUG = Reason("no-hotplug", Who.QEMU, "machine does not support hot-plugging CPUs")
 
@@ -134,3 +135,11 @@ def test_known_bugs_are_told_of_the_machines_that_have_them(
     assert all(finding.fix and finding.level in (Level.WARNING, Level.PROBLEM) for finding in found)
     under_kvm = platform_for(view).known_bugs(replace(view, accel="kvm"))
     assert {finding.code for finding in under_kvm} <= {"loongarch-acpi"}
+
+
+def test_a_platform_that_restricts_slots_says_so_and_no_other_is_asked() -> None:
+    """What a platform says of its slots counts only where ``restricts`` says that there is anything to be said."""
+    for platform in (*platforms._TABLE, unknown.PLATFORM):
+        kind = type(platform)
+        says = any(getattr(kind, name) is not getattr(Platform, name) for name in ("cannot_plug", "guest_cannot_use"))
+        assert says is (kind.restricts is not Platform.restricts), kind

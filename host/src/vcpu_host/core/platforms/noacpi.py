@@ -41,6 +41,11 @@ class NoAcpi(Platform):
         del host, agent
         return Cause("a guest without ACPI has only the CPUs that were there at its boot", _FIX)
 
+    def restricts(self, host: HostView) -> bool:
+        """All slots."""
+        del host
+        return True
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """None at all."""
         del host
