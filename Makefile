@@ -35,7 +35,7 @@ NO_VM := -n $(shell echo $$(($$(nproc) + 2))) -m "not e2e"
 E2E_MARKS := $(if $(ALL),e2e,e2e and not slow)
 E2E_ONLY := $(if $(ONLY),-k "$(ONLY)")
 
-# Chaos: where the choices come from, how many operations, which of them is the first, which machine (q35, pseries).
+# Chaos: where the choices come from, how many operations, which of them is the first, which machine (q35, debian13, pseries).
 SEED ?= 1
 OPS ?= 30
 FIRST ?= 1
@@ -50,7 +50,7 @@ help: ## This list
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too),\n'
-	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|pseries (chaos)\n'
+	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|debian13|pseries (chaos)\n'
 
 ##@ The two commands of the README
 .PHONY: demo test

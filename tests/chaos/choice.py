@@ -42,12 +42,20 @@ class Fault:
     words: tuple[str, ...] = ()
     data: bytes = field(default=b"", repr=False)
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks of an onliner."""
+        return round(_QUICKEST + self.seconds / 5, 2)
+
     def __str__(self) -> str:
         detail = {
             "raw-add": f" {self.slot}",
             "raw-del": f" {self.slot}",
             "guest-offline": f" {self.slot}",
             "guest-online": f" {self.slot}",
+            "onliner": f" {self.interval:.2f}",
+            "foreign-name": f" {self.slot}",
+            "taken-id": f" {self.slot}",
         }
         moment = "before" if self.when is When.BEFORE else f"{self.when}+{self.delay:.2f}"
         return f"{' '.join((self.name, *self.words))}{detail.get(self.name, '')}@{moment}"
@@ -97,6 +105,14 @@ KINDS: Mapping[str, _Kind] = {
     "raw-del": _Kind(6),
     "guest-offline": _Kind(7),
     "guest-online": _Kind(5),
+    # something in the guest brings whatever is offline online again, as long as the turn lasts
+    "onliner": _Kind(5, during=False),
+    # a snapshot is made before the turn, and gone back to
+    "revert": _Kind(5, before=False),
+    # the guest's firmware calls a CPU by a name that is no slot's
+    "foreign-name": _Kind(4),
+    # a device of another kind has the id that a slot's CPU would get
+    "taken-id": _Kind(4),
     "refuse-deadline": _Kind(3, during=False),
     "refuse-eject": _Kind(3, during=False),
     "memory": _Kind(4, during=False),
@@ -110,8 +126,9 @@ KINDS: Mapping[str, _Kind] = {
 _MOST, _POOL = 6, 7
 #: Seconds within which most operations are still at work, after their start and after they began to change something.
 _LATEST, _SOON = 1.3, 0.4
-#: Whatever is in the middle of these may take CPUs away.
-_REMOVING = ("unplug", "scale", "offline")
+#: An onliner's shortest interval, in seconds. With shorter ones a CPU is hardly offline when its device_del comes, and
+#: tests/e2e/test_onliners.py is about that.
+_QUICKEST = 0.2
 
 
 def turn(seed: int, number: int, shape: Shape) -> Turn:
@@ -139,12 +156,9 @@ def cost(chosen: Turn, shape: Shape) -> int:
     slots = 2 * _plugs(chosen.words, shape) + _plugs(("scale", str(chosen.goal)), shape)
     for fault in chosen.faults:
         slots += _plugs(fault.words, shape) + (fault.name == "raw-add")
+        # what the snapshot has, for it to be loaded, and then what the guest has never heard of, once more
+        slots += 2 * _pool(shape) * (fault.name == "revert")
     return (slots + 1) * shape.threads
-
-
-def removes(words: tuple[str, ...]) -> bool:
-    """Whether the operation may take CPUs from the guest."""
-    return words[0] in _REMOVING
 
 
 def _operation(dice: random.Random, shape: Shape) -> tuple[str, ...]:
@@ -196,9 +210,7 @@ def _fault(dice: random.Random, shape: Shape, words: tuple[str, ...]) -> Fault:
 def _moments(name: str, words: tuple[str, ...]) -> list[When]:
     kind = KINDS[name]
     moments = [When.BEFORE] * 2 if kind.before else []
-    # A CPU that somebody brings online behind the agent's back, after the agent said that it is offline, is nobody's
-    # fault and not to be told from one: so it is not done while CPUs are taken away.
-    if kind.during and not (name == "guest-online" and removes(words)):
+    if kind.during:
         moments.append(When.START)
         if words[0] in ("plug", "scale"):
             moments.append(When.ADD)

@@ -8,12 +8,13 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
+from e2e.load import begin_onliner
 from lab import QmpError, ShellError
 from lab.spec import AGENT_PORT
 
 from chaos.choice import Fault, When
 from chaos.command import Command
-from chaos.world import EJECT, PID, PRESSURE, World, pause
+from chaos.world import EJECT, FOREIGN, FOREIGN_FILE, PID, PRESSURE, World, name_of, pause
 
 #: Nine tenths of a CPU: two of them are admitted on two CPUs and do not fit on one (tests/e2e/test_refusals.py).
 _HOG = (
@@ -53,6 +54,10 @@ class Faults:
             "raw-del": self._raw_del,
             "guest-offline": self._guest_offline,
             "guest-online": self._guest_online,
+            "onliner": self._onliner,
+            "revert": self._revert,
+            "foreign-name": self._foreign_name,
+            "taken-id": self._taken_id,
             "refuse-deadline": self._refuse_deadline,
             "refuse-eject": self._refuse_eject,
             "memory": self._memory,
@@ -121,6 +126,7 @@ class Faults:
         with contextlib.suppress(QmpError):  # the slot is empty
             self._world.vm.qmp.execute("device_del", id=name or f"vcpu-{fault.slot}")
             self._world.removals.append(name)
+            self._world.taken.discard(name or f"vcpu-{fault.slot}")
 
     def _move(self, fault: Fault) -> None:
         # While it is moved, nobody may change what the new QEMU must be started with.
@@ -129,6 +135,16 @@ class Faults:
         self._world.move()
         if self.operation is not None:
             self.operation.go_on()
+
+    def _revert(self, _fault: Fault) -> None:
+        self._world.revert()
+
+    def _taken_id(self, fault: Fault) -> None:
+        # a port, since its bus takes one on every machine
+        with contextlib.suppress(QmpError):  # the slot's CPU has it
+            taken = f"vcpu-{fault.slot}"
+            self._world.vm.qmp.execute("device_add", driver="virtserialport", id=taken, bus="lab-serial.0", name=taken)
+            self._world.taken.add(taken)
 
     def _reset(self, _fault: Fault) -> None:
         self._world.vm.shell("sync", 60.0)
@@ -174,6 +190,14 @@ class Faults:
         if numbers:
             name = f"{_CPUS}/cpu{min(numbers)}/online"
             self._tolerant(f"[ ! -e {name} ] || echo {value} >{name}")
+
+    def _onliner(self, fault: Fault) -> None:
+        begin_onliner(self._world.vm, fault.interval)
+
+    def _foreign_name(self, fault: Fault) -> None:
+        # A file laid over the firmware's own; whoever looks at the CPU from now on sees that.
+        for number in self._world.see().cpus.get(fault.slot, {}):
+            self._tolerant(f"echo '{FOREIGN}' >{FOREIGN_FILE}; mount --bind {FOREIGN_FILE} {name_of(number)}")
 
     def _refuse_deadline(self, _fault: Fault) -> None:
         # Admitted on two CPUs only; the kernel may say no.

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from e2e import guestfirst
+from e2e.guestfirst import Violation
+from e2e.load import ONLINER
 from e2e.platforms import SlotOf
-from lab import LabError, Lives, ShellError, Vm, WaitTimeoutError
+from lab import LabError, Lives, QmpError, ShellError, Vm, WaitTimeoutError
 from lab.spec import AGENT_CHARDEV
 
 from chaos.choice import Shape
@@ -29,12 +31,27 @@ BOOT, AGENT = 300.0, 120.0
 _REMOVAL = 15.0
 EJECT = "/sys/firmware/acpi/hotplug/processor/enabled"
 PRESSURE = "/dev/shm/chaos"
+#: A name that no slot has, and where it lies in the guest to be laid over a CPU's own.
+FOREIGN, FOREIGN_FILE = "\\_SB_.CPUS.CFFF", "/run/chaos-name"
+_SNAPSHOT = "chaos"
 _UNITS = "/sys/fs/cgroup/system.slice"
+
+
+def name_of(number: int | str) -> str:
+    """The guest's file with what its firmware calls a CPU of that number (x86)."""
+    return f"/sys/devices/system/cpu/cpu{number}/firmware_node/path"
+
+
 #: The agent's process, or nothing. Read where systemd keeps it: an emulated guest has its program systemctl started in
 #: no less time than a whole look at its CPUs takes.
 PID = f"$(read -r pid <{_UNITS}/vcpud.service/cgroup.procs && echo $pid)"
 #: What faults left in the guest, undone, and then the agent: its process, resident memory (kB) and open descriptors.
-_MEND = f"""for hog in chaos-hog1 chaos-hog2; do
+_MEND = f"""[ ! -d {_UNITS}/{ONLINER} ] || systemctl stop {ONLINER}
+[ ! -e {FOREIGN_FILE} ] || {{
+    for file in {name_of("*")}; do while busybox umount $file 2>/dev/null; do :; done; done
+    rm {FOREIGN_FILE}
+}}
+for hog in chaos-hog1 chaos-hog2; do
     [ ! -d {_UNITS}/$hog.service ] || systemctl stop $hog
 done
 [ ! -e {EJECT} ] || echo 1 >{EJECT}
@@ -78,7 +95,11 @@ class World:
         self._kernel: list[tuple[float, str]] = []
         #: Devices whose removal the lab asked for, by id.
         self.removals: list[str] = []
-        self._known: set[str] = set()
+        #: Ids that the lab has given to devices of another kind.
+        self.taken: set[str] = set()
+        #: QEMU's CPUs when the snapshot was made: the arguments of their device_add.
+        self._kept: list[dict[str, Any]] = []
+        self._known: set[Violation] = set()
         #: Whether this guest has had deadline reservations.
         self.reserved = False
         #: Lives and boots so far: a process's number counts in one boot alone.
@@ -88,7 +109,8 @@ class World:
         #: What stands before the monitor of the VM that runs, where the console tells nothing of promise 2.
         self._relay: tuple[Vm, Relay] | None = None
         self._against: list[str] = []
-        #: How often a device_del was held until the guest had been looked at, by what came of it.
+        #: How often a device_del was held until the guest had been looked at, by what came of it; how often one came
+        #: when something had just brought its CPU online again.
         self.held: Counter[str] = Counter()
 
     @property
@@ -128,6 +150,7 @@ class World:
         self.reserved = False
         self._boots += 1
         self.removals.clear()
+        self.taken.clear()
         self.lives.again()
 
     def move(self) -> None:
@@ -137,9 +160,42 @@ class World:
             self._commands += old.qmp_commands()
             self._kernel += old.kernel_log
 
+        self.release()
         self.lives.move(keep)
         self._silent = True
         self.vm.wait_shell(60.0)
+
+    def snapshot(self) -> None:
+        """Keep the VM as it is now, for ``revert``."""
+        entries = self.vm.qmp.execute("query-hotpluggable-cpus")
+        self._kept = [
+            {"driver": entry["type"], "id": entry["qom-path"].rpartition("/")[2], **entry["props"]}
+            for entry in entries
+            if entry.get("qom-path", "").startswith("/machine/peripheral/")
+        ]
+        self.vm.savevm(_SNAPSHOT)
+
+    def revert(self) -> None:
+        """Go back to it. Where QEMU has not all of its CPUs any more, it gets them first, as an operator would do."""
+        self.release()
+        if not self.vm.loadvm(_SNAPSHOT):
+            return
+        for arguments in self._kept:
+            with suppress(QmpError):  # it is there
+                self.vm.qmp.execute("device_add", **arguments)
+        said = self.vm.loadvm(_SNAPSHOT)
+        if said:
+            raise NotMendedError(f"the snapshot cannot be loaded: {said}")
+        self.vm.qmp.execute("cont")
+
+    def release(self) -> None:
+        """Take away the devices that have an id of a slot's CPU; nobody else may have done so."""
+        for name in sorted(self.taken):
+            try:
+                self.vm.qmp.execute("device_del", id=name)
+            except QmpError as error:
+                self._against.append(f"{name}, a device of another kind, is gone: {error}")
+        self.taken.clear()
 
     def wait_reset(self, since: float) -> None:
         """Wait until the machine was reset after that moment. QEMU says it twice: the echo of an older one is none."""
@@ -157,6 +213,7 @@ class World:
         The agent then: which process of the run it is, its resident memory (kB) and open descriptors. VmDiedError if
         QEMU has died of it.
         """
+        self.release()
         if self.vm.qmp.execute("query-status")["status"] == "paused":
             self.vm.qmp.execute("cont")
         try:
@@ -178,16 +235,16 @@ class World:
         pid, memory, descriptors = map(int, size.groups())
         return (self._boots, pid), memory, descriptors
 
-    def guest_first(self) -> list[str]:
-        """What the whole record of this life shows against promise 2, each violation once."""
+    def guest_first(self) -> list[Violation | str]:
+        """What the whole record of this life shows against promise 2, and against the host's devices; each once."""
+        against, self._against = self._against, []
         if not self.traced:
-            against, self._against = self._against, []
-            return against
+            return [*against]
         kernel = [*self._kernel, *self.vm.kernel_log]
-        found = [str(violation) for violation in guestfirst.find(self.commands(), kernel, self.vm.spec.smp)]
+        found = guestfirst.find(self.commands(), kernel, self.vm.spec.smp)
         fresh = [violation for violation in found if violation not in self._known]
         self._known.update(fresh)
-        return fresh
+        return [*against, *fresh]
 
     def half_removed(self) -> list[str]:
         """vCPUs that QEMU still runs, although their slot is empty, while the guest stands still: a removal that hangs.

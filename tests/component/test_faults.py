@@ -266,7 +266,7 @@ def test_an_agent_that_stays_away_is_unknown_at_the_timeout_and_no_cpu_is_taken_
         assert vm.steer.commands("device_del") == []
         assert filled(vm) == {0, 1, 2}
 
-        again = run(vm, "scale", "1")
+        again = run(vm, "--timeout", "1", "scale", "1")
         assert (again.status, again.outcome) == (5, "agent-absent")
         vm.start_agent()
         done(vm, {0}, "scale", "1")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from component.cli import Ended, done, run, stands
-from fakes.qemu import FakeVm
+from fakes.qemu import FakeVm, QmpError
 
 
 @pytest.fixture
@@ -93,3 +93,48 @@ def test_with_smt_off_in_the_guest_numbers_take_first_threads_and_names_of_other
         _refused(run(vm, "plug", "--slot", "3"), "smt-off")
         assert "echo on" not in run(vm, "plug", "--slot", "3").json["reason"]["hint"]
         done(vm, {0, 2}, "scale", "2")
+
+
+@pytest.mark.parametrize(("machine", "version"), [("pc-q35", "11.1.3"), ("pc-i440fx", "10.0.13")])
+def test_without_acpi_nothing_is_plugged_or_unplugged_and_the_guests_side_goes_on(
+    folder: Path, machine: str, version: str
+) -> None:
+    with FakeVm(folder, "--acpi", "off", "--smp", "2", "--machine", machine, "--version", version) as vm:
+        for words in (("plug",), ("plug", "--slot", "5"), ("scale", "3"), ("unplug", "--slot", "1"), ("unplug",)):
+            _refused(run(vm, *words), "no-acpi")
+        _refused(run(vm, "plug", "--without-agent"), "no-acpi")
+        assert _sent(vm) == []
+        assert run(vm, "offline", "1").status == 0
+        assert vm.guest_cpus() == {0: True, 1: False}
+        assert run(vm, "online", "1").status == 0
+        stands(vm, {0, 1})
+        listed = run(vm, "list").json
+        assert listed["vm"]["online_vcpus"] == 2
+        problems = [f for f in run(vm, "doctor").json["findings"] if f["level"] == "problem"]
+        assert problems
+        assert all("ACPI" in f["text"] for f in problems), problems
+
+
+def test_a_guest_whose_kernel_runs_without_acpi_is_refused_as_one_and_sent_nothing(folder: Path) -> None:
+    with FakeVm(folder, "--guest-acpi", "off", "--smp", "2") as vm:
+        for words in (("plug",), ("scale", "3"), ("unplug", "--slot", "1"), ("offline", "1")):
+            _refused(run(vm, *words), "guest-no-acpi")
+        assert _sent(vm) == []
+        assert run(vm, "list").json["vm"]["online_vcpus"] is None
+        problems = {f["code"] for f in run(vm, "doctor").json["findings"] if f["level"] == "problem"}
+        assert problems == {"guest-no-acpi"}
+        stands(vm, {0, 1})
+
+
+def test_a_vcpu_that_a_failed_plug_of_somebody_else_has_left_is_told_as_what_it_is(folder: Path) -> None:
+    with FakeVm(folder, "--maxcpus", "256", "--version", "11.1.3") as vm:
+        with pytest.raises(QmpError, match="requires x2APIC"):
+            vm.steer.call("device_add", driver="qemu64-x86_64-cpu", id="x", socket_id=0, core_id=255, thread_id=0)
+        _refused(run(vm, "plug", "--slot", "255"), "phantom-vcpu")
+        found = {f["code"]: f for f in run(vm, "doctor").json["findings"]}
+        assert found["phantom-vcpu"]["level"] == "problem"
+        assert "removal-stuck" not in found
+        slot = run(vm, "list").slots[255]
+        assert slot["state"] == "empty"
+        done(vm, {0, 1}, "plug")
+        done(vm, {0}, "unplug")

@@ -22,7 +22,7 @@ def folder() -> Iterator[Path]:
 
 def test_plug_and_unplug_without_any_agent_are_done_but_not_verified(folder: Path) -> None:
     with FakeVm(folder, agent=False) as vm:
-        refused = run(vm, "plug")
+        refused = run(vm, "--timeout", "1", "plug")
         assert (refused.status, filled(vm)) == (5, {0}), refused.stdout
         plugged = run(vm, "plug", "--without-agent", "-n", "2")
         assert (plugged.status, plugged.outcome, plugged.code(1)) == (0, "done", "not-verified"), plugged.stdout

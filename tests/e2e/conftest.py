@@ -8,6 +8,7 @@ When a test ends, whatever it did, the record of all QMP commands is held agains
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ pytest.register_assert_rewrite("e2e.trial")
 
 ROOT = Path(__file__).resolve().parents[2]
 VCPUCTL = Path(sys.executable).parent / "vcpuctl"
-SPEC = VmSpec(debs=ROOT / "build" / "deb")
+#: Another guest of the lab may take the standard one's place, to see that what holds for one holds for it as well.
+SPEC = VmSpec(debs=ROOT / "build" / "deb", guest=os.environ.get("VCPU_E2E_GUEST") or VmSpec.guest)
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,10 @@ class Machine:
             assert cpu["apicid"] in (None, slot), f"{name}: {cpu}"
             found[slot] = {"cpu": int(name.removeprefix("cpu")), "online": cpu["online"]}
         return found
+
+    def switch(self, slot: int) -> str:
+        """The guest's file by which the slot's CPU goes online and offline; each kernel numbers CPUs in its own way."""
+        return f"/sys/devices/system/cpu/cpu{self.slots_in_guest()[slot]['cpu']}/online"
 
     def sent(self, command: str) -> list[dict[str, Any]]:
         """The arguments of every such command that QEMU received from others than the lab."""

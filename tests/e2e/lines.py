@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 _END = None
@@ -40,6 +41,13 @@ class Lines:
             if stream is not None:
                 stream.close()
         return status
+
+    def left(self) -> list[str]:
+        """What has come since, and nobody has asked for."""
+        with suppress(queue.Empty):
+            while (line := self._lines.get_nowait()) is not _END:
+                self.seen.append(line)
+        return self.seen
 
     def until(self, condition: Callable[[str], bool], timeout: float = 30.0) -> str:
         """The next line that meets the condition; AssertionError if there is none in time, with the last ones."""

@@ -24,6 +24,8 @@ _START = (
     "[ -p /run/onliner.pipe ] || mkfifo /run/onliner.pipe; chmod +x /run/onliner; "
     "systemd-run --quiet --collect --unit=onliner /run/onliner {seconds}"
 )
+#: Its unit in the guest.
+ONLINER = "onliner.service"
 
 
 @contextmanager
@@ -42,12 +44,17 @@ def rounds(default: int) -> int:
     return int(os.environ.get("ROUNDS", default))
 
 
-@contextmanager
-def onliner(vm: Vm, seconds: float) -> Iterator[None]:
-    """Something in the guest looks every so many seconds, and brings each CPU online that it finds offline."""
+def begin_onliner(vm: Vm, seconds: float) -> None:
+    """Have something in the guest bring online whatever CPU it finds offline, every so many seconds."""
     vm.put(_ONLINER.encode(), "/run/onliner")
     vm.shell(_START.format(seconds=seconds), 60.0)
+
+
+@contextmanager
+def onliner(vm: Vm, seconds: float) -> Iterator[None]:
+    """The same, for as long as the block lasts."""
+    begin_onliner(vm, seconds)
     try:
         yield
     finally:
-        vm.shell("systemctl stop onliner", 60.0)
+        vm.shell(f"systemctl stop {ONLINER}", 60.0)

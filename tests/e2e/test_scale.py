@@ -43,11 +43,11 @@ def test_up_down_and_the_same(machine: Machine) -> None:
 def test_what_was_switched_off_by_hand_comes_back_or_goes_first(machine: Machine) -> None:
     before = machine.state()
     scaled(machine, 4)
-    machine.vm.shell("echo 0 > /sys/devices/system/cpu/cpu2/online")
+    machine.vm.shell(f"echo 0 > {machine.switch(2)}")
     assert machine.vcpuctl.map()[2]["state"] == "offline"
     # nothing is plugged for it: the CPU is there
     assert changed(scaled(machine, 4)) == {2: ["online"]}
-    machine.vm.shell("echo 0 > /sys/devices/system/cpu/cpu2/online")
+    machine.vm.shell(f"echo 0 > {machine.switch(2)}")
     # nothing runs on it, so it goes, and not the highest one
     gone = scaled(machine, 3)
     assert list(changed(gone)) == [2]
@@ -74,7 +74,7 @@ def test_what_others_plugged_counts_is_finished_and_can_go(machine: Machine) -> 
     assert machine.online() == {0, 3}
     # our own id for the slot is taken by a CPU elsewhere: QEMU's refusal is passed on, and the others keep
     machine.raw_add(5, "vcpu-1")
-    machine.vm.shell("echo 1 > /sys/devices/system/cpu/cpu2/online", timeout=30)
+    machine.vm.shell(f"echo 1 > {machine.switch(5)}", timeout=30)
     now = machine.state()
     clash = machine.vcpuctl("plug", "--slot", "1")
     assert (clash.status, clash.outcome()) == (3, "refused"), clash.stdout

@@ -34,7 +34,7 @@ def test_a_cpu_that_the_rule_brings_up_without_the_agents_doing_is_found_online(
     slot = machine.vm.qmp.execute("query-hotpluggable-cpus")[-1 - 2]
     machine.vm.qmp.execute("device_add", driver=slot["type"], id="vcpu-2", **slot["props"])
     machine.vm.wait_kernel(r"Booting Node \d+ Processor \d+ APIC 0x2\b", 30)
-    machine.vm.shell('until [ "$(cat /sys/devices/system/cpu/cpu1/online)" = 1 ]; do busybox usleep 20000; done', 30)
+    machine.vm.shell(f'until [ "$(cat {machine.switch(2)})" = 1 ]; do busybox usleep 20000; done', 30)
     ended = run(machine, "plug", "--slot", "2", within=30)
     assert (ended.status, ended.outcome()) == (0, "done")
     assert ended.slots()[2]["reason"]["code"] == "already"

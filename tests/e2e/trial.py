@@ -13,7 +13,7 @@ from e2e.platforms import Cell
 
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
-_REBOOT = 240.0
+_REBOOT = 600.0
 #: Seconds in which what cannot be is refused, at the most: nothing in the guest has to be waited for.
 _AT_ONCE = 10.0
 

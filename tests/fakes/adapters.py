@@ -291,4 +291,4 @@ async def until(condition: Callable[[], object]) -> None:
 
 PLUG = Request(Operation.PLUG, 1)
 #: For a VM that answers at once.
-BRISK = Policy(timeout=10.0, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)
+BRISK = Policy(timeout=10.0, absent_grace=0.05, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)

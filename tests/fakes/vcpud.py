@@ -3,7 +3,7 @@
 
     python tests/fakes/vcpud.py --kernel SOCKET --sysfs ROOT --listen SOCKET     (and vcpud's own)
 
-Everything but the three doors to the machine (writes, uevents, platform) is the product's own code.
+Everything but the doors to the machine (writes, uevents, architecture) is the product's own code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vcpu_guest.doors import Doors
 from vcpu_guest.environment import Observer
 from vcpu_guest.events import OnEvent, OnLost
 from vcpu_guest.main import main
-from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.platforms import detect
 from vcpu_guest.sysfs import NotOpenedError, Sysfs
 
 
@@ -115,7 +115,7 @@ def doors(options: argparse.Namespace, kernel: str) -> Doors:
     sysfs = Sysfs(options.sysfs, write, write.attempt)
     return Doors(
         sysfs=sysfs,
-        platform=Acpi(),
+        platform=detect("x86_64", sysfs),
         events=SocketEvents(kernel),
         connectors=KernelConnectors(),
         environment=Observer(sysfs, rule_dirs=()),

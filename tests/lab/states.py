@@ -26,7 +26,9 @@ from lab.vm import Vm
 _RECIPE = 2
 _DISK, _RAM = "disk.qcow2", "ram"
 #: Seconds, with wide margins for TCG on a busy machine.
-_BOOT, _INSTALL, _READY = 240.0, 300.0, 120.0
+_BOOT, _INSTALL, _READY = 600.0, 600.0, 300.0
+#: The same for a restored VM, which has only to go on.
+_RESTORED = 120.0
 #: An ordinary kernel has many modules for the machine's own devices, which udev loads beside everything else.
 _RUNS = "state=$(systemctl is-system-running --wait); [ $state = running ] || [ $state = degraded ]"
 _SETTLED = f"{{ {_RUNS}; }} && udevadm settle -t 200"
@@ -60,7 +62,7 @@ def restore(spec: VmSpec, qemu: Qemu, image: Image, accel: str, state: Path, dis
     vm = Vm(spec, qemu, image, accel, disk, incoming=True)
     try:
         vm.load(state / _RAM)
-        vm.wait_shell(30.0)
+        vm.wait_shell(_RESTORED)
     except BaseException:
         vm.close()
         raise

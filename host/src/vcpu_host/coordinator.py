@@ -16,9 +16,11 @@ from .core.run_states import not_running
 from .core.view import VmView, join, with_pending
 from .errors import AgentGoneError, RefusedError
 from .sessions import Sessions
+from .waiting import first_of, hear_agent, hear_vmm, unless
 
 if TYPE_CHECKING:
     from .core.migration import Comparison
+    from .core.patience import Patience
     from .core.plan import Plan, Request
     from .core.policy import Policy
     from .core.result import OperationResult, SlotResult
@@ -26,10 +28,15 @@ if TYPE_CHECKING:
     from .incoming import Prepared
     from .operation import Progress
 
+#: Hears what is the matter with the agent, and for how many seconds at most it is waited for.
+Waits = Callable[[Reason, float], None]
+
 #: How often ``watch`` looks without having heard of a change, in seconds.
 WATCH_INTERVAL = 2.0
 #: A CPU gets its firmware name a moment after its arrival: pauses before further looks, in seconds.
 _NAMELESS = (0.05, 0.2, 0.5, 1.0)
+#: How often an operation that waits for the agent looks without having heard of a change, in seconds.
+RETRY_INTERVAL = 1.0
 #: What earlier operations' removals get before a new operation goes on without them, in seconds and of its own time.
 _RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 
@@ -187,7 +194,7 @@ class Coordinator:
         """
         loop = asyncio.get_running_loop()
         changed = asyncio.Event()
-        listeners = {loop.create_task(self._hear_vmm(changed))}
+        listeners = {loop.create_task(hear_vmm(self._vmm.events(), changed))}
         heard: ports.GuestAgent | None = None
         try:
             while not stop.is_set() and (until is None or loop.time() < until):
@@ -195,18 +202,15 @@ class Coordinator:
                 yield await self.observe()
                 if self._sessions.current is not heard and self._sessions.current is not None:
                     heard = self._sessions.current
-                    listener = loop.create_task(_hear_agent(heard, changed))
+                    listener = loop.create_task(hear_agent(heard, changed))
                     listeners.add(listener)
                     listener.add_done_callback(listeners.discard)  # sessions may come and go for as long as one watches
-                await _first_of(stop, changed, seconds=WATCH_INTERVAL if until is None else until - loop.time())
+                left = WATCH_INTERVAL if until is None else min(WATCH_INTERVAL, until - loop.time())
+                await first_of(stop, changed, seconds=left)
         finally:
             for task in listeners:
                 task.cancel()
             await asyncio.gather(*listeners, return_exceptions=True)
-
-    async def _hear_vmm(self, changed: asyncio.Event) -> None:
-        async for _ in self._vmm.events():
-            changed.set()
 
     # --- as the destination of a migration ----------------------------------------------------------------------------
 
@@ -230,41 +234,95 @@ class Coordinator:
 
         return plan(await (self._observe_qemu() if request.without_agent else self.observe()), request)
 
-    async def run(self, request: Request, policy: Policy, progress: Progress | None = None) -> OperationResult:
-        """Carry the request out, end to end.
+    async def run(
+        self, request: Request, policy: Policy, progress: Progress | None = None, waits: Waits | None = None
+    ) -> OperationResult:
+        """Carry the request out, end to end. ``waits`` hears what is waited for before there is anything to carry out.
 
-        Raises UnreachableError if QEMU or the agent cannot be asked to begin with (nothing was changed then); what goes
-        wrong later is in the result.
+        Raises UnreachableError if QEMU or the agent cannot be asked to begin with (nothing was changed then), an agent
+        that may answer yet having been waited for (``core.patience``); what goes wrong later is in the result.
         """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._interrupt, self._interrupted = None, False
+        self._sessions.until = began + policy.timeout
+        try:
+            return await self._run(request, policy, progress, waits or _nobody_hears, began)
+        finally:
+            self._sessions.until = None
+
+    async def _run(
+        self, request: Request, policy: Policy, progress: Progress | None, waits: Waits, began: float
+    ) -> OperationResult:
         # Late: looking at a VM takes nothing of what changing one takes.
-        from .core.decide import needs_guest, plan
+        from .core.decide import needs_guest
+        from .core.patience import Patience
         from .core.plan import Operation, Plan, Request
         from .core.result import refused
 
-        self._interrupt, self._interrupted = None, False
-        began = asyncio.get_running_loop().time()
-        events = self._vmm.events()
+        loop = asyncio.get_running_loop()
+        patience = Patience(policy, began)
         # Whether what earlier operations left open has settled, the guest knows too.
         alone = request.operation is Operation.PLUG and not self._has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
-        view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
-        decided = plan(view, request)
+        view, decided, events = await self._decide(request, asks, patience, waits)
         recovered: tuple[SlotResult, ...] = ()
         if decided.recover:
             removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
-            patience = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
-            brief = replace(policy, timeout=patience, timeout_per_vcpu=0.0)
+            seconds = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
+            brief = replace(policy, timeout=seconds, timeout_per_vcpu=0.0)
             recovered = (await self._carry_out(removal, view, brief, events, progress)).slots
-            events = self._vmm.events()
-            view = await self.observe()
-            decided = plan(view, request, recovered=True)
+            view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
         if decided.refusals:
-            if view.guest is None and decided.refusals[0].reason is view.agent_trouble and not recovered:
-                raise AgentGoneError(decided.refusals[0].reason)
-            result = refused(decided, asyncio.get_running_loop().time() - began)
+            trouble = _missed(view, decided)
+            if trouble is not None and not recovered:
+                raise AgentGoneError(patience.over(trouble, loop.time()))
+            result = refused(decided, loop.time() - began)
         else:
             result = await self._carry_out(decided, view, policy, events, progress, began=began)
         return replace(result, recovered=recovered) if recovered else result
+
+    async def _decide(
+        self,
+        request: Request,
+        asks: Callable[[HostView], bool] | None,
+        patience: Patience,
+        waits: Waits,
+        *,
+        recovered: bool = False,
+    ) -> tuple[VmView, Plan, AsyncIterator[ports.VmmEvent]]:
+        """A plan, the look that it was made from, and QEMU's events since before that.
+
+        Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
+        """
+        from .core.decide import plan
+
+        async def look() -> tuple[VmView, Plan, AsyncIterator[ports.VmmEvent]]:
+            events = self._vmm.events()
+            view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
+            return view, plan(view, request, recovered=recovered), events
+
+        seen = await look()
+        if _missed(seen[0], seen[1]) is None:
+            return seen
+        loop = asyncio.get_running_loop()
+        stop, changed = asyncio.Event(), asyncio.Event()
+        self._interrupt = stop.set
+        listener = loop.create_task(hear_vmm(self._vmm.events(), changed))
+        try:
+            while (trouble := _missed(seen[0], seen[1])) is not None and not self._interrupted:
+                left = patience.left(trouble, loop.time())
+                if left <= 0:
+                    break
+                waits(trouble, left)
+                await first_of(stop, changed, seconds=min(left, RETRY_INTERVAL))
+                changed.clear()
+                seen = await unless(stop, look()) or seen
+        finally:
+            self._interrupt = None
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+        return seen
 
     async def _carry_out(
         self,
@@ -307,19 +365,12 @@ class Coordinator:
             self._interrupt()
 
 
-async def _hear_agent(agent: ports.GuestAgent, changed: asyncio.Event) -> None:
-    try:
-        async for _ in agent.watch():
-            changed.set()
-    except AgentGoneError:
-        changed.set()
+def _missed(view: VmView, decided: Plan) -> Reason | None:
+    """What is the matter with the agent, if that is all that stands in the way."""
+    first = decided.refusals[0].reason if decided.refusals else None
+    return first if view.guest is None and first is view.agent_trouble else None
 
 
-async def _first_of(*events: asyncio.Event, seconds: float) -> None:
-    """Wait for one of the events, or for so many seconds, whatever comes first."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=max(0.0, min(seconds, WATCH_INTERVAL)), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+def _nobody_hears(trouble: Reason, left: float) -> None:
+    """Nobody wants to know what is waited for."""
+    del trouble, left

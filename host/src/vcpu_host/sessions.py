@@ -9,15 +9,22 @@ from . import ports
 from .core.model import NO_ANSWER, HostView
 from .errors import AgentGoneError
 
+#: Seconds that an attempt gets, however little time there is: an agent that is there needs some milliseconds.
+_LEAST = 1.0
+
 
 class Sessions:
-    """See the module's words. ``dial_timeout`` bounds one attempt, in seconds."""
+    """See the module's words. ``dial_timeout`` bounds one attempt, in seconds, and so does the loop's time ``until``.
+
+    That is when who asks has no more time. ``_LEAST`` is left to an attempt all the same.
+    """
 
     def __init__(self, vmm: ports.Vmm, dialer: ports.AgentDialer, dial_timeout: float) -> None:
         self.current: ports.GuestAgent | None = None
         self._vmm = vmm
         self._dialer = dialer
         self._dial_timeout = dial_timeout
+        self.until: float | None = None
 
     @property
     def live(self) -> ports.GuestAgent | None:
@@ -39,6 +46,8 @@ class Sessions:
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._dial_timeout
+        if self.until is not None:
+            until = min(until, max(self.until, loop.time() + _LEAST))
         while True:
             try:
                 agent = await self._dial_while_open(host, until - loop.time())

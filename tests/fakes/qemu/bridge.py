@@ -18,7 +18,7 @@ from fakes.qemu.config import Config
 from fakes.qemu.errors import QmpError
 from fakes.qemu.guest import BUSY, OK
 from fakes.qemu.qemu import FakeQemu
-from fakes.sysfs import FakeKernel
+from fakes.sysfs import FakeKernel, firmware_path, old_path
 from fakes.virtio_port import VirtioPort
 
 
@@ -119,7 +119,11 @@ class BridgedVm:
 
     def __init__(self, folder: Path, config: Config, *, die: Callable[[], None] | None = None) -> None:
         self.kernel = FakeKernel(
-            folder / "sys", possible=config.guest_possible or config.maxcpus, boot=range(config.smp)
+            folder / "sys",
+            possible=config.guest_possible or config.maxcpus,
+            boot=range(config.smp),
+            acpi=config.acpi and config.guest_acpi,
+            named=old_path if config.acpi_names == "old" else firmware_path,
         )
         self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
         self.guest = KernelGuest(self.kernel)

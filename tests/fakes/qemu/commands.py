@@ -104,7 +104,9 @@ def _status(qemu: FakeQemu, args: Arguments) -> Any:
 
 def _ospm_status(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
-    if not qemu.config.hotplug or (qemu.machine.legacy and not qemu.machine.acpi_up):
+    if not qemu.config.acpi and "q35" not in qemu.config.machine:
+        raise QmpError("GenericError", "command is not supported, missing ACPI device")
+    if not qemu.config.hotplug or qemu.config.old or (qemu.machine.legacy and not qemu.machine.acpi_up):
         return []
     return [qemu.machine.ost_info(slot) for slot in qemu.machine.slots]
 

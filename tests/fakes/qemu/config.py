@@ -37,8 +37,9 @@ class Config:
     deleted: str = "tcg"
     #: False: query-hotpluggable-cpus and device_add are refused, as on microvm.
     hotplug: bool = True
-    #: False: acpi=off. The guest never hears of CPUs then.
+    #: False: acpi=off, on the machine or on the guest's kernel command line. The guest never hears of CPUs then.
     acpi: bool = True
+    guest_acpi: bool = True
     #: "": no SMM; "blocked": it forbids plug and unplug; "plug-only": unplug alone.
     smm: str = ""
     #: Start as with -S.
@@ -60,10 +61,18 @@ class Config:
     #: The agent's port: its device id ("" for one without), and whether there is one at all.
     port: bool = True
     port_id: str = "port0"
-    #: Other devices with ids, as "ID:TYPE,ID:TYPE".
-    devices: str = ""
     #: What the port is joined to: "unix", "abstract", "pty", "client" (of a unix socket), "tcp".
     chardev: str = "unix"
+    #: Other devices with ids, as "ID:TYPE,ID:TYPE".
+    devices: str = ""
+
+    #: How the ACPI objects of CPUs are called: "today", or by APIC id, as on types from before 2.7 ("old").
+    acpi_names: str = "today"
+
+    @property
+    def old(self) -> bool:
+        """A type from before 2.7: no CPU is ever ejected, and nothing is reported of one that comes."""
+        return self.machine in ("pc-i440fx-2.6", "pc-q35-2.6")
 
     @property
     def core_count(self) -> int:

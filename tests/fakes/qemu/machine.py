@@ -11,50 +11,16 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fakes.qemu.config import Config
 from fakes.qemu.errors import QmpError
 from fakes.qemu.faults import Faults, Rule
 from fakes.qemu.guest import BUSY, FAILED, IN_PROGRESS, OK, FakeGuest
+from fakes.qemu.slots import Cpu, Slot
 
 _LEVELS = ("socket", "die", "module", "core", "thread")
 _INSERTED, _EJECT = 1, 3
-
-
-@dataclass
-class Cpu:
-    """A CPU object."""
-
-    path: str
-    device_id: str | None
-    tid: int
-
-
-@dataclass
-class Slot:
-    """One entry of possible_cpus, with its registers (AcpiCpuStatus)."""
-
-    index: int
-    ids: dict[str, int]
-    apic_id: int
-    node: int | None
-    cpu: Cpu | None = None
-    inserting: bool = False
-    removing: bool = False
-    ost: tuple[int, int] = (0, 0)
-
-    def props(self, config: Config) -> dict[str, int]:
-        """As query-hotpluggable-cpus shows them: die and module only where there is more than one."""
-        shown = {"socket-id": self.ids["socket"], "core-id": self.ids["core"], "thread-id": self.ids["thread"]}
-        if config.dies > 1:
-            shown["die-id"] = self.ids["die"]
-        if config.modules > 1:
-            shown["module-id"] = self.ids["module"]
-        if self.node is not None:
-            shown["node-id"] = self.node
-        return shown
 
 
 class Machine:
@@ -250,15 +216,19 @@ class Machine:
             raise QmpError("GenericError", "device_del not allowed while migrating")
         if slot.index == 0:
             raise QmpError("GenericError", "Boot CPU is unpluggable")
+        if not self.config.acpi and "q35" not in self.config.machine:
+            raise QmpError("GenericError", "CPU hot unplug not supported without ACPI")
         if self.config.smm:
             raise QmpError("GenericError", "cpu hot-unplug with SMI wasn't enabled by firmware")
-        if self.legacy and not self.acpi_up:
+        if self.config.old or (self.legacy and not self.acpi_up):
             text = f"acpi: device unplug request for not supported device type: {self.config.cpu_type}"
             raise QmpError("GenericError", text)
         slot.removing = True
         self._raise_sci()
 
     def _raise_sci(self) -> None:
+        if not (self.config.acpi and self.config.guest_acpi):
+            return  # there is nobody to hear it
         self._gpe = True
         self.wake()
 
@@ -294,7 +264,7 @@ class Machine:
         for slot in self.slots:
             slot.inserting = False  # hot-added before anybody looked: just one of the CPUs that are found
             slot.removing = slot.removing and self.acpi_up  # asked for before the first boot: lost (seen on 11.1)
-        self.acpi_up = True
+        self.acpi_up = self.config.acpi and self.config.guest_acpi
         self.booted = True
         await self.guest.boot([slot.index for slot in self.slots if slot.cpu is not None])
 
@@ -378,6 +348,8 @@ class Machine:
             self._emit("DEVICE_DELETED", own)
 
     def _report(self, slot: Slot, source: int, status: int) -> None:
+        if self.config.old:
+            return
         slot.ost = (source, status)
         self._emit("ACPI_DEVICE_OST", {"info": self.ost_info(slot)})
 

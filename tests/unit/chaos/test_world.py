@@ -6,10 +6,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from chaos.choice import Shape
+from chaos.choice import Fault, Shape, Turn, When
+from chaos.report import Report
+from chaos.under_way import UnderWay
 from chaos.world import World
+from e2e.guestfirst import Violation
 from e2e.platforms import by_two_threads
-from lab import GuestCpu, LabError, Lives, Vm, WaitTimeoutError
+from lab import GuestCpu, LabError, Lives, QmpError, Vm, WaitTimeoutError
 
 HOME = "/machine/peripheral/vcpu-2"
 SLOTS: list[dict[str, Any]] = [{}, {"qom-path": HOME}, {}, {"qom-path": "/machine/unattached/device[0]"}]
@@ -61,5 +64,45 @@ def test_a_device_del_is_held_against_the_guest_s_own_sysfs(
     assert dict(here.held) == held
     found = here.guest_first()
     assert len(found) == violations
-    assert all("[5]" in violation for violation in found)
+    assert all("[5]" in str(violation) for violation in found)
     assert here.guest_first() == [], "each is told once"
+
+
+def test_a_device_of_another_kind_that_somebody_else_has_taken_away_is_told() -> None:
+    vm = StubVm({})
+    here = world(vm)
+    here.taken |= {"vcpu-1", "vcpu-3"}
+    deleted = []
+
+    def execute(_command: str, **arguments: str) -> None:
+        if arguments["id"] == "vcpu-3":
+            raise QmpError("DeviceNotFound", "Device 'vcpu-3' not found")
+        deleted.append(arguments["id"])
+
+    vm.qmp.execute = execute
+    here.release()
+    (found,) = here.guest_first()
+    assert "vcpu-3" in str(found)
+    assert (deleted, here.taken) == (["vcpu-1"], set())
+
+
+@pytest.mark.parametrize(
+    ("fault", "lasted", "said", "slipped"),
+    [
+        ("onliner", 0.01, "ejected-online", True),
+        ("guest-online", 0.01, "ejected-online", True),
+        ("onliner", 0.01, "", False),
+        ("onliner", 1.5, "ejected-online", False),
+        ("pause", 0.01, "ejected-online", False),
+    ],
+    ids=["onliner", "once", "not told", "long before", "nobody's doing"],
+)
+def test_only_what_slips_through_the_last_moment_and_is_told_is_no_violation(
+    fault: str, lasted: float, said: str, *, slipped: bool
+) -> None:
+    faults = (Fault(fault, When.BEFORE, 0.0, 1.0, 2),)
+    turn = Turn(1, ("unplug", "--slot", "2"), 30, faults, 2, repeat=False)
+    done = UnderWay(world(StubVm({})), turn, Report())
+    ended = SimpleNamespace(status=0, stdout=said, stderr="")
+    done._done.append(cast("Any", SimpleNamespace(words=turn.words, running=False, ended=lambda: ended)))
+    assert done._slipped(Violation(10.0, "vcpu-2", 2, 10.0 - lasted)) is slipped

@@ -86,3 +86,16 @@ async def test_what_cannot_be_recorded_is_not_asked(rig: Rig) -> None:
     result = await rig.whole.run(PLUG, BRISK)
     assert (result.outcome, result.slots[0].reason) == (Outcome.REFUSED, record.broken)
     assert rig.vm.commands == []
+
+
+async def test_what_the_guest_said_in_an_operation_is_known_to_the_next_one_of_the_session(rig: Rig) -> None:
+    """QEMU 7.2 under TCG dies of a plug after an unplug, and the second look of a session asks for no _OST."""
+    rig.vmm.facts = {"accel": "tcg", "qemu_version": (7, 2, 22)}
+    assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE
+    assert (await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)).outcome is Outcome.DONE
+    sent = list(rig.vm.commands)
+    result = await rig.whole.run(PLUG, BRISK)
+    assert result.outcome is Outcome.REFUSED
+    assert result.to_json()["reason"]["code"] == "tcg-replug"  # type: ignore[index]
+    assert rig.vm.commands == sent
+    assert len(rig.dialer.made) == 1

@@ -15,7 +15,7 @@ from vcpu_proto.link import EndCode, HostLink, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_host import __version__, ports
-from vcpu_host.core.model import AGENT_LOST, AgentInfo, CpuResult, GuestView, Reason, Who
+from vcpu_host.core.model import AGENT_LOST, AGENT_SLOW, AgentInfo, CpuResult, GuestView, Reason, Who
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from . import convert
@@ -153,7 +153,7 @@ class LinkAgent:
             raise of_link(error) from error
         except TimeoutError as error:
             text = f"no answer from the guest agent within {self._call_timeout:g} s"
-            raise AgentGoneError(Reason("agent-slow", Who.AGENT, text, AGENT_SLOW_HINT)) from error
+            raise AgentGoneError(Reason(AGENT_SLOW, Who.AGENT, text, AGENT_SLOW_HINT)) from error
         self._heard_at = loop.time()
 
     async def list_cpus(self) -> GuestView:

@@ -13,7 +13,7 @@ from vcpu_proto.link import BusyError, HostLink, LinkError, UnreachableError
 from vcpu_proto.link.unix import is_abstract
 
 from vcpu_host.core.channel import no_channel, no_socket
-from vcpu_host.core.model import Channel, HostView, Reason, Who
+from vcpu_host.core.model import AGENT_ABSENT, GUEST_BOOTING, Channel, HostView, Reason, Who
 from vcpu_host.core.run_states import not_running
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
@@ -101,13 +101,13 @@ def obstacle(host: HostView) -> Reason | None:
 def _closed(channel: Channel) -> Reason:
     if channel.driver_up is False:
         return Reason(
-            "guest-booting",
+            GUEST_BOOTING,
             Who.GUEST,
             "the guest has not started its virtio-serial driver: it is still booting, or hangs",
             "wait for its boot; look at its console",
         )
     return Reason(
-        "agent-absent",
+        AGENT_ABSENT,
         Who.AGENT,
         "no program in the guest has the agent's port open",
         "install vcpu-guest in the guest, or start it: systemctl start vcpud; a booting guest needs a moment more",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import grpc
 from vcpu_proto.link import BusyError, LinkError, SessionLostError
 
-from vcpu_host.core.model import AGENT_LOST, Reason, Who
+from vcpu_host.core.model import AGENT_LOST, AGENT_SLOW, Reason, Who
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 
@@ -17,7 +17,7 @@ _STATUSES: dict[grpc.StatusCode, tuple[str, bool, str]] = {
     grpc.StatusCode.INVALID_ARGUMENT: ("agent-rejected", True, "update the older side"),
     grpc.StatusCode.FAILED_PRECONDITION: ("agent-rejected", True, "update the older side"),
     grpc.StatusCode.UNIMPLEMENTED: ("agent-too-old", True, "update vcpu-guest in the guest"),
-    grpc.StatusCode.DEADLINE_EXCEEDED: ("agent-slow", True, AGENT_SLOW_HINT),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (AGENT_SLOW, True, AGENT_SLOW_HINT),
     grpc.StatusCode.RESOURCE_EXHAUSTED: ("agent-bad-message", False, "update vcpud in the guest"),
 }
 

@@ -70,7 +70,7 @@ async def operate(args: argparse.Namespace) -> Exit:
     async with coordinator(args) as vm:
         policy = _policy(args)
         with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
-            result = await vm.run(request, policy, progress)
+            result = await vm.run(request, policy, progress, progress.waits)
     _print_result(args, result)
     return of_result(result)
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from vcpu_host.core import events as ev
 from vcpu_host.core.machine import Machine
+from vcpu_host.core.model import Reason
 from vcpu_host.logs import Log
 
 _QUIET = (ev.DoLookHost, ev.HostLooked, ev.Tick)
@@ -30,6 +31,21 @@ class Progress:
         self._line = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._began = time.monotonic()
         self._shown = False
+        self._quiet = quiet
+        self._said: str | None = None  # of what is waited for, where it does not go into a line that is redrawn
+
+    def waits(self, trouble: Reason, left: float) -> None:
+        """Say what is waited for, and for how many seconds at most, before there is anything to carry out."""
+        if self._verbosity > 0:
+            self._log.info("waits", code=trouble.code, text=trouble.text, left=round(left, 1))
+        words = f"waiting for the guest agent, at most {left:.0f} s: {trouble.text}"
+        if self._line and len(words) < _width():
+            self._draw(words)
+        elif not self._quiet and trouble.code != self._said:
+            self._said = trouble.code
+            self._clear()
+            sys.stderr.write(f"vcpuctl: {words}\n")
+            sys.stderr.flush()
 
     def __call__(self, what: ev.Event | ev.Action, machine: Machine) -> None:
         """Log it, and redraw."""
@@ -40,13 +56,21 @@ class Progress:
                 self._log.debug("state", **machine.dump())
         if self._line and time.monotonic() - self._began > _MOMENT:
             settled, total, words = machine.progress()
-            line = f"{settled}/{total} slots  {words}"
-            width = _width()
-            # What wraps could not be taken back.
-            line = line if len(line) < width else line[: max(0, width - 2)] + "…"
-            sys.stderr.write(f"\r\x1b[K{line}")
-            sys.stderr.flush()
-            self._shown = True
+            self._draw(f"{settled}/{total} slots  {words}")
+
+    def _draw(self, line: str) -> None:
+        """The line that is redrawn."""
+        width = _width()
+        # What wraps could not be taken back.
+        line = line if len(line) < width else line[: max(0, width - 2)] + "…"
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
+        self._shown = True
+
+    def _clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            self._shown = False
 
     def __enter__(self) -> Self:
         return self
@@ -54,9 +78,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._clear()
+        sys.stderr.flush()
 
 
 def _width() -> int:

@@ -29,6 +29,8 @@ LEVELS = ("node", "drawer", "book", "socket", "die", "cluster", "module", "core"
 AGENT_LOST = "agent-lost"
 #: The code of a port that nobody answers on, as the link has it (vcpu_proto.link.NoAnswerError).
 NO_ANSWER = "no-answer"
+#: The codes of a guest whose drivers are not up yet, of one that has nobody at the port, of an agent that takes long.
+GUEST_BOOTING, AGENT_ABSENT, AGENT_SLOW = "guest-booting", "agent-absent", "agent-slow"
 
 #: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); whether there is ACPI, "off" if not (hw/i386/x86.c,
 #: hw/loongarch/virt.c); the distance of two cores' vcpu ids, and which interrupt controllers there are
@@ -157,9 +159,13 @@ class Slot:
         return value if isinstance(value, int) else None
 
 
+#: What the device ids begin with that we give.
+SLOT_ID = "vcpu-"
+
+
 def slot_id(index: int) -> str:
     """The device id of a slot. Derived from the slot alone, so any run on any host finds the same one again."""
-    return f"vcpu-{index}"
+    return f"{SLOT_ID}{index}"
 
 
 def freeze_props(props: Mapping[str, PropValue]) -> Props:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from . import smt
-from .model import HostView, Reason, Slot, Who, slot_id
+from .model import SLOT_ID, HostView, Reason, Slot, Who, slot_id
 from .plan import Step, StepKind
 from .platforms import Platform
 from .text import cpu_count
@@ -25,14 +25,20 @@ def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reaso
     ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
     """
     linux = view.agent is not None if by_guest is None else by_guest
-    kept_offline = smt.kept_offline(view)
+    kept_offline = smt.kept_offline(view) if linux else {}
+    host, platform = view.host, view.platform
+    # A machine may have thousands of slots, and mostly there is nothing to be said of any.
+    restricted = platform.restricts(host)
+    ours = {name for name in host.devices if name.startswith(SLOT_ID)}
     found = {}
-    for slot in view.host.slots:
-        if slot.filled:
+    for slot in host.slots:
+        if slot.qom_path is not None:
             continue
-        reason = cannot_fill(view.host, slot, view.platform)
+        reason = None
+        if restricted or slot.leaving or slot.phantoms or (ours and slot_id(slot.index) in ours):
+            reason = cannot_fill(host, slot, platform)
         if reason is None and linux:
-            reason = view.platform.guest_cannot_use(view.host, slot) or kept_offline.get(slot.index)
+            reason = kept_offline.get(slot.index) or (platform.guest_cannot_use(host, slot) if restricted else None)
         if reason is not None:
             found[slot.index] = reason
     return found

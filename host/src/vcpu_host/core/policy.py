@@ -27,6 +27,8 @@ class Policy:
     ``let_go_grace`` is how long an offline that does not come back may hold up the ejection of CPUs that are offline.
     ``eject_again`` is how long a guest may leave a removal unanswered before it is asked once more: its firmware may
     have missed the first request.
+    ``absent_grace`` is how long an agent may take to open its port, before the operation begins, in a guest that is not
+    known to be booting still.
     ``retries`` is how often a refusal that passes by itself (``retry_codes``) is tried again, ``retry_after`` apart.
     """
 
@@ -34,13 +36,14 @@ class Policy:
     timeout_per_vcpu: float = 0.0
     arrival_grace: float = 15.0
     notice_grace: float = 5.0
-    look_fresh: float = 0.5
+    look_fresh: float = 0.25
     relapses: int = 3
     poll_first: float = 0.02
     poll_most: float = 0.25
     poll_idle: float = 1.0
     let_go_grace: float = 3.0
     eject_again: float = 15.0
+    absent_grace: float = 20.0
     retries: int = 5
     retry_after: float = 0.5
     retry_codes: frozenset[str] = frozenset({"hotplug-disabled"})

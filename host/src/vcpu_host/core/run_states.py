@@ -83,8 +83,9 @@ RUN_STATES: Mapping[str, RunState] = MappingProxyType(
         "save-vm": RunState("its state is being saved", "repeat it when that has ended"),
         "restore-vm": RunState(
             "a snapshot is being loaded, or could not be loaded",
-            "wait for the end of the loading; if it failed, load a snapshot that is whole, or start the VM anew",
-            "cont would run what is half loaded",
+            "wait for the end of the loading; if it failed, device_add the CPUs that the snapshot has and QEMU lacks, "
+            "load it once more (loadvm), or another one, and then cont",
+            "cont before that would run what is half loaded",
         ),
         "colo": RunState("it stands still for a checkpoint of COLO", "repeat it when COLO has ended"),
         "inmigrate": RunState(

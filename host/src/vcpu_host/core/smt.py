@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .model import Environment, Reason, Who
+from .model import Environment, Reason, SlotState, Who
 from .view import SMT_PARKED, SlotView, VmView
 
 #: With these in /sys/devices/system/cpu/smt/control no second thread comes online. "forceoff" cannot be changed before
@@ -40,7 +40,7 @@ def kept_offline(view: VmView) -> dict[int, Reason]:
 
 def dark(slot: SlotView) -> bool:
     """Whether the guest shows all of the slot's threads, and keeps them offline for being second ones."""
-    return bool(slot.threads) and all(thread.parked for thread in slot.threads)
+    return slot.state is SlotState.OFFLINE and all(thread.parked for thread in slot.threads)
 
 
 def _reason(slot: SlotView, environment: Environment) -> Reason:

@@ -43,8 +43,8 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0
     """The machine behind the monitor socket at ``path``; its events are kept from now on.
 
     ``timeout`` (seconds) is for all of the connecting, ``call_timeout`` for each command. Raises UsageError
-    "no-such-socket", "not-a-socket", "path-too-long" or "not-qmp", RefusedError "not-permitted" or "monitor-busy",
-    QemuGoneError "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
+    "not-a-socket", "path-too-long" or "not-qmp", RefusedError "not-permitted" or "monitor-busy",
+    QemuGoneError "no-such-socket" or "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
     """
     hub = EventHub()
     return QmpVmm(await Monitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)
@@ -67,9 +67,9 @@ class QmpVmm:
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
-        self._iommu: Mapping[str, PropValue] | None = None
         self._process: QemuProcess | None = None
         self._port: Channel | None = None  # as last seen
+        self._iommu: Mapping[str, PropValue] | None = None
 
     async def process(self) -> QemuProcess:
         """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any

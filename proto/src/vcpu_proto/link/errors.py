@@ -59,7 +59,7 @@ class NoAnswerError(LinkError):
     def __init__(self, path: str, seconds: float, *, taken: bool) -> None:
         """``seconds``: how long we waited."""
         who = "the port is open in the guest, but its opener does not answer" if taken else "nobody reads the port"
-        super().__init__(f"no answer from the guest agent within {seconds:g} s: {who}")
+        super().__init__(f"no answer from the guest agent within {round(seconds, 1):g} s: {who}")
         self.taken = taken
         self.hint = (
             "see whether vcpud is stopped or hangs in the guest"

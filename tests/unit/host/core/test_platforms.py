@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from fakes.views import host
+from vcpu_host.core import platforms
 from vcpu_host.core.finding import Level
 from vcpu_host.core.model import HostView, Ost, Reason, Slot, Who, freeze_props
-from vcpu_host.core.platforms import platform_for
+from vcpu_host.core.platforms import Platform, platform_for, unknown
 
 _NO_HOTPLUG = Reason("no-hotplug", Who.QEMU, "machine does not support hot-plugging CPUs")
 
@@ -90,6 +91,17 @@ def test_the_first_slot_stays(arch: str, machine: str) -> None:
     assert platform_for(view).cannot_unplug(view, view.slots[1]) is None
 
 
+def test_types_from_before_2_7_keep_every_cpu_and_offer_no_other_slot() -> None:
+    view = replace(host(4), machine="pc-i440fx-2.6")
+    reasons = [platform_for(view).cannot_unplug(view, slot) for slot in view.slots]
+    assert {reason.code for reason in reasons if reason} == {"no-unplug"}
+    assert all(reason is not None for reason in reasons)
+    hints = [reason.hint for reason in reasons if reason]
+    assert "another slot" not in hints[0]
+    assert "vcpuctl offline" not in hints[0], "its guest keeps the boot CPU online"
+    assert "vcpuctl offline 3" in hints[3]
+
+
 def test_only_acpi_reads_ost() -> None:
     refused, ejected, added = Ost(3, 0x82), Ost(0x103, 0), Ost(1, 0)
     acpi = platform_for(_machine("loongarch64", "virt"))
@@ -123,3 +135,11 @@ def test_known_bugs_are_told_of_the_machines_that_have_them(
     assert all(finding.fix and finding.level in (Level.WARNING, Level.PROBLEM) for finding in found)
     under_kvm = platform_for(view).known_bugs(replace(view, accel="kvm"))
     assert {finding.code for finding in under_kvm} <= {"loongarch-acpi"}
+
+
+def test_a_platform_that_restricts_slots_says_so_and_no_other_is_asked() -> None:
+    """What a platform says of its slots counts only where ``restricts`` says that there is anything to be said."""
+    for platform in (*platforms._TABLE, unknown.PLATFORM):
+        kind = type(platform)
+        says = any(getattr(kind, name) is not getattr(Platform, name) for name in ("cannot_plug", "guest_cannot_use"))
+        assert says is (kind.restricts is not Platform.restricts), kind

@@ -222,8 +222,8 @@ def test_a_list_older_than_the_cpus_own_word_says_nothing_of_it() -> None:
 @pytest.mark.parametrize(
     ("asked", "told", "times", "now", "fresh"),
     [
-        (0.0, 0.1, 1, 0.4, True),
-        (0.0, 0.1, 1, 0.6, False),
+        (0.0, 0.1, 1, 0.2, True),
+        (0.0, 0.1, 1, 0.3, False),
         (0.0, 2.0, 1, 2.0, False),
         (0.0, 2.0, 3, 2.0, True),
         (0.0, 2.0, 3, 2.1, False),
@@ -235,9 +235,9 @@ def test_a_slow_guest_has_to_show_it_several_times(
     seen = SeenDown()
     for _ in range(times):
         seen.shown(asked, told)
-    assert seen.is_fresh(now, 0.5) is fresh
+    assert seen.is_fresh(now, 0.25) is fresh
     seen.forget()
-    assert not seen.is_fresh(now, 0.5)
+    assert not seen.is_fresh(now, 0.25)
 
 
 # --- a CPU of which the guest was never told --------------------------------------------------------------------------

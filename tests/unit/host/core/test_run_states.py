@@ -24,7 +24,9 @@ OLD = ("preconfig",)
 #: shutdown: runstate_needs_reset), in finish-migrate and colo; nothing in suspended; taken in all others, where it is
 #: up to whoever sends it: it resumes a guest that has panicked, and what a failed loading left (seen on 10.0 and 11.1).
 #: A reset of a VM that does not run leads to prelaunch (system/runstate.c, main_loop_should_exit), hence the cont after
-#: it. system_wakeup is refused but in suspended (qmp_system_wakeup). dump-guest-memory needs no state.
+#: it. In restore-vm, after a loadvm that failed of missing CPUs, QEMU takes them, then loads the snapshot, and is whole
+#: after a cont (seen on 10.0: tests/e2e/test_snapshots.py). system_wakeup is refused but in suspended
+#: (qmp_system_wakeup). dump-guest-memory needs no state.
 MAY = {
     "debug": (),
     "inmigrate": (),
@@ -34,7 +36,7 @@ MAY = {
     "postmigrate": ("cont",),
     "prelaunch": ("cont",),
     "finish-migrate": (),
-    "restore-vm": (),
+    "restore-vm": ("loadvm", "cont"),
     "save-vm": (),
     "shutdown": ("system_reset", "cont"),
     "suspended": ("system_wakeup",),

@@ -126,6 +126,16 @@ def test_whatever_the_small_queries_say_is_understood_or_a_bad_reply(odd: Any) -
             assert only_bad_replies(partial(read, value))
 
 
+def test_a_vcpu_without_a_place_in_the_tree_is_a_phantom_of_its_slot_and_the_look_is_whole() -> None:
+    """As QEMU 11.1 shows what a refused device_add has left."""
+    reply = hotpluggable(4, {0: "/a"})
+    cpus = [{**cpu(0, "/a"), "props": reply[3]["props"]}, {**cpu(2, ""), "props": reply[1]["props"]}]
+    found = replies.slots(reply, cpus)
+    assert [[thread.cpu_index for thread in slot.phantoms] for slot in found] == [[], [], [2], []]
+    assert not any(slot.leaving for slot in found)
+    assert replies.consistent(found, cpus)
+
+
 def test_children_are_told_from_an_objects_other_properties() -> None:
     listing = [
         {"name": "type", "type": "string"},

@@ -47,6 +47,11 @@ class Platform(ABC):
             "update vcpu-guest in the guest",
         )
 
+    def restricts(self, host: HostView) -> bool:
+        """Whether ``cannot_plug`` or ``guest_cannot_use`` may say anything of any slot: else none is asked about."""
+        del host
+        return False
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """Why this slot can never be plugged, or None."""
         del host, slot

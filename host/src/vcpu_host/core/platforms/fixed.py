@@ -30,6 +30,11 @@ class Fixed(Platform):
         del host
         return (f"boot:{slot.index}",)
 
+    def restricts(self, host: HostView) -> bool:
+        """All slots."""
+        del host
+        return True
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """In QEMU's words."""
         del slot

@@ -41,16 +41,21 @@ class NoAcpi(Platform):
         del host, agent
         return Cause("a guest without ACPI has only the CPUs that were there at its boot", _FIX)
 
+    def restricts(self, host: HostView) -> bool:
+        """All slots."""
+        del host
+        return True
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """None at all."""
         del host
-        text = f"the VM was started with acpi=off: no guest would ever hear of a CPU in slot {slot.index}"
+        text = f"the VM has no ACPI (acpi=off): its guest would never hear of a CPU in slot {slot.index}"
         return Reason("no-acpi", Who.VCPUCTL, text, _FIX)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """None at all."""
         del host
-        text = "the VM was started with acpi=off: its guest cannot be asked to let a CPU go"
+        text = "the VM has no ACPI (acpi=off): its guest cannot be asked to let a CPU go"
         return Reason(
             "no-acpi", Who.VCPUCTL, text, f"{_FIX}; vcpuctl offline {slot.index} takes it offline in the guest"
         )

@@ -25,6 +25,11 @@ class Unknown(Platform):
         del host, slot
         return ()
 
+    def restricts(self, host: HostView) -> bool:
+        """All slots."""
+        del host
+        return True
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """Never."""
         del slot

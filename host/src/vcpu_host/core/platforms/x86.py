@@ -84,6 +84,13 @@ class X86(AcpiPlatform):
         """Any x86 machine that can plug CPUs."""
         return host.arch in ("x86_64", "i386") and host.no_hotplug is None
 
+    def restricts(self, host: HostView) -> bool:
+        """Where some APIC ids are wide: they ascend with the slots (hw/i386/x86.c, x86_possible_cpu_arch_ids)."""
+        if not host.slots or "x2apic" not in host.cpu_properties:
+            return False
+        highest = apic_id(host, host.slots[-1])
+        return highest is not None and highest > _XAPIC_LAST
+
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
         """QEMU up to 10.0 ends on a CPU that its interrupt controller cannot address; 11.1 is left with half a CPU."""
         if host.cpu_properties.get("x2apic") is not False:

@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 
 from ..model import HostView, Reason, Slot, Who
-from .base import boot_cpu
 from .x86 import X86, apic_id
 
 _TYPE = re.compile(r"pc-(?:i440fx|q35)-(\d+)\.(\d+)")
@@ -40,14 +39,14 @@ class OldX86(X86):
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """QEMU says so in other words: "device unplug request for not supported device type" (hw/acpi/piix4.c)."""
         del host
-        if slot.index == 0:
-            return boot_cpu("CPU")
+        # the boot CPU too, though it stays on any type: another slot, which is elsewhere the remedy, would stay as well
+        offline = f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N"
+        newer = "give the VM a newer machine type at its next start"
         return Reason(
             "no-unplug",
             Who.QEMU,
             "QEMU does not unplug CPUs on machine types from before 2.7",
-            f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N; or give the "
-            "VM a newer machine type at its next start",
+            f"{offline}; or {newer}" if slot.index else "the boot CPU stays on any machine type",
         )
 
 
