@@ -8,6 +8,7 @@ import json
 import os
 import re
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,9 @@ GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 0}, "
 #: A QEMU that has nothing that it was not told, under TCG, whose guest does not run.
 _BARE = ("-nodefaults", "-display", "none", "-accel", "tcg", "-S")
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
+
+# What stops the script when its time is over leaves through `with` and `finally`, which end the QEMUs.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 
 
 def program(root: str, name: str) -> list[str]:
