@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 class Stranger:
     """Something that listens: it says its piece to one client, then keeps what it hears until the client goes."""
 
-    def __init__(self, path: Path, piece: bytes, *, hang_up: bool = False) -> None:
+    def __init__(self, path: Path | str, piece: bytes, *, hang_up: bool = False) -> None:
         self.heard = b""
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
@@ -74,10 +74,26 @@ async def refusal(path: object, kind: type[VcpuctlError], *, timeout: float = 0.
     return caught.value.reason.code
 
 
-async def test_a_path_that_leads_nowhere_is_a_usage_error(folder: Path) -> None:
-    for path in ("nope", "nope/nope", "\0", ""):
-        where = folder / path if path.startswith("n") else path
-        assert await refusal(where, UsageError) == "no-such-socket"
+async def test_a_path_where_nothing_is_may_be_that_of_a_vm_that_is_off(folder: Path) -> None:
+    (folder / "link").symlink_to("nowhere")
+    for path in ("nope", "nope/nope", "link"):
+        assert await refusal(folder / path, QemuGoneError) == "no-such-socket"
+
+
+async def test_what_can_be_no_path_of_a_socket_is_a_usage_error(folder: Path) -> None:
+    (folder / "file").touch()
+    (folder / "loop").symlink_to("loop")
+    for path in ("\0", "", "@", folder / "file" / "nope", folder / "loop"):
+        assert await refusal(path, UsageError) == "not-a-socket"
+
+
+async def test_an_abstract_socket_is_a_monitor_too_and_a_vm_that_is_off_if_nobody_has_it(folder: Path) -> None:
+    name = f"@{folder}"
+    assert await refusal(name, QemuGoneError) == "qemu-gone"
+    for bound in (f"\0{folder}", f"\0{folder}".ljust(108, "\0")):  # tight=on and tight=off
+        with closing(Stranger(bound, b"login: ")) as stranger:
+            assert await refusal(name, UsageError) == "not-qmp"
+        assert stranger.heard == b""
 
 
 async def test_a_file_or_a_directory_is_no_socket(folder: Path) -> None:

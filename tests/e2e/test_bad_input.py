@@ -143,9 +143,9 @@ def test_a_path_that_is_no_monitor_is_told_apart_and_nothing_is_written_to_it(tm
     with tempfile.TemporaryDirectory(prefix="vb", dir="/tmp") as short:
         folder = Path(short)
         (folder / "file").write_text("x")
-        check(cli("--qmp", str(folder / "none"), "scale", "2"), 2, "does not exist")
+        check(cli("--qmp", str(folder / "none"), "scale", "2"), 5, "does not exist")
         check(cli("--qmp", str(folder / "file"), "scale", "2"), 2, "is not a socket")
-        check(cli("--qmp", str(folder / "file" / "x"), "scale", "2"), 2, "does not exist")
+        check(cli("--qmp", str(folder / "file" / "x"), "scale", "2"), 2, "Not a directory")
         check(cli("--qmp", short, "scale", "2"), 2, "is not a socket")
         check(cli("--qmp", "/tmp/" + "x" * 120, "list"), 2, "Linux allows 107")
         check(cli("--qmp", "", "list"), 2, "is no path of a socket")

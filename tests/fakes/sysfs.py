@@ -13,9 +13,6 @@ in a process of its own. Quirks kept:
 - a write can be refused by rule (`refuse`), and held (`released.clear()`) as the real one can take seconds. Meanwhile
   whoever reads that CPU's `online` waits for the write's end: reading takes the device's lock (drivers/base/core.c,
   online_show), which the write holds;
-- `hotplug/fail` lets one attempt to bring the CPU online fail with EAGAIN, and is used up by it; it is kept by the
-  CPU's number, also when the CPU goes and comes again; a CPU that is online does not take it (kernel/cpu.c,
-  write_cpuhp_fail);
 - opening for that can be denied (`deny`), as by a mount or a security module.
 """
 
@@ -32,9 +29,6 @@ from pathlib import Path
 from vcpu_guest.core import cpulist
 from vcpu_guest.sysfs import NotOpenedError
 
-#: What the kernel's list of steps begins with (/sys/devices/system/cpu/hotplug/states).
-STEPS = "  0: offline\n  1: threads:prepare\n  2: perf:prepare\n"
-FIRST_STEP, NO_STEP = 1, -1
 #: The switch for ejections, below the root.
 EJECT = "firmware/acpi/hotplug/processor/enabled"
 
@@ -83,8 +77,6 @@ class FakeKernel:
         #: Every write of the switch for ejections that came in, and the errno with which it is refused from now on.
         self.ejects: list[bool] = []
         self.eject_refusal = 0
-        #: The step at which the CPU with this number fails next.
-        self.fails: dict[int, int] = {}
         #: The errno with which files may not be opened for writing from now on, 0 if they may.
         self.denial = 0
         #: Writes that take this many seconds at most wait for it to be set; set by default.
@@ -103,8 +95,6 @@ class FakeKernel:
             self._put(f"{self.cpu_dir}/{name}", text)
         self._put(f"{self.cpu_dir}/nohz_full", "  (null)")
         (self.cpu_dir / "cpufreq").mkdir()
-        (self.cpu_dir / "hotplug").mkdir()
-        _write(f"{self.cpu_dir}/hotplug/states", STEPS)
         (root / "firmware").mkdir()
         for name, text in (
             ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
@@ -130,9 +120,8 @@ class FakeKernel:
                 number = next(n for n in range(self.possible) if n not in self.slots)
             self.slots[number] = slot
             staging = f"{self.cpu_dir}/.new{number}"
-            for directory in (staging, f"{staging}/topology", f"{staging}/node0", f"{staging}/hotplug"):
+            for directory in (staging, f"{staging}/topology", f"{staging}/node0"):
                 os.mkdir(directory)
-            _write(f"{staging}/hotplug/fail", str(self.fails.get(number, NO_STEP)))
             if number:
                 _write(f"{staging}/online", "0")
             os.rename(staging, f"{self._cpus}{number}")
@@ -204,9 +193,6 @@ class FakeKernel:
         if path.endswith(EJECT):
             self._write_eject(path, data)
             return
-        if path.endswith("/hotplug/fail"):
-            self._write_fail(path, int(data))
-            return
         number, goal = int(path.rsplit("/", 2)[1].removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
         if not self.released.is_set():
@@ -246,19 +232,6 @@ class FakeKernel:
         if self.denial:
             raise NotOpenedError(self.denial, os.strerror(self.denial), path)
 
-    def _write_fail(self, path: str, step: int) -> None:
-        number = int(path.rsplit("/", 3)[1].removeprefix("cpu"))
-        with self._lock:
-            if number not in self.slots:
-                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-            if step != NO_STEP and number in self.online:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
-            self._set_fail(number, step)
-
-    def _set_fail(self, number: int, step: int) -> None:
-        self.fails[number] = step
-        self._put(f"{self._cpus}{number}/hotplug/fail", str(step))
-
     def _write_eject(self, path: str, data: bytes) -> None:
         if self.eject_refusal:
             raise OSError(self.eject_refusal, os.strerror(self.eject_refusal), path)
@@ -273,9 +246,6 @@ class FakeKernel:
             code = errno.EINVAL
         if not goal and self.online == {number}:
             code = errno.EBUSY
-        if goal and not code and number not in self.online and self.fails.get(number, NO_STEP) != NO_STEP:
-            self._set_fail(number, NO_STEP)
-            code = errno.EAGAIN
         if code:
             raise OSError(code, os.strerror(code), path)
 

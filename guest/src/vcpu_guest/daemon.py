@@ -18,7 +18,6 @@ from vcpu_guest.doors import Doors
 from vcpu_guest.errors import StartError
 from vcpu_guest.gate import Gate
 from vcpu_guest.hooks import HookedSwitch, Hooks
-from vcpu_guest.latch import OnlineLatch
 from vcpu_guest.mistakes import Mistakes
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener
@@ -57,30 +56,26 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     mistakes = Mistakes(loop)
-    latch = OnlineLatch(doors.sysfs, used=doors.platform.user_brings_online)
-    watcher = Watcher(doors.sysfs, doors.platform, came=latch.release)
+    watcher = Watcher(doors.sysfs, doors.platform)
     # Listen first, then scan: what happens in between is seen twice rather than never.
     watcher.hear(doors.events)
     watcher.scan()
     gate = None if gate_directory is None else Gate(doors.sysfs, watcher, gate_directory)
     if gate is not None:
         await gate.shut()
-    switch = Switch(doors.sysfs, doors.platform, watcher, doors.connectors, latch)
+    switch = Switch(doors.sysfs, doors.platform, watcher, doors.connectors)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
     from vcpu_guest.service import GuestAgent
 
     instance = os.urandom(8)
     runner = switch if hooks is None else HookedSwitch(switch, hooks)
-    agent = GuestAgent(
-        identify(doors, instance), watcher, runner, doors.platform.scheme, doors.environment, gate, latch
-    )
+    agent = GuestAgent(identify(doors, instance), watcher, runner, doors.platform.scheme, doors.environment, gate)
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stack.callback(doors.events.close)
         stack.callback(watcher.close)
         stack.callback(watcher.history.close)
-        stack.callback(latch.release_all)
         if gate is not None:
             stack.push_async_callback(gate.close)
         if hooks is not None:

@@ -19,7 +19,6 @@ from vcpu_guest.control import Control
 from vcpu_guest.core.goal import GoalError, check, check_request_id
 from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Snapshot, Status
 from vcpu_guest.gate import Gate
-from vcpu_guest.latch import OnlineLatch
 from vcpu_guest.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -58,7 +57,6 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         scheme: str,
         environment: Callable[[], Environment],
         gate: Gate | None = None,
-        latch: OnlineLatch | None = None,
     ) -> None:
         self._identity = identity
         self._watcher = watcher
@@ -66,14 +64,11 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         self._scheme = scheme
         self._environment = environment
         self._gate = gate
-        self._latch = latch
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Who answers. Versions that do not overlap are the host's to report: it knows both."""
         logs.debug("hello", host_version=request.host_version[:64])
         environment = await asyncio.to_thread(self._environment)
-        if self._latch is not None:
-            self._latch.allowed = not environment.auto_online_rules
         if self._gate is not None:
             environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
         return convert.hello(self._identity, environment, gated=self._gate is not None)
@@ -130,8 +125,6 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             await control.close()
             if self._gate is not None:
                 self._gate.withdraw(stream)
-            if self._latch is not None:
-                self._latch.release_all()
 
     def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         check_request_id(request.request_id)
@@ -164,8 +157,6 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
 
     def _snapshot(self) -> pb.Snapshot:
-        if self._latch is not None:
-            self._latch.renew()  # before the look: what it shows offline stays so for the moment in which a host acts
         return self._message(self._watcher.snapshot())
 
     def _message(self, snapshot: Snapshot) -> pb.Snapshot:

@@ -21,7 +21,7 @@ from vcpu_guest import logs, procfs
 from vcpu_guest.connectors import Connectors, KernelConnectors
 from vcpu_guest.core import cmdline, reasons
 from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
-from vcpu_guest.latch import OnlineLatch
+from vcpu_guest.onliners import Onliners
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.watcher import Watcher
@@ -44,6 +44,7 @@ class _Attempt:
 
     firmware_id: str
     for_eject: bool = False
+    last: bool = False
     began: float | None = None
 
 
@@ -56,10 +57,10 @@ class Switch:
         platform: Platform,
         watcher: Watcher,
         connectors: Connectors | None = None,
-        latch: OnlineLatch | None = None,
+        onliners: Onliners | None = None,
     ) -> None:
         self.sysfs = sysfs
-        self.latch = latch or OnlineLatch(sysfs, used=False)
+        self.onliners = onliners or Onliners(lambda number: platform.incarnation(sysfs, number))
         self.platform = platform
         self.watcher = watcher
         self.connectors = connectors or KernelConnectors()
@@ -71,13 +72,15 @@ class Switch:
         self._numbers = itertools.count()
         self.connectors.start(self.queue, watcher.rescan)
 
-    def submit(self, firmware_id: str, number: int, *, online: bool, for_eject: bool = False) -> Future[Result]:
+    def submit(
+        self, firmware_id: str, number: int, *, online: bool, for_eject: bool = False, last: bool = False
+    ) -> Future[Result]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours.
 
-        What goes offline ``for_eject`` is held offline (latch.py).
+        `for_eject`: the host is going to ask for its ejection, and with the `last` one's answer it begins.
         """
         key = next(self._numbers)
-        attempt = self._attempts[key] = _Attempt(firmware_id, for_eject)
+        attempt = self._attempts[key] = _Attempt(firmware_id, for_eject, last)
         future = self._queued(self._executor.submit(self._attempt, attempt, number, online=online))
         future.add_done_callback(lambda _: self._attempts.pop(key))
         return future
@@ -135,13 +138,19 @@ class Switch:
         """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
         firmware_id = attempt.firmware_id
         attempt.began = started = time.monotonic()
-        if online:
-            self.latch.release(number)
+        self.onliners.looked(self.sysfs.mask("online"))
         status, reason, after = self._switch(firmware_id, number, online=online)
-        if attempt.for_eject and status in (Status.DONE, Status.ALREADY):
-            self.latch.hold(number)
-            after = self._is_online(number)  # from here on nobody can have brought it back unnoticed
-            status, reason = (status, reason) if not after else (Status.REFUSED, reasons.contrary(number, online=False))
+        if not attempt.for_eject or status is Status.ABSENT:
+            self.onliners.wanted(number)
+        elif not after:
+            turn = attempt.last and self.onliners.about
+            if turn and self.onliners.await_turn(number, lambda: self._is_online(number)):
+                status, reason, after = self._switch(firmware_id, number, online=online)
+            self.onliners.let_go(number)
+            if self.sysfs.settled_online(number):
+                # Somebody was just bringing it up again, which the list did not show yet.
+                self.onliners.looked((number,))
+                status, reason, after = self._switch(firmware_id, number, online=online)
         seconds = time.monotonic() - started
         observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
         return Result(firmware_id, status, reason, observed, seconds)
@@ -261,7 +270,13 @@ class _Request:
         # The writer takes them one after another without a turn of the loop in between.
         self._watcher.history.begun(cpu.number, self._goal)
         goal = self._goal
-        attempt = self._switch.submit(cpu.firmware_id, cpu.number, online=goal.online, for_eject=goal.for_eject)
+        attempt = self._switch.submit(
+            cpu.firmware_id,
+            cpu.number,
+            online=goal.online,
+            for_eject=goal.for_eject,
+            last=cpu.firmware_id == goal.firmware_ids[-1],
+        )
         self._attempts.add(attempt)
         attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
         if self._goal.wait:

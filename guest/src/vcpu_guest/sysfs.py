@@ -149,22 +149,12 @@ class Sysfs:
         """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""
         self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
 
-    def hotplug_step(self, name: str) -> int | None:
-        """The number of a step on the way of a CPU up and down, by its name (hotplug/states); None: there is none."""
-        for line in (self.read(f"{_CPUS}/hotplug/states") or "").splitlines():
-            number, _, called = line.partition(":")
-            if called.strip() == name and _number(number.strip()):
-                return int(number)
-        return None
+    def settled_online(self, number: int) -> bool:
+        """Whether cpuN is online, when nobody is switching it any more: waits for whoever does, seconds at worst.
 
-    def read_fail(self, number: int) -> int | None:
-        """The step at which cpuN is to fail next, -1 for none; None if the CPU or the file is not there."""
-        text = self.read_cpu(number, "hotplug/fail")
-        return int(text) if text and text.removeprefix("-").isdigit() else None
-
-    def write_fail(self, number: int, step: int) -> None:
-        """Let cpuN fail at this step, once; -1: at none. Takes no lock that an operation holds. Raises OSError."""
-        self._write(f"{self.cpu_dir}/cpu{number}/hotplug/fail", b"%d" % step)
+        The list `online` has a CPU that somebody brings up only towards the end of that.
+        """
+        return self.read_cpu(number, "online") == "1"
 
     def switching_denied(self) -> tuple[str, int] | None:
         """Whether CPUs' files may be opened for writing: the file that was tried and the errno, 0 if it may.

@@ -56,15 +56,12 @@ class Watcher:
         settle: Sequence[float] = SETTLE,
         ticks: tuple[float, float] = TICKS,
         history: History | None = None,
-        came: Callable[[int], None] = lambda number: None,
     ) -> None:
-        """`came` is told of each cpuN that is another one than before, when it is first seen."""
         self._sysfs = sysfs
         self._platform = platform
         self._schedule = settle
         self._ticks = ticks
         self.history = history or History()
-        self._came = came
         self._known: dict[int, _Known] = {}
         self._numbers: dict[str, int] = {}
         self._leaving: dict[int, int | None] = {}
@@ -199,7 +196,6 @@ class Watcher:
         if known is None or known.incarnation != incarnation:
             self._forget(number)
             known = self._known[number] = _Known(incarnation, online)
-            self._came(number)
             self.history.came(number, incarnation, online=online)
             changed = True
         elif known.online != online:

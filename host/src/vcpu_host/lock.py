@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from . import runtime
+from . import processes, runtime
 from .core.model import Reason, Who
 from .core.text import printable
 from .errors import RefusedError
@@ -28,7 +28,7 @@ class VmLock:
 
     def __init__(self, monitor: str, what: str, *, directory: Path | None = None, name: str | None = None) -> None:
         self._directory = directory or runtime.directory()
-        name = name or hashlib.sha256(os.path.realpath(monitor).encode()).hexdigest()[:32]
+        name = name or hashlib.sha256(os.fsencode(processes.place(monitor))).hexdigest()[:32]
         self._path = self._directory / f"{name}.lock"
         self._what = what
         self._fd: int | None = None

@@ -14,8 +14,15 @@ import socket
 import struct
 from pathlib import Path
 
+from vcpu_proto.link.unix import is_abstract
+
 from .core.text import printable
 from .ports import QemuProcess
+
+
+def place(path: str) -> str:
+    """One name for whatever leads to the same socket."""
+    return path if is_abstract(path) else os.path.realpath(path)
 
 
 def peer(sock: socket.socket) -> int:
@@ -91,7 +98,7 @@ def process_ended(name: str) -> bool:
 
 def _socket_name(path: str) -> str:
     """A name for what listens on this socket, as long as it does: where the process itself cannot be told."""
-    real = os.path.realpath(path)
+    real = place(path)
     try:
         inode = os.stat(real).st_ino
     except FileNotFoundError:  # removed since, under the connection

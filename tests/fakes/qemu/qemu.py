@@ -158,6 +158,8 @@ class FakeQemu:
                 await monitor.client.flush()
         self.dead.set()
         await self._end()
+        for monitor in self.monitors.values():
+            monitor.path.unlink(missing_ok=True)  # which a crash does not
 
     def version_info(self) -> dict[str, Any]:
         """VersionInfo."""

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 from vcpu_host import __version__
-from vcpu_host.cli.connect import sockets
 from vcpu_host.cli.main import main
 from vcpu_host.cli.operate import request_of
 from vcpu_host.cli.parser import build_parser
+from vcpu_host.cli.target import sockets
 from vcpu_host.cli.usage import CommandLineError, read, wants_json
 from vcpu_host.core.placement import Placement
 from vcpu_host.core.plan import Operation, Request

@@ -12,6 +12,7 @@ from vcpu_host.cli.progress import Progress
 from vcpu_host.core import events as ev
 from vcpu_host.core.decide import plan
 from vcpu_host.core.machine import Machine
+from vcpu_host.core.model import Reason, Who
 from vcpu_host.core.plan import Operation, Request
 from vcpu_host.core.policy import Policy
 
@@ -89,3 +90,41 @@ def test_no_line_is_drawn_where_it_could_not_be_taken_back(
     with Progress(_Log(), 0) as progress:
         progress(ev.Tick(), _machine())
     assert terminal.getvalue() == ""
+
+
+_LONG = Reason("agent-frozen", Who.AGENT, "the guest " + "does not answer " * 10, "wait")
+_SHORT = Reason("no-answer", Who.AGENT, "nobody answers")
+
+
+@pytest.mark.parametrize("kind", ["xterm", "dumb"])
+def test_a_reason_to_wait_that_no_line_holds_is_said_once_and_whole(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", kind)
+    with Progress(_Log(), 0) as progress:
+        for left in (30.0, 29.0, 28.0):
+            progress.waits(_LONG, left)
+    assert terminal.getvalue().count(_LONG.text) == 1
+    assert "…" not in terminal.getvalue()
+
+
+def test_a_reason_to_wait_that_a_line_holds_is_redrawn_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress(_Log(), 0) as progress:
+        progress.waits(_SHORT, 30.0)
+        progress.waits(_SHORT, 29.0)
+    assert terminal.getvalue().count("nobody answers") == 2
+    assert "\n" not in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_quiet_is_quiet_about_waiting_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal in (_Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm")
+        with Progress(_Log(), 0, quiet=True) as progress:
+            progress.waits(_SHORT, 30.0)
+            progress.waits(_LONG, 30.0)
+        assert terminal.getvalue() == ""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from vcpu_host import config
-from vcpu_host.cli.connect import sockets
 from vcpu_host.cli.parser import build_parser
+from vcpu_host.cli.target import sockets
 from vcpu_host.errors import UsageError
 
 

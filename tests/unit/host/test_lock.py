@@ -174,3 +174,12 @@ def test_locks_lie_where_the_user_may_write(monkeypatch: pytest.MonkeyPatch) -> 
     assert runtime.directory() == Path("/run/user/1000/vcpuctl")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert runtime.directory() == Path("/tmp/vcpuctl-1000")
+
+
+async def test_an_abstract_socket_is_one_vm_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with VmLock("@qmp", "a", directory=tmp_path) as one:
+        await one.acquire(0)
+        monkeypatch.chdir(tmp_path)
+        await _refusal(VmLock("@qmp", "b", directory=tmp_path))

@@ -19,8 +19,6 @@ class Platform(Protocol):
     scheme: str
     #: Who brings CPUs in and lets go of them: one of doors.CONNECTORS.
     connectors: str
-    #: Whether the kernel leaves it to user space to bring a CPU online that has come.
-    user_brings_online: bool
     #: What the kernel's events mean here, by its words for them; one that is not listed only asks for a look.
     hints: Mapping[str, Hint]
 
@@ -53,7 +51,6 @@ class Registered:
     """Platforms whose kernel has a directory for present CPUs only (drivers/base/cpu.c, register_cpu)."""
 
     connectors = "kernel"
-    user_brings_online = True
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """Those that have a directory."""
@@ -84,7 +81,6 @@ class Listed:
     """Platforms whose kernel lists its present CPUs, and may have directories for all possible ones."""
 
     connectors = "kernel"
-    user_brings_online = False
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """The kernel's own list."""

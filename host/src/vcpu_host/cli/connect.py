@@ -12,23 +12,13 @@ from contextlib import asynccontextmanager
 
 from vcpu_host import config
 from vcpu_host.coordinator import Coordinator
-from vcpu_host.core.model import Reason, Who
-from vcpu_host.errors import UsageError
 from vcpu_host.journal import Journal
 from vcpu_host.lock import VmLock
 
+from .target import sockets
+
 #: How long a command waits for another vcpuctl on the same VM before it says that it is busy, in seconds.
 LOCK_PATIENCE = 2.0
-
-
-def sockets(args: argparse.Namespace) -> config.VmSockets:
-    """The VM's sockets, from --vm, or from --qmp and --agent."""
-    if args.vm is not None:
-        named = config.load(args.vm)
-        return config.VmSockets(named.qmp, args.agent or named.agent)
-    if args.qmp is None:
-        raise UsageError(Reason("no-vm", Who.VCPUCTL, "no VM is named", "give --qmp SOCKET or --vm NAME"))
-    return config.VmSockets(args.qmp, args.agent)
 
 
 def command_line() -> str:

@@ -14,8 +14,9 @@ from vcpu_host.errors import VcpuctlError
 from vcpu_host.ports import QemuProcess
 
 from . import render
-from .connect import coordinator, sockets
+from .connect import coordinator
 from .exitcodes import Exit
+from .target import sockets
 
 
 async def doctor(args: argparse.Namespace) -> Exit:

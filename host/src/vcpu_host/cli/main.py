@@ -69,10 +69,11 @@ def _misused(words: Sequence[str], error: CommandLineError) -> int:
 def _report(error: VcpuctlError, *, document: bool) -> int:
     """Tell why a command ended without a result; the exit status."""
     from .exitcodes import of_error
-    from .render import emit_json
 
     status = int(of_error(error))
     if document:
+        from .render import emit_json
+
         emit_json({"error": error.reason.to_json(), "exit_status": status})
     print(f"vcpuctl: {error.reason.text}", file=sys.stderr)  # noqa: T201
     if error.reason.hint:

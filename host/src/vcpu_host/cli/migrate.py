@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,10 +15,12 @@ from vcpu_host.core.export import ExportError, arguments
 from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.shape import Shape
 from vcpu_host.errors import RefusedError, UsageError
+from vcpu_host.processes import place
 
 from . import render
-from .connect import coordinator, coordinator_of, sockets
+from .connect import coordinator, coordinator_of
 from .exitcodes import Exit, of_outcome
+from .target import plain_name, sockets
 
 #: No export of 65536 slots is larger.
 _MOST = 64 << 20
@@ -81,8 +82,8 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
 
 def _two(args: argparse.Namespace) -> tuple[config.VmSockets, config.VmSockets]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets(args), config.VmSockets(args.to)
-    if os.path.realpath(here.qmp) == os.path.realpath(there.qmp):
+    here, there = sockets(args), config.VmSockets(plain_name(args.to))
+    if place(here.qmp) == place(there.qmp):
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"
         raise UsageError(Reason("same-vm", Who.VCPUCTL, text, hint))

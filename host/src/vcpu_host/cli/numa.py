@@ -17,8 +17,9 @@ from vcpu_host.lock import VmLock
 from vcpu_host.numa import assign
 
 from . import render
-from .connect import LOCK_PATIENCE, command_line, sockets
+from .connect import LOCK_PATIENCE, command_line
 from .exitcodes import Exit, of_outcome
+from .target import sockets
 
 #: No map of 65536 slots is larger.
 _MOST = 4 << 20

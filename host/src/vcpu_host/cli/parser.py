@@ -41,11 +41,13 @@ shows it."""
 
 
 class _Commands:
-    """Adds commands to a parser. ``full``: their help repeats the common options, which completions need."""
+    """Adds commands to a parser; ``common`` has the options that they take besides their own."""
 
-    def __init__(self, parser: argparse.ArgumentParser, *, title: str, dest: str, metavar: str, full: bool) -> None:
+    def __init__(
+        self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser, *, title: str, dest: str, metavar: str
+    ) -> None:
         self._commands: Any = parser.add_subparsers(title=title, dest=dest, metavar=metavar, required=True)
-        self._full = full
+        self._common = common
 
     def add(
         self, name: str, words: str, *examples: str, about: str = "", group: bool = False
@@ -54,18 +56,17 @@ class _Commands:
         shown = "\n  ".join(f"vcpuctl --vm vm1 {example}" for example in examples)
         parser: argparse.ArgumentParser = self._commands.add_parser(
             name,
+            parents=[] if group else [self._common],
             help=words,
             description=about or words[0].upper() + words[1:] + ".",
             epilog=(f"examples:\n  {shown}\n\n" if examples else "") + ("" if group else _COMMON),
             formatter_class=HelpFormatter,
         )
-        if not group:
-            _add_common(parser, top=False, shown=self._full)
         return parser
 
     def below(self, parser: argparse.ArgumentParser, *, title: str, dest: str, metavar: str) -> _Commands:
         """The commands of a command."""
-        return _Commands(parser, title=title, dest=dest, metavar=metavar, full=self._full)
+        return _Commands(parser, self._common, title=title, dest=dest, metavar=metavar)
 
 
 def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> None:
@@ -77,8 +78,8 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> N
 
     group = parser.add_argument_group("virtual machine")
     which = group.add_mutually_exclusive_group()
-    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml")
-    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...)")
+    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
+    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
     add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(common, "-o", "--output", choices=("table", "json"), default="table", words="what to print on stdout")
@@ -235,7 +236,9 @@ def build_parser(*, full: bool = False) -> argparse.ArgumentParser:
         "-V", "--version", action="version", version=f"vcpuctl {__version__}", help="show the version and exit"
     )
     _add_common(parser, top=True, shown=True)
-    commands = _Commands(parser, title="commands", dest="command", metavar="COMMAND", full=full)
+    common = argparse.ArgumentParser(add_help=False)
+    _add_common(common, top=False, shown=full)
+    commands = _Commands(parser, common, title="commands", dest="command", metavar="COMMAND")
     commands.add("list", "the map of slots, guest CPUs and host threads", "list", "-o json list")
     _add_operations(commands)
     planned = commands.add("plan", "what plug, unplug or scale would do; changes nothing", group=True)

@@ -32,17 +32,18 @@ class Progress:
         self._began = time.monotonic()
         self._shown = False
         self._quiet = quiet
-        self._said: str | None = None  # of what is waited for, where no line can be redrawn
+        self._said: str | None = None  # of what is waited for, where it does not go into a line that is redrawn
 
     def waits(self, trouble: Reason, left: float) -> None:
         """Say what is waited for, and for how many seconds at most, before there is anything to carry out."""
         if self._verbosity > 0:
             self._log.info("waits", code=trouble.code, text=trouble.text, left=round(left, 1))
         words = f"waiting for the guest agent, at most {left:.0f} s: {trouble.text}"
-        if self._line:
+        if self._line and len(words) < _width():
             self._draw(words)
         elif not self._quiet and trouble.code != self._said:
             self._said = trouble.code
+            self._clear()
             sys.stderr.write(f"vcpuctl: {words}\n")
             sys.stderr.flush()
 
@@ -66,15 +67,19 @@ class Progress:
         sys.stderr.flush()
         self._shown = True
 
+    def _clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            self._shown = False
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._clear()
+        sys.stderr.flush()
 
 
 def _width() -> int:

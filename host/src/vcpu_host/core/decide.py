@@ -18,7 +18,7 @@ from .platforms.unknown import unsupported
 from .proof import no_slot_explains
 from .run_states import not_running
 from .select import SelectorError, select
-from .smt import dark, kept_offline
+from .smt import dark, kept_offline, remedy
 from .view import SlotView, VmView, in_guest
 
 _NO_AGENT = Reason("no-agent", Who.AGENT, "no guest agent answers", "see vcpuctl doctor")
@@ -61,7 +61,13 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
     if request.guest_alone or not survives_replacing(view, steps):
         steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
-    return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host), recover=recover)
+    return replace(
+        decided,
+        steps=steps,
+        one_at_a_time=view.platform.one_at_a_time(view.host),
+        recover=recover,
+        smt_remedy="" if view.agent is None else remedy(view.agent.environment),
+    )
 
 
 def _misunderstood(view: VmView) -> Reason | None:

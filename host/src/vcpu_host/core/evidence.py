@@ -61,7 +61,7 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
                 guest_evidence.guest_looked(state, event)
         case GuestLookFailed():
             if event.session == state.session:
-                state.guest_look.failed(state.now + state.policy.retry_after)
+                state.guest_look.again(state.now + state.policy.retry_after)
         case RequestEnded():
             guest_evidence.request_ended(state, event)
         case OstSeen():
@@ -154,6 +154,8 @@ def _del_returned(state: State, event: DelReturned) -> None:
     if event.error is None or event.error.code == "unplugging":  # asked for, now or before
         state.poll = state.policy.poll_first
         state.look_by(state.now + state.poll)
+        # What has come back before may do so in this very moment: see whether it does.
+        state.guest_look.wanted = state.guest_look.wanted or job.relapses > 0
         return
     state.look_soon()
     if not job.open:

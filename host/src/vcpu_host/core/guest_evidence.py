@@ -74,9 +74,7 @@ def guest_looked(state: State, event: GuestLooked) -> None:
             if name not in shown and name not in newer:
                 _is_absent(state, job, thread)
     if asked_at is not None:
-        for job in list(state.open_jobs()):
-            if not newer.intersection(thread.firmware_id for thread in job.threads):
-                _listed(state, job, shown, asked_at, absence_proven=not foreign)
+        _all_listed(state, shown, asked_at, newer, absence_proven=not foreign)
     if any(cpu.firmware_id for cpu in foreign):
         # A name that no slot has stays so; one without a name may get it in a moment.
         for job in list(state.open_jobs()):
@@ -90,6 +88,17 @@ def _is_absent(state: State, job: Job, thread: ThreadEvidence) -> None:
     if thread.present:
         thread.present = thread.online = thread.parked = False
         state.touch(job)
+
+
+def _all_listed(
+    state: State, shown: Collection[str], asked_at: float, newer: Collection[str], *, absence_proven: bool
+) -> None:
+    for job in list(state.open_jobs()):
+        if not any(thread.firmware_id in newer for thread in job.threads):
+            _listed(state, job, shown, asked_at, absence_proven=absence_proven)
+    if any(state.jobs[order].relapses for order in state.removing):
+        # As long as it has not gone, it may come back once more.
+        state.guest_look.again(state.now + state.policy.poll_first)
 
 
 def _listed(state: State, job: Job, shown: Collection[str], asked_at: float, *, absence_proven: bool) -> None:

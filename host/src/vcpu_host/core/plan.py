@@ -117,6 +117,7 @@ class Plan:
 
     ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan is
     made anew. ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
+    ``smt_remedy`` is how threads come online that the guest's SMT mode keeps offline.
     """
 
     request: Request
@@ -125,6 +126,7 @@ class Plan:
     already: tuple[SlotView, ...] = field(default=())
     one_at_a_time: bool = True
     recover: tuple[Step, ...] = ()
+    smt_remedy: str = ""
 
     @property
     def vcpus(self) -> int:

@@ -52,8 +52,8 @@ class GuestLook:
         """It was asked for."""
         self.wanted, self.asked_at = False, now
 
-    def failed(self, again_at: float) -> None:
-        """There will be no answer: ask again then."""
+    def again(self, again_at: float) -> None:
+        """There was an answer that is not the last one needed, or there will be none: ask again then."""
         self.wanted, self.asked_at, self.not_before = True, None, again_at
 
 
@@ -256,7 +256,7 @@ class State:
             self.settle(job, Outcome.DONE, words.not_verified(filled=job.filled, by_firmware=job.by_firmware))
         else:
             up = job.goal is Goal.UP and job.filled
-            self.settle(job, Outcome.DONE, words.parked(job) if up else words.slipped(job))
+            self.settle(job, Outcome.DONE, words.parked(job, self.plan.smt_remedy) if up else words.slipped(job))
 
     def cannot_come(self, job: Job, reason: Reason) -> None:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""

@@ -18,7 +18,7 @@ def already(view: SlotView) -> Reason:
     return Reason(ALREADY, Who.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
 
 
-def parked(job: Job) -> Reason | None:
+def parked(job: Job, remedy: str) -> Reason | None:
     """A slot counts as online without the threads that the guest's SMT mode keeps offline; they are named."""
     idle = [thread for thread in job.threads if thread.parked]
     if not idle:
@@ -28,7 +28,7 @@ def parked(job: Job) -> Reason | None:
         SMT_PARKED,
         Who.GUEST,
         f"{names} {'stays' if len(idle) == 1 else 'stay'} offline: so the guest's SMT mode wants it",
-        "echo on > /sys/devices/system/cpu/smt/control in the guest brings such threads online",
+        remedy,
     )
 
 

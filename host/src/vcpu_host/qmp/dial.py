@@ -14,6 +14,8 @@ import os
 import socket
 import stat
 
+from vcpu_proto.link import unix
+
 from ..core.model import Reason, Who
 from ..errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from .words import clean
@@ -23,6 +25,13 @@ _PATH_MAX = 107
 #: How long to wait before trying again when the listen queue is full, in seconds.
 _AGAIN = 0.05
 
+#: QEMU removes the sockets that it has bound when it ends in order (util/qemu-sockets.c, socket_listen_cleanup), and
+#: makes none before a cpr-transfer has brought the VM's state (seen with 10.0).
+_OFF = (
+    "is the VM running, and the path right? A QEMU that waits for cpr-transfer has no monitor until the VM has come: "
+    "what it needs is told by vcpuctl export, before"
+)
+_LEFT = "QEMU has ended and left its socket behind"
 _WHICH = "give the path of QEMU's -qmp unix socket"
 
 
@@ -45,7 +54,7 @@ def busy(path: str, timeout: float) -> RefusedError:
             "monitor-busy",
             Who.VCPUCTL,
             f"{clean(path)} took the connection but sent no QMP greeting within {timeout:g} s: "
-            "another client has this monitor, or it is no monitor, or QEMU is stopped",
+            "another client has this monitor, or it is no monitor, or QEMU is stopped or not up yet",
             "QEMU serves one client per monitor: close the other one, or give the VM a second -qmp socket",
         )
     )
@@ -69,16 +78,17 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
                 errno.errorcode.get(err.errno or 0, ""),
             )
         )
-    if isinstance(err, FileNotFoundError | NotADirectoryError):
-        return UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{name} does not exist", _WHICH))
+    if isinstance(err, FileNotFoundError):
+        # A path that was mistyped looks the same; but a VM that is off is what scripts have to tell from all else.
+        return QemuGoneError(Reason("no-such-socket", Who.QEMU, f"nobody listens on {name}: it does not exist", _OFF))
     if isinstance(err, ConnectionRefusedError):
         return QemuGoneError(
-            Reason("qemu-gone", Who.QEMU, f"nobody listens on {name}", "QEMU has ended and left its socket behind")
+            Reason("qemu-gone", Who.QEMU, f"nobody listens on {name}", _OFF if unix.is_abstract(path) else _LEFT)
         )
     if err.errno == errno.EPROTOTYPE:
         return not_qmp(path, "it is not a stream socket")
     code = errno.errorcode.get(err.errno or 0, "")
-    return UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
+    return UsageError(Reason("not-a-socket", Who.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
 
 
 def _owner(path: str) -> str:
@@ -91,6 +101,7 @@ def _owner(path: str) -> str:
 
 def _check(path: str) -> None:
     """Whether ``path`` can be a socket at all."""
+    abstract = unix.is_abstract(path)
     length = len(os.fsencode(path))
     if length > _PATH_MAX:
         raise UsageError(
@@ -101,8 +112,10 @@ def _check(path: str) -> None:
                 "make a symbolic link with a shorter path, or change to the directory and give a relative one",
             )
         )
-    if not path or "\0" in path:
-        raise UsageError(Reason("no-such-socket", Who.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
+    if path in ("", "@") or "\0" in path:
+        raise UsageError(Reason("not-a-socket", Who.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
+    if abstract:
+        return
     try:
         mode = os.stat(path).st_mode
     except OSError as err:
@@ -118,7 +131,7 @@ async def _connect(sock: socket.socket, path: str) -> None:
     """
     while True:
         try:
-            sock.connect(path)
+            unix.connect(sock, path)
         except BlockingIOError:
             await asyncio.sleep(_AGAIN)
         except OSError as err:

@@ -43,8 +43,8 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0
     """The machine behind the monitor socket at ``path``; its events are kept from now on.
 
     ``timeout`` (seconds) is for all of the connecting, ``call_timeout`` for each command. Raises UsageError
-    "no-such-socket", "not-a-socket", "path-too-long" or "not-qmp", RefusedError "not-permitted" or "monitor-busy",
-    QemuGoneError "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
+    "not-a-socket", "path-too-long" or "not-qmp", RefusedError "not-permitted" or "monitor-busy",
+    QemuGoneError "no-such-socket" or "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
     """
     hub = EventHub()
     return QmpVmm(await Monitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)

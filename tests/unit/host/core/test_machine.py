@@ -325,8 +325,14 @@ def test_atomic_takes_back_what_came_up_when_another_did_not() -> None:
     assert [slot.outcome for slot in step.machine.result(step.now).slots] == [Outcome.FAILED, Outcome.REFUSED]
 
 
-def test_a_thread_that_smt_mode_keeps_idle_is_named_in_a_success() -> None:
-    step = Step(vm(3, {0}, threads=2), "plug", "1")
+@pytest.mark.parametrize(("control", "remedy"), [("off", "echo on"), ("forceoff", "remove nosmt=force")])
+def test_a_thread_that_smt_mode_keeps_idle_is_named_in_a_success_with_what_would_help(
+    control: str, remedy: str
+) -> None:
+    view = vm(3, {0}, threads=2)
+    assert view.agent is not None
+    environment = replace(view.agent.environment, smt_control=control, kernel_arguments=("nosmt=force",))
+    step = Step(replace(view, agent=replace(view.agent, environment=environment)), "plug", "1")
     off = Reason("smt-off", Who.GUEST, "SMT is off", errno="EPERM")
     idle = replace(step.cpu(1, online=False, thread=1), cannot_online=off)
     step.tell(ev.Added(1, None), step.looked(0, 1))
@@ -337,3 +343,4 @@ def test_a_thread_that_smt_mode_keeps_idle_is_named_in_a_success() -> None:
     assert step.slot.outcome is Outcome.DONE
     assert step.slot.reason is not None
     assert (step.slot.reason.code, "cpu3" in step.slot.reason.text) == ("smt-off", True)
+    assert step.slot.reason.hint.startswith(remedy)

@@ -67,6 +67,14 @@ def test_a_slot_that_qemu_has_filled_and_the_guest_has_not_needs_room_as_well() 
     assert steps(planned(offline, "scale", 2)) == [("online", 1)]
 
 
+def test_what_the_guest_has_counts_and_not_what_qemu_has() -> None:
+    view = host(4, {0, 1})
+    info = replace(INFO, environment=replace(INFO.environment, possible="0-1"))
+    seen = join(view, guest(view, {0}), agent=info)
+    assert steps(planned(seen, "plug", None, "2")) == [("plug", 2)]
+    assert codes(planned(seen, "plug", None, "2", "3")) == ["guest-possible"]
+
+
 def test_a_cpu_on_its_way_out_may_make_the_room_that_is_lacking() -> None:
     view = host(4, {0, 1})
     seen = with_pending(_guest_with(view, possible="0-1"), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 5.0, (9001,))])
