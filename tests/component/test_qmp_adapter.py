@@ -225,6 +225,44 @@ async def test_a_command_that_is_not_answered_ends_in_time_and_leaves_its_outcom
         await vmm.close()
 
 
+async def test_an_answer_that_names_no_command_leaves_its_caller_no_longer_than_any_other(folder: Path) -> None:
+    async with FakeQemu(folder) as qemu:
+        vmm = await connect(str(qemu.qmp), call_timeout=0.4)
+        view = await vmm.look()
+        qemu.faults.add(Rule("after:device_add", "nameless"))
+        adding = asyncio.create_task(vmm.device_add(view.slots[1], "vcpu-1"))
+        async with asyncio.timeout(10):
+            while not adding.done():  # QEMU goes on answering to everybody else
+                view = await vmm.look_slots(view)
+        with pytest.raises(QemuGoneError, match="answers to what was asked later") as caught:
+            await adding
+        assert caught.value.reason.code == "qemu-silent"
+        assert view.slots[1].filled
+        await vmm.close()
+
+
+@pytest.mark.parametrize(
+    ("deed", "params", "words"),
+    [
+        ("error", {"desc": "JSON parse error, \x1b[2J"}, "an error to no command in particular"),
+        ("flood", {"bytes": (10 << 20) + 1}, "a line of more than 10 MiB"),
+    ],
+)
+async def test_what_is_no_answer_ends_the_connection_and_is_told_as_what_it_is(
+    folder: Path, deed: str, params: dict[str, object], words: str
+) -> None:
+    async with machine(folder) as (qemu, vmm):
+        stream = vmm.events()
+        view = await vmm.look()
+        qemu.faults.add(Rule("before:query-status", deed, params=params))
+        async with asyncio.timeout(10):
+            with pytest.raises(QemuGoneError, match=words) as caught:
+                await vmm.look_slots(view)
+            assert caught.value.reason.code == "qemu-gone"
+            assert "\x1b" not in caught.value.reason.text
+            assert any(isinstance(event, QemuGone) and words in event.text for event in await take(stream, 1))
+
+
 async def test_commands_that_wait_for_their_turn_have_as_long_as_qemu_goes_on_answering(folder: Path) -> None:
     async with FakeQemu(folder, Config(maxcpus=16)) as qemu:
         vmm = await connect(str(qemu.qmp), call_timeout=0.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""README's first steps, word by word, on stock Debians that the lab's runner knows nothing of.
+"""README's first steps, word by word, on stock releases of Debian that the lab's runner knows nothing of.
 
 Guest and host are fresh roots with apt, and the host's QEMU is its own. Each has the packages' dependencies
 already (there is no network here), and nothing else of ours. The commands are taken out of README.md and not changed in
@@ -46,7 +46,7 @@ class Debian:
 
 
 # without KVM, whether there is one here or not: the lines for a guest that needs it are tried too
-DEBIANS = (
+RELEASES = (
     Debian("bookworm", "linux-image-cloud-amd64", ("qemu",)),
     Debian("trixie", "linux-image-amd64", ("qemu", "without-kvm")),
 )
@@ -201,7 +201,7 @@ def newest_python() -> str:
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("debian", [pytest.param(debian, id=debian.suite) for debian in DEBIANS])
+@pytest.mark.parametrize("debian", [pytest.param(debian, id=debian.suite) for debian in RELEASES])
 def test_the_first_steps_work_as_written(debian: Debian, tmp_path: Path) -> None:
     alone = [] if os.geteuid() == 0 else ["--map-root-user"]
     with fresh(debian) as image:

@@ -6,7 +6,8 @@ Places: ``before:COMMAND`` (not executed yet), ``after:COMMAND`` (executed, not 
 
 ==================  ==========================================================================================
 before:, after:     ``delay`` (seconds), ``hold`` (until released), ``die``, ``close`` (the client's connection),
-                    ``fail`` (class, desc), ``mute`` (never answer)
+                    ``fail`` (class, desc), ``mute`` (never answer), ``nameless`` (answer without the id),
+                    ``error`` (desc: an error without the id), ``flood`` (answer with a line of so many bytes)
 guest:              ``delay``, ``hold``, ``die``, ``refuse`` (status: what _OST reports), ``linger`` (ejected, the vCPU
                     stays in query-cpus-fast until released)
 event:              ``drop``, ``duplicate``
@@ -20,10 +21,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+_COMMAND = frozenset({"delay", "hold", "die", "close", "fail", "mute", "nameless", "error", "flood"})
 #: What may be done at each kind of place.
 DEEDS: Mapping[str, frozenset[str]] = {
-    "before": frozenset({"delay", "hold", "die", "close", "fail", "mute"}),
-    "after": frozenset({"delay", "hold", "die", "close", "fail", "mute"}),
+    "before": _COMMAND,
+    "after": _COMMAND,
     "guest": frozenset({"delay", "hold", "die", "refuse", "linger"}),
     "event": frozenset({"drop", "duplicate"}),
 }

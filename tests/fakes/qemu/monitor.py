@@ -193,6 +193,13 @@ class Client:
             self._qemu.die()
         if rule.do == "close":
             self.close()
+        # What the real one never does; somebody who passes its answers on may.
+        if rule.do == "nameless":
+            self.send({"return": {}})
+        if rule.do == "error":
+            self.send({"error": {"class": "GenericError", "desc": str(rule.params.get("desc", "no"))}})
+        if rule.do == "flood":
+            self.write(b" " * int(rule.params["bytes"]) + b"\r\n")
         return True
 
     def _negotiate(self, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,13 +108,16 @@ async def test_one_that_another_brings_back_is_told_though_it_was_this_agent_tha
     switch: Switch, kernel: FakeKernel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(3):
-        await run(switch, 1, online=False, for_eject=True, request_id="a-3")
+        await run(switch, 1, online=False, request_id="a-3")
         kernel.write(f"{kernel.cpu_dir}/cpu1/online", b"1")
         switch.watcher.scan()
     assert said(switch, capsys) == [
         "CPUs offline cpus=1 times=3 by='request a-3'",
         "CPUs online cpus=1 times=3 by=others",
     ]
+    await run(switch, 1, online=False, for_eject=True, request_id="a-3")
+    kernel.write(f"{kernel.cpu_dir}/cpu1/online", b"1")
+    switch.watcher.scan()
     kernel.remove(1)
     await until(lambda: switch.watcher.find(firmware_id(1)) is None)
     assert said(switch, capsys)[-1].endswith("by=others"), "it was online again: no request let it go"

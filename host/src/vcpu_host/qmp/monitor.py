@@ -16,7 +16,7 @@ from typing import Any
 
 from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteError, QMPClient, Runstate, StateError
 from qemu.qmp.message import Message
-from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError
+from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError, ServerParseError
 
 from ..core.model import Reason, Who
 from ..errors import QemuGoneError, VcpuctlError
@@ -61,28 +61,41 @@ class _Inbox(EventListener):
 class _Patience:
     """Ends calls that QEMU leaves unanswered. It answers one after another: while it does so, who is behind may wait.
 
-    (monitor/qmp.c, monitor_qmp_dispatcher_co. 239 device_add that are sent at once took an emulated VM 11 s.)
+    (monitor/qmp.c, monitor_qmp_dispatcher_co. 239 device_add that are sent at once took an emulated VM 11 s.) Whoever
+    is passed by gets no more time than it had: its answer was lost, or had no id, and then qemu.qmp drops it.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._answered = 0.0
+        self._calls = 0
+        self._answered = 0  # the last call that was
+        self._answered_at = 0.0
 
-    def answered(self) -> None:
+    def answered(self, call: int) -> None:
         """QEMU has answered to a call."""
-        self._answered = asyncio.get_running_loop().time()
+        self._answered, self._answered_at = call, asyncio.get_running_loop().time()
+
+    def passed_by(self, call: int) -> bool:
+        """Whether QEMU has answered to a later call."""
+        return self._answered > call
 
     @contextlib.asynccontextmanager
-    async def bound(self) -> AsyncIterator[None]:
-        """Raise TimeoutError in the block once QEMU has answered to nothing for so long since the block began."""
+    async def bound(self) -> AsyncIterator[int]:
+        """Raise TimeoutError in the block once QEMU has answered to no earlier call for so long since the block began.
+
+        What is yielded is the call's number.
+        """
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        self._calls += 1
+        call, since = self._calls, loop.time()
         due: asyncio.TimerHandle
         async with asyncio.timeout(None) as limit:
 
             def look() -> None:
-                nonlocal due
-                end = max(began, self._answered) + self.seconds
+                nonlocal due, since
+                if not self.passed_by(call):
+                    since = max(since, self._answered_at)
+                end = since + self.seconds
                 if loop.time() >= end:
                     limit.reschedule(end)
                 else:
@@ -90,7 +103,7 @@ class _Patience:
 
             due = loop.call_later(self.seconds, look)
             try:
-                yield
+                yield call
             finally:
                 due.cancel()
 
@@ -136,28 +149,31 @@ class Monitor:
 
     async def call(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """QEMU's answer. Raises QemuError, or QemuGoneError if there is none: then it is not known what was done."""
+        call = 0
         try:
-            async with self._patience.bound():
+            async with self._patience.bound() as call:
                 answer = await self._client.execute(command, arguments)
-                self._patience.answered()
+                self._patience.answered(call)
                 return answer
         except TimeoutError as err:
-            raise QemuGoneError(
-                Reason(
-                    "qemu-silent",
-                    Who.QEMU,
-                    f"no answer to {command} within {self._patience.seconds:g} s; it may still be carried out",
-                    "see whether QEMU's process is stopped or overloaded, then look again with vcpuctl list",
-                )
-            ) from err
+            raise self._silent(command, call) from err
         except ExecuteError as err:
-            self._patience.answered()
+            self._patience.answered(call)
             raise explain(command, err.error_class, str(err)) from err
         except BadReplyError as err:
             raise bad_reply(command, err.error_message) from err
         except (ExecInterruptedError, StateError) as err:
             await self._end()
             raise dial.gone(self.path, f"{self._lost or 'connection lost'} ({command})") from err
+
+    def _silent(self, command: str, call: int) -> QemuGoneError:
+        """QEMU has left a call unanswered for too long."""
+        text = f"no answer to {command} within {self._patience.seconds:g} s; it may still be carried out"
+        hint = "see whether QEMU's process is stopped or overloaded, then look again with vcpuctl list"
+        if self._patience.passed_by(call):
+            text = f"no answer to {command} that names it, but answers to what was asked later: it may have been done"
+            hint = "see what stands between vcpuctl and QEMU's monitor, then look again with vcpuctl list"
+        return QemuGoneError(Reason("qemu-silent", Who.QEMU, text, hint))
 
     async def close(self) -> None:
         """End the session: never hangs, never raises, may be repeated."""
@@ -191,6 +207,10 @@ class Monitor:
             self._lost = f"connection lost: {clean(result.strerror)}"
         elif isinstance(result, EOFError) or result is None:
             self._lost = "QEMU ended, or closed the connection"
+        elif isinstance(result, ServerParseError):
+            self._lost = f"it answered with an error to no command in particular: {clean(result.msg.get('error'))}"
+        elif isinstance(result, ValueError):  # of the stream's limit, which qemu.qmp sets to that
+            self._lost = "it sent a line of more than 10 MiB"
         else:
             self._lost = f"connection lost: {clean(result) or type(result).__name__}"
         self._hub.put(QemuGone(self._lost))
