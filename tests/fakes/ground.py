@@ -35,6 +35,7 @@ class Faults:
     auto_online: float = 0.0
     stream_breaks: float = 0.0
     lies: float = 0.0
+    deaf: float = 0.0  # of arrivals, those whose event the agent does not hear: too many others came with it
     slow: float = 0.0  # a write of ``online`` takes many seconds: the kernel loads modules at each new CPU
     onliner: float = 0.0  # seconds from one round to the next of something that brings every CPU online; 0: none
     happenings: tuple[tuple[float, str, int], ...] = ()
