@@ -30,8 +30,9 @@ _MEDDLING = {
     *("second-vcpuctl", "revert", "move", "reboot", "reset"),
 }
 #: Faults that bring a CPU online at any moment, so also in the one between the last look at it and its device_del: how
-#: long that may be (seconds, on a machine that is busy), and how vcpuctl calls what came about in it.
-_ONLINING, _WINDOW, _SLIPPED = {"guest-online", "onliner"}, 0.1, "ejected-online"
+#: long before that the kernel may have begun to start it (seconds; most of it is the start, until whose end the CPU is
+#: offline for everybody who looks), and how vcpuctl calls what came about.
+_ONLINING, _WINDOW, _SLIPPED = {"guest-online", "onliner"}, 0.25, "ejected-online"
 
 
 class UnderWay:
