@@ -57,7 +57,7 @@ async def test_a_server_whose_socket_has_gone_is_started_anew(agent: Any, tmp_pa
 async def test_a_server_that_cannot_be_stopped_is_none_for_the_next_session(agent: Any, tmp_path: Path) -> None:
     server = LocalServer(agent, str(tmp_path / "s"))
     await server.up()
-    whole = server._server
+    whole: Any = server._server
     assert whole is not None
 
     class Stubborn:
