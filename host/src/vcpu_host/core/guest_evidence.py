@@ -116,7 +116,11 @@ def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[Gue
     """A CPU is missed while the guest shows one that no slot explains: it may be the same one."""
     missed = [thread for thread in job.threads if thread.firmware_id not in shown]
     if job.goal is not Goal.UP and any(thread.absent_in is not None for thread in missed):
-        state.cannot_go(job, no_slot_explains(foreign))
+        if len(missed) == len(job.threads) and not (job.anew or job.turned):
+            # The agent found none of them to switch, so there is nothing to bring back either.
+            state.settle(job, Outcome.REFUSED, no_slot_explains(foreign))
+        else:
+            state.cannot_go(job, no_slot_explains(foreign))
     elif job.goal is Goal.UP and job.filled and overdue and missed:
         state.settle(job, Outcome.UNKNOWN, no_slot_explains(foreign))
 
@@ -145,7 +149,7 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
     if result.observed is not None:
         thread.touched = result.observed.online is not thread.was_online
     elif result.status is CpuStatus.ABSENT:
-        thread.present = thread.online = thread.parked = thread.touched = False
+        thread.present = thread.online = thread.parked = False
         thread.offline_in = None
     if not job.open:
         return
