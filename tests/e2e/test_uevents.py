@@ -55,6 +55,6 @@ def test_a_burst_of_a_hundred_thousand_uevents_leaves_the_agent_idle_and_hearing
     process.terminate()
     machine.vm.shell(f"systemctl start {UDEV}", 60)
     lines.finish()
-    assert machine.vcpuctl("plug", "--slot", "3").status == 0
+    assert machine.vcpuctl("online", "3").status == 0
     assert machine.vcpuctl("unplug", "--slot", "3").status == 0
     assert machine.state() == before
