@@ -124,10 +124,12 @@ def test_no_command_log_or_document_lets_a_guests_words_through(vm: FakeVm, outp
     is_json = output == "json"
 
     class Free(Writer):
-        """Can take its CPUs offline, or so it says."""
+        """Can take its CPUs offline, or so it says. ``strange``: and it shows one of which QEMU knows nothing."""
+
+        strange = False
 
         def cpus(self) -> list[pb.Cpu]:
-            found = super().cpus()
+            found = super().cpus()[: None if self.strange else -1]
             for cpu in found:
                 cpu.ClearField("cannot_offline")
             return found
@@ -152,6 +154,12 @@ def test_no_command_log_or_document_lets_a_guests_words_through(vm: FakeVm, outp
         assert b"hotplug-disabled" in offline.stdout + offline.stderr
         harmless(run(vm, *words, "doctor"), document=is_json)
         harmless(run(vm, *words, "watch", timeout=1), document=False)
+    Free.strange = True
+    with Hostile(vm, Free(vm.folder, text)):
+        offline = run(vm, *words, "offline", "1", timeout=20)
+        harmless(offline, document=is_json)
+        assert offline.status == 3
+        assert b"unexplained" in offline.stdout + offline.stderr or b"no slot of QEMU explains" in offline.stdout
     with Hostile(vm, Writer(vm.folder, NASTY[5])):
         plan = run(vm, *words, "plan", "unplug", "--slot", "1")
         harmless(plan, document=is_json)

@@ -38,7 +38,7 @@ def test_a_guest_that_knows_no_hypervisor_is_told_as_one_at_once(machines: Calla
         ended = machine.vcpuctl(*words)
         assert time.monotonic() - began < AT_ONCE, words
         assert ended.status == 3, f"{words}: {ended.stdout}"
-        reason = ended.json["refusals"][0] if words[0] == "plan" else ended.json["reason"]
+        reason = ended.json["refusals"][0]["reason"] if words[0] == "plan" else ended.json["reason"]
         assert "hypervisor" in reason["text"], reason
         assert "nr_cpus" not in reason["text"] + reason["hint"], reason
         causes.add(reason["code"])

@@ -8,7 +8,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from vcpu_host.core import events as ev
 from vcpu_host.core.model import GuestCpu, GuestView, HostView, Ost, Reason, Slot, Who, slot_id
@@ -35,6 +35,7 @@ class Faults:
     auto_online: float = 0.0
     stream_breaks: float = 0.0
     lies: float = 0.0
+    deaf: float = 0.0  # of arrivals, those whose event the agent does not hear: too many others came with it
     slow: float = 0.0  # a write of ``online`` takes many seconds: the kernel loads modules at each new CPU
     onliner: float = 0.0  # seconds from one round to the next of something that brings every CPU online; 0: none
     happenings: tuple[tuple[float, str, int], ...] = ()
@@ -195,8 +196,9 @@ class Ground:
         """An event of QEMU: may be lost, late, doubled."""
         if self._chance(self.faults.lost):
             return
+        op = self._op  # a connection that is made later does not hear it
         for _ in range(2 if self._chance(self.faults.doubled) else 1):
-            self._tell(event)
+            self._at(self._delay(None), partial(self._put, event, op))
 
     def _tell(self, event: ev.Event, op: int | None = None) -> None:
         """An answer: surely, some time, unless the operation that asked (``op``) is over by then."""

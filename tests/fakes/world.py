@@ -101,6 +101,16 @@ class World(Hardware):
     # --- the agent ----------------------------------------------------------------------------------------------------
 
     def _arrived(self, sim: Sim) -> None:
+        if self._chance(self.faults.deaf):
+            self._guest(partial(self._hears_again, sim), 1.0)
+        else:
+            self._hears(sim)
+
+    def _hears_again(self, sim: Sim) -> None:
+        """What was overheard is made good by a look at everything (vcpu_guest.switch, RESCAN)."""
+        self._hears(sim)
+
+    def _hears(self, sim: Sim) -> None:
         for ask in list(self._asks.values()):
             for name in ask.left:
                 if self._names[name][0] is sim and ask.wait:

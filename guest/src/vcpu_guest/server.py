@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,10 @@ class LocalServer:
     async def up(self) -> str:
         """Have it run; the socket's path. Raises OSError if it can't listen."""
         async with self._lock:
+            if self._server is not None and not self._reachable():
+                # Whoever took it away: a server without it is none, and would stay so for as long as it runs.
+                logs.warning("the server's socket has gone, starting it anew", path=self.path)
+                await self._end()
             if self._server is None:
                 from vcpu_guest.service import serve
 
@@ -58,6 +63,9 @@ class LocalServer:
         """End it at once, with all of its calls."""
         async with self._lock:
             await self._end()
+
+    def _reachable(self) -> bool:
+        return os.path.exists(self.path)
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -81,9 +89,11 @@ class LocalServer:
     async def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._server is not None:
-            await self._server.stop(None)
-            self._server = None
+        # From here on it is none, also if stopping it should fail.
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(None)
             # The last reference ends gRPC's threads, and cycles hold some.
+            del server
             gc.collect()
             logs.debug("server ended")

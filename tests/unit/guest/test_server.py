@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,32 @@ async def test_it_ends_when_no_host_is_there_and_starts_again_when_asked(agent: 
         await listed(await server.up())
         sessions.clear()
         await until(lambda: not server.running)
+    await server.close()
+
+
+async def test_a_server_whose_socket_has_gone_is_started_anew(agent: Any, tmp_path: Path) -> None:
+    server = LocalServer(agent, str(tmp_path / "s"))
+    os.unlink(await server.up())
+    await listed(await server.up())
+    await server.close()
+    assert "s" not in os.listdir(tmp_path)
+
+
+async def test_a_server_that_cannot_be_stopped_is_none_for_the_next_session(agent: Any, tmp_path: Path) -> None:
+    server = LocalServer(agent, str(tmp_path / "s"))
+    await server.up()
+    whole: Any = server._server
+    assert whole is not None
+
+    class Stubborn:
+        async def stop(self, grace: float | None) -> None:
+            await whole.stop(grace)
+            raise RuntimeError("not now")
+
+    server._server = Stubborn()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError):
+        await server.close()
+    await listed(await server.up())
     await server.close()
 
 

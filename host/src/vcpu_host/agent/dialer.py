@@ -76,11 +76,12 @@ def _elsewhere(channel: Channel, error: UnreachableError) -> Reason | None:
     if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
         return None
     if is_abstract(channel.bound):
-        text, hint = "another network namespace", "run vcpuctl there, or give the port's chardev a path"
+        why, hint = "QEMU lives in another network namespace", "run vcpuctl there, or give the port's chardev a path"
     else:
-        text, hint = "a file system of its own", "name the socket by its path here: --agent SOCKET"
-    text = f"QEMU says that the agent's port is {printable(channel.bound)}, and that is not here: it lives in {text}"
-    return Reason(error.code, Who.VCPUCTL, f"{text} (a container?)", hint, errno.errorcode[error.errno])
+        why = "QEMU has a file system of its own (a container), or somebody has removed the socket"
+        hint = "name the socket by its path here: --agent SOCKET"
+    text = f"QEMU says that the agent's port is {printable(channel.bound)}, and nobody listens there, as seen from here"
+    return Reason(error.code, Who.VCPUCTL, f"{text}: {why}", hint, errno.errorcode[error.errno])
 
 
 def obstacle(host: HostView) -> Reason | None:

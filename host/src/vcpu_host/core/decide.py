@@ -53,7 +53,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
         return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
-    if view.unexplained and not decided.refusals:
+    if view.unexplained and all(refusal.reason.code in _CURABLE for refusal in decided.refusals):
         return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
     recover = () if recovered or not curable else _recover(view, request)

@@ -93,6 +93,16 @@ def guest_hears_of_every_cpu(patch: Patch) -> None:
     patch.setattr(Platform, "dies_of_replug", lambda self, host: True)
 
 
+def deaf_for_good(patch: Patch) -> None:
+    """F14: an agent that has lost events hears no more."""
+    patch.setattr(fakes.world.World, "_hears_again", lambda self, sim: self._agent_goes_deaf())
+    patch.setattr(fakes.world.World, "_agent_goes_deaf", lambda self: setattr(self, "_hears", _nothing), raising=False)
+
+
+def _nothing(sim: object) -> None:
+    del sim
+
+
 def silence_is_a_verdict(patch: Patch) -> None:
     """F12: a guest that has not told of a CPU in time has none."""
     await_arrival = Machine._await_arrival
@@ -122,6 +132,7 @@ def whatever_is_open_had_not_begun(patch: Patch) -> None:
         confirmation_never_ages,
         guest_hears_of_every_cpu,
         silence_is_a_verdict,
+        deaf_for_good,
         whatever_is_open_had_not_begun,
     ],
 )

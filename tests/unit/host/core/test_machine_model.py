@@ -104,7 +104,7 @@ class Model(RuleBasedStateMachine):
                 assert set(self.names[action.slot]) <= self.confirmed, f"device_del of {action.slot} without its word"
                 ages = [self.now - self.offline_at.get(name, -1000.0) for name in self.names[action.slot]]
                 shown = min(self.offline_looks.get(name, 0) for name in self.names[action.slot])
-                assert max(ages) <= Policy().look_fresh or (shown >= 3 and self.looked_at == self.now), (
+                assert max(ages) <= Policy().look_fresh or (shown >= 3 and self.now - self.looked_at <= 0.02), (
                     f"device_del of {action.slot} on what was true {max(ages)} s ago"
                 )
                 self.deleting.add(action.slot)
