@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one look at a machine reads: what may change each time, what cannot change once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fakes.qemu import Config, FakeQemu
+from vcpu_host.errors import QemuError
+from vcpu_host.qmp import QmpVmm, connect
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vq", dir="/tmp") as name:
+        yield Path(name)
+
+
+@asynccontextmanager
+async def machine(folder: Path, **config: object) -> AsyncIterator[tuple[FakeQemu, QmpVmm]]:
+    """A fake QEMU and the adapter on it, whose guest is up."""
+    async with FakeQemu(folder, Config(**config)) as qemu:  # type: ignore[arg-type]
+        vmm = await connect(str(qemu.qmp), call_timeout=2)
+        try:
+            yield qemu, vmm
+        finally:
+            await vmm.close()
+
+
+async def test_what_cannot_change_is_asked_for_once(folder: Path) -> None:
+    async with machine(folder) as (qemu, vmm):
+        first = await vmm.look()
+        assert await vmm.look() == first
+        asked = [command for _, command, _ in qemu.log]
+    assert (asked.count("query-target"), asked.count("query-name"), asked.count("query-status")) == (1, 1, 2)
+
+
+async def test_who_has_which_id_is_seen_in_every_look(folder: Path) -> None:
+    async with machine(folder, devices="vcpu-1:virtio-rng-pci") as (qemu, vmm):
+        view = await vmm.look()
+        others = {"root-disk": "virtio-blk-pci", "port0": "virtserialport", "vcpu-1": "virtio-rng-pci"}
+        assert view.devices == others
+        await vmm.device_add(view.slots[2], "vcpu-2")
+        assert (await vmm.look_slots(view)).devices == {**others, "vcpu-2": qemu.config.cpu_type}
+        with pytest.raises(QemuError) as caught:
+            await vmm.device_add(view.slots[1], "vcpu-1")
+        assert caught.value.reason.code == "duplicate-id"
+
+
+@pytest.mark.parametrize("x2apic", [True, False])
+async def test_what_the_cpu_model_can_is_asked_of_the_first_cpu_and_once(folder: Path, x2apic: bool) -> None:
+    async with machine(folder, x2apic=x2apic) as (qemu, vmm):
+        view = await vmm.look()
+        assert view.cpu_properties == {"x2apic": x2apic, "hypervisor": True, "kvm": True}
+        assert (await vmm.look()).cpu_properties == (await vmm.look_slots(view)).cpu_properties == view.cpu_properties
+        asked = [args for _, command, args in qemu.log if command == "qom-get" and args["property"] == "x2apic"]
+    assert [args["path"] for args in asked] == ["/machine/unattached/device[0]"]
+
+
+async def test_a_cpu_that_has_no_such_property_says_nothing_of_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with machine(folder) as (qemu, vmm):
+        whole = qemu.properties
+        monkeypatch.setattr(
+            qemu, "properties", lambda path: {k: v for k, v in (whole(path) or {}).items() if k != "x2apic"}
+        )
+        assert "x2apic" not in (await vmm.look()).cpu_properties
+
+
+async def test_an_iommu_is_asked_once_what_it_remaps(folder: Path) -> None:
+    async with machine(folder, devices="iommu0:intel-iommu") as (qemu, vmm):
+        assert (await vmm.look()).iommu == (await vmm.look()).iommu == {"intremap": "on", "eim": "on"}
+        assert sum(args.get("property") == "eim" for _, command, args in qemu.log if command == "qom-get") == 1
+
+
+async def test_a_machine_without_an_iommu_has_nothing_to_say_of_it(folder: Path) -> None:
+    async with machine(folder) as (_, vmm):
+        assert (await vmm.look()).iommu == {}
+
+
+async def test_a_guest_whose_acpi_is_not_up_has_no_driver_for_the_port_either(folder: Path) -> None:
+    async with machine(folder, boots=False) as (qemu, vmm):
+        before = (await vmm.look()).channel
+        await qemu.machine.boot()
+        after = (await vmm.look()).channel
+        assert before is not None
+        assert after is not None
+        assert (before.driver_up, after.driver_up) == (False, None)
