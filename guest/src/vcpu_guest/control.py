@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from functools import partial
 
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -18,7 +19,7 @@ MAX_OPEN = 64
 #: another CPU to bring up, and the host waits for the last of them.
 GATHER = 1.0
 
-ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse]
+ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]]
 SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse, None]]
 
 
@@ -41,7 +42,7 @@ class Control:
         if kind == "list_cpus":
             self._look(message.list_cpus)
         elif kind == "set_online":
-            self._begin(message.set_online)
+            self._begin(message.set_online.request_id, partial(self._switch, message.set_online))
         elif kind == "cancel":
             task = self._open.get(message.cancel)
             if task is not None:
@@ -79,27 +80,34 @@ class Control:
         if self._mistake is not None:
             raise self._mistake
 
-    def _look(self, request: pb.ListCpusRequest) -> None:
-        rejected = ""
-        try:
-            self._put(pb.ControlAnswer(list_cpus=self._list_cpus(request)))
-        except GoalError as error:
-            rejected = str(error)
-        self._put_end(request.request_id, rejected)
-
-    def _begin(self, request: pb.SetOnlineRequest) -> None:
-        check_request_id(request.request_id)
-        if request.request_id in self._open:
-            raise GoalError(f"request {request.request_id!r} is under way already")
+    def _begin(self, request_id: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
+        check_request_id(request_id)
+        if request_id in self._open:
+            raise GoalError(f"request {request_id!r} is under way already")
         if len(self._open) >= MAX_OPEN:
-            self._put_end(request.request_id, f"{MAX_OPEN} requests are under way already")
+            self._put_end(request_id, f"{MAX_OPEN} requests are under way already")
             return
-        task = asyncio.get_running_loop().create_task(self._work(request))
-        self._open[request.request_id] = task
+        task = asyncio.get_running_loop().create_task(work())
+        self._open[request_id] = task
         # Not at the end of the task's own code: one that is cancelled before it began never runs that.
-        task.add_done_callback(lambda task: self._over(request.request_id, task))
+        task.add_done_callback(lambda task: self._over(request_id, task))
 
-    async def _work(self, request: pb.SetOnlineRequest) -> None:
+    def _look(self, request: pb.ListCpusRequest) -> None:
+        try:
+            answer = self._list_cpus(request)
+        except GoalError as error:
+            self._put_end(request.request_id, str(error))
+            return
+        if isinstance(answer, pb.ListCpusResponse):
+            self._put(pb.ControlAnswer(list_cpus=answer))
+            self._put_end(request.request_id, "")
+        else:
+            self._begin(request.request_id, partial(self._await_look, answer))
+
+    async def _await_look(self, answer: Awaitable[pb.ListCpusResponse]) -> None:
+        self._put(pb.ControlAnswer(list_cpus=await answer))
+
+    async def _switch(self, request: pb.SetOnlineRequest) -> None:
         async with aclosing(self._set_online(request)) as answers:
             async for answer in answers:
                 self._put(pb.ControlAnswer(set_online=answer), GATHER if _can_wait(answer) else 0.0)

@@ -15,7 +15,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
@@ -169,6 +169,10 @@ class HookedSwitch:
     def in_hand(self) -> dict[str, float]:
         """See Switch.in_hand."""
         return self._switch.in_hand()
+
+    def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
+        """See Switch.settling."""
+        return self._switch.settling()
 
     async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
         """See Switch.run. If a hook objects to an offline, every CPU of the request is refused and nothing written."""

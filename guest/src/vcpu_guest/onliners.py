@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from vcpu_guest import logs
 
@@ -18,10 +18,12 @@ from vcpu_guest import logs
 MEMORY = 3600.0
 #: Seconds for which its next turn is waited for, and from look to look.
 PATIENCE, LOOK = 1.5, 0.005
+#: A look that waited for nobody takes so many seconds at most, and as many more for each CPU; so often it is made.
+STILL, STILL_PER_CPU, LOOKS = 0.005, 0.0005, 3
 
 
 class Onliners:
-    """Used by the writer's thread alone. `incarnation` tells a cpuN from one that has its number later."""
+    """Used by the writer's thread, but for `going`. `incarnation` tells a cpuN from one that has its number later."""
 
     def __init__(
         self,
@@ -45,6 +47,10 @@ class Onliners:
         """The agent has taken cpuN offline for its ejection."""
         self._let_go[number] = self._incarnation(number)
 
+    def going(self) -> tuple[int, ...]:
+        """The CPUs that were let go of and are still there. This may be asked in any thread."""
+        return tuple(n for n, incarnation in sorted(self._let_go.copy().items()) if self._incarnation(n) == incarnation)
+
     def wanted(self, number: int) -> None:
         """The host does not want cpuN ejected any more: what becomes of it is nobody's meddling."""
         self._let_go.pop(number, None)
@@ -66,3 +72,21 @@ class Onliners:
                 return True
             self._pause.wait(LOOK)
         return False
+
+
+def unsettled(
+    numbers: Sequence[int], settled_online: Callable[[int], object], clock: Callable[[], float] = time.monotonic
+) -> Sequence[int]:
+    """Wait until nobody is bringing any of the CPUs up; returned are those of which that cannot be said: all or none.
+
+    The kernel's list of online CPUs has one that is being brought up only towards the end of that; to read its own file
+    waits for the end (`settled_online`). Meanwhile somebody may have begun with another one, so a look counts only if
+    it waited for nobody.
+    """
+    for _ in range(LOOKS):
+        began = clock()
+        for number in numbers:
+            settled_online(number)
+        if clock() - began <= STILL + STILL_PER_CPU * len(numbers):
+            return ()
+    return numbers

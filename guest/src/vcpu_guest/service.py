@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -45,6 +46,9 @@ class Runner(Protocol):
     def in_hand(self) -> dict[str, float]:
         """See Switch.in_hand."""
 
+    def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
+        """See Switch.settling."""
+
 
 class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     """vcpu.v1.GuestAgent, as agent.proto describes it."""
@@ -76,7 +80,8 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """A fresh look."""
         try:
-            return self._list_cpus(request)
+            answer = self._list_cpus(request)
+            return answer if isinstance(answer, pb.ListCpusResponse) else await answer
         except GoalError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise AssertionError("abort() raises") from error
@@ -126,9 +131,18 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             if self._gate is not None:
                 self._gate.withdraw(stream)
 
-    def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
+    def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]:
         check_request_id(request.request_id)
+        settling = self._switch.settling()
+        if settling is not None:
+            return self._list_at_rest(request, settling)
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
+
+    async def _list_at_rest(
+        self, request: pb.ListCpusRequest, settling: Awaitable[dict[str, float]]
+    ) -> pb.ListCpusResponse:
+        moving = await settling
+        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(moving))
 
     async def _set_online(
         self, request: pb.SetOnlineRequest, stream: object = None
@@ -156,11 +170,11 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         if not (request.brief and as_wanted):
             yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
 
-    def _snapshot(self) -> pb.Snapshot:
-        return self._message(self._watcher.snapshot())
+    def _snapshot(self, moving: Mapping[str, float] = MappingProxyType({})) -> pb.Snapshot:
+        return self._message(self._watcher.snapshot(), moving)
 
-    def _message(self, snapshot: Snapshot) -> pb.Snapshot:
-        return convert.snapshot(snapshot, self._identity, self._switch.in_hand())
+    def _message(self, snapshot: Snapshot, moving: Mapping[str, float] = MappingProxyType({})) -> pb.Snapshot:
+        return convert.snapshot(snapshot, self._identity, {**moving, **self._switch.in_hand()})
 
 
 async def _checked_id(request_id: str, context: Context) -> None:

@@ -12,7 +12,7 @@ import errno
 import itertools
 import os
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -21,13 +21,15 @@ from vcpu_guest import logs, procfs
 from vcpu_guest.connectors import Connectors, KernelConnectors
 from vcpu_guest.core import cmdline, reasons
 from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
-from vcpu_guest.onliners import Onliners
+from vcpu_guest.onliners import Onliners, unsettled
 from vcpu_guest.platforms import Platform
 from vcpu_guest.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.watcher import Watcher
 
 #: While a request waits for CPUs, everything is looked at this often (seconds): a lost event costs time only.
 RESCAN = 1.0
+#: For so long (seconds) it is waited for that nobody switches the CPUs that are to be ejected.
+SETTLE = 1.0
 
 
 _T = TypeVar("_T")
@@ -67,6 +69,8 @@ class Switch:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="switch")
         # The thread starts now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
+        # To read how a CPU is waits for whoever is switching it, so it must not wait for the writer as well.
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="settle")
         self._pending: set[Future[Any]] = set()
         self._attempts: dict[int, _Attempt] = {}
         self._numbers = itertools.count()
@@ -93,6 +97,24 @@ class Switch:
             seconds = 0.0 if attempt.began is None else now - attempt.began
             found[attempt.firmware_id] = max(seconds, found.get(attempt.firmware_id, 0.0))
         return found
+
+    def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
+        """Wait until nobody is switching a CPU that is to be ejected: what is offline then, is. None if there is none.
+
+        By identity, those of which that cannot be had, and the seconds for which it was tried.
+        """
+        going = self.onliners.going()
+        return self._settle(going) if going else None
+
+    async def _settle(self, going: Sequence[int]) -> dict[str, float]:
+        began = time.monotonic()
+        looking = asyncio.get_running_loop().run_in_executor(self._reader, unsettled, going, self.sysfs.settled_online)
+        try:
+            moving: Sequence[int] = await asyncio.wait_for(asyncio.shield(looking), SETTLE)
+        except TimeoutError:
+            moving = going
+        seconds = time.monotonic() - began
+        return {self.platform.identity(self.sysfs, number): seconds for number in moving}
 
     def queue(self, work: Callable[[], None]) -> None:
         """Queue other work for the thread: what concerns the kernel's CPUs is done one after another."""
@@ -131,6 +153,7 @@ class Switch:
         """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
         self.connectors.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
+        self._reader.shutdown(wait=False, cancel_futures=True)
         done = await asyncio.to_thread(wait, list(self._pending), timeout)
         return not done.not_done
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fakes.sysfs import FakeKernel, firmware_id
 from vcpu_guest.core.model import Goal, Result, Status
-from vcpu_guest.onliners import MEMORY, Onliners
+from vcpu_guest.onliners import LOOKS, MEMORY, Onliners, unsettled
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.switch import Switch
 from vcpu_guest.sysfs import Sysfs
@@ -132,3 +132,69 @@ def test_it_is_remembered_for_a_while_only() -> None:
     assert onliners.about
     now[0] = MEMORY + 1
     assert not onliners.about
+
+
+def test_a_look_during_which_a_cpu_was_brought_up_is_made_again_from_the_first_cpu_on() -> None:
+    """Else CPU 1 could have been brought up while the look waited for CPU 2."""
+    now, reads = [0.0], []
+
+    def read(number: int) -> None:
+        reads.append(number)
+        now[0] += 0.05 if len(reads) == 2 else 0.0
+
+    assert unsettled((1, 2), read, lambda: now[0]) == ()
+    assert reads == [1, 2, 1, 2]
+
+
+def test_cpus_that_never_come_to_rest_are_said_to_be_moving() -> None:
+    now, reads = [0.0], []
+
+    def read(number: int) -> None:
+        reads.append(number)
+        now[0] += 0.05
+
+    assert unsettled((1, 2), read, lambda: now[0]) == (1, 2)
+    assert reads == [1, 2] * LOOKS
+
+
+async def settle(guest: Guest) -> dict[str, float]:
+    settling = guest.switch.settling()
+    assert settling is not None
+    return await settling
+
+
+async def test_a_list_waits_for_whoever_is_bringing_up_a_cpu_that_is_to_be_ejected(guest: Guest) -> None:
+    assert guest.switch.settling() is None
+    await guest.ask(1)
+    read = guest.sysfs.settled_online
+
+    def settled(number: int) -> bool:
+        guest.sysfs.settled_online = read  # type: ignore[method-assign]
+        guest.somebody_onlines(number)
+        return read(number)
+
+    guest.sysfs.settled_online = settled  # type: ignore[method-assign]
+    assert await settle(guest) == {}
+    assert guest.watcher.snapshot().cpus[1].online
+
+
+async def test_a_cpu_whose_switching_does_not_end_is_said_to_be_in_hand(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await guest.ask(1)
+    monkeypatch.setattr("vcpu_guest.switch.SETTLE", 0.05)
+    end = threading.Event()
+    guest.sysfs.settled_online = lambda number: end.wait(20)  # type: ignore[method-assign]
+    try:
+        found = await settle(guest)
+    finally:
+        end.set()
+    assert found.keys() == {firmware_id(1)}
+    assert found[firmware_id(1)] >= 0.05
+
+
+async def test_nobody_waits_for_a_cpu_that_has_gone(guest: Guest) -> None:
+    await guest.ask(1)
+    guest.kernel.remove(1)
+    guest.sysfs.settled_online = None  # type: ignore[method-assign, assignment]
+    assert guest.switch.settling() is None

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from . import words
 from .events import AgentUp, CpuArrived, CpuSettled, GuestLooked, RequestEnded
 from .job import Goal, Job, ThreadEvidence
 from .model import CpuStatus, GuestCpu, Outcome
-from .proof import no_slot_explains, unexplained
+from .proof import is_being_switched, no_slot_explains, unexplained
 from .state import OnlineRequest, State
 from .view import SMT_PARKED
 
@@ -91,7 +91,7 @@ def _is_absent(state: State, job: Job, thread: ThreadEvidence) -> None:
 
 
 def _all_listed(
-    state: State, shown: Collection[str], asked_at: float, newer: Collection[str], *, absence_proven: bool
+    state: State, shown: Mapping[str, GuestCpu], asked_at: float, newer: Collection[str], *, absence_proven: bool
 ) -> None:
     for job in list(state.open_jobs()):
         if not any(thread.firmware_id in newer for thread in job.threads):
@@ -101,9 +101,11 @@ def _all_listed(
         state.guest_look.again(state.now + state.policy.poll_first)
 
 
-def _listed(state: State, job: Job, shown: Collection[str], asked_at: float, *, absence_proven: bool) -> None:
-    """What a list that was asked for shows of one job: all of it absent, or all of it offline."""
+def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: float, *, absence_proven: bool) -> None:
+    """What a list that was asked for shows of one job: all of it absent, or all of it offline and at rest."""
     found = [thread.firmware_id in shown for thread in job.threads]
+    if any(is_being_switched(shown[thread.firmware_id]) for thread in job.threads if thread.firmware_id in shown):
+        return
     if absence_proven and not any(found):
         job.absent_at = asked_at
         state.touch(job)

@@ -8,6 +8,7 @@
   after the time was up, shows that a CPU is not there.
 - *A confirmation grows old.* What was offline a while ago may be online again: something in the guest may bring it
   back. It allows a ``device_del`` only for a moment (:class:`SeenDown`).
+- *A CPU on its way up is not offline,* although the guest's list may still say so (:func:`is_being_switched`).
 
 Everything else in the core asks here, so that there is one place to get each of them wrong.
 """
@@ -32,6 +33,14 @@ def unexplained(cpus: Iterable[GuestCpu], identities: Collection[str]) -> tuple[
 def proves_absence(cpus: Iterable[GuestCpu], identities: Collection[str]) -> bool:
     """Whether a CPU that is not among these, all that the guest shows, is not there."""
     return not unexplained(cpus, identities)
+
+
+def is_being_switched(cpu: GuestCpu) -> bool:
+    """Whether somebody in the guest is at work on the CPU: what it is now, it will not be in a moment.
+
+    The kernel's list has a CPU that is being brought up among those that are offline, almost to the end of it.
+    """
+    return cpu.switching is not None
 
 
 #: How many looks in a row make up for a guest that is slow to answer each of them.

@@ -170,6 +170,15 @@ def test_a_cpu_that_came_back_online_is_not_removed_but_asked_to_go_again() -> N
     assert step.of(ev.DoDel) == [ev.DoDel(2, "vcpu-2"), ev.DoDel(1, "vcpu-1")]
 
 
+def test_a_cpu_that_somebody_is_at_work_on_is_not_removed_although_the_list_says_offline() -> None:
+    step = two()
+    step.tell(step.settled(2, "done", online=False), step.settled(1, "done", online=False))
+    step.listed(step.cpu(1, online=False), replace(step.cpu(2, online=False), switching=0.1))
+    assert [action.slot for action in step.of(ev.DoDel)] == [1]  # type: ignore[union-attr]
+    step.listed(step.cpu(1, online=False), step.cpu(2, online=False))
+    assert step.of(ev.DoDel) == [ev.DoDel(2, "vcpu-2")]
+
+
 def test_a_slot_whose_cpu_comes_back_again_and_again_is_refused_with_that_reason() -> None:
     step = two()
     step.tell(step.settled(2, "done", online=False), step.settled(1, "done", online=False))
