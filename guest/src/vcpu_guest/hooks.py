@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
+from typing import Any
 
 from vcpu_guest import logs
 from vcpu_guest.core import cpulist
