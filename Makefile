@@ -12,7 +12,7 @@ PYTEST := $(PYTHON) -m pytest -q
 TOOLS := packaging/tools
 SOURCES := proto/src host/src guest/src tests $(TOOLS)
 # Tests that need no guest: they run on both cores.
-QUICK := tests/unit tests/contract tests/component tests/packaging
+QUICK := tests/unit tests/kit/tests tests/contract tests/component tests/packaging
 # What depends on the versions of gRPC, protobuf, pyudev and structlog: both ends' own use of them, and their meeting. The
 # build, the packages, the lab, the link, the core (which import contracts keep free of all of them), and what the host makes
 # of words that it has read, have nothing to find there. Debian 12's guest, on which the end-to-end tests run, has the oldest.
@@ -55,7 +55,7 @@ help: ## This list
 ##@ The two commands of the README
 .PHONY: demo test
 demo: setup deb ## Boot a VM and resize it, end to end
-	@PYTHONPATH=tests $(PYTHON) -m demo
+	@PYTHONPATH=tests $(PYTHON) -m kit.demo
 
 test: check quick test-oldest e2e ## All that CI runs
 
@@ -66,7 +66,7 @@ quick: setup deb man ## Unit, contract, component and packaging tests
 	@$(PYTEST) $(NO_VM) $(QUICK)
 
 unit: setup ## Unit tests
-	@$(PYTEST) $(NO_VM) tests/unit
+	@$(PYTEST) $(NO_VM) tests/unit tests/kit/tests
 
 contract: setup ## Host client against guest servicer
 	@$(PYTEST) $(NO_VM) tests/contract
@@ -86,10 +86,10 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 	@$(PYTEST) -n auto --maxprocesses 4 --maxschedchunk 1 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
 
 bench: setup deb ## Measure ours against the floor, into build/bench.json
-	@PYTHONPATH=tests $(PYTHON) -m bench
+	@PYTHONPATH=tests $(PYTHON) -m kit.bench
 
 chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
-	@PYTHONPATH=tests $(PYTHON) -m chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)
+	@PYTHONPATH=tests $(PYTHON) -m kit.chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)
 
 ##@ Checks
 .PHONY: check fmt lint type imports rules contract-check spell
@@ -147,7 +147,7 @@ clean: ## Remove all that was made here (downloads stay cached)
 	@rm -rf build .venv .venv-oldest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find proto host guest tests packaging -name __pycache__ -prune -exec rm -rf {} +
 
-build/setup/packages: $(TOOLS)/setup.sh $(wildcard tests/lab/*.py tests/lab/*/*.py)
+build/setup/packages: $(TOOLS)/setup.sh $(wildcard tests/kit/lab/*.py tests/kit/lab/*/*.py)
 	@$(TOOLS)/setup.sh packages
 	@touch $@
 

@@ -14,7 +14,7 @@
 # Why it matters: tools that ask for the peer's process to learn which QEMU (hence which VM, which vCPU threads) is
 # behind a monitor are right only if they connect after QEMU has started. vcpuctl checks that the process has the
 # vCPU's thread before it believes the peer:
-# tests/unit/host/test_processes.py::test_all_sockets_of_one_process_name_that_process.
+# tests/unit/host/local/test_processes.py::test_all_sockets_of_one_process_name_that_process.
 set -eu
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$(dirname -- "$0")/lib/common.sh"

@@ -13,7 +13,7 @@
 #
 # Why it matters: one burst (a rescan of a bus, many vCPUs at once) makes a program that listens for hotplugged CPUs
 # deaf, and one that tries again spins. vcpud takes the error off, looks at all CPUs once and listens on:
-# tests/unit/guest/test_uevents.py::test_after_an_overflow_everything_is_looked_at_once_and_events_are_heard_again.
+# tests/unit/guest/kernel/test_uevents.py::test_after_an_overflow_everything_is_looked_at_once_and_events_are_heard_again.
 #
 # Needs root: it has the kernel announce /dev/null again, by its file uevent, 201 times. Nothing comes of that.
 set -eu

@@ -11,7 +11,7 @@
 #
 # Why it matters: a destination that waits is the one place where missing vCPUs may still be plugged, and its status
 # says that it is too late. vcpuctl tells the two apart by query-status "inmigrate" and knows "setup" as "nothing has
-# come yet": tests/unit/host/core/test_migration.py::test_a_qemu_that_listens_for_its_vm_already_still_waits_for_it.
+# come yet": tests/unit/host/core/migration/test_compare.py::test_a_qemu_that_listens_for_its_vm_already_still_waits_for_it.
 set -eu
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$(dirname -- "$0")/lib/common.sh"

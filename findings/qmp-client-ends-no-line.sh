@@ -11,7 +11,7 @@
 #
 # Why it matters: whatever stands between a manager and QEMU's monitor has to parse JSON from the one side, and to end
 # lines on the other. vcpuctl's stand-in for QEMU finds messages as QEMU does, by
-# their brackets: tests/fakes/qemu/splitter.py.
+# their brackets: tests/kit/fakes/qemu/splitter.py.
 set -eu
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$(dirname -- "$0")/lib/common.sh"

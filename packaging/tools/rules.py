@@ -24,7 +24,7 @@ MAX_LINES = 400
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 PARTS = ("proto", "host", "guest")
 #: Generated code, and files that go into guests as they are.
-GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "tests/lab/guests/")
+GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "tests/kit/lab/guests/")
 SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
 SYSFS_DOORS = ("sysfs.py", "rtas.py")
 #: Where what differs between machines lives, and what nothing else may compare with words.

@@ -28,12 +28,12 @@ installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = i
 
 packages() {
     if ! command -v apt-get >/dev/null; then
-        say "this is not a Debian: install by hand what $0 and 'python3 -m lab packages' name" >&2
+        say "this is not a Debian: install by hand what $0 and 'python3 -m kit.lab packages' name" >&2
         exit 1
     fi
     wanted="$build_packages"
-    if [ -f tests/lab/__main__.py ]; then
-        wanted="$wanted $(PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 python3 -m lab packages)"
+    if [ -f tests/kit/lab/__main__.py ]; then
+        wanted="$wanted $(PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 python3 -m kit.lab packages)"
     fi
     missing=""
     for name in $wanted; do

@@ -10,8 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from component.cli import done, run, stands, until
-from fakes.qemu import FakeVm
+from kit.component.cli import done, run, stands, until
+from kit.fakes.qemu import FakeVm
 
 
 @pytest.fixture

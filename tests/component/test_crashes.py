@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import SOON, done, filled, online, run, until
-from component.crashing import MANY, killed
-from fakes.qemu import FakeVm
-from vcpu_host import processes, runtime
+from kit.component.cli import SOON, done, filled, online, run, until
+from kit.component.crashing import MANY, killed
+from kit.fakes.qemu import FakeVm
+from vcpu_host.local import directory as runtime
+from vcpu_host.local import processes
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import Vcpuctl, done, filled, online, run, stands, until
-from fakes.qemu import FakeVm
+from kit.component.cli import Vcpuctl, done, filled, online, run, stands, until
+from kit.fakes.qemu import FakeVm
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import Vcpuctl, done, run, stands
-from fakes.qemu import FakeVm
+from kit.component.cli import Vcpuctl, done, run, stands
+from kit.fakes.qemu import FakeVm
 
 #: An unplug must be done so soon after the slot is empty (seconds), by a process that starts and ends.
 PROMPT = 12.0

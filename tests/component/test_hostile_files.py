@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import until
-from component.hostile import Said, command, ended, run
-from fakes.qemu import FakeVm
+from kit.component.cli import until
+from kit.component.hostile import Said, command, ended, run
+from kit.fakes.qemu import FakeVm
 
 PRECIOUS = "do not lose this\n"
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from component.cli import filled, online
-from component.hostile import MOST_MEMORY, Said, command, ended, run
-from fakes.hostile import Answer, Hostile, Script, Stranger, identity
-from fakes.qemu import FakeVm
+from kit.component.cli import filled, online
+from kit.component.hostile import MOST_MEMORY, Said, command, ended, run
+from kit.fakes.hostile import Answer, Hostile, Script, Stranger, identity
+from kit.fakes.qemu import FakeVm
 from vcpu_proto.link import GuestLink
 from vcpu_proto.link.frames import MAX_PAYLOAD, Frame, Kind, encode
 from vcpu_proto.v1 import agent_pb2 as pb

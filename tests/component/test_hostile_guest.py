@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from component.cli import filled, online, until
-from component.hostile import command, ended, run
-from fakes.hostile import Answer, Hostile, Script, Stranger, identity
-from fakes.qemu import FakeVm
+from kit.component.cli import filled, online, until
+from kit.component.hostile import command, ended, run
+from kit.fakes.hostile import Answer, Hostile, Script, Stranger, identity
+from kit.fakes.qemu import FakeVm
 from vcpu_proto.link import GuestLink
 from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
 from vcpu_proto.v1 import agent_pb2 as pb

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from component.hostile import Said, run
-from fakes.hostile import Answer, Hostile, Script
-from fakes.qemu import FakeVm
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from kit.component.hostile import Said, run
+from kit.fakes.hostile import Answer, Hostile, Script
+from kit.fakes.qemu import FakeVm
 from vcpu_proto.link import EndCode, GuestLink
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -225,7 +225,7 @@ def test_a_terminal_without_the_guests_letters_shows_them_escaped(vm: FakeVm) ->
 
 def test_on_a_real_terminal_what_comes_from_the_guest_is_no_control_either(vm: FakeVm) -> None:
     ours, theirs = pty.openpty()
-    program = Path(__file__).resolve().parents[1] / "fakes/vcpuctl.py"
+    program = Path(__file__).resolve().parents[1] / "kit/fakes/vcpuctl.py"
     with Hostile(vm, Writer(vm.folder, NASTY[1] + NASTY[8][:30])):
         done = subprocess.run(
             [sys.executable, "-P", str(program), "--qmp", str(vm.qmp), "offline", "1"],

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import Ended, done, run, stands
-from fakes.qemu import FakeVm, QmpError
+from kit.component.cli import Ended, done, run, stands
+from kit.fakes.qemu import FakeVm, QmpError
 
 
 @pytest.fixture

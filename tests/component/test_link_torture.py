@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
-from fakes.virtio_port import VirtioPort
+from kit.fakes.virtio_port import VirtioPort
 from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink, HostLink, LinkError
 from vcpu_proto.v1 import agent_pb2, agent_pb2_grpc

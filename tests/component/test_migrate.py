@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import Vcpuctl, filled, run
-from fakes.qemu import FakeVm
+from kit.component.cli import Vcpuctl, filled, run
+from kit.fakes.qemu import FakeVm
 
 
 @pytest.fixture

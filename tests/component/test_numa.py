@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from component.cli import done, run
-from fakes.qemu import FakeVm
+from kit.component.cli import done, run
+from kit.fakes.qemu import FakeVm
 
 _SOCKETS = ("--maxcpus", "8", "--sockets", "2", "--cores", "2", "--threads", "2")
 _TWO_NODES = (*_SOCKETS, "--nodes", "2")
@@ -121,7 +121,7 @@ def test_a_running_machine_without_nodes_is_told_that_and_no_arguments_are_promi
 
 
 def _for_people(vm: FakeVm, folder: Path) -> str:
-    from component.cli import Vcpuctl
+    from kit.component.cli import Vcpuctl
 
     with Vcpuctl(vm, "-o", "table", "numa", "assign", *_map(folder, "1 = ['socket-id=0']\n0 = ['socket-id=1']")) as it:
         return it.ends().stdout

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import SOON, done, filled, online, run
-from fakes.qemu import FakeVm
+from kit.component.cli import SOON, done, filled, online, run
+from kit.fakes.qemu import FakeVm
 
 OLD = ("--machine", "pc-i440fx-2.6", "--acpi-names", "old")
 #: A type that vcpuctl takes for today's, whose guest has the old names.

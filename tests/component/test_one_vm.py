@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import Vcpuctl, done, run
-from fakes.qemu import FakeVm
+from kit.component.cli import Vcpuctl, done, run
+from kit.fakes.qemu import FakeVm
 
 
 @pytest.fixture

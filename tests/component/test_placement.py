@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import done, run, stands
-from fakes.qemu import FakeVm
+from kit.component.cli import done, run, stands
+from kit.fakes.qemu import FakeVm
 
 #: Slots 0 to 3 are on node 0, 4 to 7 on node 1, and so on.
 _FOUR_NODES = ("--maxcpus", "16", "--nodes", "4", "--sockets", "4", "--cores", "4")

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from fakes.qemu import Config, FakeProcess, FakeQemu, Rule
+from kit.fakes.qemu import Config, FakeProcess, FakeQemu, Rule
 from vcpu_host.core.model import Channel, Ost, slot_id
 from vcpu_host.errors import QemuError, QemuGoneError
 from vcpu_host.ports import DeviceDeleted, OstReported, PortChanged, QemuGone, VmmEvent, VmReset, VmStatus

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.qemu import Config, FakeQemu, Rule
+from kit.fakes.qemu import Config, FakeQemu, Rule
 from vcpu_host.errors import QemuGoneError
 from vcpu_host.ports import QemuGone
 from vcpu_host.qmp import connect

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from fakes.qemu import FakeVm
+from kit.fakes.qemu import FakeVm
 from vcpu_host.agent.dialer import LinkDialer
-from vcpu_host.core.model import GuestView, HostView, slot_id
+from vcpu_host.core.guest import GuestView
+from vcpu_host.core.model import HostView, slot_id
 from vcpu_host.errors import QemuError
 from vcpu_host.ports import OstReported, PortChanged
 from vcpu_host.qmp import QmpVmm, connect

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fakes.qemu import Config, FakeQemu
+from kit.fakes.qemu import Config, FakeQemu
 from vcpu_host.errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from vcpu_host.qmp import connect
 

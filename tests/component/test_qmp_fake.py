@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.qemu import FakeProcess, QmpError, Steer
+from kit.fakes.qemu import FakeProcess, QmpError, Steer
 
 CPU = "qemu64-x86_64-cpu"
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from fakes.qemu import Config, FakeQemu
+from kit.fakes.qemu import Config, FakeQemu
 from vcpu_host.errors import QemuError
 from vcpu_host.qmp import QmpVmm, connect
 

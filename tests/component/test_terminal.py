@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from component.cli import run
-from fakes.hostile import Hostile, Script
-from fakes.qemu import FakeVm
-from fakes.terminal import Screen, Shown, run_on_terminal
+from kit.component.cli import run
+from kit.fakes.hostile import Hostile, Script
+from kit.fakes.qemu import FakeVm
+from kit.fakes.terminal import Screen, Shown, run_on_terminal
 from vcpu_proto.v1 import agent_pb2 as pb
 
 _CLI = (sys.executable, "-m", "vcpu_host.cli.main")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from component.cli import run, until
-from fakes.qemu import FakeVm
+from kit.component.cli import run, until
+from kit.fakes.qemu import FakeVm
 
 
 @pytest.fixture

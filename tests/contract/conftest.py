@@ -3,114 +3,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
-import grpc.aio
 import pytest
-from fakes.sysfs import FakeKernel
-from fakes.virtio_port import VirtioPort
-from vcpu_guest.core.model import Environment, Event, Identity
-from vcpu_guest.platforms.acpi import Acpi
-from vcpu_guest.port import opener
-from vcpu_guest.service import GuestAgent, serve
-from vcpu_guest.switch import Switch
-from vcpu_guest.sysfs import Sysfs
-from vcpu_guest.watcher import Watcher
+from kit.both_ends import Guest, agent_of
+from kit.fakes.virtio_port import VirtioPort
 from vcpu_host.agent.client import LinkAgent
-from vcpu_proto.link import GuestLink, HostLink
-
-#: No condition in these tests takes longer than this (seconds), on a machine that is busy.
-DEADLINE = 10.0
-IDENTITY = Identity("1.2.3", "x86_64", "6.1.0-50-cloud-amd64", "b" * 36, "c" * 16, "acpi", "udev")
-ENVIRONMENT = Environment(
-    possible="0-15",
-    isolated="3",
-    kernel_max=8191,
-    smt_control="on",
-    auto_online_rules=("/etc/udev/rules.d/80.rules",),
-    eject_enabled=True,
-    clocksource="tsc",
-    kernel_arguments=("nr_cpus=16", "nosmt"),
-    hypervisor_flag=True,
-    acpi=False,
-    writable=False,
-    unwritable=("/sys/devices/system/cpu/cpu1/online: EROFS",),
-)
-
-
-class Guest:
-    """A guest: its kernel, and an agent that serves the port. ``port.host_path`` is for the host."""
-
-    def __init__(self, folder: Path, port: VirtioPort) -> None:
-        self.folder = folder
-        self.port = port
-        self.kernel = FakeKernel(folder / "sys")
-        self.sysfs = Sysfs(self.kernel.root, self.kernel.write, self.kernel.attempt)
-        self.watcher = Watcher(self.sysfs, Acpi())
-        loop = asyncio.get_running_loop()
-        self.kernel.listen(
-            lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))
-        )
-        self.watcher.scan()
-        self.switch = Switch(self.sysfs, Acpi(), self.watcher)
-        self.servicer = GuestAgent(IDENTITY, self.watcher, self.switch, "acpi", lambda: ENVIRONMENT)
-        self._server: grpc.aio.Server | None = None
-        self._link: GuestLink | None = None
-        self._running: asyncio.Task[None] | None = None
-
-    @property
-    def socket(self) -> str:
-        """The agent's own gRPC socket, for calls that the host's client would not make."""
-        return str(self.folder / "grpc")
-
-    async def start(self, server: grpc.aio.Server | None = None) -> None:
-        """Serve, by the real servicer unless another server (that listens on ``socket``) is given."""
-        self._server = server or await serve(self.servicer, self.socket)
-        self._link = GuestLink(opener(self.port.guest_path), self.socket, instance=os.urandom(8))
-        self._running = asyncio.create_task(self._link.run())
-
-    def crash(self) -> None:
-        """The agent is gone without a word."""
-        assert self._link is not None
-        self._link.abort()
-
-    async def stop(self) -> None:
-        """The agent ends in order."""
-        assert self._link is not None
-        await self._link.stop()
-
-    async def end_server(self) -> None:
-        """The gRPC server goes, as it does with the agent's process."""
-        if self._server is not None:
-            await self._server.stop(None)
-            self._server = None
-
-    async def end(self) -> None:
-        if self._link is not None and self._running is not None:
-            self._link.abort()
-            await self._running
-        await self.end_server()
-        self.kernel.released.set()
-        assert await self.switch.close(DEADLINE)
-        self.watcher.close()
-        self.kernel.close()
-
-
-@asynccontextmanager
-async def agent_of(guest: Guest, *, call_timeout: float = DEADLINE) -> AsyncIterator[LinkAgent]:
-    """The host's client, in a session with the guest's agent."""
-    link = await HostLink.connect(guest.port.host_path, timeout=DEADLINE)
-    agent = await LinkAgent.over(link, call_timeout=call_timeout)
-    try:
-        yield agent
-    finally:
-        await agent.close()
 
 
 @pytest.fixture
@@ -135,10 +36,3 @@ async def guest(idle_guest: Guest) -> Guest:
 async def agent(guest: Guest) -> AsyncIterator[LinkAgent]:
     async with agent_of(guest) as agent:
         yield agent
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Let the loop run until the condition holds."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - the conditions are not events
-            await asyncio.sleep(0.001)

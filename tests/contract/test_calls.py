@@ -11,12 +11,14 @@ from dataclasses import asdict
 from typing import cast
 
 import pytest
-from contract.conftest import DEADLINE, ENVIRONMENT, IDENTITY, Guest, agent_of, until
-from fakes.sysfs import firmware_id
-from vcpu_guest.gate import Gate
+from kit.both_ends import ENVIRONMENT, IDENTITY, Guest, agent_of
+from kit.fakes.sysfs import firmware_id
+from kit.until import DEADLINE, until
+from vcpu_guest.cpus.eject_gate import Gate
 from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
-from vcpu_host.core.model import AGENT_LOST, CpuResult, CpuStatus, GuestView, Who
+from vcpu_host.core.guest import CpuResult, CpuStatus, GuestView
+from vcpu_host.core.reason import AGENT_LOST, Origin
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_host.ports import Arrived, SetOnlineAnswer
 from vcpu_proto.v1 import agent_pb2
@@ -58,7 +60,7 @@ async def test_the_list_is_the_kernels_own_whatever_order_the_slots_came_in(agen
     ]
     assert (view.boot_id, view.instance_id) == (IDENTITY.boot_id, IDENTITY.instance_id)
     assert view.cpus[0].cannot_offline is not None
-    assert (view.cpus[0].cannot_offline.code, view.cpus[0].cannot_offline.who) == ("cpu0", Who.GUEST)
+    assert (view.cpus[0].cannot_offline.code, view.cpus[0].cannot_offline.who) == ("cpu0", Origin.GUEST)
     assert (view.cpus[0].core_id, view.cpus[1].core_id) == (0, None)
 
 
@@ -93,7 +95,7 @@ async def test_a_refusal_arrives_with_its_errno_and_its_words(agent: LinkAgent, 
     found = results(await switched(agent, 3, online=False))[firmware_id(3)]
     assert found.status is CpuStatus.REFUSED
     assert found.reason is not None
-    assert (found.reason.code, found.reason.errno, found.reason.who) == ("irq-vectors", "ENOSPC", Who.GUEST)
+    assert (found.reason.code, found.reason.errno, found.reason.who) == ("irq-vectors", "ENOSPC", Origin.GUEST)
     assert found.observed is not None
     assert found.observed.online
 
@@ -281,7 +283,7 @@ async def test_a_file_that_the_agent_may_not_write_is_its_own_lack_of_rights_and
     found = results(await switched(agent, 3, online=True))
     reason = found[firmware_id(3)].reason
     assert reason is not None
-    assert (reason.who, reason.code, reason.errno) == (Who.AGENT, "agent-no-rights", "EROFS")
+    assert (reason.who, reason.code, reason.errno) == (Origin.AGENT, "agent-no-rights", "EROFS")
 
 
 async def test_while_the_guests_kernel_is_at_work_the_list_is_answered_and_shows_what_has_come_and_what_is_in_hand(

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from contract.conftest import IDENTITY
 from hypothesis import given
 from hypothesis import strategies as st
-from vcpu_guest import convert as guest_convert
+from kit.both_ends import IDENTITY
 from vcpu_guest.core import model as guest_model
 from vcpu_guest.core import reasons
+from vcpu_guest.rpc import convert as guest_convert
 from vcpu_host.agent import bounds
 from vcpu_host.agent import convert as host_convert
-from vcpu_host.core import model as host_model
+from vcpu_host.core import guest as host_guest
+from vcpu_host.core import reason as host_reason
 from vcpu_proto.v1 import agent_pb2 as pb
 
 _TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=80)
@@ -30,17 +31,17 @@ _CPUS = st.builds(
 )
 
 
-def same_reason(theirs: guest_model.Reason | None, ours: host_model.Reason | None) -> None:
+def same_reason(theirs: guest_model.Reason | None, ours: host_reason.Reason | None) -> None:
     if theirs is None or ours is None:
         assert theirs is None
         assert ours is None
         return
-    who = host_model.Who.AGENT if theirs.code.startswith("agent-") else host_model.Who.GUEST
+    who = host_reason.Origin.AGENT if theirs.code.startswith("agent-") else host_reason.Origin.GUEST
     assert (ours.code, ours.text, ours.who) == (theirs.code, theirs.text, who)
     assert ours.errno == reasons.name_of(theirs.errno)
 
 
-def same_cpu(theirs: guest_model.Cpu, ours: host_model.GuestCpu) -> None:
+def same_cpu(theirs: guest_model.Cpu, ours: host_guest.GuestCpu) -> None:
     assert (ours.number, ours.firmware_id, ours.online) == (theirs.number, theirs.firmware_id, theirs.online)
     assert (ours.package_id, ours.die_id, ours.core_id, ours.node) == (
         theirs.detail.package_id,
@@ -121,4 +122,4 @@ def test_the_most_cpus_that_the_contract_allows_fit_into_what_the_host_takes() -
 def test_every_status_of_the_agent_has_a_meaning_to_the_host() -> None:
     wire = {value.name for value in pb.CpuResult.Status.DESCRIPTOR.values} - {"STATUS_UNSPECIFIED"}
     assert wire == {f"STATUS_{status.name}" for status in guest_model.Status}
-    assert {status.name for status in host_model.CpuStatus} == {status.name for status in guest_model.Status}
+    assert {status.name for status in host_guest.CpuStatus} == {status.name for status in guest_model.Status}

@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from contract.conftest import DEADLINE, Guest, agent_of
-from vcpu_guest import convert as guest_convert
+from kit.both_ends import Guest, agent_of
+from kit.until import DEADLINE
+from vcpu_guest.rpc import convert as guest_convert
 from vcpu_host.agent import client
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_proto.v1 import agent_pb2 as pb

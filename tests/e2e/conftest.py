@@ -7,156 +7,20 @@ When a test ends, whatever it did, the record of all QMP commands is held agains
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, Lives, Vm, VmSpec
-
-from e2e import guestfirst
+from kit.e2e import guestfirst
+from kit.e2e.machine import SPEC, Machine, Vcpuctl
+from kit.lab import Lab, Lives, Vm
 
 # it asserts as tests do, and is none by its name
-pytest.register_assert_rewrite("e2e.trial")
-
-ROOT = Path(__file__).resolve().parents[2]
-VCPUCTL = Path(sys.executable).parent / "vcpuctl"
-#: Another guest of the lab may take the standard one's place, to see that what holds for one holds for it as well.
-SPEC = VmSpec(debs=ROOT / "build" / "deb", guest=os.environ.get("VCPU_E2E_GUEST") or VmSpec.guest)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a ``vcpuctl`` process ended. ``json`` is its stdout, if it is one document."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.stdout)
-        return document
-
-    def outcome(self) -> str:
-        """The operation's outcome, or the error's code."""
-        document = self.json
-        if "outcome" in document:
-            return str(document["outcome"])
-        return str(document["error"]["code"])
-
-    def slots(self) -> dict[int, dict[str, Any]]:
-        return {slot["slot"]: slot for slot in self.json["slots"]}
-
-
-class Vcpuctl:
-    """Runs the real ``vcpuctl`` against a VM, as a process."""
-
-    def __init__(self, vm: Vm) -> None:
-        self.vm = vm
-        self._started: list[subprocess.Popen[str]] = []
-
-    def start(self, *words: str, json_output: bool = True) -> subprocess.Popen[str]:
-        """Start it and leave it running; the caller waits for it."""
-        argv = [str(VCPUCTL), "--qmp", str(self.vm.qmp_socket), *(["-o", "json"] if json_output else []), *words]
-        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self._started.append(process)
-        return process
-
-    def end(self) -> None:
-        """Kill what a test that failed has left running, so that the next one starts without it."""
-        for process in self._started:
-            process.kill()
-            process.wait()
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-
-    def __call__(self, *words: str, timeout: float = 180.0) -> Ended:
-        """Run it to its end."""
-        return self.wait(self.start(*words), timeout)
-
-    @staticmethod
-    def wait(process: subprocess.Popen[str], timeout: float = 180.0) -> Ended:
-        """Wait for a started one."""
-        try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
-        return Ended(process.returncode, stdout, stderr)
-
-    def map(self) -> dict[int, dict[str, Any]]:
-        """``list -o json``'s slots by index, which must work."""
-        ended = self("list")
-        assert ended.status == 0, ended.stderr
-        return ended.slots()
-
-
-@dataclass
-class Machine:
-    """A VM under test, with the command line to resize it by."""
-
-    vm: Vm
-    vcpuctl: Vcpuctl
-
-    def online(self) -> set[int]:
-        """APIC ids (slots) of the CPUs that the guest itself, asked over its console, has online."""
-        cpus = self.vm.guest_cpus().values()
-        return {cpu["apicid"] for cpu in cpus if cpu["online"] and cpu["apicid"] is not None}
-
-    def filled(self) -> dict[int, str]:
-        """Slots that QEMU, asked on the lab's own monitor, has filled, with their QOM paths."""
-        reply = self.vm.qmp.execute("query-hotpluggable-cpus")
-        return {len(reply) - 1 - i: slot["qom-path"] for i, slot in enumerate(reply) if "qom-path" in slot}
-
-    def state(self) -> dict[str, Any]:
-        """All that an operation can change, by the lab's own eyes: the same before and after what changes nothing."""
-        listed = self.vm.qmp.execute("qom-list", path="/machine/peripheral")
-        return {
-            "slots": self.filled(),
-            "devices": sorted(item["name"] for item in listed),
-            "guest": self.vm.guest_cpus(),
-            "status": self.vm.qmp.execute("query-status")["status"],
-        }
-
-    def slots_in_guest(self) -> dict[int, dict[str, Any]]:
-        """By slot: ``cpu`` (the logical number) and ``online`` of each CPU that the guest shows on its console."""
-        found: dict[int, dict[str, Any]] = {}
-        for name, cpu in self.vm.guest_cpus().items():
-            slot = int(cpu["path"].rpartition(".C")[2], 16)
-            assert cpu["apicid"] in (None, slot), f"{name}: {cpu}"
-            found[slot] = {"cpu": int(name.removeprefix("cpu")), "online": cpu["online"]}
-        return found
-
-    def switch(self, slot: int) -> str:
-        """The guest's file by which the slot's CPU goes online and offline; each kernel numbers CPUs in its own way."""
-        return f"/sys/devices/system/cpu/cpu{self.slots_in_guest()[slot]['cpu']}/online"
-
-    def sent(self, command: str) -> list[dict[str, Any]]:
-        """The arguments of every such command that QEMU received from others than the lab."""
-        return [
-            said.get("arguments", {})
-            for _, said in self.vm.qmp_commands()
-            if said["execute"] == command and not str(said.get("id")).startswith("lab-")
-        ]
-
-    def raw_add(self, slot: int, device_id: str) -> None:
-        """A device_add behind the product's back, waited for until the guest's firmware has acknowledged it."""
-        entry = self.vm.qmp.execute("query-hotpluggable-cpus")[-1 - slot]
-        self.vm.qmp.execute("device_add", driver=entry["type"], id=device_id, **entry["props"])
-        self.vm.qmp.wait_event("ACPI_DEVICE_OST", slot=str(slot), source=1, timeout=30.0)
-
-    def device_dels(self) -> int:
-        """How many ``device_del`` QEMU has received on any monitor."""
-        return sum(command["execute"] == "device_del" for _, command in self.vm.qmp_commands())
+pytest.register_assert_rewrite("kit.e2e.trial")
 
 
 @pytest.fixture(scope="session")
@@ -227,14 +91,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """The table of platforms is this run's; the workers of a run only add to it."""
     if not hasattr(session.config, "workerinput"):
-        from e2e import matrix
+        from kit.e2e import matrix
 
         matrix.clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """When all workers have ended, and there is somebody to read it."""
-    from e2e import matrix
+    from kit.e2e import matrix
 
     for line in matrix.write().splitlines():
         terminalreporter.write_line(line)

@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-
-from e2e.conftest import Machine
+from kit.e2e.machine import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 

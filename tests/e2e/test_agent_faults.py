@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
-from e2e.conftest import Ended, Machine
-from e2e.operation import ARRIVED, PID, Operation, run, when
+from kit.e2e.machine import Ended, Machine
+from kit.e2e.operation import ARRIVED, PID, Operation, run, when
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

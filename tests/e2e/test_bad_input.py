@@ -13,9 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from lab import Cache, Qmp, qemu
-
-from e2e.conftest import VCPUCTL, Ended, Machine, Vcpuctl
+from kit.e2e.machine import VCPUCTL, Ended, Machine, Vcpuctl
+from kit.lab import Cache, Qmp, qemu
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -7,11 +7,10 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from component.crashing import MANY, killed
-from lab import Lives
-
-from e2e import guestfirst
-from e2e.conftest import Machine, Vcpuctl
+from kit.component.crashing import MANY, killed
+from kit.e2e import guestfirst
+from kit.e2e.machine import Machine, Vcpuctl
+from kit.lab import Lives
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 

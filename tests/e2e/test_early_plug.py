@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-
-from e2e.conftest import Machine
-from e2e.operation import run
-from e2e.races import outlived
+from kit.e2e.machine import Machine
+from kit.e2e.operation import run
+from kit.e2e.races import outlived
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.qemu import FakeProcess, QmpError, Steer
-from lab import Cache, Lab, VmSpec, qemu
+from kit.e2e.qmp_scripts import EARLY, NO_ACPI, RAW, SCRIPT, TWO_NODES
+from kit.fakes.qemu import FakeProcess, QmpError, Steer
+from kit.lab import Cache, Lab, VmSpec, qemu
 from vcpu_host.core.model import slot_id
 from vcpu_host.errors import QemuError
 from vcpu_host.ports import PortChanged
 from vcpu_host.qmp import connect
-
-from e2e.qmp_scripts import EARLY, NO_ACPI, RAW, SCRIPT, TWO_NODES
 
 pytestmark = pytest.mark.e2e
 

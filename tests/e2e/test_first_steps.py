@@ -21,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lab import Cache, Qmp, host, qemu
-from lab.cache import digest
-
-from e2e.conftest import ROOT, VCPUCTL, Vcpuctl
-from e2e.lines import Lines
+from kit.e2e.lines import Lines
+from kit.e2e.machine import ROOT, VCPUCTL, Vcpuctl
+from kit.lab import Cache, Qmp, host, qemu
+from kit.lab.cache import digest
 
 pytestmark = [pytest.mark.e2e]
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from e2e import guestfirst
+from kit.e2e import guestfirst
 
 pytestmark = pytest.mark.e2e
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from e2e.conftest import ROOT, Machine
+from kit.e2e.machine import ROOT, Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, ShellError, Vm, VmDiedError, VmSpec
+from kit.lab import Lab, ShellError, Vm, VmDiedError, VmSpec
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -20,14 +20,13 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from lab import Vm
+from kit.e2e.machine import Machine
+from kit.lab import Vm
 from vcpu_host.agent.client import LinkAgent
 from vcpu_host.errors import VcpuctlError
 from vcpu_proto.link import HostLink, LinkError
 from vcpu_proto.link.frames import TOKEN_BYTES
 from vcpu_proto.link.session import Role, Session
-
-from e2e.conftest import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 

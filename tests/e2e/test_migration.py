@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, LabError
-from lab.lives import plugged
+from kit.e2e import races
+from kit.e2e.journey import Journey, journey
+from kit.e2e.machine import SPEC, Machine
+from kit.e2e.operation import Operation
+from kit.lab import Lab, LabError
+from kit.lab.lives import plugged
 
-from e2e import races
-from e2e.conftest import SPEC, Machine
-from e2e.journey import Journey, journey
-from e2e.operation import Operation
 from e2e.test_power import CORES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

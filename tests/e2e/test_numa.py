@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, Vm
+from kit.e2e import numa
+from kit.e2e.machine import SPEC, Machine, Vcpuctl
+from kit.e2e.platforms import LEVELS, by_acpi_path, by_two_threads
+from kit.lab import Lab, Vm
 
-from e2e import numa
-from e2e.conftest import SPEC, Machine, Vcpuctl
-from e2e.platforms import LEVELS, by_acpi_path, by_two_threads
 from e2e.test_power import CORES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]

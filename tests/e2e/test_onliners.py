@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
-from lab import Lives
-
-from e2e import guestfirst
-from e2e.conftest import Ended, Machine, Vcpuctl
-from e2e.load import onliner, rounds
+from kit.e2e import guestfirst
+from kit.e2e.load import onliner, rounds
+from kit.e2e.machine import Ended, Machine, Vcpuctl
+from kit.lab import Lives
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
 

@@ -6,9 +6,8 @@ from __future__ import annotations
 import time
 
 import pytest
-
-from e2e.conftest import Machine
-from e2e.operation import Operation, run
+from kit.e2e.machine import Machine
+from kit.e2e.operation import Operation, run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
-from lab import LabError
-
-from e2e import matrix
-from e2e.conftest import Machine
-from e2e.platforms import CELLS, Cell
-from e2e.races import outlived
-from e2e.trial import Trial
+from kit.e2e import matrix
+from kit.e2e.machine import Machine
+from kit.e2e.platforms import CELLS, Cell
+from kit.e2e.races import outlived
+from kit.e2e.trial import Trial
+from kit.lab import LabError
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from e2e.conftest import Machine
+from kit.e2e.machine import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

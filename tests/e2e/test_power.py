@@ -10,10 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from lab import Vm
-
-from e2e.conftest import Machine
-from e2e.operation import Operation
+from kit.e2e.machine import Machine
+from kit.e2e.operation import Operation
+from kit.lab import Vm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from e2e.conftest import Machine
-from e2e.lines import JsonLines
+from kit.e2e.lines import JsonLines
+from kit.e2e.machine import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

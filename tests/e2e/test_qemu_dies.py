@@ -8,9 +8,8 @@ import signal
 import time
 
 import pytest
-
-from e2e.conftest import Machine
-from e2e.operation import ARRIVED, PID, Operation, run, when
+from kit.e2e.machine import Machine
+from kit.e2e.operation import ARRIVED, PID, Operation, run, when
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from lab import Vm
-
-from e2e.conftest import Machine
-from e2e.operation import Operation, run, when
-from e2e.races import outlived
+from kit.e2e.machine import Machine
+from kit.e2e.operation import Operation, run, when
+from kit.e2e.races import outlived
+from kit.lab import Vm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 

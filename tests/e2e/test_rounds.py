@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
-from e2e.conftest import Machine
+from kit.e2e.machine import Machine
 
 #: Under TCG a QEMU process can plug only so many vCPUs in its life: 63 here, which are four rounds. All levels that
 #: -smp has for a PC are in use: whatever props a slot has must go back to QEMU, known to us or not.

@@ -6,8 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-from e2e.conftest import Ended, Machine
+from kit.e2e.machine import Ended, Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -7,8 +7,7 @@ import time
 from typing import Any
 
 import pytest
-
-from e2e.conftest import Ended, Machine
+from kit.e2e.machine import Ended, Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from lab import Lives
-
-from e2e import guestfirst
-from e2e.conftest import Machine, Vcpuctl
-from e2e.load import busy_host, rounds
+from kit.e2e import guestfirst
+from kit.e2e.load import busy_host, rounds
+from kit.e2e.machine import Machine, Vcpuctl
+from kit.lab import Lives
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 

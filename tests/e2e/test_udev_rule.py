@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import pytest
-
-from e2e.conftest import Machine
-from e2e.operation import run
+from kit.e2e.machine import Machine
+from kit.e2e.operation import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from kit.e2e.lines import JsonLines
+from kit.e2e.machine import Machine
+from kit.e2e.operation import PID
 
-from e2e.conftest import Machine
-from e2e.lines import JsonLines
-from e2e.operation import PID
 from e2e.test_list_plan_watch_doctor import state_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
-from e2e.conftest import Machine
+from kit.e2e.machine import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Vm
-
-from e2e.conftest import ROOT, Machine
+from kit.e2e.machine import ROOT, Machine
+from kit.lab import Vm
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import pytest
-
-from e2e.conftest import Machine
+from kit.e2e.machine import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

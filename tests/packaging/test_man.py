@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import man
 import pytest
-from fakes.views import vm
+from kit.sim.views import vm
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.parser import build_parser
 from vcpu_host.cli.render import view_document
-from vcpu_host.config import _KEYS
-from vcpu_host.core.decide import plan
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import Outcome, Reason, Who
-from vcpu_host.core.pending import Intent, IntentKind
-from vcpu_host.core.plan import Operation, Request
-from vcpu_host.core.result import OperationResult, SlotResult
+from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.core.operation.result import OperationResult, SlotResult
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.planning.planner import plan
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
-from vcpu_host.numa import Assigned
+from vcpu_host.local.vm_files import _KEYS
+from vcpu_host.vm.numa_assign import Assigned
 
 if TYPE_CHECKING:
     from debfile import Run
@@ -83,7 +83,7 @@ def test_the_page_tells_every_field_of_the_documents_and_every_key_of_a_vms_file
     text = _page(made).partition(".SH JSON")[2]
     seen = vm(3, {0, 1})
     pending = with_pending(seen, [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
-    reason = Reason("why", Who.QEMU, "because")
+    reason = Reason("why", Origin.QEMU, "because")
     result = OperationResult(
         Request(Operation.PLUG, 1), Outcome.DONE, (SlotResult(1, "vcpu-1", Outcome.DONE, reason),), 1.0
     )

@@ -12,7 +12,7 @@ HEADER = "# SPDX-License-Identifier: Apache-2.0\n"
 
 
 def test_a_source_that_keeps_the_rules_draws_no_complaint() -> None:
-    assert list(rules.check_source("guest/src/vcpu_guest/watcher.py", f'{HEADER}"""Fine."""\n')) == []
+    assert list(rules.check_source("guest/src/vcpu_guest/cpus/inventory.py", f'{HEADER}"""Fine."""\n')) == []
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_a_source_that_keeps_the_rules_draws_no_complaint() -> None:
         ("host/a.py", HEADER + "x = 1\n" * 400, "401 lines"),
         ("tests/a.py", HEADER + "time.slee" + "p(1)\n", "deadline"),
         ("tests/a.py", HEADER + "pytest.sk" + "ip('no')\n", "every test"),
-        ("guest/src/vcpu_guest/watcher.py", HEADER + "open('/sys/devices/system/cpu/online')\n", "sysfs door"),
+        ("guest/src/vcpu_guest/cpus/inventory.py", HEADER + "open('/sys/devices/system/cpu/online')\n", "sysfs door"),
     ],
 )
 def test_each_rule_names_the_file_that_breaks_it(name: str, text: str, word: str) -> None:
@@ -51,7 +51,7 @@ def test_each_rule_names_the_file_that_breaks_it(name: str, text: str, word: str
     ],
 )
 def test_only_platform_modules_ask_for_the_name_of_a_machine_or_an_event(text: str) -> None:
-    for name in ("host/src/vcpu_host/core/plan.py", "guest/src/vcpu_guest/watcher.py"):
+    for name in ("host/src/vcpu_host/core/planning/plan.py", "guest/src/vcpu_guest/cpus/inventory.py"):
         (found,) = rules.check_source(name, HEADER + text + "\n")
         assert "platform module's business" in found
     for name in ("host/src/vcpu_host/core/platforms/x86.py", "guest/src/vcpu_guest/platforms/acpi.py", "tests/a.py"):
@@ -60,14 +60,14 @@ def test_only_platform_modules_ask_for_the_name_of_a_machine_or_an_event(text: s
 
 @pytest.mark.parametrize("text", ["if machine is None: pass", "x = {'arch': host.arch}", "if machine.finished: pass"])
 def test_what_only_passes_a_machine_on_draws_no_complaint(text: str) -> None:
-    assert list(rules.check_source("host/src/vcpu_host/core/plan.py", HEADER + text + "\n")) == []
+    assert list(rules.check_source("host/src/vcpu_host/core/planning/plan.py", HEADER + text + "\n")) == []
 
 
 def test_the_sysfs_door_may_name_sysfs_and_others_may_name_the_rest_of_a_path() -> None:
     opens = HEADER + "open('/sys/devices/system/cpu/online')\n"
-    assert list(rules.check_source("guest/src/vcpu_guest/sysfs.py", opens)) == []
+    assert list(rules.check_source("guest/src/vcpu_guest/kernel/sysfs.py", opens)) == []
     rest = HEADER + "open(f'{proc}/sys/kernel/random/boot_id')\n"
-    assert list(rules.check_source("guest/src/vcpu_guest/procfs.py", rest)) == []
+    assert list(rules.check_source("guest/src/vcpu_guest/kernel/procfs.py", rest)) == []
 
 
 @pytest.mark.parametrize("host", rules.INDEX_HOSTS)

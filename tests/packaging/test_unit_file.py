@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from vcpu_guest.procfs import COMMAND_LINE_PATHS
-from vcpu_guest.rtas import LOG_PATHS
+from vcpu_guest.kernel.procfs import COMMAND_LINE_PATHS
+from vcpu_guest.platforms.rtas import LOG_PATHS
 
 if TYPE_CHECKING:
     from debfile import Deb, Run

@@ -14,16 +14,16 @@ from vcpu_proto.link import GuestLink
 from vcpu_guest import __version__, logs
 from vcpu_guest.core import cpulist
 from vcpu_guest.core.model import Identity
-from vcpu_guest.doors import Doors
+from vcpu_guest.cpus.eject_gate import Gate
+from vcpu_guest.cpus.hooks import HookedSwitch, Hooks
+from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.cpus.writer import Switch
 from vcpu_guest.errors import StartError
-from vcpu_guest.gate import Gate
-from vcpu_guest.hooks import HookedSwitch, Hooks
+from vcpu_guest.machine import Doors
 from vcpu_guest.mistakes import Mistakes
 from vcpu_guest.notify import Notifier
 from vcpu_guest.port import PortError, opener
-from vcpu_guest.server import LocalServer
-from vcpu_guest.switch import Switch
-from vcpu_guest.watcher import Watcher
+from vcpu_guest.rpc.server import LocalServer
 
 #: Seconds that a write in progress gets when the agent is told to stop; the unit's TimeoutStopSec is longer.
 STOP_TIMEOUT = 10.0
@@ -66,7 +66,7 @@ async def run(
     switch = Switch(doors.sysfs, doors.platform, watcher, doors.connectors)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
-    from vcpu_guest.service import GuestAgent
+    from vcpu_guest.rpc.service import GuestAgent
 
     instance = os.urandom(8)
     runner = switch if hooks is None else HookedSwitch(switch, hooks)

@@ -15,7 +15,7 @@ from vcpu_guest import __version__, config, logs
 from vcpu_guest.errors import AgentError
 
 if TYPE_CHECKING:
-    from vcpu_guest.doors import Doors
+    from vcpu_guest.machine import Doors
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -81,12 +81,12 @@ def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
     logs.configure(options.log_level or settings.log_level, options.log_format or settings.log_format)
     doors = open_doors(options)
     if options.check:
-        from vcpu_guest.check import report
+        from vcpu_guest.report import report
 
         sys.stdout.write(report(doors))
         return 0
+    from vcpu_guest.cpus.hooks import Hooks
     from vcpu_guest.daemon import run
-    from vcpu_guest.hooks import Hooks
 
     port = None if options.listen else options.port or settings.port
     with _runtime_directory() as directory:
@@ -98,7 +98,7 @@ def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
 
 
 def _open_doors(options: argparse.Namespace) -> Doors:
-    from vcpu_guest.doors import open_doors
+    from vcpu_guest.machine import open_doors
 
     return open_doors(options.sysfs, events=options.events == "kernel")
 

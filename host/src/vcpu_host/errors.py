@@ -15,7 +15,7 @@ one table, ``cli/exitcodes.py``.
 
 from __future__ import annotations
 
-from .core.model import Reason, Who
+from .core.reason import Origin, Reason
 
 
 class VcpuctlError(Exception):
@@ -26,7 +26,7 @@ class VcpuctlError(Exception):
         self.reason = reason
 
     @classmethod
-    def of(cls, code: str, text: str, *, who: Who = Who.VCPUCTL, hint: str = "") -> VcpuctlError:
+    def of(cls, code: str, text: str, *, who: Origin = Origin.VCPUCTL, hint: str = "") -> VcpuctlError:
         """The error with a reason made of these parts."""
         return cls(Reason(code, who, text, hint))
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from .core.model import AgentInfo, CpuResult, GuestCpu, GuestView, HostView, Ost, Slot
-from .core.pending import Intent
+from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
+from .core.intent import Intent
+from .core.model import HostView, Ost, Slot
 
 
 @dataclass(frozen=True, slots=True)

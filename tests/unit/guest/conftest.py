@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fakes.sysfs import FakeKernel
+from kit.fakes.sysfs import FakeKernel
 from vcpu_guest.core.model import Event
+from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
-from vcpu_guest.sysfs import Sysfs
-from vcpu_guest.watcher import Watcher
-
-#: No condition in these tests takes longer than this (seconds), on a machine that is busy.
-DEADLINE = 10.0
 
 
 @pytest.fixture
@@ -38,10 +35,3 @@ async def watcher(kernel: FakeKernel, sysfs: Sysfs) -> Watcher:
     kernel.listen(lambda action, number: loop.call_soon_threadsafe(watcher.on_event, Event(action, number)))
     watcher.scan()
     return watcher
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds; TimeoutError after DEADLINE."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - the conditions are not events
-            await asyncio.sleep(0.001)

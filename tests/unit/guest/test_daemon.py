@@ -17,12 +17,11 @@ from typing import Any
 
 import grpc
 import pytest
-from fakes.kernel_socket import KernelSocket
-from fakes.sysfs import FakeKernel, firmware_id
+from kit.fakes.kernel_socket import KernelSocket
+from kit.fakes.sysfs import FakeKernel, firmware_id
+from kit.until import until
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
-
-from .conftest import until
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Seconds for a start: importing gRPC on a machine that is busy.
@@ -45,7 +44,7 @@ async def vcpud(
     kernel: FakeKernel, tmp_path: Path, *options: str, **environment: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(ROOT / "tests/fakes/vcpud.py")),
+        *(sys.executable, str(ROOT / "tests/kit/fakes/vcpud.py")),
         *("--kernel", str(tmp_path / "k"), "--sysfs", str(kernel.root), *options),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         stderr=asyncio.subprocess.PIPE,

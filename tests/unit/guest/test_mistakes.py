@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from kit.until import DEADLINE, until
 from vcpu_guest import logs
 from vcpu_guest.mistakes import Mistakes
-
-from .conftest import DEADLINE, until
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes.adapters import Rig, nothing_new_since
 from hypothesis import settings
+from kit.fakes.adapters import Rig, nothing_new_since
 
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from fakes.link_ends import Guest
-from fakes.virtio_port import VirtioPort
+from kit.fakes.link_ends import Guest
+from kit.fakes.virtio_port import VirtioPort
 
 
 @pytest.fixture

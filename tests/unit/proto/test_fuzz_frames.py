@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes import fuzzing
+from kit.fakes import fuzzing
 from vcpu_proto.link.frames import Frame, Kind, encode
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.platforms.base import Platform
 from vcpu_guest.platforms.boot import Boot
@@ -16,7 +17,6 @@ from vcpu_guest.platforms.plain import Plain
 from vcpu_guest.platforms.pseries import Pseries, is_pseries
 from vcpu_guest.platforms.s390 import S390
 from vcpu_guest.platforms.x86 import X86, hypervisor_flag
-from vcpu_guest.sysfs import Sysfs
 
 
 def _x86(sysfs: Sysfs) -> Platform:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from vcpu_guest.core.model import Hint, Reason
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.kernel.sysfs import Sysfs
 
 
 class Platform(Protocol):

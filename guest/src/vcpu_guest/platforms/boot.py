@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.base import Registered
-from vcpu_guest.platforms.events import HINTS
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.platforms.hints import HINTS
 
 _NODE = re.compile(r"cpu@([0-9]{1,5})")
 _OBJECT = re.compile(r".*\.C([0-9A-F]{3,4})")

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.base import Listed
-from vcpu_guest.platforms.events import HINTS
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.platforms.hints import HINTS
 
 
 class Plain(Listed):

@@ -17,9 +17,9 @@ from types import MappingProxyType
 
 from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Hint, Reason
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.base import Listed
-from vcpu_guest.platforms.events import HINTS
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.platforms.hints import HINTS
 
 _SCHEME = "papr"
 _DRC_CPU = 0x10000000

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from vcpu_guest.core.model import Hint, Reason
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.base import Registered
-from vcpu_guest.platforms.events import HINTS
-from vcpu_guest.sysfs import Sysfs
+from vcpu_guest.platforms.hints import HINTS
 
 
 class S390(Registered):

@@ -7,8 +7,8 @@ import errno
 from collections.abc import Sequence
 
 from vcpu_guest.core.model import Reason
+from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
-from vcpu_guest.sysfs import Sysfs
 
 #: X86_FEATURE_HYPERVISOR, which is CPUID leaf 1, ECX bit 31 (arch/x86/include/asm/cpufeatures.h, word 4).
 _HYPERVISOR = f"{4 * 32 + 31:04X}"

@@ -15,7 +15,8 @@ from vcpu_proto.link import EndCode, HostLink, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_host import __version__, ports
-from vcpu_host.core.model import AGENT_LOST, AGENT_SLOW, AgentInfo, CpuResult, GuestView, Reason, Who
+from vcpu_host.core.guest import AgentInfo, CpuResult, GuestView
+from vcpu_host.core.reason import AGENT_LOST, AGENT_SLOW, Origin, Reason
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from . import convert
@@ -58,7 +59,7 @@ def agree(theirs_min: int, theirs_max: int) -> int:
     raise AgentGoneError(
         Reason(
             f"{older}-too-old",
-            Who.AGENT if older == "agent" else Who.VCPUCTL,
+            Origin.AGENT if older == "agent" else Origin.VCPUCTL,
             f"the agent speaks protocol {theirs_min} to {theirs_max}, this vcpuctl {PROTOCOL_MIN} to {PROTOCOL_MAX}",
             f"update the {package} package",
         )
@@ -153,7 +154,7 @@ class LinkAgent:
             raise of_link(error) from error
         except TimeoutError as error:
             text = f"no answer from the guest agent within {self._call_timeout:g} s"
-            raise AgentGoneError(Reason(AGENT_SLOW, Who.AGENT, text, AGENT_SLOW_HINT)) from error
+            raise AgentGoneError(Reason(AGENT_SLOW, Origin.AGENT, text, AGENT_SLOW_HINT)) from error
         self._heard_at = loop.time()
 
     async def list_cpus(self) -> GuestView:

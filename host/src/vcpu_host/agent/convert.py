@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from vcpu_proto.v1 import agent_pb2 as pb
 
-from vcpu_host.core.model import AgentInfo, CpuResult, CpuStatus, Environment, GuestCpu, GuestView, Reason, Who
+from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, Environment, GuestCpu, GuestView
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
 
 from .bounds import BadMessageError
@@ -41,7 +42,7 @@ def reason(message: pb.Reason) -> Reason:
         raise BadMessageError("reason.code is no code")
     return Reason(
         code,
-        Who.AGENT if code.startswith(AGENTS_OWN) else Who.GUEST,
+        Origin.AGENT if code.startswith(AGENTS_OWN) else Origin.GUEST,
         _text(message.text, "reason.text"),
         errno=_text(message.errno_name, "reason.errno_name", 32),
     )

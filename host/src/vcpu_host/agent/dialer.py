@@ -13,7 +13,8 @@ from vcpu_proto.link import BusyError, HostLink, LinkError, UnreachableError
 from vcpu_proto.link.unix import is_abstract
 
 from vcpu_host.core.channel import no_channel, no_socket
-from vcpu_host.core.model import AGENT_ABSENT, GUEST_BOOTING, Channel, HostView, Reason, Who
+from vcpu_host.core.model import Channel, HostView
+from vcpu_host.core.reason import AGENT_ABSENT, GUEST_BOOTING, Origin, Reason
 from vcpu_host.core.run_states import not_running
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
@@ -81,7 +82,7 @@ def _elsewhere(channel: Channel, error: UnreachableError) -> Reason | None:
         why = "QEMU has a file system of its own (a container), or somebody has removed the socket"
         hint = "name the socket by its path here: --agent SOCKET"
     text = f"QEMU says that the agent's port is {printable(channel.bound)}, and nobody listens there, as seen from here"
-    return Reason(error.code, Who.VCPUCTL, f"{text}: {why}", hint, errno.errorcode[error.errno])
+    return Reason(error.code, Origin.VCPUCTL, f"{text}: {why}", hint, errno.errorcode[error.errno])
 
 
 def obstacle(host: HostView) -> Reason | None:
@@ -91,7 +92,7 @@ def obstacle(host: HostView) -> Reason | None:
         return no_channel()
     if channel.socket is None and channel.busy:
         # QEMU forgets an abstract socket's name for as long as it has a client (chardev/char-socket.c).
-        return Reason(BusyError.code, Who.VCPUCTL, "the agent's port is in use by another program", BusyError.hint)
+        return Reason(BusyError.code, Origin.VCPUCTL, "the agent's port is in use by another program", BusyError.hint)
     if channel.socket is None:
         return no_socket(channel)
     if not host.running:
@@ -103,13 +104,13 @@ def _closed(channel: Channel) -> Reason:
     if channel.driver_up is False:
         return Reason(
             GUEST_BOOTING,
-            Who.GUEST,
+            Origin.GUEST,
             "the guest has not started its virtio-serial driver: it is still booting, or hangs",
             "wait for its boot; look at its console",
         )
     return Reason(
         AGENT_ABSENT,
-        Who.AGENT,
+        Origin.AGENT,
         "no program in the guest has the agent's port open",
         "install vcpu-guest in the guest, or start it: systemctl start vcpud; a booting guest needs a moment more",
     )

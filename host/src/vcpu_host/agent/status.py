@@ -6,7 +6,7 @@ from __future__ import annotations
 import grpc
 from vcpu_proto.link import BusyError, LinkError, SessionLostError
 
-from vcpu_host.core.model import AGENT_LOST, AGENT_SLOW, Reason, Who
+from vcpu_host.core.reason import AGENT_LOST, AGENT_SLOW, Origin, Reason
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 
@@ -27,28 +27,32 @@ def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
     known = _STATUSES.get(error.code())
     text = printable(error.details() or error.code().name)
     if known is None:
-        return AgentGoneError(Reason(AGENT_LOST, Who.AGENT, f"the call to the agent failed: {text}"))
+        return AgentGoneError(Reason(AGENT_LOST, Origin.AGENT, f"the call to the agent failed: {text}"))
     code, usable, hint = known
-    reason = Reason(code, Who.AGENT, f"the agent said: {text}", hint)
+    reason = Reason(code, Origin.AGENT, f"the agent said: {text}", hint)
     return VcpuctlError(reason) if usable else AgentGoneError(reason)
 
 
 def rejected(text: str) -> VcpuctlError:
     """The agent found the request itself wrong, and did nothing."""
     code, _, hint = _STATUSES[grpc.StatusCode.INVALID_ARGUMENT]
-    return VcpuctlError(Reason(code, Who.AGENT, f"the agent said: {printable(text)}", hint))
+    return VcpuctlError(Reason(code, Origin.AGENT, f"the agent said: {printable(text)}", hint))
 
 
 def of_link(error: LinkError) -> VcpuctlError:
     """What a link that could not be made means."""
     if isinstance(error, SessionLostError):
-        return AgentGoneError(Reason(AGENT_LOST, Who.AGENT, str(error), error.hint))
-    reason = Reason(error.code, Who.VCPUCTL if isinstance(error, BusyError) else Who.AGENT, str(error), error.hint)
+        return AgentGoneError(Reason(AGENT_LOST, Origin.AGENT, str(error), error.hint))
+    reason = Reason(
+        error.code, Origin.VCPUCTL if isinstance(error, BusyError) else Origin.AGENT, str(error), error.hint
+    )
     return RefusedError(reason) if isinstance(error, BusyError) else AgentGoneError(reason)
 
 
 def bad_message(text: str) -> AgentGoneError:
     """The agent broke the contract: nothing more is asked of it in this session."""
     return AgentGoneError(
-        Reason("agent-bad-message", Who.AGENT, f"the agent sent what it may not: {text}", "update vcpud in the guest")
+        Reason(
+            "agent-bad-message", Origin.AGENT, f"the agent sent what it may not: {text}", "update vcpud in the guest"
+        )
     )

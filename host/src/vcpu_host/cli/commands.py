@@ -8,8 +8,8 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
-from vcpu_host.core.model import Reason, Who
-from vcpu_host.core.select import SelectorError
+from vcpu_host.core.planning.selectors import SelectorError
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
 
 from . import render
@@ -22,7 +22,7 @@ async def run(args: argparse.Namespace) -> Exit:
     try:
         return await _COMMANDS[args.command](args)
     except SelectorError as error:
-        raise UsageError(Reason("bad-slot", Who.VCPUCTL, str(error), "see vcpuctl list")) from error
+        raise UsageError(Reason("bad-slot", Origin.VCPUCTL, str(error), "see vcpuctl list")) from error
 
 
 async def _list(args: argparse.Namespace) -> Exit:

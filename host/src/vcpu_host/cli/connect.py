@@ -10,10 +10,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from vcpu_host import config
-from vcpu_host.coordinator import Coordinator
-from vcpu_host.journal import Journal
-from vcpu_host.lock import VmLock
+from vcpu_host.local import vm_files
+from vcpu_host.local.journal import Journal
+from vcpu_host.local.lock import VmLock
+from vcpu_host.vm.coordinator import Coordinator
 
 from .target import sockets
 
@@ -34,7 +34,7 @@ async def coordinator(args: argparse.Namespace) -> AsyncIterator[Coordinator]:
 
 
 @asynccontextmanager
-async def coordinator_of(where: config.VmSockets) -> AsyncIterator[Coordinator]:
+async def coordinator_of(where: vm_files.VmSockets) -> AsyncIterator[Coordinator]:
     """As ``coordinator``, of the VM with these sockets."""
     from vcpu_host.agent.dialer import LinkDialer
     from vcpu_host.qmp import vmm as qmp

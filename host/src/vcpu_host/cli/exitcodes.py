@@ -6,11 +6,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from vcpu_host.core.model import Outcome
+from vcpu_host.core.reason import Outcome
 from vcpu_host.errors import QemuError, RefusedError, UnreachableError, UsageError, VcpuctlError
 
 if TYPE_CHECKING:
-    from vcpu_host.core.result import OperationResult
+    from vcpu_host.core.operation.result import OperationResult
 
 
 class Exit(IntEnum):

@@ -58,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _misused(words: Sequence[str], error: CommandLineError) -> int:
     """A command line that is none is an error like others, told with what would be one."""
-    from vcpu_host.core.model import Reason, Who
+    from vcpu_host.core.reason import Origin, Reason
     from vcpu_host.errors import UsageError
 
     print(error.usage, end="", file=sys.stderr)  # noqa: T201 - stderr is for people
-    reason = Reason("bad-usage", Who.VCPUCTL, str(error), error.hint)
+    reason = Reason("bad-usage", Origin.VCPUCTL, str(error), error.hint)
     return _report(UsageError(reason), document=wants_json(words))
 
 

@@ -9,13 +9,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from vcpu_host import config
-from vcpu_host.coordinator import Coordinator
-from vcpu_host.core.export import ExportError, arguments
-from vcpu_host.core.model import Outcome, Reason, Who
-from vcpu_host.core.shape import Shape
+from vcpu_host.core.migration.export import ExportError, arguments
+from vcpu_host.core.migration.shape import Shape
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
-from vcpu_host.processes import place
+from vcpu_host.local import vm_files
+from vcpu_host.local.processes import place
+from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
 from .connect import coordinator, coordinator_of
@@ -80,13 +80,13 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
         yield await vm.shape(), destination
 
 
-def _two(args: argparse.Namespace) -> tuple[config.VmSockets, config.VmSockets]:
+def _two(args: argparse.Namespace) -> tuple[vm_files.VmSockets, vm_files.VmSockets]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets(args), config.VmSockets(plain_name(args.to))
+    here, there = sockets(args), vm_files.VmSockets(plain_name(args.to))
     if place(here.qmp) == place(there.qmp):
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"
-        raise UsageError(Reason("same-vm", Who.VCPUCTL, text, hint))
+        raise UsageError(Reason("same-vm", Origin.VCPUCTL, text, hint))
     return here, there
 
 
@@ -106,4 +106,4 @@ def _read(path: str) -> Shape:
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)
         hint = "give what vcpuctl -o json export wrote on the source's host"
-        raise UsageError(Reason("bad-export", Who.VCPUCTL, f"cannot read the export {path}: {why}", hint)) from error
+        raise UsageError(Reason("bad-export", Origin.VCPUCTL, f"cannot read the export {path}: {why}", hint)) from error

@@ -9,12 +9,12 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from vcpu_host.core.model import Outcome, Reason, Who
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
-from vcpu_host.core.placement import Placement
+from vcpu_host.core.planning.placement import Placement
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import UsageError
-from vcpu_host.lock import VmLock
-from vcpu_host.numa import assign
+from vcpu_host.local.lock import VmLock
+from vcpu_host.vm.numa_assign import assign
 
 from . import render
 from .connect import LOCK_PATIENCE, command_line
@@ -70,4 +70,4 @@ def _read(path: str) -> Mapping[str, Any]:
 
 def _bad_map(text: str) -> UsageError:
     hint = "a line for each node, with all of its slots: 0 = ['socket-id=0']"
-    return UsageError(Reason("bad-map", Who.VCPUCTL, text, hint))
+    return UsageError(Reason("bad-map", Origin.VCPUCTL, text, hint))

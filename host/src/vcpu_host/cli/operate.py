@@ -7,15 +7,15 @@ import argparse
 import asyncio
 import signal
 
-from vcpu_host.coordinator import Coordinator
-from vcpu_host.core.model import Outcome, Reason, Who
-from vcpu_host.core.placement import Placement
-from vcpu_host.core.plan import Operation, Plan, Request
-from vcpu_host.core.policy import PATIENCE_PER_VCPU, Policy
-from vcpu_host.core.result import OperationResult
-from vcpu_host.core.words import ALREADY
+from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
+from vcpu_host.core.operation.reasons import ALREADY
+from vcpu_host.core.operation.result import OperationResult
+from vcpu_host.core.planning.placement import Placement
+from vcpu_host.core.planning.plan import Operation, Plan, Request
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.logs import open_log
+from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
 from .connect import coordinator
@@ -40,7 +40,7 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
             node=getattr(args, "node", None),
         )
     except ValueError as error:
-        raise UsageError(Reason("bad-usage", Who.VCPUCTL, str(error), "see vcpuctl --help")) from error
+        raise UsageError(Reason("bad-usage", Origin.VCPUCTL, str(error), "see vcpuctl --help")) from error
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
@@ -75,9 +75,9 @@ async def operate(args: argparse.Namespace) -> Exit:
     return of_result(result)
 
 
-def _policy(args: argparse.Namespace) -> Policy:
+def _policy(args: argparse.Namespace) -> Limits:
     """What is bounded by the user is bounded so; otherwise the time depends on how much there turns out to be to do."""
-    return Policy(timeout_per_vcpu=PATIENCE_PER_VCPU) if args.timeout is None else Policy(timeout=args.timeout)
+    return Limits(timeout_per_vcpu=PATIENCE_PER_VCPU) if args.timeout is None else Limits(timeout=args.timeout)
 
 
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:

@@ -9,9 +9,9 @@ import time
 from types import TracebackType
 from typing import Self
 
-from vcpu_host.core import events as ev
-from vcpu_host.core.machine import Machine
-from vcpu_host.core.model import Reason
+from vcpu_host.core.operation import events as ev
+from vcpu_host.core.operation.machine import Machine
+from vcpu_host.core.reason import Reason
 from vcpu_host.logs import Log
 
 _QUIET = (ev.DoLookHost, ev.HostLooked, ev.Tick)

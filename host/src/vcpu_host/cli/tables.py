@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from vcpu_host.core.finding import Finding
-    from vcpu_host.core.migration import Comparison
-    from vcpu_host.core.model import Outcome, Reason, Slot
-    from vcpu_host.core.plan import Plan
-    from vcpu_host.core.result import OperationResult, SlotResult
-    from vcpu_host.core.shape import Place
-    from vcpu_host.numa import Assigned
+    from vcpu_host.core.migration.compare import Comparison
+    from vcpu_host.core.migration.shape import Place
+    from vcpu_host.core.model import Slot
+    from vcpu_host.core.operation.result import OperationResult, SlotResult
+    from vcpu_host.core.planning.plan import Plan
+    from vcpu_host.core.reason import Outcome, Reason
+    from vcpu_host.vm.numa_assign import Assigned
 
 _STATE_STYLE = {"online": "green", "empty": "dim", "partial": "yellow", "offline": "yellow", "plugged": "yellow"}
 _OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}

@@ -7,9 +7,9 @@ import argparse
 import os
 from collections.abc import Mapping
 
-from vcpu_host import config
-from vcpu_host.core.model import Reason, Who
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
+from vcpu_host.local import vm_files
 
 #: Stand for --vm and --qmp where neither is given.
 VM, QMP = "VCPUCTL_VM", "VCPUCTL_QMP"
@@ -23,7 +23,7 @@ _ONLY_UNIX = (
 )
 
 
-def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> config.VmSockets:
+def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> vm_files.VmSockets:
     """The sockets of the VM that --vm, or --qmp and --agent name, else the environment.
 
     UsageError if none is named, if the environment names two, or if a name cannot be one of a unix socket.
@@ -34,15 +34,15 @@ def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.enviro
         if vm is not None and qmp is not None:
             raise _usage("two-vms", f"{VM} and {QMP} are both set", "unset one of them, or give --vm or --qmp")
     if vm is not None:
-        named = config.load(vm)
-        return _plain(config.VmSockets(named.qmp, args.agent or named.agent))
+        named = vm_files.load(vm)
+        return _plain(vm_files.VmSockets(named.qmp, args.agent or named.agent))
     if qmp is None:
         raise _usage("no-vm", "no VM is named", f"give --qmp SOCKET or --vm NAME, or set {QMP} or {VM}")
-    return _plain(config.VmSockets(qmp, args.agent))
+    return _plain(vm_files.VmSockets(qmp, args.agent))
 
 
-def _plain(where: config.VmSockets) -> config.VmSockets:
-    return config.VmSockets(plain_name(where.qmp), None if where.agent is None else plain_name(where.agent))
+def _plain(where: vm_files.VmSockets) -> vm_files.VmSockets:
+    return vm_files.VmSockets(plain_name(where.qmp), None if where.agent is None else plain_name(where.agent))
 
 
 def plain_name(text: str) -> str:
@@ -64,4 +64,4 @@ def plain_name(text: str) -> str:
 
 
 def _usage(code: str, text: str, hint: str) -> UsageError:
-    return UsageError(Reason(code, Who.VCPUCTL, text, hint))
+    return UsageError(Reason(code, Origin.VCPUCTL, text, hint))

@@ -10,8 +10,8 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from vcpu_host.coordinator import Coordinator
 from vcpu_host.core.view import VmView
+from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
 from .exitcodes import Exit

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from .model import Channel, Reason, Who
+from .model import Channel
+from .reason import Origin, Reason
 
 #: The name of the agent's virtio-serial port (design, section 5).
 PORT_NAME = "org.vcpuctl.agent.0"
@@ -17,7 +18,7 @@ def no_channel(serial_device: str = "virtio-serial-pci") -> Reason:
     """There is no port; ``serial_device`` is the device that this machine could have one on."""
     lines = f"-device {serial_device} {CHARDEV} -device virtserialport,chardev=vcpuctl,id=vcpuctl,name={PORT_NAME}"
     return Reason(
-        "no-channel", Who.VCPUCTL, f"this VM has no virtio-serial port named {PORT_NAME}", f"start QEMU with {lines}"
+        "no-channel", Origin.VCPUCTL, f"this VM has no virtio-serial port named {PORT_NAME}", f"start QEMU with {lines}"
     )
 
 
@@ -29,7 +30,7 @@ def no_socket(channel: Channel) -> Reason:
         joined = f"it is {channel.chardev}" if channel.chardev else "there is none"
     return Reason(
         NO_SOCKET,
-        Who.VCPUCTL,
+        Origin.VCPUCTL,
         f"the agent's port needs a chardev that is a unix socket on which QEMU listens, and {joined}",
         f"start QEMU with {CHARDEV} for it (libvirt: <channel type='unix'>, <source mode='bind'/>)",
     )

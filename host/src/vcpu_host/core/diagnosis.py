@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from . import smt
 from .channel import NO_SOCKET, no_channel, no_socket
 from .finding import Finding, Level
-from .model import Reason, SlotState
-from .obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
+from .model import SlotState
+from .planning import smt
+from .planning.obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
 from .proof import no_slot_explains
+from .reason import Reason
 from .run_states import not_running
 from .text import cpu_count
 from .view import SMT_PARKED, VmView, removal_stuck

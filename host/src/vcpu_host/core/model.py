@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from .reason import Reason
+
 PropValue = int | str | bool
 Props = Mapping[str, PropValue]
 
@@ -25,12 +27,6 @@ AT_START = "/machine/unattached/"
 #: props are these with "-id". The node comes first, whatever QEMU lets it be made of: near to a vCPU is its memory.
 LEVELS = ("node", "drawer", "book", "socket", "die", "cluster", "module", "core", "thread")
 
-#: The code of a session that broke off: another one may well succeed at once.
-AGENT_LOST = "agent-lost"
-#: The code of a port that nobody answers on, as the link has it (vcpu_proto.link.NoAnswerError).
-NO_ANSWER = "no-answer"
-#: The codes of a guest whose drivers are not up yet, of one that has nobody at the port, of an agent that takes long.
-GUEST_BOOTING, AGENT_ABSENT, AGENT_SLOW = "guest-booting", "agent-absent", "agent-slow"
 
 #: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); whether there is ACPI, "off" if not (hw/i386/x86.c,
 #: hw/loongarch/virt.c); the distance of two cores' vcpu ids, and which interrupt controllers there are
@@ -53,51 +49,6 @@ class SlotState(StrEnum):
     ONLINE = "online"
     UNPLUGGING = "unplugging"
     UNKNOWN = "unknown"
-
-
-class Outcome(StrEnum):
-    """How an operation, or its part for one slot, ended (design, section 2)."""
-
-    DONE = "done"
-    PARTIAL = "partial"
-    REFUSED = "refused"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-class Who(StrEnum):
-    """Who said no."""
-
-    VCPUCTL = "vcpuctl"
-    QEMU = "qemu"
-    FIRMWARE = "firmware"
-    GUEST = "guest"
-    AGENT = "agent"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why something is not so, or was not done (promise 4).
-
-    ``code`` is stable and for programs; ``text`` holds the words of the one who refused; ``hint`` says what to do;
-    ``errno`` is the guest kernel's name of the error ("EBUSY"), empty if no system call failed.
-    """
-
-    code: str
-    who: Who
-    text: str
-    hint: str = ""
-    errno: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """The reason as it stands in the reports; empty fields are kept, so that readers need no defaults."""
-        return {"code": self.code, "who": str(self.who), "text": self.text, "hint": self.hint, "errno": self.errno}
-
-    def __str__(self) -> str:
-        words = f"{self.who}: {self.text}"
-        if self.errno and self.errno not in self.text:
-            words += f" ({self.errno})"
-        return f"{words}; {self.hint}" if self.hint else words
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,99 +200,3 @@ class HostView:
         if not 0 <= index < len(self.slots):
             raise IndexError(index)
         return self.slots[index]
-
-
-@dataclass(frozen=True, slots=True)
-class GuestCpu:
-    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot.
-
-    ``switching``: a request has it in hand: seconds for which the guest's kernel has been at work on it, 0 while others
-    come first.
-    """
-
-    number: int
-    firmware_id: str
-    online: bool
-    cannot_offline: Reason | None = None
-    cannot_online: Reason | None = None
-    package_id: int | None = None
-    die_id: int | None = None
-    core_id: int | None = None
-    node: int | None = None
-    switching: float | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What in the guest bears on hotplug (see agent.proto)."""
-
-    possible: str = ""
-    isolated: str = ""
-    nohz_full: str = ""
-    kernel_max: int = 0
-    smt_control: str = ""
-    auto_online_rules: tuple[str, ...] = ()
-    eject_enabled: bool | None = None
-    clocksource: str = ""
-    kernel_arguments: tuple[str, ...] = ()
-    hypervisor_flag: bool | None = None
-    acpi: bool | None = None
-    writable: bool | None = None
-    unwritable: tuple[str, ...] = ()
-
-
-#: The capability of an agent without whose word the guest's kernel ejects no CPU.
-_EJECT_GATE = "eject-gate"
-
-
-@dataclass(frozen=True, slots=True)
-class AgentInfo:
-    """Who answers at the other end of the port."""
-
-    version: str
-    protocol: int
-    kernel: str
-    arch: str
-    boot_id: str
-    instance_id: str
-    platform: str
-    event_source: str
-    capabilities: tuple[str, ...] = ()
-    environment: Environment = field(default_factory=Environment)
-
-    @property
-    def eject_gate(self) -> str | None:
-        """How the agent's eject gate was when it said hello, "closed" or "open"; None if it keeps none."""
-        if _EJECT_GATE not in self.capabilities:
-            return None
-        return "open" if self.environment.eject_enabled else "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class GuestView:
-    """One look at the guest. ``cpus`` are by ascending number; identities are unique (checked where they come in)."""
-
-    generation: int
-    boot_id: str
-    instance_id: str
-    cpus: tuple[GuestCpu, ...]
-
-
-class CpuStatus(StrEnum):
-    """What became of one CPU of a ``SetOnline`` request."""
-
-    DONE = "done"
-    ALREADY = "already"
-    REFUSED = "refused"
-    ABSENT = "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class CpuResult:
-    """The agent's answer for one CPU; ``observed`` is what it read back, ``seconds`` the time inside the attempt."""
-
-    firmware_id: str
-    status: CpuStatus
-    reason: Reason | None
-    observed: GuestCpu | None
-    seconds: float

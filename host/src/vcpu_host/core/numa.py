@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .model import PropValue, Reason, Slot, Who
-from .placement import Placement, cores
-from .select import select
+from .model import PropValue, Slot
+from .planning.placement import Placement, cores
+from .planning.selectors import select
+from .reason import Origin, Reason
 
 #: MAX_NODES (include/system/numa.h). QEMU looks a node up in a table of so many without a check of its own.
 MOST_NODES = 128
@@ -110,14 +111,14 @@ def obstacle(slots: Sequence[Slot], wanted: Mapping[int, int], nodes: Collection
     if lacking:
         return Reason(
             "no-such-node",
-            Who.QEMU,
+            Origin.QEMU,
             f"QEMU was started without node {', '.join(map(str, lacking))}",
             "-object memory-backend-ram,id=mN,size=... -numa node,nodeid=N,memdev=mN makes one, at QEMU's start",
         )
     for slot in slots:
         if slot.node is not None and slot.node != wanted[slot.index]:
             text = f"slot {slot.index} was given to node {slot.node} before, and is to be of node {wanted[slot.index]}"
-            return Reason("node-set", Who.QEMU, text, "QEMU does not change it any more: start it anew")
+            return Reason("node-set", Origin.QEMU, text, "QEMU does not change it any more: start it anew")
     return None
 
 

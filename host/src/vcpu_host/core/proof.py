@@ -18,7 +18,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from .model import GuestCpu, Reason, Who
+from .guest import GuestCpu
+from .reason import Origin, Reason
 
 
 def unexplained(cpus: Iterable[GuestCpu], identities: Collection[str]) -> tuple[GuestCpu, ...]:
@@ -84,7 +85,7 @@ def no_slot_explains(cpus: Sequence[GuestCpu]) -> Reason:
     names = ", ".join(named) + (f" and {len(cpus) - 4} more" if len(cpus) > 4 else "")
     return Reason(
         "unexplained-cpus",
-        Who.GUEST,
+        Origin.GUEST,
         f"the guest shows CPUs that no slot of QEMU explains: {names}; so it cannot be told which CPU is which, nor "
         "whether one is missing",
         "if they have firmware names, this vcpuctl does not know the machine type's: choose a newer type (q35, pc), or "

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .model import HostView, Reason, Who
+from .model import HostView
+from .reason import Origin, Reason
 
 NOT_RUNNING = "vm-not-running"
 #: The code of a VM that lives on in another QEMU, and of one that is yet to come.
@@ -141,6 +142,6 @@ def not_running(host: HostView) -> Reason:
     """Why nothing can be done to a VM that does not run."""
     state = run_state(host) or _UNKNOWN
     if state.code != NOT_RUNNING:
-        return Reason(state.code, Who.VCPUCTL, state.what, state.hint)
+        return Reason(state.code, Origin.VCPUCTL, state.what, state.hint)
     text = f"the VM is not running (status: {host.status}): {state.what}"
-    return Reason(NOT_RUNNING, Who.VCPUCTL, text, state.hint)
+    return Reason(NOT_RUNNING, Origin.VCPUCTL, text, state.hint)

@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .model import AgentInfo, GuestCpu, GuestView, HostView, Reason, Slot, SlotState, Who
-from .pending import Intent, IntentKind
+from .guest import AgentInfo, GuestCpu, GuestView
+from .intent import Intent, IntentKind
+from .model import HostView, Slot, SlotState
 from .platforms import Platform, platform_for
 from .proof import unexplained
+from .reason import Origin, Reason
 
 #: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
 SMT_PARKED = "smt-off"
 #: One for all of them: a machine may have thousands.
-_EMPTY = Reason("slot-empty", Who.VCPUCTL, "the slot is empty")
+_EMPTY = Reason("slot-empty", Origin.VCPUCTL, "the slot is empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def removal_stuck(slot: Slot) -> Reason:
     names = ", ".join(str(thread.cpu_index) for thread in slot.leaving)
     return Reason(
         "removal-stuck",
-        Who.QEMU,
+        Origin.QEMU,
         f"QEMU has emptied slot {slot.index}, but its vCPU (cpu-index {names}) has not ended",
         "if that stays so, QEMU hangs in the removal, and mostly the guest with it: start the VM anew",
     )

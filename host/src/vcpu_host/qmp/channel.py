@@ -16,10 +16,11 @@ from typing import Any
 from vcpu_proto.link.unix import bound_name, is_abstract
 
 from ..core.channel import PORT_NAME, no_channel, no_socket
-from ..core.model import PERIPHERAL, Channel, HostView, Reason, Who
+from ..core.model import PERIPHERAL, Channel, HostView
+from ..core.reason import Origin, Reason
 from ..errors import UsageError
+from ..local.processes import describe, peer
 from ..ports import QemuProcess
-from ..processes import describe, peer
 from . import replies
 from .words import clean
 
@@ -167,7 +168,7 @@ def _check_connection(port: Channel, qemu: QemuProcess, path: str, connection: s
 
 
 def _not_ours(text: str, hint: str) -> UsageError:
-    return UsageError(Reason("not-our-port", Who.VCPUCTL, text, hint))
+    return UsageError(Reason("not-our-port", Origin.VCPUCTL, text, hint))
 
 
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:

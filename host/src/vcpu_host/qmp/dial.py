@@ -16,7 +16,7 @@ import stat
 
 from vcpu_proto.link import unix
 
-from ..core.model import Reason, Who
+from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from .words import clean
 
@@ -40,7 +40,7 @@ def not_qmp(path: str, saw: str) -> UsageError:
     return UsageError(
         Reason(
             "not-qmp",
-            Who.VCPUCTL,
+            Origin.VCPUCTL,
             f"{clean(path)} is not a QMP monitor: {saw}",
             "give the socket of -qmp unix:PATH,server=on,wait=off (not -monitor, not pretty=on, not the agent's port)",
         )
@@ -52,7 +52,7 @@ def busy(path: str, timeout: float) -> RefusedError:
     return RefusedError(
         Reason(
             "monitor-busy",
-            Who.VCPUCTL,
+            Origin.VCPUCTL,
             f"{clean(path)} took the connection but sent no QMP greeting within {timeout:g} s: "
             "another client has this monitor, or it is no monitor, or QEMU is stopped or not up yet",
             "QEMU serves one client per monitor: close the other one, or give the VM a second -qmp socket",
@@ -62,7 +62,9 @@ def busy(path: str, timeout: float) -> RefusedError:
 
 def gone(path: str, what: str) -> QemuGoneError:
     """The other end ended."""
-    return QemuGoneError(Reason("qemu-gone", Who.QEMU, f"{clean(path)}: {clean(what)}", "see whether QEMU still runs"))
+    return QemuGoneError(
+        Reason("qemu-gone", Origin.QEMU, f"{clean(path)}: {clean(what)}", "see whether QEMU still runs")
+    )
 
 
 def _refusal(path: str, err: OSError) -> VcpuctlError:
@@ -72,7 +74,7 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
         return RefusedError(
             Reason(
                 "not-permitted",
-                Who.VCPUCTL,
+                Origin.VCPUCTL,
                 f"{name}: permission denied",
                 f"run vcpuctl as the user that owns the socket{_owner(path)}, or with sudo",
                 errno.errorcode.get(err.errno or 0, ""),
@@ -80,15 +82,17 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
         )
     if isinstance(err, FileNotFoundError):
         # A path that was mistyped looks the same; but a VM that is off is what scripts have to tell from all else.
-        return QemuGoneError(Reason("no-such-socket", Who.QEMU, f"nobody listens on {name}: it does not exist", _OFF))
+        return QemuGoneError(
+            Reason("no-such-socket", Origin.QEMU, f"nobody listens on {name}: it does not exist", _OFF)
+        )
     if isinstance(err, ConnectionRefusedError):
         return QemuGoneError(
-            Reason("qemu-gone", Who.QEMU, f"nobody listens on {name}", _OFF if unix.is_abstract(path) else _LEFT)
+            Reason("qemu-gone", Origin.QEMU, f"nobody listens on {name}", _OFF if unix.is_abstract(path) else _LEFT)
         )
     if err.errno == errno.EPROTOTYPE:
         return not_qmp(path, "it is not a stream socket")
     code = errno.errorcode.get(err.errno or 0, "")
-    return UsageError(Reason("not-a-socket", Who.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
+    return UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
 
 
 def _owner(path: str) -> str:
@@ -107,13 +111,13 @@ def _check(path: str) -> None:
         raise UsageError(
             Reason(
                 "path-too-long",
-                Who.VCPUCTL,
+                Origin.VCPUCTL,
                 f"the socket's path has {length} bytes, and Linux allows {_PATH_MAX}: {clean(path, 200)}",
                 "make a symbolic link with a shorter path, or change to the directory and give a relative one",
             )
         )
     if path in ("", "@") or "\0" in path:
-        raise UsageError(Reason("not-a-socket", Who.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
+        raise UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
     if abstract:
         return
     try:
@@ -121,7 +125,7 @@ def _check(path: str) -> None:
     except OSError as err:
         raise _refusal(path, err) from err
     if not stat.S_ISSOCK(mode):
-        raise UsageError(Reason("not-a-socket", Who.VCPUCTL, f"{clean(path)} is not a socket", _WHICH))
+        raise UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{clean(path)} is not a socket", _WHICH))
 
 
 async def _connect(sock: socket.socket, path: str) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
-from .. import processes
-from ..core.model import Reason, Slot
+from ..core.model import Slot
 from ..core.numa import NODE, assignment
+from ..core.reason import Reason
 from ..errors import QemuError, QemuGoneError, RefusedError
+from ..local import processes
 from ..ports import QemuProcess
 from . import ages, replies
 from .events import EventHub

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..core.model import Reason, Who
+from ..core.reason import Origin, Reason
 from ..errors import QemuError
 from .words import clean
 
@@ -22,10 +22,10 @@ class Trap:
     pattern: re.Pattern[str]
     code: str
     hint: str
-    who: Who = Who.QEMU
+    who: Origin = Origin.QEMU
 
 
-def _trap(pattern: str, code: str, hint: str, who: Who = Who.QEMU) -> Trap:
+def _trap(pattern: str, code: str, hint: str, who: Origin = Origin.QEMU) -> Trap:
     return Trap(re.compile(pattern), code, hint, who)
 
 
@@ -48,13 +48,13 @@ TRAPS: tuple[Trap, ...] = (
         "firmware-no-hotplug",
         "the firmware runs with SMM and cannot take new CPUs: wait until it has booted, update OVMF, "
         "or use a machine type newer than pc-q35-5.1",
-        Who.FIRMWARE,
+        Origin.FIRMWARE,
     ),
     _trap(
         r"^cpu hot-unplug with SMI wasn't enabled by firmware",
         "firmware-no-unplug",
         "the firmware runs with SMM and cannot let CPUs go: update OVMF, or use a machine type newer than pc-q35-5.2",
-        Who.FIRMWARE,
+        Origin.FIRMWARE,
     ),
     # hw/i386/x86.c, x86_cpu_unplug_request_cb
     _trap(
@@ -138,11 +138,11 @@ def explain(command: str, qmp_class: str, desc: str) -> QemuError:
     text = clean(desc)
     if qmp_class == "DeviceNotFound":
         hint = "it is gone already, or never was; look at vcpuctl list"
-        return QemuError(Reason("device-not-found", Who.QEMU, text, hint), qmp_class)
+        return QemuError(Reason("device-not-found", Origin.QEMU, text, hint), qmp_class)
     for trap in TRAPS:
         if trap.pattern.search(text):
             return QemuError(Reason(trap.code, trap.who, text, trap.hint), qmp_class)
-    return QemuError(Reason("qemu-error", Who.QEMU, f"{text} (in answer to {command})"), qmp_class)
+    return QemuError(Reason("qemu-error", Origin.QEMU, f"{text} (in answer to {command})"), qmp_class)
 
 
 def bad_reply(command: str, what: str) -> QemuError:
@@ -150,7 +150,7 @@ def bad_reply(command: str, what: str) -> QemuError:
     return QemuError(
         Reason(
             "bad-reply",
-            Who.QEMU,
+            Origin.QEMU,
             f"the reply to {command} is not understood: {clean(what)}",
             "this QEMU is not one that vcpuctl knows; please report it with its version",
         )

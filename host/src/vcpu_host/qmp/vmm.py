@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from .. import processes
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
@@ -23,10 +22,11 @@ from ..core.model import (
     HostView,
     Ost,
     PropValue,
-    Reason,
     Slot,
 )
+from ..core.reason import Reason
 from ..errors import QemuError, RefusedError
+from ..local import processes
 from ..ports import QemuProcess
 from . import ages, channel, queues, replies
 from .events import EventHub, EventStream

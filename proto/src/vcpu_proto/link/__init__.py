@@ -20,15 +20,7 @@ Guest (start the grpc.aio server on ``unix:SERVER`` first)::
 
 from __future__ import annotations
 
-from .errors import (
-    BusyError,
-    LinkError,
-    NoAnswerError,
-    PeerGoneError,
-    SessionLostError,
-    UnreachableError,
-    VersionError,
-)
+from .errors import BusyError, LinkError, NoAnswerError, PeerGoneError, SessionLostError, UnreachableError, VersionError
 from .events import EndCode, Ended
 from .guestend import GuestLink
 from .hostend import HostLink

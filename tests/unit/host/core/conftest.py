@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fakes.views import CORES
+from kit.sim.views import CORES
 from vcpu_host.core import platforms
 
 

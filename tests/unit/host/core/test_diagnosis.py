@@ -4,10 +4,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fakes.views import INFO, guest, host, identities, slot
+from kit.sim.views import INFO, guest, host, identities, slot
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import AgentInfo, Channel, Environment, GuestCpu, GuestView, HostView, Ost, Reason, Who
+from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
+from vcpu_host.core.model import Channel, HostView, Ost
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import join
 
 
@@ -70,7 +72,7 @@ def test_a_cpu_on_another_node_in_the_guest_than_in_qemu_is_a_warning_that_names
 
 
 def test_a_machine_without_hotplug_says_so_in_qemus_words() -> None:
-    found = _found(host(2, {0, 1}, no_hotplug=Reason("no-hotplug", Who.QEMU, "not on this machine", "use q35")))
+    found = _found(host(2, {0, 1}, no_hotplug=Reason("no-hotplug", Origin.QEMU, "not on this machine", "use q35")))
     assert (found["no-hotplug"].text, found["no-hotplug"].fix) == ("not on this machine", "use q35")
     assert "slots" not in found
 
@@ -120,7 +122,7 @@ def test_a_channel_without_socket_or_id_is_told() -> None:
 
 
 def test_an_agent_that_cannot_be_asked_is_told_with_its_remedy() -> None:
-    trouble = Reason("agent-absent", Who.AGENT, "nobody has the port open", "start vcpud")
+    trouble = Reason("agent-absent", Origin.AGENT, "nobody has the port open", "start vcpud")
     found = {finding.code: finding for finding in diagnose(join(host(2), None, agent_trouble=trouble))}
     assert (found["agent-absent"].level, found["agent-absent"].fix) == (Level.PROBLEM, "start vcpud")
 

@@ -5,13 +5,13 @@ import tomllib
 from collections import Counter
 
 import pytest
-from fakes.views import slot
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.sim.views import slot
 from vcpu_host.core.model import Slot
 from vcpu_host.core.numa import MOST_NODES, MapError, by_policy, differing, from_map, lines, obstacle
-from vcpu_host.core.placement import Placement, cores
-from vcpu_host.core.select import SelectorError
+from vcpu_host.core.planning.placement import Placement, cores
+from vcpu_host.core.planning.selectors import SelectorError
 
 
 def _slots(sockets: int = 2, per_socket: int = 2, threads: int = 2) -> tuple[Slot, ...]:

@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 
 import pytest
-from fakes.plans import codes, planned
-from fakes.views import host, vm
+from kit.sim.plans import codes, planned
+from kit.sim.views import host, vm
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.run_states import AWAY, RUN_STATES, is_over, not_running, run_state
 

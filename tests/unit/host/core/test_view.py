@@ -2,13 +2,15 @@
 from __future__ import annotations
 
 import pytest
-from fakes.views import INFO, guest, host, identities, vm
-from vcpu_host.core.model import GuestCpu, GuestView, HostView, Reason, SlotState, Who
-from vcpu_host.core.pending import Intent, IntentKind
+from kit.sim.views import INFO, guest, host, identities, vm
+from vcpu_host.core.guest import GuestCpu, GuestView
+from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.core.model import HostView, SlotState
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import SMT_PARKED, VmView, join, with_pending
 
-_BUSY = Reason("last-cpu", Who.GUEST, "the last one")
-_PARKED = Reason(SMT_PARKED, Who.GUEST, "SMT is off", errno="EPERM")
+_BUSY = Reason("last-cpu", Origin.GUEST, "the last one")
+_PARKED = Reason(SMT_PARKED, Origin.GUEST, "SMT is off", errno="EPERM")
 
 
 def _states(view: VmView) -> list[str]:
@@ -26,7 +28,7 @@ def test_every_state_of_a_single_thread_slot_is_told() -> None:
 
 
 def test_without_a_guest_to_ask_a_filled_slot_is_unknown() -> None:
-    trouble = Reason("agent-absent", Who.AGENT, "nobody there")
+    trouble = Reason("agent-absent", Origin.AGENT, "nobody there")
     shown = join(host(2), None, agent_trouble=trouble)
     assert _states(shown) == ["unknown", "empty"]
     assert shown.online_vcpus is None
@@ -50,7 +52,7 @@ def test_a_thread_that_smt_off_parks_does_not_make_its_core_partial() -> None:
     assert _states(shown) == ["online"]
     assert shown.slots[0].online_vcpus == 1
     assert _states(_with(view, GuestCpu(0, first, False), parked)) == ["offline"]
-    broken = GuestCpu(1, second, False, cannot_online=Reason("bad-cpu", Who.GUEST, "broken"))
+    broken = GuestCpu(1, second, False, cannot_online=Reason("bad-cpu", Origin.GUEST, "broken"))
     assert _states(_with(view, GuestCpu(0, first, True), broken)) == ["partial"]
 
 

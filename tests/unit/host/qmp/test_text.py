@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcpu_host.core.model import Who
+from vcpu_host.core.reason import Origin
 from vcpu_host.qmp.traps import bad_reply, explain
 from vcpu_host.qmp.words import clean
 
@@ -61,14 +61,14 @@ def test_a_known_error_keeps_qemus_words_and_gets_a_code_and_a_hint(desc: str, c
 def test_firmware_is_named_as_the_one_that_refuses() -> None:
     assert (
         explain("device_add", "GenericError", "cpu hotplug with SMI wasn't enabled by firmware").reason.who
-        is Who.FIRMWARE
+        is Origin.FIRMWARE
     )
 
 
 def test_an_unknown_error_passes_with_its_class_its_words_and_the_command() -> None:
     error = explain("device_add", "KVMMissingCap", "no\x1bidea")
     assert error.qmp_class == "KVMMissingCap"
-    assert (error.reason.code, error.reason.who) == ("qemu-error", Who.QEMU)
+    assert (error.reason.code, error.reason.who) == ("qemu-error", Origin.QEMU)
     assert error.reason.text == "no?idea (in answer to device_add)"
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..model import AgentInfo, HostView, Ost, Reason, Slot, Who
+from ..guest import AgentInfo
+from ..model import HostView, Ost, Slot
+from ..reason import Origin, Reason
 from .base import Platform, boot_cpu
 
 # _OST sources and statuses: ACPI 6.5, section 6.3.5; Linux include/linux/acpi.h; used by drivers/acpi/scan.c.
@@ -60,7 +62,7 @@ class AcpiPlatform(Platform):
             where = f" ({named})" if named else ""
             text = f"the guest's kernel runs without ACPI{where}, by which CPUs come, go and are named on {self.name}"
             hint = f"remove {named or 'acpi=off'} from the guest's kernel command line"
-            return Reason("guest-no-acpi", Who.GUEST, text, hint)
+            return Reason("guest-no-acpi", Origin.GUEST, text, hint)
         if agent.platform == WITHOUT_ACPI:
             return replace(found, hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")
         return found
@@ -75,7 +77,7 @@ class AcpiPlatform(Platform):
         if ost.source not in _EJECTS or ost.status not in _REFUSALS:
             return None
         code, text, hint = _REFUSALS[ost.status]
-        return Reason(code, Who.GUEST, f"{text} (_OST {ost.source}/{ost.status})", hint)
+        return Reason(code, Origin.GUEST, f"{text} (_OST {ost.source}/{ost.status})", hint)
 
     def ejected(self, ost: Ost) -> bool:
         """See ``ejected`` above."""

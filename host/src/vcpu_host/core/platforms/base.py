@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from ..finding import Finding, Level
-from ..model import AT_START, AgentInfo, HostView, Ost, Reason, Slot, Who
+from ..guest import AgentInfo
+from ..model import AT_START, HostView, Ost, Slot
+from ..reason import Origin, Reason
 from ..text import cpu_count
 
 
@@ -42,7 +44,7 @@ class Platform(ABC):
         """Why an agent that is not understood (above) cannot name the CPUs, and what to do."""
         return Reason(
             "agent-platform",
-            Who.AGENT,
+            Origin.AGENT,
             f"the agent takes its machine for {agent.platform!r}, and so cannot name the CPUs of {self.name}",
             "update vcpu-guest in the guest",
         )
@@ -78,7 +80,7 @@ class Platform(ABC):
         left = tcg_budget_left(host)
         if left is None:
             return None
-        return left, Reason("tcg-plug-budget", Who.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
+        return left, Reason("tcg-plug-budget", Origin.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
         """Why the guest's kernel can have fewer CPUs than the VM, as far as that can be told."""
@@ -204,7 +206,7 @@ def boot_cpu(entity: str) -> Reason:
     """Why slot 0 stays; ``entity`` is what a slot holds."""
     return Reason(
         BOOT_CPU,
-        Who.VCPUCTL,
+        Origin.VCPUCTL,
         f"slot 0 holds the boot {entity}, which QEMU does not unplug on this platform",
         "choose another slot",
     )

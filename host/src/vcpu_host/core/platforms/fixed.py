@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import HostView, Reason, Slot
+from ..model import HostView, Slot
+from ..reason import Reason
 from .base import Platform
 
 

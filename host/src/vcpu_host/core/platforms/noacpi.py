@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import AT_START, AgentInfo, HostView, Reason, Slot, Who
+from ..guest import AgentInfo
+from ..model import AT_START, HostView, Slot
+from ..reason import Origin, Reason
 from .acpi import WITHOUT_ACPI
 from .base import Cause, Platform
 
@@ -50,14 +52,14 @@ class NoAcpi(Platform):
         """None at all."""
         del host
         text = f"the VM has no ACPI (acpi=off): its guest would never hear of a CPU in slot {slot.index}"
-        return Reason("no-acpi", Who.VCPUCTL, text, _FIX)
+        return Reason("no-acpi", Origin.VCPUCTL, text, _FIX)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """None at all."""
         del host
         text = "the VM has no ACPI (acpi=off): its guest cannot be asked to let a CPU go"
         return Reason(
-            "no-acpi", Who.VCPUCTL, text, f"{_FIX}; vcpuctl offline {slot.index} takes it offline in the guest"
+            "no-acpi", Origin.VCPUCTL, text, f"{_FIX}; vcpuctl offline {slot.index} takes it offline in the guest"
         )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..finding import Finding, Level
-from ..model import HostView, Reason, Slot
+from ..model import HostView, Slot
+from ..reason import Reason
 from .base import Platform, boot_cpu
 
 

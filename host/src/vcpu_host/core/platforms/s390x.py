@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..finding import Finding, Level
-from ..model import HostView, Reason, Slot, Who
+from ..model import HostView, Slot
+from ..reason import Origin, Reason
 from .base import Platform
 
 
@@ -38,7 +39,7 @@ class S390x(Platform):
         del host
         return Reason(
             "no-unplug",
-            Who.QEMU,
+            Origin.QEMU,
             "QEMU does not unplug CPUs on this machine: CPU hot unplug not supported on this machine",
             f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N",
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import HostView, Reason, Slot, Who
+from ..model import HostView, Slot
+from ..reason import Origin, Reason
 from .base import Platform
 
 
@@ -55,7 +56,7 @@ def unsupported(host: HostView) -> Reason:
     """Without an identity nobody can tell which guest CPU is meant."""
     return Reason(
         "unknown-platform",
-        Who.VCPUCTL,
+        Origin.VCPUCTL,
         f"vcpuctl does not know how {host.arch} {host.machine} guests name their CPUs",
         "without that a CPU's coming online cannot be verified",
     )

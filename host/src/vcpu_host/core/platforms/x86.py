@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..finding import Finding, Level
-from ..model import AgentInfo, HostView, Reason, Slot, Who
+from ..guest import AgentInfo
+from ..model import HostView, Slot
+from ..reason import Origin, Reason
 from .acpi import AcpiPlatform, ejected
 from .base import Cause, limited_by_the_kernel, plug_budget
 
@@ -100,7 +102,7 @@ class X86(AcpiPlatform):
             return None
         return Reason(
             "apic-id-too-large",
-            Who.VCPUCTL,
+            Origin.VCPUCTL,
             f"slot {slot.index} would have APIC id {number}, and the VM's CPU model has no x2APIC, without which "
             f"{_XAPIC_LAST} is the last: QEMU may end on such a plug",
             "start the VM with a CPU model that has x2APIC (-cpu MODEL,+x2apic); or with an -smp whose dies, modules, "
@@ -126,7 +128,7 @@ class X86(AcpiPlatform):
             return None
         return Reason(
             "apic-id-not-remapped",
-            Who.VCPUCTL,
+            Origin.VCPUCTL,
             f"slot {slot.index} would have APIC id {number}, and the VM has no interrupt remapping, without which "
             f"Linux brings up no CPU whose id is above {last}",
             "start the VM with -device intel-iommu,intremap=on,eim=on (q35; under KVM with kernel-irqchip=split)",
@@ -137,7 +139,7 @@ class X86(AcpiPlatform):
         if not self.dies_of_replug(host) or not _has_unplugged(host):
             return super().plug_limit(host)
         text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
-        return 0, Reason("tcg-replug", Who.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
+        return 0, Reason("tcg-replug", Origin.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
         """Newer kernels count only those CPUs that are there at boot, unless they know the hypervisor under them.

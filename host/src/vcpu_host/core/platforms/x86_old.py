@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ..model import HostView, Reason, Slot, Who
+from ..model import HostView, Slot
+from ..reason import Origin, Reason
 from .x86 import X86, apic_id
 
 _TYPE = re.compile(r"pc-(?:i440fx|q35)-(\d+)\.(\d+)")
@@ -44,7 +45,7 @@ class OldX86(X86):
         newer = "give the VM a newer machine type at its next start"
         return Reason(
             "no-unplug",
-            Who.QEMU,
+            Origin.QEMU,
             "QEMU does not unplug CPUs on machine types from before 2.7",
             f"{offline}; or {newer}" if slot.index else "the boot CPU stays on any machine type",
         )

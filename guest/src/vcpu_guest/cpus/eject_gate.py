@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The eject gate: the kernel ejects a CPU only while the agent has agreed to it. Opt-in (eject_gate in vcpud.conf).
+
+While /sys/firmware/acpi/hotplug/processor/enabled is 0 the kernel answers every ejection with _OST 128, "eject
+disabled", and lets CPUs come as before (drivers/acpi/scan.c, acpi_generic_hotplug_event and acpi_device_hotplug; it
+looks at the switch when it begins with an ejection, not later). There is one switch for all CPUs: while it is open for
+one, the kernel ejects any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vcpu_guest import logs
+from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.errors import ConfigError, StartError
+from vcpu_guest.kernel.environment import denial
+from vcpu_guest.kernel.sysfs import Sysfs
+
+#: Seconds without a CPU that was agreed on, or one that went, after which the host has lost interest.
+PATIENCE = 60.0
+#: Seconds from look to look while it is open: a lost event costs time only.
+LOOK = 1.0
+#: Seconds that the last write gets at the end.
+LAST_WRITE = 5.0
+#: In the runtime directory while an agent keeps the gate: the unit closes what an agent that was killed left open.
+MARK = "eject-gate"
+
+
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    """Who asked for the ejection: the Control stream, None for a call by itself, and the link session.
+
+    `shown`: the guest showed the CPU then. One that it does not show, the kernel may still have to eject.
+    """
+
+    stream: object
+    session: object
+    shown: bool
+
+
+class Gate:
+    """Runs in the event loop; the writes, which may wait for the kernel, in a thread of their own, in order."""
+
+    def __init__(self, sysfs: Sysfs, watcher: Watcher, directory: str) -> None:
+        """Keeps the gate of this machine; `directory` is the agent's runtime directory."""
+        #: What is another value when another session has begun, or the last one has ended.
+        self.session: Callable[[], object] = lambda: None
+        self._sysfs = sysfs
+        self._watcher = watcher
+        self._mark = Path(directory, MARK)
+        self._agreed: dict[str, _Agreement] = {}
+        self._given_up_at = 0.0
+        self._open = False
+        self._written: asyncio.Future[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate")
+
+    async def shut(self) -> None:
+        """Close it, however it is: the agent begins. Raises ConfigError where there is none, StartError if it fails."""
+        if self._sysfs.eject_enabled() is None:
+            raise ConfigError(
+                "eject_gate: this machine has no switch for ejections (firmware/acpi/hotplug/processor/enabled in "
+                "sysfs): take eject_gate out of vcpud.conf"
+            )
+        self._mark.touch()
+        try:
+            await self._set()
+        except OSError as error:
+            raise StartError(
+                f"eject_gate: the kernel's switch for ejections cannot be written ({error.strerror}): see the sandbox "
+                "of vcpud.service, or take eject_gate out of vcpud.conf"
+            ) from error
+
+    def denials(self) -> tuple[str, ...]:
+        """The switch, if it may not be written, as environment.denial says it. May block for a moment."""
+        return denial(*self._sysfs.eject_denied())
+
+    async def agree(self, firmware_id: str, stream: object = None) -> None:
+        """The CPU is offline or unknown, and is to be ejected: the gate is open on return, if the kernel lets it be."""
+        shown = self._watcher.find(firmware_id) is not None
+        self._agreed[firmware_id] = _Agreement(stream, self.session(), shown)
+        self._be_patient()
+        if self._guard is None or self._guard.done():
+            self._guard = asyncio.get_running_loop().create_task(self._watch())
+        try:
+            await self._set()
+        except OSError as error:
+            # The host's device_del is refused then, as it is to be, and says so.
+            logs.error("the eject gate does not open", firmware_id=firmware_id, error=str(error))
+            self._agreed.pop(firmware_id, None)
+
+    def withdraw(self, stream: object) -> None:
+        """The stream has ended, and with it all that was agreed on by it."""
+        self._keep(lambda _, agreement: agreement.stream is not stream)
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Close it: the agent ends."""
+        self._agreed.clear()
+        if self._guard is not None:
+            self._guard.cancel()
+            await asyncio.gather(self._guard, return_exceptions=True)
+        try:
+            await asyncio.wait_for(self._set(), LAST_WRITE)
+            self._mark.unlink(missing_ok=True)
+        except (OSError, TimeoutError) as error:
+            logs.error("the eject gate does not close", error=repr(error))
+        self._executor.shutdown(wait=False)
+
+    async def _watch(self) -> None:
+        """Closes the gate when nothing that was agreed on is left."""
+        with self._watcher.changes() as self._wake:
+            complained = False
+            while True:
+                self._wake.clear()
+                try:
+                    self._look()
+                    await self._set()
+                    # What was agreed on may have been given up while the gate was being opened.
+                    if not (self._agreed or self._open):
+                        return
+                except OSError as error:
+                    if not complained:
+                        logs.error("the eject gate cannot be set", error=str(error))
+                    complained = True
+                try:
+                    await asyncio.wait_for(self._wake.wait(), LOOK)
+                except TimeoutError:
+                    self._watcher.rescan()
+
+    def _look(self) -> None:
+        online, session = self._sysfs.mask("online"), self.session()
+
+        def lasts(firmware_id: str, agreement: _Agreement) -> bool:
+            number = self._watcher.find(firmware_id)
+            gone = number is None and agreement.shown
+            return not gone and number not in online and agreement.session == session
+
+        if self._keep(lasts):
+            self._be_patient()
+        if self._agreed and asyncio.get_running_loop().time() >= self._given_up_at:
+            logs.warning("the eject gate closes: the host asks for nothing", firmware_ids=sorted(self._agreed)[:8])
+            self._agreed.clear()
+
+    def _keep(self, lasts: Callable[[str, _Agreement], bool]) -> bool:
+        """Whether some are over now."""
+        before = len(self._agreed)
+        self._agreed = {name: agreement for name, agreement in self._agreed.items() if lasts(name, agreement)}
+        return len(self._agreed) < before
+
+    def _be_patient(self) -> None:
+        self._given_up_at = asyncio.get_running_loop().time() + PATIENCE
+
+    def _set(self) -> asyncio.Future[None]:
+        """The write that makes it what is wanted now, or the last one if it does. Who waits can be cancelled."""
+        wanted, last = bool(self._agreed), self._written
+        failed = last is not None and last.done() and (last.cancelled() or last.exception() is not None)
+        if last is None or failed or wanted != self._open:
+            self._open = wanted
+            write = partial(self._sysfs.write_eject_enabled, enabled=wanted)
+            self._written = last = asyncio.get_running_loop().run_in_executor(self._executor, write)
+            logs.debug("eject gate", open=wanted)
+        return asyncio.shield(last)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the administrator's hooks: before CPUs go offline, with a veto, and after they came online. Opt-in.
+
+The host chooses neither whether nor what is run: it names CPUs, and the files in /etc/vcpud/hooks.d are the guest's
+own. They are run one at a time, in a thread, without a shell, each with a time limit; whatever a hook leaves behind in
+its process group is killed when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from vcpu_guest import logs
+from vcpu_guest.core import cpulist
+from vcpu_guest.core import hook_rules as rules
+from vcpu_guest.core.hook_rules import POST_ONLINE, PRE_OFFLINE, Ended
+from vcpu_guest.core.model import Arrived, Goal, Reason, Result, Status
+from vcpu_guest.cpus.writer import Switch
+
+DIRECTORY = "/etc/vcpud/hooks.d"
+#: Bytes of a hook's output that are kept, its last ones; and that are read at once, which is what a pipe holds.
+KEPT, PIPE = 4096, 65536
+#: Seconds that a hook which was killed gets to be gone.
+KILLED = 5.0
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Hooks:
+    """The hooks of one directory. `timeout` is in seconds, for each; `owner` is the user whose files are trusted."""
+
+    def __init__(self, timeout: float, directory: str = DIRECTORY, owner: int = 0) -> None:
+        self._timeout = timeout
+        self._directory = directory
+        self._owner = owner
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hooks")
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def before_offline(self, numbers: Iterable[int]) -> Reason | None:
+        """Ask whether these CPUs may go offline: the first hook that objects, in words, or None."""
+        cpus = cpulist.render(numbers)
+        async with aclosing(self._run_all(PRE_OFFLINE, cpus)) as ends:
+            async for ended in ends:
+                reason = rules.veto(ended, cpus)
+                if reason is not None:
+                    logs.warning("a hook refused", hook_event=PRE_OFFLINE, cpus=cpus, why=rules.failure(ended))
+                    return reason
+        return None
+
+    def after_online(self, numbers: Iterable[int]) -> None:
+        """Tell that these CPUs came online; returns at once."""
+        task = asyncio.get_running_loop().create_task(self._tell(cpulist.render(numbers)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Start no further hook, and kill the one that runs."""
+        os.eventfd_write(self._stop, 1)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
+        os.close(self._stop)
+
+    async def _tell(self, cpus: str) -> None:
+        async with aclosing(self._run_all(POST_ONLINE, cpus)) as ends:
+            async for ended in ends:
+                problem = rules.failure(ended)
+                if problem:
+                    logs.error("a hook failed", hook_event=POST_ONLINE, cpus=cpus, why=problem)
+
+    async def _run_all(self, event: str, cpus: str) -> AsyncGenerator[Ended, None]:
+        """Every hook's end, one after another. Ending it early starts no further one."""
+        loop = asyncio.get_running_loop()
+        listed = await loop.run_in_executor(self._executor, self._list, event)
+        if isinstance(listed, Ended):
+            yield listed
+            return
+        for name in listed:
+            yield await loop.run_in_executor(self._executor, partial(self._run, event, name, cpus))
+
+    def _list(self, event: str) -> tuple[str, ...] | Ended:
+        """The hooks' names, or why the directory is not trusted. No directory: no hooks."""
+        path = f"{self._directory}/{event}.d"
+        try:
+            for part in (self._directory, path):
+                status = os.lstat(part)
+                why = rules.objection(status.st_mode, status.st_uid, self._owner)
+                if why:
+                    return Ended(part, f"not run: {why}")
+            names = os.listdir(path)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            return Ended(path, f"cannot be read: {error.strerror}")
+        chosen = rules.order(names)
+        if len(chosen) < len(names):
+            logs.info("files that are no hooks by their names", directory=path, names=sorted(set(names) - set(chosen)))
+        return chosen
+
+    def _run(self, event: str, name: str, cpus: str) -> Ended:
+        path = f"{self._directory}/{event}.d/{name}"
+        try:
+            status = os.lstat(path)
+            why = rules.objection(status.st_mode, status.st_uid, self._owner)
+            if why:
+                return Ended(name, f"not run: {why}")
+            if stat.S_ISDIR(status.st_mode) or not status.st_mode & 0o111:
+                return Ended(name)  # as with run-parts: no hook, or one that was switched off
+            logs.debug("hook", hook_event=event, name=name, cpus=cpus)
+            output, written = os.pipe()
+            with open(output, "rb", buffering=0) as stdout:
+                try:
+                    process = _start(path, event, cpus, written)
+                finally:
+                    os.close(written)
+                return self._follow(name, process, stdout.fileno())
+        except OSError as error:
+            return Ended(name, f"cannot be run: {error.strerror}")
+
+    def _follow(self, name: str, process: subprocess.Popen[bytes], stdout: int) -> Ended:
+        """Wait for its end, or make it."""
+        output, deadline, problem = b"", time.monotonic() + self._timeout, ""
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            watched = [pidfd, self._stop, stdout]
+            while True:
+                ready, _, _ = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))
+                if stdout in ready:
+                    data = os.read(stdout, PIPE)
+                    output = (output + data)[-KEPT:]
+                    if not data:
+                        watched.remove(stdout)
+                if pidfd in ready:
+                    break
+                if self._stop in ready:
+                    problem = "killed: the agent ends"
+                    break
+                if time.monotonic() >= deadline:
+                    problem = f"killed: not done within {self._timeout:g} s"
+                    break
+        finally:
+            # Not reaped yet, so its number is no other's.
+            _kill_group(process.pid)
+            os.close(pidfd)
+        try:
+            return Ended(name, problem, process.wait(KILLED), output)
+        except subprocess.TimeoutExpired:
+            return Ended(name, f"{problem}, and is still there", output=output)
+
+
+class HookedSwitch:
+    """The switch, with hooks before and after."""
+
+    def __init__(self, switch: Switch, hooks: Hooks) -> None:
+        self._switch = switch
+        self._hooks = hooks
+
+    def in_hand(self) -> dict[str, float]:
+        """See Switch.in_hand."""
+        return self._switch.in_hand()
+
+    def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
+        """See Switch.settling."""
+        return self._switch.settling()
+
+    async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
+        """See Switch.run. If a hook objects to an offline, every CPU of the request is refused and nothing written."""
+        if not goal.online:
+            going = self._switch.online_now(goal)
+            reason = await self._hooks.before_offline(going.values()) if going else None
+            if reason is not None:
+                for firmware_id in goal.firmware_ids:
+                    number = going.get(firmware_id)
+                    observed = None if number is None else self._switch.watcher.look_at(number)
+                    yield Result(firmware_id, Status.REFUSED, reason, observed)
+                return
+        up: list[int] = []
+        try:
+            async with aclosing(self._switch.run(goal)) as answers:
+                async for answer in answers:
+                    if isinstance(answer, Result) and answer.observed is not None and answer.observed.online:
+                        up.append(answer.observed.number)
+                    yield answer
+        finally:
+            if goal.online and up:
+                self._hooks.after_online(up)
+
+
+def _start(path: str, event: str, cpus: str, output: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [path, event, cpus],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        env={"PATH": _PATH, "VCPUD_EVENT": event, "VCPUD_CPUS": cpus},
+        start_new_session=True,
+    )
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:  # nobody is left
+        return

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC service: thin. What it does is in watcher.py and switch.py, what it says in convert.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import grpc.aio
+from vcpu_proto.v1 import agent_pb2 as pb
+from vcpu_proto.v1 import agent_pb2_grpc
+
+from vcpu_guest import logs
+from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Snapshot, Status
+from vcpu_guest.core.request import GoalError, check, check_request_id
+from vcpu_guest.cpus.eject_gate import Gate
+from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.rpc import convert
+from vcpu_guest.rpc.control import Control
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+#: One host at a time, a few calls each; a request is small even with the most CPUs it may name.
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+    ("grpc.max_concurrent_streams", 64),
+    # A paused VM looks like a silent peer; the link, not HTTP/2, tells who is gone.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Runner(Protocol):
+    """What carries out a request: the switch, with hooks or without."""
+
+    def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
+        """See Switch.run."""
+
+    def in_hand(self) -> dict[str, float]:
+        """See Switch.in_hand."""
+
+    def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
+        """See Switch.settling."""
+
+
+class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
+    """vcpu.v1.GuestAgent, as agent.proto describes it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        watcher: Watcher,
+        switch: Runner,
+        scheme: str,
+        environment: Callable[[], Environment],
+        gate: Gate | None = None,
+    ) -> None:
+        self._identity = identity
+        self._watcher = watcher
+        self._switch = switch
+        self._scheme = scheme
+        self._environment = environment
+        self._gate = gate
+
+    async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
+        """Who answers. Versions that do not overlap are the host's to report: it knows both."""
+        logs.debug("hello", host_version=request.host_version[:64])
+        environment = await asyncio.to_thread(self._environment)
+        if self._gate is not None:
+            environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
+        return convert.hello(self._identity, environment, gated=self._gate is not None)
+
+    async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
+        """A fresh look."""
+        try:
+            answer = self._list_cpus(request)
+            return answer if isinstance(answer, pb.ListCpusResponse) else await answer
+        except GoalError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise AssertionError("abort() raises") from error
+
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
+        """A snapshot now and after every change; the newest only, for who falls behind."""
+        await _checked_id(request.request_id, context)
+        sent = -1
+        with self._watcher.changes() as changed:
+            while True:
+                changed.clear()
+                snapshot = self._watcher.snapshot()
+                if snapshot.generation != sent:
+                    sent = snapshot.generation
+                    yield pb.WatchResponse(request_id=request.request_id, snapshot=self._message(snapshot))
+                else:
+                    await changed.wait()
+
+    async def SetOnline(  # noqa: N802
+        self, request: pb.SetOnlineRequest, context: Context
+    ) -> AsyncIterator[pb.SetOnlineResponse]:
+        """One answer a CPU, then the snapshot, unless the host wants it brief."""
+        try:
+            async with aclosing(self._set_online(request)) as answers:
+                async for answer in answers:
+                    yield answer
+        except GoalError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+    async def Control(  # noqa: N802
+        self, requests: AsyncIterator[pb.ControlRequest], context: Context
+    ) -> AsyncIterator[pb.ControlResponse]:
+        """Both of them as messages on one stream."""
+        stream = object()
+        control = Control(self._list_cpus, partial(self._set_online, stream=stream))
+        reading = asyncio.get_running_loop().create_task(_read(requests, control))
+        try:
+            async for answer in control.answers():
+                yield answer
+            await reading
+        except GoalError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            await control.close()
+            if self._gate is not None:
+                self._gate.withdraw(stream)
+
+    def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]:
+        check_request_id(request.request_id)
+        settling = self._switch.settling()
+        if settling is not None:
+            return self._list_at_rest(request, settling)
+        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
+
+    async def _list_at_rest(
+        self, request: pb.ListCpusRequest, settling: Awaitable[dict[str, float]]
+    ) -> pb.ListCpusResponse:
+        moving = await settling
+        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(moving))
+
+    async def _set_online(
+        self, request: pb.SetOnlineRequest, stream: object = None
+    ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
+        goal = check(
+            request.firmware_ids,
+            online=request.online,
+            wait=request.wait_for_arrival,
+            scheme=self._scheme,
+            request_id=request.request_id,
+            for_eject=request.for_eject,
+        )
+        gate = self._gate if goal.for_eject else None
+        as_wanted = True
+        async with aclosing(self._switch.run(goal)) as answers:
+            async for answer in answers:
+                if isinstance(answer, Result):
+                    as_wanted = as_wanted and answer.status in (Status.DONE, Status.ALREADY)
+                    if gate is not None and answer.status is not Status.REFUSED:
+                        # Before the host hears of it: the next thing that it does is to ask for the ejection.
+                        await gate.agree(answer.firmware_id, stream)
+                elif request.brief:
+                    continue
+                yield convert.answer(answer, request.request_id)
+        if not (request.brief and as_wanted):
+            yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
+
+    def _snapshot(self, moving: Mapping[str, float] = MappingProxyType({})) -> pb.Snapshot:
+        return self._message(self._watcher.snapshot(), moving)
+
+    def _message(self, snapshot: Snapshot, moving: Mapping[str, float] = MappingProxyType({})) -> pb.Snapshot:
+        return convert.snapshot(snapshot, self._identity, {**moving, **self._switch.in_hand()})
+
+
+async def _checked_id(request_id: str, context: Context) -> None:
+    try:
+        check_request_id(request_id)
+    except GoalError as error:
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+
+
+async def _read(requests: AsyncIterator[pb.ControlRequest], control: Control) -> None:
+    """Pass requests on; the stream's answers end when the requests do, however that is."""
+    try:
+        async for request in requests:
+            control.take(request)
+    finally:
+        control.end()
+
+
+async def serve(agent: GuestAgent, path: str) -> grpc.aio.Server:
+    """A server that listens on the unix socket `path`. Raises OSError if it cannot."""
+    server = grpc.aio.server(options=_OPTIONS)
+    agent_pb2_grpc.add_GuestAgentServicer_to_server(agent, server)  # type: ignore[no-untyped-call]
+    try:
+        bound = server.add_insecure_port(f"unix:{path}")
+    except RuntimeError as error:  # what newer versions raise where older ones return 0
+        raise OSError(f"cannot listen on {path}: {error}") from error
+    if not bound:
+        raise OSError(f"cannot listen on {path}")
+    await server.start()
+    return server

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent says of the guest, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from .reason import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class GuestCpu:
+    """One present guest CPU. ``number`` is Linux's logical number; ``firmware_id`` is what ties it to a slot.
+
+    ``switching``: a request has it in hand: seconds for which the guest's kernel has been at work on it, 0 while others
+    come first.
+    """
+
+    number: int
+    firmware_id: str
+    online: bool
+    cannot_offline: Reason | None = None
+    cannot_online: Reason | None = None
+    package_id: int | None = None
+    die_id: int | None = None
+    core_id: int | None = None
+    node: int | None = None
+    switching: float | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What in the guest bears on hotplug (see agent.proto)."""
+
+    possible: str = ""
+    isolated: str = ""
+    nohz_full: str = ""
+    kernel_max: int = 0
+    smt_control: str = ""
+    auto_online_rules: tuple[str, ...] = ()
+    eject_enabled: bool | None = None
+    clocksource: str = ""
+    kernel_arguments: tuple[str, ...] = ()
+    hypervisor_flag: bool | None = None
+    acpi: bool | None = None
+    writable: bool | None = None
+    unwritable: tuple[str, ...] = ()
+
+
+#: The capability of an agent without whose word the guest's kernel ejects no CPU.
+_EJECT_GATE = "eject-gate"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInfo:
+    """Who answers at the other end of the port."""
+
+    version: str
+    protocol: int
+    kernel: str
+    arch: str
+    boot_id: str
+    instance_id: str
+    platform: str
+    event_source: str
+    capabilities: tuple[str, ...] = ()
+    environment: Environment = field(default_factory=Environment)
+
+    @property
+    def eject_gate(self) -> str | None:
+        """How the agent's eject gate was when it said hello, "closed" or "open"; None if it keeps none."""
+        if _EJECT_GATE not in self.capabilities:
+            return None
+        return "open" if self.environment.eject_enabled else "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView:
+    """One look at the guest. ``cpus`` are by ascending number; identities are unique (checked where they come in)."""
+
+    generation: int
+    boot_id: str
+    instance_id: str
+    cpus: tuple[GuestCpu, ...]
+
+
+class CpuStatus(StrEnum):
+    """What became of one CPU of a ``SetOnline`` request."""
+
+    DONE = "done"
+    ALREADY = "already"
+    REFUSED = "refused"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuResult:
+    """The agent's answer for one CPU; ``observed`` is what it read back, ``seconds`` the time inside the attempt."""
+
+    firmware_id: str
+    status: CpuStatus
+    reason: Reason | None
+    observed: GuestCpu | None
+    seconds: float

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What QEMU was asked for and whose end is not known yet: one slot's entry of a VM's record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .model import Ost
+
+#: What is later, or is no number at all, no calendar has: it could be stored and never shown.
+_YEAR_9999 = 253_370_764_800
+
+
+class IntentKind(StrEnum):
+    """What was asked for."""
+
+    PLUG = "plug"
+    UNPLUG = "unplug"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One slot's. ``since`` is in seconds since the epoch.
+
+    ``threads`` are the host thread ids that the slot's vCPUs had, and ``ost`` is what the guest had last said of it: by
+    these a CPU that was plugged since is told from the one that was to go, and a new refusal from an old one.
+    """
+
+    kind: IntentKind
+    slot: int
+    device_id: str
+    since: float
+    threads: tuple[int, ...] = ()
+    ost: Ost | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it lies in the record."""
+        return {
+            "kind": str(self.kind),
+            "slot": self.slot,
+            "id": self.device_id,
+            "since": self.since,
+            "threads": list(self.threads),
+            "ost": [self.ost.source, self.ost.status] if self.ost else None,
+        }
+
+    @classmethod
+    def from_json(cls, entry: Any) -> Intent:
+        """The contrary. Raises ValueError for anything that ``to_json`` does not make."""
+        try:
+            ost = entry["ost"]
+            intent = cls(
+                IntentKind(entry["kind"]),
+                entry["slot"],
+                entry["id"],
+                entry["since"],
+                tuple(entry["threads"]),
+                None if ost is None else Ost(*ost),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not an intent: {error!r}") from error
+        numbers = (intent.slot, *intent.threads, *((intent.ost.source, intent.ost.status) if intent.ost else ()))
+        if not all(type(number) is int for number in numbers) or not isinstance(intent.device_id, str):
+            raise ValueError("an intent's numbers are whole, and its id is a text")
+        if type(intent.since) not in (int, float) or not 0 <= intent.since < _YEAR_9999:
+            raise ValueError(f"since is a time in seconds since 1970, not {intent.since!r:.40}")
+        return intent

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How what the guest says changes what is known; the other half of ``evidence``. What counts as a proof: ``proof``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ..guest import CpuStatus, GuestCpu
+from ..proof import is_being_switched, no_slot_explains, unexplained
+from ..reason import Outcome
+from ..view import SMT_PARKED
+from . import reasons
+from .events import AgentUp, CpuArrived, CpuSettled, GuestLooked, RequestEnded
+from .slot_job import Goal, Job, ThreadEvidence
+from .state import OnlineRequest, State
+
+
+def agent_up(state: State, event: AgentUp) -> None:
+    """A link session was made."""
+    if state.session is not None:
+        state.lose_agent(reasons.guest_restarted())  # that it ended was not told
+    state.dialing = False
+    state.trouble = None
+    state.session = event.session
+    state.hears_since = state.now
+    state.touch_all()
+
+
+def observe(state: State, cpu: GuestCpu) -> None:
+    """Take in how a guest CPU is."""
+    entry = state.threads.get(cpu.firmware_id)
+    if entry is None:
+        return
+    job, thread = entry
+    if thread.present is not True and job.filled:
+        job.done("arrival", state.now)
+    thread.present = True
+    thread.number = cpu.number
+    thread.online = cpu.online
+    thread.parked = not cpu.online and cpu.cannot_online is not None and cpu.cannot_online.code == SMT_PARKED
+    was_confirmed = thread.offline_in is not None and thread.offline_in == state.session
+    if cpu.online:
+        thread.offline_in = None
+        job.seen_down.forget()
+    state.touch(job)
+    if cpu.online and was_confirmed and job.open and job.goal is not Goal.UP:
+        state.came_back(job)
+
+
+def arrived(state: State, event: CpuArrived) -> None:
+    """The guest shows a CPU that was waited for."""
+    _heard(state, event.cpu.firmware_id)
+    observe(state, event.cpu)
+
+
+def _heard(state: State, name: str) -> None:
+    entry = state.threads.get(name)
+    if entry is not None:
+        entry[1].heard_at = state.now
+
+
+def guest_looked(state: State, event: GuestLooked) -> None:
+    """Take in a list of all CPUs. What the agent said of a CPU since the list was asked for is newer."""
+    asked_at = event.asked_at
+    if asked_at is not None:
+        state.guest_look.asked_at = None
+    newer = {name for name, (_, thread) in state.threads.items() if asked_at is not None and thread.heard_at > asked_at}
+    shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
+    for cpu in event.view.cpus:
+        if cpu.firmware_id not in newer:
+            observe(state, cpu)
+    foreign = unexplained(event.view.cpus, state.identities)
+    if not foreign:
+        for name, (job, thread) in state.threads.items():
+            if name not in shown and name not in newer:
+                _is_absent(state, job, thread)
+    if asked_at is not None:
+        _all_listed(state, shown, asked_at, newer, absence_proven=not foreign)
+    if any(cpu.firmware_id for cpu in foreign):
+        # A name that no slot has stays so; one without a name may get it in a moment.
+        for job in list(state.open_jobs()):
+            _unproven(state, job, shown, foreign, overdue=asked_at is not None)
+
+
+def _is_absent(state: State, job: Job, thread: ThreadEvidence) -> None:
+    if thread.absent_in is not None and thread.absent_in == state.session:
+        thread.offline_in = state.session
+        state.touch(job)
+    if thread.present:
+        thread.present = thread.online = thread.parked = False
+        state.touch(job)
+
+
+def _all_listed(
+    state: State, shown: Mapping[str, GuestCpu], asked_at: float, newer: Collection[str], *, absence_proven: bool
+) -> None:
+    for job in list(state.open_jobs()):
+        if not any(thread.firmware_id in newer for thread in job.threads):
+            _listed(state, job, shown, asked_at, absence_proven=absence_proven)
+    if any(state.jobs[order].relapses for order in state.removing):
+        # As long as it has not gone, it may come back once more.
+        state.guest_look.again(state.now + state.policy.poll_first)
+
+
+def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: float, *, absence_proven: bool) -> None:
+    """What a list that was asked for shows of one job: all of it absent, or all of it offline and at rest."""
+    found = [thread.firmware_id in shown for thread in job.threads]
+    if any(is_being_switched(shown[thread.firmware_id]) for thread in job.threads if thread.firmware_id in shown):
+        return
+    if absence_proven and not any(found):
+        job.absent_at = asked_at
+        state.touch(job)
+    if (absence_proven or all(found)) and job.guest_down(state.session):
+        job.seen_down.shown(asked_at, state.now)
+        state.touch(job)
+
+
+def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[GuestCpu, ...], *, overdue: bool) -> None:
+    """A CPU is missed while the guest shows one that no slot explains: it may be the same one."""
+    missed = [thread for thread in job.threads if thread.firmware_id not in shown]
+    if job.goal is not Goal.UP and any(thread.absent_in is not None for thread in missed):
+        if len(missed) == len(job.threads) and not (job.anew or job.turned):
+            # The agent found none of them to switch, so there is nothing to bring back either.
+            state.settle(job, Outcome.REFUSED, no_slot_explains(foreign))
+        else:
+            state.cannot_go(job, no_slot_explains(foreign))
+    elif job.goal is Goal.UP and job.filled and overdue and missed:
+        state.settle(job, Outcome.UNKNOWN, no_slot_explains(foreign))
+
+
+def cpu_settled(state: State, event: CpuSettled) -> None:
+    """Take in the agent's answer for one CPU of a request."""
+    result = event.result
+    entry = state.threads.get(result.firmware_id)
+    if entry is None:
+        return
+    job, thread = entry
+    thread.heard_at = state.now
+    request = state.requests.get(event.request)
+    if request is None:
+        return  # nobody asks any more: what it says may be older than what is known
+    if result.observed is not None and result.observed.firmware_id == thread.firmware_id:
+        observe(state, result.observed)
+    if result.firmware_id not in request.open_ids:
+        return
+    # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
+    state.hears_since = state.now
+    state.letting_go_until = state.now + state.policy.let_go_grace
+    request.open_ids.discard(result.firmware_id)
+    thread.asked = None
+    state.touch(job)
+    if result.observed is not None:
+        thread.touched = result.observed.online is not thread.was_online
+    elif result.status is CpuStatus.ABSENT:
+        thread.present = thread.online = thread.parked = False
+        thread.offline_in = None
+    if not job.open:
+        return
+    phase = "online" if request.online else "offline"
+    job.phases[phase] = job.phases.get(phase, 0.0) + max(0.0, result.seconds)
+    if request.online:
+        _online_settled(state, job, thread, event)
+    else:
+        _offline_settled(state, job, thread, event, request)
+
+
+def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled) -> None:
+    if job.goal is not Goal.UP or thread.online:
+        return
+    reason = event.result.reason or reasons.inconsistent(event.result)
+    if thread.parked and reason.code == SMT_PARKED:
+        return
+    if event.result.status is CpuStatus.ABSENT:
+        state.wait(job)
+    elif not state.retry(job, reason):
+        state.cannot_come(job, reason)
+
+
+def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled, request: OnlineRequest) -> None:
+    if job.goal is Goal.UP:
+        return
+    result = event.result
+    if result.status is CpuStatus.ABSENT and result.observed is None:
+        # Not yet a confirmation: the snapshot that ends the request must show that every CPU there is another one.
+        thread.absent_in = state.session
+        state.wait(job)
+        return
+    if result.status in (CpuStatus.DONE, CpuStatus.ALREADY) and result.observed is not None and not thread.online:
+        thread.offline_in = state.session
+        if request.of == 1 == len(job.threads):
+            # Of several, the first one's word is old when the last one's comes.
+            job.seen_down.shown(request.asked_at, state.now)
+        return
+    reason = result.reason or reasons.inconsistent(result)
+    if not state.retry(job, reason):
+        state.cannot_go(job, reason)
+
+
+def request_ended(state: State, event: RequestEnded) -> None:
+    """What the request has not answered is unknown, and asked for again."""
+    request = state.requests.pop(event.request, None)
+    if request is None or event.session != state.session:
+        return
+    for name in request.open_ids:
+        job, thread = state.threads[name]
+        thread.asked = None
+        # It may have been switched, and the answer was not told: what was known of it is not any more.
+        thread.online = thread.parked = False
+        thread.offline_in = None
+        state.touch(job)
+    for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
+        if not job.open:
+            continue
+        if event.error is not None and event.error.code == "agent-rejected":
+            (state.cannot_come if request.online else state.cannot_go)(job, event.error)
+        elif not request.cancelled:
+            state.wait(job)

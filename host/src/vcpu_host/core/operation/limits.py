@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long to wait and how often to look, as data. All times are in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: What a slow guest needs for one vCPU, with room to spare, in seconds: its kernel brings CPUs up one after another
+#: (0.02 s each under KVM, 0.2 to 0.8 s under TCG).
+PATIENCE_PER_VCPU = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one operation.
+
+    ``timeout`` bounds the whole of it, with ``timeout_per_vcpu`` more for each vCPU that the plan touches; when it is
+    over, what is not settled is reported as unknown.
+    ``arrival_grace`` is how long after the guest's firmware acknowledged a CPU its kernel may take to show it; then the
+    agent is asked for its list, and only that is a verdict. ``notice_grace`` is the same for a CPU that was plugged
+    before, of which the firmware says nothing.
+    ``look_fresh`` is how long, from the question on, the guest's word that a CPU is offline allows a ``device_del``
+    (``proof.SeenDown``).
+    ``relapses`` is how often something in the guest may bring a CPU online again before its slot is refused.
+    ``poll_first`` and ``poll_most`` bound the interval between looks at QEMU while a removal is awaited;
+    ``poll_idle`` is the interval of the looks that make lost events harmless.
+    ``let_go_grace`` is how long an offline that does not come back may hold up the ejection of CPUs that are offline.
+    ``eject_again`` is how long a guest may leave a removal unanswered before it is asked once more: its firmware may
+    have missed the first request.
+    ``absent_grace`` is how long an agent may take to open its port, before the operation begins, in a guest that is not
+    known to be booting still.
+    ``retries`` is how often a refusal that passes by itself (``retry_codes``) is tried again, ``retry_after`` apart.
+    """
+
+    timeout: float = 60.0
+    timeout_per_vcpu: float = 0.0
+    arrival_grace: float = 15.0
+    notice_grace: float = 5.0
+    look_fresh: float = 0.25
+    relapses: int = 3
+    poll_first: float = 0.02
+    poll_most: float = 0.25
+    poll_idle: float = 1.0
+    let_go_grace: float = 3.0
+    eject_again: float = 15.0
+    absent_grace: float = 20.0
+    retries: int = 5
+    retry_after: float = 0.5
+    retry_codes: frozenset[str] = frozenset({"hotplug-disabled"})

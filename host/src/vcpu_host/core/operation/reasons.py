@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reasons that the state machine gives, in words: who, what, and what to do."""
+
+from __future__ import annotations
+
+from ..guest import CpuResult
+from ..reason import AGENT_LOST, Origin, Reason
+from ..view import SMT_PARKED, SlotView, in_guest, removal_stuck
+from .slot_job import Goal, Job
+
+#: The code of a slot that is as wanted without anything being done.
+ALREADY = "already"
+#: The code of a slot whose turn had not come when the operation ended.
+NOT_BEGUN = "not-begun"
+
+
+def already(view: SlotView) -> Reason:
+    """Nothing to do for this slot."""
+    return Reason(ALREADY, Origin.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
+
+
+def parked(job: Job, remedy: str) -> Reason | None:
+    """A slot counts as online without the threads that the guest's SMT mode keeps offline; they are named."""
+    idle = [thread for thread in job.threads if thread.parked]
+    if not idle:
+        return None
+    names = ", ".join(thread.firmware_id if thread.number is None else f"cpu{thread.number}" for thread in idle)
+    return Reason(
+        SMT_PARKED,
+        Origin.GUEST,
+        f"{names} {'stays' if len(idle) == 1 else 'stay'} offline: so the guest's SMT mode wants it",
+        remedy,
+    )
+
+
+def not_verified(*, filled: bool, by_firmware: bool) -> Reason:
+    """What a success without an agent leaves open (promise 2): the slot as QEMU has it, whether firmware has spoken."""
+    if not filled:
+        text = "the slot is empty; whether the guest had taken the CPU offline before was not checked (--without-agent)"
+    elif by_firmware:
+        text = (
+            "QEMU has the CPU and the guest's firmware has seen it; whether it is online in the guest was not checked "
+            "(--without-agent)"
+        )
+    else:
+        text = "QEMU has the CPU; whether the guest has seen it was not checked (--without-agent)"
+    return Reason("not-verified", Origin.VCPUCTL, text, "look in the guest")
+
+
+def interrupted() -> Reason:
+    """The user stopped waiting."""
+    return Reason("interrupted", Origin.VCPUCTL, "stopped waiting on request", "vcpuctl list shows where it stands")
+
+
+def shut_down() -> Reason:
+    """The guest powered off."""
+    return Reason("vm-shutdown", Origin.GUEST, "the guest shut down in the middle of the operation")
+
+
+def guest_restarted() -> Reason:
+    """A reset in the middle."""
+    return Reason("guest-restarted", Origin.GUEST, "the guest restarted in the middle of the operation")
+
+
+def unplug_refused() -> Reason:
+    """DEVICE_UNPLUG_GUEST_ERROR."""
+    return Reason(
+        "guest-kept-it",
+        Origin.GUEST,
+        "the guest could not release the CPU (DEVICE_UNPLUG_GUEST_ERROR)",
+        "look at the guest's kernel log",
+    )
+
+
+def taken_away(job: Job) -> Reason:
+    """Somebody else's device_del, or the guest ejected it."""
+    return Reason(
+        "taken-away",
+        Origin.QEMU,
+        f"slot {job.slot} was emptied while it was being brought up, not by this operation",
+        "find out who else changes this VM's CPUs",
+    )
+
+
+def guest_ignored(job: Job) -> Reason:
+    """The firmware's acknowledgement came, the CPU did not."""
+    return Reason(
+        "guest-ignored",
+        Origin.GUEST,
+        f"the guest's firmware acknowledged slot {job.slot}, but its kernel shows no such CPU",
+        "look at the guest's kernel log; nr_cpus= or CONFIG_NR_CPUS may be too small (vcpuctl doctor)",
+    )
+
+
+def guest_unaware(job: Job) -> Reason:
+    """QEMU has had the CPU since before, and the guest, asked for its list, does not show it (promise 3)."""
+    return Reason(
+        "guest-unaware",
+        Origin.GUEST,
+        f"QEMU has a CPU in slot {job.slot} that the guest does not know: it was told of it before its present state "
+        "(a snapshot that was loaded, for one), and nobody tells it again",
+        f"vcpuctl unplug --slot {job.slot}, and plug it again; scale does both",
+    )
+
+
+def not_plugged_anew(job: Job, why: Reason) -> Reason:
+    """It was to be taken out and plugged again, and cannot be."""
+    text = f"{guest_unaware(job).text}; and it cannot be unplugged in order to be plugged again: {why.text}"
+    return Reason("guest-unaware", why.who, text, why.hint, why.errno)
+
+
+def came_back(job: Job) -> Reason:
+    """Something in the guest undoes what the agent does."""
+    numbers = ", ".join(f"cpu{thread.number}" for thread in job.threads if thread.number is not None)
+    return Reason(
+        "comes-back-online",
+        Origin.GUEST,
+        f"something in the guest brings {numbers or f'the CPU of slot {job.slot}'} online again, "
+        f"{job.relapses} times by now",
+        "find what does so (a cron job, a udev rule, a CPU manager) and stop it; vcpud's journal has the times",
+    )
+
+
+def slipped(job: Job) -> Reason | None:
+    """What came about although the guest had let go, and was seen to: the CPU was online when it was ejected."""
+    if not job.slipped:
+        return None
+    return Reason(
+        "ejected-online",
+        Origin.GUEST,
+        f"something in the guest brought the CPU of slot {job.slot} online again when device_del was under way; the "
+        "guest's kernel took it offline by itself",
+        came_back(job).hint,
+    )
+
+
+def inconsistent(result: CpuResult) -> Reason:
+    """The agent's answer contradicts what it says it observed."""
+    return Reason(
+        "agent-inconsistent",
+        Origin.AGENT,
+        f"the agent answered {result.status} for {result.firmware_id}, but what it observed says otherwise",
+        "update vcpud in the guest",
+    )
+
+
+def atomic() -> Reason:
+    """Taken back because others failed."""
+    return Reason("atomic", Origin.VCPUCTL, "taken back, since not every slot could be done (--atomic)")
+
+
+def not_taken_back(job: Job, why: Reason) -> Reason:
+    """The way back failed too: both reasons matter."""
+    first = job.reason.text if job.reason else "it failed"
+    where = "could not be unplugged again" if job.goal is Goal.GONE else "could not be brought back online"
+    return Reason(why.code, why.who, f"{first}; then it {where}: {why.text}", why.hint, why.errno)
+
+
+def not_begun(job: Job, why: Reason) -> Reason:
+    """The operation ended before anything was begun for the slot that may still take effect."""
+    if job.passing is not None:
+        first = job.passing
+        return Reason(
+            first.code, first.who, f"{first.text}; it was to be tried again, but {why.text}", why.hint, first.errno
+        )
+    return Reason(NOT_BEGUN, why.who, f"{why.text}; nothing was changed for this slot", why.hint)
+
+
+def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
+    """Time ran out: say what was awaited, and from whom."""
+    hint = "it may still happen: vcpuctl list shows where it stands; running the same command again continues"
+    if not job.begun:
+        hint = "run the same command again, with more time (--timeout)"
+    if paused:
+        return Reason("vm-paused", Origin.VCPUCTL, "time ran out while the VM was paused", hint)
+    if trouble is not None:
+        return Reason(AGENT_LOST, Origin.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+    if not job.begun:
+        return Reason(NOT_BEGUN, Origin.VCPUCTL, "time ran out before its turn", hint)
+    if job.ending is not None:
+        return removal_stuck(job.ending)
+    if job.goal is Goal.GONE and job.del_sent:
+        return Reason("removal-pending", Origin.GUEST, "the guest has not ejected the CPU yet", hint)
+    if job.goal is not Goal.UP:
+        return Reason("offline-pending", Origin.GUEST, "the guest has not taken the CPU offline yet", hint)
+    if job.adding:
+        return Reason("add-pending", Origin.QEMU, "QEMU has not answered device_add yet", hint)
+    if not job.filled:
+        text = "the CPU was taken out in order to be plugged again, and that had not been done when time ran out"
+        return Reason("replug-pending", Origin.VCPUCTL, text, "run the same command again, with more time (--timeout)")
+    if not job.seen:
+        return Reason("arrival-pending", Origin.GUEST, "the guest has not taken notice of the CPU yet", hint)
+    return Reason("online-pending", Origin.GUEST, "the guest has not brought the CPU online yet", hint)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What QEMU was asked for and whose end is not known yet: the write-ahead record of one VM, as values.
+
+An intent is recorded before ``device_add`` or ``device_del`` goes out and struck out when its slot has ended in a known
+way. So whoever dies in between, the next look knows which slots may still change by themselves, and since when. It
+settles nothing by itself: the view does (promise 3), or the guest's refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..intent import Intent, IntentKind
+from ..model import HostView, SlotState
+from ..reason import Outcome
+
+if TYPE_CHECKING:
+    from ..view import SlotView, VmView
+    from .events import Action
+    from .result import OperationResult
+
+
+def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView, now: float) -> tuple[Intent, ...]:
+    """The record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
+    from .events import DoAdd, DoDel  # late: who only looks at a VM does nothing
+
+    asked = [action for action in actions if isinstance(action, (DoAdd, DoDel))]
+    if not asked:
+        return tuple(intents)  # as it mostly is, and there may be hundreds on record
+    by_slot = {intent.slot: intent for intent in intents}
+    for action in asked:
+        if isinstance(action, DoAdd):
+            by_slot[action.slot] = Intent(IntentKind.PLUG, action.slot, action.device_id, now)
+        else:
+            known = by_slot.get(action.slot)
+            slot = host.slots[action.slot]
+            since = known.since if known is not None and known.kind is IntentKind.UNPLUG else now
+            threads = tuple(thread.thread_id for thread in slot.threads)
+            by_slot[action.slot] = Intent(
+                IntentKind.UNPLUG, action.slot, action.target, since, threads, host.ost.get(action.slot)
+            )
+    return tuple(by_slot[slot] for slot in sorted(by_slot))
+
+
+def after(
+    intents: Sequence[Intent], result: OperationResult, asked: Collection[int], host: HostView
+) -> tuple[Intent, ...]:
+    """The record when the operation has ended: what this operation ``asked`` of QEMU, and saw to a known end, is out.
+
+    A removal that an earlier one asked for is open all the same, whatever became of the slot in the guest: only an
+    empty slot, by the last look at ``host``, ends it here.
+    """
+    known = {slot.slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN}
+
+    def over(intent: Intent) -> bool:
+        if intent.kind is IntentKind.UNPLUG and host.slots[intent.slot].vacant:
+            return True
+        told = intent.kind is IntentKind.PLUG and not result.request.without_agent
+        return intent.slot in known and (told or intent.slot in asked)
+
+    return tuple(intent for intent in intents if not over(intent))
+
+
+def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:
+    """What of it is still open by this look."""
+    by_slot = {slot.index: slot for slot in view.slots}
+    return tuple(i for i in intents if i.slot in by_slot and _open(i, by_slot[i.slot], view))
+
+
+def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
+    if not slot.slot.filled:
+        return intent.kind is IntentKind.UNPLUG and not slot.slot.vacant
+    if intent.kind is IntentKind.PLUG:
+        return slot.state is not SlotState.ONLINE and slot.slot.device_id == intent.device_id
+    if intent.device_id not in (slot.slot.device_id, slot.slot.qom_path):
+        return False
+    if intent.threads and intent.threads != tuple(thread.thread_id for thread in slot.slot.threads):
+        return False
+    ost = view.host.ost.get(slot.index)
+    return ost is None or ost == intent.ost or view.platform.refusal(ost) is None

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How an operation ended, slot by slot, and how the slots' outcomes make up the whole's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ..planning.plan import Plan, Request
+from ..reason import Outcome, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SlotResult:
+    """One slot's outcome. ``phases`` holds seconds by phase, ``guest_cpus`` the logical CPUs it is in the guest."""
+
+    slot: int
+    device_id: str
+    outcome: Outcome
+    reason: Reason | None = None
+    phases: Mapping[str, float] = field(default_factory=dict)
+    guest_cpus: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in the reports (design, section 7)."""
+        return {
+            "slot": self.slot,
+            "id": self.device_id,
+            "outcome": str(self.outcome),
+            "reason": self.reason.to_json() if self.reason else None,
+            "phases": {name: round(seconds, 6) for name, seconds in self.phases.items()},
+            "guest_cpus": list(self.guest_cpus),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class OperationResult:
+    """The whole. ``reason`` is set where one cause ended or forbade all of it (refused up front, QEMU died).
+
+    ``recovered`` is what became of removals that earlier operations had begun, and that were seen to first.
+    """
+
+    request: Request
+    outcome: Outcome
+    slots: tuple[SlotResult, ...]
+    elapsed: float
+    reason: Reason | None = None
+    recovered: tuple[SlotResult, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in the reports, without the schema's version."""
+        return {
+            "operation": str(self.request.operation),
+            "outcome": str(self.outcome),
+            "requested": self.request.to_json(),
+            "reason": self.reason.to_json() if self.reason else None,
+            "slots": [slot.to_json() for slot in self.slots],
+            "recovered": [slot.to_json() for slot in self.recovered],
+            "elapsed": round(self.elapsed, 6),
+        }
+
+
+def summarize(outcomes: Iterable[Outcome]) -> Outcome:
+    """One outcome for many: what is unknown outweighs all, success beside anything else is partial."""
+    seen = set(outcomes)
+    if not seen or seen == {Outcome.DONE}:
+        return Outcome.DONE
+    if Outcome.UNKNOWN in seen:
+        return Outcome.UNKNOWN
+    if Outcome.DONE in seen or Outcome.PARTIAL in seen:
+        return Outcome.PARTIAL
+    return Outcome.FAILED if Outcome.FAILED in seen else Outcome.REFUSED
+
+
+def refused(plan: Plan, elapsed: float) -> OperationResult:
+    """The result of a plan that refuses: nothing was tried."""
+    slots = tuple(
+        SlotResult(refusal.slot, "", Outcome.REFUSED, refusal.reason)
+        for refusal in plan.refusals
+        if refusal.slot is not None
+    )
+    return OperationResult(plan.request, Outcome.REFUSED, slots, elapsed, plan.refusals[0].reason)

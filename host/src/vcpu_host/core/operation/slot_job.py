@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of an operation that concerns one slot: its goal, the evidence for it, and how it ended.
+
+A job holds no procedure. The machine compares the goal with the evidence and asks for what is missing; an event changes
+evidence only. So any event may come late, twice or never.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..model import Slot, slot_id
+from ..planning.plan import Step, StepKind
+from ..proof import SeenDown
+from ..reason import Outcome, Reason
+from .result import SlotResult
+
+
+class Goal(StrEnum):
+    """Where a slot is to end."""
+
+    UP = "up"  # plugged, and every thread online
+    GONE = "gone"  # the slot is empty
+    DOWN = "down"  # still plugged, every thread offline
+
+
+_FIRST_GOAL = {
+    StepKind.PLUG: Goal.UP,
+    StepKind.ONLINE: Goal.UP,
+    StepKind.UNPLUG: Goal.GONE,
+    StepKind.OFFLINE: Goal.DOWN,
+}
+
+
+@dataclass(slots=True)
+class ThreadEvidence:
+    """What is known of one thread.
+
+    ``present`` is None until the guest was asked. ``offline_in`` is the link session in which the agent confirmed, by
+    reading back, that the thread is offline: it counts in that session only (promise 2).
+    """
+
+    firmware_id: str
+    was_online: bool = False  # when the operation was planned
+    number: int | None = None
+    present: bool | None = None
+    online: bool = False
+    parked: bool = False
+    offline_in: str | None = None
+    absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
+    asked: int | None = None  # the request that is to switch it, while that is under way
+    heard_at: float = -1.0  # when the agent last spoke of this very CPU: an older list says nothing of it
+    touched: bool = False  # it may no longer be as it was, because of this operation
+
+    def forget(self) -> None:
+        """What the guest said is void: the session ended, or the guest was restarted."""
+        self.present = None
+        self.online = False
+        self.parked = False
+        self.offline_in = None
+        self.absent_in = None
+        self.asked = None
+
+
+@dataclass(slots=True)
+class Job:
+    """See the module's words. Times are the machine's ``now``, in seconds; ``order`` is its place in the plan."""
+
+    step: Step
+    order: int
+    filled: bool
+    goal: Goal = Goal.UP
+    outcome_if_reached: Outcome = Outcome.DONE
+    reason: Reason | None = None
+    outcome: Outcome | None = None
+    path: str | None = None
+    adding: bool = False
+    added_at: float | None = None
+    added_since_look: bool = False  # since the present look was asked for
+    shown: bool = False  # QEMU itself has shown the slot filled, asked after the plug
+    acknowledged_at: float | None = None
+    deleting: bool = False
+    del_sent: bool = False
+    del_in: str | None = None  # the session whose confirmations device_del was sent on
+    del_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
+    ending: Slot | None = None  # as QEMU shows it: empty, but for vCPUs that have not ended
+    hinted: bool = False  # an event said that it is gone; only a look can show it
+    not_before: float = 0.0
+    overdue_at: float | None = None  # the timer that is set for its arrival
+    retries: int = 0
+    passing: Reason | None = None  # what was refused, and is to be tried again
+    threads: tuple[ThreadEvidence, ...] = ()
+    by_firmware: bool = False  # without threads to ask for: the firmware's acknowledgement is all there will be
+    absent_at: float | None = None  # when the list was asked for that shows none of its threads
+    seen_down: SeenDown = field(default_factory=SeenDown)  # every thread of it
+    relapses: int = 0  # how often something in the guest has brought it online again
+    slipped: bool = False  # it came online again when device_del had been sent
+    anew: bool = False  # on its way out only to be plugged again: the guest never heard of it
+    replugged: bool = False  # that was done
+    phases: dict[str, float] = field(default_factory=dict)
+    _marks: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, step: Step, order: int) -> Job:
+        """A job for one step of a plan, before anything is known of the guest."""
+        return cls(
+            step,
+            order,
+            step.slot.filled,
+            goal=_FIRST_GOAL[step.kind],
+            path=step.slot.qom_path,
+            threads=tuple(ThreadEvidence(name, name in step.online_before) for name in step.firmware_ids),
+        )
+
+    @property
+    def slot(self) -> int:
+        """The slot's index."""
+        return self.step.slot.index
+
+    @property
+    def device_id(self) -> str:
+        """The id that it has, or gets if it is plugged."""
+        return self.step.device_id or slot_id(self.slot)
+
+    @property
+    def open(self) -> bool:
+        """Whether it has not ended."""
+        return self.outcome is None
+
+    @property
+    def seen(self) -> bool:
+        """Whether the guest has taken notice of the CPU: its firmware acknowledged it, or its kernel shows it."""
+        if not self.threads and not self.by_firmware:
+            return True  # nobody tells
+        return self.acknowledged_at is not None or any(thread.present for thread in self.threads)
+
+    @property
+    def touched(self) -> bool:
+        """Whether a thread may no longer be as it was, because of this operation."""
+        return any(thread.touched for thread in self.threads)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was sent for it, now or by an earlier operation, that may still take effect.
+
+        That the agent was told to wait for a CPU is nothing as long as the slot is empty: none comes by itself.
+        """
+        asked = self.adding or self.deleting or self.del_sent or self.replugged
+        if asked or self.turned or self.step.begun_before or self.ending:
+            return True
+        return self.filled if self.step.kind is StepKind.PLUG else self.touched
+
+    @property
+    def guest_up(self) -> bool:
+        """Whether every thread is online, or kept offline by the guest's SMT mode beside one that is online.
+
+        On the way back that is asked only of the threads that were online before. Without any thread to ask for, the
+        firmware's word does, where there is one.
+        """
+        if not self.threads:
+            return self.seen
+        threads = [t for t in self.threads if t.was_online] if self.turned else self.threads
+        return all(t.online or t.parked for t in threads) and (not threads or any(t.online for t in threads))
+
+    def guest_down(self, session: str | None) -> bool:
+        """Whether the agent confirmed every thread offline in this session."""
+        return session is not None and all(thread.offline_in == session for thread in self.threads)
+
+    def may_be_deleted(self, session: str | None) -> bool:
+        """Whether device_del may go out: every thread confirmed offline in this session, in which none was sent yet."""
+        wanted = self.open and self.goal is Goal.GONE and self.filled and not self.deleting
+        return wanted and self.del_in != session and self.guest_down(session)
+
+    def down(self, session: str | None) -> bool:
+        """Whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
+        kept = self.turned
+        return session is not None and all(t.offline_in == session or (kept and t.was_online) for t in self.threads)
+
+    def wants(self, thread: ThreadEvidence, session: str | None) -> bool | None:
+        """Whether the thread is wanted online (True), offline (False), or as it is (None)."""
+        if not self.open:
+            return None
+        if self.goal is Goal.UP:
+            if thread.online or (self.turned and not thread.was_online) or (thread.parked and self.guest_up):
+                return None
+            return True
+        if self.goal is Goal.DOWN and self.turned and thread.was_online:
+            return None
+        return None if session is not None and thread.offline_in == session else False
+
+    def forget_guest(self) -> None:
+        """The guest's words are void."""
+        self.seen_down.forget()
+        self.absent_at = None
+        for thread in self.threads:
+            thread.forget()
+
+    def turn(self, goal: Goal, outcome: Outcome, reason: Reason | None) -> None:
+        """Take the slot back to where it came from; ``outcome`` and ``reason`` stand once that is reached."""
+        self.anew = False
+        self.goal = goal
+        self.outcome_if_reached = outcome
+        self.reason = reason
+        self.del_sent = self.hinted = self.shown = False
+        self.del_in = None
+        self.retries = 0
+        self.not_before = 0.0
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is on its way back."""
+        return self.goal is not _FIRST_GOAL[self.step.kind] and not self.anew
+
+    def plug_anew(self) -> None:
+        """Take it out in order to plug it again, which makes QEMU tell the guest once more."""
+        self.turn(Goal.GONE, self.outcome_if_reached, self.reason)
+        self.anew = True
+
+    def is_out(self) -> None:
+        """It has gone, and is to be plugged again."""
+        self.turn(Goal.UP, self.outcome_if_reached, self.reason)
+        self.anew, self.replugged = False, True
+        self.acknowledged_at = None
+        self.absent_at = None
+
+    def mark(self, phase: str, now: float) -> None:
+        """``phase`` begins, unless it is under way."""
+        self._marks.setdefault(phase, now)
+
+    def done(self, phase: str, now: float) -> None:
+        """``phase`` ends, if it is under way; what it took is added to what it took before."""
+        began = self._marks.pop(phase, None)
+        if began is not None:
+            self.phases[phase] = self.phases.get(phase, 0.0) + now - began
+
+    def result(self) -> SlotResult:
+        """The job's part of the operation's result."""
+        numbers = tuple(t.number for t in self.threads if t.number is not None)
+        device_id = self.step.device_id
+        return SlotResult(
+            self.slot, device_id, self.outcome or Outcome.UNKNOWN, self.reason, dict(self.phases), numbers
+        )
+
+    def dump(self) -> dict[str, object]:
+        """Everything, for logs and bug reports."""
+        return {
+            "slot": self.slot,
+            "step": str(self.step.kind),
+            "goal": str(self.goal),
+            "outcome": str(self.outcome) if self.outcome else None,
+            "reason": self.reason.to_json() if self.reason else None,
+            "filled": self.filled,
+            "path": self.path,
+            "adding": self.adding,
+            "acknowledged_at": self.acknowledged_at,
+            "deleting": self.deleting,
+            "del_sent": self.del_sent,
+            "retries": self.retries,
+            "relapses": self.relapses,
+            "anew": self.anew,
+            "threads": [
+                {
+                    "firmware_id": t.firmware_id,
+                    "cpu": t.number,
+                    "present": t.present,
+                    "online": t.online,
+                    "parked": t.parked,
+                    "offline_in": t.offline_in,
+                    "asked": t.asked,
+                    "touched": t.touched,
+                }
+                for t in self.threads
+            ],
+            "phases": dict(self.phases),
+        }

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which slots make up a number of vCPUs: the part of planning in which the user names no slots."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from ..model import SlotState, slot_id
+from ..platforms.base import BOOT_CPU
+from ..reason import Origin, Reason
+from ..view import SlotView, VmView, in_guest
+from .obstacles import blocked
+from .placement import to_plug, to_unplug
+from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
+from .smt import dark
+
+_UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
+
+
+#: Why a removal that is open comes first.
+BEGUN = "its removal was begun by an earlier operation"
+#: The code of a number that cannot be had.
+NOT_ENOUGH = "not-enough"
+_IDLE = "{}: nothing runs on it"
+_WHY_FIRST = {SlotState.UNPLUGGING: BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
+_MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
+
+
+def _plan_plug(view: VmView, request: Request, count: int) -> Plan:
+    steps, missing = _grow(view, request, count)
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    return Plan(request, steps)
+
+
+def _plan_unplug(view: VmView, request: Request, count: int) -> Plan:
+    steps, missing = _shrink(view, request, count)
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    return Plan(request, steps)
+
+
+def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
+    """Every plugged vCPU online, and exactly ``goal`` of them: leftovers of interrupted operations go first."""
+    if request.in_guest:
+        return _plan_in_guest(view, request, goal)
+    if goal > view.possible_vcpus:
+        text = f"{goal} vCPUs are more than the {view.possible_vcpus} that this VM can have"
+        return Plan(request, refusals=(Refusal(Reason("over-max", Origin.VCPUCTL, text, _MAXCPUS_HINT)),))
+    leaving = [s for s in view.slots if s.state is SlotState.UNPLUGGING]
+    if leaving:
+        # They count no more, and are seen to their end.
+        staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
+        rest = _plan_scale(staying, request, goal)
+        gone = (step(StepKind.UNPLUG, s, BEGUN) for s in reversed(leaving))
+        return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
+    stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
+    healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
+    # What the guest's SMT mode keeps offline makes up no goal, and goes first on the way down.
+    kept_offline = [s for s in view.slots if dark(s)]
+    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled and not dark(s)) - goal
+    already = tuple(healthy)
+    if surplus <= 0:
+        mend = tuple(
+            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
+            for s in view.slots
+            if s.slot.filled and _mendable(s)
+        )
+        if surplus == 0:
+            return Plan(request, mend, already=already)
+        fresh, missing = _grow(view, request, -surplus, leftovers=False)
+        if missing is not None:
+            return Plan(request, refusals=(Refusal(missing),))
+        return Plan(request, (*mend, *fresh), already=already)
+    floor = sum(s.slot.vcpus for s in stuck)
+    if goal < floor:
+        why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
+        text = f"cannot go below {floor} vCPUs: {why}"
+        return Plan(
+            request, refusals=(Refusal(Reason("under-min", Origin.VCPUCTL, text, f"scale to {floor} or more")),)
+        )
+    surplus += sum(s.slot.vcpus for s in kept_offline if s.not_removable is None)
+    steps, missing = _shrink(view, request, surplus)
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    going = {step.slot.index for step in steps}
+    mend = tuple(
+        step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
+        for s in view.slots
+        if s.slot.filled and s.index not in going and _mendable(s)
+    )
+    return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
+
+
+def _mendable(slot: SlotView) -> bool:
+    """Whether it is filled, not online, and could be."""
+    return slot.state in _UP_LEFTOVERS and not dark(slot)
+
+
+def _grow(
+    view: VmView, request: Request, count: int, *, leftovers: bool = True
+) -> tuple[tuple[Step, ...], Reason | None]:
+    """Slots for ``count`` more online vCPUs: what is plugged and not online first, then empty ones by the policy."""
+    where = _there(view, request)
+    if not isinstance(where, tuple):
+        return (), where
+    candidates: list[Step] = []
+    if leftovers:
+        candidates += [
+            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}: finished first")
+            for s in where
+            if s.slot.filled and _mendable(s) and s.slot.device_id == slot_id(s.index)
+        ]
+    out_of_reach = blocked(view)
+    empty = {s.index: s for s in where if not s.slot.filled and s.index not in out_of_reach}
+    never = [out_of_reach[s.index] for s in where if s.index in out_of_reach]
+    used = [s.index for s in view.slots if s.slot.filled and s.state is not SlotState.UNPLUGGING]
+    candidates += [
+        step(StepKind.PLUG, empty[choice.slot], choice.why)
+        for choice in to_plug(view.host.slots, used, empty, request.placement)
+    ]
+    if not candidates and never:
+        return (), never[0]
+    steps, missing = _take(candidates, count, "plug", _elsewhere(view, request) or _MAXCPUS_HINT, _on(request))
+    return steps, _with_never(missing, never)
+
+
+def _with_never(missing: Reason | None, never: Sequence[Reason]) -> Reason | None:
+    """Where there are slots that cannot be had, that is why there are too few, more than maxcpus is."""
+    if missing is None or missing.code != NOT_ENOUGH or not never:
+        return missing
+    which = "one empty slot" if len(never) == 1 else f"{len(never)} empty slots"
+    text = f"{missing.text}; {which} cannot be filled: {never[0].text}"
+    return replace(missing, text=text, hint=never[0].hint or missing.hint)
+
+
+def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...], Reason | None]:
+    """Slots to give up ``count`` vCPUs: what is plugged and not online first, then removable ones by the policy."""
+    where = _there(view, request)
+    if not isinstance(where, tuple):
+        return (), where
+    filled = [s for s in where if s.slot.filled]
+    removable = [s for s in filled if s.not_removable is None]
+    never = [view.platform.cannot_unplug(view.host, s.slot) for s in filled]
+    telling = [reason for reason in never if reason is not None and reason.code != BOOT_CPU]
+    if not removable and telling:
+        return (), telling[0]
+    in_use = (SlotState.ONLINE, SlotState.UNKNOWN)
+    leftovers = [s for s in removable if s.state not in in_use]
+    online = {s.index: s for s in removable if s.state in in_use}
+    going = {s.index for s in leftovers}
+    used = [s.index for s in view.slots if s.slot.filled and s.index not in going]
+    candidates = [
+        *(
+            step(StepKind.UNPLUG, s, _WHY_FIRST.get(s.state, _IDLE.format(in_guest(s.state))))
+            for s in reversed(leftovers)
+        ),
+        *(
+            step(StepKind.UNPLUG, online[choice.slot], choice.why)
+            for choice in to_unplug(view.host.slots, used, online, request.placement)
+        ),
+    ]
+    hint = "the other CPUs were there at start, or the guest cannot let them go"
+    return _take(candidates, count, "unplug", hint, _on(request))
+
+
+def _there(view: VmView, request: Request) -> tuple[SlotView, ...] | Reason:
+    """The slots that the request is about, or why there are none."""
+    if request.node is None:
+        return view.slots
+    nodes = sorted({s.slot.node for s in view.slots if s.slot.node is not None})
+    if not nodes:
+        text = f"no slot of this VM says which NUMA node it is of, so there is no node {request.node}"
+        hint = "give the VM nodes at its next start (-numa node,nodeid=N and -numa cpu,...), or leave the node out"
+        return Reason("no-nodes", Origin.VCPUCTL, text, hint)
+    if request.node not in nodes:
+        text = f"this VM has no node {request.node} with CPU slots: it has {', '.join(map(str, nodes))}"
+        return Reason("no-such-node", Origin.VCPUCTL, text, "see the nodes in vcpuctl list")
+    return tuple(s for s in view.slots if s.slot.node == request.node)
+
+
+def _on(request: Request) -> str:
+    return "" if request.node is None else f" on node {request.node}"
+
+
+def _elsewhere(view: VmView, request: Request) -> str:
+    """Where there is room, when the node that was asked for has none."""
+    if request.node is None:
+        return ""
+    room: Counter[int] = Counter()
+    for s in view.slots:
+        if not s.slot.filled and s.slot.node not in (None, request.node):
+            room[s.slot.node] += s.slot.vcpus
+    return "; ".join(f"node {node} has room for {vcpus}" for node, vcpus in sorted(room.items()))
+
+
+def _take(
+    candidates: Iterable[Step], count: int, verb: str, hint: str, where: str = ""
+) -> tuple[tuple[Step, ...], Reason | None]:
+    """The first candidates that make up exactly ``count`` vCPUs, or why there are none."""
+    return _take_vcpus([(candidate, candidate.slot.vcpus) for candidate in candidates], count, verb, hint, where)
+
+
+def _take_vcpus(
+    candidates: Sequence[tuple[Step, int]], count: int, verb: str, hint: str, where: str = ""
+) -> tuple[tuple[Step, ...], Reason | None]:
+    """As ``_take``, of steps with the number of vCPUs that each of them changes."""
+    chosen = _fitting([vcpus for _, vcpus in candidates], count)
+    if chosen is not None:
+        return tuple(candidates[place][0] for place in chosen), None
+    available = sum(vcpus for _, vcpus in candidates)
+    if available < count:
+        left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
+        return (), Reason(NOT_ENOUGH, Origin.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
+    units = sorted({vcpus for _, vcpus in candidates})
+    if len(units) > 1:
+        text = (
+            f"what this VM has to {verb} comes in parts of {units[0]} to {units[-1]} vCPUs, which {count} is no sum of"
+        )
+        return (), Reason("granularity", Origin.VCPUCTL, text, "ask for one vCPU more or less")
+    text = f"this VM takes {units[0]} vCPUs at a time, so {count} cannot be had"
+    return (), Reason("granularity", Origin.VCPUCTL, text, f"ask for a multiple of {units[0]}")
+
+
+def _fitting(sizes: Sequence[int], count: int) -> list[int] | None:
+    """The places of sizes that make up exactly ``count``, the earliest ones that do; None if none do."""
+    if sum(sizes) < count:
+        return None
+    mask = (1 << count + 1) - 1
+    #: Bit n of entry i: whether n can be made of the sizes from i on.
+    sums = [1]
+    for size in reversed(sizes):
+        sums.append((sums[-1] | sums[-1] << size) & mask)
+    sums.reverse()
+    if not sums[0] >> count & 1:
+        return None
+    chosen = []
+    for place, size in enumerate(sizes):
+        if size <= count and sums[place + 1] >> (count - size) & 1:
+            chosen.append(place)
+            count -= size
+    return chosen
+
+
+def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
+    """Exactly ``goal`` vCPUs online of those that are plugged: the lowest ones come, the highest ones go."""
+    if goal > view.plugged_vcpus:
+        text = f"{goal} vCPUs are more than the {view.plugged_vcpus} that this VM has plugged"
+        hint = "plug some first (vcpuctl plug), where the machine can"
+        return Plan(request, refusals=(Refusal(Reason("over-max", Origin.VCPUCTL, text, hint)),))
+    staying = [s for s in view.slots if s.state is not SlotState.UNPLUGGING]
+    shown = [s for s in staying if s.slot.filled and all(s.firmware_ids)]
+    lacking = goal - sum(s.online_vcpus for s in staying)
+    if lacking >= 0:
+        gains = [
+            (
+                step(StepKind.ONLINE, s, "lowest slot that is not online"),
+                sum(not (t.online or t.parked) for t in s.threads),
+            )
+            for s in shown
+            if _mendable(s)
+        ]
+        steps, missing = _take_vcpus(gains, lacking, "bring online", "see vcpuctl list")
+    else:
+        losses = [
+            (step(StepKind.OFFLINE, s, "highest slot that the guest can let go"), s.online_vcpus)
+            for s in reversed(shown)
+            if s.online_vcpus and not any(t.online and t.cpu and t.cpu.cannot_offline for t in s.threads)
+        ]
+        steps, missing = _take_vcpus(losses, -lacking, "take offline", "the guest cannot do without the others")
+    if missing is not None:
+        return Plan(request, refusals=(Refusal(missing),))
+    return Plan(request, steps, already=tuple(s for s in shown if s.state is SlotState.ONLINE))
+
+
+PLANNERS: dict[Operation, Callable[[VmView, Request, int], Plan]] = {
+    Operation.PLUG: _plan_plug,
+    Operation.UNPLUG: _plan_unplug,
+    Operation.SCALE: _plan_scale,
+}

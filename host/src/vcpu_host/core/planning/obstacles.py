@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which empty slots cannot be filled, how many can, and why: what is known before anything is sent (promise 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..model import SLOT_ID, HostView, Slot, slot_id
+from ..platforms import Platform
+from ..reason import Origin, Reason
+from ..text import cpu_count
+from ..view import VmView, removal_stuck
+from . import smt
+from .plan import Step, StepKind
+
+#: The code of an id that another device has.
+ID_TAKEN = "id-taken"
+#: The code of CPUs that the guest's kernel has no room for.
+GUEST_POSSIBLE = "guest-possible"
+
+
+def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reason]:
+    """The empty slots that cannot be plugged now, by index, in slot order.
+
+    ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
+    """
+    linux = view.agent is not None if by_guest is None else by_guest
+    kept_offline = smt.kept_offline(view) if linux else {}
+    host, platform = view.host, view.platform
+    # A machine may have thousands of slots, and mostly there is nothing to be said of any.
+    restricted = platform.restricts(host)
+    ours = {name for name in host.devices if name.startswith(SLOT_ID)}
+    found = {}
+    for slot in host.slots:
+        if slot.qom_path is not None:
+            continue
+        reason = None
+        if restricted or slot.leaving or slot.phantoms or (ours and slot_id(slot.index) in ours):
+            reason = cannot_fill(host, slot, platform)
+        if reason is None and linux:
+            reason = kept_offline.get(slot.index) or (platform.guest_cannot_use(host, slot) if restricted else None)
+        if reason is not None:
+            found[slot.index] = reason
+    return found
+
+
+def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str | None = None) -> Reason | None:
+    """Why QEMU is not asked to fill this empty slot, or None; all that can be told without the guest.
+
+    ``device_id`` is what the CPU is to be called, if not as any run would call it.
+    """
+    if slot.leaving:
+        return removal_stuck(slot)
+    if slot.phantoms:
+        return _phantom(slot)
+    return platform.cannot_plug(host, slot) or _id_taken(host, slot, device_id or slot_id(slot.index))
+
+
+def _phantom(slot: Slot) -> Reason:
+    """It has no CPU object, so nobody can remove it; it uses up the slot's number all the same."""
+    names = ", ".join(str(thread.cpu_index) for thread in slot.phantoms)
+    return Reason(
+        "phantom-vcpu",
+        Origin.QEMU,
+        f"QEMU has a vCPU for slot {slot.index} (cpu-index {names}) that is no CPU: a device_add of it failed half way",
+        "leave that slot alone; a new start of the VM rids it of such a vCPU",
+    )
+
+
+def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
+    """All devices' ids are one name space (system/qdev-monitor.c, qdev_set_id)."""
+    kind = host.devices.get(device_id)
+    if kind is None:
+        return None
+    elsewhere = next((other.index for other in host.slots if other.device_id == device_id), None)
+    holder = f"a device of type {kind}" if elsewhere is None else f"the CPU in slot {elsewhere}"
+    return Reason(
+        ID_TAKEN,
+        Origin.VCPUCTL,
+        f"slot {slot.index} cannot have its id {device_id!r}: {holder} has it",
+        "remove that device, or give it another id at the VM's next start; or choose another slot",
+    )
+
+
+def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """Why not all that these steps plug can come, although each of them could."""
+    plugged = sum(each.slot.vcpus for each in steps if each.kind is StepKind.PLUG)
+    return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
+
+
+def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
+    """Whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
+    if view.platform.dies_of_replug(view.host):
+        return False
+    vcpus = sum(each.slot.vcpus for each in steps if each.replaceable or each.kind is StepKind.PLUG)
+    return beyond_limit(view.host, view.platform, vcpus) is None
+
+
+def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """A kernel never has more CPUs than it took for possible when it booted (``cpu_possible_mask``)."""
+    if view.agent is None:
+        return None
+    possible = cpu_count(view.agent.environment.possible)
+    present = view.plugged_vcpus if view.guest is None else len(view.guest.cpus)
+    coming = sum(_arrivals(view, each) for each in steps)
+    left = max(0, possible - present)
+    if not possible or coming <= left:
+        return None
+    cause = view.platform.few_possible(view.host, view.agent)
+    text = (
+        f"the guest's kernel can have {possible} CPUs and has {present}: {coming} more cannot come, "
+        f"{left or 'none'} at most"
+    )
+    return Reason(GUEST_POSSIBLE, Origin.GUEST, f"{text}; {cause.why}" if cause.why else text, cause.fix)
+
+
+def _arrivals(view: VmView, each: Step) -> int:
+    """How many CPUs the guest does not have yet that the step is to bring."""
+    if each.kind is StepKind.PLUG:
+        return each.slot.vcpus
+    if each.kind is StepKind.ONLINE:
+        return sum(thread.cpu is None for thread in view.slots[each.slot.index].threads)
+    return 0
+
+
+def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | None:
+    """Why QEMU is not asked to plug so many vCPUs: it would end of it."""
+    limit = platform.plug_limit(host)
+    if limit is None or vcpus <= limit[0]:
+        return None
+    left, reason = limit
+    return replace(reason, text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")

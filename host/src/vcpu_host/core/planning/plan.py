@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an operation will do, as data: a request, and the plan that ``core.planning.planner`` makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..model import Slot, slot_id
+from ..reason import Reason
+from ..view import SlotView
+from .placement import Placement
+
+
+class Operation(StrEnum):
+    """What was asked for."""
+
+    PLUG = "plug"
+    UNPLUG = "unplug"
+    SCALE = "scale"
+    ONLINE = "online"
+    OFFLINE = "offline"
+
+
+class StepKind(StrEnum):
+    """What happens to one slot."""
+
+    PLUG = "plug"  # device_add, then online
+    ONLINE = "online"  # QEMU has it already: the guest's side alone
+    UNPLUG = "unplug"  # offline, then device_del
+    OFFLINE = "offline"  # the guest's side alone
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the user wants. ``count`` counts vCPUs; for scale it is the goal. ``selectors`` exclude ``count``.
+
+    ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
+    and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
+    ``placement`` says which slots a count means, ``node`` of which NUMA node they are.
+
+    Raises ValueError, in words for people, for what does not go together.
+    """
+
+    operation: Operation
+    count: int | None = None
+    selectors: tuple[str, ...] = ()
+    in_guest: bool = False
+    without_agent: bool = False
+    atomic: bool = False
+    placement: Placement = Placement.LOWEST
+    node: int | None = None
+
+    def __post_init__(self) -> None:
+        chooses = self.placement is not Placement.LOWEST or self.node is not None
+        if chooses and self.selectors:
+            raise ValueError("slots are named one by one, or chosen by a policy or a node, not both")
+        if chooses and self.guest_alone:
+            raise ValueError(
+                "a policy or a node chooses slots to plug and unplug, and none is plugged or unplugged here"
+            )
+        if self.node is not None and self.operation is Operation.SCALE:
+            raise ValueError("scale states how many vCPUs the whole VM is to have: for one node, plug or unplug there")
+
+    @property
+    def guest_alone(self) -> bool:
+        """Whether QEMU's side stays as it is."""
+        return self.in_guest or self.operation in (Operation.ONLINE, Operation.OFFLINE)
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in reports."""
+        flags = {name: True for name in ("in_guest", "without_agent", "atomic") if getattr(self, name)}
+        where: dict[str, object] = {} if self.placement is Placement.LOWEST else {"policy": str(self.placement)}
+        if self.node is not None:
+            where["node"] = self.node
+        return {"count": self.count, "slots": list(self.selectors), **where, **flags}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What will be done with one slot, why, and what happens to that slot if it cannot be finished."""
+
+    kind: StepKind
+    slot: Slot
+    device_id: str
+    firmware_ids: tuple[str, ...]
+    why: str
+    on_failure: str
+    online_before: frozenset[str] = frozenset()  # the threads that are online to begin with: a way back restores these
+    replaceable: bool = False  # a CPU that the guest never notices may be taken out and plugged again
+    begun_before: bool = False  # an earlier operation asked QEMU for something that has not come to its end
+
+    def to_json(self, on_failure: str) -> dict[str, object]:
+        """As ``vcpuctl plan -o json`` shows it, with what ``Plan.on_failure`` says of it."""
+        return {
+            "step": str(self.kind),
+            "slot": self.slot.index,
+            "id": self.device_id,
+            "props": dict(self.slot.props),
+            "vcpus": self.slot.vcpus,
+            "firmware_ids": list(self.firmware_ids),
+            "why": self.why,
+            "on_failure": on_failure,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the operation, or its part for one slot, will not be tried."""
+
+    reason: Reason
+    slot: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in order. If there are refusals no step is taken. ``already`` lists slots that are as wanted.
+
+    ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan is
+    made anew. ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
+    ``smt_remedy`` is how threads come online that the guest's SMT mode keeps offline.
+    """
+
+    request: Request
+    steps: tuple[Step, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    already: tuple[SlotView, ...] = field(default=())
+    one_at_a_time: bool = True
+    recover: tuple[Step, ...] = ()
+    smt_remedy: str = ""
+
+    @property
+    def vcpus(self) -> int:
+        """How many vCPUs the steps touch."""
+        return sum(step.slot.vcpus for step in self.steps)
+
+    def on_failure(self, step: Step) -> str:
+        """What happens if that one of the steps cannot be finished: to its slot, and to what else was done."""
+        if len(self.steps) < 2:
+            return step.on_failure
+        others = "goes back, too" if self.request.atomic else "stays"
+        return f"{step.on_failure}; what else was done {others}"
+
+    def to_json(self) -> dict[str, object]:
+        """As ``vcpuctl plan -o json`` shows it, without the schema's version."""
+        return {
+            "operation": str(self.request.operation),
+            "requested": self.request.to_json(),
+            "recover": [step.to_json(step.on_failure) for step in self.recover],
+            "steps": [step.to_json(self.on_failure(step)) for step in self.steps],
+            "refusals": [{"slot": refusal.slot, "reason": refusal.reason.to_json()} for refusal in self.refusals],
+            "already": [view.index for view in self.already],
+            "one_at_a_time": self.one_at_a_time,
+        }
+
+
+_KEEP = {
+    StepKind.PLUG: "the slot is unplugged again",
+    StepKind.ONLINE: "the slot stays plugged, as it was",
+    StepKind.UNPLUG: "the CPU goes back online",
+    StepKind.OFFLINE: "the CPU stays online",
+}
+
+
+def step(kind: StepKind, view: SlotView, why: str) -> Step:
+    """The step of that kind for the slot as it stands."""
+    device_id = view.slot.device_id or (slot_id(view.index) if kind is StepKind.PLUG else "")
+    online = frozenset([thread.firmware_id for thread in view.threads if thread.online])
+    begun = view.pending is not None or bool(view.slot.leaving)
+    return Step(
+        kind,
+        view.slot,
+        device_id,
+        view.firmware_ids,
+        why,
+        _KEEP[kind],
+        online,
+        begun_before=begun,
+        replaceable=kind is StepKind.ONLINE and view.not_removable is None,
+    )

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides what an operation will do, before anything is done: ``plan(view, request) -> Plan``.
+
+A plan with refusals does nothing at all. Every choice is made here and in ``by_count``, so that ``vcpuctl plan`` shows
+what the others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..model import HostView, SlotState, slot_id
+from ..platforms.unknown import unsupported
+from ..proof import no_slot_explains
+from ..reason import Origin, Reason
+from ..run_states import not_running
+from ..view import SlotView, VmView, in_guest
+from .by_count import BEGUN, NOT_ENOUGH, PLANNERS
+from .obstacles import GUEST_POSSIBLE, blocked, survives_replacing, too_many
+from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
+from .selectors import SelectorError, select
+from .smt import dark, kept_offline, remedy
+
+_NO_AGENT = Reason("no-agent", Origin.AGENT, "no guest agent answers", "see vcpuctl doctor")
+
+
+def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
+    """Decide. With ``recovered`` earlier operations' removals have had their chance, and are met as they stand.
+
+    Raises SelectorError for selectors that name nothing, and ValueError for a count that is not positive.
+    """
+    if request.count is not None and request.count < 1:
+        raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
+    chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
+    obstacle = _obstacle(view, request)
+    if obstacle is not None:
+        return Plan(request, refusals=(Refusal(obstacle),))
+    if request.selectors:
+        decided = _plan_selected(view, request, [view.slots[slot.index] for slot in chosen])
+    elif request.count is not None and request.operation in PLANNERS:
+        decided = PLANNERS[request.operation](view, request, request.count)
+    else:
+        needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
+        raise SelectorError(f"{request.operation} needs {needed}")
+    barred = _misunderstood(view) or too_many(view, decided.steps)
+    if barred is not None and not decided.refusals:
+        decided = Plan(request, refusals=(Refusal(barred),))
+    if request.without_agent:
+        # Its threads are nobody's to ask for: neither their word nor their state is known.
+        steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
+        return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
+    unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
+    if unasked and not decided.refusals:
+        # Last, so that what cannot work with any agent is refused for its own reason.
+        return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
+    if view.unexplained and all(refusal.reason.code in _CURABLE for refusal in decided.refusals):
+        return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
+    curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
+    recover = () if recovered or not curable else _recover(view, request)
+    going = {each.slot.index for each in recover}
+    steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    if request.guest_alone or not survives_replacing(view, steps):
+        steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
+    return replace(
+        decided,
+        steps=steps,
+        one_at_a_time=view.platform.one_at_a_time(view.host),
+        recover=recover,
+        smt_remedy="" if view.agent is None else remedy(view.agent.environment),
+    )
+
+
+def _misunderstood(view: VmView) -> Reason | None:
+    """An agent that names CPUs by another machine's rules is asked for nothing."""
+    if view.agent is None or view.platform.understood_by(view.agent.platform):
+        return None
+    return view.platform.misunderstanding(view.agent)
+
+
+def _guest_cpus(view: VmView) -> dict[int, int]:
+    """Slot by the number that its CPU has in the guest."""
+    return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
+
+
+def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
+    """Removals that are under way since an earlier operation: what comes up anew is not to meet them.
+
+    An unplug does not ask for that: it takes them up itself, before any other slot.
+    """
+    if request.operation not in (Operation.PLUG, Operation.SCALE) or request.guest_alone:
+        return ()
+    return tuple(
+        step(StepKind.UNPLUG, slot, BEGUN)
+        for slot in reversed(view.slots)
+        if slot.state is SlotState.UNPLUGGING and slot.not_removable is None
+    )
+
+
+def removal_pending(slot: SlotView) -> Reason:
+    """The CPU may go at any moment: nothing can be built on it."""
+    return Reason(
+        "removal-pending",
+        Origin.GUEST,
+        f"slot {slot.index} is being removed: device_del was sent, and the CPU has not gone, nor was a refusal heard",
+        "wait until the slot is empty (vcpuctl list); or unplug it once more, which tells how the guest stands to it",
+    )
+
+
+#: Refusals that may be none any more when an earlier operation's removals have come to their end.
+_CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
+_BLIND = "the slot is left as QEMU shows it"
+
+
+def needs_guest(host: HostView, request: Request) -> bool:
+    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not."""
+    if request.without_agent:
+        return False
+    if request.operation is not Operation.PLUG:
+        return True
+    if request.selectors:
+        try:
+            return any(slot.filled for slot in select(host.slots, request.selectors))
+        except SelectorError:
+            return True  # the guest's CPUs may help to say what was meant
+    return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
+
+
+def _obstacle(view: VmView, request: Request) -> Reason | None:
+    """What stands in the way of any such operation on this VM."""
+    host = view.host
+    if host.no_hotplug is not None and not request.guest_alone:
+        return host.no_hotplug
+    if view.record_trouble is not None:
+        return view.record_trouble
+    if not host.running:
+        return not_running(host)
+    if host.migrating:
+        return Reason(
+            "migrating",
+            Origin.VCPUCTL,
+            f"the VM is being migrated (query-migrate: {host.migration}): the other side is to have the same vCPUs",
+            "repeat it when that has ended, on the side that runs",
+        )
+    return None
+
+
+def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -> Plan:
+    steps: list[Step] = []
+    refusals: list[Refusal] = []
+    already: list[SlotView] = []
+    decide = _SELECTED[request.operation]
+    out_of_reach = blocked(view) if request.operation is Operation.PLUG else {}
+    for slot in chosen:
+        decision = out_of_reach.get(slot.index) or decide(view, slot)
+        if isinstance(decision, Step) and decision.kind is StepKind.ONLINE and dark(slot):
+            decision = kept_offline(view)[slot.index]
+        if request.without_agent and isinstance(decision, Step) and decision.kind is StepKind.ONLINE:
+            decision = None  # QEMU has it, and more cannot be known
+        if isinstance(decision, Step):
+            steps.append(decision)
+        elif isinstance(decision, Reason):
+            refusals.append(Refusal(decision, slot.index))
+        else:
+            already.append(slot)
+    if request.operation in (Operation.UNPLUG, Operation.OFFLINE):
+        steps.reverse()
+    return Plan(request, () if refusals else tuple(steps), tuple(refusals), tuple(already))
+
+
+def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
+    if not slot.slot.filled:
+        return step(StepKind.PLUG, slot, "asked for by name")
+    if slot.state is SlotState.UNPLUGGING:
+        return removal_pending(slot)
+    if slot.slot.device_id != slot_id(slot.index):
+        holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
+        return Reason(
+            "slot-occupied",
+            Origin.VCPUCTL,
+            f"slot {slot.index} is occupied by {holder}",
+            "choose an empty slot (vcpuctl list), or use vcpuctl online for a CPU that is there",
+        )
+    if slot.state is SlotState.ONLINE:
+        return None
+    return step(StepKind.ONLINE, slot, f"asked for by name; it is plugged already, and {in_guest(slot.state)}")
+
+
+def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:
+    del view
+    if not slot.slot.filled and not slot.slot.leaving:
+        return None
+    return slot.not_removable or step(StepKind.UNPLUG, slot, "asked for by name")
+
+
+def _nameless(view: VmView, slot: SlotView) -> Reason:
+    """Without an identity nobody can tell which guest CPU is meant."""
+    del slot
+    return replace(unsupported(view.host), hint="switch it in the guest by hand")
+
+
+def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
+    if not slot.slot.filled:
+        return Reason("slot-empty", Origin.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ...")
+    if slot.state is SlotState.UNPLUGGING:
+        return removal_pending(slot)
+    if not all(slot.firmware_ids):
+        return _nameless(view, slot)
+    return None if slot.state is SlotState.ONLINE else step(StepKind.ONLINE, slot, "asked for by name")
+
+
+def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
+    if not slot.slot.filled:
+        return Reason("slot-empty", Origin.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
+    if slot.state is SlotState.UNPLUGGING:
+        return removal_pending(slot)
+    if not all(slot.firmware_ids):
+        return _nameless(view, slot)
+    if slot.state in (SlotState.OFFLINE, SlotState.PLUGGED):
+        return None
+    for thread in slot.threads:
+        if thread.online and thread.cpu is not None and thread.cpu.cannot_offline is not None:
+            return thread.cpu.cannot_offline
+    return step(StepKind.OFFLINE, slot, "asked for by name")
+
+
+_SELECTED: dict[Operation, Callable[[VmView, SlotView], Step | Reason | None]] = {
+    Operation.PLUG: _select_plug,
+    Operation.UNPLUG: _select_unplug,
+    Operation.ONLINE: _select_online,
+    Operation.OFFLINE: _select_offline,
+}

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The write-ahead record of one VM as a file: there before QEMU is asked, gone when all is settled.
+
+What stands in it: ``core.operation.record``.
+
+It is bound to one QEMU process (``ports.Vmm.process``): what was asked of one that has ended concerns no other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..core.intent import Intent
+from ..core.reason import Origin, Reason
+from ..errors import RefusedError
+from . import directory as runtime
+from . import processes
+
+_SCHEMA_VERSION = 1
+_SUFFIX = ".pending"
+_NEW = ".new"
+_LEFT = (_SUFFIX, _NEW, ".lock")
+#: No record of 4096 slots is larger: a bound for what is read.
+_MOST = 4 << 20
+
+
+class Journal:
+    """See the module's words. ``process`` names the QEMU process (``ports.QemuProcess``)."""
+
+    def __init__(self, process: str, *, directory: Path | None = None) -> None:
+        self._directory = directory or runtime.directory()
+        self._process = process
+        self._path = self._directory / f"{process}{_SUFFIX}"
+
+    def load(self) -> tuple[Intent, ...]:
+        """What is recorded for this process. Raises RefusedError "bad-record" if nobody could have written that.
+
+        What was left for processes that have ended, record or lock, is removed on the way.
+        """
+        for path in self._directory.glob("*-*"):
+            left = path.suffix in _LEFT and path.stem != self._process and not path.is_dir()
+            if left and processes.process_ended(path.stem):
+                with suppress(OSError):  # somebody else's, or gone by now
+                    path.unlink()
+        try:
+            return _read(self._path)
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise _bad(self._path, str(error.strerror)) from error
+
+    def save(self, intents: Sequence[Intent]) -> None:
+        """Replace the record; when this returns it survives the death of this process, and of the host's kernel.
+
+        Raises RefusedError "no-record": then QEMU must not be asked for anything.
+        """
+        try:
+            if not intents:
+                self._path.unlink(missing_ok=True)
+                return
+            runtime.prepare(self._directory)
+            entries = [intent.to_json() for intent in intents]
+            document = {"schema_version": _SCHEMA_VERSION, "intents": entries}
+            _replace(self._path, json.dumps(document).encode())
+        except OSError as error:
+            text = f"cannot record what is about to be done in {self._path}: {error.strerror}"
+            raise RefusedError(Reason("no-record", Origin.VCPUCTL, text, "make room there, or mend it")) from error
+
+
+def _read(path: Path) -> tuple[Intent, ...]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise _bad(path, "it belongs to somebody else")
+        data = file.read(_MOST)
+    try:
+        document: Any = json.loads(data)
+        if document["schema_version"] != _SCHEMA_VERSION:
+            raise ValueError(f"it is of version {document['schema_version']!r}")
+        return tuple(Intent.from_json(entry) for entry in document["intents"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last: brackets within brackets
+        raise _bad(path, str(error)) from error
+
+
+def _bad(path: Path, why: str) -> RefusedError:
+    text = f"{path} should say what is still pending on this VM, and cannot be read: {why}"
+    return RefusedError(
+        Reason("bad-record", Origin.VCPUCTL, text, "compare the VM with its guest by hand, then remove it")
+    )
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_suffix(_NEW)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(fd)
+    os.replace(new, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One coordinator a VM (promise 8): a lock that dies with its holder, and says who that is."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..core.reason import Origin, Reason
+from ..core.text import printable
+from ..errors import RefusedError
+from . import directory as runtime
+from . import processes
+
+
+class VmLock:
+    """An exclusive lock on the VM behind one monitor socket, or, by ``of_process``, on the QEMU process itself.
+
+    The first keeps the socket, which takes one client, from being fought for; a VM may have several, hence the second.
+    Held by ``flock`` on an open file, so that the kernel drops it when the holder ends, however it ends.
+    """
+
+    def __init__(self, monitor: str, what: str, *, directory: Path | None = None, name: str | None = None) -> None:
+        self._directory = directory or runtime.directory()
+        name = name or hashlib.sha256(os.fsencode(processes.place(monitor))).hexdigest()[:32]
+        self._path = self._directory / f"{name}.lock"
+        self._what = what
+        self._fd: int | None = None
+
+    @classmethod
+    def of_process(cls, process: str, what: str, *, directory: Path | None = None) -> Self:
+        """The lock on a QEMU process (by ``ports.QemuProcess``), whichever of its sockets it was reached by."""
+        return cls("", what, directory=directory, name=process)
+
+    async def acquire(self, patience: float) -> None:
+        """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
+        try:
+            runtime.prepare(self._directory)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise runtime.unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
+        try:
+            self._inspect(fd)
+            await self._take(fd, patience)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()} {self._what}\n".encode(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go. The file stays: removing it would let two holders lock two files of one name."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    async def _take(self, fd: int, patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+            else:
+                return
+            if loop.time() >= until:
+                holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
+                raise RefusedError(
+                    Reason(
+                        "vm-busy",
+                        Origin.VCPUCTL,
+                        f"another vcpuctl is at work on this VM (pid and command: {holder})",
+                        "wait until it has ended",
+                    )
+                )
+            await asyncio.sleep(0.05)
+
+    def _inspect(self, fd: int) -> None:
+        """What is opened is written to: it must be a file, and ours, and no other name of a file elsewhere."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            raise runtime.unsafe(f"{self._path} is not a lock that vcpuctl made: no file of this user's with one name")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()

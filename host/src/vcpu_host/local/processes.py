@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which process is QEMU, as seen from here, and a name for it that no other one on this host has.
+
+A process may live in another PID namespace (a container): it then has one id here and another one there. Two things
+tell which it is: the kernel, for the other end of a unix socket, and the ids of its threads, which QEMU tells for its
+vCPUs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+from pathlib import Path
+
+from vcpu_proto.link.unix import is_abstract
+
+from ..core.text import printable
+from ..ports import QemuProcess
+
+
+def place(path: str) -> str:
+    """One name for whatever leads to the same socket."""
+    return path if is_abstract(path) else os.path.realpath(path)
+
+
+def peer(sock: socket.socket) -> int:
+    """The id that the process which listens at the other end of ``sock`` has here; 0 if it cannot be seen from here.
+
+    (unix(7), SO_PEERCRED. It is the one that called listen(2) last, and QEMU calls it on sockets that it was handed,
+    too: socket_listen, util/qemu-sockets.c.)
+    """
+    layout = "3i"
+    pid, _uid, _gid = struct.unpack(
+        layout, sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
+    )
+    return int(pid)
+
+
+def describe(pid: int) -> str:
+    """The process with this id here, for people: "process 1234 (socat)"."""
+    if pid <= 0:
+        return "a process that cannot be seen from here"
+    command = printable(_read(f"{pid}/comm").decode(errors="replace").strip())
+    return f"process {pid} ({command})" if command else f"process {pid}"
+
+
+def identify(listener: int, thread_id: int | None, path: str) -> QemuProcess:
+    """The QEMU that has a thread of that id, in its own PID namespace, and is reached by the socket at ``path``.
+
+    ``listener`` is the ``peer`` there. It may be somebody who passes the bytes on: then a process here that has such a
+    thread is taken for it, if its command line names qemu. So is the listener where there is no vCPU yet (None).
+    """
+    if has_thread(listener, thread_id) if thread_id is not None else _says_qemu(listener):
+        name = process_name(listener)
+        if name is not None:
+            return QemuProcess(name, listener, listens=True)
+    elif thread_id is not None and listener > 0:
+        owner = _owner(thread_id)
+        name = process_name(owner) if _says_qemu(owner) else None
+        if name is not None:
+            return QemuProcess(name, owner)
+    return QemuProcess(_socket_name(path))
+
+
+def has_thread(pid: int, thread_id: int) -> bool:
+    """Whether this process has a thread that is ``thread_id`` in the innermost PID namespace that the thread is in.
+
+    (proc_pid_status(5), NSpid: the ids of a thread from the namespace of /proc to its own.)
+    """
+    try:
+        threads = [int(thread) for thread in os.listdir(f"/proc/{pid}/task")] if pid > 0 else []
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+    if len(_ids(pid, pid)) == 1:
+        return thread_id in threads
+    return any(_ids(pid, thread)[-1:] == [thread_id] for thread in threads)
+
+
+def process_name(pid: int) -> str | None:
+    """A name, fit for a file, of the process with this id here, which no later one on this host has; None without one.
+
+    It is made of the id, of when the process was started (proc(5), /proc/PID/stat, field 22, in clock ticks) and of the
+    PID namespace that the id is of.
+    """
+    started = _started(pid)
+    return None if started is None else f"{pid}-{started}-{_namespace()}"
+
+
+def process_ended(name: str) -> bool:
+    """Whether the process of that name (``process_name``) was seen from here and is no more."""
+    parts = name.split("-")
+    if len(parts) != 3 or not all(part.isdigit() for part in parts) or int(parts[2]) != _namespace():
+        return False
+    return _started(int(parts[0])) != int(parts[1])
+
+
+def _socket_name(path: str) -> str:
+    """A name for what listens on this socket, as long as it does: where the process itself cannot be told."""
+    real = place(path)
+    try:
+        inode = os.stat(real).st_ino
+    except FileNotFoundError:  # removed since, under the connection
+        inode = 0
+    return f"s{hashlib.sha256(os.fsencode(real)).hexdigest()[:24]}-{inode}"
+
+
+def _namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _started(pid: int) -> int | None:
+    # The name in parentheses may hold anything, parentheses too.
+    fields = _read(f"{pid}/stat").rpartition(b")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def _says_qemu(pid: int) -> bool:
+    return pid > 0 and b"qemu" in _read(f"{pid}/cmdline")
+
+
+def _owner(thread_id: int) -> int:
+    """The process that the thread with this id here belongs to; 0 if there is none."""
+    return int(_status(str(thread_id)).get("Tgid", "0"))
+
+
+def _ids(pid: int, thread_id: int) -> list[int]:
+    """The thread's ids. A kernel without PID namespaces has one for each, and tells no more of it."""
+    return [int(number) for number in _status(f"{pid}/task/{thread_id}").get("NSpid", str(thread_id)).split()]
+
+
+def _status(which: str) -> dict[str, str]:
+    """What /proc/WHICH/status says; empty if there is no such process, or it may not be seen."""
+    lines = _read(f"{which}/status").decode(errors="replace").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _read(which: str) -> bytes:
+    """A file below /proc; empty if the process has ended, or may not be seen."""
+    try:
+        return Path("/proc", which).read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One VM: looking at it, planning for it, and having plans carried out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .. import ports
+from ..core.guest import AgentInfo, GuestView
+from ..core.model import HostView
+from ..core.operation import record
+from ..core.reason import AGENT_LOST, Reason
+from ..core.run_states import not_running
+from ..core.view import VmView, join, with_pending
+from ..errors import AgentGoneError, RefusedError
+from .agent_session import Sessions
+from .waiting import first_of, hear_agent, hear_vmm, unless
+
+if TYPE_CHECKING:
+    from ..core.migration.compare import Comparison
+    from ..core.migration.shape import Shape
+    from ..core.operation.limits import Limits
+    from ..core.operation.patience import Patience
+    from ..core.operation.result import OperationResult, SlotResult
+    from ..core.planning.plan import Plan, Request
+    from .executor import Progress
+    from .migration_target import Prepared
+
+#: Hears what is the matter with the agent, and for how many seconds at most it is waited for.
+Waits = Callable[[Reason, float], None]
+
+#: How often ``watch`` looks without having heard of a change, in seconds.
+WATCH_INTERVAL = 2.0
+#: A CPU gets its firmware name a moment after its arrival: pauses before further looks, in seconds.
+_NAMELESS = (0.05, 0.2, 0.5, 1.0)
+#: How often an operation that waits for the agent looks without having heard of a change, in seconds.
+RETRY_INTERVAL = 1.0
+#: What earlier operations' removals get before a new operation goes on without them, in seconds and of its own time.
+_RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
+
+
+class Coordinator:
+    """One VM, through its monitor and, when it answers, its agent.
+
+    ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record,
+    ``process`` the QEMU that it is about, where that is known.
+    """
+
+    def __init__(
+        self,
+        vmm: ports.Vmm,
+        dialer: ports.AgentDialer,
+        *,
+        dial_timeout: float = 5.0,
+        journal: ports.Journal | None = None,
+        process: ports.QemuProcess | None = None,
+    ) -> None:
+        self.process = process
+        self._vmm = vmm
+        self._journal = journal or ports.NoJournal()
+        self._sessions = Sessions(vmm, dialer, dial_timeout)
+        self._host: HostView | None = None  # as last looked at
+        self._named_in: str | None = None  # the session in which a list had every CPU explained by a slot
+        self._interrupt: Callable[[], None] | None = None
+        self._interrupted = False  # before there was anything to interrupt
+
+    @property
+    def agent(self) -> ports.GuestAgent | None:
+        """The present link session, if there is one."""
+        return self._sessions.current
+
+    async def close(self) -> None:
+        """End the session and the monitor's connection."""
+        await self._sessions.drop()
+        await self._vmm.close()
+
+    async def session(self) -> ports.GuestAgent:
+        """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
+        live = self._sessions.live
+        if live is not None:
+            return live
+        await self._sessions.drop()
+        self._host = await self._vmm.look()
+        return await self._sessions.get(self._host)
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    async def observe(self) -> VmView:
+        """The whole map, both sides looked at now. An agent that cannot be asked is part of the map, not an error.
+
+        A session that breaks off during the look (the agent is restarted, the guest reboots) is made anew, once:
+        looking changes nothing, so it may be repeated.
+        """
+        return await self._observe_for(None)
+
+    async def _observe_for(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
+        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
+
+        In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
+        makes every plug end in doubt (``core.proof``).
+        """
+        view = await self._observe(needs_guest)
+        if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
+            view = await self._observe(needs_guest)
+        for pause in _NAMELESS:
+            if not view.unsettled:
+                break
+            await asyncio.sleep(pause)
+            view = await self._observe(needs_guest)
+        return view
+
+    async def shape(self) -> Shape:
+        """Which vCPUs the VM has now, and what is pending. Raises RefusedError if it is not known what is pending."""
+        from ..core.migration.shape import shape_of
+
+        view = await self._observe_qemu()
+        if view.record_trouble is not None:
+            raise RefusedError(view.record_trouble)
+        return shape_of(view, await self._vmm.queues())
+
+    async def _observe_qemu(self) -> VmView:
+        """QEMU's side alone: the agent is neither asked nor missed."""
+        self._host = await self._vmm.look()
+        return self._with_pending(join(self._host, None))
+
+    async def _observe(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
+        # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
+        live = self._sessions.live
+        asked = None if live is None or needs_guest else asyncio.ensure_future(live.list_cpus())
+        guest: GuestView | None = None
+        info: AgentInfo | None = None
+        trouble: Reason | None = None
+        try:
+            host = await self._look_at_host(live)
+            if live is not None and not host.running:
+                # The session is good, but nobody is there to answer before the VM goes on.
+                return self._with_pending(join(host, None, agent_trouble=not_running(host)))
+            agent = await self._sessions.get(host)
+            if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
+                guest = await (asked if asked is not None and agent is live else agent.list_cpus())
+            else:
+                await agent.check()
+            info = agent.info
+        except AgentGoneError as error:
+            await self._sessions.drop()
+            trouble = error.reason
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+        view = join(host, guest, agent=info, agent_trouble=trouble)
+        if guest is not None and self._sessions.current is not None:
+            self._named_in = None if view.unexplained else self._sessions.current.session
+        return self._with_pending(view)
+
+    def _with_pending(self, view: VmView) -> VmView:
+        """The map, with what earlier operations left open; what this look settles is struck out of the record."""
+        try:
+            recorded = self._journal.load()
+        except RefusedError as error:
+            return replace(view, record_trouble=error.reason)
+        open_still = record.settle(recorded, view)
+        if open_still != recorded:
+            with suppress(RefusedError):  # it says too much then, and who only looks sees all the same
+                self._journal.save(open_still)
+        return with_pending(view, open_still) if open_still else view
+
+    def _has_record(self) -> bool:
+        """Whether earlier operations have left anything open, or that cannot be told."""
+        try:
+            return bool(self._journal.load())
+        except RefusedError:
+            return True
+
+    async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
+        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again.
+
+        Unless something is open: what the guest has said of it since counts.
+        """
+        host = self._host
+        if live is not None and host is not None and not self._has_record():
+            host = await self._vmm.look_slots(host)
+        if live is None or host is None or live.ended or self._has_record():
+            host = await self._vmm.look()
+        self._host = host
+        return host
+
+    async def watch(self, stop: asyncio.Event, until: float | None) -> AsyncIterator[VmView]:
+        """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
+
+        Changes are heard from QEMU's events and the agent's stream; every ``WATCH_INTERVAL`` seconds it looks anyway.
+        """
+        loop = asyncio.get_running_loop()
+        changed = asyncio.Event()
+        listeners = {loop.create_task(hear_vmm(self._vmm.events(), changed))}
+        heard: ports.GuestAgent | None = None
+        try:
+            while not stop.is_set() and (until is None or loop.time() < until):
+                changed.clear()
+                yield await self.observe()
+                if self._sessions.current is not heard and self._sessions.current is not None:
+                    heard = self._sessions.current
+                    listener = loop.create_task(hear_agent(heard, changed))
+                    listeners.add(listener)
+                    listener.add_done_callback(listeners.discard)  # sessions may come and go for as long as one watches
+                left = WATCH_INTERVAL if until is None else min(WATCH_INTERVAL, until - loop.time())
+                await first_of(stop, changed, seconds=left)
+        finally:
+            for task in listeners:
+                task.cancel()
+            await asyncio.gather(*listeners, return_exceptions=True)
+
+    # --- as the destination of a migration ----------------------------------------------------------------------------
+
+    async def compare(self, source: Shape) -> Comparison:
+        """What a migration of ``source`` to this QEMU would meet. Raises RefusedError if its record is unreadable."""
+        from ..core.migration.compare import compare
+
+        return compare(source, await self._vmm.look(), await self._vmm.queues(), self._journal.load())
+
+    async def prepare(self, source: Shape) -> Prepared:
+        """Give this QEMU, which waits for ``source``, what it lacks, and hand it what is pending there."""
+        from .migration_target import prepare
+
+        return await prepare(source, self._vmm, self._journal)
+
+    # --- acting ---------------------------------------------------------------------------------------------------
+
+    async def plan(self, request: Request) -> Plan:
+        """What ``run`` would do, from a fresh look."""
+        from ..core.planning.planner import plan
+
+        return plan(await (self._observe_qemu() if request.without_agent else self.observe()), request)
+
+    async def run(
+        self, request: Request, policy: Limits, progress: Progress | None = None, waits: Waits | None = None
+    ) -> OperationResult:
+        """Carry the request out, end to end. ``waits`` hears what is waited for before there is anything to carry out.
+
+        Raises UnreachableError if QEMU or the agent cannot be asked to begin with (nothing was changed then), an agent
+        that may answer yet having been waited for (``Patience``); what goes wrong later is in the result.
+        """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._interrupt, self._interrupted = None, False
+        self._sessions.until = began + policy.timeout
+        try:
+            return await self._run(request, policy, progress, waits or _nobody_hears, began)
+        finally:
+            self._sessions.until = None
+
+    async def _run(
+        self, request: Request, policy: Limits, progress: Progress | None, waits: Waits, began: float
+    ) -> OperationResult:
+        # Late: looking at a VM takes nothing of what changing one takes.
+        from ..core.operation.patience import Patience
+        from ..core.operation.result import refused
+        from ..core.planning.plan import Operation, Plan, Request
+        from ..core.planning.planner import needs_guest
+
+        loop = asyncio.get_running_loop()
+        patience = Patience(policy, began)
+        # Whether what earlier operations left open has settled, the guest knows too.
+        alone = request.operation is Operation.PLUG and not self._has_record()
+        asks = (lambda host: needs_guest(host, request)) if alone else None
+        view, decided, events = await self._decide(request, asks, patience, waits)
+        recovered: tuple[SlotResult, ...] = ()
+        if decided.recover:
+            removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
+            seconds = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
+            brief = replace(policy, timeout=seconds, timeout_per_vcpu=0.0)
+            recovered = (await self._carry_out(removal, view, brief, events, progress)).slots
+            view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
+        if decided.refusals:
+            trouble = _missed(view, decided)
+            if trouble is not None and not recovered:
+                raise AgentGoneError(patience.over(trouble, loop.time()))
+            result = refused(decided, loop.time() - began)
+        else:
+            result = await self._carry_out(decided, view, policy, events, progress, began=began)
+        return replace(result, recovered=recovered) if recovered else result
+
+    async def _decide(
+        self,
+        request: Request,
+        asks: Callable[[HostView], bool] | None,
+        patience: Patience,
+        waits: Waits,
+        *,
+        recovered: bool = False,
+    ) -> tuple[VmView, Plan, AsyncIterator[ports.VmmEvent]]:
+        """A plan, the look that it was made from, and QEMU's events since before that.
+
+        Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
+        """
+        from ..core.planning.planner import plan
+
+        async def look() -> tuple[VmView, Plan, AsyncIterator[ports.VmmEvent]]:
+            events = self._vmm.events()
+            view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
+            return view, plan(view, request, recovered=recovered), events
+
+        seen = await look()
+        if _missed(seen[0], seen[1]) is None:
+            return seen
+        loop = asyncio.get_running_loop()
+        stop, changed = asyncio.Event(), asyncio.Event()
+        self._interrupt = stop.set
+        listener = loop.create_task(hear_vmm(self._vmm.events(), changed))
+        try:
+            while (trouble := _missed(seen[0], seen[1])) is not None and not self._interrupted:
+                left = patience.left(trouble, loop.time())
+                if left <= 0:
+                    break
+                waits(trouble, left)
+                await first_of(stop, changed, seconds=min(left, RETRY_INTERVAL))
+                changed.clear()
+                seen = await unless(stop, look()) or seen
+        finally:
+            self._interrupt = None
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+        return seen
+
+    async def _carry_out(
+        self,
+        plan: Plan,
+        view: VmView,
+        policy: Limits,
+        events: AsyncIterator[ports.VmmEvent],
+        progress: Progress | None,
+        *,
+        began: float | None = None,
+    ) -> OperationResult:
+        """Run the machine on a plan without refusals. Its time counts from ``began``, or from now."""
+        from ..core.operation.machine import Machine
+        from .executor import Run, no_progress
+
+        agent = self._sessions.current
+        now = asyncio.get_running_loop().time() if began is None else began
+        machine = Machine(
+            plan,
+            view.platform,
+            policy,
+            session=agent.session if agent else None,
+            now=now,
+            identities=view.identities,
+        )
+        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal)
+        self._interrupt = run.interrupt
+        if self._interrupted:
+            run.interrupt()
+        result = await run.to_end(events)
+        if run.said and self._host is not None:
+            # A later look by this session does not ask for it again.
+            self._host = replace(self._host, ost={**self._host.ost, **run.said})
+        return result
+
+    def interrupt(self) -> None:
+        """End the wait of the operation under way: what is not settled becomes unknown."""
+        self._interrupted = True
+        if self._interrupt is not None:
+            self._interrupt()
+
+
+def _missed(view: VmView, decided: Plan) -> Reason | None:
+    """What is the matter with the agent, if that is all that stands in the way."""
+    first = decided.refusals[0].reason if decided.refusals else None
+    return first if view.guest is None and first is view.agent_trouble else None
+
+
+def _nobody_hears(trouble: Reason, left: float) -> None:
+    """Nobody wants to know what is waited for."""
+    del trouble, left

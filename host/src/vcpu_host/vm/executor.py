@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One operation under way: runs the state machine, does what it asks for, and feeds it what came of that.
+
+Adapters report into one queue; each report goes into the machine. Whatever an adapter raises becomes an event: nothing
+is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from .. import ports
+from ..core.guest import CpuResult
+from ..core.intent import Intent
+from ..core.model import HostView, Ost
+from ..core.operation import events as ev
+from ..core.operation import record
+from ..core.operation.machine import Machine
+from ..core.operation.result import OperationResult
+from ..core.reason import AGENT_LOST, Origin, Reason
+from ..errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
+from .agent_session import Sessions
+
+T = TypeVar("T")
+Progress = Callable[[ev.Event | ev.Action, Machine], None]
+
+
+def no_progress(what: ev.Event | ev.Action, machine: Machine) -> None:
+    """Nobody watches."""
+    del what, machine
+
+
+class Run:
+    """One run of the machine: its tasks and its queue."""
+
+    def __init__(
+        self,
+        vmm: ports.Vmm,
+        sessions: Sessions,
+        machine: Machine,
+        host: HostView,
+        progress: Progress,
+        journal: ports.Journal,
+    ) -> None:
+        self._journal = journal
+        self._intents = journal.load()
+        self._asked: set[int] = set()
+        self._vmm = vmm
+        self._sessions = sessions
+        self._machine = machine
+        self._host = host
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[ev.Event | BaseException] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._requests: dict[int, asyncio.Task[Reason | None]] = {}
+        self.said: dict[int, Ost] = {}  # by the guest, of slots, since the run began
+
+    async def to_end(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> OperationResult:
+        """Run until the machine has finished; no task is left behind."""
+        self._spawn(self._listen(vmm_events))
+        if self._sessions.current is not None:
+            self._spawn(self._await_loss(self._sessions.current))
+        try:
+            while True:
+                while not self._queue.empty():
+                    self._feed(self._queue.get_nowait())
+                for action in self._recorded(self._machine.advance(self._loop.time())):
+                    self._progress(action, self._machine)
+                    self._start(action)
+                if self._machine.finished:
+                    result = self._machine.result(self._loop.time())
+                    with suppress(RefusedError):
+                        # It says too much then, until the next look.
+                        self._record(record.after(self._intents, result, self._asked, self._host))
+                    return result
+                self._feed(await self._next_event())
+        finally:
+            await self._stop_tasks()
+
+    def _recorded(self, actions: list[ev.Action]) -> list[ev.Action]:
+        """The actions, once what QEMU is to be asked for is on record; what cannot be recorded is not asked for."""
+        try:
+            self._record(record.before(self._intents, actions, self._host, time.time()))
+        except RefusedError as error:
+            for action in actions:
+                if isinstance(action, ev.DoAdd):
+                    self._put(ev.Added(action.slot, error.reason))
+                elif isinstance(action, ev.DoDel):
+                    self._put(ev.DelReturned(action.slot, error.reason))
+            return [action for action in actions if not isinstance(action, (ev.DoAdd, ev.DoDel))]
+        self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel)))
+        return actions
+
+    def _record(self, intents: tuple[Intent, ...]) -> None:
+        if intents != self._intents:
+            self._journal.save(intents)
+            self._intents = intents
+
+    def interrupt(self) -> None:
+        """See Coordinator.interrupt."""
+        self._put(ev.Interrupted())
+
+    def _feed(self, event: ev.Event | BaseException) -> None:
+        if isinstance(event, BaseException):
+            raise event
+        self._machine.feed(event, self._loop.time())
+        self._progress(event, self._machine)
+
+    async def _next_event(self) -> ev.Event | BaseException:
+        delay = max(0.0, self._machine.wake_at - self._loop.time())
+        try:
+            async with asyncio.timeout(delay):
+                return await self._queue.get()
+        except TimeoutError:
+            return ev.Tick()
+
+    def _put(self, event: ev.Event) -> None:
+        self._queue.put_nowait(event)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._gone)
+        return task
+
+    def _gone(self, task: asyncio.Task[Any]) -> None:
+        """A task that fails in a way that nobody foresaw ends the run: waiting for its answer would hide it."""
+        self._tasks.discard(task)
+        problem = None if task.cancelled() else task.exception()
+        if problem is not None:
+            self._queue.put_nowait(problem)
+
+    async def _stop_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- actions --------------------------------------------------------------------------------------------------
+
+    def _start(self, action: ev.Action) -> None:
+        match action:
+            case ev.DoAdd():
+                self._spawn(self._add(action))
+            case ev.DoDel():
+                self._spawn(self._del(action))
+            case ev.DoSetOnline():
+                self._ask(action)
+            case ev.DoCancel():
+                task = self._requests.get(action.request)
+                if task is not None:
+                    task.cancel()
+            case ev.DoLookHost():
+                self._spawn(self._look())
+            case ev.DoLookGuest():
+                self._look_guest()
+            case ev.DoDial():
+                self._spawn(self._dial())
+
+    async def _add(self, action: ev.DoAdd) -> None:
+        try:
+            await self._vmm.device_add(self._host.slots[action.slot], action.device_id)
+            self._put(ev.Added(action.slot, None))
+        except QemuGoneError as error:
+            self._put(ev.QemuLost(error.reason))
+        except QemuError as error:
+            self._put(ev.Added(action.slot, error.reason))
+
+    async def _del(self, action: ev.DoDel) -> None:
+        try:
+            await self._vmm.device_del(action.target)
+            self._put(ev.DelReturned(action.slot, None))
+        except QemuGoneError as error:
+            self._put(ev.QemuLost(error.reason))
+        except QemuError as error:
+            self._put(ev.DelReturned(action.slot, error.reason))
+
+    async def _look(self) -> None:
+        asked_at = self._loop.time()
+        try:
+            self._host = await self._vmm.look_slots(self._host)
+            self._put(ev.HostLooked(self._host, asked_at))
+        except VcpuctlError as error:
+            self._put(ev.QemuLost(error.reason))
+
+    def _look_guest(self) -> None:
+        agent = self._sessions.current
+        if agent is not None:  # else AgentDown is in the queue, and with it the machine forgets the look
+            self._spawn(self._list_cpus(agent))
+
+    async def _list_cpus(self, agent: ports.GuestAgent) -> None:
+        asked_at = self._loop.time()
+        try:
+            self._put(ev.GuestLooked(agent.session, await agent.list_cpus(), asked_at))
+        except VcpuctlError as error:
+            # Whether the session has ended with it is told by itself (_await_loss).
+            self._put(ev.GuestLookFailed(agent.session, error.reason))
+
+    async def _dial(self) -> None:
+        try:
+            agent = await self._sessions.renew()
+        except QemuError as error:
+            self._put(ev.QemuLost(error.reason))
+        except QemuGoneError as error:
+            self._put(ev.QemuLost(error.reason))
+        except VcpuctlError as error:
+            self._put(ev.AgentDown(error.reason))
+        else:
+            self._session_began(agent)
+
+    def _session_began(self, agent: ports.GuestAgent) -> None:
+        self._spawn(self._await_loss(agent))
+        self._put(ev.AgentUp(agent.session, agent.info))
+
+    async def _await_loss(self, agent: ports.GuestAgent) -> None:
+        text = await agent.lost()
+        if self._sessions.current is agent:
+            self._put(ev.AgentDown(Reason(AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
+
+    async def _check_port(self, agent: ports.GuestAgent) -> None:
+        """A port was closed in the guest. An agent that ends in order says so itself, one that is killed cannot.
+
+        The event may be older than the session, so what counts is how the agent's port stands now.
+        """
+        try:
+            channel = (await self._vmm.look()).channel
+        except VcpuctlError as error:
+            self._put(ev.QemuLost(error.reason))
+            return
+        if channel is not None and not channel.guest_open and self._sessions.current is agent:
+            text = "the agent has ended: nobody in the guest has its port open"
+            self._put(ev.AgentDown(Reason(AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
+
+    def _ask(self, action: ev.DoSetOnline) -> None:
+        agent = self._sessions.current
+        if agent is None:
+            return  # AgentDown is in the queue, and with it the machine forgets this request
+        session, number = agent.session, action.request
+
+        def ended(task: asyncio.Task[Reason | None]) -> None:
+            # Not at the end of the task's own code: one that is cancelled before it began never runs that.
+            self._requests.pop(number, None)
+            lost = task.cancelled() or task.exception() is not None
+            self._put(ev.RequestEnded(session, number, None if lost else task.result()))
+
+        task = self._requests[number] = self._spawn(self._set_online(agent, action))
+        task.add_done_callback(ended)
+
+    async def _set_online(self, agent: ports.GuestAgent, action: ev.DoSetOnline) -> Reason | None:
+        """Why the request ended before its end, or None."""
+        session = agent.session
+        seconds_left = max(0.1, self._machine.deadline - self._loop.time())
+        try:
+            async for answer in agent.set_online(
+                action.firmware_ids,
+                online=action.online,
+                wait=action.wait,
+                brief=action.brief,
+                for_eject=action.for_eject,
+                timeout=seconds_left,
+            ):
+                if isinstance(answer, ports.Arrived):
+                    self._put(ev.CpuArrived(session, answer.cpu))
+                elif isinstance(answer, CpuResult):
+                    self._put(ev.CpuSettled(session, action.request, answer))
+                else:
+                    self._put(ev.GuestLooked(session, answer))
+        except AgentGoneError as problem:
+            # The link may still stand: an agent that breaks the contract is asked nothing more in this session.
+            if self._sessions.current is agent:
+                self._put(ev.AgentDown(problem.reason))
+            return problem.reason
+        except VcpuctlError as problem:
+            return problem.reason
+        return None
+
+    # --- QEMU's events --------------------------------------------------------------------------------------------
+
+    async def _listen(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> None:
+        async for event in vmm_events:
+            if isinstance(event, ports.PortChanged) and not event.open and self._sessions.current is not None:
+                self._spawn(self._check_port(self._sessions.current))
+            if isinstance(event, ports.OstReported):
+                self.said[event.slot] = event.ost
+            translated = self._translate(event)
+            if translated is not None:
+                self._put(translated)
+
+    @staticmethod
+    def _translate(event: ports.VmmEvent) -> ev.Event | None:
+        match event:
+            case ports.OstReported():
+                return ev.OstSeen(event.slot, event.ost)
+            case ports.DeviceDeleted():
+                return ev.PathDeleted(event.path)
+            case ports.UnplugRefused():
+                return ev.PathUnplugRefused(event.path)
+            case ports.VmReset():
+                return ev.Restarted()
+            case ports.VmStatus():
+                return ev.StatusChanged(event.status)
+            case ports.QemuGone():
+                reason = Reason("qemu-gone", Origin.QEMU, event.text, "QEMU died or closed its monitor: see its log")
+                return ev.QemuLost(reason)
+            case ports.PortChanged():
+                return None  # see _check_port

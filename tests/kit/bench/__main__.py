@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the benchmark and writes ``build/bench.json``; ``--only`` runs a part of it, and then writes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from kit.bench import own, real, report, request
+from kit.lab import Lab, Vm
+from kit.lab.report import commit
+
+OUTPUT = real.ROOT / "build" / "bench.json"
+
+
+def over_the_floor(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
+    """Ratios, cold and warm, with their samples."""
+    cold, warm = real.cold(lab, rounds, say), real.warm(lab, rounds, say)
+    return {
+        "ratio_p50": report.ratios(cold, 0.50),
+        "ratio_p99": report.ratios(cold, 0.99),
+        "ratio_p50_warm": report.ratios(warm, 0.50),
+        "ratio_p99_warm": report.ratios(warm, 0.99),
+        "ratio_p50_least": report.ratios(cold, 0.50, "least"),
+        "ratio_p50_least_warm": report.ratios(warm, 0.50, "least"),
+        "seconds": {"cold": report.seconds(cold), "warm": report.seconds(warm)},
+    }
+
+
+def of_the_agent(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
+    """What vcpud costs a guest in which nothing happens, and what a request does that asks for nothing."""
+    asked = request.measure(lab, rounds, say)
+    with lab.vm(real.COLD) as vm:
+        wakeups = real.agent_wakeups_per_min(vm)
+        say("agent: one idle minute watched")
+        rss = real.agent_rss_mb(vm)
+    return {"agent_wakeups_per_min": round(wakeups, 1), "agent_rss_mb": round(rss, 1), **asked}
+
+
+def versions(vm: Vm) -> dict[str, str]:
+    """What was measured on."""
+    qemu = vm.qmp.execute("query-version")["qemu"]
+    return {
+        "qemu": f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}",
+        "accel": vm.accel,
+        "kernel": vm.shell("uname -r").strip(),
+        "guest": vm.spec.guest,
+        "commit": commit(real.ROOT),
+    }
+
+
+def main() -> int:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="cycles of each kind (default: 7)")
+    parser.add_argument("--only", choices=("floor", "own", "agent"), help="measure this part and print it")
+    args = parser.parse_args()
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    found: dict[str, Any] = {}
+    with Lab(progress=say) as lab:
+        if args.only in (None, "own"):
+            found |= own.measure(args.rounds, say)
+        if args.only in (None, "agent"):
+            found |= of_the_agent(lab, args.rounds, say)
+        if args.only in (None, "floor"):
+            found |= over_the_floor(lab, args.rounds, say)
+        if args.only is None:
+            with lab.vm(real.COLD) as vm:
+                found = {"versions": versions(vm), "rounds": args.rounds, **found}
+    if args.only is None:
+        report.write(OUTPUT, found)
+        say(f"written: {OUTPUT.relative_to(real.ROOT)}")
+    print(json.dumps({name: value for name, value in found.items() if name != "seconds"}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

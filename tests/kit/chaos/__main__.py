@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the chaos machine and writes ``build/chaos.json``; status 1 if anything was violated."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kit.chaos.choice import Shape
+from kit.chaos.report import document
+from kit.chaos.run import Run
+from kit.chaos.world import World
+from kit.e2e.machine import ROOT, SPEC
+from kit.e2e.platforms import SlotOf, by_acpi_path, by_two_threads
+from kit.lab import Lab, LabError, VmSpec
+from kit.lab import report as files
+
+OUTPUT, KEPT = ROOT / "build" / "chaos.json", ROOT / "build" / "chaos"
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A VM to try: room for many plugs (under TCG a QEMU process has a budget), and how its guest calls a slot."""
+
+    spec: VmSpec
+    shape: Shape
+    slot_of: SlotOf
+
+
+_Q35 = Guest(replace(SPEC, smp="1,maxcpus=64,sockets=2,cores=16,threads=2"), Shape(threads=1, slots=64), by_acpi_path)
+GUESTS: Mapping[str, Guest] = {
+    "q35": _Q35,
+    "debian13": replace(_Q35, spec=replace(_Q35.spec, guest="debian13-amd64")),
+    # A saved state of POWER guests wakes up on 11.1 alone. XICS, since a VM with XIVE cannot be moved once a core has
+    # gone that was not the last to come (docs/testing.md).
+    "pseries": Guest(
+        replace(
+            SPEC,
+            qemu="11.1",
+            machine="pseries,x-vof=on,ic-mode=xics",
+            guest="debian12-ppc64el",
+            smp="2,maxcpus=64,sockets=1,cores=32,threads=2",
+        ),
+        # a snapshot is a migration of another kind; and its guest calls no CPU by a name
+        Shape(threads=2, slots=32, without=frozenset({"refuse-eject", "revert", "foreign-name"})),
+        by_two_threads,
+    ),
+}
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="where all choices come from (default: 1)")
+    parser.add_argument("--ops", type=int, default=30, help="how many operations (default: 30)")
+    parser.add_argument("--first", type=int, default=1, help="go on with an interrupted run at this one (default: 1)")
+    parser.add_argument("--guest", choices=tuple(GUESTS), default="q35", help="the machine (default: q35)")
+    args = parser.parse_args()
+    began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    guest = GUESTS[args.guest]
+    kept = KEPT / f"{args.guest}-{args.seed}"
+    shutil.rmtree(kept, ignore_errors=True)
+    with Lab(progress=say) as lab, tempfile.TemporaryDirectory(prefix="chaos-") as base:
+        # what vcpuctl's processes leave behind lies here, where nobody else's does
+        runtime, temporary = _private(Path(base))
+        with lab.lives(guest.spec) as lives:
+            traced = bool(guest.spec.arch.trace)
+            run = Run(World(lives, guest.shape, guest.slot_of, traced), args.seed, kept, (runtime, temporary), say)
+            about = {
+                "commit": files.commit(ROOT),
+                "qemu": run.world.qemu_version(),
+                "guest": f"{args.guest}, {guest.spec.guest}",
+                "seed": args.seed,
+                "turns": [args.first, args.ops],
+            }
+
+            def write() -> None:
+                files.write(
+                    OUTPUT, document({**about, "held": dict(run.world.held)}, run.report, time.monotonic() - began)
+                )
+
+            try:
+                run.turns(args.first, args.ops, write)
+            finally:
+                run.world.close()
+    found = run.report
+    say(f"{found.operations} operations, faults {dict(found.faults)}, {len(found.environment)} events of QEMU's own")
+    for violation in found.violations:
+        say(f"violated in turn {violation['turn']}: {violation['what']}")
+    say(f"{len(found.violations)} violations; written: {OUTPUT.relative_to(ROOT)}")
+    return 1 if found.violations else 0
+
+
+def _private(base: Path) -> tuple[Path, Path]:
+    """The runtime directory (root's is the system's own) and the temporary one, set for all processes to come."""
+    runtime, temporary = base / "run", base / "tmp"
+    for folder in (runtime, temporary):
+        folder.mkdir(mode=0o700)
+    os.environ |= {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(temporary)}
+    tempfile.tempdir = str(base)  # this process's own
+    return (Path("/run") if os.geteuid() == 0 else runtime) / "vcpuctl", temporary
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except LabError as error:
+        sys.exit(f"chaos: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

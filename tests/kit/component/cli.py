@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real ``vcpuctl`` as a process, on a fake VM whose agent is the real ``vcpud``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from kit.fakes.qemu import FakeVm
+from kit.fakes.qemu.process import UNSHARE
+
+#: Seconds in which any command that waits for nothing must have ended, on a machine that is busy.
+SOON = 15.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended. ``seconds`` is from its start."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.stdout)
+        return document
+
+    @property
+    def outcome(self) -> str:
+        """The operation's outcome, or the error's code."""
+        document = self.json
+        return str(document["error"]["code"] if "error" in document else document["outcome"])
+
+    @property
+    def slots(self) -> dict[int, dict[str, Any]]:
+        return {slot["slot"]: slot for slot in self.json["slots"]}
+
+    def code(self, slot: int) -> str | None:
+        """The code of the reason for one slot's outcome."""
+        reason = self.slots[slot]["reason"]
+        return None if reason is None else str(reason["code"])
+
+
+class Vcpuctl:
+    """One command under way, by one of the VM's monitors ("qmp", "qmp2"); gone at the end of its block.
+
+    ``apart``: in a PID namespace of its own, from which QEMU's process is not to be seen.
+    """
+
+    def __init__(self, vm: FakeVm, *words: str, monitor: str = "qmp", apart: bool = False) -> None:
+        self._began = time.monotonic()
+        program = (*(UNSHARE if apart else ()), sys.executable, "-m", "vcpu_host.cli.main")
+        self.process = subprocess.Popen(
+            [*program, "--qmp", str(vm.folder / monitor), "-o", "json", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(vm.folder)},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+    def ends(self, within: float = SOON) -> Ended:
+        """How it ended, within so many seconds from now."""
+        stdout, stderr = self.process.communicate(timeout=within)
+        return Ended(self.process.returncode, stdout, stderr, time.monotonic() - self._began)
+
+
+def run(vm: FakeVm, *words: str, within: float = SOON, monitor: str = "qmp", apart: bool = False) -> Ended:
+    """A command from start to end."""
+    with Vcpuctl(vm, *words, monitor=monitor, apart=apart) as command:
+        return command.ends(within)
+
+
+def filled(vm: FakeVm) -> set[int]:
+    """The slots that QEMU has filled."""
+    slots = vm.steer.call("query-hotpluggable-cpus")
+    return {len(slots) - 1 - place for place, slot in enumerate(slots) if "qom-path" in slot}
+
+
+def online(vm: FakeVm) -> set[int]:
+    """The slots that the guest's kernel has online."""
+    return {slot for slot, is_online in vm.guest_cpus().items() if is_online}
+
+
+def stands(vm: FakeVm, slots: set[int]) -> None:
+    """These slots, and no others, are filled in QEMU and online in the guest, and nothing is left beside them."""
+    assert filled(vm) == slots
+    assert vm.guest_cpus() == dict.fromkeys(sorted(slots), True)
+
+
+def done(vm: FakeVm, slots: set[int], *words: str, within: float = SOON) -> Ended:
+    """A command that ends done, with both sides as it says."""
+    ended = run(vm, *words, within=within)
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
+    stands(vm, slots)
+    return ended
+
+
+def until(condition: Callable[[], bool], within: float = SOON) -> None:
+    """Ask again and again until the condition holds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In-memory fillings of the coordinator's roles, and a VM behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from kit.sim.views import INFO, guest, host, identities
+from vcpu_host import ports
+from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
+from vcpu_host.core.model import HostView, Ost, Slot
+from vcpu_host.core.operation.limits import Limits
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.reason import NO_ANSWER, Origin, Reason
+from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
+from vcpu_host.qmp.events import EventHub
+from vcpu_host.vm.coordinator import Coordinator
+
+
+def gone(text: str = "the link ended") -> AgentGoneError:
+    return AgentGoneError(Reason("agent-lost", Origin.AGENT, text))
+
+
+class Vm:
+    """The truth that monitor and agent share."""
+
+    def __init__(self, total: int = 4, filled: Sequence[int] = (0,)) -> None:
+        self.total = total
+        self.filled = set(filled)
+        self.online = set(filled)
+        self.present = set(filled)
+        self.commands: list[str] = []
+        self.changed = asyncio.Event()
+        self.guest_works = True
+
+    def name(self, index: int) -> str:
+        return identities(host(self.total), index)[0]
+
+    def cpu(self, index: int) -> GuestCpu:
+        return GuestCpu(index, self.name(index), index in self.online)
+
+    def note(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Vmm:
+    """The monitor."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.hub = EventHub()
+        self.gone: str | None = None
+        self.closed = False
+        self.status = "running"
+        self.port_open = True
+        self.add_error: VcpuctlError | Exception | None = None
+        self.del_error: VcpuctlError | None = None
+        self.facts: dict[str, Any] = {}  # what else QEMU says of itself: fields of HostView
+
+    def _check(self) -> None:
+        if self.gone is not None:
+            raise QemuGoneError(Reason("qemu-gone", Origin.QEMU, self.gone))
+
+    def die(self, text: str = "killed") -> None:
+        self.gone = text
+        self.hub.put(ports.QemuGone(text))
+
+    async def process(self) -> ports.QemuProcess:
+        return ports.QemuProcess("9000-1", 9000, listens=True)
+
+    async def look(self) -> HostView:
+        self._check()
+        view = replace(host(self.vm.total, self.vm.filled, status=self.status), **self.facts)
+        if view.channel is None or self.port_open:
+            return view
+        return replace(view, channel=replace(view.channel, guest_open=False))
+
+    async def look_slots(self, view: HostView) -> HostView:
+        await asyncio.sleep(0)
+        now = await self.look()
+        return replace(view, slots=now.slots, devices=now.devices, status=now.status)
+
+    async def queues(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    async def device_add(self, slot: Slot, device_id: str) -> None:
+        await asyncio.sleep(0)
+        self._check()
+        self.vm.commands.append(f"add {slot.index} {device_id}")
+        if self.add_error is not None:
+            raise self.add_error
+        self.vm.filled.add(slot.index)
+        if self.vm.guest_works:
+            self.vm.present.add(slot.index)
+            self.hub.put(ports.OstReported(slot.index, Ost(1, 0)))
+            self.vm.note()
+
+    async def device_del(self, target: str) -> None:
+        await asyncio.sleep(0)
+        self._check()
+        self.vm.commands.append(f"del {target}")
+        if self.del_error is not None:
+            raise self.del_error
+        index = int(target.removeprefix("vcpu-"))
+        if self.vm.guest_works:
+            assert index not in self.vm.online
+            self.vm.filled.discard(index)
+            self.vm.present.discard(index)
+            self.hub.put(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
+            self.hub.put(ports.OstReported(index, Ost(3, 0)))
+
+    def events(self) -> AsyncIterator[ports.VmmEvent]:
+        return self.hub.stream()
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Agent:
+    """One session."""
+
+    def __init__(self, vm: Vm, session: str) -> None:
+        self.vm = vm
+        self.session = session
+        self.info: AgentInfo = INFO
+        self.end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.refuses: Reason | None = None
+        self.breaks_contract = False
+        self.slow_once = False
+        self.asked: list[tuple[str, ...]] = []
+        self.for_eject: set[str] = set()
+        self.cancelled = 0
+        self.checked = self.listed = 0
+        self.silent = False
+
+    @property
+    def ended(self) -> bool:
+        return self.end.done()
+
+    def die(self) -> None:
+        if not self.end.done():
+            self.end.set_result("vcpud ended")
+
+    async def check(self) -> None:
+        self.checked += 1
+        if self.ended:
+            raise gone()
+        if self.silent:
+            raise AgentGoneError(Reason("agent-slow", Origin.AGENT, "no answer"))
+
+    async def list_cpus(self) -> GuestView:
+        self.listed += 1
+        if self.ended:
+            raise gone()
+        return guest(host(self.vm.total, self.vm.present), self.vm.online, self.vm.present - self.vm.online)
+
+    async def watch(self) -> AsyncIterator[GuestView]:
+        while not self.ended:
+            yield await self.list_cpus()
+            await asyncio.wait([self.end], timeout=0.01)
+        raise gone()
+
+    async def set_online(
+        self,
+        firmware_ids: Sequence[str],
+        *,
+        online: bool,
+        wait: bool,
+        brief: bool,
+        timeout: float,
+        for_eject: bool = False,
+    ) -> AsyncIterator[ports.SetOnlineAnswer]:
+        del timeout
+        self.asked.append(tuple(firmware_ids))
+        self.for_eject |= set(firmware_ids) if for_eject else set()
+        if self.breaks_contract:
+            raise gone("the agent sent what it may not")
+        if self.slow_once:
+            self.slow_once = False
+            raise VcpuctlError(Reason("agent-slow", Origin.AGENT, "the guest is busy"))
+        indices = {self.vm.name(index): index for index in range(self.vm.total)}
+        try:
+            for name in firmware_ids:
+                index = indices[name]
+                while wait and index not in self.vm.present:
+                    await self._change()
+                if self.ended:
+                    raise gone()
+                if wait and not brief:
+                    yield ports.Arrived(self.vm.cpu(index))
+                yield self._switch(index, online=online)
+            yield await self.list_cpus()
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+
+    async def _change(self) -> None:
+        """Wait until a CPU comes, or the session ends."""
+        self.end.add_done_callback(lambda _: self.vm.note())
+        await self.vm.changed.wait()
+        if self.ended:
+            raise gone()
+
+    def _switch(self, index: int, *, online: bool) -> CpuResult:
+        name = self.vm.name(index)
+        if index not in self.vm.present:
+            return CpuResult(name, CpuStatus.ABSENT, None, None, 0.0)
+        if self.refuses is not None:
+            return CpuResult(name, CpuStatus.REFUSED, self.refuses, self.vm.cpu(index), 0.0)
+        (self.vm.online.add if online else self.vm.online.discard)(index)
+        return CpuResult(name, CpuStatus.DONE, None, self.vm.cpu(index), 0.001)
+
+    async def lost(self) -> str:
+        return await asyncio.shield(self.end)
+
+    async def close(self) -> None:
+        self.die()
+
+
+class Dialer:
+    """Makes sessions, or says why not."""
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+        self.made: list[Agent] = []
+        self.trouble: VcpuctlError | None = None
+        self.prepare: Callable[[Agent], None] = lambda agent: None
+        self.dialled = 0
+        self.silence: Callable[[], None] | None = None  # for one attempt; is called when it begins
+
+    async def dial(self, view: HostView, timeout: float) -> Agent:
+        await asyncio.sleep(0)
+        self.dialled += 1
+        if view.channel is not None and not view.channel.guest_open:
+            raise AgentGoneError(Reason("agent-absent", Origin.AGENT, "nobody has the port open"))
+        if self.silence is not None:
+            self.silence()
+            self.silence = None
+            await asyncio.sleep(timeout)
+            raise AgentGoneError(Reason(NO_ANSWER, Origin.AGENT, "nobody"))
+        if self.trouble is not None:
+            raise self.trouble
+        agent = Agent(self.vm, f"session-{len(self.made)}")
+        self.prepare(agent)
+        self.made.append(agent)
+        return agent
+
+
+class Rig:
+    """All of it."""
+
+    def __init__(self, total: int = 4, filled: Sequence[int] = (0,)) -> None:
+        self.vm = Vm(total, filled)
+        self.vmm = Vmm(self.vm)
+        self.dialer = Dialer(self.vm)
+        self.whole = Coordinator(self.vmm, self.dialer, dial_timeout=1.0)
+
+
+@contextmanager
+def no_task_left() -> Iterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    nothing_new_since(before)
+
+
+def nothing_new_since(before: set[asyncio.Task[Any]]) -> None:
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - any condition, of objects that know no events
+            await asyncio.sleep(0.001)
+
+
+PLUG = Request(Operation.PLUG, 1)
+#: For a VM that answers at once.
+BRISK = Limits(timeout=10.0, absent_grace=0.05, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)

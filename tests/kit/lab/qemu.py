@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU binaries by version, each in a private root of its own, apart from the host's packages.
+
+A private root is the plain extraction of a suite's packages; its programs are run by that root's own dynamic loader, so
+neither the host's libraries nor its QEMU matter. (What a program starts in its turn, such as the ``sh`` of an ``exec:``
+migration, gets no library path from it and runs as ever.)
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kit.lab import host
+from kit.lab.arch import ARCHES, NATIVE
+from kit.lab.cache import Cache, digest
+from kit.lab.errors import LabError
+
+#: The Debian suite that carries each version.
+SUITES: Mapping[str, str] = {"7.2": "bookworm", "10.0": "trixie", "11.1": "sid"}
+#: The lab's standard: older ones die under TCG when a slot is plugged a second time.
+STANDARD = "10.0"
+#: The target that the host's own QEMU may stand for.
+NATIVE_TARGET = ARCHES[NATIVE].target
+
+#: Debian's packages by QEMU's target; those that bookworm calls otherwise stand below.
+_PACKAGES: Mapping[str, str] = {
+    "x86_64": "qemu-system-x86",
+    "ppc64": "qemu-system-ppc",
+    "aarch64": "qemu-system-arm",
+    "s390x": "qemu-system-s390x",
+    "loongarch64": "qemu-system-loongarch64",
+}
+_BOOKWORM: Mapping[str, str] = {"s390x": "qemu-system-misc", "loongarch64": "qemu-system-misc"}
+_RECIPE = 1
+_LIBS = "usr/lib/x86_64-linux-gnu"
+_LOADER = f"{_LIBS}/ld-linux-x86-64.so.2"
+#: Never needed by a machine without display, sound or network boot.
+_DROP = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/icons", "dev", "var", "etc")
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """A QEMU that can be run: how to start its programs, and what it says it is."""
+
+    version: str
+    full_version: str
+    system: tuple[str, ...]
+    img: tuple[str, ...]
+    #: Environment it needs beside the caller's.
+    env: Mapping[str, str] = field(default_factory=dict)
+    #: Identity of the build, for the keys of what is saved with it.
+    key: str = ""
+
+
+@contextmanager
+def find(
+    cache: Cache, version: str, target: str = NATIVE_TARGET, progress: host.Progress = host.quiet
+) -> Iterator[Qemu]:
+    """The QEMU of that version: the host's own where it fits, else a private root, fetched the first time.
+
+    For the standard version any newer QEMU of the host is as good. Raises LabError for a version nobody carries.
+    """
+    own = _host_qemu() if target == NATIVE_TARGET else None
+    if own is not None and (own.version == version or (version == STANDARD and _number(own) >= (10, 0))):
+        yield own
+        return
+    if version not in SUITES:
+        raise LabError(f"no QEMU {version}: the lab knows {', '.join(SUITES)}")
+    suite = SUITES[version]
+    packages = (_BOOKWORM.get(target, _PACKAGES[target]) if suite == "bookworm" else _PACKAGES[target], "qemu-utils")
+
+    def build(folder: Path) -> None:
+        progress(f"fetching QEMU {version} for {target} ({suite}) into a private root")
+        _fetch(suite, packages, target, folder)
+
+    with cache.entry(f"qemu-{version}-{target}", digest(_RECIPE, suite, packages, _DROP), build) as entry:
+        yield _private(version, target, entry.path, entry.build_id)
+
+
+def _fetch(suite: str, packages: tuple[str, ...], target: str, folder: Path) -> None:
+    tarball = folder / "root.tar"
+    host.bootstrap([suite], packages, tarball, variant="extract")
+    root = folder / "root"
+    root.mkdir()
+    excludes = [f"--exclude=./{path}" for path in _DROP]
+    host.run(["tar", "-C", str(root), "--no-same-owner", *excludes, "-xf", str(tarball)])
+    tarball.unlink()
+    host.run([*_program(root, f"qemu-system-{target}"), "--version"])
+
+
+def _program(root: Path, name: str) -> tuple[str, ...]:
+    # bookworm's packages put some libraries in /lib, not yet /usr/lib
+    folders = [root / _LIBS, root / "lib/x86_64-linux-gnu"]
+    path = ":".join(str(folder) for folder in folders if folder.is_dir())
+    loader = root / _LOADER
+    if not loader.exists():
+        loader = root / _LOADER.removeprefix("usr/")
+    return (str(loader), "--library-path", path, str(root / "usr/bin" / name))
+
+
+def _private(version: str, target: str, folder: Path, key: str) -> Qemu:
+    root = folder / "root"
+    system = _program(root, f"qemu-system-{target}")
+    share = root / "usr/share"
+    return Qemu(
+        version=version,
+        full_version=_version_of(system),
+        system=(*system, "-L", str(share / "qemu"), "-L", str(share / "seabios")),
+        img=_program(root, "qemu-img"),
+        env={"QEMU_MODULE_DIR": str(root / _LIBS / "qemu")},
+        key=key,
+    )
+
+
+def _host_qemu() -> Qemu | None:
+    system, img = shutil.which(f"qemu-system-{NATIVE_TARGET}"), shutil.which("qemu-img")
+    if system is None or img is None:
+        return None
+    full = _version_of((system,))
+    return Qemu(".".join(full.split(".")[:2]), full, (system,), (img,), key=host.run([system, "--version"]))
+
+
+def _number(qemu: Qemu) -> tuple[int, ...]:
+    return tuple(int(part) for part in qemu.version.split("."))
+
+
+def _version_of(system: tuple[str, ...]) -> str:
+    said = host.run([*system, "--version"])
+    match = re.search(r"version (\d+\.\d+\.\d+)", said)
+    if match is None:
+        raise LabError(f"{system[-1]} --version says no version: {said!r}")
+    return match[1]

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Waiting for a condition, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+#: No condition in the tests takes longer than this (seconds), on a machine that is busy.
+DEADLINE = 10.0
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop run until the condition holds; TimeoutError after DEADLINE."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 - the conditions are not events
+            await asyncio.sleep(0.001)

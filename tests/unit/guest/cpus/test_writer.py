@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from kit.fakes.sysfs import FakeKernel, firmware_id
+from kit.until import DEADLINE, until
+from vcpu_guest.core.model import Arrived, Goal, Result, Status
+from vcpu_guest.cpus import writer as switch_module
+from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.kernel.sysfs import Sysfs
+from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.platforms.x86 import X86
+
+
+@pytest.fixture
+async def switch(sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel) -> AsyncIterator[Any]:
+    switch = Switch(sysfs, Acpi(), watcher)
+    yield switch
+    kernel.released.set()
+    assert await switch.close(DEADLINE)
+
+
+def goal(slots: list[int], *, online: bool = True, wait: bool = False) -> Any:
+    return Goal(tuple(firmware_id(slot) for slot in slots), online, wait)
+
+
+async def answers(switch: Switch, wanted: Goal) -> list[Any]:
+    async with asyncio.timeout(DEADLINE):
+        return [answer async for answer in switch.run(wanted)]
+
+
+async def test_cpus_are_taken_in_the_order_given_and_read_back(switch: Switch, kernel: FakeKernel) -> None:
+    for slot in (1, 2, 3):
+        kernel.add(slot)
+    results = await answers(switch, goal([3, 1, 2]))
+    assert [(r.firmware_id, r.status) for r in results] == [(firmware_id(s), Status.DONE) for s in (3, 1, 2)]
+    assert kernel.writes == [(3, True), (1, True), (2, True)]
+    assert all(r.observed.online and r.observed.firmware_id == r.firmware_id for r in results)
+
+
+async def test_what_is_so_already_is_not_written(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.add(1)
+    await answers(switch, goal([1]))
+    kernel.writes.clear()
+    results = await answers(switch, goal([1]))
+    assert [r.status for r in results] == [Status.ALREADY]
+    assert kernel.writes == []
+
+
+async def test_a_cpu_that_is_not_there_is_absent_at_once(switch: Switch, kernel: FakeKernel) -> None:
+    results = await answers(switch, goal([7]))
+    assert [(r.status, r.observed) for r in results] == [(Status.ABSENT, None)]
+    assert kernel.writes == []
+
+
+async def test_a_refusal_has_errno_and_reason_and_the_next_cpu_is_still_taken(
+    switch: Switch, kernel: FakeKernel
+) -> None:
+    for slot in (1, 2):
+        kernel.online.add(kernel.add(slot))
+    kernel._lists()
+    kernel.refuse(1, errno.ENOSPC, online=False)
+    refused, done = await answers(switch, goal([1, 2], online=False))
+    assert (refused.status, refused.reason.code, refused.reason.errno) == (Status.REFUSED, "irq-vectors", errno.ENOSPC)
+    assert refused.observed.online
+    assert done.status is Status.DONE
+    assert not done.observed.online
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+async def test_a_file_that_may_not_be_opened_is_not_told_as_the_kernels_refusal(
+    switch: Switch, kernel: FakeKernel, code: int
+) -> None:
+    kernel.add(1)
+    kernel.deny(code)
+    (result,) = await answers(switch, goal([1]))
+    assert (result.status, result.reason.code, result.reason.errno) == (Status.REFUSED, "agent-no-rights", code)
+    assert not result.observed.online
+    assert kernel.writes == []
+
+
+async def test_eperm_of_the_write_itself_is_smt_only_if_the_kernel_says_so(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.add(1)
+    kernel.refuse(1, errno.EPERM, online=True)
+    for control, reason in (("on", "online-forbidden"), ("off", "smt-off")):
+        kernel.set_list("smt/control", control)
+        (result,) = await answers(switch, goal([1]))
+        assert result.reason.code == reason
+
+
+async def test_a_possible_cpu_that_is_invalid_is_explained_by_the_platform(
+    sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel
+) -> None:
+    kernel.add(1)
+    kernel.refuse(1, errno.EINVAL, online=True)
+    for platform, reason in ((X86(), "apic-id"), (Acpi(), "kernel-error")):
+        switch = Switch(sysfs, platform, watcher)
+        (result,) = await answers(switch, goal([1]))
+        assert result.reason.code == reason
+        assert await switch.close(DEADLINE)
+
+
+async def test_cpu0_is_refused_as_such(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.online.add(kernel.add(1))
+    kernel._lists()
+    (result,) = await answers(switch, goal([0], online=False))
+    assert (result.status, result.reason.code) == (Status.REFUSED, "cpu0")
+
+
+async def test_isolation_is_read_when_the_kernel_says_busy(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.online.update(kernel.add(slot) for slot in (1, 2))
+    kernel._lists()
+    kernel.set_list("isolated", "0,2")
+    kernel.refuse(1, errno.EBUSY, online=False)
+    (result,) = await answers(switch, goal([1], online=False))
+    assert result.reason.code == "last-housekeeping"
+
+
+async def test_a_rule_that_was_quicker_is_no_failure(switch: Switch, kernel: FakeKernel, sysfs: Sysfs) -> None:
+    number = kernel.add(1)
+
+    def rule_first(path: Any, data: bytes) -> None:
+        kernel.online.add(number)
+        kernel._lists()
+        raise OSError(errno.EBUSY, "busy")
+
+    sysfs._write = rule_first
+    (result,) = await answers(switch, goal([1]))
+    assert result.status is Status.ALREADY
+
+
+async def test_a_write_that_was_taken_and_undone_is_told(switch: Switch, kernel: FakeKernel, sysfs: Sysfs) -> None:
+    kernel.add(1)
+    sysfs._write = lambda path, data: None
+    (result,) = await answers(switch, goal([1]))
+    assert (result.status, result.reason.code, result.observed.online) == (Status.REFUSED, "reverted", False)
+
+
+async def test_a_number_with_a_new_owner_is_never_written(switch: Switch, kernel: FakeKernel, watcher: Watcher) -> None:
+    number = kernel.add(5)
+    await until(lambda: watcher.find(firmware_id(5)) == number)
+    kernel.mute()
+    kernel.remove(number)
+    kernel.add(9, number)
+    (result,) = await answers(switch, goal([5]))
+    assert (result.status, result.reason.code) == (Status.ABSENT, "vanished")
+    assert kernel.writes == []
+
+
+async def test_cpus_are_brought_online_as_they_arrive_in_whatever_order(switch: Switch, kernel: FakeKernel) -> None:
+    run = asyncio.create_task(answers(switch, goal([1, 2, 3], wait=True)))
+    for slot in (3, 1, 2):
+        kernel.add(slot)
+        await until(lambda: len(kernel.online) == 1 + len(kernel.writes) == len(kernel.slots))
+    found = await run
+    arrived = [a.cpu.firmware_id for a in found if isinstance(a, Arrived)]
+    done = [(a.firmware_id, a.status) for a in found if isinstance(a, Result)]
+    assert arrived == [firmware_id(s) for s in (3, 1, 2)]
+    assert done == [(firmware_id(s), Status.DONE) for s in (3, 1, 2)]
+    for slot in (1, 2, 3):
+        names = [(type(a), a.cpu.firmware_id if isinstance(a, Arrived) else a.firmware_id) for a in found]
+        assert names.index((Arrived, firmware_id(slot))) < names.index((Result, firmware_id(slot)))
+
+
+async def test_a_cpu_that_is_there_already_counts_as_arrived(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.add(1)
+    found = await answers(switch, goal([1], wait=True))
+    assert [type(a) for a in found] == [Arrived, Result]
+
+
+async def test_an_arrival_is_told_while_another_cpu_is_being_switched(switch: Switch, kernel: FakeKernel) -> None:
+    kernel.released.clear()
+    stream = switch.run(goal([1, 2], wait=True))
+    kernel.add(1)
+    assert isinstance(await anext(stream), Arrived)
+    await until(kernel.holding.is_set)
+    kernel.add(2)
+    async with asyncio.timeout(DEADLINE):
+        second = await anext(stream)
+    assert isinstance(second, Arrived)
+    assert second.cpu.firmware_id == firmware_id(2)
+    kernel.released.set()
+    await stream.aclose()
+
+
+async def test_who_asks_while_a_write_is_in_the_kernel_is_answered_from_what_takes_no_lock(
+    switch: Switch, kernel: FakeKernel, watcher: Watcher
+) -> None:
+    kernel.released.clear()
+    stream = switch.run(goal([1, 2, 3], wait=True))
+    kernel.add(1)
+    assert isinstance(await anext(stream), Arrived)
+    await until(kernel.holding.is_set)
+    # What the kernel makes wait: a reader of that CPU's own file.
+    blocked = asyncio.create_task(asyncio.to_thread((kernel.cpu_dir / "cpu1/online").read_text))
+    kernel.add(2)
+    async with asyncio.timeout(DEADLINE):
+        assert isinstance(await anext(stream), Arrived)
+    kernel.mute()
+    kernel.add(9)
+    assert [cpu.firmware_id for cpu in watcher.snapshot().cpus] == [firmware_id(slot) for slot in (0, 1, 2, 9)]
+    assert watcher.look_at(1) is not None
+    in_hand = switch.in_hand()
+    assert in_hand.keys() == {firmware_id(1), firmware_id(2)}
+    assert in_hand[firmware_id(2)] == 0.0 < in_hand[firmware_id(1)]
+    assert not blocked.done(), "the fake does not wait as the kernel does"
+    kernel.released.set()
+    await blocked
+    assert isinstance(await anext(stream), Result)
+    await stream.aclose()
+    await until(lambda: not switch.in_hand())
+
+
+async def test_an_arrival_whose_event_was_lost_is_found(
+    switch: Switch, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch_module, "RESCAN", 0.01)
+    run = asyncio.create_task(answers(switch, goal([1], wait=True)))
+    await until(lambda: bool(switch.watcher._waiting))
+    kernel.mute()
+    kernel.add(1)
+    assert [type(a) for a in await run] == [Arrived, Result]
+
+
+async def test_a_request_that_ends_early_starts_no_further_write(switch: Switch, kernel: FakeKernel) -> None:
+    for slot in (1, 2):
+        kernel.add(slot)
+    kernel.released.clear()
+    run = asyncio.create_task(answers(switch, goal([1, 2])))
+    await until(kernel.holding.is_set)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    kernel.released.set()
+    await until(lambda: 1 in kernel.online)
+    # The writer takes what is queued in turn, so whatever the request had left would come before this.
+    kernel.add(3)
+    await answers(switch, goal([3]))
+    assert kernel.writes == [(1, True), (3, True)]
+    assert not switch.watcher._waiting
+
+
+async def test_two_requests_never_write_at_the_same_time(switch: Switch, kernel: FakeKernel) -> None:
+    for slot in (1, 2):
+        kernel.add(slot)
+    kernel.released.clear()
+    first = asyncio.create_task(answers(switch, goal([1])))
+    await until(kernel.holding.is_set)
+    second = asyncio.create_task(answers(switch, goal([2])))
+    await until(lambda: switch._executor._work_queue.qsize() == 1)
+    assert kernel.writes == [(1, True)]
+    kernel.released.set()
+    await asyncio.gather(first, second)
+    assert kernel.writes == [(1, True), (2, True)]
+
+
+async def test_the_loop_lives_while_a_write_is_in_the_kernel(
+    switch: Switch, kernel: FakeKernel, watcher: Watcher
+) -> None:
+    kernel.add(1)
+    kernel.released.clear()
+    run = asyncio.create_task(answers(switch, goal([1])))
+    await until(kernel.holding.is_set)
+    assert len(watcher.snapshot().cpus) == 2
+    kernel.released.set()
+    assert [r.status for r in await run] == [Status.DONE]
+
+
+async def test_the_end_waits_for_the_write_that_runs_but_not_for_ever(
+    sysfs: Sysfs, watcher: Watcher, kernel: FakeKernel
+) -> None:
+    switch = Switch(sysfs, Acpi(), watcher)
+    kernel.add(1)
+    kernel.released.clear()
+    run = asyncio.create_task(answers(switch, goal([1])))
+    await until(kernel.holding.is_set)
+    assert not await switch.close(0.01)
+    kernel.released.set()
+    assert await switch.close(DEADLINE)
+    await run
+    assert 1 in kernel.online

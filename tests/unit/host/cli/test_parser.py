@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from vcpu_host import __version__
+from vcpu_host.cli.main import main
+from vcpu_host.cli.operate import request_of
+from vcpu_host.cli.parser import build_parser
+from vcpu_host.cli.target import sockets
+from vcpu_host.cli.usage import CommandLineError, read, wants_json
+from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
+from vcpu_host.core.planning.placement import Placement
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.errors import UsageError
+
+COMMANDS = [
+    "list",
+    "plug",
+    "unplug",
+    "scale 2",
+    "plan plug",
+    "online 1",
+    "offline 1",
+    "watch",
+    "doctor",
+    "agent-proxy --listen s",
+]
+
+
+def _parse(line: str) -> argparse.Namespace:
+    return read(build_parser(), line.split())
+
+
+def _refused(*words: str) -> CommandLineError:
+    """Why the words are no command; it says how they would be one."""
+    with pytest.raises(CommandLineError) as error:
+        read(build_parser(), words)
+    assert error.value.usage.startswith("usage: vcpuctl")
+    assert "vcpuctl" in error.value.hint
+    return error.value
+
+
+def _printed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What is printed of a command that does nothing else."""
+    with pytest.raises(SystemExit) as end:
+        _parse(line)
+    assert end.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "options",
+    ["--qmp q", "--qmp q --agent a", "--vm web1", "-o json", "--timeout 2.5", "-vv", "-q", "--log-format json"],
+)
+def test_common_options_may_stand_before_and_behind_each_command(command: str, options: str) -> None:
+    before, behind = vars(_parse(f"{options} {command}")), vars(_parse(f"{command} {options}"))
+    assert before == behind
+    assert before != vars(_parse(command))
+
+
+def test_an_option_behind_the_command_overrides_and_leaves_the_others() -> None:
+    args = _parse("--qmp q -o json --timeout 5 list --timeout 7")
+    assert (args.qmp, args.output, args.timeout) == ("q", "json", 7.0)
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1.5", "", "many", "1_000", "٣", "0x4", "+1", " 2"])
+@pytest.mark.parametrize("where", ["plug -n", "unplug --count", "scale", "plan scale"])
+def test_a_count_is_a_whole_number_of_at_least_one(where: str, count: str) -> None:
+    assert "is not a number" in str(_refused(*where.split(), count)) or count.startswith("-")
+
+
+def test_a_huge_count_is_a_number_like_others() -> None:
+    assert _parse("plug -n 1000000000").count == 10**9
+
+
+def test_a_count_of_more_digits_than_python_reads_is_a_usage_error() -> None:
+    assert "is not a number" in str(_refused("plug", "-n", "9" * 5000))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("2.5", 2.5), (".5", 0.5), ("90s", 90), ("1.5s", 1.5), ("500ms", 0.5), ("2m", 120), ("24h", 86400)],
+)
+def test_a_timeout_is_in_seconds_or_has_its_unit(text: str, seconds: float) -> None:
+    assert _parse(f"--timeout {text} list").timeout == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "-1",
+        "nan",
+        "inf",
+        "86401",
+        "25h",
+        "soon",
+        "1e400",
+        "5 s",
+        "5S",
+        "5d",
+        "1_0",
+        "٣",
+        "",
+        "s",
+        "0ms",
+        "1.",
+        "5ss",
+    ],
+)
+def test_a_timeout_is_a_positive_time_of_at_most_a_day(text: str) -> None:
+    assert "is not a time" in str(_refused(f"--timeout={text}", "list"))
+
+
+def test_help_says_how_long_an_operation_may_take_if_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    told = f"default: {Limits().timeout:g} s, and {PATIENCE_PER_VCPU:g} s for each vCPU"
+    assert told in " ".join(_printed("--help", capsys).split())
+
+
+def test_slots_are_named_in_one_go_or_one_by_one() -> None:
+    assert _parse("plug --slot 1 vcpu-2 socket-id=3,core-id=0").slots == ["1", "vcpu-2", "socket-id=3,core-id=0"]
+    assert _parse("unplug --slot 1 --slot 2 3 --atomic --slot 4").slots == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "frobnicate",
+        "plug -n 2 --slot 1",
+        "unplug --slot",
+        "online",
+        "offline",
+        "scale",
+        "scale 2 3",
+        "plan",
+        "plan list",
+        "plan online 1",
+        "agent-proxy",
+        "--vm a --qmp b list",
+        "list --vm a --qmp b",
+        "list -o yaml",
+        "list --atomic",
+        "list --dry-run",
+        "plan plug --dry-run",
+        "online 1 --dry-run",
+        "list -q -v",
+        "watch extra",
+        "plug --policy sideways",
+        "scale 2 --node 1",
+        "online 1 --policy spread",
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(line: str) -> None:
+    assert str(_refused(*line.split()))
+
+
+@pytest.mark.parametrize("command", ["plug", "unplug", "plan plug", "plan unplug"])
+def test_a_bare_number_is_refused_with_both_that_it_could_be(command: str) -> None:
+    error = _refused(*command.split(), "3")
+    assert f"vcpuctl {command} -n 3" in error.hint
+    assert f"vcpuctl {command} --slot 3" in error.hint
+    named = _refused(*command.split(), "vcpu-3", "--atomic")
+    assert f"vcpuctl {command} --slot vcpu-3" in named.hint
+    assert "-n vcpu-3" not in named.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("--time 5 list", "--time"),
+        ("list --time 5", "--time"),
+        ("plug --cou 3", "--cou"),
+        ("plan plug --atom", "--atom"),
+    ],
+)
+def test_the_beginning_of_an_option_is_none_and_is_what_is_complained_of(line: str, option: str) -> None:
+    assert f"does not take {option}" in str(_refused(*line.split()))
+
+
+def test_what_is_left_over_is_told_with_the_usage_of_its_own_command() -> None:
+    error = _refused("-o", "json", "numa", "assign", "--policy", "pack", "now")
+    assert str(error) == "vcpuctl numa assign does not take now"
+    assert error.usage.startswith("usage: vcpuctl numa assign")
+
+
+@pytest.mark.parametrize(
+    ("line", "operation", "count", "selectors"),
+    [
+        ("plug", "plug", 1, ()),
+        ("plug -n 3", "plug", 3, ()),
+        ("plug --slot 4 5", "plug", None, ("4", "5")),
+        ("unplug", "unplug", 1, ()),
+        ("unplug --slot 7", "unplug", None, ("7",)),
+        ("scale 6", "scale", 6, ()),
+        ("online 1 2", "online", None, ("1", "2")),
+        ("offline 3", "offline", None, ("3",)),
+    ],
+)
+def test_arguments_make_the_request_that_they_state(
+    line: str, operation: str, count: int | None, selectors: tuple[str, ...]
+) -> None:
+    args = _parse(line)
+    assert request_of(args, args.command) == Request(Operation(operation), count, selectors)
+
+
+def test_plan_makes_the_request_of_the_operation_that_it_plans() -> None:
+    args = _parse("plan unplug -n 2")
+    assert request_of(args, args.planned) == Request(Operation.UNPLUG, 2)
+
+
+def test_every_policy_can_be_asked_for_by_its_name() -> None:
+    for placement in Placement:
+        for command in ("plug", "unplug", "scale 2"):
+            args = _parse(f"{command} --policy {placement}")
+            assert request_of(args, args.command).placement is placement
+    args = _parse("plan plug -n 2 --policy spread --node 3")
+    assert request_of(args, args.planned) == Request(Operation.PLUG, 2, placement=Placement.SPREAD, node=3)
+
+
+@pytest.mark.parametrize("node", ["-1", "one", "1.5", "٣", "9" * 20, ""])
+def test_a_node_is_a_whole_number(node: str) -> None:
+    assert "is not the number of a NUMA node" in str(_refused("plug", f"--node={node}"))
+
+
+@pytest.mark.parametrize("line", ["plug --slot 1 --node 0", "unplug --slot 1 --policy pack"])
+def test_slots_are_named_or_chosen_not_both(line: str) -> None:
+    args = _parse(line)
+    with pytest.raises(UsageError, match="not both"):
+        request_of(args, args.command)
+
+
+@pytest.mark.parametrize("command", ["plug", "unplug", "scale 2"])
+def test_atomic_is_asked_for_in_words(command: str) -> None:
+    assert _parse(f"{command} --atomic").atomic is True
+    assert _parse(command).atomic is False
+
+
+def test_a_command_without_a_vm_is_a_usage_error_that_says_how_to_name_one() -> None:
+    with pytest.raises(UsageError) as refusal:
+        sockets(_parse("list"))
+    assert refusal.value.reason.code == "no-vm"
+    assert "--qmp" in refusal.value.reason.hint
+
+
+def test_sockets_named_on_the_command_line_are_taken_as_they_are() -> None:
+    where = sockets(_parse("list --qmp /q --agent /a"))
+    assert (where.qmp, where.agent) == ("/q", "/a")
+    assert sockets(_parse("list --qmp /q")).agent is None
+
+
+def test_the_grammar_is_read_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys; from vcpu_host.cli.parser import build_parser; build_parser().format_help(); "
+        "print([m for m in ('grpc', 'rich', 'structlog', 'qemu', 'google', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_tells_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    words = _printed("--help", capsys)
+    for status in range(7):
+        assert f"{status} " in words
+
+
+def _every_command(parser: argparse.ArgumentParser) -> Iterator[list[str]]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                yield [name]
+                yield from ([name, *path] for path in _every_command(below))
+
+
+PATHS = list(_every_command(build_parser()))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_help_of_a_command_is_the_same_either_way_and_fits_a_terminal(
+    path: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    words = _printed(" ".join(["help", *path]), capsys)
+    assert words.startswith(f"usage: vcpuctl {' '.join(path)} [-h]")
+    assert words == _printed(" ".join([*path, "--help"]), capsys)
+    assert [line for line in words.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=" ".join)
+def test_every_example_is_a_command_and_the_common_options_are_told_once(
+    path: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _printed(" ".join(["help", *path]), capsys)
+    assert "--log-format" not in words
+    has_commands_of_its_own = any(other[:-1] == path for other in PATHS)
+    if has_commands_of_its_own or path == ["help"]:
+        return
+    assert "see vcpuctl --help" in words
+    examples = [line.split() for line in words.partition("examples:\n")[2].splitlines() if line.startswith("  ")]
+    assert examples
+    for example in examples:
+        shell = example.index(next((word for word in example if word.startswith(">")), example[-1]))
+        args = read(build_parser(), example[1 : shell if example[shell].startswith(">") else None])
+        assert args.command == path[0]
+
+
+def test_help_without_a_command_is_that_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    words = _printed("help", capsys)
+    assert words == _printed("--help", capsys) == _printed("-h", capsys)
+    assert all(f"    {path[0]} " in words for path in PATHS)
+    assert "no command 'fly'" in str(_refused("help", "plan", "fly"))
+
+
+@pytest.mark.parametrize("command", ["plug", "scale"])
+def test_help_says_what_becomes_of_cpus_that_the_guests_administrator_took_offline(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = " ".join(_printed(f"help {command}", capsys).split())
+    assert "the guest's administrator took offline" in words
+    assert "brought online" in words
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_told(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _printed(option, capsys) == f"vcpuctl {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["plug", "unplug", "scale 2"])
+def test_a_dry_run_is_asked_for_in_words(command: str) -> None:
+    assert _parse(f"{command} --dry-run").dry_run is True
+    assert _parse(command).dry_run is False
+
+
+@pytest.mark.parametrize(
+    ("line", "json"),
+    [
+        ("-o json frob", True),
+        ("frob -o json", True),
+        ("-ojson", True),
+        ("-qo json", True),
+        ("-vvojson", True),
+        ("--output=json", True),
+        ("--output json x", True),
+        ("-o json -o table", False),
+        ("-o table", False),
+        ("-o", False),
+        ("--output", False),
+        ("", False),
+        ("json", False),
+        ("--outputs json", False),
+    ],
+)
+def test_words_that_are_no_command_say_whether_a_document_is_wanted(line: str, json: bool) -> None:
+    assert wants_json(line.split()) is json
+
+
+@pytest.mark.parametrize("line", ["", "frob", "plug 3", "list --vm a --qmp b", "plug -n 0", "list"])
+def test_a_usage_error_is_a_document_where_one_is_wanted(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-o", "json", *line.split()]) == 2
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert document["schema_version"] == 1
+    assert document["exit_status"] == 2
+    assert {"code", "who", "text", "hint"} <= set(document["error"])
+    assert document["error"]["text"] in said.err
+    assert main(line.split()) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_scale_in_guest_is_a_request_of_its_own() -> None:
+    assert request_of(_parse("scale 3 --in-guest"), "scale") == Request(Operation.SCALE, 3, in_guest=True)
+    assert request_of(_parse("scale 3"), "scale") == Request(Operation.SCALE, 3)

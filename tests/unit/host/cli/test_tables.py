@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from kit.sim.views import CORES, host, vm
+from vcpu_host.cli import tables
+from vcpu_host.cli.layout import Block, compose
+from vcpu_host.cli.render import view_document
+from vcpu_host.core import platforms
+from vcpu_host.core.operation.result import OperationResult, SlotResult
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.planning.selectors import select
+from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.core.view import VmView, join
+
+_WHY = Reason("guest-ignored", Origin.GUEST, "the kernel shows no such CPU", "look at its log", "ENODEV")
+
+
+def _shown(blocks: Sequence[Block]) -> list[str]:
+    return ["".join(text for text, _ in line) for line in compose(blocks, None)]
+
+
+def _result(*slots: SlotResult, reason: Reason | None = None) -> list[str]:
+    whole = OperationResult(Request(Operation.PLUG, 1), Outcome.PARTIAL, slots, 0.5, reason)
+    return _shown(tables.result_blocks(whole))
+
+
+def test_a_reason_stands_once_with_all_the_slots_that_it_is_about() -> None:
+    slots = [SlotResult(n, f"vcpu-{n}", Outcome.FAILED, _WHY if n != 4 else None) for n in (1, 2, 3, 4, 6)]
+    lines = _result(*slots)
+    assert lines[6] == f"slots 1-3, 6: {_WHY}"
+    assert str(_WHY) == "guest: the kernel shows no such CPU (ENODEV); look at its log"
+    assert len(lines) == 8
+
+
+def test_a_reason_of_the_whole_is_told_unless_a_slot_tells_it() -> None:
+    assert str(_WHY) in _result(reason=_WHY)
+    assert "\n".join(_result(SlotResult(1, "", Outcome.REFUSED, _WHY), reason=_WHY)).count(str(_WHY)) == 1
+
+
+@pytest.mark.parametrize(("numbers", "words"), [([], ""), ([3], "3"), ([1, 2], "1-2"), ([0, 2, 3, 4, 9], "0, 2-4, 9")])
+def test_neighbours_are_a_range(numbers: list[int], words: str) -> None:
+    assert tables.ranges(numbers) == words
+
+
+@pytest.fixture(autouse=True)
+def _cores_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platforms, "_TABLE", (*platforms._TABLE, CORES))
+
+
+def _with_nodes(qemu: int | None, *guest: int | None) -> VmView:
+    view = vm(1, {0}, threads=len(guest)) if len(guest) > 1 else vm(1, {0})
+    assert view.guest is not None
+    props = view.host.slots[0].props if qemu is None else {**view.host.slots[0].props, "node-id": qemu}
+    slots = (replace(view.host.slots[0], props=props),)
+    cpus = tuple(replace(cpu, node=node) for cpu, node in zip(view.guest.cpus, guest, strict=True))
+    return join(replace(view.host, slots=slots), replace(view.guest, cpus=cpus), agent=view.agent)
+
+
+@pytest.mark.parametrize(
+    ("qemu", "guest", "words"),
+    [
+        (1, (1,), "1"),
+        (1, (0,), "1 (guest: 0)"),
+        (1, (None,), "1"),
+        (None, (0,), "0"),
+        (None, (None,), "-"),
+        (1, (0, 2), "1 (guest: 0,2)"),
+        (1, (1, 2), "1 (guest: 2)"),
+    ],
+)
+def test_the_table_has_qemus_node_and_the_guests_where_that_is_another(
+    qemu: int | None, guest: tuple[int | None, ...], words: str
+) -> None:
+    view = _with_nodes(qemu, *guest)
+    assert tables.node_text(view.slots[0]) == words
+    slots: list[dict[str, object]] = view_document(view)["slots"]  # type: ignore[assignment]
+    threads: list[dict[str, object]] = slots[0]["threads"]  # type: ignore[assignment]
+    assert [thread["guest_node"] for thread in threads] == list(guest)
+    assert slots[0]["node"] == (qemu if qemu is not None else guest[0])
+
+
+def test_the_props_of_the_table_name_the_slot() -> None:
+    slots = host(4).slots
+    for slot in slots:
+        assert select(slots, [tables.props_text(slot)]) == (slot,)

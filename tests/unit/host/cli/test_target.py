@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which VM is meant, and by which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from vcpu_host.cli.parser import build_parser
+from vcpu_host.cli.target import plain_name, sockets
+from vcpu_host.errors import UsageError
+from vcpu_host.local import vm_files
+
+
+@pytest.fixture
+def vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where VMs have their files."""
+    monkeypatch.setattr(vm_files, "directories", lambda: (tmp_path,))
+    return tmp_path
+
+
+def meant(*words: str, **environment: str) -> vm_files.VmSockets:
+    """The sockets that a command with these options has, in this environment."""
+    return sockets(build_parser().parse_args([*words, "list"]), environment)
+
+
+def refusal(*words: str, **environment: str) -> tuple[str, str]:
+    """Code and text of the usage error."""
+    with pytest.raises(UsageError) as error:
+        meant(*words, **environment)
+    assert error.value.reason.hint
+    return error.value.reason.code, error.value.reason.text
+
+
+# --- the environment --------------------------------------------------------------------------------------------------
+
+
+def test_the_environment_names_the_vm_where_no_option_does(vms: Path) -> None:
+    (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
+    assert meant(VCPUCTL_QMP="/q") == vm_files.VmSockets("/q")
+    assert meant("--agent", "/a", VCPUCTL_QMP="/q") == vm_files.VmSockets("/q", "/a")
+    assert meant(VCPUCTL_VM="web1") == vm_files.VmSockets("/web1/qmp")
+
+
+def test_options_win_over_the_environment_whatever_it_says(vms: Path) -> None:
+    (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
+    both = {"VCPUCTL_VM": "nobody", "VCPUCTL_QMP": "/other"}
+    assert meant("--qmp", "/q", **both) == vm_files.VmSockets("/q")
+    assert meant("--vm", "web1", **both) == vm_files.VmSockets("/web1/qmp")
+
+
+def test_an_environment_that_names_two_names_none(vms: Path) -> None:
+    (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
+    assert refusal(VCPUCTL_VM="web1", VCPUCTL_QMP="/q")[0] == "two-vms"
+
+
+def test_a_variable_that_is_empty_is_none() -> None:
+    assert meant(VCPUCTL_VM="", VCPUCTL_QMP="/q") == vm_files.VmSockets("/q")
+    assert refusal(VCPUCTL_VM="", VCPUCTL_QMP="")[0] == "no-vm"
+    assert refusal()[0] == "no-vm"
+
+
+def test_a_name_from_the_environment_is_as_good_or_bad_as_one_of_an_option(vms: Path) -> None:
+    assert refusal(VCPUCTL_VM="nobody")[0] == refusal("--vm", "nobody")[0] == "no-such-vm"
+    assert vms.is_dir()
+
+
+# --- a socket's name --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("/run/qmp", "/run/qmp"),
+        ("qmp,server", "qmp,server"),
+        ("./unix:x", "./unix:x"),
+        ("", ""),
+        ("@name", "@name"),
+        ("unix:/run/qmp", "/run/qmp"),
+        ("unix:/run/qmp,server=on,wait=off", "/run/qmp"),
+        ("unix:/run/qmp,server,nowait", "/run/qmp"),
+        ("unix:path=/run/qmp,server=on", "/run/qmp"),
+        ("unix:/run/a,,b,server=on", "/run/a,b"),
+        ("unix:name,abstract=on,server=on", "@name"),
+        ("unix:name,abstract=off,server=on", "name"),
+        ("unix:", ""),
+    ],
+)
+def test_a_socket_may_be_named_as_qemu_is_given_it(text: str, name: str) -> None:
+    assert plain_name(text) == name
+
+
+def test_every_way_to_name_a_socket_takes_those_words(vms: Path) -> None:
+    (vms / "web1.toml").write_text('qmp = "unix:/q,server=on"\nagent = "unix:/a"\n')
+    expected = vm_files.VmSockets("/q", "/a")
+    assert meant("--vm", "web1") == expected
+    assert meant("--qmp", "unix:/q,server=on", "--agent", "unix:/a") == expected
+    assert meant("--agent", "/a", VCPUCTL_QMP="unix:/q") == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["tcp:127.0.0.1:4444,server=on", "telnet:localhost:4444", "pty:/dev/pts/3", "unix:/run/qmp,server=off"]
+)
+def test_what_is_no_unix_socket_on_which_qemu_listens_is_told_as_that(text: str) -> None:
+    code, said = refusal("--qmp", text)
+    assert code == "not-unix"
+    assert text in said
+    assert refusal("--qmp", "/q", "--agent", text)[0] == "not-unix"

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record on disk: whole or not there, ours alone, and gone with the QEMU that it is about."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.errors import RefusedError
+from vcpu_host.local import processes
+from vcpu_host.local.journal import Journal
+
+_INTENT = Intent(IntentKind.UNPLUG, 3, "vcpu-3", 1000.5, (77,))
+
+
+def own() -> str:
+    name = processes.process_name(os.getpid())
+    assert name is not None
+    return name
+
+
+def ended() -> str:
+    """The name of a process that is no more."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        name = processes.process_name(process.pid)
+    assert name is not None
+    return name
+
+
+def test_what_was_saved_is_there_for_the_next_one_and_for_nobody_else(tmp_path: Path) -> None:
+    Journal(own(), directory=tmp_path).save([_INTENT])
+    assert Journal(own(), directory=tmp_path).load() == (_INTENT,)
+    assert Journal("1-1", directory=tmp_path / "other").load() == ()
+    (file,) = tmp_path.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_when_all_is_settled_nothing_is_left(tmp_path: Path) -> None:
+    record = Journal(own(), directory=tmp_path)
+    record.save([])
+    record.save([_INTENT])
+    record.save([])
+    assert list(tmp_path.iterdir()) == []
+    assert record.load() == ()
+
+
+def test_a_write_that_breaks_off_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Journal(own(), directory=tmp_path)
+    record.save([_INTENT])
+
+    def full(fd: int) -> None:
+        del fd
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RefusedError) as error:
+        record.save([_INTENT, Intent(IntentKind.PLUG, 4, "vcpu-4", 1.0)])
+    assert error.value.reason.code == "no-record"
+    assert record.load() == (_INTENT,)
+
+
+def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    replace = os.replace
+
+    def replaced(source: str, target: str) -> None:
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+    monkeypatch.setattr(os, "replace", replaced)
+    Journal("1-1", directory=tmp_path).save([_INTENT])
+    assert calls == ["1-1.new", "replace", tmp_path.name]
+
+
+def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
+    number, started, space = ended().split("-")
+    dead, unseen = f"{number}-{started}-{space}", f"{number}-{started}-{int(space) + 1}"
+    for name in (dead, own(), unseen):
+        Journal(name, directory=tmp_path).save([_INTENT])
+        (tmp_path / f"{name}.lock").touch()
+        (tmp_path / f"{name}.new").touch()  # of one that died while it wrote
+    (tmp_path / "0123456789abcdef.lock").touch()  # of a monitor's socket
+    Journal(own(), directory=tmp_path).load()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"{name}.{kind}" for name in (own(), unseen) for kind in ("pending", "lock", "new")} | {
+        "0123456789abcdef.lock"
+    }
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"schema_version": 2, "intents": []}', b'{"schema_version": 1}', b"[" * 20000]
+)
+def test_a_record_that_cannot_be_understood_is_said_and_left(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "1-1.pending"
+    path.write_bytes(data)
+    with pytest.raises(RefusedError) as error:
+        Journal("1-1", directory=tmp_path).load()
+    assert error.value.reason.code == "bad-record"
+    assert str(path) in error.value.reason.text
+    assert path.read_bytes() == data
+
+
+def test_a_link_or_a_directory_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("{}")
+    (tmp_path / "1-1.pending").symlink_to(tmp_path / "secret")
+    (tmp_path / "2-2.pending").mkdir()
+    for name in ("1-1", "2-2"):
+        with pytest.raises(RefusedError) as error:
+            Journal(name, directory=tmp_path).load()
+        assert error.value.reason.code == "bad-record"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "open"
+    place.mkdir()
+    place.chmod(mode)
+    with pytest.raises(RefusedError) as error:
+        Journal("1-1", directory=place).save([_INTENT])
+    assert error.value.reason.code == "unsafe-directory"
+    assert list(place.iterdir()) == []

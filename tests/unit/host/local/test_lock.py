@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from vcpu_host.errors import RefusedError
+from vcpu_host.local import directory as runtime
+from vcpu_host.local.lock import VmLock
+
+_HOLD = """
+import asyncio, sys
+from pathlib import Path
+from vcpu_host.local.lock import VmLock
+lock = VmLock(sys.argv[1], "vcpuctl plug -n 2", directory=Path(sys.argv[2]))
+asyncio.run(lock.acquire(0))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def _holder(monitor: str, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, monitor, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        process.stdin.close()
+        process.stdout.close()
+
+
+async def _refusal(lock: VmLock, patience: float = 0.0) -> RefusedError:
+    with pytest.raises(RefusedError) as error:
+        await lock.acquire(patience)
+    return error.value
+
+
+async def test_two_on_one_vm_exclude_each_other_and_the_second_is_told_who_the_first_is(tmp_path: Path) -> None:
+    with _holder("/run/qmp", tmp_path) as process:
+        error = await _refusal(VmLock("/run/qmp", "me", directory=tmp_path))
+    assert error.reason.code == "vm-busy"
+    assert f"{process.pid} vcpuctl plug -n 2" in error.reason.text
+
+
+async def test_a_holder_that_is_killed_holds_no_longer(tmp_path: Path) -> None:
+    with _holder("/run/qmp", tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        async with VmLock("/run/qmp", "me", directory=tmp_path) as lock:
+            await lock.acquire(0)
+
+
+async def test_the_lock_comes_when_its_holder_ends_within_the_patience(tmp_path: Path) -> None:
+    first, second = (VmLock("/run/qmp", name, directory=tmp_path) for name in ("a", "b"))
+    await first.acquire(0)
+    waiting = asyncio.ensure_future(second.acquire(10))
+    asyncio.get_running_loop().call_later(0.1, first.release)
+    await asyncio.wait_for(waiting, 10)
+    second.release()
+
+
+async def test_the_patience_has_an_end(tmp_path: Path) -> None:
+    async with VmLock("/run/qmp", "a", directory=tmp_path) as first:
+        await first.acquire(0)
+        began = asyncio.get_running_loop().time()
+        await _refusal(VmLock("/run/qmp", "b", directory=tmp_path), patience=0.2)
+        assert 0.2 <= asyncio.get_running_loop().time() - began < 5
+
+
+async def test_two_vms_do_not_meet(tmp_path: Path) -> None:
+    async with VmLock("/run/one", "a", directory=tmp_path) as one, VmLock("/run/two", "b", directory=tmp_path) as two:
+        await one.acquire(0)
+        await two.acquire(0)
+
+
+async def test_one_vm_by_two_paths_is_one_vm(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "socket")
+    locks = tmp_path / "locks"
+    async with VmLock(str(tmp_path / "socket"), "a", directory=locks) as one:
+        await one.acquire(0)
+        await _refusal(VmLock(str(tmp_path / "link"), "b", directory=locks))
+        await _refusal(VmLock(str(tmp_path / "x" / ".." / "socket"), "b", directory=locks))
+
+
+async def test_releasing_twice_or_without_holding_does_nothing(tmp_path: Path) -> None:
+    lock = VmLock("/run/qmp", "a", directory=tmp_path)
+    lock.release()
+    await lock.acquire(0)
+    lock.release()
+    lock.release()
+    async with VmLock("/run/qmp", "b", directory=tmp_path) as other:
+        await other.acquire(0)
+
+
+async def test_the_holders_words_reach_no_terminal_unescaped(tmp_path: Path) -> None:
+    async with VmLock("/run/qmp", "\x1b[2J\nfake", directory=tmp_path) as first:
+        await first.acquire(0)
+        text = (await _refusal(VmLock("/run/qmp", "b", directory=tmp_path))).reason.text
+    assert text.isprintable()
+    assert "\\x1b[2J" in text
+
+
+async def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    error = await _refusal(VmLock("/run/qmp", "a", directory=tmp_path / "link"))
+    assert error.reason.code == "unsafe-directory"
+    assert list((tmp_path / "real").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777, 0o702])
+async def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "locks"
+    place.mkdir()
+    place.chmod(mode)
+    assert (await _refusal(VmLock("/run/qmp", "a", directory=place))).reason.code == "unsafe-directory"
+
+
+async def test_a_directory_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: here + 1)
+    assert (await _refusal(VmLock("/run/qmp", "a", directory=tmp_path))).reason.code == "unsafe-directory"
+
+
+async def test_a_file_in_the_directorys_place_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("")
+    assert (await _refusal(VmLock("/run/qmp", "a", directory=tmp_path / "locks"))).reason.code == "unsafe-directory"
+
+
+async def test_a_planted_link_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:
+    async with VmLock("/run/qmp", "a", directory=tmp_path) as first:
+        await first.acquire(0)
+    path = first._path
+    path.unlink()
+    victim = tmp_path.parent / f"{tmp_path.name}-victim"
+    victim.write_text("precious")
+    path.symlink_to(victim)
+    assert (await _refusal(VmLock("/run/qmp", "a", directory=tmp_path))).reason.code == "unsafe-directory"
+    assert victim.read_text() == "precious"
+
+
+async def test_the_lock_is_its_owners_alone(tmp_path: Path) -> None:
+    place = tmp_path / "new" / "locks"
+    async with VmLock("/run/qmp", "a", directory=place) as lock:
+        await lock.acquire(0)
+        (path,) = place.iterdir()
+        assert place.stat().st_mode & 0o777 == 0o700
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_locks_lie_where_the_user_may_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert runtime.directory() == Path("/run/vcpuctl")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert runtime.directory() == Path("/run/user/1000/vcpuctl")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert runtime.directory() == Path("/tmp/vcpuctl-1000")
+
+
+async def test_an_abstract_socket_is_one_vm_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with VmLock("@qmp", "a", directory=tmp_path) as one:
+        await one.acquire(0)
+        monkeypatch.chdir(tmp_path)
+        await _refusal(VmLock("@qmp", "b", directory=tmp_path))

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which process QEMU is: by who listens and which threads it has, never by a number alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from kit.fakes.qemu.process import UNSHARE
+from vcpu_host.local import processes
+
+#: It listens on a socket, says which thread of its own is another one than its first, and waits for its end.
+_LISTEN = """
+import socket, sys, threading
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen(8)
+    other = threading.Thread(target=sys.stdin.read)
+    other.start()
+    print(other.native_id, flush=True)
+    other.join()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Short, for sockets."""
+    return tmp_path_factory.mktemp("p")
+
+
+@contextmanager
+def listening(path: Path, *prefix: str, words: str = "") -> Iterator[tuple[int, int]]:
+    """A process that listens at ``path``: the id that the kernel gives for it, and a thread's, as itself has it."""
+    # A command line in which nothing is but what is meant: the name of a folder might hold "qemu".
+    argv = [*prefix, sys.executable if prefix else "python3", "-c", _LISTEN, path.name, words]
+    program = None if prefix else sys.executable
+    with subprocess.Popen(
+        argv, executable=program, cwd=path.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        thread_id = int(process.stdout.readline())
+        with closing(socket.socket(socket.AF_UNIX)) as sock:
+            sock.connect(str(path))
+            yield processes.peer(sock), thread_id
+        process.stdin.close()
+        process.wait(10)
+
+
+def own() -> str:
+    name = processes.process_name(os.getpid())
+    assert name is not None
+    return name
+
+
+def test_a_name_is_a_process_own_and_ends_with_it() -> None:
+    assert not processes.process_ended(own())
+    assert processes.process_name(os.getpid()) == own()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        other = processes.process_name(process.pid)
+        assert other is not None
+        assert not processes.process_ended(other)
+    assert processes.process_ended(other)
+    number, started, space = own().split("-")
+    assert processes.process_ended(f"{number}-{int(started) + 1}-{space}"), "another one that got its number"
+    assert not processes.process_ended(f"{number}-{int(started) + 1}-{int(space) + 1}"), "one of another namespace"
+    assert not processes.process_ended("no name")
+    assert processes.process_name(999_999_999) is None
+    assert processes.process_name(0) is None
+
+
+def test_all_sockets_of_one_process_name_that_process(folder: Path) -> None:
+    with listening(folder / "s") as (pid, thread_id):
+        found = processes.identify(pid, thread_id, str(folder / "s"))
+        assert (found.pid, found.listens) == (pid, True)
+        assert found.name == processes.process_name(pid)
+        assert processes.identify(pid, thread_id, str(folder / "another")) == found
+
+
+def test_a_process_in_another_pid_namespace_is_named_as_it_is_seen_from_here(folder: Path) -> None:
+    with listening(folder / "s", *UNSHARE) as (pid, thread_id):
+        assert not Path(f"/proc/{pid}/task/{thread_id}").exists(), "its numbers are its own"
+        assert processes.has_thread(pid, thread_id)
+        assert not processes.has_thread(pid, thread_id + 50)
+        found = processes.identify(pid, thread_id, str(folder / "s"))
+        assert (found.name, found.pid) == (processes.process_name(pid), pid)
+        assert not processes.process_ended(found.name)
+    assert processes.process_ended(found.name)
+
+
+def test_who_passes_bytes_on_is_not_taken_for_qemu_but_the_qemu_behind_is_found(folder: Path) -> None:
+    with listening(folder / "proxy") as (proxy, _), listening(folder / "vm", words="qemu") as (qemu, thread_id):
+        found = processes.identify(proxy, thread_id, str(folder / "proxy"))
+        assert (found.pid, found.listens) == (qemu, False)
+        assert found.name == processes.process_name(qemu)
+    with listening(folder / "proxy2") as (proxy, _), listening(folder / "other") as (_, thread_id):
+        assert processes.identify(proxy, thread_id, str(folder / "proxy2")).pid is None
+
+
+def test_a_listener_that_cannot_be_seen_is_named_by_its_socket_and_so_are_its_threads_numbers(folder: Path) -> None:
+    (folder / "qmp").touch()
+    (folder / "link").symlink_to("qmp")
+    with listening(folder / "vm", words="qemu") as (_, thread_id):
+        found = processes.identify(0, thread_id, str(folder / "qmp"))
+        assert (found.pid, found.listens) == (None, False)
+        assert processes.identify(0, thread_id, str(folder / "link")) == found
+    assert not processes.process_ended(found.name)
+    (folder / "other").touch()
+    (folder / "other").replace(folder / "qmp")
+    again = processes.identify(0, 1, str(folder / "qmp"))
+    assert again != found, "what listens there now is another one"
+    (folder / "qmp").unlink()
+    assert processes.identify(0, 1, str(folder / "qmp")) not in (found, again)
+
+
+def test_before_there_is_a_vcpu_the_command_line_has_to_do(folder: Path) -> None:
+    with listening(folder / "s", words="qemu") as (pid, _):
+        assert processes.identify(pid, None, str(folder / "s")).name == processes.process_name(pid)
+    with listening(folder / "t") as (pid, _):
+        assert processes.identify(pid, None, str(folder / "t")).pid is None

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What earlier operations left open, and a record that fails: known, seen to, and never in the way of the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from kit.fakes.adapters import BRISK, PLUG, Rig
+from vcpu_host import ports
+from vcpu_host.core.intent import Intent
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.errors import RefusedError
+from vcpu_host.vm.coordinator import Coordinator
+
+
+async def _leave_a_removal_open(rig: Rig) -> None:
+    await rig.whole.run(PLUG, BRISK)
+    rig.vm.guest_works = False  # it ejects nothing
+    left = await rig.whole.run(Request(Operation.UNPLUG, 1), replace(BRISK, timeout=0.2))
+    assert left.outcome is Outcome.UNKNOWN
+    assert [slot.state for slot in (await rig.whole.observe()).slots][1] == "unplugging"
+
+
+async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) -> None:
+    await _leave_a_removal_open(rig)
+    rig.vm.guest_works = True
+    result = await rig.whole.run(PLUG, BRISK)
+    assert (result.outcome, [slot.slot for slot in result.slots]) == (Outcome.DONE, [1])
+    assert [(slot.slot, slot.outcome) for slot in result.recovered] == [(1, Outcome.DONE)]
+    assert rig.vm.commands == ["add 1 vcpu-1", "del vcpu-1", "del vcpu-1", "add 1 vcpu-1"]
+    assert all(slot.pending is None for slot in (await rig.whole.observe()).slots)
+
+
+async def test_a_refused_offline_leaves_a_removal_open_that_was_asked_for_before(rig: Rig) -> None:
+    await _leave_a_removal_open(rig)
+    rig.dialer.made[-1].refuses = Reason("last-cpu", Origin.GUEST, "no", errno="EBUSY")
+    result = await rig.whole.run(Request(Operation.SCALE, 2), replace(BRISK, timeout=1.0))
+    assert result.outcome is not Outcome.DONE, "the CPU that it would count may go at any moment"
+    assert [slot.state for slot in (await rig.whole.observe()).slots][1] == "unplugging"
+
+
+class _Record(ports.NoJournal):
+    """One that can be told to fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: Reason | None = None
+
+    def load(self) -> tuple[Intent, ...]:
+        if self.broken is not None and self.broken.code == "bad-record":
+            raise RefusedError(self.broken)
+        return super().load()
+
+    def save(self, intents: Sequence[Intent]) -> None:
+        if self.broken is not None and (not intents or self.broken.code == "no-record"):
+            raise RefusedError(self.broken)
+        super().save(intents)
+
+
+async def test_a_record_that_cannot_be_read_is_shown_and_nothing_is_asked_of_qemu(rig: Rig) -> None:
+    record = _Record()
+    rig.whole = Coordinator(rig.vmm, rig.dialer, journal=record)
+    record.broken = Reason("bad-record", Origin.VCPUCTL, "garbage")
+    view = await rig.whole.observe()
+    assert (view.record_trouble, len(view.slots)) == (record.broken, 4)
+    result = await rig.whole.run(PLUG, BRISK)
+    assert (result.outcome, result.reason) == (Outcome.REFUSED, record.broken)
+    assert rig.vm.commands == []
+
+
+async def test_a_record_that_cannot_be_struck_out_does_not_hide_the_result(rig: Rig) -> None:
+    record = _Record()
+    rig.whole = Coordinator(rig.vmm, rig.dialer, journal=record)
+    record.broken = Reason("stuck", Origin.VCPUCTL, "full")
+    result = await rig.whole.run(PLUG, BRISK)
+    assert result.outcome is Outcome.DONE
+    assert all(slot.pending is None for slot in (await rig.whole.observe()).slots), "the look settles it, for the eye"
+
+
+async def test_what_cannot_be_recorded_is_not_asked(rig: Rig) -> None:
+    record = _Record()
+    rig.whole = Coordinator(rig.vmm, rig.dialer, journal=record)
+    record.broken = Reason("no-record", Origin.VCPUCTL, "full")
+    result = await rig.whole.run(PLUG, BRISK)
+    assert (result.outcome, result.slots[0].reason) == (Outcome.REFUSED, record.broken)
+    assert rig.vm.commands == []
+
+
+async def test_what_the_guest_said_in_an_operation_is_known_to_the_next_one_of_the_session(rig: Rig) -> None:
+    """QEMU 7.2 under TCG dies of a plug after an unplug, and the second look of a session asks for no _OST."""
+    rig.vmm.facts = {"accel": "tcg", "qemu_version": (7, 2, 22)}
+    assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE
+    assert (await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)).outcome is Outcome.DONE
+    sent = list(rig.vm.commands)
+    result = await rig.whole.run(PLUG, BRISK)
+    assert result.outcome is Outcome.REFUSED
+    assert result.to_json()["reason"]["code"] == "tcg-replug"  # type: ignore[index]
+    assert rig.vm.commands == sent
+    assert len(rig.dialer.made) == 1
