@@ -169,6 +169,7 @@ class Switch:
         elif not after:
             turn = attempt.last and self.onliners.about
             if turn and self.onliners.await_turn(number, lambda: self._is_online(number)):
+                self._take_back(but=number)
                 status, reason, after = self._switch(firmware_id, number, online=online)
             self.onliners.let_go(number)
             if self.sysfs.settled_online(number):
@@ -178,6 +179,14 @@ class Switch:
         seconds = time.monotonic() - started
         observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
         return Result(firmware_id, status, reason, observed, seconds)
+
+    def _take_back(self, but: int) -> None:
+        """Take offline again what the turn has brought online beside this CPU: they are to be ejected together."""
+        for number in self.onliners.going():
+            if number != but and self.sysfs.settled_online(number):
+                self.onliners.looked((number,))
+                self._switch(self.platform.identity(self.sysfs, number), number, online=False)
+                self.onliners.let_go(number)
 
     def _switch(self, firmware_id: str, number: int, *, online: bool) -> tuple[Status, Reason | None, bool]:
         if not self._is(number, firmware_id):

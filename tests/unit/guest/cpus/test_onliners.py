@@ -92,6 +92,23 @@ async def test_a_cpu_that_somebody_is_just_bringing_up_is_not_said_to_be_offline
     assert guest.onliners.about
 
 
+async def test_what_his_turn_has_brought_up_is_taken_offline_again_all_of_it(guest: Guest) -> None:
+    """Else the others would have to wait for a turn of their own each, and come back with every one of them."""
+    await guest.ask(1)
+    guest.somebody_onlines(1)
+
+    def await_turn(number: int, is_online: object) -> bool:
+        del is_online
+        for each in (1, 2):
+            guest.somebody_onlines(each)
+        return True
+
+    guest.onliners.await_turn = await_turn  # type: ignore[method-assign]
+    answers = await guest.ask(1, 2)
+    assert [answer.status for answer in answers] == [Status.DONE, Status.DONE]
+    assert guest.kernel.online == {0}
+
+
 async def test_of_several_cpus_his_turn_is_awaited_with_the_last_alone(guest: Guest) -> None:
     waited: list[int] = []
 
