@@ -11,11 +11,12 @@ from typing import Any
 
 from kit.sim.views import INFO, guest, host, identities
 from vcpu_host import ports
+from vcpu_host.core import codes
 from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
 from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
-from vcpu_host.core.reason import NO_ANSWER, Origin, Reason
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 from vcpu_host.qmp.events import EventHub
 from vcpu_host.vm.coordinator import Coordinator
@@ -242,7 +243,7 @@ class Dialer:
             self.silence()
             self.silence = None
             await asyncio.sleep(timeout)
-            raise AgentGoneError(Reason(NO_ANSWER, Origin.AGENT, "nobody"))
+            raise AgentGoneError(Reason(codes.NO_ANSWER, Origin.AGENT, "nobody"))
         if self.trouble is not None:
             raise self.trouble
         agent = Agent(self.vm, f"session-{len(self.made)}")

@@ -8,6 +8,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from vcpu_host.core import codes
 from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
@@ -22,7 +23,7 @@ async def run(args: argparse.Namespace) -> Exit:
     try:
         return await _COMMANDS[args.command](args)
     except SelectorError as error:
-        raise UsageError(Reason("bad-slot", Origin.VCPUCTL, str(error), "see vcpuctl list")) from error
+        raise UsageError(Reason(codes.BAD_SLOT, Origin.VCPUCTL, str(error), "see vcpuctl list")) from error
 
 
 async def _list(args: argparse.Namespace) -> Exit:

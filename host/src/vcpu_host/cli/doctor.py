@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from vcpu_host.core import codes
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.errors import VcpuctlError
@@ -48,7 +49,7 @@ def _process(process: QemuProcess | None) -> Iterator[Finding]:
     if process is not None and process.pid is None:
         yield Finding(
             Level.WARNING,
-            "process-unseen",
+            codes.PROCESS_UNSEEN,
             "QEMU's process cannot be seen from here (another PID namespace, another host, or hidden /proc), so a "
             "vcpuctl that comes by another monitor of this VM is not kept out, and does not see what is pending",
             "give vcpuctl one monitor of this VM and no other, or run it where QEMU's process is to be seen",
@@ -64,7 +65,7 @@ def _permissions(path: str, what: str) -> Iterator[Finding]:
     if stat.S_ISSOCK(mode) and mode & stat.S_IWOTH:
         yield Finding(
             Level.WARNING,
-            "open-socket",
+            codes.OPEN_SOCKET,
             f"every user of this host can write to the {what} socket {path}",
             f"chmod o-rwx {path}, and keep it in a directory that only the VM's owner can enter",
         )

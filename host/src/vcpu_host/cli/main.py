@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcpu_host.core import codes
+
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
@@ -62,7 +64,7 @@ def _misused(words: Sequence[str], error: CommandLineError) -> int:
     from vcpu_host.errors import UsageError
 
     print(error.usage, end="", file=sys.stderr)  # noqa: T201 - stderr is for people
-    reason = Reason("bad-usage", Origin.VCPUCTL, str(error), error.hint)
+    reason = Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), error.hint)
     return _report(UsageError(reason), document=wants_json(words))
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from vcpu_host.core import codes
 from vcpu_host.core.migration.export import ExportError, arguments
 from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
@@ -86,7 +87,7 @@ def _two(args: argparse.Namespace) -> tuple[vm_files.VmSockets, vm_files.VmSocke
     if place(here.qmp) == place(there.qmp):
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"
-        raise UsageError(Reason("same-vm", Origin.VCPUCTL, text, hint))
+        raise UsageError(Reason(codes.SAME_VM, Origin.VCPUCTL, text, hint))
     return here, there
 
 
@@ -106,4 +107,6 @@ def _read(path: str) -> Shape:
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)
         hint = "give what vcpuctl -o json export wrote on the source's host"
-        raise UsageError(Reason("bad-export", Origin.VCPUCTL, f"cannot read the export {path}: {why}", hint)) from error
+        raise UsageError(
+            Reason(codes.BAD_EXPORT, Origin.VCPUCTL, f"cannot read the export {path}: {why}", hint)
+        ) from error

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from vcpu_host.core import codes
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.reason import Origin, Outcome, Reason
@@ -70,4 +71,4 @@ def _read(path: str) -> Mapping[str, Any]:
 
 def _bad_map(text: str) -> UsageError:
     hint = "a line for each node, with all of its slots: 0 = ['socket-id=0']"
-    return UsageError(Reason("bad-map", Origin.VCPUCTL, text, hint))
+    return UsageError(Reason(codes.BAD_MAP, Origin.VCPUCTL, text, hint))

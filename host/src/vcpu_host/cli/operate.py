@@ -7,8 +7,8 @@ import argparse
 import asyncio
 import signal
 
+from vcpu_host.core import codes
 from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
-from vcpu_host.core.operation.reasons import ALREADY
 from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import Operation, Plan, Request
@@ -40,7 +40,7 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
             node=getattr(args, "node", None),
         )
     except ValueError as error:
-        raise UsageError(Reason("bad-usage", Origin.VCPUCTL, str(error), "see vcpuctl --help")) from error
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), "see vcpuctl --help")) from error
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
@@ -91,7 +91,7 @@ def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
 
 def _as_asked(result: OperationResult) -> bool:
     """Whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
-    telling = [slot for slot in result.slots if slot.reason is not None and slot.reason.code != ALREADY]
+    telling = [slot for slot in result.slots if slot.reason is not None and slot.reason.code != codes.ALREADY]
     return result.outcome is Outcome.DONE and not telling and not result.recovered
 
 

@@ -7,6 +7,7 @@ import argparse
 import os
 from collections.abc import Mapping
 
+from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.local import vm_files
@@ -32,12 +33,12 @@ def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.enviro
     if vm is None and qmp is None:
         vm, qmp = (environment.get(name) or None for name in (VM, QMP))
         if vm is not None and qmp is not None:
-            raise _usage("two-vms", f"{VM} and {QMP} are both set", "unset one of them, or give --vm or --qmp")
+            raise _usage(codes.TWO_VMS, f"{VM} and {QMP} are both set", "unset one of them, or give --vm or --qmp")
     if vm is not None:
         named = vm_files.load(vm)
         return _plain(vm_files.VmSockets(named.qmp, args.agent or named.agent))
     if qmp is None:
-        raise _usage("no-vm", "no VM is named", f"give --qmp SOCKET or --vm NAME, or set {QMP} or {VM}")
+        raise _usage(codes.NO_VM, "no VM is named", f"give --qmp SOCKET or --vm NAME, or set {QMP} or {VM}")
     return _plain(vm_files.VmSockets(qmp, args.agent))
 
 
@@ -51,7 +52,7 @@ def plain_name(text: str) -> str:
     UsageError "not-unix" for what is no unix socket on which QEMU listens.
     """
     if text.startswith(_OTHERS):
-        raise _usage("not-unix", f"{text} is no unix socket, and vcpuctl speaks to no other", _ONLY_UNIX)
+        raise _usage(codes.NOT_UNIX, f"{text} is no unix socket, and vcpuctl speaks to no other", _ONLY_UNIX)
     if not text.startswith("unix:"):
         return text
     # A comma in the path is doubled (qemu-options of the first kind; util/qemu-option.c, get_opt_value).
@@ -59,9 +60,9 @@ def plain_name(text: str) -> str:
     path = first.removeprefix("path=").replace("\0", ",")
     said = dict(option.partition("=")[::2] for option in options)
     if said.get("server", "on") == "off":
-        raise _usage("not-unix", f"{text}: QEMU is the client there, and nobody listens for vcpuctl", _ONLY_UNIX)
+        raise _usage(codes.NOT_UNIX, f"{text}: QEMU is the client there, and nobody listens for vcpuctl", _ONLY_UNIX)
     return f"@{path}" if said.get("abstract") == "on" else path
 
 
-def _usage(code: str, text: str, hint: str) -> UsageError:
+def _usage(code: codes.Code, text: str, hint: str) -> UsageError:
     return UsageError(Reason(code, Origin.VCPUCTL, text, hint))

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..core import codes
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError
@@ -69,7 +70,7 @@ class Journal:
             _replace(self._path, json.dumps(document).encode())
         except OSError as error:
             text = f"cannot record what is about to be done in {self._path}: {error.strerror}"
-            raise RefusedError(Reason("no-record", Origin.VCPUCTL, text, "make room there, or mend it")) from error
+            raise RefusedError(Reason(codes.NO_RECORD, Origin.VCPUCTL, text, "make room there, or mend it")) from error
 
 
 def _read(path: Path) -> tuple[Intent, ...]:
@@ -90,7 +91,7 @@ def _read(path: Path) -> tuple[Intent, ...]:
 def _bad(path: Path, why: str) -> RefusedError:
     text = f"{path} should say what is still pending on this VM, and cannot be read: {why}"
     return RefusedError(
-        Reason("bad-record", Origin.VCPUCTL, text, "compare the VM with its guest by hand, then remove it")
+        Reason(codes.BAD_RECORD, Origin.VCPUCTL, text, "compare the VM with its guest by hand, then remove it")
     )
 
 

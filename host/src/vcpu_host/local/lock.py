@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..core import codes
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import RefusedError
@@ -78,7 +79,7 @@ class VmLock:
                 holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
                 raise RefusedError(
                     Reason(
-                        "vm-busy",
+                        codes.VM_BUSY,
                         Origin.VCPUCTL,
                         f"another vcpuctl is at work on this VM (pid and command: {holder})",
                         "wait until it has ended",

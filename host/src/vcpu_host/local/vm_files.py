@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 
@@ -37,7 +38,7 @@ def load(name: str) -> VmSockets:
     """The sockets of the VM ``name``. UsageError if there is no such file or it is not right."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            Reason("bad-vm-name", Origin.VCPUCTL, f"{name!r} is no name of a VM", "letters, digits, . _ -")
+            Reason(codes.BAD_VM_NAME, Origin.VCPUCTL, f"{name!r} is no name of a VM", "letters, digits, . _ -")
         )
     # Late: most commands name a socket.
     import tomllib
@@ -50,9 +51,11 @@ def load(name: str) -> VmSockets:
         except FileNotFoundError:
             continue
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(Reason("bad-vm-file", Origin.VCPUCTL, f"{path}: {error}", "mend the file")) from error
+            raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {error}", "mend the file")) from error
     places = " or ".join(str(directory) for directory in directories())
-    raise UsageError(Reason("no-such-vm", Origin.VCPUCTL, f"there is no {name}.toml in {places}", "use --qmp SOCKET"))
+    raise UsageError(
+        Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, f"there is no {name}.toml in {places}", "use --qmp SOCKET")
+    )
 
 
 def _parse(path: Path, table: dict[str, object]) -> VmSockets:
@@ -66,5 +69,5 @@ def _parse(path: Path, table: dict[str, object]) -> VmSockets:
     elif agent is not None and not isinstance(agent, str):
         problem = "agent is no path"
     if problem or not isinstance(qmp, str):
-        raise UsageError(Reason("bad-vm-file", Origin.VCPUCTL, f"{path}: {problem}", "mend the file"))
+        raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {problem}", "mend the file"))
     return VmSockets(qmp, agent if isinstance(agent, str) else None)

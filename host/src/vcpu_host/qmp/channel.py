@@ -15,6 +15,7 @@ from typing import Any
 
 from vcpu_proto.link.unix import bound_name, is_abstract
 
+from ..core import codes
 from ..core.channel import PORT_NAME, no_channel, no_socket
 from ..core.model import PERIPHERAL, Channel, HostView
 from ..core.reason import Origin, Reason
@@ -168,7 +169,7 @@ def _check_connection(port: Channel, qemu: QemuProcess, path: str, connection: s
 
 
 def _not_ours(text: str, hint: str) -> UsageError:
-    return UsageError(Reason("not-our-port", Origin.VCPUCTL, text, hint))
+    return UsageError(Reason(codes.NOT_OUR_PORT, Origin.VCPUCTL, text, hint))
 
 
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:

@@ -18,6 +18,7 @@ from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteE
 from qemu.qmp.message import Message
 from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError, ServerParseError
 
+from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, VcpuctlError
 from ..local.processes import peer
@@ -173,7 +174,7 @@ class Monitor:
         if self._patience.passed_by(call):
             text = f"no answer to {command} that names it, but answers to what was asked later: it may have been done"
             hint = "see what stands between vcpuctl and QEMU's monitor, then look again with vcpuctl list"
-        return QemuGoneError(Reason("qemu-silent", Origin.QEMU, text, hint))
+        return QemuGoneError(Reason(codes.QEMU_SILENT, Origin.QEMU, text, hint))
 
     async def close(self) -> None:
         """End the session: never hangs, never raises, may be repeated."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
+from ..core import codes
 from ..core.model import Slot
 from ..core.numa import NODE, assignment
 from ..core.reason import Reason
@@ -58,7 +59,7 @@ class QmpPreconfig:
         try:
             await self._monitor.call("query-cpus-fast")
         except QemuError as error:
-            if error.reason.code == "preconfig":
+            if error.reason.code == codes.PRECONFIG:
                 return True
             raise
         return False
@@ -82,8 +83,8 @@ class QmpPreconfig:
         try:
             await self._monitor.call("set-numa-node", {"type": "cpu", **slot.props, **nowhere, NODE: node})
         except QemuError as error:
-            if error.reason.code in ("no-such-node", "no-such-slot"):
-                return error.reason.code == "no-such-slot"
+            if error.reason.code in (codes.NO_SUCH_NODE, codes.NO_SUCH_SLOT):
+                return error.reason.code == codes.NO_SUCH_SLOT
             raise
         raise bad_reply("set-numa-node", "it takes a slot that the machine does not have")
 

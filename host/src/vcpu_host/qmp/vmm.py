@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ..core import codes
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
@@ -84,7 +85,7 @@ class QmpVmm:
         try:
             return replies.threads(await self._monitor.call("query-cpus-fast"))
         except QemuError as err:
-            if err.reason.code != "no-such-command":
+            if err.reason.code != codes.NO_SUCH_COMMAND:
                 raise
             reason = ages.too_old(self._version, replies.command_names(await self._monitor.call("query-commands")))
             raise (RefusedError(reason) if reason else err) from err
@@ -197,7 +198,7 @@ class QmpVmm:
                     self._children(channel.WITH_ID),
                 )
             except QemuError as err:
-                if err.reason.code not in ("no-hotplug", "no-such-command"):
+                if err.reason.code not in (codes.NO_HOTPLUG, codes.NO_SUCH_COMMAND):
                     raise
                 cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
                 return _Found(replies.fixed_slots(cpus), devices, err.reason)
@@ -263,7 +264,7 @@ class QmpVmm:
         try:
             value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
-            if err.reason.code == "device-not-found" or name in err.reason.text:
+            if err.reason.code == codes.DEVICE_NOT_FOUND or name in err.reason.text:
                 return None
             raise
         return value
@@ -275,7 +276,7 @@ class QmpVmm:
             return replies.ost(reply), not replies.lists_cpus(reply)
         except QemuError as err:
             # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI.
-            if err.reason.code == "no-such-command" or "missing ACPI device" in err.reason.text:
+            if err.reason.code == codes.NO_SUCH_COMMAND or "missing ACPI device" in err.reason.text:
                 return {}, False
             raise
 

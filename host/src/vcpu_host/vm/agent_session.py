@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 
 from .. import ports
+from ..core import codes
 from ..core.model import HostView
-from ..core.reason import NO_ANSWER
 from ..errors import AgentGoneError
 
 #: Seconds that an attempt gets, however little time there is: an agent that is there needs some milliseconds.
@@ -53,7 +53,7 @@ class Sessions:
             try:
                 agent = await self._dial_while_open(host, until - loop.time())
             except AgentGoneError as error:
-                if error.reason.code != NO_ANSWER:
+                if error.reason.code != codes.NO_ANSWER:
                     raise
                 host = await self._vmm.look()
                 if host.channel is None or host.channel.guest_open:

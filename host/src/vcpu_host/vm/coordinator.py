@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import ports
+from ..core import codes
 from ..core.guest import AgentInfo, GuestView
 from ..core.model import HostView
 from ..core.operation import record
-from ..core.reason import AGENT_LOST, Reason
+from ..core.reason import Reason
 from ..core.run_states import not_running
 from ..core.view import VmView, join, with_pending
 from ..errors import AgentGoneError, RefusedError
@@ -104,7 +105,7 @@ class Coordinator:
         makes every plug end in doubt (``core.proof``).
         """
         view = await self._observe(needs_guest)
-        if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
+        if view.agent_trouble is not None and view.agent_trouble.code == codes.AGENT_LOST:
             view = await self._observe(needs_guest)
         for pause in _NAMELESS:
             if not view.unsettled:

@@ -16,9 +16,10 @@ from vcpu_host.agent import client
 from vcpu_host.agent.bounds import BadMessageError
 from vcpu_host.agent.dialer import LinkDialer, obstacle
 from vcpu_host.agent.status import of_link, of_rpc
+from vcpu_host.core import codes
 from vcpu_host.core.guest import CpuResult, GuestView
 from vcpu_host.core.model import Channel, HostView
-from vcpu_host.core.reason import AGENT_LOST, Origin, Reason
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 from vcpu_proto.link import BusyError, EndCode, Ended, LinkError, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
@@ -160,7 +161,7 @@ def test_a_busy_port_is_a_refusal_and_any_other_link_trouble_is_not() -> None:
     assert isinstance(busy, RefusedError)
     assert busy.reason.who is Origin.VCPUCTL
     assert isinstance(of_link(LinkError("silence")), AgentGoneError)
-    assert of_link(SessionLostError(Ended(b"", EndCode.REPLACED))).reason.code == AGENT_LOST
+    assert of_link(SessionLostError(Ended(b"", EndCode.REPLACED))).reason.code == codes.AGENT_LOST
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
 from kit.sim.views import host, identities
 from vcpu_host import ports
+from vcpu_host.core import codes
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.model import Ost, SlotState
 from vcpu_host.core.planning.plan import Operation, Request
-from vcpu_host.core.reason import AGENT_LOST, NO_ANSWER, Origin, Outcome, Reason
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import AgentGoneError, QemuError, QemuGoneError, RefusedError
 from vcpu_host.vm.coordinator import Coordinator
 from vcpu_proto.link import NoAnswerError
@@ -121,7 +122,7 @@ async def test_a_session_that_breaks_off_while_looking_is_made_anew_once(rig: Ri
     view = await rig.whole.observe()
     assert (view.guest, len(rig.dialer.made)) == (None, 2)
     assert view.agent_trouble is not None
-    assert view.agent_trouble.code == AGENT_LOST
+    assert view.agent_trouble.code == codes.AGENT_LOST
 
 
 async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once(rig: Rig) -> None:
@@ -150,8 +151,8 @@ async def test_a_port_that_stays_open_in_silence_is_no_answer(rig: Rig) -> None:
     rig.dialer.silence = lambda: None
     view = await rig.whole.observe()
     assert view.agent_trouble is not None
-    assert (view.agent_trouble.code, rig.dialer.dialled) == (NO_ANSWER, 1)
-    assert NoAnswerError.code == NO_ANSWER
+    assert (view.agent_trouble.code, rig.dialer.dialled) == (codes.NO_ANSWER, 1)
+    assert NoAnswerError.code == codes.NO_ANSWER
 
 
 async def test_without_an_agent_an_operation_raises_and_changes_nothing(rig: Rig) -> None:

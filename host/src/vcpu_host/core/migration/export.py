@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .. import codes
 from ..model import PropValue
 from ..reason import Origin, Reason
 from .shape import Place, Shape
@@ -91,7 +92,7 @@ def arguments(shape: Shape) -> Arguments:
     if not shape.topology:
         raise ExportError(
             Reason(
-                "no-topology",
+                codes.NO_TOPOLOGY,
                 Origin.QEMU,
                 f"QEMU {shape.version_text} does not show its -smp",
                 "QEMU 6.1 or newer does; or take the -smp of the VM's own command line",
@@ -104,7 +105,7 @@ def arguments(shape: Shape) -> Arguments:
     twice = [name for name, times in Counter(place.name for place in devices).items() if times > 1]
     if twice:
         text = f"two CPUs would have the id {twice[0]!r}: one has it, and another's slot is called so"
-        raise ExportError(Reason("duplicate-id", Origin.VCPUCTL, text, "unplug the one that vcpuctl did not plug"))
+        raise ExportError(Reason(codes.DUPLICATE_ID, Origin.VCPUCTL, text, "unplug the one that vcpuctl did not plug"))
     initial = sum(place.vcpus for place in shape.places[:first])
     topology = {name: count for name, count in shape.topology.items() if name != "cpus"}
     return Arguments(initial, topology, devices, dict(_kept(shape, initial)))
