@@ -18,7 +18,6 @@ import pytest
 from kit.e2e.qmp_scripts import EARLY, NO_ACPI, RAW, SCRIPT, TWO_NODES
 from kit.fakes.qemu import FakeProcess, QmpError, Steer
 from kit.lab import Cache, Lab, VmSpec, qemu
-from vcpu_host.core.model import slot_id
 from vcpu_host.errors import QemuError
 from vcpu_host.ports import PortChanged
 from vcpu_host.qmp import connect
@@ -220,7 +219,7 @@ async def life(monitor: Path, oracle: Callable[..., Any], switch: Callable[[int,
     view = await vmm.look()
     seen.append(view.ost)
     for index in (9, 4):
-        await vmm.plug(view.slots[index]))
+        await vmm.plug(view.slots[index])
         await take(1)
     seen.append([item for item in oracle("query-acpi-ospm-status") if item["source"]])
     switch(2, True)
