@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kit.fakes.sysfs import FakeKernel, firmware_id
+from vcpu_guest import logs
 from vcpu_guest.core.model import CpuResult, CpuStatus
 from vcpu_guest.core.request import Request
 from vcpu_guest.cpus.inventory import Inventory
@@ -150,6 +151,19 @@ def test_it_is_remembered_for_a_while_only() -> None:
     assert onliners.about
     now[0] = MEMORY + 1
     assert not onliners.about
+
+
+def test_one_that_acts_every_second_does_not_fill_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    now = [0.0]
+    onliners = Onliners(lambda number: number, 0.0, lambda: now[0])
+    for _ in range(1000):
+        now[0] += 1.0
+        onliners.let_go(1)
+        onliners.looked((0, 1))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: somebody has brought a CPU online that is to be ejected cpu=1"
+    assert [line.partition("times=")[2] for line in lines[1:]] == ["10", "100", "1000"]
 
 
 def test_a_look_during_which_a_cpu_was_brought_up_is_made_again_from_the_first_cpu_on() -> None:
