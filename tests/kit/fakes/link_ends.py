@@ -8,8 +8,8 @@ import os
 import socket
 from collections.abc import Callable
 
+from kit.fakes.guest_port import opener
 from kit.fakes.virtio_port import VirtioPort
-from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink, HostLink
 from vcpu_proto.link.frames import Decoder
 

@@ -12,9 +12,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kit.fakes.guest_port import opener
 from kit.fakes.link_ends import Guest, Sink, exchange, raw_agent, token_of_open, until
 from kit.fakes.virtio_port import VirtioPort
-from vcpu_guest.port import PortError, opener
+from vcpu_guest.port import PortError
 from vcpu_proto.link import (
     BusyError,
     EndCode,
