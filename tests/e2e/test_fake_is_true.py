@@ -18,8 +18,8 @@ import pytest
 from kit.e2e.qmp_scripts import EARLY, NO_ACPI, RAW, SCRIPT, TWO_NODES
 from kit.fakes.qemu import FakeProcess, QmpError, Steer
 from kit.lab import Cache, Lab, VmSpec, qemu
+from vcpu_host.core.vm_events import PortChanged
 from vcpu_host.errors import QemuError
-from vcpu_host.ports import PortChanged
 from vcpu_host.qmp import connect
 
 pytestmark = pytest.mark.e2e

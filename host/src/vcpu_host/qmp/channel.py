@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vcpu_proto.link.unix import bound_name, is_abstract
-
 from ..core.channel import PORT_NAME, no_channel, no_socket
 from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from ..local.processes import describe, peer
+from ..local.unix_sockets import bound_name, is_abstract
 from ..ports import QemuProcess
 from . import names, replies
 from .words import clean
