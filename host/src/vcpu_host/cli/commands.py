@@ -8,6 +8,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Reason
@@ -33,7 +34,7 @@ async def _list(args: argparse.Namespace) -> Exit:
             asyncio.get_running_loop().run_in_executor(None, _load_tables)
         view = await vm.observe()
     if args.output == "json":
-        render.emit_json(render.view_document(view))
+        render.emit_json(documents.of_view(view))
     else:
         from . import tables
 

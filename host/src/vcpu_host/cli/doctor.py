@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 
+from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
@@ -35,7 +36,7 @@ async def doctor(args: argparse.Namespace) -> Exit:
     except VcpuctlError as error:
         findings.append(Finding(Level.PROBLEM, error.reason.code, error.reason.text, error.reason.hint))
     if args.output == "json":
-        render.emit_json({"findings": [finding.to_json() for finding in findings]})
+        render.emit_json(documents.of_findings(findings))
     else:
         from . import tables
 

@@ -74,9 +74,11 @@ def _report(error: VcpuctlError, *, document: bool) -> int:
 
     status = int(of_error(error))
     if document:
+        from vcpu_host import documents
+
         from .render import emit_json
 
-        emit_json({"error": error.reason.to_json(), "exit_status": status})
+        emit_json(documents.of_error(error.reason, status))
     print(f"vcpuctl: {error.reason.text}", file=sys.stderr)  # noqa: T201
     if error.reason.hint:
         print(f"         {error.reason.hint}", file=sys.stderr)  # noqa: T201

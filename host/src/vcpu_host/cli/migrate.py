@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.migration.export import ExportError, arguments
 from vcpu_host.core.migration.shape import Shape
@@ -36,7 +37,7 @@ async def export(args: argparse.Namespace) -> Exit:
     except ExportError as error:
         raise RefusedError(error.reason) from error
     if args.output == "json":
-        render.emit_json({**shape.to_json(), **start.to_json()})
+        render.emit_json(documents.of_export(shape, start))
     elif args.form == "qmp":
         print(f"for a QEMU that was started with\n{start.at_start}", file=sys.stderr)  # noqa: T201 - for people
         print(start.qmp)  # noqa: T201 - stdout is the product
@@ -50,14 +51,13 @@ async def migrate(args: argparse.Namespace) -> Exit:
     async with _sides(args) as (source, destination):
         if args.migrate == "prepare":
             prepared = await destination.prepare(source)
-            outcome, document = prepared.outcome, prepared.to_json()
+            outcome, document = prepared.outcome, documents.of_prepared(prepared)
             comparison, plugged = prepared.comparison, prepared.plugged
             reason = prepared.reason
         else:
             comparison = await destination.compare(source)
             outcome = Outcome.REFUSED if comparison.obstacles else Outcome.DONE
-            differences = [difference.to_json() for difference in comparison.differences]
-            document = {"operation": "migrate-check", "outcome": str(outcome), "differences": differences}
+            document = documents.of_comparison(comparison, outcome)
             plugged, reason = (), None
     if args.output == "json":
         render.emit_json(document)
@@ -101,8 +101,10 @@ def _read(path: str) -> Shape:
                 text = file.read(_MOST)
         document = json.loads(text)
         version = document.get("schema_version") if isinstance(document, dict) else None
-        if version != render.SCHEMA_VERSION:
-            raise ValueError(f"its schema_version is {version!r:.40}, and this vcpuctl reads {render.SCHEMA_VERSION}")
+        if version != documents.SCHEMA_VERSION:
+            raise ValueError(
+                f"its schema_version is {version!r:.40}, and this vcpuctl reads {documents.SCHEMA_VERSION}"
+            )
         return Shape.from_json(document)
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.planning.placement import Placement
@@ -45,7 +46,7 @@ async def numa(args: argparse.Namespace) -> Exit:
         finally:
             await qemu.close()
     if args.output == "json":
-        render.emit_json(assigned.to_json())
+        render.emit_json(documents.of_assigned(assigned))
     elif not (args.quiet and assigned.outcome is Outcome.DONE and not args.dry_run):
         from . import tables
 

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import signal
 
+from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
 from vcpu_host.core.operation.result import OperationResult
@@ -54,7 +55,7 @@ async def show_plan(args: argparse.Namespace) -> Exit:
 
 def _print_plan(args: argparse.Namespace, plan: Plan) -> None:
     if args.output == "json":
-        render.emit_json(plan.to_json())
+        render.emit_json(documents.of_plan(plan))
     else:
         from . import tables
 
@@ -82,7 +83,7 @@ def _policy(args: argparse.Namespace) -> Limits:
 
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
     if args.output == "json":
-        render.emit_json(result.to_json())
+        render.emit_json(documents.of_result(result))
     elif not (args.quiet and _as_asked(result)):
         from . import tables
 

@@ -42,10 +42,6 @@ class Reason:
     hint: str = ""
     errno: str = ""
 
-    def to_json(self) -> dict[str, str]:
-        """The reason as it stands in the reports; empty fields are kept, so that readers need no defaults."""
-        return {"code": self.code, "who": str(self.who), "text": self.text, "hint": self.hint, "errno": self.errno}
-
     def __str__(self) -> str:
         words = f"{self.who}: {self.text}"
         if self.errno and self.errno not in self.text:

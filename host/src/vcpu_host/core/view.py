@@ -64,6 +64,13 @@ class SlotView:
         return sum(thread.online for thread in self.threads)
 
     @property
+    def node(self) -> int | None:
+        """The slot's NUMA node: QEMU's word, or else the guest's."""
+        if self.slot.node is not None:
+            return self.slot.node
+        return next((t.cpu.node for t in self.threads if t.cpu is not None and t.cpu.node is not None), None)
+
+    @property
     def firmware_ids(self) -> tuple[str, ...]:
         """The identities of its threads."""
         return tuple([thread.firmware_id for thread in self.threads])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from .. import ports
 from ..core import codes, numa
@@ -42,18 +41,6 @@ class Assigned:
         if self.reason is not None:
             return ""
         return " (nothing was set)" if self.dry_run else " (QEMU shows it so, and has left preconfig)"
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``vcpuctl numa assign -o json`` shows it."""
-        slots = [{"slot": s.index, "props": dict(s.props), "node": self.nodes.get(s.index)} for s in self.slots]
-        return {
-            "operation": "numa-assign",
-            "outcome": str(self.outcome),
-            "dry_run": self.dry_run,
-            "slots": slots,
-            "arguments": [word for line in self.lines for word in line.split(" ", 1)],
-            "reason": self.reason.to_json() if self.reason else None,
-        }
 
 
 async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = False) -> Assigned:

@@ -11,6 +11,7 @@ from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
 from vcpu_host.core.model import Channel, HostView, Ost
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import join
+from vcpu_host.documents import of_finding
 
 
 def _found(
@@ -223,4 +224,9 @@ def test_guest_cpus_that_no_slot_explains_are_a_problem() -> None:
 
 
 def test_a_finding_is_json() -> None:
-    assert Finding(Level.NOTE, "code", "text").to_json() == {"level": "note", "code": "code", "text": "text", "fix": ""}
+    assert of_finding(Finding(Level.NOTE, "code", "text")) == {
+        "level": "note",
+        "code": "code",
+        "text": "text",
+        "fix": "",
+    }

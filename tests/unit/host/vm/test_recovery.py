@@ -96,6 +96,7 @@ async def test_what_the_guest_said_in_an_operation_is_known_to_the_next_one_of_t
     sent = list(rig.vm.commands)
     result = await rig.whole.run(PLUG, BRISK)
     assert result.outcome is Outcome.REFUSED
-    assert result.to_json()["reason"]["code"] == "tcg-replug"  # type: ignore[index]
+    assert result.reason is not None
+    assert result.reason.code == "tcg-replug"
     assert rig.vm.commands == sent
     assert len(rig.dialer.made) == 1

@@ -43,11 +43,6 @@ class Difference:
     destination: str = ""
     curable: bool = False
 
-    def to_json(self) -> dict[str, object]:
-        """As ``vcpuctl migrate check -o json`` shows it."""
-        sides = {"source": self.source, "destination": self.destination}
-        return {**self.finding.to_json(), "slot": self.slot, **sides, "curable": self.curable}
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

@@ -12,7 +12,6 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from .. import codes
 from ..model import PropValue
@@ -77,14 +76,6 @@ class Arguments:
         return "\n".join(
             json.dumps({"execute": "device_add", "arguments": device_add(place)}) for place in self.devices
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``vcpuctl export -o json`` shows it."""
-        return {
-            "initial_vcpus": self.initial,
-            "arguments": self.argv,
-            "device_add": [device_add(place) for place in self.devices],
-        }
 
 
 def arguments(shape: Shape) -> Arguments:
