@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit import documents
 from vcpu_host.cli.main import main
 from vcpu_host.local import journal
 from vcpu_host.qmp import vmm
@@ -29,6 +30,7 @@ def killed(monitor: Path, boundary: int, *words: str, within: float) -> bool:
     argv = [sys.executable, __file__, str(boundary), "--qmp", str(monitor), "-o", "json", *words]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
+    documents.check_output(ended.stdout)
     return ended.returncode != 0
 
 
