@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds the documents that tests see against their schemas (docs/json).
 
-The schemas let fields be added, for the sake of those who read newer documents. Tests do not: a field that a schema does
-not have is one that nobody has described.
+The schemas let fields be added, for the sake of those who read newer documents. Tests do not: a field that a schema
+does not have is one that nobody has described.
 """
 
 from __future__ import annotations

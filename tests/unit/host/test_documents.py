@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -38,6 +39,7 @@ _RESULT = OperationResult(
 
 def _export() -> dict[str, Any]:
     shape = Shape.of(_VIEW.host, (Intent(IntentKind.PLUG, 2, "vcpu-2", 1.5),), {"virtio-blk-device.num-queues": (1,)})
+    shape = replace(shape, topology={"cpus": 2, "sockets": 1, "maxcpus": 3})
     return documents.of_export(shape, arguments(shape))
 
 
@@ -137,10 +139,7 @@ def _fields(part: Any) -> Iterator[tuple[str, bool]]:
             yield from _fields(each)
     elif isinstance(part, dict):
         for name, field in part.get("properties", {}).items():
-            shared = field.get("$ref", "").partition("#/$defs/")[2]
-            yield (
-                name,
-                bool(field.get("description") or held.schema("common")["$defs"].get(shared, {}).get("description")),
-            )
+            shared = held.schema("common")["$defs"].get(field.get("$ref", "").partition("#/$defs/")[2], {})
+            yield name, bool(field.get("description") or shared.get("description"))
         for each in part.values():
             yield from _fields(each)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How an operation, or its part for one slot, ended (design, section 2)."""
+    """How an operation, or its part for one slot, ended."""
 
     DONE = "done"
     PARTIAL = "partial"
