@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
+from .core.identity import VmIdentity
 from .core.intent import Intent
 from .core.model import HostView, Ost, Slot
 
@@ -65,20 +66,6 @@ class QemuGone:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class QemuProcess:
-    """Which process a QEMU is, as seen from here. ``name`` is fit for a file, and no other one on this host has it.
-
-    ``pid`` is None where the process is not to be seen from here: then the name is that of the monitor's socket, and
-    whoever comes by another monitor has another name for it. ``listens``: it was seen to listen on the monitor's socket
-    itself, so that nobody stands between.
-    """
-
-    name: str
-    pid: int | None = None
-    listens: bool = False
-
-
 VmmEvent = OstReported | DeviceDeleted | UnplugRefused | VmReset | VmStatus | PortChanged | QemuGone
 
 
@@ -95,8 +82,8 @@ SetOnlineAnswer = Arrived | CpuResult | GuestView
 class Vmm(Protocol):
     """The machine monitor. Every method ends within the adapter's timeout; QemuGoneError if the connection is lost."""
 
-    async def process(self) -> QemuProcess:
-        """Which process this QEMU is."""
+    async def identity(self) -> VmIdentity:
+        """Which QEMU this is."""
 
     async def look(self) -> HostView:
         """The whole of QEMU's side, in one consistent look."""

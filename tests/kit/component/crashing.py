@@ -68,7 +68,7 @@ if __name__ == "__main__":
     for action in (
         (executor.Run, "_start"),
         (executor.Run, "_feed"),
-        (journal.Journal, "save"),
+        (journal.FileJournal, "save"),
         (os, "replace"),
     ):
         boundary.before(*action)

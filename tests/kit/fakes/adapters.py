@@ -12,6 +12,7 @@ from typing import Any
 from kit.sim.views import INFO, guest, host, identities
 from vcpu_host import ports
 from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
+from vcpu_host.core.identity import ProcessId, VmIdentity
 from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
@@ -70,8 +71,8 @@ class Vmm:
         self.gone = text
         self.hub.put(ports.QemuGone(text))
 
-    async def process(self) -> ports.QemuProcess:
-        return ports.QemuProcess("9000-1", 9000, listens=True)
+    async def identity(self) -> VmIdentity:
+        return VmIdentity(ProcessId(9000, 1, 1), listens=True)
 
     async def look(self) -> HostView:
         self._check()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import ports
 from ..core.guest import AgentInfo, GuestView
+from ..core.identity import VmIdentity
 from ..core.model import HostView
 from ..core.operation import record
 from ..core.reason import AGENT_LOST, Reason
@@ -47,7 +48,7 @@ class Coordinator:
     """One VM, through its monitor and, when it answers, its agent.
 
     ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record,
-    ``process`` the QEMU that it is about, where that is known.
+    ``identity`` the QEMU that it is about, where that is known.
     """
 
     def __init__(
@@ -57,9 +58,9 @@ class Coordinator:
         *,
         dial_timeout: float = 5.0,
         journal: ports.Journal | None = None,
-        process: ports.QemuProcess | None = None,
+        identity: VmIdentity | None = None,
     ) -> None:
-        self.process = process
+        self.identity = identity
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
