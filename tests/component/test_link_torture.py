@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+from kit.fakes.guest_port import opener
 from kit.fakes.virtio_port import VirtioPort
-from vcpu_guest.port import opener
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import GuestLink, HostLink, LinkError
 from vcpu_proto.v1 import agent_pb2, agent_pb2_grpc

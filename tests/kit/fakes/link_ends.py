@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from kit.fakes.guest_port import opener
 from kit.fakes.virtio_port import VirtioPort
-from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink, HostLink, HostWire, WireProtocol
 from vcpu_proto.link.frames import Decoder
 

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from kit.fakes.guest_port import opener
 from kit.fakes.link_ends import Guest, MemoryWire, Sink, exchange, raw_agent, token_of_open, until
 from kit.fakes.virtio_port import VirtioPort
-from vcpu_guest.port import PortError, opener
+from vcpu_guest.port import PortError
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import (
     BusyError,

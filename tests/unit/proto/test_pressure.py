@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from kit.fakes.guest_port import opener
 from kit.fakes.link_ends import Guest, raw_agent, token_of_open, until
 from kit.fakes.virtio_port import VirtioPort
-from vcpu_guest.port import opener
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import EndCode, GuestLink, HostLink
 from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
