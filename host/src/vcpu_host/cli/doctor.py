@@ -26,7 +26,7 @@ async def doctor(args: argparse.Namespace) -> Exit:
         where = sockets(args)
         findings += _permissions(where.qmp, "monitor")
         async with coordinator(args) as vm:
-            view = await vm.observe()
+            view = await vm.look()
             findings += _process(vm.identity)
         if view.host.channel is not None and view.host.channel.socket is not None:
             findings += _permissions(view.host.channel.socket, "agent channel")
