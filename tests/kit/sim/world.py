@@ -100,11 +100,6 @@ class World(Hardware):
             case ev.DoCancel():
                 self._at(self._moment(), lambda: self._end(action.request, None))
 
-    def _show(self, asked: float, op: int) -> None:
-        if op == self._op:
-            self.shown = self.host()
-        self._tell(ev.HostLooked(self.host(), asked), op)
-
     # --- the agent ----------------------------------------------------------------------------------------------------
 
     def _arrived(self, sim: Sim) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -114,11 +113,9 @@ async def test_a_link_that_is_closed_unused_leaves_no_socket(port: VirtioPort, g
 
 
 async def test_nobody_at_the_port_is_no_answer_in_time_and_frees_the_port(port: VirtioPort) -> None:
-    began = time.monotonic()
     with pytest.raises(NoAnswerError) as caught:
         await HostLink.connect(wire_to(port.host_path), timeout=0.3)
     assert not caught.value.taken
-    assert 0.25 < time.monotonic() - began < 2
     await until(lambda: not port.host_connected)
 
 
@@ -145,9 +142,7 @@ async def test_an_open_that_a_dying_agent_ate_is_sent_again(port: VirtioPort, gu
     await until(lambda: port.total)
     dying.close()
     guest.start()
-    began = time.monotonic()
     async with await opening as link:
-        assert time.monotonic() - began < 1
         await link.ping(5)
 
 

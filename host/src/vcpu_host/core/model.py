@@ -35,7 +35,7 @@ IOMMU_PROPERTIES = {"intel-iommu": ("intremap", "eim"), "amd-iommu": ("intremap"
 
 
 class SlotState(StrEnum):
-    """The states of a slot (design, section 2)."""
+    """The states of a slot, both sides seen together: ARCHITECTURE.md explains them under "Words"."""
 
     EMPTY = "empty"
     PLUGGED = "plugged"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QMP events as the values of ``core.vm_events``, and the streams that carry them.
 
-Events are hints (design, promise 5): one that is malformed or that nobody needs is dropped here, and a stream that
+Events are hints (promise 5): one that is malformed or that nobody needs is dropped here, and a stream that
 nobody reads forgets its oldest. The end of the connection is the exception: it always arrives, and last.
 """
 

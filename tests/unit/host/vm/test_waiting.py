@@ -55,7 +55,6 @@ async def test_an_agent_that_answers_within_the_operations_time_is_waited_for(
         result = await rig.whole.run(Request(operation, 2), PATIENT, None, heard)
     assert result.outcome is Outcome.DONE, result
     assert heard.codes == [code] * 3
-    assert result.elapsed < PATIENT.timeout
 
 
 async def test_an_agent_whose_port_opens_is_asked_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
