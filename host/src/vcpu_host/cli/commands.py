@@ -32,7 +32,7 @@ async def _list(args: argparse.Namespace) -> Exit:
         if args.output == "table":
             # While the guest thinks about its answer: what draws tables is slow to import.
             asyncio.get_running_loop().run_in_executor(None, _load_tables)
-        view = await vm.observe()
+        view = await vm.look()
     if args.output == "json":
         render.emit_json(documents.of_view(view))
     else:

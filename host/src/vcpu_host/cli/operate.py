@@ -9,7 +9,7 @@ import signal
 
 from vcpu_host import documents
 from vcpu_host.core import codes
-from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
+from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import Operation, Plan, Request
@@ -69,16 +69,10 @@ async def operate(args: argparse.Namespace) -> Exit:
     request = request_of(args, args.command)
     log = open_log(args.verbose, args.log_format)
     async with coordinator(args) as vm:
-        policy = _policy(args)
         with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
-            result = await vm.run(request, policy, progress, progress.waits)
+            result = await vm.run(request, Limits.within(args.timeout), progress, progress.waits)
     _print_result(args, result)
     return of_result(result)
-
-
-def _policy(args: argparse.Namespace) -> Limits:
-    """What is bounded by the user is bounded so; otherwise the time depends on how much there turns out to be to do."""
-    return Limits(timeout_per_vcpu=PATIENCE_PER_VCPU) if args.timeout is None else Limits(timeout=args.timeout)
 
 
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
