@@ -36,9 +36,8 @@ def directories() -> tuple[Path, ...]:
 def load(name: str) -> VmSockets:
     """The sockets of the VM ``name``. UsageError if there is no such file or it is not right."""
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            Reason("bad-vm-name", Origin.VCPUCTL, f"{name!r} is no name of a VM", "letters, digits, . _ -")
-        )
+        hint = "a name has letters, digits and . _ -, and begins with a letter or a digit"
+        raise UsageError(Reason("bad-vm-name", Origin.VCPUCTL, f"{name!r} is no name of a VM", hint))
     # Late: most commands name a socket.
     import tomllib
 
@@ -49,10 +48,26 @@ def load(name: str) -> VmSockets:
                 return _parse(path, tomllib.load(file))
         except FileNotFoundError:
             continue
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(Reason("bad-vm-file", Origin.VCPUCTL, f"{path}: {error}", "mend the file")) from error
+        except OSError as error:
+            raise _bad_file(path, error.strerror or str(error)) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _bad_file(path, str(error)) from error
+    raise _no_such_vm(name)
+
+
+def _no_such_vm(name: str) -> UsageError:
+    from ..core.text import nearest
+
+    known = {path.stem for directory in directories() for path in directory.glob("*.toml")}
+    near = nearest(name, known)
     places = " or ".join(str(directory) for directory in directories())
-    raise UsageError(Reason("no-such-vm", Origin.VCPUCTL, f"there is no {name}.toml in {places}", "use --qmp SOCKET"))
+    hint = f"did you mean {near}? or give --qmp SOCKET" if near else "make that file, or give --qmp SOCKET"
+    return UsageError(Reason("no-such-vm", Origin.VCPUCTL, f"there is no {name}.toml in {places}", hint))
+
+
+def _bad_file(path: Path, problem: str) -> UsageError:
+    hint = 'mend the file: qmp = "SOCKET" and, if vcpuctl does not find it, agent = "SOCKET"'
+    return UsageError(Reason("bad-vm-file", Origin.VCPUCTL, f"{path}: {problem}", hint))
 
 
 def _parse(path: Path, table: dict[str, object]) -> VmSockets:
@@ -66,5 +81,5 @@ def _parse(path: Path, table: dict[str, object]) -> VmSockets:
     elif agent is not None and not isinstance(agent, str):
         problem = "agent is no path"
     if problem or not isinstance(qmp, str):
-        raise UsageError(Reason("bad-vm-file", Origin.VCPUCTL, f"{path}: {problem}", "mend the file"))
+        raise _bad_file(path, problem)
     return VmSockets(qmp, agent if isinstance(agent, str) else None)
