@@ -2,10 +2,10 @@
 """House rules that neither ruff, mypy nor import-linter can see. Prints what breaks them; part of `make check`.
 
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
-or more complex than ruff allows without a comment that says why; in the guest only the sysfs and RTAS doors name paths
-under /sys; outside the platform modules nothing depends on the name of an architecture, a machine or an event; the
-host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip; all versions agree; no file names
-the host of a package index, since which one is used is the machine's business
+or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
+platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
+a machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip; all
+versions agree; no file names the host of a package index, since which one is used is the machine's business
 (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the promises,
 decisions, paths and tests that documents and comments name (``references.py``).
 """
@@ -42,7 +42,8 @@ PARTS = ("proto", "host", "guest")
 #: Generated code, and files that go into guests as they are.
 GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "tests/kit/lab/guests/")
 SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
-SYSFS_DOORS = ("sysfs.py", "rtas.py")
+#: The only modules of the guest that open files under /sys.
+SYSFS_USERS = ("guest/src/vcpu_guest/kernel/sysfs.py", "guest/src/vcpu_guest/platforms/rtas.py")
 #: Where what differs between machines lives, and what nothing else may compare with words.
 PLATFORMS = ("host/src/vcpu_host/core/platforms/", "guest/src/vcpu_guest/platforms/")
 PLATFORM_FACTS = {"arch", "machine", "action", "event", "event_source"}
@@ -100,8 +101,8 @@ def check_source(name: str, text: str) -> Iterator[str]:
         yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
     if match := DODGES.search(text):
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
-    if name.startswith("guest/src/") and Path(name).name not in SYSFS_DOORS:
-        yield from (f"{name}:{line}: names a path under /sys: that is the sysfs door's" for line in sys_paths(text))
+    if name.startswith("guest/src/") and name not in SYSFS_USERS:
+        yield from (f"{name}:{line}: names a path under /sys: let kernel/sysfs.py open it" for line in sys_paths(text))
     if name.startswith(("host/src/", "guest/src/")) and not name.startswith(PLATFORMS):
         yield from (
             f"{name}:{line}: depends on the name of a machine or an event: that is a platform module's business"

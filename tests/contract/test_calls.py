@@ -14,7 +14,7 @@ import pytest
 from kit.both_ends import ENVIRONMENT, IDENTITY, Guest, agent_of
 from kit.fakes.sysfs import firmware_id
 from kit.until import DEADLINE, until
-from vcpu_guest.cpus.eject_gate import Gate
+from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
 from vcpu_host.core.guest import CpuResult, CpuStatus, GuestView
@@ -111,7 +111,7 @@ async def test_a_cpu_that_is_waited_for_is_announced_and_brought_online_when_it_
         )
     ) as stream:
         reading = asyncio.ensure_future(anext(stream))
-        await until(lambda: guest.watcher._waiting)
+        await until(lambda: guest.inventory._waiting)
         guest.kernel.add(4)
         assert isinstance(await reading, Arrived)
         rest = [answer async for answer in stream]
@@ -149,7 +149,7 @@ async def test_a_deadline_ends_the_waiting_on_both_sides_and_costs_no_session(ag
         await switched(agent, 8, online=True, wait=True, timeout=0.3)
     assert caught.value.reason.code == "agent-slow"
     assert not isinstance(caught.value, AgentGoneError)
-    await until(lambda: not guest.watcher._waiting)
+    await until(lambda: not guest.inventory._waiting)
     # What comes too late is left alone.
     guest.kernel.add(8)
     assert [cpu.online for cpu in (await agent.list_cpus()).cpus] == [True, False]
@@ -180,7 +180,7 @@ async def test_a_caller_that_stops_lets_the_write_under_way_finish_and_starts_no
 async def test_an_agent_that_ends_in_order_ends_calls_and_session_at_once_and_says_so(guest: Guest) -> None:
     async with agent_of(guest) as agent:
         waiting = asyncio.ensure_future(switched(agent, 9, online=True, wait=True))
-        await until(lambda: guest.watcher._waiting)
+        await until(lambda: guest.inventory._waiting)
         await guest.stop()
         async with asyncio.timeout(DEADLINE):
             with pytest.raises(AgentGoneError) as caught:
@@ -237,7 +237,7 @@ async def test_a_brief_request_gets_results_alone_and_the_snapshot_only_if_somet
 async def test_an_offline_that_is_for_an_ejection_opens_the_gate_of_an_agent_that_keeps_one_until_the_session_ends(
     guest: Guest,
 ) -> None:
-    guest.servicer._gate = gate = Gate(guest.sysfs, guest.watcher, str(guest.folder))
+    guest.servicer._gate = gate = EjectGate(guest.sysfs, guest.inventory, str(guest.folder), lambda: 1)
     await gate.shut()
     guest.kernel.add(1)
     one = firmware_id(1)
@@ -296,7 +296,7 @@ async def test_while_the_guests_kernel_is_at_work_the_list_is_answered_and_shows
         return [a async for a in agent.set_online(ids, online=True, wait=True, brief=True, timeout=DEADLINE)]
 
     asking = asyncio.create_task(ask())
-    await until(lambda: bool(guest.watcher.has_listeners))
+    await until(lambda: bool(guest.inventory.has_listeners))
     guest.kernel.add(3)
     await until(guest.kernel.holding.is_set)
     guest.kernel.mute()

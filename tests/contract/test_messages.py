@@ -73,14 +73,14 @@ def test_an_arrival_means_the_same_on_both_ends(cpu: guest_model.Cpu) -> None:
     same_cpu(cpu, host_convert.cpu(message.arrived))
 
 
-@given(_CPUS, st.sampled_from(guest_model.Status), _REASONS, st.floats(0, 1e5))
+@given(_CPUS, st.sampled_from(guest_model.CpuStatus), _REASONS, st.floats(0, 1e5))
 def test_a_result_means_the_same_on_both_ends(
-    cpu: guest_model.Cpu, status: guest_model.Status, reason: guest_model.Reason, seconds: float
+    cpu: guest_model.Cpu, status: guest_model.CpuStatus, reason: guest_model.Reason, seconds: float
 ) -> None:
-    absent = status is guest_model.Status.ABSENT
-    refused = status is guest_model.Status.REFUSED
+    absent = status is guest_model.CpuStatus.ABSENT
+    refused = status is guest_model.CpuStatus.REFUSED
     observed = None if absent else cpu
-    result = guest_model.Result(cpu.firmware_id, status, reason if refused else None, observed, seconds)
+    result = guest_model.CpuResult(cpu.firmware_id, status, reason if refused else None, observed, seconds)
     message = pb.SetOnlineResponse.FromString(guest_convert.answer(result, "r").SerializeToString())
     assert message.WhichOneof("answer") == "result"
     ours = host_convert.result(message.result)
@@ -121,5 +121,5 @@ def test_the_most_cpus_that_the_contract_allows_fit_into_what_the_host_takes() -
 
 def test_every_status_of_the_agent_has_a_meaning_to_the_host() -> None:
     wire = {value.name for value in pb.CpuResult.Status.DESCRIPTOR.values} - {"STATUS_UNSPECIFIED"}
-    assert wire == {f"STATUS_{status.name}" for status in guest_model.Status}
-    assert {status.name for status in host_guest.CpuStatus} == {status.name for status in guest_model.Status}
+    assert wire == {f"STATUS_{status.name}" for status in guest_model.CpuStatus}
+    assert {status.name for status in host_guest.CpuStatus} == {status.name for status in guest_model.CpuStatus}

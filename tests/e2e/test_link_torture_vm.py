@@ -23,6 +23,7 @@ import pytest
 from kit.e2e.machine import Machine
 from kit.lab import Vm
 from vcpu_host.agent.client import LinkAgent
+from vcpu_host.agent.socket_wire import wire_to
 from vcpu_host.errors import VcpuctlError
 from vcpu_proto.link import HostLink, LinkError
 from vcpu_proto.link.frames import TOKEN_BYTES
@@ -108,7 +109,7 @@ class Torture:
         async with self._cutter.cutting(int(self._random.lognormvariate(6, 1.5)) + 1) as path:
             with suppress(LinkError, VcpuctlError, TimeoutError):
                 async with asyncio.timeout(3):
-                    await _use(await HostLink.connect(path, timeout=2))
+                    await _use(await HostLink.connect(wire_to(path), timeout=2))
 
     async def _raw(self) -> None:
         """Somebody writes what is no session, or the beginning of one, and hangs up."""
@@ -132,7 +133,7 @@ class Torture:
 
     async def _drop(self) -> None:
         """The host's end goes in the middle of a stream of answers."""
-        link = await HostLink.connect(self._socket, timeout=SLOWEST)
+        link = await HostLink.connect(wire_to(self._socket), timeout=SLOWEST)
         agent = await LinkAgent.over(link, call_timeout=SLOWEST)
         watch = agent.watch()
         await anext(watch)
@@ -151,13 +152,13 @@ class Torture:
 
     async def kill_agent(self) -> None:
         """SIGKILL in the guest, in the middle of a session."""
-        async with await HostLink.connect(self._socket, timeout=SLOWEST):
+        async with await HostLink.connect(wire_to(self._socket), timeout=SLOWEST):
             await asyncio.to_thread(self._vm.shell, "kill -KILL $(systemctl show -P MainPID vcpud)")
 
     async def call(self, timeout: float) -> float:
         """Hello over a new session, on the first try; how long it took, in seconds."""
         began = time.monotonic()
-        link = await HostLink.connect(self._socket, timeout=timeout)
+        link = await HostLink.connect(wire_to(self._socket), timeout=timeout)
         agent = await LinkAgent.over(link, call_timeout=timeout)
         seconds = time.monotonic() - began
         assert agent.info.platform == "acpi"

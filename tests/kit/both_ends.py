@@ -10,20 +10,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+from kit.fakes.guest_port import opener
 from kit.fakes.sysfs import FakeKernel
 from kit.fakes.virtio_port import VirtioPort
 from kit.until import DEADLINE
-from vcpu_guest.core.model import Environment, Event, Identity
-from vcpu_guest.cpus.inventory import Watcher
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.core.model import AgentInfo, CpuEvent, Environment
+from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
-from vcpu_guest.port import opener
-from vcpu_guest.rpc.service import GuestAgent, serve
+from vcpu_guest.rpc.service import GuestAgentService, serve
 from vcpu_host.agent.client import LinkAgent
+from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import GuestLink, HostLink
 
-IDENTITY = Identity("1.2.3", "x86_64", "6.1.0-50-cloud-amd64", "b" * 36, "c" * 16, "acpi", "udev")
+IDENTITY = AgentInfo("1.2.3", "x86_64", "6.1.0-50-cloud-amd64", "b" * 36, "c" * 16, "acpi", "udev")
 
 
 ENVIRONMENT = Environment(
@@ -50,14 +51,14 @@ class Guest:
         self.port = port
         self.kernel = FakeKernel(folder / "sys")
         self.sysfs = Sysfs(self.kernel.root, self.kernel.write, self.kernel.attempt)
-        self.watcher = Watcher(self.sysfs, Acpi())
+        self.inventory = Inventory(self.sysfs, Acpi())
         loop = asyncio.get_running_loop()
         self.kernel.listen(
-            lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))
+            lambda action, number: loop.call_soon_threadsafe(self.inventory.on_event, CpuEvent(action, number))
         )
-        self.watcher.scan()
-        self.switch = Switch(self.sysfs, Acpi(), self.watcher)
-        self.servicer = GuestAgent(IDENTITY, self.watcher, self.switch, "acpi", lambda: ENVIRONMENT)
+        self.inventory.scan()
+        self.writer = Writer(self.sysfs, Acpi(), self.inventory)
+        self.servicer = GuestAgentService(IDENTITY, self.inventory, self.writer, "acpi", lambda: ENVIRONMENT)
         self._server: grpc.aio.Server | None = None
         self._link: GuestLink | None = None
         self._running: asyncio.Task[None] | None = None
@@ -95,15 +96,15 @@ class Guest:
             await self._running
         await self.end_server()
         self.kernel.released.set()
-        assert await self.switch.close(DEADLINE)
-        self.watcher.close()
+        assert await self.writer.close(DEADLINE)
+        self.inventory.close()
         self.kernel.close()
 
 
 @asynccontextmanager
 async def agent_of(guest: Guest, *, call_timeout: float = DEADLINE) -> AsyncIterator[LinkAgent]:
     """The host's client, in a session with the guest's agent."""
-    link = await HostLink.connect(guest.port.host_path, timeout=DEADLINE)
+    link = await HostLink.connect(wire_to(guest.port.host_path), timeout=DEADLINE)
     agent = await LinkAgent.over(link, call_timeout=call_timeout)
     try:
         yield agent

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that the agent has of the machine it runs on, in one place, so that a test can hand in another machine."""
+"""Everything that the agent reads, writes and hears of the machine it runs on. A test hands in another machine."""
 
 from __future__ import annotations
 
@@ -11,42 +11,47 @@ from typing import TYPE_CHECKING, cast
 from vcpu_guest import platforms
 from vcpu_guest.core.model import Environment
 from vcpu_guest.kernel import procfs
-from vcpu_guest.kernel.environment import Observer
+from vcpu_guest.kernel.environment import EnvironmentReader
 from vcpu_guest.kernel.event_source import EventSource, NoEvents
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms import Platform
-from vcpu_guest.platforms.connectors import Connectors, KernelConnectors
+from vcpu_guest.platforms.hotplug import HotplugHandler, KernelHotplug
+from vcpu_guest.port import Device, open_device
 
 if TYPE_CHECKING:
     from vcpu_guest.platforms.pseries import Pseries
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
-    """What is read and written, what tells of changes, and what names this boot."""
+class Machine:
+    """The handles of one machine: its files, its events, its port to the host, and the names of this boot.
+
+    `open_port` opens the virtio-serial port at a path; it raises OSError.
+    """
 
     sysfs: Sysfs
     platform: Platform
     events: EventSource
-    connectors: Connectors
+    hotplug: HotplugHandler
     environment: Callable[[], Environment]
     boot_id: str
     arch: str
     kernel: str
+    open_port: Callable[[str], Device] = open_device
 
 
-def open_doors(root: str = "/sys", *, events: bool = True) -> Doors:
-    """The doors of this machine; CPUs are looked for below `root`. Without `events` nothing is listened to."""
+def open_machine(root: str = "/sys", *, events: bool = True) -> Machine:
+    """Return this machine. CPUs are looked for below `root`, and without `events` the agent hears of no changes."""
     system = os.uname()
     sysfs = Sysfs(root)
     platform = platforms.detect(system.machine, sysfs)
-    connectors = CONNECTORS[platform.connectors](sysfs, platform) if events else KernelConnectors()
-    return Doors(
+    hotplug = HOTPLUG_HANDLERS[platform.hotplug](sysfs, platform) if events else KernelHotplug()
+    return Machine(
         sysfs=sysfs,
         platform=platform,
         events=_uevents() if events else NoEvents(),
-        connectors=connectors,
-        environment=Observer(sysfs, denials=connectors.denials),
+        hotplug=hotplug,
+        environment=EnvironmentReader(sysfs, platforms.hypervisor_flag, denials=hotplug.denials),
         boot_id=procfs.boot_id(os.environ),
         arch=system.machine,
         kernel=system.release,
@@ -60,17 +65,17 @@ def _uevents() -> EventSource:
     return Uevents()
 
 
-def _rtas(sysfs: Sysfs, platform: Platform) -> Connectors:
-    from vcpu_guest.platforms.rtas import RtasConnectors, StandAside
+def _rtas(sysfs: Sysfs, platform: Platform) -> HotplugHandler:
+    from vcpu_guest.platforms.rtas import ErrdHotplug, RtasHotplug
 
     def errd_runs() -> bool:
         return procfs.runs("rtas_errd")
 
-    return StandAside(errd_runs) if errd_runs() else RtasConnectors(sysfs, cast("Pseries", platform), errd_runs)
+    return ErrdHotplug(errd_runs) if errd_runs() else RtasHotplug(sysfs, cast("Pseries", platform), errd_runs)
 
 
-#: By what a platform says of itself.
-CONNECTORS: Mapping[str, Callable[[Sysfs, Platform], Connectors]] = {
-    "kernel": lambda _sysfs, _platform: KernelConnectors(),
+#: By a platform's `hotplug`.
+HOTPLUG_HANDLERS: Mapping[str, Callable[[Sysfs, Platform], HotplugHandler]] = {
+    "kernel": lambda _sysfs, _platform: KernelHotplug(),
     "rtas": _rtas,
 }

@@ -15,11 +15,11 @@ from vcpu_guest import __version__, config, logs
 from vcpu_guest.errors import AgentError
 
 if TYPE_CHECKING:
-    from vcpu_guest.machine import Doors
+    from vcpu_guest.machine import Machine
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line; the man page is made from it."""
+    """Return the parser of the command line; the man page is made from it."""
     parser = argparse.ArgumentParser(
         prog="vcpud",
         description="Guest agent of vcpuctl: brings this machine's CPUs online and offline when its host asks, "
@@ -55,14 +55,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-OpenDoors = Callable[[argparse.Namespace], "Doors"]
+OpenMachine = Callable[[argparse.Namespace], "Machine"]
 
 
-def main(argv: Sequence[str] | None = None, open_doors: OpenDoors | None = None) -> int:
-    """Run the command; the exit status. `open_doors` lets a test put another machine behind the same agent."""
+def main(argv: Sequence[str] | None = None, open_machine: OpenMachine | None = None) -> int:
+    """Run the command and return the exit status.
+
+    `open_machine` lets a test put another machine behind the same agent.
+    """
     options = build_parser().parse_args(argv)
     try:
-        return _run(options, open_doors or _open_doors)
+        return _run(options, open_machine or _open_machine)
     except AgentError as error:
         code, text = error.exit_code, str(error)
     except OSError as error:
@@ -72,18 +75,18 @@ def main(argv: Sequence[str] | None = None, open_doors: OpenDoors | None = None)
     return code
 
 
-def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
-    # The gRPC socket is for the agent itself alone, also when it is started by hand.
+def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
+    # Only the agent itself may use its gRPC socket, also when it is started by hand.
     os.umask(0o077)
-    # gRPC's fork handlers have nothing to guard here: what the agent starts, hooks, calls exec at once.
+    # gRPC's fork handlers have nothing to guard here: the agent forks for hooks alone, and they exec at once.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     settings = config.load(options.config or config.DEFAULT_PATH, required=options.config is not None)
     logs.configure(options.log_level or settings.log_level, options.log_format or settings.log_format)
-    doors = open_doors(options)
+    machine = open_machine(options)
     if options.check:
         from vcpu_guest.report import report
 
-        sys.stdout.write(report(doors))
+        sys.stdout.write(report(machine))
         return 0
     from vcpu_guest.cpus.hooks import Hooks
     from vcpu_guest.daemon import run
@@ -93,19 +96,19 @@ def _run(options: argparse.Namespace, open_doors: OpenDoors) -> int:
         socket_path = options.listen or f"{directory}/agent.sock"
         gate_directory = directory if settings.eject_gate else None
         hooks = Hooks(settings.hook_timeout) if settings.hooks else None
-        asyncio.run(run(doors, socket_path, port, gate_directory=gate_directory, hooks=hooks))
+        asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks))
     return 0
 
 
-def _open_doors(options: argparse.Namespace) -> Doors:
-    from vcpu_guest.machine import open_doors
+def _open_machine(options: argparse.Namespace) -> Machine:
+    from vcpu_guest.machine import open_machine
 
-    return open_doors(options.sysfs, events=options.events == "kernel")
+    return open_machine(options.sysfs, events=options.events == "kernel")
 
 
 @contextmanager
 def _runtime_directory() -> Iterator[str]:
-    """systemd's RuntimeDirectory= (mode 0700 by the unit), or a private one when started by hand."""
+    """Give systemd's RuntimeDirectory= (the unit makes its mode 0700), or a private one if started by hand."""
     given = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if given:
         yield given

@@ -16,7 +16,6 @@ import asyncio
 import errno
 import os
 import select
-import stat
 from collections.abc import Callable
 from typing import Protocol
 
@@ -284,11 +283,7 @@ class PortTransport(asyncio.Transport):
 
 
 def open_device(path: str) -> Device:
-    """Opens the port at ``path``. A Unix socket there is a stand-in for tests, see standin.py. Raises OSError."""
-    if stat.S_ISSOCK(os.stat(path).st_mode):
-        from .standin import StandIn
-
-        return StandIn(path)
+    """Open the port at ``path``. Raise OSError."""
     return CharDevice(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vcpud --check`: what the agent would report, as JSON."""
+"""`vcpud --check`: what the agent would tell its host, as JSON."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import Any
 from vcpu_guest import __version__
 from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Cpu, Reason
-from vcpu_guest.cpus.inventory import Watcher
-from vcpu_guest.machine import Doors
+from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.machine import Machine
 
 SCHEMA_VERSION = 1
 
 
-def report(doors: Doors) -> str:
-    """One JSON document, with a newline at its end. Raises OSError if /sys can't be read."""
-    watcher = Watcher(doors.sysfs, doors.platform, settle=())
+def report(machine: Machine) -> str:
+    """Return one JSON document, with a newline at its end. Raise OSError if /sys cannot be read."""
+    inventory = Inventory(machine.sysfs, machine.platform, settle=())
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
-        "platform": doors.platform.name,
-        "event_source": doors.events.name,
-        "connectors": doors.connectors.name,
-        "arch": doors.arch,
-        "kernel": doors.kernel,
-        "boot_id": doors.boot_id,
-        "environment": asdict(doors.environment()),
-        "cpus": [_cpu(cpu) for cpu in watcher.snapshot().cpus],
+        "platform": machine.platform.name,
+        "event_source": machine.events.name,
+        "connectors": machine.hotplug.name,
+        "arch": machine.arch,
+        "kernel": machine.kernel,
+        "boot_id": machine.boot_id,
+        "environment": asdict(machine.environment()),
+        "cpus": [_cpu(cpu) for cpu in inventory.snapshot().cpus],
     }
     return json.dumps(document, indent=2) + "\n"
 

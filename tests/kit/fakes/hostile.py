@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
+from kit.fakes.guest_port import opener
 from kit.fakes.qemu import FakeVm
-from vcpu_guest.port import opener
 from vcpu_proto.link import GuestLink
 from vcpu_proto.link.frames import Decoder
 from vcpu_proto.v1 import agent_pb2 as pb

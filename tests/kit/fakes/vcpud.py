@@ -3,7 +3,8 @@
 
     python tests/kit/fakes/vcpud.py --kernel SOCKET --sysfs ROOT --listen SOCKET     (and vcpud's own)
 
-Everything but the doors to the machine (writes, uevents, architecture) is the product's own code.
+Everything but the machine (its writes, uevents, port and architecture) is the product's own code. `--port` is the
+guest's end of kit.fakes.virtio_port.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
 
-from vcpu_guest.core.model import Event
+from kit.fakes.guest_port import SocketPort
+from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import procfs
-from vcpu_guest.kernel.environment import Observer
-from vcpu_guest.kernel.event_source import OnEvent, OnLost
+from vcpu_guest.kernel.environment import EnvironmentReader
+from vcpu_guest.kernel.event_source import OnEvent, OnLost, Urgent
 from vcpu_guest.kernel.sysfs import NotOpenedError, Sysfs
-from vcpu_guest.machine import Doors
+from vcpu_guest.machine import Machine
 from vcpu_guest.main import main
-from vcpu_guest.platforms import detect
-from vcpu_guest.platforms.connectors import KernelConnectors
+from vcpu_guest.platforms import detect, hypervisor_flag
+from vcpu_guest.platforms.hotplug import KernelHotplug
 
 
 class SocketEvents:
@@ -36,7 +37,6 @@ class SocketEvents:
         self._path = path
         self._socket: socket.socket | None = None
         self._rest = b""
-        self.urgent: Callable[[], bool] = lambda: True
 
     def catch_up(self) -> None:
         """Nothing is put off."""
@@ -51,7 +51,7 @@ class SocketEvents:
         """The same: it is not connected anew."""
         return self._socket is not None
 
-    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
+    def start(self, on_event: OnEvent, on_lost: OnLost, urgent: Urgent) -> None:
         """Connect, and have events from here on."""
         self._on_event = on_event
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -79,7 +79,7 @@ class SocketEvents:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             action, number = line.decode().split()
-            self._on_event(Event(action, int(number)))
+            self._on_event(CpuEvent(action, int(number)))
 
 
 class SocketWrite:
@@ -109,19 +109,20 @@ class SocketWrite:
             raise kind(int(code), os.strerror(int(code)), path)
 
 
-def doors(options: argparse.Namespace, kernel: str) -> Doors:
-    """The fake kernel's doors."""
+def fake_machine(options: argparse.Namespace, kernel: str) -> Machine:
+    """The machine that the fake kernel plays."""
     write = SocketWrite(kernel, options.sysfs)
     sysfs = Sysfs(options.sysfs, write, write.attempt)
-    return Doors(
+    return Machine(
         sysfs=sysfs,
         platform=detect("x86_64", sysfs),
         events=SocketEvents(kernel),
-        connectors=KernelConnectors(),
-        environment=Observer(sysfs, rule_dirs=()),
+        hotplug=KernelHotplug(),
+        environment=EnvironmentReader(sysfs, hypervisor_flag, rule_dirs=()),
         boot_id=procfs.boot_id(os.environ),
         arch="x86_64",
         kernel=os.uname().release,
+        open_port=SocketPort,
     )
 
 
@@ -130,7 +131,7 @@ def run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--kernel", required=True)
     mine, rest = parser.parse_known_args(argv)
-    return main(rest, open_doors=lambda options: doors(options, mine.kernel))
+    return main(rest, open_machine=lambda options: fake_machine(options, mine.kernel))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """A virtio-serial port without a virtual machine: QEMU's chardev, virtio_console, and their quirks.
 
 Host side: a Unix stream socket with a backlog of 1 that serves one client. A second connect() succeeds and hangs.
-Guest side: a SOCK_SEQPACKET socket that vcpu_guest.standin speaks to; ``--port`` of a real vcpud may point at it.
+Guest side: a SOCK_SEQPACKET socket that kit.fakes.guest_port speaks to; kit/fakes/vcpud.py takes it as ``--port``.
 
 The quirks (hw/char/virtio-console.c, virtio-serial-bus.c, drivers/char/virtio_console.c):
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from kit.fakes.sysfs import FakeKernel
-from vcpu_guest.core.model import Event
-from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.core.model import CpuEvent
+from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
 
@@ -28,10 +28,10 @@ def sysfs(kernel: FakeKernel) -> Sysfs:
 
 
 @pytest.fixture
-async def watcher(kernel: FakeKernel, sysfs: Sysfs) -> Watcher:
+async def inventory(kernel: FakeKernel, sysfs: Sysfs) -> Inventory:
     """A watcher that has scanned, and hears of what happens next."""
-    watcher = Watcher(sysfs, Acpi())
+    inventory = Inventory(sysfs, Acpi())
     loop = asyncio.get_running_loop()
-    kernel.listen(lambda action, number: loop.call_soon_threadsafe(watcher.on_event, Event(action, number)))
-    watcher.scan()
-    return watcher
+    kernel.listen(lambda action, number: loop.call_soon_threadsafe(inventory.on_event, CpuEvent(action, number)))
+    inventory.scan()
+    return inventory

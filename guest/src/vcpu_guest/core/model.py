@@ -80,7 +80,7 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class AgentInfo:
     """Who this agent is, for Hello and for every snapshot."""
 
     agent_version: str
@@ -93,7 +93,7 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class CpuEvent:
     """A hint that CPU `number` deserves a look. `action` is the kernel's word ("add", "bind", "online" ...)."""
 
     action: str
@@ -111,7 +111,7 @@ class Hint(enum.Enum):
     SWITCHED = enum.auto()  # a state of a CPU that is known, not that one came or went
 
 
-class Status(enum.Enum):
+class CpuStatus(enum.Enum):
     """How one CPU of a request was settled; the values are those of CpuResult.Status in agent.proto."""
 
     DONE = 1
@@ -121,11 +121,11 @@ class Status(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CpuResult:
     """The settled end of one CPU of a request. `seconds` is the time inside the attempt."""
 
     firmware_id: str
-    status: Status
+    status: CpuStatus
     reason: Reason | None = None
     observed: Cpu | None = None
     seconds: float = 0.0
@@ -136,17 +136,3 @@ class Arrived:
     """A CPU that a request waits for has been registered by the kernel."""
 
     cpu: Cpu
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A checked SetOnline request: distinct, well-formed identities in the order in which to take them.
-
-    `for_eject`: the host is going to ask for their ejection.
-    """
-
-    firmware_ids: tuple[str, ...]
-    online: bool
-    wait: bool
-    request_id: str = ""
-    for_eject: bool = False

@@ -48,6 +48,11 @@ def name_of(number: int) -> str:
     return errno.errorcode.get(number, f"E{number}") if number else ""
 
 
+def denial(path: str, code: int) -> tuple[str, ...]:
+    """Return the entry of Environment.unwritable for a file whose opening gave errno `code`; none for 0."""
+    return (f"{path}: {name_of(code)}",) if code else ()
+
+
 def no_control(number: int) -> Reason:
     """For a CPU without an `online` file."""
     if number == 0:

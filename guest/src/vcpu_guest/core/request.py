@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks a SetOnline request before anything is touched."""
+"""A SetOnline request, and the checks that it has to pass before anything is written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from vcpu_guest.core.model import Goal
+from dataclasses import dataclass
 
 #: As many as the largest machine that QEMU models has (q35: 4096), with room.
 MAX_IDS = 8192
@@ -15,7 +14,22 @@ MAX_ID_LENGTH = 256
 MAX_REQUEST_ID_LENGTH = 128
 
 
-class GoalError(ValueError):
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A checked SetOnline request: distinct, well-formed identities, which are taken in this order.
+
+    `online`: what the CPUs are to become. `wait`: those that are not present yet are waited for.
+    `for_eject`: the host is going to eject them.
+    """
+
+    firmware_ids: tuple[str, ...]
+    online: bool
+    wait: bool
+    request_id: str = ""
+    for_eject: bool = False
+
+
+class RequestError(ValueError):
     """The request itself is wrong; nothing was done. The text says what is wrong with it."""
 
 
@@ -27,37 +41,42 @@ def check(
     scheme: str,
     request_id: str = "",
     for_eject: bool = False,
-) -> Goal:
-    """Make a Goal, or raise GoalError. `scheme` is the platform's, for example "acpi"; "" has no identities."""
+) -> Request:
+    """Return the request if it is well-formed; raise RequestError if not.
+
+    `scheme` is the platform's, for example "acpi"; with "" no CPU can be named.
+    """
     check_request_id(request_id)
     if not firmware_ids:
-        raise GoalError("no CPU is named: firmware_ids is empty")
+        raise RequestError("no CPU is named: firmware_ids is empty")
     if len(firmware_ids) > MAX_IDS:
-        raise GoalError(f"{len(firmware_ids)} CPUs are named, at most {MAX_IDS} can be")
+        raise RequestError(f"{len(firmware_ids)} CPUs are named, at most {MAX_IDS} can be")
     seen: set[str] = set()
     for firmware_id in firmware_ids:
         _check_one(firmware_id, scheme)
         if firmware_id in seen:
-            raise GoalError(f"{firmware_id!r} is named twice")
+            raise RequestError(f"{firmware_id!r} is named twice")
         seen.add(firmware_id)
     if wait and not online:
-        raise GoalError("wait_for_arrival needs online: nothing arrives in order to go offline")
-    return Goal(tuple(firmware_ids), online, wait, request_id, for_eject and not online)
+        raise RequestError("wait_for_arrival needs online: nothing arrives in order to go offline")
+    return Request(tuple(firmware_ids), online, wait, request_id, for_eject and not online)
 
 
 def check_request_id(request_id: str) -> None:
-    """Raise GoalError for a request id that is too long to be echoed."""
+    """Raise RequestError for a request id that is too long to be echoed."""
     if len(request_id) > MAX_REQUEST_ID_LENGTH:
-        raise GoalError(f"request_id is {len(request_id)} characters long, at most {MAX_REQUEST_ID_LENGTH} are allowed")
+        raise RequestError(
+            f"request_id is {len(request_id)} characters long, at most {MAX_REQUEST_ID_LENGTH} are allowed"
+        )
 
 
 def _check_one(firmware_id: str, scheme: str) -> None:
     if not firmware_id:
-        raise GoalError("an identity is empty")
+        raise RequestError("an identity is empty")
     if len(firmware_id) > MAX_ID_LENGTH:
-        raise GoalError(f"an identity is {len(firmware_id)} characters long, at most {MAX_ID_LENGTH} are allowed")
+        raise RequestError(f"an identity is {len(firmware_id)} characters long, at most {MAX_ID_LENGTH} are allowed")
     if not scheme:
-        raise GoalError("this guest's platform shows no firmware identities, so no CPU can be named")
+        raise RequestError("this guest's platform shows no firmware identities, so no CPU can be named")
     found, colon, rest = firmware_id.partition(":")
     if not colon or found != scheme or not rest:
-        raise GoalError(f"{firmware_id!r} is not an identity of this platform, they begin with {scheme + ':'!r}")
+        raise RequestError(f"{firmware_id!r} is not an identity of this platform, they begin with {scheme + ':'!r}")

@@ -45,7 +45,7 @@ class Action(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Hotplug:
+class HotplugEvent:
     """The request to take in, or to let go of, the core at a DR connector; when it was made, if the record tells."""
 
     action: Action
@@ -53,7 +53,7 @@ class Hotplug:
     created: datetime | None = field(default=None, compare=False)
 
 
-def parse(record: bytes) -> Hotplug | None:
+def parse(record: bytes) -> HotplugEvent | None:
     """What a record asks for; None if it is in order and asks nothing about a CPU. Raises RtasError for all others."""
     log = record[_SEQUENCE:]
     if len(log) < _FIXED.size:
@@ -75,11 +75,11 @@ def parse(record: bytes) -> Hotplug | None:
     return None if event is None else replace(event, created=_created(extension))
 
 
-def latest(events: Iterable[Hotplug]) -> tuple[Hotplug, ...]:
+def latest(events: Iterable[HotplugEvent]) -> tuple[HotplugEvent, ...]:
     """The last word on each connector, in the order in which they came: QEMU adds nothing where a removal is pending,
     so what came before has been settled or overtaken.
     """
-    found: dict[int, Hotplug] = {}
+    found: dict[int, HotplugEvent] = {}
     for event in events:
         found.pop(event.drc_index, None)
         found[event.drc_index] = event
@@ -108,7 +108,7 @@ def _section(extension: bytes, wanted: bytes) -> bytes:
     raise RtasError(f"a hotplug event without a section {wanted!r}")
 
 
-def _hotplug(section: bytes) -> Hotplug | None:
+def _hotplug(section: bytes) -> HotplugEvent | None:
     if len(section) < _HOTPLUG.size:
         raise RtasError(f"a hotplug section of {len(section)} bytes is too short")
     resource, action, kind, drc_index = _HOTPLUG.unpack_from(section)
@@ -117,6 +117,6 @@ def _hotplug(section: bytes) -> Hotplug | None:
     if kind != _BY_INDEX or drc_index >> _DRC_TYPE_SHIFT != _DRC_TYPE_CPU:
         raise RtasError(f"a CPU is named by DRC index, not by kind {kind} and {drc_index:#x}")
     try:
-        return Hotplug(Action(action), drc_index)
+        return HotplugEvent(Action(action), drc_index)
     except ValueError:
         raise RtasError(f"no such action: {action}") from None

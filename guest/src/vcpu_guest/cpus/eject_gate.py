@@ -17,9 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from vcpu_guest import logs
-from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.core.reasons import denial
+from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.errors import ConfigError, StartError
-from vcpu_guest.kernel.environment import denial
 from vcpu_guest.kernel.sysfs import Sysfs
 
 #: Seconds without a CPU that was agreed on, or one that went, after which the host has lost interest.
@@ -44,15 +44,18 @@ class _Agreement:
     shown: bool
 
 
-class Gate:
+class EjectGate:
     """Runs in the event loop; the writes, which may wait for the kernel, in a thread of their own, in order."""
 
-    def __init__(self, sysfs: Sysfs, watcher: Watcher, directory: str) -> None:
-        """Keeps the gate of this machine; `directory` is the agent's runtime directory."""
-        #: What is another value when another session has begun, or the last one has ended.
-        self.session: Callable[[], object] = lambda: None
+    def __init__(self, sysfs: Sysfs, inventory: Inventory, directory: str, session: Callable[[], object]) -> None:
+        """Keep the gate of this machine.
+
+        `directory` is the agent's runtime directory. `session` returns a value that changes when a link session begins
+        or ends.
+        """
+        self._session = session
         self._sysfs = sysfs
-        self._watcher = watcher
+        self._inventory = inventory
         self._mark = Path(directory, MARK)
         self._agreed: dict[str, _Agreement] = {}
         self._given_up_at = 0.0
@@ -79,13 +82,13 @@ class Gate:
             ) from error
 
     def denials(self) -> tuple[str, ...]:
-        """The switch, if it may not be written, as environment.denial says it. May block for a moment."""
+        """The switch, if it may not be written, as reasons.denial says it. May block for a moment."""
         return denial(*self._sysfs.eject_denied())
 
     async def agree(self, firmware_id: str, stream: object = None) -> None:
         """The CPU is offline or unknown, and is to be ejected: the gate is open on return, if the kernel lets it be."""
-        shown = self._watcher.find(firmware_id) is not None
-        self._agreed[firmware_id] = _Agreement(stream, self.session(), shown)
+        shown = self._inventory.find(firmware_id) is not None
+        self._agreed[firmware_id] = _Agreement(stream, self._session(), shown)
         self._be_patient()
         if self._guard is None or self._guard.done():
             self._guard = asyncio.get_running_loop().create_task(self._watch())
@@ -116,7 +119,7 @@ class Gate:
 
     async def _watch(self) -> None:
         """Closes the gate when nothing that was agreed on is left."""
-        with self._watcher.changes() as self._wake:
+        with self._inventory.changes() as self._wake:
             complained = False
             while True:
                 self._wake.clear()
@@ -133,13 +136,13 @@ class Gate:
                 try:
                     await asyncio.wait_for(self._wake.wait(), LOOK)
                 except TimeoutError:
-                    self._watcher.rescan()
+                    self._inventory.rescan()
 
     def _look(self) -> None:
-        online, session = self._sysfs.mask("online"), self.session()
+        online, session = self._sysfs.mask("online"), self._session()
 
         def lasts(firmware_id: str, agreement: _Agreement) -> bool:
-            number = self._watcher.find(firmware_id)
+            number = self._inventory.find(firmware_id)
             gone = number is None and agreement.shown
             return not gone and number not in online and agreement.session == session
 

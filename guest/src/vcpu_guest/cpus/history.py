@@ -13,7 +13,8 @@ from collections import Counter
 
 from vcpu_guest import logs
 from vcpu_guest.core import cpulist
-from vcpu_guest.core.model import Goal, Result, Status
+from vcpu_guest.core.model import CpuResult, CpuStatus
+from vcpu_guest.core.request import Request
 
 #: Who did it, if no request of the host's did: another in the guest, or the host without asking the agent.
 OTHERS = "others"
@@ -84,13 +85,13 @@ class History:
 
     # -- what is asked -----------------------------------------------------------------------------------------------
 
-    def begun(self, number: int, goal: Goal) -> None:
+    def begun(self, number: int, request: Request) -> None:
         """A request takes the CPU in hand; if it has just come, for that request."""
         self._in_hand[number] += 1
-        if goal.wait and self._take_back((_CAME, OTHERS, ""), number):
-            self._note(_CAME, _label(goal), number)
+        if request.wait and self._take_back((_CAME, OTHERS, ""), number):
+            self._note(_CAME, _label(request), number)
 
-    def ended(self, number: int, goal: Goal, result: Result | None) -> None:
+    def ended(self, number: int, request: Request, result: CpuResult | None) -> None:
         """It is settled, or given up (None). Call it after what was seen of it."""
         self._in_hand -= Counter({number: 1})
         seen = number in self._seen
@@ -98,16 +99,16 @@ class History:
         if result is None or result.observed is None:
             return
         online = result.observed.online
-        if result.status is Status.DONE:
-            self._note(_state(online=online), _label(goal), number)
+        if result.status is CpuStatus.DONE:
+            self._note(_state(online=online), _label(request), number)
         elif seen:
             self._note(_state(online=online), OTHERS, number)
-        if result.status is Status.REFUSED and result.reason is not None:
-            self._note(f"CPUs stay {'online' if online else 'offline'}", _label(goal), number, result.reason.code)
+        if result.status is CpuStatus.REFUSED and result.reason is not None:
+            self._note(f"CPUs stay {'online' if online else 'offline'}", _label(request), number, result.reason.code)
         if online:
             self._to_eject.pop(number, None)
-        elif goal.for_eject:
-            self._to_eject[number] = _label(goal)
+        elif request.for_eject:
+            self._to_eject[number] = _label(request)
 
     # -- lines -------------------------------------------------------------------------------------------------------
 
@@ -162,5 +163,5 @@ def _state(*, online: bool) -> str:
     return "CPUs online" if online else "CPUs offline"
 
 
-def _label(goal: Goal) -> str:
-    return f"request {goal.request_id[:_ID]}" if goal.request_id else "request"
+def _label(request: Request) -> str:
+    return f"request {request.request_id[:_ID]}" if request.request_id else "request"

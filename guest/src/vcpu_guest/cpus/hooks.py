@@ -15,18 +15,16 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 from vcpu_guest import logs
 from vcpu_guest.core import cpulist
 from vcpu_guest.core import hook_rules as rules
 from vcpu_guest.core.hook_rules import POST_ONLINE, PRE_OFFLINE, Ended
-from vcpu_guest.core.model import Arrived, Goal, Reason, Result, Status
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.core.model import Reason
 
 DIRECTORY = "/etc/vcpud/hooks.d"
 #: Bytes of a hook's output that are kept, its last ones; and that are read at once, which is what a pipe holds.
@@ -158,44 +156,6 @@ class Hooks:
             return Ended(name, problem, process.wait(KILLED), output)
         except subprocess.TimeoutExpired:
             return Ended(name, f"{problem}, and is still there", output=output)
-
-
-class HookedSwitch:
-    """The switch, with hooks before and after."""
-
-    def __init__(self, switch: Switch, hooks: Hooks) -> None:
-        self._switch = switch
-        self._hooks = hooks
-
-    def in_hand(self) -> dict[str, float]:
-        """See Switch.in_hand."""
-        return self._switch.in_hand()
-
-    def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
-        """See Switch.settling."""
-        return self._switch.settling()
-
-    async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
-        """See Switch.run. If a hook objects to an offline, every CPU of the request is refused and nothing written."""
-        if not goal.online:
-            going = self._switch.online_now(goal)
-            reason = await self._hooks.before_offline(going.values()) if going else None
-            if reason is not None:
-                for firmware_id in goal.firmware_ids:
-                    number = going.get(firmware_id)
-                    observed = None if number is None else self._switch.watcher.look_at(number)
-                    yield Result(firmware_id, Status.REFUSED, reason, observed)
-                return
-        up: list[int] = []
-        try:
-            async with aclosing(self._switch.run(goal)) as answers:
-                async for answer in answers:
-                    if isinstance(answer, Result) and answer.observed is not None and answer.observed.online:
-                        up.append(answer.observed.number)
-                    yield answer
-        finally:
-            if goal.online and up:
-                self._hooks.after_online(up)
 
 
 def _start(path: str, event: str, cpus: str, output: int) -> subprocess.Popen[bytes]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vcpu_guest import logs
 from vcpu_guest.core import reasons
-from vcpu_guest.core.model import Cpu, Detail, Event, Hint, Reason, Snapshot
+from vcpu_guest.core.model import Cpu, CpuEvent, Detail, Hint, Reason, Snapshot
 from vcpu_guest.cpus.history import History
 from vcpu_guest.kernel.event_source import EventSource
 from vcpu_guest.kernel.sysfs import Sysfs
@@ -46,7 +46,7 @@ class _Known:
     has_online: bool | None = None
 
 
-class Watcher:
+class Inventory:
     """The agent's picture of the guest's CPUs."""
 
     def __init__(
@@ -82,8 +82,7 @@ class Watcher:
     def hear(self, events: EventSource) -> None:
         """Begin to listen. The source may put off what nobody waits for."""
         self._events = events
-        events.urgent = lambda: self.has_listeners
-        events.start(self.on_event, self.on_lost)
+        events.start(self.on_event, self.on_lost, lambda: self.has_listeners)
 
     def catch_up(self) -> None:
         """Hear now of what was put off."""
@@ -109,7 +108,7 @@ class Watcher:
         """As `scan`, for who cannot do anything about a failure: it is said, and tried again in a while."""
         self._guarded(self.scan)
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, event: CpuEvent) -> None:
         """Look at the one CPU that the event names. A failure is said, and tried again in a while."""
         self._guarded(self._hear, event)
 
@@ -128,7 +127,7 @@ class Watcher:
         if self._again is None:
             self._retry = RETRY
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: CpuEvent) -> None:
         """Look at the one CPU.
 
         Events come just when the guest has a CPU to bring up or to eject, so what nobody waits for is not looked at:
@@ -268,7 +267,7 @@ class Watcher:
 
     def look_at(self, number: int) -> Cpu | None:
         """A fresh look at one CPU; None if it is not present."""
-        self.on_event(Event("look", number))
+        self.on_event(CpuEvent("look", number))
         known = self._known.get(number)
         return None if known is None else self._cpu(number, known)
 

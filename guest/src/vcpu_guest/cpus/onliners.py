@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Something in the guest that brings CPUs online again which the agent has taken offline: a cron job, a CPU manager.
+"""Others in the guest that bring a CPU online again after the agent took it offline: a cron job, a CPU manager.
 
-No look, however late, tells what such a thing does in the moment after it. But it comes at intervals: just after it has
-acted there is time. So in a guest where that was seen the agent waits for its next turn, takes the CPU offline again,
-and answers then. Elsewhere it waits for nothing.
+No look, however late, can tell what such a program does a moment after it. But it acts at intervals, and just after it
+has acted there is time. So in a guest where the agent saw one, it waits until the program has acted again, takes the
+CPU offline once more, and answers then. In other guests it waits for nothing.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ from collections.abc import Callable, Collection, Sequence
 
 from vcpu_guest import logs
 
-#: Seconds for which it is remembered that there is such a thing.
+#: Seconds for which the agent remembers that there is such a program.
 MEMORY = 3600.0
-#: Seconds for which its next turn is waited for, and from look to look.
+#: Seconds for which the agent waits for it to act again, and seconds from one look to the next.
 PATIENCE, LOOK = 1.5, 0.005
-#: A look that waited for nobody takes so many seconds at most, and as many more for each CPU; so often it is made.
+#: A round of looks that had to wait for nobody takes at most so many seconds, and so many more for each CPU. At most so
+#: many rounds are made.
 STILL, STILL_PER_CPU, LOOKS = 0.005, 0.0005, 3
 
 
 class Onliners:
-    """Used by the writer's thread, but for `going`. `incarnation` tells a cpuN from one that has its number later."""
+    """Remembers which CPUs the agent took offline for their ejection, and whether anybody brought one online again.
+
+    The writer's thread uses it; `going` may be called in any thread. `incarnation` tells a cpuN from a later CPU of the
+    same number.
+    """
 
     def __init__(
         self,
@@ -36,34 +41,35 @@ class Onliners:
         self._clock = clock
         self._let_go: dict[int, int | None] = {}
         self._seen_at: float | None = None
-        self._pause = threading.Event()  # never set: a thread has no other way to wait that a signal does not cut short
+        self._pause = threading.Event()  # never set: the thread pauses by waiting for it
+        self._seen = logs.Seldom("somebody has brought a CPU online that is to be ejected", clock)
 
     @property
     def about(self) -> bool:
-        """Whether such a thing was seen in this guest, not long ago."""
+        """Say whether such a program was seen in this guest within MEMORY."""
         return self._seen_at is not None and self._clock() - self._seen_at < MEMORY
 
     def let_go(self, number: int) -> None:
-        """The agent has taken cpuN offline for its ejection."""
+        """Note that the agent has taken cpuN offline for its ejection."""
         self._let_go[number] = self._incarnation(number)
 
     def going(self) -> tuple[int, ...]:
-        """The CPUs that were let go of and are still there. This may be asked in any thread."""
+        """Return the CPUs that the agent let go of and that are still there."""
         return tuple(n for n, incarnation in sorted(self._let_go.copy().items()) if self._incarnation(n) == incarnation)
 
     def wanted(self, number: int) -> None:
-        """The host does not want cpuN ejected any more: what becomes of it is nobody's meddling."""
+        """Note that the host does not want cpuN ejected any more: anybody may bring it online."""
         self._let_go.pop(number, None)
 
     def looked(self, online: Collection[int]) -> None:
-        """These CPUs were seen online."""
+        """Note that these CPUs were seen online."""
         for number in [number for number in self._let_go if number in online]:
             if self._let_go.pop(number) == self._incarnation(number):
                 self._seen_at = self._clock()
-                logs.warning("somebody has brought a CPU online that is to be ejected", cpu=number)
+                self._seen.warning(cpu=number)
 
     def await_turn(self, number: int, is_online: Callable[[], bool]) -> bool:
-        """Wait until cpuN, which is offline, has been brought online; False if nobody does so in time."""
+        """Wait until somebody has brought cpuN online, which is offline; return False if nobody does so in time."""
         until = self._clock() + self._patience
         while self._clock() < until:
             if is_online():
@@ -77,11 +83,11 @@ class Onliners:
 def unsettled(
     numbers: Sequence[int], settled_online: Callable[[int], object], clock: Callable[[], float] = time.monotonic
 ) -> Sequence[int]:
-    """Wait until nobody is bringing any of the CPUs up; returned are those of which that cannot be said: all or none.
+    """Wait until nobody is bringing any of the CPUs up. Return none of them, or all if somebody may still be at it.
 
-    The kernel's list of online CPUs has one that is being brought up only towards the end of that; to read its own file
-    waits for the end (`settled_online`). Meanwhile somebody may have begun with another one, so a look counts only if
-    it waited for nobody.
+    While a CPU is being brought up, the kernel's list of online CPUs shows it only towards the end; reading the CPU's
+    own file (`settled_online`) waits for the end. Meanwhile somebody may have begun with another CPU, so a round of
+    looks counts only if it had to wait for nobody.
     """
     for _ in range(LOOKS):
         began = clock()

@@ -19,13 +19,14 @@ from typing import Any, TypeVar
 
 from vcpu_guest import logs
 from vcpu_guest.core import cmdline, reasons
-from vcpu_guest.core.model import Arrived, Cpu, Goal, Reason, Result, Status
-from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.core.model import Arrived, Cpu, CpuResult, CpuStatus, Reason
+from vcpu_guest.core.request import Request
+from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import Onliners, unsettled
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.platforms import Platform
-from vcpu_guest.platforms.connectors import Connectors, KernelConnectors
+from vcpu_guest.platforms.hotplug import HotplugHandler, KernelHotplug
 
 #: While a request waits for CPUs, everything is looked at this often (seconds): a lost event costs time only.
 RESCAN = 1.0
@@ -51,23 +52,23 @@ class _Attempt:
     began: float | None = None
 
 
-class Switch:
+class Writer:
     """The one writer."""
 
     def __init__(
         self,
         sysfs: Sysfs,
         platform: Platform,
-        watcher: Watcher,
-        connectors: Connectors | None = None,
+        inventory: Inventory,
+        hotplug: HotplugHandler | None = None,
         onliners: Onliners | None = None,
     ) -> None:
         self.sysfs = sysfs
         self.onliners = onliners or Onliners(lambda number: platform.incarnation(sysfs, number))
         self.platform = platform
-        self.watcher = watcher
-        self.connectors = connectors or KernelConnectors()
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="switch")
+        self.inventory = inventory
+        self.hotplug = hotplug or KernelHotplug()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         # The thread starts now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
         # To read how a CPU is waits for whoever is switching it, so it must not wait for the writer as well.
@@ -75,11 +76,11 @@ class Switch:
         self._pending: set[Future[Any]] = set()
         self._attempts: dict[int, _Attempt] = {}
         self._numbers = itertools.count()
-        self.connectors.start(self.queue, watcher.rescan)
+        self.hotplug.start(self.queue, inventory.rescan)
 
     def submit(
         self, firmware_id: str, number: int, *, online: bool, for_eject: bool = False, last: bool = False
-    ) -> Future[Result]:
+    ) -> Future[CpuResult]:
         """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours.
 
         `for_eject`: the host is going to ask for its ejection, and with the `last` one's answer it begins.
@@ -126,45 +127,45 @@ class Switch:
         future.add_done_callback(self._pending.discard)
         return future
 
-    async def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
+    async def run(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
         """Pursue a goal: one Result a CPU as it is settled, and with `goal.wait` an Arrived before it.
 
         Ends when all are settled. Ending it early (a deadline, a cancelled call) starts no further write.
         """
-        request = _Request(self, goal)
+        active = _ActiveRequest(self, request)
         try:
-            request.start()
-            left = len(goal.firmware_ids)
+            active.start()
+            left = len(request.firmware_ids)
             while left:
-                answer = await request.answers.get()
-                left -= isinstance(answer, Result)
+                answer = await active.answers.get()
+                left -= isinstance(answer, CpuResult)
                 yield answer
         finally:
-            request.stop()
+            active.stop()
 
-    def online_now(self, goal: Goal) -> dict[str, int]:
+    def online_now(self, request: Request) -> dict[str, int]:
         """By identity, the numbers of the goal's CPUs that are online, from a fresh look."""
-        self.watcher.catch_up()
-        self.watcher.scan()
+        self.inventory.catch_up()
+        self.inventory.scan()
         online = self.sysfs.mask("online")
-        found = {name: self.watcher.find(name) for name in goal.firmware_ids}
+        found = {name: self.inventory.find(name) for name in request.firmware_ids}
         return {name: number for name, number in found.items() if number is not None and number in online}
 
     async def close(self, timeout: float) -> bool:
         """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
-        self.connectors.close()
+        self.hotplug.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._reader.shutdown(wait=False, cancel_futures=True)
         done = await asyncio.to_thread(wait, list(self._pending), timeout)
         return not done.not_done
 
-    def _attempt(self, attempt: _Attempt, number: int, *, online: bool) -> Result:
+    def _attempt(self, attempt: _Attempt, number: int, *, online: bool) -> CpuResult:
         """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
         firmware_id = attempt.firmware_id
         attempt.began = started = time.monotonic()
         self.onliners.looked(self.sysfs.mask("online"))
         status, reason, after = self._switch(firmware_id, number, online=online)
-        if not attempt.for_eject or status is Status.ABSENT:
+        if not attempt.for_eject or status is CpuStatus.ABSENT:
             self.onliners.wanted(number)
         elif not after:
             turn = attempt.last and self.onliners.about
@@ -177,8 +178,8 @@ class Switch:
                 self.onliners.looked((number,))
                 status, reason, after = self._switch(firmware_id, number, online=online)
         seconds = time.monotonic() - started
-        observed = None if status is Status.ABSENT else Cpu(number, firmware_id, after)
-        return Result(firmware_id, status, reason, observed, seconds)
+        observed = None if status is CpuStatus.ABSENT else Cpu(number, firmware_id, after)
+        return CpuResult(firmware_id, status, reason, observed, seconds)
 
     def _take_back(self, but: int) -> None:
         """Take offline again what the turn has brought online beside this CPU: they are to be ejected together."""
@@ -188,14 +189,14 @@ class Switch:
                 self._switch(self.platform.identity(self.sysfs, number), number, online=False)
                 self.onliners.let_go(number)
 
-    def _switch(self, firmware_id: str, number: int, *, online: bool) -> tuple[Status, Reason | None, bool]:
+    def _switch(self, firmware_id: str, number: int, *, online: bool) -> tuple[CpuStatus, Reason | None, bool]:
         if not self._is(number, firmware_id):
-            return Status.ABSENT, reasons.vanished(number), False
+            return CpuStatus.ABSENT, reasons.vanished(number), False
         if self._is_online(number) == online:
-            return Status.ALREADY, None, online
+            return CpuStatus.ALREADY, None, online
         known = self.platform.cannot_online(self.sysfs, number) if online else None
         if known is not None:
-            return Status.REFUSED, known, False
+            return CpuStatus.REFUSED, known, False
         code, opened = 0, True
         try:
             self.sysfs.write_online(number, online=online)
@@ -203,13 +204,13 @@ class Switch:
             code, opened = error.errno or errno.EIO, not isinstance(error, NotOpenedError)
         after = self._is_online(number)
         if not self._is(number, firmware_id):
-            return Status.ABSENT, reasons.vanished(number, code), False
+            return CpuStatus.ABSENT, reasons.vanished(number, code), False
         if after == online:
             # An error, and yet it is so: somebody else, a udev rule for one, was quicker.
-            return (Status.ALREADY if code else Status.DONE), None, after
+            return (CpuStatus.ALREADY if code else CpuStatus.DONE), None, after
         if code:
-            return Status.REFUSED, self._explain(number, code, online=online, opened=opened), after
-        return Status.REFUSED, reasons.contrary(number, online=online), after
+            return CpuStatus.REFUSED, self._explain(number, code, online=online, opened=opened), after
+        return CpuStatus.REFUSED, reasons.contrary(number, online=online), after
 
     def _is(self, number: int, firmware_id: str) -> bool:
         return (
@@ -235,7 +236,7 @@ class Switch:
             online=sysfs.mask("online"),
             isolated=sysfs.mask("isolated"),
             nohz_full=sysfs.mask("nohz_full"),
-            smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
+            smt_control=sysfs.smt_control(),
             deadline_tasks=procfs.deadline_tasks() if busy_going_down else (),
             possible=sysfs.mask("possible"),
             arguments=cmdline.bearing_on_cpus(procfs.command_line()),
@@ -244,44 +245,44 @@ class Switch:
         )
 
 
-class _Request:
+class _ActiveRequest:
     """One call under way. Everything but the attempt itself happens in the event loop, by callbacks: between the
     arrival of a CPU and its write there is no task to be scheduled first.
     """
 
-    def __init__(self, switch: Switch, goal: Goal) -> None:
-        self._switch = switch
-        self._watcher = switch.watcher
-        self._goal = goal
+    def __init__(self, writer: Writer, request: Request) -> None:
+        self._writer = writer
+        self._inventory = writer.inventory
+        self._request = request
         self._loop = asyncio.get_running_loop()
         self._missing: set[str] = set()
-        self._attempts: set[Future[Result]] = set()
+        self._attempts: set[Future[CpuResult]] = set()
         self._rescan: asyncio.TimerHandle | None = None
         self._stopped = False
-        self.answers: asyncio.Queue[Arrived | Result] = asyncio.Queue()
+        self.answers: asyncio.Queue[Arrived | CpuResult] = asyncio.Queue()
 
     def start(self) -> None:
         """Take up what is there, and wait for what is not."""
-        self._watcher.catch_up()
-        if not self._goal.wait and any(self._watcher.find(name) is None for name in self._goal.firmware_ids):
+        self._inventory.catch_up()
+        if not self._request.wait and any(self._inventory.find(name) is None for name in self._request.firmware_ids):
             # It may be there, and the event that told of it lost. Who waits, waits for the next look at everything.
-            self._watcher.scan()
-        for firmware_id in self._goal.firmware_ids:
-            number = self._watcher.find(firmware_id)
+            self._inventory.scan()
+        for firmware_id in self._request.firmware_ids:
+            number = self._inventory.find(firmware_id)
             if number is not None:
-                self._take(Cpu(number, firmware_id, online=not self._goal.online))
-            elif self._goal.wait:
+                self._take(Cpu(number, firmware_id, online=not self._request.online))
+            elif self._request.wait:
                 self._missing.add(firmware_id)
             else:
-                self.answers.put_nowait(Result(firmware_id, Status.ABSENT))
+                self.answers.put_nowait(CpuResult(firmware_id, CpuStatus.ABSENT))
         if self._missing:
-            self._watcher.wait_for(frozenset(self._missing), self._on_arrival)
+            self._inventory.wait_for(frozenset(self._missing), self._on_arrival)
             self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
 
     def stop(self) -> None:
         """Start nothing more. An attempt that runs goes on, and is logged when it ends."""
         self._stopped = True
-        self._watcher.wait_no_more(self._on_arrival)
+        self._inventory.wait_no_more(self._on_arrival)
         if self._rescan is not None:
             self._rescan.cancel()
         for attempt in list(self._attempts):
@@ -293,46 +294,46 @@ class _Request:
             self._take(cpu)
 
     def _look_at_all(self) -> None:
-        self._watcher.rescan()
+        self._inventory.rescan()
         self._rescan = None
         if self._missing:
-            self._switch.connectors.summon(self._missing)
+            self._writer.hotplug.summon(self._missing)
             self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
 
     def _take(self, cpu: Cpu) -> None:
         # The writer takes them one after another without a turn of the loop in between.
-        self._watcher.history.begun(cpu.number, self._goal)
-        goal = self._goal
-        attempt = self._switch.submit(
+        self._inventory.history.begun(cpu.number, self._request)
+        request = self._request
+        attempt = self._writer.submit(
             cpu.firmware_id,
             cpu.number,
-            online=goal.online,
-            for_eject=goal.for_eject,
-            last=cpu.firmware_id == goal.firmware_ids[-1],
+            online=request.online,
+            for_eject=request.for_eject,
+            last=cpu.firmware_id == request.firmware_ids[-1],
         )
         self._attempts.add(attempt)
         attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
-        if self._goal.wait:
+        if self._request.wait:
             self.answers.put_nowait(Arrived(cpu))
 
-    def _ended(self, number: int, future: Future[Result]) -> None:
+    def _ended(self, number: int, future: Future[CpuResult]) -> None:
         self._attempts.discard(future)
         result = None if future.cancelled() else future.result()
         if result is not None:
             self._answer(number, result)
-        self._watcher.history.ended(number, self._goal, result)
+        self._inventory.history.ended(number, self._request, result)
 
-    def _answer(self, number: int, result: Result) -> None:
+    def _answer(self, number: int, result: CpuResult) -> None:
         if self._stopped:
-            self._watcher.look_at(number)
+            self._inventory.look_at(number)
             logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
-        elif result.status is Status.REFUSED:
+        elif result.status is CpuStatus.REFUSED:
             # What else is known of the CPU may explain it. A success is answered at once: somebody waits for it.
-            cpu = self._watcher.look_at(number)
+            cpu = self._inventory.look_at(number)
             if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:
                 result = replace(result, observed=replace(cpu, online=result.observed.online))
             self.answers.put_nowait(result)
         else:
             self.answers.put_nowait(result)
             if result.observed is not None:
-                self._watcher.note(result.observed)
+                self._inventory.note(result.observed)

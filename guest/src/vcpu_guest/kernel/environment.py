@@ -10,10 +10,9 @@ from pathlib import Path
 
 from vcpu_guest.core import cmdline
 from vcpu_guest.core.model import Environment
-from vcpu_guest.core.reasons import name_of
+from vcpu_guest.core.reasons import denial
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.sysfs import Sysfs
-from vcpu_guest.platforms import hypervisor_flag
 
 #: In falling precedence (udev(7)): a file hides those of the same name in later directories.
 RULE_DIRS = (
@@ -28,18 +27,23 @@ _SUBSYSTEM = re.compile(r'SUBSYSTEMS?=="[^"]*\bcpu\b[^"]*"')
 _ONLINES = re.compile(r'ATTR\{(?:\[[^\]]*\])?online\}="1"|RUN(?:\{\w+\})?\+?="[^"]*\bonline\b[^"]*"')
 
 
-class Observer:
+class EnvironmentReader:
     """Reads the environment. The udev rules are read again only when a directory of theirs changed."""
 
     def __init__(
         self,
         sysfs: Sysfs,
+        hypervisor_flag: Callable[[Sysfs], bool | None],
         rule_dirs: Sequence[str | Path] = RULE_DIRS,
         command_line: Callable[[], str] = procfs.command_line,
         denials: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
-        """`denials`: what else of the files that the agent has to write may not be written, as `denial` says it."""
+        """`hypervisor_flag` asks the platform whether the CPUs say that they are a hypervisor's.
+
+        `denials` lists further files that the agent has to write and may not, in the form of `reasons.denial`.
+        """
         self._sysfs = sysfs
+        self._hypervisor_flag = hypervisor_flag
         self._rule_dirs = rule_dirs
         self._command_line = command_line
         self._denials = denials
@@ -57,12 +61,12 @@ class Observer:
             isolated=_list(sysfs.read("devices/system/cpu/isolated")),
             nohz_full=_list(sysfs.read("devices/system/cpu/nohz_full")),
             kernel_max=int(kernel_max) if kernel_max.isdigit() else 0,
-            smt_control=sysfs.read("devices/system/cpu/smt/control") or "",
+            smt_control=sysfs.smt_control(),
             auto_online_rules=self._auto_online_rules(),
             eject_enabled=sysfs.eject_enabled(),
             clocksource=sysfs.read("devices/system/clocksource/clocksource0/current_clocksource") or "",
             kernel_arguments=cmdline.bearing_on_cpus(self._command_line()),
-            hypervisor_flag=hypervisor_flag(sysfs),
+            hypervisor_flag=self._hypervisor_flag(sysfs),
             acpi=sysfs.acpi(),
             writable=False if unwritable else None if tried is None else True,
             unwritable=unwritable,
@@ -75,11 +79,6 @@ class Observer:
             self._rules = auto_online_rules(self._rule_dirs)
             self._seen = seen
         return self._rules
-
-
-def denial(path: str, code: int) -> tuple[str, ...]:
-    """For a file that was tried, how the contract says that it may not be written; none if it may (0)."""
-    return (f"{path}: {name_of(code)}",) if code else ()
 
 
 def auto_online_rules(rule_dirs: Sequence[str | Path] = RULE_DIRS) -> tuple[str, ...]:

@@ -6,53 +6,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from vcpu_guest.core.model import Event
+from vcpu_guest.core.model import CpuEvent
 
-OnEvent = Callable[[Event], None]
-#: Called with the reason when events were lost: everything deserves a look.
+OnEvent = Callable[[CpuEvent], None]
+#: Called with the reason when events were lost, so that everything has to be looked at.
 OnLost = Callable[[str], None]
+#: Says whether anybody waits for news.
+Urgent = Callable[[], bool]
 
 
 class EventSource(Protocol):
-    """Calls back in the running event loop; never blocks it."""
+    """Reports events to callbacks, which it calls in the running event loop. It never blocks the loop."""
 
     @property
     def name(self) -> str:
         """For Hello."""
 
-    #: Says whether anybody waits for news. While nobody does, the source may put it off for a moment, and then report
-    #: what came meanwhile as lost: one look at everything costs less than one at each event.
-    urgent: Callable[[], bool]
+    def start(self, on_event: OnEvent, on_lost: OnLost, urgent: Urgent) -> None:
+        """Begin to report what happens from now on.
 
-    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
-        """Begin. What happens from here on is reported; what was before is the scan's business."""
+        While `urgent` says that nobody waits for news, the source may put events off for a moment and then report them
+        as lost: one look at everything costs less than one look at each event.
+        """
 
     @property
     def hearing(self) -> bool:
-        """Whether changes are heard of now. While they are not, who waits looks by itself, and more often."""
+        """Say whether events are heard now. While they are not, whoever waits looks more often, without them."""
 
     def catch_up(self) -> None:
-        """Report at once what was put off."""
+        """Report at once the events that were put off."""
 
     def close(self) -> None:
-        """End; no callback comes after it. Closing twice is allowed."""
+        """End: no callback comes afterwards. Closing twice is allowed."""
 
     @property
     def alive(self) -> bool:
-        """Whether it can be heard of changes again without being made anew; False makes the agent start afresh."""
+        """Say whether this source can still report events, now or later. If not, the agent ends and starts afresh."""
 
 
 class NoEvents:
-    """A source that never says anything: who waits then looks once in a while."""
+    """A source that never reports anything: whoever waits looks once in a while."""
 
     name = "none"
     alive = True
     hearing = False
 
-    def __init__(self) -> None:
-        self.urgent: Callable[[], bool] = lambda: True
-
-    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
+    def start(self, on_event: OnEvent, on_lost: OnLost, urgent: Urgent) -> None:
         """Nothing to begin."""
 
     def catch_up(self) -> None:

@@ -97,6 +97,13 @@ class Sysfs:
         """One of the kernel's lists: "online", "present", "possible", "isolated", "nohz_full". Absent means none."""
         return cpulist.parse(self.read(f"devices/system/cpu/{name}") or "")
 
+    def smt_control(self) -> str:
+        """Return the text of smt/control: "on", "off", "forceoff" and others, or a number of threads a core.
+
+        "" where there is no such file (kernel/cpu.c, control_show).
+        """
+        return self.read(f"{_CPUS}/smt/control") or ""
+
     def directories(self) -> frozenset[int]:
         """The N of every cpuN directory."""
         with os.scandir(self.cpu_dir) as entries:

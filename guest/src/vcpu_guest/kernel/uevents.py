@@ -14,15 +14,14 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pyudev
 
 from vcpu_guest import logs
-from vcpu_guest.core.model import Event
+from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import bpf
-from vcpu_guest.kernel.event_source import OnEvent, OnLost
+from vcpu_guest.kernel.event_source import OnEvent, OnLost, Urgent
 
 #: Bytes. An add makes three events of about a kilobyte of socket memory each; the kernel grants at most
 #: net.core.rmem_max without CAP_NET_ADMIN, and what is lost beyond it is made good by a scan.
@@ -63,9 +62,9 @@ class Uevents:
         self._window_ends = 0.0
         self._not_before = 0.0
         self._losses = logs.Seldom("events were lost, looking at everything")
-        self.urgent: Callable[[], bool] = lambda: True
         self._on_event: OnEvent
         self._on_lost: OnLost
+        self._urgent: Urgent
 
     @property
     def name(self) -> str:
@@ -82,9 +81,9 @@ class Uevents:
         """Whether it has a socket that works."""
         return self._group is not None
 
-    def start(self, on_event: OnEvent, on_lost: OnLost) -> None:
+    def start(self, on_event: OnEvent, on_lost: OnLost, urgent: Urgent) -> None:
         """Listen: what happens from here on is queued. Where the kernel does not let us, try again now and then."""
-        self._on_event, self._on_lost = on_event, on_lost
+        self._on_event, self._on_lost, self._urgent = on_event, on_lost, urgent
         self._started = True
         self._open()
 
@@ -140,7 +139,7 @@ class Uevents:
         self._retry = min(2 * self._retry, _LONGEST_RETRY)
 
     def _readable(self) -> None:
-        if not self.urgent():
+        if not self._urgent():
             self._pause(self._delay())
             return
         began = time.thread_time()
@@ -170,7 +169,7 @@ class Uevents:
             number = device.sys_name.removeprefix("cpu")
             if number.isascii() and number.isdigit():
                 logs.debug("event", action=device.action, cpu=number)
-                self._on_event(Event(device.action or "", int(number)))
+                self._on_event(CpuEvent(device.action or "", int(number)))
         return None
 
     # -- when there is too much, or something is wrong -----------------------------------------------------------------

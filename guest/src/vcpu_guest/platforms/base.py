@@ -17,8 +17,8 @@ class Platform(Protocol):
     name: str
     #: What identities begin with, without the colon; "" if the platform shows none.
     scheme: str
-    #: Who brings CPUs in and lets go of them: one of doors.CONNECTORS.
-    connectors: str
+    #: Who carries out hotplug events: a key of machine.HOTPLUG_HANDLERS.
+    hotplug: str
     #: What the kernel's events mean here, by its words for them; one that is not listed only asks for a look.
     hints: Mapping[str, Hint]
 
@@ -50,7 +50,7 @@ class Platform(Protocol):
 class Registered:
     """Platforms whose kernel has a directory for present CPUs only (drivers/base/cpu.c, register_cpu)."""
 
-    connectors = "kernel"
+    hotplug = "kernel"
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """Those that have a directory."""
@@ -80,7 +80,7 @@ class Registered:
 class Listed:
     """Platforms whose kernel lists its present CPUs, and may have directories for all possible ones."""
 
-    connectors = "kernel"
+    hotplug = "kernel"
 
     def present(self, sysfs: Sysfs) -> frozenset[int]:
         """The kernel's own list."""

@@ -41,7 +41,7 @@ class Pseries(Listed):
 
     def __init__(self, sysfs: Sysfs) -> None:
         modern = sysfs.exists(_MODERN)
-        self.connectors = "kernel" if modern else "rtas"
+        self.hotplug = "kernel" if modern else "rtas"
         # Every core has as many as the first one; cpu0 is always of that.
         servers = sysfs.read_bytes("devices/system/cpu/cpu0/of_node/ibm,ppc-interrupt-server#s") or b""
         self.threads = max(1, len(servers) // 4)
@@ -61,7 +61,7 @@ class Pseries(Listed):
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
         """A thread that the guest's SMT mode leaves idle (kernels from 6.6 on have one)."""
         server = sysfs.read_cpu_number(number, "physical_id")
-        control = sysfs.read("devices/system/cpu/smt/control") or ""
+        control = sysfs.smt_control()
         if server is None or server % self.threads < _threads_allowed(control, self.threads):
             return None
         return reasons.smt_off(number, control)

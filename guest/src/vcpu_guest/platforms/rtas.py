@@ -25,11 +25,10 @@ from datetime import UTC, datetime
 
 from vcpu_guest import logs
 from vcpu_guest.core import rtas_records
-from vcpu_guest.core.reasons import name_of
-from vcpu_guest.core.rtas_records import Action, Hotplug, RtasError
-from vcpu_guest.kernel.environment import denial
+from vcpu_guest.core.reasons import denial, name_of
+from vcpu_guest.core.rtas_records import Action, HotplugEvent, RtasError
 from vcpu_guest.kernel.sysfs import Sysfs, Try, Write, try_attribute, write_attribute
-from vcpu_guest.platforms.connectors import Submit
+from vcpu_guest.platforms.hotplug import Submit
 from vcpu_guest.platforms.pseries import Pseries
 
 #: Where the unit's sandbox shows the kernel's directory, most of /proc being hidden in it, and where it is otherwise.
@@ -50,7 +49,7 @@ def boot_time(sysfs: Sysfs) -> datetime:
     return datetime.fromtimestamp(seconds - time.clock_gettime(time.CLOCK_BOOTTIME), UTC)
 
 
-class StandAside:
+class ErrdHotplug:
     """rtas_errd does the work."""
 
     name = "rtas_errd"
@@ -81,7 +80,7 @@ class StandAside:
         """Nothing to end."""
 
 
-class RtasConnectors:
+class RtasHotplug:
     """Acts on the records, and on what is waited for."""
 
     def __init__(
@@ -163,7 +162,7 @@ class RtasConnectors:
         for index in sorted({self._platform.drc_index(name) or 0 for name in firmware_ids} - {0}):
             if index not in self._summoned:
                 self._summoned.add(index)
-                self._queue(Hotplug(Action.ADD, index), asked=False)
+                self._queue(HotplugEvent(Action.ADD, index), asked=False)
 
     def _readable(self) -> None:
         if self._errd_runs():
@@ -201,11 +200,11 @@ class RtasConnectors:
                 raise OSError(errno.EIO, "it has ended")
             yield record
 
-    def _is_replayed(self, event: Hotplug) -> bool:
+    def _is_replayed(self, event: HotplugEvent) -> bool:
         before = event.created is None or event.created < self._boot_time(self._sysfs)
         return before and self._platform.core_is_online(self._sysfs, event.drc_index)
 
-    def _queue(self, event: Hotplug, *, asked: bool, old: bool = False) -> None:
+    def _queue(self, event: HotplugEvent, *, asked: bool, old: bool = False) -> None:
         loop = asyncio.get_running_loop()
 
         def work() -> None:
@@ -217,12 +216,12 @@ class RtasConnectors:
 
         self._submit(work)
 
-    def _settled(self, event: Hotplug, acted: bool) -> None:  # noqa: FBT001 - called back with it
+    def _settled(self, event: HotplugEvent, acted: bool) -> None:  # noqa: FBT001 - called back with it
         self._summoned.discard(event.drc_index)
         if acted:
             self._changed()
 
-    def _act(self, event: Hotplug, *, asked: bool, old: bool) -> bool:
+    def _act(self, event: HotplugEvent, *, asked: bool, old: bool) -> bool:
         """In the writer's thread; whether anything was done. `asked`: by the hypervisor, rather than tried."""
         verb, index = _VERBS[event.action], f"{event.drc_index:#x}"
         if self._platform.has_core(self._sysfs, event.drc_index) == (event.action is Action.ADD):

@@ -28,7 +28,7 @@ def bounded(text: str) -> str:
     return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
 
 
-def hello(identity: model.Identity, environment: model.Environment, *, gated: bool) -> pb.HelloResponse:
+def hello(identity: model.AgentInfo, environment: model.Environment, *, gated: bool) -> pb.HelloResponse:
     """The answer to Hello; `gated` says whether the agent keeps the eject gate."""
     message = pb.HelloResponse(
         protocol_min=PROTOCOL[0],
@@ -84,7 +84,7 @@ def cpu(value: model.Cpu, in_hand: Mapping[str, float] = MappingProxyType({})) -
 
 
 def snapshot(
-    value: model.Snapshot, identity: model.Identity, in_hand: Mapping[str, float] = MappingProxyType({})
+    value: model.Snapshot, identity: model.AgentInfo, in_hand: Mapping[str, float] = MappingProxyType({})
 ) -> pb.Snapshot:
     """All CPUs, which of them are in hand, and who says so."""
     return pb.Snapshot(
@@ -95,7 +95,7 @@ def snapshot(
     )
 
 
-def answer(value: model.Arrived | model.Result, request_id: str) -> pb.SetOnlineResponse:
+def answer(value: model.Arrived | model.CpuResult, request_id: str) -> pb.SetOnlineResponse:
     """One step of a SetOnline call."""
     if isinstance(value, model.Arrived):
         return pb.SetOnlineResponse(request_id=request_id, arrived=cpu(value.cpu))

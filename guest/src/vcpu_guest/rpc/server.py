@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC server, there only while a host is.
+"""The gRPC server, which runs only while a host is there.
 
-gRPC's core keeps threads that wake up once a second and more for as long as a server exists. So the server is started
-when a session begins, which takes milliseconds, and ended when there has been none for a while: an agent whose host
-is silent costs no wake-up at all.
+For as long as a server exists, gRPC's core keeps threads that wake up once a second and more often. So the server is
+started when a session begins, which takes milliseconds, and ended when there has been none for a while: an agent whose
+host is silent costs no wake-up at all.
 """
 
 from __future__ import annotations
@@ -19,19 +19,23 @@ from vcpu_guest import logs
 if TYPE_CHECKING:
     import grpc.aio
 
-    from vcpu_guest.rpc.service import GuestAgent
+    from vcpu_guest.rpc.service import GuestAgentService
 
 #: Seconds without a session after which the server ends. Longer than the pause between two commands of a person.
 LINGER = 30.0
 
 
 class LocalServer:
-    """Serves `agent` on the unix socket `path` whenever it is asked to."""
+    """Serves `agent` on the unix socket `path`, from `up()` until no host has had a session for a while.
 
-    def __init__(self, agent: GuestAgent, path: str, linger: float = LINGER) -> None:
+    `has_host` says whether a host has a session; it is asked every `linger` seconds while the server runs.
+    """
+
+    def __init__(
+        self, agent: GuestAgentService, path: str, has_host: Callable[[], bool], linger: float = LINGER
+    ) -> None:
         self.path = path
-        #: Says whether a host has a session; asked every `linger` seconds while the server runs.
-        self.busy: Callable[[], bool] = lambda: True
+        self._has_host = has_host
         self._agent = agent
         self._linger = linger
         self._lock = asyncio.Lock()
@@ -41,14 +45,14 @@ class LocalServer:
 
     @property
     def running(self) -> bool:
-        """Whether the server exists now."""
+        """Say whether the server exists now."""
         return self._server is not None
 
     async def up(self) -> str:
-        """Have it run; the socket's path. Raises OSError if it can't listen."""
+        """Start the server if it does not run, and return the path of its socket. Raise OSError if it cannot listen."""
         async with self._lock:
             if self._server is not None and not self._reachable():
-                # Whoever took it away: a server without it is none, and would stay so for as long as it runs.
+                # Somebody removed the socket: nobody could ever reach this server again.
                 logs.warning("the server's socket has gone, starting it anew", path=self.path)
                 await self._end()
             if self._server is None:
@@ -60,7 +64,7 @@ class LocalServer:
         return self.path
 
     async def close(self) -> None:
-        """End it at once, with all of its calls."""
+        """End the server at once, with all of its calls."""
         async with self._lock:
             await self._end()
 
@@ -73,7 +77,7 @@ class LocalServer:
         self._timer = asyncio.get_running_loop().call_later(self._linger, self._look)
 
     def _look(self) -> None:
-        if self.busy():
+        if self._has_host():
             self._arm()
         else:
             self._ending = asyncio.get_running_loop().create_task(self._end_if_idle())
@@ -81,7 +85,7 @@ class LocalServer:
     async def _end_if_idle(self) -> None:
         async with self._lock:
             # A session may have begun while this waited for the lock.
-            if self.busy():
+            if self._has_host():
                 self._arm()
             else:
                 await self._end()
@@ -89,11 +93,11 @@ class LocalServer:
     async def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # From here on it is none, also if stopping it should fail.
+        # Forget it first: even if stop() fails, the next up() starts another one.
         server, self._server = self._server, None
         if server is not None:
             await server.stop(None)
-            # The last reference ends gRPC's threads, and cycles hold some.
+            # gRPC's threads end with the last reference, and reference cycles hold some.
             del server
             gc.collect()
             logs.debug("server ended")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The gRPC service: thin. What it does is in watcher.py and switch.py, what it says in convert.py."""
+"""The gRPC service, a thin skin: the inventory and the writer do the work, `convert` makes the messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
 from vcpu_guest import logs
-from vcpu_guest.core.model import Arrived, Environment, Goal, Identity, Result, Snapshot, Status
-from vcpu_guest.core.request import GoalError, check, check_request_id
-from vcpu_guest.cpus.eject_gate import Gate
-from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest.core.model import AgentInfo, Arrived, CpuResult, CpuStatus, Environment, Snapshot
+from vcpu_guest.core.request import Request, RequestError, check, check_request_id
+from vcpu_guest.cpus.eject_gate import EjectGate
+from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.rpc import convert
-from vcpu_guest.rpc.control import Control
+from vcpu_guest.rpc.control_stream import ControlStream
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -39,33 +39,33 @@ _OPTIONS = (
 
 
 class Runner(Protocol):
-    """What carries out a request: the switch, with hooks or without."""
+    """What carries out a request: the writer, with hooks or without."""
 
-    def run(self, goal: Goal) -> AsyncGenerator[Arrived | Result, None]:
-        """See Switch.run."""
+    def run(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
+        """See Writer.run."""
 
     def in_hand(self) -> dict[str, float]:
-        """See Switch.in_hand."""
+        """See Writer.in_hand."""
 
     def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
-        """See Switch.settling."""
+        """See Writer.settling."""
 
 
-class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
+class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     """vcpu.v1.GuestAgent, as agent.proto describes it."""
 
     def __init__(
         self,
-        identity: Identity,
-        watcher: Watcher,
-        switch: Runner,
+        agent_info: AgentInfo,
+        inventory: Inventory,
+        writer: Runner,
         scheme: str,
         environment: Callable[[], Environment],
-        gate: Gate | None = None,
+        gate: EjectGate | None = None,
     ) -> None:
-        self._identity = identity
-        self._watcher = watcher
-        self._switch = switch
+        self._agent_info = agent_info
+        self._inventory = inventory
+        self._writer = writer
         self._scheme = scheme
         self._environment = environment
         self._gate = gate
@@ -76,14 +76,14 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         environment = await asyncio.to_thread(self._environment)
         if self._gate is not None:
             environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
-        return convert.hello(self._identity, environment, gated=self._gate is not None)
+        return convert.hello(self._agent_info, environment, gated=self._gate is not None)
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """A fresh look."""
         try:
             answer = self._list_cpus(request)
             return answer if isinstance(answer, pb.ListCpusResponse) else await answer
-        except GoalError as error:
+        except RequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             raise AssertionError("abort() raises") from error
 
@@ -91,10 +91,10 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
         """A snapshot now and after every change; the newest only, for who falls behind."""
         await _checked_id(request.request_id, context)
         sent = -1
-        with self._watcher.changes() as changed:
+        with self._inventory.changes() as changed:
             while True:
                 changed.clear()
-                snapshot = self._watcher.snapshot()
+                snapshot = self._inventory.snapshot()
                 if snapshot.generation != sent:
                     sent = snapshot.generation
                     yield pb.WatchResponse(request_id=request.request_id, snapshot=self._message(snapshot))
@@ -109,7 +109,7 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             async with aclosing(self._set_online(request)) as answers:
                 async for answer in answers:
                     yield answer
-        except GoalError as error:
+        except RequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def Control(  # noqa: N802
@@ -117,13 +117,13 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     ) -> AsyncIterator[pb.ControlResponse]:
         """Both of them as messages on one stream."""
         stream = object()
-        control = Control(self._list_cpus, partial(self._set_online, stream=stream))
+        control = ControlStream(self._list_cpus, partial(self._set_online, stream=stream))
         reading = asyncio.get_running_loop().create_task(_read(requests, control))
         try:
             async for answer in control.answers():
                 yield answer
             await reading
-        except GoalError as error:
+        except RequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
             reading.cancel()
@@ -134,7 +134,7 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
 
     def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]:
         check_request_id(request.request_id)
-        settling = self._switch.settling()
+        settling = self._writer.settling()
         if settling is not None:
             return self._list_at_rest(request, settling)
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
@@ -148,7 +148,7 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
     async def _set_online(
         self, request: pb.SetOnlineRequest, stream: object = None
     ) -> AsyncGenerator[pb.SetOnlineResponse, None]:
-        goal = check(
+        checked = check(
             request.firmware_ids,
             online=request.online,
             wait=request.wait_for_arrival,
@@ -156,13 +156,13 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             request_id=request.request_id,
             for_eject=request.for_eject,
         )
-        gate = self._gate if goal.for_eject else None
+        gate = self._gate if checked.for_eject else None
         as_wanted = True
-        async with aclosing(self._switch.run(goal)) as answers:
+        async with aclosing(self._writer.run(checked)) as answers:
             async for answer in answers:
-                if isinstance(answer, Result):
-                    as_wanted = as_wanted and answer.status in (Status.DONE, Status.ALREADY)
-                    if gate is not None and answer.status is not Status.REFUSED:
+                if isinstance(answer, CpuResult):
+                    as_wanted = as_wanted and answer.status in (CpuStatus.DONE, CpuStatus.ALREADY)
+                    if gate is not None and answer.status is not CpuStatus.REFUSED:
                         # Before the host hears of it: the next thing that it does is to ask for the ejection.
                         await gate.agree(answer.firmware_id, stream)
                 elif request.brief:
@@ -172,20 +172,20 @@ class GuestAgent(agent_pb2_grpc.GuestAgentServicer):
             yield pb.SetOnlineResponse(request_id=request.request_id, final=self._snapshot())
 
     def _snapshot(self, moving: Mapping[str, float] = MappingProxyType({})) -> pb.Snapshot:
-        return self._message(self._watcher.snapshot(), moving)
+        return self._message(self._inventory.snapshot(), moving)
 
     def _message(self, snapshot: Snapshot, moving: Mapping[str, float] = MappingProxyType({})) -> pb.Snapshot:
-        return convert.snapshot(snapshot, self._identity, {**moving, **self._switch.in_hand()})
+        return convert.snapshot(snapshot, self._agent_info, {**moving, **self._writer.in_hand()})
 
 
 async def _checked_id(request_id: str, context: Context) -> None:
     try:
         check_request_id(request_id)
-    except GoalError as error:
+    except RequestError as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
 
-async def _read(requests: AsyncIterator[pb.ControlRequest], control: Control) -> None:
+async def _read(requests: AsyncIterator[pb.ControlRequest], control: ControlStream) -> None:
     """Pass requests on; the stream's answers end when the requests do, however that is."""
     try:
         async for request in requests:
@@ -194,7 +194,7 @@ async def _read(requests: AsyncIterator[pb.ControlRequest], control: Control) ->
         control.end()
 
 
-async def serve(agent: GuestAgent, path: str) -> grpc.aio.Server:
+async def serve(agent: GuestAgentService, path: str) -> grpc.aio.Server:
     """A server that listens on the unix socket `path`. Raises OSError if it cannot."""
     server = grpc.aio.server(options=_OPTIONS)
     agent_pb2_grpc.add_GuestAgentServicer_to_server(agent, server)  # type: ignore[no-untyped-call]

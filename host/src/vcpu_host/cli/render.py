@@ -58,7 +58,7 @@ def _slot_document(view: SlotView) -> dict[str, object]:
         "vcpus": view.slot.vcpus,
         "state": str(view.state),
         "id": view.slot.device_id,
-        "qom_path": view.slot.qom_path,
+        "qom_path": view.slot.path,
         "pending": None
         if view.pending is None
         else {

@@ -14,6 +14,7 @@ from typing import IO, Any, Self
 from kit.fakes.qemu.process import FakeProcess
 
 _VCPUD = Path(__file__).resolve().parents[1] / "vcpud.py"
+_TESTS = Path(__file__).resolve().parents[3]
 
 
 class FakeVm(FakeProcess):
@@ -69,7 +70,12 @@ class FakeVm(FakeProcess):
         runtime.mkdir(mode=0o700, exist_ok=True)
         self.vcpud = subprocess.Popen(
             [self._python, str(_VCPUD), *(word for name, file in places for word in (name, str(self.folder / file)))],
-            env={**os.environ, "VCPUD_BOOT_ID": self._boot_id, "RUNTIME_DIRECTORY": str(runtime)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(_TESTS),
+                "VCPUD_BOOT_ID": self._boot_id,
+                "RUNTIME_DIRECTORY": str(runtime),
+            },
             stdout=self._log,
             stderr=self._log,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from vcpu_guest.core.request import MAX_ID_LENGTH, MAX_IDS, GoalError, check, check_request_id
+from vcpu_guest.core.request import MAX_ID_LENGTH, MAX_IDS, RequestError, check, check_request_id
 
 GOOD = "acpi:\\_SB_.CPUS.C001"
 
@@ -32,21 +32,21 @@ def test_a_good_request_keeps_its_order() -> None:
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(ids: list[str], says: str) -> None:
-    with pytest.raises(GoalError, match=says):
+    with pytest.raises(RequestError, match=says):
         goal(ids)
 
 
 def test_a_platform_without_identities_takes_no_request() -> None:
-    with pytest.raises(GoalError, match="shows no firmware identities"):
+    with pytest.raises(RequestError, match="shows no firmware identities"):
         goal([GOOD], scheme="")
 
 
 def test_nothing_is_waited_for_in_order_to_go_offline() -> None:
-    with pytest.raises(GoalError, match="wait_for_arrival"):
+    with pytest.raises(RequestError, match="wait_for_arrival"):
         goal([GOOD], online=False, wait=True)
 
 
 def test_a_request_id_is_bounded() -> None:
     check_request_id("x" * 128)
-    with pytest.raises(GoalError, match="request_id"):
+    with pytest.raises(RequestError, match="request_id"):
         check_request_id("x" * 129)

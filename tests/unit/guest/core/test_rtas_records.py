@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcpu_guest.core.rtas_records import Action, Hotplug, RtasError, latest, parse
+from vcpu_guest.core.rtas_records import Action, HotplugEvent, RtasError, latest, parse
 
 FIXTURE = Path(__file__).parents[3] / "fixtures" / "rtas-hotplug-legacy.json"
 CAPTURED: list[dict[str, Any]] = json.loads(FIXTURE.read_text())["records"]
@@ -29,7 +29,7 @@ def changed(offset: int, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("captured", CAPTURED, ids=lambda captured: captured["action"])
 def test_a_captured_record_says_what_was_asked_for(captured: dict[str, Any]) -> None:
-    wanted = Hotplug(Action[captured["action"].upper()], int(captured["drc_index"], 16))
+    wanted = HotplugEvent(Action[captured["action"].upper()], int(captured["drc_index"], 16))
     record = bytes.fromhex(captured["hex"])
     assert parse(record.ljust(120, b"\0")) == wanted
     # as read: the rest of the 2052 bytes is zero
@@ -110,9 +110,14 @@ def test_a_changed_byte_makes_no_other_order_than_an_action_and_an_index(offset:
         found = parse(changed(offset, bytes([ADD[offset] ^ flip])))
         if found is not None:
             assert found.drc_index >> 28 == 1
-            assert found == Hotplug(Action.ADD, 0x10000003) or HP + 9 <= offset < HP + 16
+            assert found == HotplugEvent(Action.ADD, 0x10000003) or HP + 9 <= offset < HP + 16
 
 
 def test_the_last_word_on_a_core_counts_in_the_order_of_arrival() -> None:
-    events = [Hotplug(Action.ADD, 1), Hotplug(Action.ADD, 2), Hotplug(Action.REMOVE, 1), Hotplug(Action.ADD, 3)]
-    assert latest(events) == (Hotplug(Action.ADD, 2), Hotplug(Action.REMOVE, 1), Hotplug(Action.ADD, 3))
+    events = [
+        HotplugEvent(Action.ADD, 1),
+        HotplugEvent(Action.ADD, 2),
+        HotplugEvent(Action.REMOVE, 1),
+        HotplugEvent(Action.ADD, 3),
+    ]
+    assert latest(events) == (HotplugEvent(Action.ADD, 2), HotplugEvent(Action.REMOVE, 1), HotplugEvent(Action.ADD, 3))

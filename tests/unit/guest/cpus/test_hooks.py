@@ -14,10 +14,12 @@ from kit.fakes.sysfs import FakeKernel, firmware_id
 from kit.until import DEADLINE, until
 from vcpu_guest import logs
 from vcpu_guest.core.hook_rules import MAX_WORDS, POST_ONLINE, PRE_OFFLINE
-from vcpu_guest.core.model import Goal, Result, Status
-from vcpu_guest.cpus.hooks import HookedSwitch, Hooks
-from vcpu_guest.cpus.inventory import Watcher
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.core.model import CpuResult, CpuStatus
+from vcpu_guest.core.request import Request
+from vcpu_guest.cpus.hooked_writer import HookedWriter
+from vcpu_guest.cpus.hooks import Hooks
+from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
 
@@ -38,10 +40,10 @@ async def hooks(folder: Path) -> AsyncIterator[Hooks]:
 
 
 @pytest.fixture
-async def switch(sysfs: Sysfs, watcher: Watcher) -> AsyncIterator[Switch]:
-    switch = Switch(sysfs, Acpi(), watcher)
-    yield switch
-    assert await switch.close(DEADLINE)
+async def writer(sysfs: Sysfs, inventory: Inventory) -> AsyncIterator[Writer]:
+    writer = Writer(sysfs, Acpi(), inventory)
+    yield writer
+    assert await writer.close(DEADLINE)
 
 
 @pytest.fixture
@@ -59,16 +61,16 @@ def put(folder: Path, event: str, name: str, script: str, mode: int = 0o755) -> 
     return path
 
 
-def online(kernel: FakeKernel, switch: Switch, *slots: int) -> None:
+def online(kernel: FakeKernel, writer: Writer, *slots: int) -> None:
     kernel.online.update(kernel.add(slot) for slot in slots)
     kernel._lists()
-    switch.watcher.scan()
+    writer.inventory.scan()
 
 
-async def run(switch: Switch, hooks: Hooks, *slots: int, up: bool = False) -> list[Result]:
-    goal = Goal(tuple(firmware_id(slot) for slot in slots), online=up, wait=False)
+async def run(writer: Writer, hooks: Hooks, *slots: int, up: bool = False) -> list[CpuResult]:
+    request = Request(tuple(firmware_id(slot) for slot in slots), online=up, wait=False)
     async with asyncio.timeout(DEADLINE):
-        return [answer async for answer in HookedSwitch(switch, hooks).run(goal) if isinstance(answer, Result)]
+        return [answer async for answer in HookedWriter(writer, hooks).run(request) if isinstance(answer, CpuResult)]
 
 
 async def refusal(hooks: Hooks) -> str:
@@ -81,25 +83,25 @@ async def refusal(hooks: Hooks) -> str:
 
 
 async def test_hooks_are_run_in_the_order_of_names_once_a_request_and_told_which_cpus(
-    folder: Path, tmp_path: Path, hooks: Hooks, switch: Switch, kernel: FakeKernel
+    folder: Path, tmp_path: Path, hooks: Hooks, writer: Writer, kernel: FakeKernel
 ) -> None:
     for name in ("20-b", "10-a"):
         put(folder, PRE_OFFLINE, name, f'echo "{name} $# $1 $2 $VCPUD_EVENT $VCPUD_CPUS" >>{tmp_path}/seen')
-    online(kernel, switch, 1, 2, 3)
-    results = await run(switch, hooks, 1, 3)
-    assert [result.status for result in results] == [Status.DONE, Status.DONE]
+    online(kernel, writer, 1, 2, 3)
+    results = await run(writer, hooks, 1, 3)
+    assert [result.status for result in results] == [CpuStatus.DONE, CpuStatus.DONE]
     words = "2 pre-offline 1,3 pre-offline 1,3"
     assert (tmp_path / "seen").read_text().splitlines() == [f"10-a {words}", f"20-b {words}"]
 
 
 async def test_a_veto_refuses_every_cpu_of_the_request_in_the_hooks_words_and_nothing_is_written(
-    folder: Path, tmp_path: Path, hooks: Hooks, switch: Switch, kernel: FakeKernel
+    folder: Path, tmp_path: Path, hooks: Hooks, writer: Writer, kernel: FakeKernel
 ) -> None:
     put(folder, PRE_OFFLINE, "10-no", "echo first; echo 'the database needs them' >&2; exit 3")
     put(folder, PRE_OFFLINE, "20-later", f"touch {tmp_path}/later")
-    online(kernel, switch, 1, 2)
-    results = await run(switch, hooks, 1, 2)
-    assert [result.status for result in results] == [Status.REFUSED] * 2
+    online(kernel, writer, 1, 2)
+    results = await run(writer, hooks, 1, 2)
+    assert [result.status for result in results] == [CpuStatus.REFUSED] * 2
     for result in results:
         assert result.reason is not None
         assert result.observed is not None
@@ -110,19 +112,19 @@ async def test_a_veto_refuses_every_cpu_of_the_request_in_the_hooks_words_and_no
 
 
 async def test_what_is_offline_already_is_asked_of_nobody(
-    folder: Path, hooks: Hooks, switch: Switch, kernel: FakeKernel
+    folder: Path, hooks: Hooks, writer: Writer, kernel: FakeKernel
 ) -> None:
     put(folder, PRE_OFFLINE, "no", "exit 1")
     kernel.add(1)
-    switch.watcher.scan()
-    assert {result.status for result in await run(switch, hooks, 1, 9)} == {Status.ALREADY, Status.ABSENT}
+    writer.inventory.scan()
+    assert {result.status for result in await run(writer, hooks, 1, 9)} == {CpuStatus.ALREADY, CpuStatus.ABSENT}
 
 
 async def test_cpus_that_came_online_are_told_afterwards_and_a_failure_changes_no_result(
     folder: Path,
     tmp_path: Path,
     hooks: Hooks,
-    switch: Switch,
+    writer: Writer,
     kernel: FakeKernel,
     complaints: list[dict[str, Any]],
 ) -> None:
@@ -131,18 +133,18 @@ async def test_cpus_that_came_online_are_told_afterwards_and_a_failure_changes_n
     put(folder, PRE_OFFLINE, "10-no", "exit 1")
     for slot in (1, 2):
         kernel.add(slot)
-    switch.watcher.scan()
-    assert [result.status for result in await run(switch, hooks, 1, 2, up=True)] == [Status.DONE] * 2
+    writer.inventory.scan()
+    assert [result.status for result in await run(writer, hooks, 1, 2, up=True)] == [CpuStatus.DONE] * 2
     await until(lambda: not hooks._tasks)
     assert (tmp_path / "seen").read_text().splitlines() == ["0-2", "post-online 1-2"]
     assert [complaint["why"] for complaint in complaints] == ["10-broken (status 1): oh"]
 
 
 async def test_nothing_is_run_for_cpus_that_did_not_come(
-    folder: Path, tmp_path: Path, hooks: Hooks, switch: Switch
+    folder: Path, tmp_path: Path, hooks: Hooks, writer: Writer
 ) -> None:
     put(folder, POST_ONLINE, "any", f"touch {tmp_path}/seen")
-    assert [result.status for result in await run(switch, hooks, 7, up=True)] == [Status.ABSENT]
+    assert [result.status for result in await run(writer, hooks, 7, up=True)] == [CpuStatus.ABSENT]
     assert not hooks._tasks
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from kit.fakes.sysfs import FakeKernel, firmware_id
-from vcpu_guest.core.model import Goal, Result, Status
-from vcpu_guest.cpus.inventory import Watcher
+from vcpu_guest import logs
+from vcpu_guest.core.model import CpuResult, CpuStatus
+from vcpu_guest.core.request import Request
+from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import LOOKS, MEMORY, Onliners, unsettled
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
 
@@ -21,14 +23,14 @@ class Guest:
     def __init__(self, root: Path) -> None:
         self.kernel = FakeKernel(root, boot=(0, 1, 2))
         self.sysfs = Sysfs(root, self.kernel.write)
-        self.watcher = Watcher(self.sysfs, Acpi())
-        self.watcher.scan()
+        self.inventory = Inventory(self.sysfs, Acpi())
+        self.inventory.scan()
         self.onliners = Onliners(self.sysfs.incarnation, 30.0)
-        self.switch = Switch(self.sysfs, Acpi(), self.watcher, onliners=self.onliners)
+        self.writer = Writer(self.sysfs, Acpi(), self.inventory, onliners=self.onliners)
 
-    async def ask(self, *slots: int, online: bool = False) -> list[Result]:
-        goal = Goal(tuple(map(firmware_id, slots)), online=online, wait=False, for_eject=not online)
-        return [answer async for answer in self.switch.run(goal) if isinstance(answer, Result)]
+    async def ask(self, *slots: int, online: bool = False) -> list[CpuResult]:
+        request = Request(tuple(map(firmware_id, slots)), online=online, wait=False, for_eject=not online)
+        return [answer async for answer in self.writer.run(request) if isinstance(answer, CpuResult)]
 
     def somebody_onlines(self, number: int) -> None:
         self.kernel.write(f"{self.kernel.cpu_dir}/cpu{number}/online", b"1")
@@ -45,7 +47,7 @@ async def test_a_guest_in_which_nobody_meddles_waits_for_nothing(guest: Guest) -
 
     guest.onliners.await_turn = waited  # type: ignore[method-assign]
     for _ in range(2):
-        assert [answer.status for answer in await guest.ask(1)] == [Status.DONE]
+        assert [answer.status for answer in await guest.ask(1)] == [CpuStatus.DONE]
         await guest.ask(1, online=True)
     assert not guest.onliners.about
 
@@ -73,7 +75,7 @@ async def test_where_somebody_was_seen_to_meddle_a_cpu_is_let_go_of_just_after_h
     meddler.join()
     assert guest.onliners.about
     assert guest.kernel.writes[before:] == [(1, False), (1, True), (1, False)]
-    assert (answer.status, answer.observed is not None and answer.observed.online) == (Status.DONE, False)
+    assert (answer.status, answer.observed is not None and answer.observed.online) == (CpuStatus.DONE, False)
 
 
 async def test_a_cpu_that_somebody_is_just_bringing_up_is_not_said_to_be_offline(guest: Guest) -> None:
@@ -88,7 +90,7 @@ async def test_a_cpu_that_somebody_is_just_bringing_up_is_not_said_to_be_offline
     guest.sysfs.settled_online = settled  # type: ignore[method-assign]
     (answer,) = await guest.ask(1)
     assert guest.kernel.writes == [(1, False), (1, True), (1, False)]
-    assert (answer.status, guest.kernel.online) == (Status.DONE, {0, 2})
+    assert (answer.status, guest.kernel.online) == (CpuStatus.DONE, {0, 2})
     assert guest.onliners.about
 
 
@@ -105,7 +107,7 @@ async def test_what_his_turn_has_brought_up_is_taken_offline_again_all_of_it(gue
 
     guest.onliners.await_turn = await_turn  # type: ignore[method-assign]
     answers = await guest.ask(1, 2)
-    assert [answer.status for answer in answers] == [Status.DONE, Status.DONE]
+    assert [answer.status for answer in answers] == [CpuStatus.DONE, CpuStatus.DONE]
     assert guest.kernel.online == {0}
 
 
@@ -129,7 +131,7 @@ async def test_a_cpu_that_comes_anew_with_an_old_number_is_no_meddling(guest: Gu
     guest.kernel.remove(1)
     guest.kernel.add(1, 1)
     guest.somebody_onlines(1)
-    guest.watcher.scan()
+    guest.inventory.scan()
     await guest.ask(2)
     assert not guest.onliners.about
 
@@ -149,6 +151,19 @@ def test_it_is_remembered_for_a_while_only() -> None:
     assert onliners.about
     now[0] = MEMORY + 1
     assert not onliners.about
+
+
+def test_one_that_acts_every_second_does_not_fill_the_journal(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    now = [0.0]
+    onliners = Onliners(lambda number: number, 0.0, lambda: now[0])
+    for _ in range(1000):
+        now[0] += 1.0
+        onliners.let_go(1)
+        onliners.looked((0, 1))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "warning: somebody has brought a CPU online that is to be ejected cpu=1"
+    assert [line.partition("times=")[2] for line in lines[1:]] == ["10", "100", "1000"]
 
 
 def test_a_look_during_which_a_cpu_was_brought_up_is_made_again_from_the_first_cpu_on() -> None:
@@ -175,13 +190,13 @@ def test_cpus_that_never_come_to_rest_are_said_to_be_moving() -> None:
 
 
 async def settle(guest: Guest) -> dict[str, float]:
-    settling = guest.switch.settling()
+    settling = guest.writer.settling()
     assert settling is not None
     return await settling
 
 
 async def test_a_list_waits_for_whoever_is_bringing_up_a_cpu_that_is_to_be_ejected(guest: Guest) -> None:
-    assert guest.switch.settling() is None
+    assert guest.writer.settling() is None
     await guest.ask(1)
     read = guest.sysfs.settled_online
 
@@ -192,7 +207,7 @@ async def test_a_list_waits_for_whoever_is_bringing_up_a_cpu_that_is_to_be_eject
 
     guest.sysfs.settled_online = settled  # type: ignore[method-assign]
     assert await settle(guest) == {}
-    assert guest.watcher.snapshot().cpus[1].online
+    assert guest.inventory.snapshot().cpus[1].online
 
 
 async def test_a_cpu_whose_switching_does_not_end_is_said_to_be_in_hand(
@@ -214,4 +229,4 @@ async def test_nobody_waits_for_a_cpu_that_has_gone(guest: Guest) -> None:
     await guest.ask(1)
     guest.kernel.remove(1)
     guest.sysfs.settled_online = None  # type: ignore[method-assign, assignment]
-    assert guest.switch.settling() is None
+    assert guest.writer.settling() is None

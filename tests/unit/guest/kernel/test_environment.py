@@ -10,25 +10,26 @@ from typing import Any
 import pytest
 from kit.fakes.sysfs import FakeKernel
 from vcpu_guest.core.model import Environment
-from vcpu_guest.kernel.environment import Observer, auto_online_rules
+from vcpu_guest.kernel.environment import EnvironmentReader, auto_online_rules
 from vcpu_guest.kernel.sysfs import Sysfs
+from vcpu_guest.platforms import hypervisor_flag
 
 RULE = 'SUBSYSTEM=="cpu", ACTION=="add", TEST=="online", ATTR{online}=="0", ATTR{online}="1"\n'
 
 
 def test_reads_the_facts(sysfs: Sysfs, kernel: FakeKernel) -> None:
-    found = Observer(sysfs, ())()
+    found = EnvironmentReader(sysfs, hypervisor_flag, ())()
     assert (found.possible, found.kernel_max, found.smt_control) == ("0-15", 8191, "on")
     assert (found.eject_enabled, found.clocksource) == (True, "tsc")
     assert (found.nohz_full, found.isolated, found.auto_online_rules) == ("", "", ())
 
 
 def test_what_linux_knows_of_the_hypervisor_and_of_acpi_is_told(sysfs: Sysfs, kernel: FakeKernel) -> None:
-    found = Observer(sysfs, ())()
+    found = EnvironmentReader(sysfs, hypervisor_flag, ())()
     assert (found.hypervisor_flag, found.acpi) == (True, True)
     kernel.set_list("modalias", "cpu:type:x86,ven0002fam0019mod0001:feature:,0000,0068,00C0")
     shutil.rmtree(kernel.root / "firmware/acpi")
-    found = Observer(sysfs, ())()
+    found = EnvironmentReader(sysfs, hypervisor_flag, ())()
     assert (found.hypervisor_flag, found.acpi) == (False, False)
 
 
@@ -43,25 +44,25 @@ def test_what_linux_knows_of_the_hypervisor_and_of_acpi_is_told(sysfs: Sysfs, ke
 )
 def test_other_machines_have_no_hypervisor_flag(sysfs: Sysfs, kernel: FakeKernel, modalias: str) -> None:
     kernel.set_list("modalias", modalias)
-    assert Observer(sysfs, ())().hypervisor_flag is None
+    assert EnvironmentReader(sysfs, hypervisor_flag, ())().hypervisor_flag is None
 
 
 def test_where_no_firmware_is_shown_nothing_is_said_of_acpi(sysfs: Sysfs, kernel: FakeKernel) -> None:
     shutil.rmtree(kernel.root / "firmware")
     (kernel.cpu_dir / "modalias").unlink()
-    found = Observer(sysfs, ())()
+    found = EnvironmentReader(sysfs, hypervisor_flag, ())()
     assert (found.hypervisor_flag, found.acpi) == (None, None)
 
 
 def test_of_the_command_line_only_what_bears_on_cpus_is_told(sysfs: Sysfs) -> None:
     line = "BOOT_IMAGE=/vmlinuz root=UUID=1 ro nr_cpus=4 password=acpi=off acpi=off quiet -- maxcpus=1\n"
-    assert Observer(sysfs, (), lambda: line)().kernel_arguments == ("nr_cpus=4", "acpi=off")
+    assert EnvironmentReader(sysfs, hypervisor_flag, (), lambda: line)().kernel_arguments == ("nr_cpus=4", "acpi=off")
 
 
 @pytest.mark.parametrize("boot", [(0,), (0, 1)])
 def test_what_the_agent_may_not_write_is_known_beforehand(tmp_path: Path, boot: tuple[int, ...]) -> None:
     kernel = FakeKernel(tmp_path / "sys", boot=boot)
-    observe = Observer(Sysfs(kernel.root, kernel.write, kernel.attempt), ())
+    observe = EnvironmentReader(Sysfs(kernel.root, kernel.write, kernel.attempt), hypervisor_flag, ())
     assert (observe().writable, observe().unwritable) == (True, ())
     kernel.deny(errno.EROFS)
     tried = kernel.cpu_dir / ("uevent" if len(boot) == 1 else "cpu1/online")
@@ -76,7 +77,7 @@ def test_where_there_is_no_file_to_try_nothing_is_said_of_writing(kernel: FakeKe
 
 
 def observed(sysfs: Sysfs, **options: Any) -> Environment:
-    return Observer(sysfs, (), **options)()
+    return EnvironmentReader(sysfs, hypervisor_flag, (), **options)()
 
 
 def test_a_real_file_is_tried_and_left_as_it_is(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_real_file_is_tried_and_left_as_it_is(tmp_path: Path) -> None:
 
 def test_an_absent_eject_switch_is_absent(sysfs: Sysfs, kernel: FakeKernel) -> None:
     (kernel.root / "firmware/acpi/hotplug/processor/enabled").unlink()
-    assert Observer(sysfs, ())().eject_enabled is None
+    assert EnvironmentReader(sysfs, hypervisor_flag, ())().eject_enabled is None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_file_hides_those_of_the_same_name_in_later_directories(tmp_path: Path
 
 
 def test_rules_are_read_again_when_one_is_added(tmp_path: Path, sysfs: Sysfs) -> None:
-    observe = Observer(sysfs, [tmp_path])
+    observe = EnvironmentReader(sysfs, hypervisor_flag, [tmp_path])
     assert observe().auto_online_rules == ()
     (tmp_path / "40-cpu.rules").write_text(RULE)
     os.utime(tmp_path, ns=(1, 1))

@@ -12,7 +12,7 @@ import pyudev
 from kit.fakes.monitor import FakeMonitor
 from kit.until import until
 from vcpu_guest import logs
-from vcpu_guest.core.model import Event
+from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import uevents
 from vcpu_guest.kernel.uevents import Uevents
 
@@ -28,12 +28,13 @@ class Heard:
     """A source that listens, and what it said."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[CpuEvent] = []
         self.lost: list[str] = []
+        self.urgent = True
         self.source = Uevents()
 
     def start(self) -> Heard:
-        self.source.start(self.events.append, self.lost.append)
+        self.source.start(self.events.append, self.lost.append, lambda: self.urgent)
         return self
 
 
@@ -74,7 +75,7 @@ async def test_events_of_cpus_come_through_and_others_do_not(heard: Heard, monit
     for action, name in (("add", "cpu3"), ("change", "cpu"), ("add", "cpufreq"), ("online", "cpu12"), ("", "cpu1")):
         monitor.tell(action, name)
     await until(lambda: len(heard.events) == 3)
-    assert heard.events == [Event("add", 3), Event("online", 12), Event("", 1)]
+    assert heard.events == [CpuEvent("add", 3), CpuEvent("online", 12), CpuEvent("", 1)]
     assert heard.lost == []
     heard.source.close()
     assert not heard.source.alive
@@ -90,7 +91,7 @@ async def test_after_an_overflow_everything_is_looked_at_once_and_events_are_hea
     await turns()
     monitor.tell("add", "cpu4")
     await until(lambda: bool(heard.events))
-    assert heard.events == [Event("add", 4)], "what was queued is dropped: the look made it good"
+    assert heard.events == [CpuEvent("add", 4)], "what was queued is dropped: the look made it good"
     assert len(heard.lost) == 1
     assert capsys.readouterr().err.count("events were lost") == 1
     assert monitor.polls < 10
@@ -113,7 +114,7 @@ async def test_overflows_that_follow_each_other_are_made_good_together_after_a_p
     heard.source.catch_up()  # somebody asks: the pause ends
     assert len(heard.lost) == 2
     monitor.tell("add", "cpu4")
-    await until(lambda: heard.events == [Event("add", 4)])
+    await until(lambda: heard.events == [CpuEvent("add", 4)])
     heard.source.close()
 
 
@@ -144,7 +145,7 @@ async def test_more_events_than_anybody_can_use_are_dropped_for_one_look(
     await turns()
     assert len(heard.lost) == 1
     monitor.tell("add", "cpu4")
-    await until(lambda: bool(heard.events) and heard.events[-1] == Event("add", 4))
+    await until(lambda: bool(heard.events) and heard.events[-1] == CpuEvent("add", 4))
     heard.source.close()
 
 
@@ -160,20 +161,20 @@ async def test_what_is_done_about_events_has_a_bound_on_its_share_of_a_cpu(
 
 
 async def test_what_nobody_waits_for_is_put_off_and_looked_at_in_one_go(heard: Heard, monitor: FakeMonitor) -> None:
-    heard.source.urgent = lambda: False
+    heard.urgent = False
     for number in range(5):
         monitor.tell("add", f"cpu{number}")
     await until(lambda: bool(heard.lost))
     assert (len(heard.lost), heard.events) == (1, [])
-    heard.source.urgent = lambda: True
+    heard.urgent = True
     monitor.tell("add", "cpu7")
     await until(lambda: bool(heard.events))
-    assert heard.events == [Event("add", 7)]
+    assert heard.events == [CpuEvent("add", 7)]
     heard.source.close()
 
 
 async def test_what_was_put_off_is_made_good_the_moment_somebody_asks(heard: Heard, monitor: FakeMonitor) -> None:
-    heard.source.urgent = lambda: False
+    heard.urgent = False
     heard.source.catch_up()
     assert heard.lost == []
     monitor.tell("add", "cpu1")
@@ -202,7 +203,7 @@ async def test_a_socket_that_does_not_recover_is_made_anew(
     assert heard.source.hearing
     assert len(heard.lost) == uevents._PATIENCE, "each failure, the last by the new socket, is one look"
     monitors[1].tell("add", "cpu4")
-    await until(lambda: heard.events == [Event("add", 4)])
+    await until(lambda: heard.events == [CpuEvent("add", 4)])
     heard.source.close()
 
 
@@ -231,7 +232,7 @@ async def test_where_it_may_not_listen_it_says_so_once_and_listens_when_it_may(
     assert (heard.lost, heard.source.name) == (["listening again"], "udev")
     assert capsys.readouterr().err.count("events are heard again") == 1
     monitors[0].tell("add", "cpu4")
-    await until(lambda: heard.events == [Event("add", 4)])
+    await until(lambda: heard.events == [CpuEvent("add", 4)])
     heard.source.close()
 
 

@@ -74,10 +74,10 @@ def test_a_power_thread_is_on_the_node_that_lists_it_whatever_its_link_says(tmp_
     assert [Pseries(sysfs).node(sysfs, number) for number in (0, 1)] == [1, None]
 
 
-@pytest.mark.parametrize(("modern", "connectors"), [(True, "kernel"), (False, "rtas")])
-def test_who_handles_hotplug_events_follows_from_the_device_tree(tmp_path: Path, modern: bool, connectors: str) -> None:
+@pytest.mark.parametrize(("modern", "hotplug"), [(True, "kernel"), (False, "rtas")])
+def test_who_handles_hotplug_events_follows_from_the_device_tree(tmp_path: Path, modern: bool, hotplug: str) -> None:
     papr = FakePapr(tmp_path / "sys", modern=modern)
-    assert Pseries(Sysfs(papr.root)).connectors == connectors
+    assert Pseries(Sysfs(papr.root)).hotplug == hotplug
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,16 @@ import pytest
 from kit.fakes.papr import FakePapr, record
 from kit.until import DEADLINE, until
 from vcpu_guest import logs
-from vcpu_guest import machine as doors_module
-from vcpu_guest.core.model import Event, Goal, Result, Status
-from vcpu_guest.cpus import writer as switch_module
-from vcpu_guest.cpus.inventory import Watcher
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest import machine as machine_module
+from vcpu_guest.core.model import CpuEvent, CpuResult, CpuStatus
+from vcpu_guest.core.request import Request
+from vcpu_guest.cpus import writer as writer_module
+from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.pseries import Pseries
-from vcpu_guest.platforms.rtas import RtasConnectors, StandAside
+from vcpu_guest.platforms.rtas import ErrdHotplug, RtasHotplug
 
 #: The fake's records say that they were made at 20:47:18 on 2026-11-22.
 BEFORE, AFTER = datetime(2026, 11, 22, 20, 47, 17, tzinfo=UTC), datetime(2026, 11, 22, 20, 47, 19, tzinfo=UTC)
@@ -43,22 +44,22 @@ class Agent:
         sysfs = Sysfs(papr.root, papr.write)
         platform = Pseries(sysfs)
         paths = [papr.log_path] if log else ["/nowhere/error_log"]
-        self.connectors = RtasConnectors(sysfs, platform, lambda: self.errd, paths, papr.write, lambda _: booted)
-        self.watcher = Watcher(sysfs, platform)
+        self.hotplug = RtasHotplug(sysfs, platform, lambda: self.errd, paths, papr.write, lambda _: booted)
+        self.inventory = Inventory(sysfs, platform)
         loop = asyncio.get_running_loop()
-        papr.tell = lambda action, number: loop.call_soon_threadsafe(self.watcher.on_event, Event(action, number))
-        self.watcher.scan()
-        self.switch = Switch(sysfs, platform, self.watcher, self.connectors)
+        papr.tell = lambda action, number: loop.call_soon_threadsafe(self.inventory.on_event, CpuEvent(action, number))
+        self.inventory.scan()
+        self.writer = Writer(sysfs, platform, self.inventory, self.hotplug)
 
     def known(self) -> set[str]:
-        return {cpu.firmware_id for cpu in self.watcher.snapshot().cpus}
+        return {cpu.firmware_id for cpu in self.inventory.snapshot().cpus}
 
 
 @pytest.fixture
 async def agent(papr: FakePapr) -> AsyncIterator[Agent]:
     agent = Agent(papr)
     yield agent
-    assert await agent.switch.close(DEADLINE)
+    assert await agent.writer.close(DEADLINE)
 
 
 def _broken() -> Iterator[bytes]:
@@ -90,7 +91,7 @@ async def test_what_came_while_no_agent_was_running_is_made_good(papr: FakePapr)
     papr.plug(6)
     agent = Agent(papr)
     await until(lambda: agent.known() == ids(0, 1, 2, 3, 6, 7))
-    assert await agent.switch.close(DEADLINE)
+    assert await agent.writer.close(DEADLINE)
 
 
 async def test_of_many_records_about_a_core_the_last_one_counts(papr: FakePapr) -> None:
@@ -100,7 +101,7 @@ async def test_of_many_records_about_a_core_the_last_one_counts(papr: FakePapr) 
     agent = Agent(papr)
     await until(lambda: agent.known() == ids(0, 1, 4, 5))
     assert papr.orders == ["cpu add index 0x10000004"]
-    assert await agent.switch.close(DEADLINE)
+    assert await agent.writer.close(DEADLINE)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +132,17 @@ async def test_a_core_that_the_kernel_refuses_is_told_and_the_next_one_taken(
     papr.plug(4)
     await until(lambda: agent.known() == ids(0, 1, 4, 5))
     assert warnings == [{"action": "add", "drc_index": "0x10000002", "errno": "EINVAL"}]
-    assert agent.connectors.alive
+    assert agent.hotplug.alive
 
 
 async def test_a_request_heals_a_lost_record(papr: FakePapr, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switch_module, "RESCAN", 0.01)
+    monkeypatch.setattr(writer_module, "RESCAN", 0.01)
     papr.plug(4, lost=True)
-    goal = Goal(("papr:4", "papr:5"), online=True, wait=True)
+    request = Request(("papr:4", "papr:5"), online=True, wait=True)
     async with asyncio.timeout(DEADLINE):
-        answers = [answer async for answer in agent.switch.run(goal)]
-    assert {a.firmware_id: a.status for a in answers if isinstance(a, Result)} == dict.fromkeys(
-        ("papr:4", "papr:5"), Status.ALREADY
+        answers = [answer async for answer in agent.writer.run(request)]
+    assert {a.firmware_id: a.status for a in answers if isinstance(a, CpuResult)} == dict.fromkeys(
+        ("papr:4", "papr:5"), CpuStatus.ALREADY
     )
     assert set(papr.orders) == {"cpu add index 0x10000004"}
 
@@ -149,15 +150,15 @@ async def test_a_request_heals_a_lost_record(papr: FakePapr, agent: Agent, monke
 async def test_without_a_log_cores_come_when_they_are_waited_for(
     papr: FakePapr, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switch_module, "RESCAN", 0.01)
+    monkeypatch.setattr(writer_module, "RESCAN", 0.01)
     agent = Agent(papr, log=False)
-    assert (agent.connectors.name, agent.connectors.alive) == ("dlpar", True)
+    assert (agent.hotplug.name, agent.hotplug.alive) == ("dlpar", True)
     papr.plug(4)
-    goal = Goal(("papr:4", "papr:5"), online=True, wait=True)
+    request = Request(("papr:4", "papr:5"), online=True, wait=True)
     async with asyncio.timeout(DEADLINE):
-        answers = [answer async for answer in agent.switch.run(goal)]
-    assert {a.firmware_id for a in answers if isinstance(a, Result)} == ids(4, 5)
-    assert await agent.switch.close(DEADLINE)
+        answers = [answer async for answer in agent.writer.run(request)]
+    assert {a.firmware_id for a in answers if isinstance(a, CpuResult)} == ids(4, 5)
+    assert await agent.writer.close(DEADLINE)
 
 
 @pytest.mark.parametrize(
@@ -171,14 +172,14 @@ async def test_a_removal_that_a_restart_brings_back_is_not_done_to_a_core_in_use
     papr.plug(4)
     before = Agent(papr)
     await until(lambda: before.known() == ids(0, 1, 4, 5))
-    assert await before.switch.close(DEADLINE)
+    assert await before.writer.close(DEADLINE)
     if offline:
         papr.take_offline(4)
     papr.unplug(4)
     papr.plug(2)  # the record after it shows that the agent has come by
     agent = Agent(papr, booted=booted)
     await until(lambda: agent.known() == left | ids(2, 3))
-    assert await agent.switch.close(DEADLINE)
+    assert await agent.writer.close(DEADLINE)
 
 
 def test_a_number_whose_thread_is_not_known_yet_is_not_taken_for_the_boot_cpu(papr: FakePapr) -> None:
@@ -188,7 +189,7 @@ def test_a_number_whose_thread_is_not_known_yet_is_not_taken_for_the_boot_cpu(pa
 
 
 async def test_nothing_is_tried_for_a_name_that_is_no_threads(papr: FakePapr, agent: Agent) -> None:
-    agent.connectors.summon(["acpi:4", "papr:", "papr:x", "papr:-4"])
+    agent.hotplug.summon(["acpi:4", "papr:", "papr:x", "papr:-4"])
     papr.plug(6)
     await until(lambda: agent.known() == ids(0, 1, 6, 7))
     assert papr.orders == ["cpu add index 0x10000006"]
@@ -196,28 +197,28 @@ async def test_nothing_is_tried_for_a_name_that_is_no_threads(papr: FakePapr, ag
 
 async def test_when_rtas_errd_appears_the_records_are_left_to_it(papr: FakePapr, agent: Agent) -> None:
     agent.errd = True
-    assert not agent.connectors.alive
+    assert not agent.hotplug.alive
     papr.plug(4)
     async with asyncio.timeout(DEADLINE):
-        await agent.connectors.ended()
+        await agent.hotplug.ended()
     agent.errd = False
-    assert not agent.connectors.alive  # it has let go of the log for good
+    assert not agent.hotplug.alive  # it has let go of the log for good
     assert papr.orders == []
 
 
 async def test_a_log_that_cannot_be_read_ends_the_agent_rather_than_spinning(
     papr: FakePapr, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent.connectors, "_records", lambda: iter(_broken()))
+    monkeypatch.setattr(agent.hotplug, "_records", lambda: iter(_broken()))
     papr.plug(4)
-    await until(lambda: not agent.connectors.alive)
+    await until(lambda: not agent.hotplug.alive)
     # what was read before that is not lost
     await until(lambda: papr.orders == ["cpu add index 0x10000004"])
 
 
 async def test_beside_rtas_errd_nothing_is_done_until_it_ends() -> None:
     running = True
-    aside = StandAside(lambda: running)
+    aside = ErrdHotplug(lambda: running)
     aside.start(lambda work: pytest.fail("it acted"), lambda: None)
     aside.summon(["papr:4"])
     assert (aside.name, aside.alive) == ("rtas_errd", True)
@@ -226,13 +227,13 @@ async def test_beside_rtas_errd_nothing_is_done_until_it_ends() -> None:
     aside.close()
 
 
-@pytest.mark.parametrize(("errd", "kind"), [(True, StandAside), (False, RtasConnectors)])
+@pytest.mark.parametrize(("errd", "kind"), [(True, ErrdHotplug), (False, RtasHotplug)])
 def test_whether_rtas_errd_runs_decides_who_acts(
     papr: FakePapr, monkeypatch: pytest.MonkeyPatch, errd: bool, kind: type
 ) -> None:
     monkeypatch.setattr(procfs, "runs", lambda command: errd and command == "rtas_errd")
     sysfs = Sysfs(papr.root)
-    made = doors_module.CONNECTORS[Pseries(sysfs).connectors](sysfs, Pseries(sysfs))
+    made = machine_module.HOTPLUG_HANDLERS[Pseries(sysfs).hotplug](sysfs, Pseries(sysfs))
     assert type(made) is kind
     made.close()
 
@@ -246,24 +247,24 @@ async def test_a_number_that_another_core_got_is_that_cores(papr: FakePapr, agen
     papr.plugged.add(6)
     papr.write("/sys/kernel/dlpar", b"cpu add index 0x10000006")
     assert agent.known() == ids(0, 1, 6, 7)
-    assert (agent.watcher.find("papr:4"), agent.watcher.find("papr:6")) == (None, 2)
+    assert (agent.inventory.find("papr:4"), agent.inventory.find("papr:6")) == (None, 2)
 
 
 async def test_what_was_done_is_seen_though_no_event_tells_of_it(papr: FakePapr, agent: Agent) -> None:
     papr.tell = lambda action, number: None
     papr.plug(4)
-    await until(lambda: agent.watcher.find("papr:4") is not None)
+    await until(lambda: agent.inventory.find("papr:4") is not None)
 
 
 async def test_in_a_watch_a_core_is_missed_though_only_its_going_offline_is_told(papr: FakePapr, agent: Agent) -> None:
     papr.plug(4)
-    await until(lambda: [cpu.online for cpu in agent.watcher.snapshot().cpus] == [True] * 4)
-    with agent.watcher.changes():
-        before = agent.watcher.generation
+    await until(lambda: [cpu.online for cpu in agent.inventory.snapshot().cpus] == [True] * 4)
+    with agent.inventory.changes():
+        before = agent.inventory.generation
         papr.take_offline(4)
-        await until(lambda: agent.watcher.generation > before)
+        await until(lambda: agent.inventory.generation > before)
         papr.detach(4)
-        await until(lambda: agent.watcher.find("papr:4") is None)
+        await until(lambda: agent.inventory.find("papr:4") is None)
 
 
 async def test_a_thread_that_the_smt_mode_leaves_idle_is_refused_as_such_and_not_written(
@@ -272,11 +273,11 @@ async def test_a_thread_that_the_smt_mode_leaves_idle_is_refused_as_such_and_not
     papr._put("smt/control", "off")
     papr.online.discard(1)
     papr._show()
-    goal = Goal(("papr:1",), online=True, wait=False)
+    request = Request(("papr:1",), online=True, wait=False)
     async with asyncio.timeout(DEADLINE):
-        (result,) = [answer async for answer in agent.switch.run(goal)]
-    assert isinstance(result, Result)
-    assert (result.status, result.reason and result.reason.code) == (Status.REFUSED, "smt-off")
+        (result,) = [answer async for answer in agent.writer.run(request)]
+    assert isinstance(result, CpuResult)
+    assert (result.status, result.reason and result.reason.code) == (CpuStatus.REFUSED, "smt-off")
     assert result.observed is not None
     assert result.observed.cannot_online is not None
     assert papr.online == {0}
@@ -288,9 +289,9 @@ async def test_a_dlpar_file_that_may_not_be_written_is_known_beforehand(papr: Fa
             if code:
                 raise OSError(code, os.strerror(code), path)
 
-        connectors = agent.connectors
-        connectors._attempt = attempt
-        return connectors.denials()
+        hotplug = agent.hotplug
+        hotplug._attempt = attempt
+        return hotplug.denials()
 
     assert [tried(code) for code in (0, errno.ENOENT)] == [(), ()]
     assert tried(errno.EROFS) == ("/sys/kernel/dlpar: EROFS",)

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from vcpu_guest.core.model import Arrived, Cpu, Detail, Reason, Result, Status
+from vcpu_guest.core.model import Arrived, Cpu, CpuResult, CpuStatus, Detail, Reason
 from vcpu_guest.rpc import convert
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -44,10 +44,10 @@ def test_every_string_is_bounded_and_sendable(text: Any) -> None:
 
 
 def test_every_status_has_its_own_on_the_wire() -> None:
-    found = {convert.answer(Result("acpi:a", status), "r").result.status for status in Status}
+    found = {convert.answer(CpuResult("acpi:a", status), "r").result.status for status in CpuStatus}
     assert found == {value for name, value in pb.CpuResult.Status.items() if name != "STATUS_UNSPECIFIED"}
-    for status in Status:
-        assert convert.answer(Result("acpi:a", status), "r").result.status == status.value
+    for status in CpuStatus:
+        assert convert.answer(CpuResult("acpi:a", status), "r").result.status == status.value
 
 
 def test_an_arrival_is_no_result() -> None:

@@ -9,22 +9,22 @@ from typing import Any
 import grpc
 import pytest
 from kit.until import DEADLINE, until
-from vcpu_guest.core.model import Environment, Identity
-from vcpu_guest.cpus.inventory import Watcher
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.core.model import AgentInfo, Environment
+from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.rpc.server import LocalServer
-from vcpu_guest.rpc.service import GuestAgent
+from vcpu_guest.rpc.service import GuestAgentService
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
 
 @pytest.fixture
-async def agent(sysfs: Sysfs, watcher: Watcher) -> AsyncIterator[Any]:
-    switch = Switch(sysfs, Acpi(), watcher)
-    yield GuestAgent(Identity("1", "x", "6", "b", "c", "acpi", "udev"), watcher, switch, "acpi", Environment)
-    await switch.close(DEADLINE)
+async def agent(sysfs: Sysfs, inventory: Inventory) -> AsyncIterator[Any]:
+    writer = Writer(sysfs, Acpi(), inventory)
+    yield GuestAgentService(AgentInfo("1", "x", "6", "b", "c", "acpi", "udev"), inventory, writer, "acpi", Environment)
+    await writer.close(DEADLINE)
 
 
 async def listed(path: Any) -> None:
@@ -34,9 +34,8 @@ async def listed(path: Any) -> None:
 
 
 async def test_it_ends_when_no_host_is_there_and_starts_again_when_asked(agent: Any, tmp_path: Path) -> None:
-    server = LocalServer(agent, str(tmp_path / "s"), linger=0.01)
     sessions = [True]
-    server.busy = lambda: bool(sessions)
+    server = LocalServer(agent, str(tmp_path / "s"), lambda: bool(sessions), linger=0.01)
     for _ in range(3):
         sessions.append(True)
         await listed(await server.up())
@@ -46,7 +45,7 @@ async def test_it_ends_when_no_host_is_there_and_starts_again_when_asked(agent: 
 
 
 async def test_a_server_whose_socket_has_gone_is_started_anew(agent: Any, tmp_path: Path) -> None:
-    server = LocalServer(agent, str(tmp_path / "s"))
+    server = LocalServer(agent, str(tmp_path / "s"), lambda: True)
     os.unlink(await server.up())
     await listed(await server.up())
     await server.close()
@@ -54,7 +53,7 @@ async def test_a_server_whose_socket_has_gone_is_started_anew(agent: Any, tmp_pa
 
 
 async def test_a_server_that_cannot_be_stopped_is_none_for_the_next_session(agent: Any, tmp_path: Path) -> None:
-    server = LocalServer(agent, str(tmp_path / "s"))
+    server = LocalServer(agent, str(tmp_path / "s"), lambda: True)
     await server.up()
     whole: Any = server._server
     assert whole is not None
@@ -73,13 +72,12 @@ async def test_a_server_that_cannot_be_stopped_is_none_for_the_next_session(agen
 
 async def test_it_stays_while_a_host_has_a_session(agent: Any, tmp_path: Path) -> None:
     asked: list[bool] = []
-    server = LocalServer(agent, str(tmp_path / "s"), linger=0.01)
 
-    def busy() -> bool:
+    def has_host() -> bool:
         asked.append(True)
         return True
 
-    server.busy = busy
+    server = LocalServer(agent, str(tmp_path / "s"), has_host, linger=0.01)
     path = await server.up()
     await until(lambda: len(asked) > 5)
     await listed(path)
@@ -88,15 +86,14 @@ async def test_it_stays_while_a_host_has_a_session(agent: Any, tmp_path: Path) -
 
 
 async def test_a_session_that_begins_while_it_is_about_to_end_keeps_it(agent: Any, tmp_path: Path) -> None:
-    server = LocalServer(agent, str(tmp_path / "s"), linger=0.01)
     asked: list[bool] = []
 
-    def busy() -> bool:
+    def has_host() -> bool:
         # Idle at the first look, and no more at the second, which is taken under the lock.
         asked.append(True)
         return len(asked) > 1
 
-    server.busy = busy
+    server = LocalServer(agent, str(tmp_path / "s"), has_host, linger=0.01)
     path = await server.up()
     await until(lambda: len(asked) > 1)
     await listed(path)

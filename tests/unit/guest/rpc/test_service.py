@@ -14,32 +14,34 @@ import grpc
 import pytest
 from kit.fakes.sysfs import FakeKernel, firmware_id
 from kit.until import DEADLINE, until
-from vcpu_guest.core.model import Environment, Identity
-from vcpu_guest.cpus.inventory import Watcher
-from vcpu_guest.cpus.writer import Switch
+from vcpu_guest.core.model import AgentInfo, Environment
+from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
-from vcpu_guest.rpc.service import GuestAgent, serve
+from vcpu_guest.rpc.service import GuestAgentService, serve
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
-IDENTITY = Identity("1.2.3", "x86_64", "6.1.0", "b" * 36, "c" * 16, "acpi", "udev")
+IDENTITY = AgentInfo("1.2.3", "x86_64", "6.1.0", "b" * 36, "c" * 16, "acpi", "udev")
 
 
 @pytest.fixture
-async def agent(tmp_path: Path, sysfs: Sysfs, watcher: Watcher) -> AsyncIterator[Any]:
-    switch = Switch(sysfs, Acpi(), watcher)
+async def agent(tmp_path: Path, sysfs: Sysfs, inventory: Inventory) -> AsyncIterator[Any]:
+    writer = Writer(sysfs, Acpi(), inventory)
     environment = Environment(
         possible="0-15", kernel_max=8191, auto_online_rules=("/etc/a.rules",), eject_enabled=False
     )
-    server = await serve(GuestAgent(IDENTITY, watcher, switch, "acpi", lambda: environment), str(tmp_path / "s"))
+    server = await serve(
+        GuestAgentService(IDENTITY, inventory, writer, "acpi", lambda: environment), str(tmp_path / "s")
+    )
     async with grpc.aio.insecure_channel(f"unix:{tmp_path / 's'}") as channel:
         yield agent_pb2_grpc.GuestAgentStub(channel)  # type: ignore[no-untyped-call]
     await server.stop(None)
     # gRPC's server ends for good with its last reference, and needs the loop for it.
     del server
     gc.collect()
-    assert await switch.close(DEADLINE)
+    assert await writer.close(DEADLINE)
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
@@ -121,14 +123,14 @@ async def test_a_wrong_request_is_invalid(agent: Any, kernel: FakeKernel, reques
     assert kernel.writes == []
 
 
-async def test_waiting_ends_with_the_deadline(agent: Any, kernel: FakeKernel, watcher: Watcher) -> None:
+async def test_waiting_ends_with_the_deadline(agent: Any, kernel: FakeKernel, inventory: Inventory) -> None:
     request = pb.SetOnlineRequest(firmware_ids=[firmware_id(5)], online=True, wait_for_arrival=True)
     error = await refused(agent.SetOnline(request, timeout=0.2))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await until(lambda: not watcher._waiting)
+    await until(lambda: not inventory._waiting)
 
 
-async def test_a_cancelled_call_starts_no_further_write(agent: Any, kernel: FakeKernel, watcher: Watcher) -> None:
+async def test_a_cancelled_call_starts_no_further_write(agent: Any, kernel: FakeKernel, inventory: Inventory) -> None:
     kernel.add(1)
     kernel.add(2)
     kernel.released.clear()
@@ -158,10 +160,10 @@ async def test_a_cpu_is_brought_online_the_moment_it_arrives(agent: Any, kernel:
     assert (await call.read()).WhichOneof("answer") == "final"
 
 
-async def test_a_socket_that_cannot_be_had_is_an_error(tmp_path: Path, watcher: Watcher, sysfs: Sysfs) -> None:
-    switch = Switch(sysfs, Acpi(), watcher)
-    agent = GuestAgent(IDENTITY, watcher, switch, "acpi", Environment)
+async def test_a_socket_that_cannot_be_had_is_an_error(tmp_path: Path, inventory: Inventory, sysfs: Sysfs) -> None:
+    writer = Writer(sysfs, Acpi(), inventory)
+    agent = GuestAgentService(IDENTITY, inventory, writer, "acpi", Environment)
     with pytest.raises(OSError, match="cannot listen"):
         await serve(agent, str(tmp_path / "no/such/directory"))
     gc.collect()
-    await switch.close(DEADLINE)
+    await writer.close(DEADLINE)

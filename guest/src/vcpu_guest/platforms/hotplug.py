@@ -11,7 +11,7 @@ from typing import Protocol
 Submit = Callable[[Callable[[], None]], None]
 
 
-class Connectors(Protocol):
+class HotplugHandler(Protocol):
     """Runs in the event loop, and never blocks it."""
 
     @property
@@ -38,7 +38,7 @@ class Connectors(Protocol):
         """Whether it still does what its name says; False makes the agent stop and be started afresh."""
 
 
-class KernelConnectors:
+class KernelHotplug:
     """The kernel does it all."""
 
     name = ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from kit.until import DEADLINE, until
 from vcpu_guest import logs
-from vcpu_guest.mistakes import Mistakes
+from vcpu_guest.process.loop_errors import LoopErrors
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ async def test_a_callback_that_goes_wrong_again_and_again_ends_the_agent_after_a
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     loop = asyncio.get_running_loop()
-    mistakes = Mistakes(loop)
+    loop_errors = LoopErrors(loop)
     reading, writing = os.pipe()
     os.write(writing, b"x")
 
@@ -31,12 +31,12 @@ async def test_a_callback_that_goes_wrong_again_and_again_ends_the_agent_after_a
 
     loop.add_reader(reading, reads_nothing)
     async with asyncio.timeout(DEADLINE):
-        words = await mistakes.too_many
+        words = await loop_errors.too_many
     loop.remove_reader(reading)
     os.close(reading)
     os.close(writing)
     assert "RuntimeError('not foreseen')" in words
-    assert "test_mistakes.py" in words
+    assert "test_loop_errors.py" in words
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: a mistake of the agent's own ") for line in lines)
@@ -44,10 +44,10 @@ async def test_a_callback_that_goes_wrong_again_and_again_ends_the_agent_after_a
 
 async def test_one_mistake_is_a_line_and_no_end(capsys: pytest.CaptureFixture[str]) -> None:
     loop = asyncio.get_running_loop()
-    mistakes = Mistakes(loop)
+    loop_errors = LoopErrors(loop)
     for problem in ({"message": "something", "exception": ValueError("a")}, {"message": "something"}):
         loop.call_exception_handler(problem)
     await until(lambda: True)
-    assert not mistakes.too_many.done()
+    assert not loop_errors.too_many.done()
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("own ")[2] for line in lines] == ["error=ValueError('a')", "error=something"]

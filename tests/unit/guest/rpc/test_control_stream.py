@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from kit.until import DEADLINE
-from vcpu_guest.core.request import GoalError
-from vcpu_guest.rpc import control as control_module
-from vcpu_guest.rpc.control import MAX_OPEN, Control
+from vcpu_guest.core.request import RequestError
+from vcpu_guest.rpc import control_stream as control_module
+from vcpu_guest.rpc.control_stream import MAX_OPEN, ControlStream
 from vcpu_proto.v1 import agent_pb2 as pb
 
 
@@ -25,7 +25,7 @@ class Work:
 
     def list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         if request.request_id == "wrong":
-            raise GoalError("no such thing")
+            raise RequestError("no such thing")
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=pb.Snapshot(generation=7))
 
     async def set_online(self, request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
@@ -41,8 +41,8 @@ class Work:
 
 
 @asynccontextmanager
-async def control_of(work: Work) -> AsyncGenerator[Control, None]:
-    control = Control(work.list_cpus, work.set_online)
+async def control_of(work: Work) -> AsyncGenerator[ControlStream, None]:
+    control = ControlStream(work.list_cpus, work.set_online)
     try:
         yield control
     finally:
@@ -53,7 +53,7 @@ def asks(request_id: str, *names: str) -> pb.ControlRequest:
     return pb.ControlRequest(set_online=pb.SetOnlineRequest(request_id=request_id, firmware_ids=names))
 
 
-async def said(control: Control, until_ended: int) -> list[tuple[str, str]]:
+async def said(control: ControlStream, until_ended: int) -> list[tuple[str, str]]:
     """Kind and request of every answer, until so many requests have ended."""
     found: list[tuple[str, str]] = []
     async with asyncio.timeout(DEADLINE):
@@ -103,7 +103,7 @@ async def test_good_news_waits_for_more_while_its_request_goes_on_and_bad_news_d
         settled.set()
         await go_on.wait()
 
-    control = Control(Work().list_cpus, set_online)
+    control = ControlStream(Work().list_cpus, set_online)
     control.take(asks("a", "x"))
     message = asyncio.ensure_future(anext(control.answers()))
     await settled.wait()
@@ -126,7 +126,7 @@ async def test_good_news_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyP
         yield pb.SetOnlineResponse(request_id=request.request_id, result=result)
         await never.wait()
 
-    control = Control(Work().list_cpus, set_online)
+    control = ControlStream(Work().list_cpus, set_online)
     control.take(asks("a", "x"))
     async with asyncio.timeout(DEADLINE):
         message = await anext(control.answers())
@@ -150,7 +150,7 @@ async def test_a_request_that_is_given_up_stops_and_ends_and_others_go_on() -> N
 
 async def test_a_wrong_request_is_rejected_in_words_and_the_stream_goes_on() -> None:
     work = Work()
-    work.mistake = GoalError("named twice")
+    work.mistake = RequestError("named twice")
     async with control_of(work) as control:
         control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id="wrong")))
         control.take(asks("a", "x", "x"))
@@ -169,9 +169,9 @@ async def test_a_wrong_request_is_rejected_in_words_and_the_stream_goes_on() -> 
 async def test_a_host_that_breaks_the_contract_loses_the_stream() -> None:
     async with control_of(Work()) as control:
         control.take(asks("a", "x"))
-        with pytest.raises(GoalError, match="under way already"):
+        with pytest.raises(RequestError, match="under way already"):
             control.take(asks("a", "y"))
-        with pytest.raises(GoalError, match="129 characters"):
+        with pytest.raises(RequestError, match="129 characters"):
             control.take(asks("b" * 129, "y"))
 
 
@@ -185,7 +185,7 @@ async def test_more_requests_than_a_host_ever_has_are_turned_away() -> None:
 
 async def test_the_end_gives_up_all_that_is_under_way() -> None:
     work = Work()
-    control = Control(work.list_cpus, work.set_online)
+    control = ControlStream(work.list_cpus, work.set_online)
     control.take(asks("a", "x"))
     await asyncio.sleep(0)
     await control.close()

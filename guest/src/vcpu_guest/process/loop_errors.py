@@ -20,7 +20,7 @@ _MOST, _WINDOW = 100, 10.0
 _KINDS = 32
 
 
-class Mistakes:
+class LoopErrors:
     """An event loop's exception handler. `too_many` is done, with the last one's words, when it has to end."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from vcpu_proto.v1 import agent_pb2 as pb
 
-from vcpu_guest.core.request import GoalError, check_request_id
+from vcpu_guest.core.request import RequestError, check_request_id
 
 #: Requests under way at once; a host has one or two.
 MAX_OPEN = 64
@@ -23,7 +23,7 @@ ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse | Awaitable[pb.Lis
 SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse, None]]
 
 
-class Control:
+class ControlStream:
     """See the module's words. ``list_cpus`` and ``set_online`` do the work, and raise GoalError for a wrong request."""
 
     def __init__(self, list_cpus: ListCpus, set_online: SetOnline) -> None:
@@ -83,7 +83,7 @@ class Control:
     def _begin(self, request_id: str, work: Callable[[], Coroutine[None, None, None]]) -> None:
         check_request_id(request_id)
         if request_id in self._open:
-            raise GoalError(f"request {request_id!r} is under way already")
+            raise RequestError(f"request {request_id!r} is under way already")
         if len(self._open) >= MAX_OPEN:
             self._put_end(request_id, f"{MAX_OPEN} requests are under way already")
             return
@@ -95,7 +95,7 @@ class Control:
     def _look(self, request: pb.ListCpusRequest) -> None:
         try:
             answer = self._list_cpus(request)
-        except GoalError as error:
+        except RequestError as error:
             self._put_end(request.request_id, str(error))
             return
         if isinstance(answer, pb.ListCpusResponse):
@@ -115,7 +115,7 @@ class Control:
     def _over(self, request_id: str, task: asyncio.Task[None]) -> None:
         del self._open[request_id]
         problem = None if task.cancelled() else task.exception()
-        if problem is not None and not isinstance(problem, GoalError):
+        if problem is not None and not isinstance(problem, RequestError):
             self._mistake = problem
             self.end()
             return

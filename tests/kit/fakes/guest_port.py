@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Unix socket in place of the port, so that the whole agent can be tested without a virtual machine.
+"""The guest's port as a Unix socket, so that the whole agent can be tested without a virtual machine.
 
-Whoever listens there (SOCK_SEQPACKET) plays QEMU and virtio_console. Each packet from it begins with one byte: ``H``
-the host's end is open, ``h`` it is closed, ``D`` data follow, ``B`` busy (the only packet then). It is closed until the
-first packet says otherwise. Packets to it are data alone.
+kit.fakes.virtio_port listens there (SOCK_SEQPACKET), and plays QEMU and virtio_console. Each packet from it begins with
+one byte: ``H`` the host's end is open, ``h`` it is closed, ``D`` data follow, ``B`` the port is busy (then no packet
+follows). Until the first packet the host's end is closed. Packets to it are data alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import errno
 import os
 import select
 import socket
+from functools import partial
+
+from vcpu_guest import port
 
 
-class StandIn:
-    """Implements vcpu_guest.port.Device."""
+class SocketPort:
+    """A vcpu_guest.port.Device on such a socket."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError as connect(2) does. That another has it open comes later: EBUSY from changes() or read()."""
@@ -82,3 +85,7 @@ class StandIn:
                 self._data += packet[1:]
             else:
                 self._host = packet[:1] == b"H"
+
+
+#: vcpu_guest.port.opener for such a socket.
+opener = partial(port.opener, open_device=SocketPort)
