@@ -47,7 +47,15 @@ def agent_info(machine: Machine, instance: bytes) -> AgentInfo:
     )
 
 
-async def run(  # long: it puts all parts together, each after those that it needs
+def _stop_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Return what is set at SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def run(
     machine: Machine,
     socket_path: str,
     port: str | None,
@@ -61,10 +69,8 @@ async def run(  # long: it puts all parts together, each after those that it nee
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signals(loop)
     loop_errors = LoopErrors(loop)
     inventory = Inventory(machine.sysfs, machine.platform)
     # Listen first, then scan: a change in between is seen twice rather than never.

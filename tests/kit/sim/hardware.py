@@ -83,6 +83,12 @@ class Hardware(Ground):
         if sim.present and sim.holder is not None:
             self._change(sim, switch)
 
+    def _show(self, asked: float, op: int) -> None:
+        """Answer a look at QEMU."""
+        if op == self._op:
+            self.shown = self.host()
+        self._tell(ev.HostLooked(self.host(), asked), op)
+
     def _del(self, action: ev.DoUnplug, op: int) -> None:
         self.sims[action.slot].commands -= 1
         if self.dead:

@@ -23,7 +23,7 @@ from .hardware import Hardware
 
 @dataclass
 class World(Hardware):
-    """The VM. What a machine asks for is done by its `_add`, `_del` and so on; `tell` brings it the events."""
+    """The VM: ``do`` carries out what a machine asks for, and what comes of it is told to it in simulated time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,11 +84,6 @@ class World(Hardware):
                     self._ask(action, self.session)
             case ev.DoCancel():
                 self._at(self._moment(), lambda: self._end(action.request, None))
-
-    def _show(self, asked: float, op: int) -> None:
-        if op == self._op:
-            self.shown = self.host()
-        self._tell(ev.HostLooked(self.host(), asked), op)
 
     # --- the agent ----------------------------------------------------------------------------------------------------
 
