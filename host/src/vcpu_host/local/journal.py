@@ -30,7 +30,7 @@ _MOST = 4 << 20
 
 
 class Journal:
-    """See the module's words. ``process`` names the QEMU process (``ports.QemuProcess``)."""
+    """The record of one VM, on disk. ``process`` names the QEMU process (``ports.QemuProcess``)."""
 
     def __init__(self, process: str, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()

@@ -73,7 +73,7 @@ def has_thread(pid: int, thread_id: int) -> bool:
 
 
 def process_name(pid: int) -> str | None:
-    """A name, fit for a file, of the process with this id here, which no later one on this host has; None without one.
+    """Return a name for the process ``pid`` that no later process on this host gets, usable in file names, or None.
 
     It is made of the id, of when the process was started (proc(5), /proc/PID/stat, field 22, in clock ticks) and of the
     PID namespace that the id is of.
