@@ -28,7 +28,7 @@ from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view
-from vcpu_host.local.vm_files import _KEYS
+from vcpu_host.local.target import _KEYS
 from vcpu_host.vm.numa_assign import Assigned
 
 if TYPE_CHECKING:

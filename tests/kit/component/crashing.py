@@ -2,7 +2,7 @@
 """``python crashing.py N ...``: the real vcpuctl, which dies of SIGKILL at its N-th step boundary, if it gets there.
 
 Boundaries are: before each action of the state machine is begun, before each event is taken in, before the record is
-written, when it is written and not yet in its place, and when QEMU has answered to ``device_add`` or ``device_del``.
+written, when it is written and not yet in its place, and when QEMU has answered to ``plug`` or ``unplug``.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ if __name__ == "__main__":
     for action in (
         (executor.Run, "_start"),
         (executor.Run, "_feed"),
-        (journal.Journal, "save"),
+        (journal.FileJournal, "save"),
         (os, "replace"),
     ):
         boundary.before(*action)
-    for command in ("device_add", "device_del"):
+    for command in ("plug", "unplug"):
         boundary.after(vmm.QmpVmm, command)
     del sys.argv[1]
     sys.exit(main())

@@ -13,6 +13,7 @@ from kit.sim.views import INFO, guest, host, identities
 from vcpu_host import ports
 from vcpu_host.core import codes
 from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
+from vcpu_host.core.identity import ProcessId, VmIdentity
 from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
@@ -73,8 +74,8 @@ class Vmm:
         self.gone = text
         self.hub.put(gone_event(text))
 
-    async def process(self) -> ports.QemuProcess:
-        return ports.QemuProcess("9000-1", 9000, listens=True)
+    async def identity(self) -> VmIdentity:
+        return VmIdentity(ProcessId(9000, 1, 1), listens=True)
 
     async def look(self) -> HostView:
         self._check()

@@ -92,8 +92,7 @@ def obstacle(host: HostView) -> Reason | None:
     channel = host.channel
     if channel is None:
         return no_channel()
-    if channel.socket is None and channel.busy:
-        # QEMU forgets an abstract socket's name for as long as it has a client (chardev/char-socket.c).
+    if channel.name_withheld:
         return Reason(BusyError.code, Origin.VCPUCTL, "the agent's port is in use by another program", BusyError.hint)
     if channel.socket is None:
         return no_socket(channel)

@@ -12,8 +12,8 @@ from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
+from vcpu_host.core.identity import VmIdentity
 from vcpu_host.errors import VcpuctlError
-from vcpu_host.ports import QemuProcess
 
 from . import render
 from .connect import coordinator
@@ -28,8 +28,8 @@ async def doctor(args: argparse.Namespace) -> Exit:
         where = sockets(args)
         findings += _permissions(where.qmp, "monitor")
         async with coordinator(args) as vm:
-            view = await vm.observe()
-            findings += _process(vm.process)
+            view = await vm.look()
+            findings += _process(vm.identity)
         if view.host.channel is not None and view.host.channel.socket is not None:
             findings += _permissions(view.host.channel.socket, "agent channel")
         findings += diagnose(view)
@@ -45,9 +45,9 @@ async def doctor(args: argparse.Namespace) -> Exit:
     return Exit.FAILED if any(finding.level is Level.PROBLEM for finding in findings) else Exit.DONE
 
 
-def _process(process: QemuProcess | None) -> Iterator[Finding]:
+def _process(identity: VmIdentity | None) -> Iterator[Finding]:
     """What two vcpuctl on one VM know of each other hangs on it (``lock``, ``journal``)."""
-    if process is not None and process.pid is None:
+    if identity is not None and identity.pid is None:
         yield Finding(
             Level.WARNING,
             codes.PROCESS_UNSEEN,

@@ -15,14 +15,14 @@ from vcpu_host.core.migration.export import ExportError, arguments
 from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
-from vcpu_host.local import vm_files
+from vcpu_host.local.target import Target, plain_name
 from vcpu_host.local.unix_sockets import place
 from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
 from .connect import coordinator, coordinator_of
 from .exitcodes import Exit, of_outcome
-from .target import plain_name, sockets
+from .target import sockets
 
 #: No export of 65536 slots is larger.
 _MOST = 64 << 20
@@ -81,9 +81,9 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
         yield await vm.shape(), destination
 
 
-def _two(args: argparse.Namespace) -> tuple[vm_files.VmSockets, vm_files.VmSockets]:
+def _two(args: argparse.Namespace) -> tuple[Target, Target]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets(args), vm_files.VmSockets(plain_name(args.to))
+    here, there = sockets(args), Target(plain_name(args.to))
     if place(here.qmp) == place(there.qmp):
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"

@@ -9,7 +9,7 @@ import signal
 
 from vcpu_host import documents
 from vcpu_host.core import codes
-from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
+from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import Operation, Plan, Request
@@ -27,8 +27,7 @@ from .progress import Progress
 def request_of(args: argparse.Namespace, name: str) -> Request:
     """The request that a command's arguments state. Raises UsageError if they do not go together."""
     operation = Operation(name)
-    selectors = () if operation is Operation.SCALE else tuple(args.slots or ())
-    count = args.goal if operation is Operation.SCALE else None if selectors else args.count or 1
+    selectors, count = _wanted(args, operation)
     try:
         return Request(
             operation,
@@ -41,7 +40,21 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
             node=getattr(args, "node", None),
         )
     except ValueError as error:
-        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), "see vcpuctl --help")) from error
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), f"see vcpuctl {name} --help")) from error
+
+
+def _wanted(args: argparse.Namespace, operation: Operation) -> tuple[tuple[str, ...], int | None]:
+    """Return the slots, or the amount, that the arguments name. Raise UsageError if slots are needed and none named."""
+    if operation is Operation.SCALE:
+        return (), args.goal
+    if operation in (Operation.PLUG, Operation.UNPLUG):
+        slots = tuple(args.slots or ())
+        return slots, None if slots else args.amount or args.count or 1
+    slots = (*args.named, *(args.slots or ()))
+    if not slots:
+        hint = f"for example: vcpuctl --vm vm1 {operation} 3; see vcpuctl {operation} --help"
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, f"vcpuctl {operation} needs a slot", hint))
+    return slots, None
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
@@ -69,16 +82,10 @@ async def operate(args: argparse.Namespace) -> Exit:
     request = request_of(args, args.command)
     log = open_log(args.verbose, args.log_format)
     async with coordinator(args) as vm:
-        policy = _policy(args)
         with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
-            result = await vm.run(request, policy, progress, progress.waits)
+            result = await vm.run(request, Limits.within(args.timeout), progress, progress.waits)
     _print_result(args, result)
     return of_result(result)
-
-
-def _policy(args: argparse.Namespace) -> Limits:
-    """What is bounded by the user is bounded so; otherwise the time depends on how much there turns out to be to do."""
-    return Limits(timeout_per_vcpu=PATIENCE_PER_VCPU) if args.timeout is None else Limits(timeout=args.timeout)
 
 
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:

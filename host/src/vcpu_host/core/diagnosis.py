@@ -113,7 +113,7 @@ def _channel(view: VmView) -> Iterator[Finding]:
         why = no_channel(view.platform.serial_device)
         yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
         return
-    if channel.socket is None and not channel.busy:
+    if channel.socket is None and not channel.name_withheld:
         why = no_socket(channel)
         yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     if channel.device_id is None:

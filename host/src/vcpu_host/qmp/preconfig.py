@@ -10,15 +10,15 @@ import asyncio
 from collections.abc import Collection, Sequence
 
 from ..core import codes
+from ..core.identity import VmIdentity
 from ..core.model import Slot
 from ..core.numa import NODE, assignment
 from ..core.reason import Reason
 from ..errors import QemuError, QemuGoneError, RefusedError
-from ..local import processes
-from ..ports import QemuProcess
 from . import ages, replies
 from .events import EventHub
-from .monitor import Monitor
+from .monitor import SocketMonitor
+from .roles import Monitor
 from .traps import bad_reply
 
 #: More than any slot's place at any level, and little enough for any of QEMU's integers.
@@ -30,7 +30,7 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 60.0
 
     A command may take as long as the making of a machine with all of its memory.
     """
-    return QmpPreconfig(await Monitor.connect(path, EventHub(), timeout=timeout, call_timeout=call_timeout))
+    return QmpPreconfig(await SocketMonitor.connect(path, EventHub(), timeout=timeout, call_timeout=call_timeout))
 
 
 class QmpPreconfig:
@@ -39,9 +39,9 @@ class QmpPreconfig:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
-    def process(self) -> QemuProcess:
-        """Which process this QEMU is; there may be no vCPU yet by whose thread that could be proved."""
-        return processes.identify(self._monitor.listener, None, self._monitor.path)
+    async def identity(self) -> VmIdentity:
+        """Which QEMU this is. There may be no vCPU yet by whose thread that could be proved."""
+        return self._monitor.identify(None)
 
     async def commands(self) -> frozenset[str]:
         """What query-commands lists."""

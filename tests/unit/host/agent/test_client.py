@@ -24,7 +24,7 @@ from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 from vcpu_proto.link import BusyError, EndCode, Ended, LinkError, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
-_OPEN = Channel("/run/agent.sock", busy=False, guest_open=True)
+_OPEN = Channel("/run/agent.sock", guest_open=True)
 
 # --- why there is no session, told from QEMU's side alone -------------------------------------------------------------
 
@@ -34,7 +34,7 @@ _OPEN = Channel("/run/agent.sock", busy=False, guest_open=True)
     [
         (host(1, channel=_OPEN), None),
         (host(1, channel=replace(_OPEN, socket=None)), "no-socket"),
-        (host(1, channel=replace(_OPEN, socket=None, busy=True)), "port-busy"),
+        (host(1, channel=replace(_OPEN, socket=None, name_withheld=True)), "port-busy"),
         (replace(host(1), channel=None), "no-channel"),
         (host(1, channel=_OPEN, status="paused"), "vm-not-running"),
         (host(1, channel=replace(_OPEN, guest_open=False)), "agent-absent"),

@@ -116,7 +116,7 @@ def test_a_missing_channel_comes_with_the_device_lines_to_add() -> None:
 
 
 def test_a_channel_without_socket_or_id_is_told() -> None:
-    view = host(2, channel=Channel(None, busy=False, guest_open=True))
+    view = host(2, channel=Channel(None, guest_open=True))
     found = _found(view)
     assert found["no-socket"].level is Level.PROBLEM
     assert found["port-without-id"].level is Level.NOTE

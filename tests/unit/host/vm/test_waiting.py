@@ -102,7 +102,7 @@ async def test_an_attempt_to_reach_the_agent_does_not_outlast_the_operation(rig:
     rig.whole._sessions._dial_timeout = 60.0
     await rig.whole.run(PLUG, replace(BRISK, timeout=7.0))
     await rig.whole._sessions.drop()
-    await rig.whole.observe()
+    await rig.whole.look()
     assert 6.0 < given[0] <= 7.0
     assert 59.0 < given[1] <= 60.0, "whoever looks has no such bound"
 
@@ -126,7 +126,7 @@ async def test_what_no_agent_could_change_is_refused_at_once(rig: Rig) -> None:
 
 async def test_who_only_looks_or_plans_does_not_wait(rig: Rig) -> None:
     rig.dialer.trouble = away(codes.NO_ANSWER)
-    assert (await rig.whole.observe()).guest is None
+    assert (await rig.whole.look()).guest is None
     assert rig.dialer.dialled == 1
     assert (await rig.whole.plan(PLUG)).refusals
     assert rig.dialer.dialled == 2

@@ -49,3 +49,11 @@ class Limits:
     retries: int = 5
     retry_after: float = 0.5
     retry_codes: frozenset[str] = frozenset({codes.HOTPLUG_DISABLED})
+
+    @classmethod
+    def within(cls, timeout: float | None) -> Limits:
+        """Return limits that bound the whole operation by ``timeout`` seconds, whatever there is to do.
+
+        With None the time depends on how many vCPUs the plan touches.
+        """
+        return cls(timeout_per_vcpu=PATIENCE_PER_VCPU) if timeout is None else cls(timeout=timeout)
