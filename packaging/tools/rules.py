@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """House rules that neither ruff, mypy nor import-linter can see. Prints what breaks them; part of `make check`.
 
-The rules: every source begins with its licence; no module is longer than 400 lines; in the guest only
-kernel/sysfs.py and platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of
-an architecture, a machine or an event; tests neither sleep nor skip; all versions agree; no file names the host of a package index, since
-which one is used is the machine's business (docs/adr/0002); relative links in documents lead somewhere.
+The rules: every source begins with its licence; no module is longer than 400 lines; in the guest only kernel/sysfs.py
+and platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an
+architecture, a machine or an event; tests neither sleep nor skip; all versions agree; no file names the host of a
+package index, since which one is used is the machine's business (docs/adr/0002); relative links in documents lead
+somewhere.
 """
 
 from __future__ import annotations

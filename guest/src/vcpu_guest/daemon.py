@@ -177,7 +177,7 @@ async def _until(
                 link_ends.result()
                 raise StartError("the link to the host has ended")
             if loop_errors.too_many.done():
-                raise StartError(f"the same goes wrong again and again: {loop_errors.too_many.result()}")
+                raise StartError(f"the same error occurs again and again: {loop_errors.too_many.result()}")
     finally:
         for task in (ordered, changed):
             task.cancel()

@@ -2,8 +2,8 @@
 """Others in the guest that bring a CPU online again after the agent took it offline: a cron job, a CPU manager.
 
 No look, however late, can tell what such a program does a moment after it. But it acts at intervals, and just after it
-has acted there is time. So in a guest where the agent saw one, it waits until the program has acted again, takes the CPU
-offline once more, and answers then. In other guests it waits for nothing.
+has acted there is time. So in a guest where the agent saw one, it waits until the program has acted again, takes the
+CPU offline once more, and answers then. In other guests it waits for nothing.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def unsettled(
 ) -> Sequence[int]:
     """Wait until nobody is bringing any of the CPUs up. Return none of them, or all if somebody may still be at it.
 
-    While a CPU is being brought up, the kernel's list of online CPUs shows it only towards the end; reading the CPU's own
-    file (`settled_online`) waits for the end. Meanwhile somebody may have begun with another CPU, so a round of looks
-    counts only if it had to wait for nobody.
+    While a CPU is being brought up, the kernel's list of online CPUs shows it only towards the end; reading the CPU's
+    own file (`settled_online`) waits for the end. Meanwhile somebody may have begun with another CPU, so a round of
+    looks counts only if it had to wait for nobody.
     """
     for _ in range(LOOKS):
         began = clock()
