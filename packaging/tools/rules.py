@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """House rules that neither ruff, mypy nor import-linter can see. Prints what breaks them; part of `make check`.
 
-The rules: every source begins with its licence; no module is longer than 400 lines; in the guest only kernel/sysfs.py
-and platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an
-architecture, a machine or an event; tests neither sleep nor skip; all versions agree; no file names the host of a
-package index, since which one is used is the machine's business (docs/adr/0002); relative links in documents lead
-somewhere.
+The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
+or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
+platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture, a
+machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip; all
+versions agree; no file names the host of a package index, since which one is used is the machine's business
+(docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the promises,
+decisions, paths and tests that documents and comments name (``references.py``).
 """
 
 from __future__ import annotations
@@ -18,10 +20,21 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import references
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LINES = 400
+#: Lines of a function, without its docstring.
+MAX_FUNCTION = 60
+#: What a longer function has at the end of its first line, followed by the reason.
+LONG = re.compile(r"# long: \w")
+#: ruff is told to let a complex function be, without being told why.
+COMPLEX = re.compile(r"# noqa:[^#]*\bC901\b(?! - \w)")
+#: What only an adapter to QEMU makes or takes apart: ids of devices and paths of objects. Our packages' names are fine.
+CORE = "host/src/vcpu_host/core/"
+QEMU_WORDS = re.compile(r"\bvcpu-(?!guest\b|host\b|proto\b)|/machine/|peripheral")
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 PARTS = ("proto", "host", "guest")
 #: Generated code, and files that go into guests as they are.
@@ -81,6 +94,9 @@ def check_source(name: str, text: str) -> Iterator[str]:
         return
     if (lines := len(text.splitlines())) > MAX_LINES:
         yield f"{name}: {lines} lines, more than {MAX_LINES}: it has more than one reason to change"
+    yield from (f"{name}:{line}: {what}" for line, what in functions(text))
+    if name.startswith(CORE):
+        yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
     if match := DODGES.search(text):
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
     if name.startswith("guest/src/") and name not in SYSFS_USERS:
@@ -90,6 +106,34 @@ def check_source(name: str, text: str) -> Iterator[str]:
             f"{name}:{line}: depends on the name of a machine or an event: that is a platform module's business"
             for line in sorted({*platform_conditionals(text), *platform_words(name, text)})
         )
+
+
+def qemu_words(text: str) -> Iterator[int]:
+    """The lines on which a string, docstrings apart, has a word of QEMU's ids or paths."""
+    tree = ast.parse(text)
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in prose:
+            continue
+        if QEMU_WORDS.search(node.value):
+            yield node.lineno
+
+
+def functions(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of functions that are too long or too complex, and do not say why, with what is wrong."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        if COMPLEX.search(line):
+            yield number, "a function that is too complex has to say why, as in '# noqa: C901 - the reason'"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1].lineno if ast.get_docstring(node) and node.body[1:] else node.lineno
+            long = (node.end_lineno or first) - first + 1
+            if long > MAX_FUNCTION and not LONG.search(lines[node.lineno - 1]):
+                yield (
+                    node.lineno,
+                    f"{node.name} has {long} lines, more than {MAX_FUNCTION}: '# long: the reason', or split it",
+                )
 
 
 def platform_conditionals(text: str) -> Iterator[int]:
@@ -189,7 +233,9 @@ def check_versions(root: Path) -> Iterator[str]:
 def complaints(root: Path) -> Iterator[str]:
     """Everything in the tree that breaks a rule."""
     yield from check_versions(root)
-    for path in tracked(root):
+    files = tracked(root)
+    tree = references.Tree(root, frozenset(str(path.relative_to(root)) for path in files))
+    for path in files:
         name = str(path.relative_to(root))
         raw = path.read_bytes()
         if b"\0" in raw:
@@ -200,6 +246,8 @@ def complaints(root: Path) -> Iterator[str]:
             yield from check_source(name, text)
         if name.endswith(".md"):
             yield from check_links(root, path, text)
+        if name.endswith((*SOURCES, ".md")) and not name.startswith(GENERATED):
+            yield from references.check(tree, name, text)
 
 
 def main() -> int:

@@ -119,8 +119,8 @@ def test_no_cpu_is_asked_back_before_the_guest_has_taken_it_offline(folder: Path
 
 def test_two_hundred_and_forty_vcpus_come_and_go(folder: Path) -> None:
     with FakeVm(folder, "--maxcpus", "240") as vm:
-        done(vm, set(range(240)), "scale", "240", within=60)
-        done(vm, {0}, "scale", "1", within=60)
+        done(vm, set(range(240)), "scale", "240")
+        done(vm, {0}, "scale", "1")
 
 
 def test_a_guest_that_brings_cpus_online_by_itself_is_not_fought(folder: Path) -> None:

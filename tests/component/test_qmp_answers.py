@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from kit.fakes.qemu import Config, FakeQemu, Rule
+from vcpu_host.core.vm_events import QemuGone
 from vcpu_host.errors import QemuGoneError
-from vcpu_host.ports import QemuGone
 from vcpu_host.qmp import connect
 
 
@@ -29,7 +29,7 @@ async def test_a_command_that_is_not_answered_ends_in_time_and_leaves_its_outcom
         rule = Rule("after:device_add", "hold")
         qemu.faults.add(rule)
         with pytest.raises(QemuGoneError) as caught:
-            await vmm.device_add(view.slots[1], "vcpu-1")
+            await vmm.plug(view.slots[1])
         assert caught.value.reason.code == "qemu-silent"
         rule.released.set()
         async with asyncio.timeout(5):
@@ -42,7 +42,7 @@ async def test_an_answer_that_names_no_command_leaves_its_caller_no_longer_than_
         vmm = await connect(str(qemu.qmp), call_timeout=0.4)
         view = await vmm.look()
         qemu.faults.add(Rule("after:device_add", "nameless"))
-        adding = asyncio.create_task(vmm.device_add(view.slots[1], "vcpu-1"))
+        adding = asyncio.create_task(vmm.plug(view.slots[1]))
         async with asyncio.timeout(10):
             while not adding.done():  # QEMU goes on answering to everybody else
                 view = await vmm.look_slots(view)
@@ -75,7 +75,7 @@ async def test_what_is_no_answer_ends_the_connection_and_is_told_as_what_it_is(
             assert "\x1b" not in caught.value.reason.text
             last = await anext(stream)
         assert isinstance(last, QemuGone)
-        assert words in last.text
+        assert words in last.reason.text
         await vmm.close()
 
 
@@ -85,15 +85,13 @@ async def test_commands_that_wait_for_their_turn_have_as_long_as_qemu_goes_on_an
         view = await vmm.look()
         qemu.faults.add(Rule("before:device_add", "delay", times=None, params={"seconds": 0.2}))
         async with asyncio.timeout(10):
-            await asyncio.gather(*(vmm.device_add(view.slots[index], f"vcpu-{index}") for index in range(1, 9)))
+            await asyncio.gather(*(vmm.plug(view.slots[index]) for index in range(1, 9)))
         assert all(slot.filled for slot in (await vmm.look_slots(view)).slots[:9])
         qemu.faults.clear()
         rule = Rule("before:device_add", "hold")
         qemu.faults.add(rule)
         async with asyncio.timeout(5):
-            ended = await asyncio.gather(
-                *(vmm.device_add(view.slots[index], f"vcpu-{index}") for index in (9, 10)), return_exceptions=True
-            )
+            ended = await asyncio.gather(*(vmm.plug(view.slots[index]) for index in (9, 10)), return_exceptions=True)
         assert [isinstance(end, QemuGoneError) for end in ended] == [True, True]
         rule.released.set()
         await vmm.close()

@@ -14,9 +14,9 @@ import pytest
 from kit.fakes.qemu import FakeVm
 from vcpu_host.agent.dialer import LinkDialer
 from vcpu_host.core.guest import GuestView
-from vcpu_host.core.model import HostView, slot_id
+from vcpu_host.core.model import HostView
+from vcpu_host.core.vm_events import OstReported, PortChanged
 from vcpu_host.errors import QemuError
-from vcpu_host.ports import OstReported, PortChanged
 from vcpu_host.qmp import QmpVmm, connect
 
 
@@ -59,15 +59,15 @@ async def test_the_agents_port_shows_in_qemu_as_the_agent_comes_and_goes(folder:
             vm.kill_agent()
             async with asyncio.timeout(10):
                 assert [await anext(stream), await anext(stream)] == [
-                    PortChanged("port0", open=True),
-                    PortChanged("port0", open=False),
+                    PortChanged(open=True),
+                    PortChanged(open=False),
                 ]
 
 
 async def test_a_plugged_cpu_appears_offline_under_the_next_number_and_an_unplugged_one_is_gone(folder: Path) -> None:
     with FakeVm(folder, "--maxcpus", "8", agent=False) as vm:
         async with look(vm) as (vmm, view):
-            await vmm.device_add(view.slots[5], slot_id(5))
+            await vmm.plug(view.slots[5])
             await ost(vmm, [(5, 1, 0)])
             assert vm.guest_cpus() == {0: True, 5: False}
             path = folder / "sys/devices/system/cpu/cpu1/firmware_node/path"
@@ -79,7 +79,7 @@ async def test_an_online_cpu_is_taken_offline_by_the_kernel_itself_before_it_goe
     with FakeVm(folder, "--maxcpus", "8", "--smp", "3", agent=False) as vm:
         assert vm.guest_cpus() == {0: True, 1: True, 2: True}
         async with look(vm) as (vmm, view):
-            await vmm.device_del(str(view.slots[1].qom_path))
+            await vmm.unplug(view.slots[1])
             await ost(vmm, [(1, 3, 132), (1, 3, 0)])
             assert not (await vmm.look_slots(view)).slots[1].filled
         assert vm.guest_cpus() == {0: True, 2: True}
@@ -90,7 +90,7 @@ async def test_a_kernel_that_will_not_offline_refuses_the_eject_as_busy(folder: 
     with FakeVm(folder, "--maxcpus", "8", "--smp", "3", agent=False) as vm:
         vm.steer.call("x-fake-kernel-refuse", slot=2, errno=errno.EBUSY, online=False)
         async with look(vm) as (vmm, view):
-            await vmm.device_del(str(view.slots[2].qom_path))
+            await vmm.unplug(view.slots[2])
             await ost(vmm, [(2, 3, 132), (2, 3, 130)])
             assert (await vmm.look()).slots[2].filled
         assert vm.guest_cpus()[2]
@@ -99,7 +99,7 @@ async def test_a_kernel_that_will_not_offline_refuses_the_eject_as_busy(folder: 
 async def test_a_reboot_brings_up_all_cpus_that_are_plugged_with_a_new_agent(folder: Path) -> None:
     with FakeVm(folder, "--maxcpus", "8") as vm:
         async with look(vm) as (vmm, view):
-            await vmm.device_add(view.slots[6], slot_id(6))
+            await vmm.plug(view.slots[6])
             await ost(vmm, [(6, 1, 0)])
             vm.reboot()
             assert vm.guest_cpus() == {0: True, 6: True}
@@ -107,13 +107,13 @@ async def test_a_reboot_brings_up_all_cpus_that_are_plugged_with_a_new_agent(fol
             assert channel is not None
             assert channel.guest_open
             with pytest.raises(QemuError):
-                await vmm.device_add(view.slots[6], slot_id(6))
+                await vmm.plug(view.slots[6])
 
 
 async def test_the_real_agent_answers_over_the_fake_port(folder: Path) -> None:
     with FakeVm(folder, "--maxcpus", "8") as vm:
         async with look(vm) as (vmm, view):
-            await vmm.device_add(view.slots[3], slot_id(3))
+            await vmm.plug(view.slots[3])
             await ost(vmm, [(3, 1, 0)])
             agent = await LinkDialer(None, vmm.check_port).dial(await vmm.look(), 10)
             ids = ["acpi:\\_SB_.CPUS.C003"]

@@ -45,10 +45,10 @@ async def test_who_has_which_id_is_seen_in_every_look(folder: Path) -> None:
         view = await vmm.look()
         others = {"root-disk": "virtio-blk-pci", "port0": "virtserialport", "vcpu-1": "virtio-rng-pci"}
         assert view.devices == others
-        await vmm.device_add(view.slots[2], "vcpu-2")
+        await vmm.plug(view.slots[2])
         assert (await vmm.look_slots(view)).devices == {**others, "vcpu-2": qemu.config.cpu_type}
         with pytest.raises(QemuError) as caught:
-            await vmm.device_add(view.slots[1], "vcpu-1")
+            await vmm.plug(view.slots[1])
         assert caught.value.reason.code == "duplicate-id"
 
 

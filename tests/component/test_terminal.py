@@ -57,7 +57,7 @@ def shown(vm: FakeVm, width: int, *words: str, height: int = 60) -> Shown:
 
 def document(vm: FakeVm, *words: str) -> dict[str, Any]:
     """The same as a document."""
-    found: dict[str, Any] = run(vm, *words, within=60).json
+    found: dict[str, Any] = run(vm, *words).json
     return found
 
 

@@ -23,7 +23,7 @@ def folder() -> Iterator[Path]:
 def looks_again(vm: FakeVm, times: int = 2) -> None:
     """Wait until it has looked for the agent so many times more."""
     seen = len(vm.steer.commands("query-chardev"))
-    until(lambda: len(vm.steer.commands("query-chardev")) >= seen + times, within=40)
+    until(lambda: len(vm.steer.commands("query-chardev")) >= seen + times, within=90)
 
 
 def test_a_guest_that_is_frozen_for_a_while_is_waited_for(folder: Path) -> None:
@@ -67,11 +67,11 @@ def test_an_agent_that_is_started_anew_is_waited_for(folder: Path) -> None:
 
 def test_a_guest_without_an_agent_is_told_after_a_while_and_with_how_long_that_was(folder: Path) -> None:
     with FakeVm(folder, agent=False) as vm:
-        ended = run(vm, "--timeout", "600", "plug", within=60)
+        ended = run(vm, "--timeout", "600", "plug")
         assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout
         assert "waited 2" in ended.json["error"]["text"]
         assert "install vcpu-guest" in ended.json["error"]["hint"]
-        ended = run(vm, "--timeout", "1", "-q", "plug", within=10)
+        ended = run(vm, "--timeout", "1", "-q", "plug")
         assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout
         assert "waiting for" not in ended.stderr
         assert vm.steer.commands("device_add") == []
@@ -98,5 +98,5 @@ def test_ctrl_c_ends_the_waiting(folder: Path) -> None:
     with FakeVm(folder, agent=False) as vm, Vcpuctl(vm, "--timeout", "600", "plug") as command:
         looks_again(vm)
         command.interrupt()
-        ended = command.ends(10)
+        ended = command.ends()
         assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout

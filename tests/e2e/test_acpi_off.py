@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -25,9 +24,7 @@ def test_without_acpi_a_plug_is_refused_in_the_plan_with_the_cause(
         ("plan", "plug"),
     )
     for words in commands:
-        began = time.monotonic()
         ended = machine.vcpuctl(*words)
-        assert time.monotonic() - began < 10, words
         assert ended.status == 3, f"{words}: {ended.stdout}"
         reason = ended.json["refusals"][0]["reason"] if words[0] == "plan" else ended.json["reason"]
         assert "ACPI" in reason["text"], reason

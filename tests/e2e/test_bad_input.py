@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -177,9 +176,7 @@ def test_sockets_of_the_vm_that_are_not_its_monitor_or_not_free(machine: Machine
     qmp = str(machine.vm.qmp_socket)
 
     with closing(Qmp(machine.vm.qmp_socket)):
-        began = time.monotonic()
-        check(machine.vcpuctl("scale", "2"), 3, "another client has this monitor")
-        assert time.monotonic() - began < 20
+        check(machine.vcpuctl("--timeout", "3600", "scale", "2"), 3, "another client has this monitor")
     assert machine.vcpuctl("list").status == 0
 
     # Whether the agent's port says something by itself or not: it is no monitor, and hears nothing.

@@ -33,7 +33,7 @@ def plugs_during_the_boot(machine: Machine) -> None:
     plug(machine, 2)  # before the firmware has run
     machine.vm.wait_kernel(r"Linux version", 60, since=since)
     plug(machine, 5)  # before the kernel looks for CPUs, or just then
-    booting = run(machine, "--timeout", "2", "scale", "4", within=10)
+    booting = run(machine, "--timeout", "2", "scale", "4", within=60)
     assert booting.status == 5, booting.stdout + booting.stderr
     assert booting.outcome() in {"guest-booting", "agent-absent"}
     machine.vm.wait_kernel(r"virtio_blk|vda", 60, since=since)

@@ -18,9 +18,8 @@ import pytest
 from kit.e2e.qmp_scripts import EARLY, NO_ACPI, RAW, SCRIPT, TWO_NODES
 from kit.fakes.qemu import FakeProcess, QmpError, Steer
 from kit.lab import Cache, Lab, VmSpec, qemu
-from vcpu_host.core.model import slot_id
+from vcpu_host.core.vm_events import PortChanged
 from vcpu_host.errors import QemuError
-from vcpu_host.ports import PortChanged
 from vcpu_host.qmp import connect
 
 pytestmark = pytest.mark.e2e
@@ -220,17 +219,17 @@ async def life(monitor: Path, oracle: Callable[..., Any], switch: Callable[[int,
     view = await vmm.look()
     seen.append(view.ost)
     for index in (9, 4):
-        await vmm.device_add(view.slots[index], slot_id(index))
+        await vmm.plug(view.slots[index])
         await take(1)
     seen.append([item for item in oracle("query-acpi-ospm-status") if item["source"]])
     switch(2, True)
     switch(2, False)
-    await vmm.device_del("vcpu-4")
+    await vmm.unplug(view.slots[4])
     await take(3)
     oracle("stop")
-    await vmm.device_add(view.slots[1], slot_id(1))
+    await vmm.plug(view.slots[1])
     with pytest.raises(QemuError) as caught:
-        await vmm.device_del(str(view.slots[0].qom_path))
+        await vmm.unplug(view.slots[0])
     seen.append(caught.value.reason)
     oracle("cont")
     await take(3)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -68,11 +67,9 @@ def test_watch_tells_every_change_that_others_make_and_ends_when_told(machine: M
 
 
 def test_watch_ends_by_itself_when_its_time_is_up(machine: Machine) -> None:
-    began = time.monotonic()
     ended = machine.vcpuctl("--timeout", "1", "watch")
     assert ended.status == 0
     assert len(ended.stdout.splitlines()) == 1  # nothing has changed
-    assert time.monotonic() - began < 20
 
 
 def test_list_and_doctor_say_what_is_the_matter_with_the_agent(machine: Machine) -> None:
@@ -95,7 +92,6 @@ def test_list_and_doctor_say_what_is_the_matter_with_the_agent(machine: Machine)
     assert (blind.json["agent"], blind.json["agent_trouble"]["code"]) == (None, "agent-absent")
     assert blind.json["vm"]["online_vcpus"] is None
     assert [slot["state"] for slot in blind.json["slots"]] == ["unknown", "unknown", *["empty"] * 14]
-    began = time.monotonic()
     for words in (("plan", "plug"), ("plug",), ("unplug",), ("scale", "1"), ("scale", "9"), ("online", "1")):
         ended = machine.vcpuctl(*(() if words[0] == "plan" else ("--timeout", "2")), *words)
         if words[0] == "plan":
@@ -103,7 +99,6 @@ def test_list_and_doctor_say_what_is_the_matter_with_the_agent(machine: Machine)
         else:
             assert (ended.status, ended.outcome()) == (5, "agent-absent"), ended.stdout
             assert "systemctl start vcpud" in ended.stderr
-    assert time.monotonic() - began < 60
     assert machine.state() == now
 
     machine.vm.shell("systemctl start vcpud", timeout=60)

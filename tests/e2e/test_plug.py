@@ -13,7 +13,7 @@ from kit.e2e.machine import Machine
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-#: Design, section 7: what ``list -o json`` holds at least.
+#: What ``list -o json`` holds at least.
 VM_FIELDS = {
     *("qemu_version", "machine", "arch", "status"),
     *("possible_vcpus", "plugged_vcpus", "online_vcpus"),

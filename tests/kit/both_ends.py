@@ -21,6 +21,7 @@ from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.rpc.service import GuestAgentService, serve
 from vcpu_host.agent.client import LinkAgent
+from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import GuestLink, HostLink
 
 IDENTITY = AgentInfo("1.2.3", "x86_64", "6.1.0-50-cloud-amd64", "b" * 36, "c" * 16, "acpi", "udev")
@@ -103,7 +104,7 @@ class Guest:
 @asynccontextmanager
 async def agent_of(guest: Guest, *, call_timeout: float = DEADLINE) -> AsyncIterator[LinkAgent]:
     """The host's client, in a session with the guest's agent."""
-    link = await HostLink.connect(guest.port.host_path, timeout=DEADLINE)
+    link = await HostLink.connect(wire_to(guest.port.host_path), timeout=DEADLINE)
     agent = await LinkAgent.over(link, call_timeout=call_timeout)
     try:
         yield agent

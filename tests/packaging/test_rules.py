@@ -103,3 +103,32 @@ def test_a_version_that_disagrees_is_seen(tmp_path: Path, root: Path) -> None:
     changelog = tmp_path / "packaging/debian/changelog"
     changelog.write_text(changelog.read_text().replace("(", "(9", 1))
     assert len(list(rules.check_versions(tmp_path))) == 1
+
+
+def test_a_function_that_is_too_long_is_seen_unless_it_says_why() -> None:
+    body = "".join(f"    x = {number}\n" for number in range(rules.MAX_FUNCTION))
+    (found,) = rules.check_source("host/a.py", HEADER + "def f() -> None:\n" + body)
+    assert "f has 61 lines" in found
+    assert list(rules.check_source("host/a.py", HEADER + "def f() -> None:  # long: one table\n" + body)) == []
+    docstring = '    """Words.\n\n    More of them.\n    """\n'
+    shorter = body.removesuffix(f"    x = {rules.MAX_FUNCTION - 1}\n")
+    assert list(rules.check_source("host/a.py", HEADER + "def f() -> None:\n" + docstring + shorter)) == []
+
+
+def test_a_function_that_is_too_complex_has_to_say_why() -> None:
+    mark = "# noqa" + ": C901"
+    (found,) = rules.check_source("host/a.py", HEADER + f"def f() -> None: {mark}\n    pass\n")
+    assert "has to say why" in found
+    assert list(rules.check_source("host/a.py", HEADER + f"def f() -> None: {mark} - one table\n    pass\n")) == []
+
+
+@pytest.mark.parametrize("text", ['x = f"vcpu-{n}"', 'x = "/machine/unattached/"', 'x = "/a/peripheral/"'])
+def test_the_core_neither_makes_nor_reads_ids_and_paths_of_qemu(text: str) -> None:
+    (found,) = rules.check_source("host/src/vcpu_host/core/a.py", HEADER + text + "\n")
+    assert "the adapter's business" in found
+    assert list(rules.check_source("host/src/vcpu_host/qmp/a.py", HEADER + text + "\n")) == []
+
+
+def test_the_core_may_name_our_packages_and_say_anything_in_docstrings() -> None:
+    text = HEADER + '"""As /machine/peripheral/vcpu-1."""\nx = "update vcpu-guest in the guest"\n'
+    assert list(rules.check_source("host/src/vcpu_host/core/a.py", text)) == []

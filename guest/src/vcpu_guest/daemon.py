@@ -47,6 +47,14 @@ def agent_info(machine: Machine, instance: bytes) -> AgentInfo:
     )
 
 
+def _stop_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+    """Return what is set at SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
 async def run(
     machine: Machine,
     socket_path: str,
@@ -61,10 +69,8 @@ async def run(
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signals(loop)
     loop_errors = LoopErrors(loop)
     inventory = Inventory(machine.sysfs, machine.platform)
     # Listen first, then scan: a change in between is seen twice rather than never.

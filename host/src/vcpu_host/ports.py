@@ -9,60 +9,8 @@ from typing import Protocol
 
 from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from .core.intent import Intent
-from .core.model import HostView, Ost, Slot
-
-
-@dataclass(frozen=True, slots=True)
-class OstReported:
-    """ACPI_DEVICE_OST for a CPU slot."""
-
-    slot: int
-    ost: Ost
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceDeleted:
-    """DEVICE_DELETED of ``path``, which may be a CPU's or something's below it."""
-
-    path: str
-    device_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class UnplugRefused:
-    """DEVICE_UNPLUG_GUEST_ERROR (pseries): the guest could not let the device go."""
-
-    path: str
-    device_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class VmReset:
-    """RESET: the guest starts again from its firmware."""
-
-    guest: bool
-
-
-@dataclass(frozen=True, slots=True)
-class VmStatus:
-    """STOP, RESUME, SHUTDOWN: the VM's run state changed. ``status`` is "paused", "running" or "shutdown"."""
-
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class PortChanged:
-    """VSERPORT_CHANGE: a guest program opened or closed the port with this id."""
-
-    device_id: str
-    open: bool
-
-
-@dataclass(frozen=True, slots=True)
-class QemuGone:
-    """The monitor's connection was lost; nothing follows this event."""
-
-    text: str
+from .core.model import HostView, Slot
+from .core.vm_events import VmEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +25,6 @@ class QemuProcess:
     name: str
     pid: int | None = None
     listens: bool = False
-
-
-VmmEvent = OstReported | DeviceDeleted | UnplugRefused | VmReset | VmStatus | PortChanged | QemuGone
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +52,16 @@ class Vmm(Protocol):
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         """How many queues the devices have that get them by -smp: by class and property, one number a device."""
 
-    async def device_add(self, slot: Slot, device_id: str) -> None:
-        """Plug ``slot``. Raises QemuError with QEMU's words."""
+    async def plug(self, slot: Slot, device_id: str = "") -> str:
+        """Plug a CPU into ``slot``, by that id or else by the slot's own, and return its id.
 
-    async def device_del(self, target: str) -> None:
-        """Ask for the removal of a device (id or QOM path); returning means asked, not gone. Raises QemuError."""
+        Raise QemuError with QEMU's words.
+        """
 
-    def events(self) -> AsyncIterator[VmmEvent]:
+    async def unplug(self, slot: Slot) -> None:
+        """Ask for the removal of the slot's CPU; returning means asked, not gone. Raise QemuError."""
+
+    def events(self) -> AsyncIterator[VmEvent]:
         """Events from the moment of this call on, until QemuGone."""
 
     async def close(self) -> None:

@@ -69,10 +69,9 @@ def _cycle(count: int) -> tuple[float, float]:
 def _plan_4096() -> float:
     """Plan the way from 1 to 4096 vCPUs; seconds, the joining of both sides' looks included."""
     cpu = "qemu64-x86_64-cpu"
-    slots = [Slot(i, cpu, freeze_props({"socket-id": 0, "core-id": i, "thread-id": 0}), 1) for i in range(1, 4096)]
-    boot = Slot(
-        0, cpu, freeze_props({"socket-id": 0, "core-id": 0, "thread-id": 0}), 1, "/machine/unattached/device[0]"
-    )
+    props = [freeze_props({"socket-id": 0, "core-id": i, "thread-id": 0}) for i in range(4096)]
+    slots = [Slot(i, cpu, props[i], 1, default_id=f"vcpu-{i}") for i in range(1, 4096)]
+    boot = Slot(0, cpu, props[0], 1, filled=True, path="/machine/unattached/device[0]", at_start=True)
     host = HostView((10, 0, 13), "pc-q35-10.0", "x86_64", "running", "tcg", (boot, *slots))
     guest = GuestView(1, "boot", "instance", (GuestCpu(0, "acpi:\\_SB_.CPUS.C000", online=True),))
     began = time.monotonic()

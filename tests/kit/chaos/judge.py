@@ -13,7 +13,7 @@ from kit.e2e.machine import Ended
 from kit.e2e.platforms import SlotOf
 from kit.lab import GuestCpu
 
-#: Exit statuses of the outcomes (design, section 7).
+#: The exit status of each outcome.
 _STATUS = {"done": 0, "failed": 1, "refused": 3, "unknown": 4, "partial": 6}
 #: Statuses that an error may end with which left no outcome: failed, usage, refused, not reached.
 _ERROR_STATUS = (1, 2, 3, 5)
@@ -49,7 +49,7 @@ class Seen:
         return slot in self.filled and len(cpus) == self.threads and all(cpus.values())
 
     def state(self, slot: int) -> str:
-        """As design, section 2 calls it."""
+        """Return the state that ``list`` has to show for the slot (ARCHITECTURE.md, "Words")."""
         if slot not in self.filled:
             return "empty"
         cpus = self.cpus.get(slot, {})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run has come to so far, and how it stands in ``build/chaos.json`` (design, section 8)."""
+"""What a run has come to so far, and how it stands in ``build/chaos.json``."""
 
 from __future__ import annotations
 

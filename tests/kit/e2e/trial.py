@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +13,6 @@ from kit.e2e.platforms import Cell
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
 _REBOOT = 600.0
-#: Seconds in which what cannot be is refused, at the most: nothing in the guest has to be waited for.
-_AT_ONCE = 10.0
 
 
 class Trial:
@@ -76,12 +73,9 @@ class Trial:
         return ended
 
     def refused(self, *words: str) -> Ended:
-        """One command that must be refused at once, and change nothing."""
+        """One command that must be refused in the plan: QEMU is asked for nothing, and nothing changes."""
         before = self.state()
-        began = time.monotonic()
         ended = self.run(*words, status=3, outcome="refused")
-        took = time.monotonic() - began
-        assert took < _AT_ONCE, f"{words}: refused after {took:.1f} s"
         assert self.state() == before, f"{words} changed something"
         return ended
 

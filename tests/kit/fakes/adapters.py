@@ -16,8 +16,10 @@ from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import NO_ANSWER, Origin, Reason
+from vcpu_host.core.vm_events import DeviceDeleted, OstReported, VmEvent
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 from vcpu_host.qmp.events import EventHub
+from vcpu_host.qmp.events import gone as gone_event
 from vcpu_host.vm.coordinator import Coordinator
 
 
@@ -68,7 +70,7 @@ class Vmm:
 
     def die(self, text: str = "killed") -> None:
         self.gone = text
-        self.hub.put(ports.QemuGone(text))
+        self.hub.put(gone_event(text))
 
     async def process(self) -> ports.QemuProcess:
         return ports.QemuProcess("9000-1", 9000, listens=True)
@@ -88,7 +90,8 @@ class Vmm:
     async def queues(self) -> dict[str, tuple[int, ...]]:
         return {}
 
-    async def device_add(self, slot: Slot, device_id: str) -> None:
+    async def plug(self, slot: Slot, device_id: str = "") -> str:
+        device_id = device_id or slot.default_id
         await asyncio.sleep(0)
         self._check()
         self.vm.commands.append(f"add {slot.index} {device_id}")
@@ -97,24 +100,26 @@ class Vmm:
         self.vm.filled.add(slot.index)
         if self.vm.guest_works:
             self.vm.present.add(slot.index)
-            self.hub.put(ports.OstReported(slot.index, Ost(1, 0)))
+            self.hub.put(OstReported(slot.index, Ost(1, 0)))
             self.vm.note()
+        return device_id
 
-    async def device_del(self, target: str) -> None:
+    async def unplug(self, slot: Slot) -> None:
+        target = slot.handle or slot.default_id
         await asyncio.sleep(0)
         self._check()
         self.vm.commands.append(f"del {target}")
         if self.del_error is not None:
             raise self.del_error
-        index = int(target.removeprefix("vcpu-"))
+        index = slot.index
         if self.vm.guest_works:
             assert index not in self.vm.online
             self.vm.filled.discard(index)
             self.vm.present.discard(index)
-            self.hub.put(ports.DeviceDeleted(f"/machine/peripheral/{target}", target))
-            self.hub.put(ports.OstReported(index, Ost(3, 0)))
+            self.hub.put(DeviceDeleted(index))
+            self.hub.put(OstReported(index, Ost(3, 0)))
 
-    def events(self) -> AsyncIterator[ports.VmmEvent]:
+    def events(self) -> AsyncIterator[VmEvent]:
         return self.hub.stream()
 
     async def close(self) -> None:

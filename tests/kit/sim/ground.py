@@ -12,9 +12,10 @@ from functools import lru_cache, partial
 
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.intent import Intent
-from vcpu_host.core.model import HostView, Ost, Slot, slot_id
+from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.qmp.names import slot_id
 
 from . import views
 
@@ -102,6 +103,8 @@ class Ground:
     calmed: bool = False
     #: The write-ahead record, which outlives an operation.
     record: tuple[Intent, ...] = ()
+    #: QEMU's side as the operation under way was last shown it: by that it names the CPU that is to go.
+    shown: HostView = field(init=False)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -114,7 +117,7 @@ class Ground:
         self._commands_until = 0.0
         self.platform = views.platform_of(self.threads)
         self.sims = [self._sim(index) for index in range(self.total)]
-        host = self.host()
+        host = self.shown = self.host()
         self._names = {
             name: (sim, thread)
             for sim, slot in zip(self.sims, host.slots, strict=True)
@@ -219,7 +222,7 @@ class Ground:
     def _put(self, event: ev.Event, op: int | None = None) -> None:
         if op is not None and op != self._op:
             return
-        if not self.dead or isinstance(event, ev.QemuLost):
+        if not self.dead or isinstance(event, ev.QemuGone):
             self.inbox.append(event)
 
     # --- the truth ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from functools import partial
 from vcpu_host.core.model import Ost
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.qmp.names import slot_id
 
 from .ground import Ground, Sim
 
@@ -19,16 +20,16 @@ _EJECT, _INSERT = 3, 1
 class Hardware(Ground):
     """See the module's words."""
 
-    def _add(self, action: ev.DoAdd, op: int) -> None:
+    def _add(self, action: ev.DoPlug, op: int) -> None:
         sim = self.sims[action.slot]
         sim.commands -= 1
         if self.dead:
             return
         if sim.holder is not None or self._chance(self.faults.add_refused):
-            self._tell(ev.Added(action.slot, Reason("qemu-refused", Origin.QEMU, "no")), op)
+            self._tell(ev.PlugReturned(action.slot, Reason("qemu-refused", Origin.QEMU, "no")), op)
             return
-        self._fill(sim, action.device_id, ours=True)
-        self._tell(ev.Added(action.slot, None), op)
+        self._fill(sim, slot_id(action.slot), ours=True)
+        self._tell(ev.PlugReturned(action.slot, None), op)
 
     def _fill(self, sim: Sim, holder: str, *, ours: bool) -> None:
         def fill() -> None:
@@ -82,47 +83,51 @@ class Hardware(Ground):
         if sim.present and sim.holder is not None:
             self._change(sim, switch)
 
-    def _del(self, action: ev.DoDel, op: int) -> None:
+    def _show(self, asked: float, op: int) -> None:
+        """Answer a look at QEMU."""
+        if op == self._op:
+            self.shown = self.host()
+        self._tell(ev.HostLooked(self.host(), asked), op)
+
+    def _del(self, action: ev.DoUnplug, op: int) -> None:
         self.sims[action.slot].commands -= 1
         if self.dead:
             return
-        held = [
-            sim for sim in self.sims if sim.holder is not None and action.target in (sim.holder or sim.path, sim.path)
-        ]
+        target = self.shown.slots[action.slot].handle or slot_id(action.slot)
+        held = [sim for sim in self.sims if sim.holder is not None and target in (sim.holder, sim.path)]
         if not held:
-            self._tell(ev.DelReturned(action.slot, Reason("device-not-found", Origin.QEMU, "not found")), op)
+            self._tell(ev.UnplugReturned(action.slot, Reason("device-not-found", Origin.QEMU, "not found")), op)
         elif self._chance(self.faults.del_refused) or held[0].index == 0:
-            self._tell(ev.DelReturned(action.slot, Reason("qemu-refused", Origin.QEMU, "not now")), op)
+            self._tell(ev.UnplugReturned(action.slot, Reason("qemu-refused", Origin.QEMU, "not now")), op)
         else:
             self._eject(held[0])
-            self._tell(ev.DelReturned(action.slot, None), op)
+            self._tell(ev.UnplugReturned(action.slot, None), op)
 
     def _eject(self, sim: Sim) -> None:
         sim.ejecting = True
         self._guest(lambda: self._process_eject(sim))
 
     def _process_eject(self, sim: Sim) -> None:
-        path = sim.path
-        if not sim.ejecting or path is None or self._chance(self.faults.eject_silent):
+        if not sim.ejecting or sim.holder is None or self._chance(self.faults.eject_silent):
             return
         if self._chance(self.faults.eject_refused):
             sim.ejecting = False
             if self.threads == 1:
                 self._report(sim, Ost(_EJECT, 0x82))
             else:
-                self._hint(ev.PathUnplugRefused(path))
+                self._hint(ev.UnplugRefused(sim.index))
             return
         if self.threads == 1:
             self._report(sim, Ost(_EJECT, 0x84))
         self._empty(sim)
-        self._hint(ev.PathDeleted(path))
+        self._hint(ev.DeviceDeleted(sim.index))
         if self.threads == 1:
             self._report(sim, Ost(_EJECT, 0))
 
     def _report(self, sim: Sim, ost: Ost) -> None:
         """QEMU keeps the last word, whoever hears the event (hw/acpi/cpu.c, acpi_cpu_device_status)."""
         sim.ost = ost
-        self._hint(ev.OstSeen(sim.index, ost))
+        self._hint(ev.OstReported(sim.index, ost))
 
     def _empty(self, sim: Sim) -> None:
         def empty() -> None:

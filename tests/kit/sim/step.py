@@ -27,7 +27,7 @@ class Step:
         operation: str,
         *slots: str,
         count: int | None = None,
-        policy: Limits | None = None,
+        limits: Limits | None = None,
         without_agent: bool = False,
         atomic: bool = False,
     ) -> None:
@@ -37,7 +37,7 @@ class Step:
         self.machine = Machine(
             plan(view, request),
             view.platform,
-            policy or Limits(),
+            limits or Limits(),
             session="s1",
             now=self.now,
             identities=view.identities,
@@ -102,5 +102,5 @@ def unplug(threads: int = 1) -> Step:
     return Step(vm(3, {0, 1}, threads=threads), "unplug", "1")
 
 
-def plug(**policy: float) -> Step:
-    return Step(vm(3, {0}), "plug", "1", policy=Limits(**policy))  # type: ignore[arg-type]
+def plug(**limits: float) -> Step:
+    return Step(vm(3, {0}), "plug", "1", limits=Limits(**limits))  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ class Trial:
 
     world: World
     request: Request
-    policy: Limits = field(default_factory=Limits)
+    limits: Limits = field(default_factory=Limits)
     lives: int | None = None
     actions: list[ev.Action] = field(default_factory=list)
     story: list[Line] = field(default_factory=list)
@@ -59,10 +59,10 @@ class Trial:
         self.plan: Plan = plan(self._view(), self.request)
         try:
             if self.plan.recover:
-                patience = min(15.0, self.policy.timeout / 2)
+                patience = min(15.0, self.limits.timeout / 2)
                 self._carry_out(Plan(Request(Operation.UNPLUG), self.plan.recover), Limits(timeout=patience))
                 self.plan = plan(self._view(), self.request, recovered=True)
-            return self._carry_out(self.plan, self.policy) if self.plan.steps else None
+            return self._carry_out(self.plan, self.limits) if self.plan.steps else None
         except Crash:
             self.crashed = True
             self._tell("the coordinator dies")
@@ -89,7 +89,7 @@ class Trial:
                 raise Crash
             self.lives -= 1
 
-    def _carry_out(self, decided: Plan, policy: Limits) -> OperationResult:
+    def _carry_out(self, decided: Plan, limits: Limits) -> OperationResult:
         world = self.world
         self._kinds = {step.slot.index: step.kind for step in decided.steps}
         self._session = world.session
@@ -106,7 +106,7 @@ class Trial:
         machine = Machine(
             decided,
             world.platform,
-            policy,
+            limits,
             session=world.session,
             now=world.now,
             identities=frozenset(world.names),
@@ -115,7 +115,7 @@ class Trial:
         asked: set[int] = set()
         while True:
             actions = machine.advance(world.now)
-            told = {action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel))}
+            told = {action.slot for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug))}
             if told:
                 world.record = record.before(world.record, actions, world.host(), world.now)
                 asked |= told
@@ -136,7 +136,7 @@ class Trial:
             while world.inbox:
                 self._boundary()
                 self._feed(machine, world.inbox.popleft())
-        assert self.advances < 40 * (policy.timeout + 1) + 400 * world.total, "busy"
+        assert self.advances < 40 * (limits.timeout + 1) + 400 * world.total, "busy"
         result = machine.result(world.now)
         self._tell(result)
         for slot in result.slots:
@@ -158,7 +158,7 @@ class Trial:
             case ev.AgentUp():
                 self._session = event.session
                 self._forget()
-            case ev.AgentDown() | ev.Restarted():
+            case ev.AgentDown() | ev.VmReset():
                 self._session = None
                 self._forget()
             case ev.CpuSettled() if event.session == self._session:
@@ -207,15 +207,13 @@ class Trial:
         self._down_looks.clear()
 
     def _allowed(self, action: ev.Action) -> None:
-        if isinstance(action, ev.DoDel):
+        if isinstance(action, ev.DoUnplug):
             host = self.world.host()
             names = set(self.world.platform.firmware_ids(host, host.slots[action.slot]))
             assert names <= self._offline, f"device_del of {action.slot} without its threads' word"
             assert action.slot in self._kinds
             for name in names:
                 self._timely(action.slot, name)
-        if isinstance(action, ev.DoAdd):
-            assert action.device_id, "device_add without an id"
         if isinstance(action, ev.DoSetOnline):
             assert action.firmware_ids
             assert all(action.firmware_ids)

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
-from vcpu_host.core.model import Channel, HostThread, HostView, Ost, PropValue, Slot, freeze_props, slot_id
+from vcpu_host.core.model import Channel, HostThread, HostView, Ost, PropValue, Slot, freeze_props
 from vcpu_host.core.platforms import Platform, fixed, x86
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import VmView, join
+from vcpu_host.qmp.names import slot_id
 
 ARCH_OF_CORES = "cores64"
 
@@ -65,14 +66,29 @@ def slot(
     fills: int = 0,
 ) -> Slot:
     """One slot; ``boot`` gives it a CPU of -smp, ``device_id`` another id than ours. ``fills`` counts its CPUs."""
-    path = None
+    own = slot_id(index)
+    path = known = None
     if filled:
-        path = (
-            f"/machine/unattached/device[{index + 3}]" if boot else f"/machine/peripheral/{device_id or slot_id(index)}"
-        )
+        known = None if boot else device_id or own
+        path = f"/machine/unattached/device[{index + 3}]" if boot else f"/machine/peripheral/{known}"
     first = index * threads
-    tids = tuple(HostThread(first + t, 9000 + 10000 * fills + first + t, f"{path}/thread[{t}]") for t in range(threads))
-    return Slot(index, type_, freeze_props(props or props_of(index, threads)), threads, path, tids if filled else ())
+    tids = tuple(
+        HostThread(first + t, 9000 + 10000 * fills + first + t, f"{path}/thread[{t}]", at_start=boot)
+        for t in range(threads if filled else 0)
+    )
+    return Slot(
+        index,
+        type_,
+        freeze_props(props or props_of(index, threads)),
+        threads,
+        filled,
+        known,
+        path,
+        default_id=own,
+        managed=known == own,
+        at_start=filled and boot,
+        threads=tids,
+    )
 
 
 def host(

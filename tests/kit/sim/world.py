@@ -60,9 +60,10 @@ class World(Hardware):
         """Both sides, as an operation begins: opens a session if the agent can be reached."""
         if self.reachable and self.session is None:
             self._open()
+        self.shown = self.host()
         if self.session is None:
-            return join(self.host(), None, agent_trouble=Reason("agent-absent", Origin.AGENT, "nobody"))
-        return join(self.host(), self.guest(), agent=views.INFO)
+            return join(self.shown, None, agent_trouble=Reason("agent-absent", Origin.AGENT, "nobody"))
+        return join(self.shown, self.guest(), agent=views.INFO)
 
     @property
     def reachable(self) -> bool:
@@ -80,15 +81,15 @@ class World(Hardware):
         """What the coordinator would do about it. The answers are for this operation, and no later one."""
         op = self._op
         match action:
-            case ev.DoAdd():
+            case ev.DoPlug():
                 self.sims[action.slot].commands += 1
                 self._command(lambda: self._add(action, op))
-            case ev.DoDel():
+            case ev.DoUnplug():
                 self.sims[action.slot].commands += 1
                 self._command(lambda: self._del(action, op))
             case ev.DoLookHost():
                 asked = self.now
-                self._at(self._moment(), lambda: self._tell(ev.HostLooked(self.host(), asked), op))
+                self._at(self._moment(), lambda: self._show(asked, op))
             case ev.DoLookGuest():
                 self._look(self.session)
             case ev.DoDial():
@@ -252,7 +253,7 @@ class World(Hardware):
             self._change(each, partial(self._dark, each))
             if each.ejecting and self.threads > 1:
                 self._empty(each)
-        self._hint(ev.Restarted())
+        self._hint(ev.VmReset())
         self._lose_session("reset")
         self._guest(self._boot, self.rng.choice((0.5, 3.0, 20.0)))
 
@@ -276,14 +277,14 @@ class World(Hardware):
         del sim
         if self.running:
             self.running = False
-            self._hint(ev.StatusChanged("paused"))
+            self._hint(ev.VmStatus("paused"))
             self._at(self.rng.choice((0.1, 5.0, 25.0)), self._resume)
 
     def _resume(self) -> None:
         if self.running or self.dead:
             return
         self.running = True
-        self._hint(ev.StatusChanged("running"))
+        self._hint(ev.VmStatus("running"))
         frozen, self._frozen = self._frozen, []
         for due in frozen:
             self._at(self._moment(), due)
@@ -349,7 +350,7 @@ class World(Hardware):
     def _qemu_dies(self, sim: Sim) -> None:
         del sim
         self.dead = True
-        self._put(ev.QemuLost(Reason("qemu-gone", Origin.QEMU, "connection lost")))
+        self._put(ev.QemuGone(Reason("qemu-gone", Origin.QEMU, "connection lost")))
 
     def hang_up(self) -> None:
         """The operation is over: the coordinator drops its calls and listens to nothing more."""

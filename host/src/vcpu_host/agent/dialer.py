@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 from vcpu_proto.link import BusyError, HostLink, LinkError, UnreachableError
-from vcpu_proto.link.unix import is_abstract
 
 from vcpu_host.core.channel import no_channel, no_socket
 from vcpu_host.core.model import Channel, HostView
@@ -18,8 +17,10 @@ from vcpu_host.core.reason import AGENT_ABSENT, GUEST_BOOTING, Origin, Reason
 from vcpu_host.core.run_states import not_running
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
+from vcpu_host.local.unix_sockets import is_abstract
 
 from .client import LinkAgent
+from .socket_wire import wire_to
 from .status import of_link
 
 #: Raises UsageError "not-our-port" if a path, or what a connection there leads to, is not the agent's port of this VM.
@@ -52,7 +53,7 @@ class LinkDialer:
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         try:
-            link = await HostLink.connect(path, timeout=timeout, check=partial(self._see, host, path))
+            link = await HostLink.connect(wire_to(path, partial(self._see, host, path)), timeout=timeout)
             try:
                 return await LinkAgent.over(link, call_timeout=max(1.0, until - loop.time()))
             except BaseException:

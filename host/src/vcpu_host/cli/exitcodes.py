@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit statuses (design, section 7), and the one table that gives each outcome and error its own."""
+"""The exit statuses, and the one table that gives each outcome and each error its own."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.local import vm_files
-from vcpu_host.local.processes import place
+from vcpu_host.local.unix_sockets import place
 from vcpu_host.vm.coordinator import Coordinator
 
 from . import render

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON documents that go to stdout (design, section 7). What people read is in ``tables``."""
+"""The JSON documents that go to stdout. What people read is in ``tables``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _slot_document(view: SlotView) -> dict[str, object]:
         "vcpus": view.slot.vcpus,
         "state": str(view.state),
         "id": view.slot.device_id,
-        "qom_path": view.slot.qom_path,
+        "qom_path": view.slot.path,
         "pending": None
         if view.pending is None
         else {

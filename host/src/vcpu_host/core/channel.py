@@ -6,7 +6,7 @@ from __future__ import annotations
 from .model import Channel
 from .reason import Origin, Reason
 
-#: The name of the agent's virtio-serial port (design, section 5).
+#: The name of the agent's virtio-serial port: both ends have to agree on it.
 PORT_NAME = "org.vcpuctl.agent.0"
 #: A chardev that we can connect to. libvirt's way to the same is <channel type='unix'> with <source mode='bind'/>.
 CHARDEV = "-chardev socket,id=vcpuctl,path=PATH,server=on,wait=off"

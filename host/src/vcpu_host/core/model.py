@@ -17,11 +17,6 @@ from .reason import Reason
 PropValue = int | str | bool
 Props = Mapping[str, PropValue]
 
-#: Where QEMU keeps devices that were given an id (qdev_set_id, system/qdev-monitor.c).
-PERIPHERAL = "/machine/peripheral/"
-#: Where the CPUs of -smp are, which nobody has given a place (hw/core/qdev.c, device_set_realized).
-AT_START = "/machine/unattached/"
-
 
 #: What a slot can be placed by, from the outermost to the innermost (CpuInstanceProperties, qapi/machine.json): its
 #: props are these with "-id". The node comes first, whatever QEMU lets it be made of: near to a vCPU is its memory.
@@ -40,7 +35,7 @@ IOMMU_PROPERTIES = {"intel-iommu": ("intremap", "eim"), "amd-iommu": ("intremap"
 
 
 class SlotState(StrEnum):
-    """The states of a slot (design, section 2)."""
+    """The states of a slot, both sides seen together: ARCHITECTURE.md explains them under "Words"."""
 
     EMPTY = "empty"
     PLUGGED = "plugged"
@@ -53,11 +48,15 @@ class SlotState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostThread:
-    """One entry of ``query-cpus-fast``: a vCPU and the host thread that runs it."""
+    """One vCPU of the machine monitor, and the host thread that runs it.
+
+    ``path`` is where the monitor has it, for people. ``at_start``: it was there when the VM was started (-smp).
+    """
 
     cpu_index: int
     thread_id: int
-    qom_path: str
+    path: str
+    at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +71,12 @@ class Ost:
 class Slot:
     """One entry of ``query-hotpluggable-cpus``; ``index`` is its place in QEMU's possible_cpus order.
 
-    ``props`` go back to QEMU verbatim. ``qom_path`` is None for an empty slot. ``threads`` are in cpu-index order.
+    ``props`` go back to QEMU verbatim. ``threads`` are in cpu-index order.
+
+    How the monitor calls CPUs is the adapter's business. ``device_id`` is the id of the CPU in the slot (None: the slot
+    is empty, or the CPU has none), ``path`` where the monitor has it, ``default_id`` the id that a CPU plugged into the
+    slot gets. ``managed``: it is vcpuctl that plugs such a CPU, and finishes what is half done of it. ``at_start``: the
+    CPU was there when the VM was started.
     ``leaving`` are vCPUs that QEMU still has although the slot is empty: their removal goes on inside QEMU, or hangs.
     ``phantoms`` are such without a CPU object: what a device_add has left that failed half way (seen on 11.1).
     """
@@ -81,15 +85,20 @@ class Slot:
     type: str
     props: Props
     vcpus: int
-    qom_path: str | None = None
+    filled: bool = False
+    device_id: str | None = None
+    path: str | None = None
+    default_id: str = ""
+    managed: bool = False
+    at_start: bool = False
     threads: tuple[HostThread, ...] = ()
     leaving: tuple[HostThread, ...] = ()
     phantoms: tuple[HostThread, ...] = ()
 
     @property
-    def filled(self) -> bool:
-        """Whether QEMU has a CPU object for the slot."""
-        return self.qom_path is not None
+    def handle(self) -> str:
+        """What the monitor knows the slot's CPU by: its id, or its path if it has none; empty for an empty slot."""
+        return self.device_id or self.path or ""
 
     @property
     def vacant(self) -> bool:
@@ -97,26 +106,10 @@ class Slot:
         return not self.filled and not self.leaving
 
     @property
-    def device_id(self) -> str | None:
-        """The id that ``device_add`` or ``-device`` gave it; None for boot CPUs, which have none."""
-        if self.qom_path is None or not self.qom_path.startswith(PERIPHERAL):
-            return None
-        return self.qom_path.removeprefix(PERIPHERAL)
-
-    @property
     def node(self) -> int | None:
         """The NUMA node that QEMU assigns, if the machine has any."""
         value = self.props.get("node-id")
         return value if isinstance(value, int) else None
-
-
-#: What the device ids begin with that we give.
-SLOT_ID = "vcpu-"
-
-
-def slot_id(index: int) -> str:
-    """The device id of a slot. Derived from the slot alone, so any run on any host finds the same one again."""
-    return f"{SLOT_ID}{index}"
 
 
 def freeze_props(props: Mapping[str, PropValue]) -> Props:

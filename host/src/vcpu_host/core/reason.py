@@ -19,7 +19,7 @@ GUEST_BOOTING, AGENT_ABSENT, AGENT_SLOW = "guest-booting", "agent-absent", "agen
 
 
 class Outcome(StrEnum):
-    """How an operation, or its part for one slot, ended (design, section 2)."""
+    """How an operation, or its part for one slot, ended."""
 
     DONE = "done"
     PARTIAL = "partial"

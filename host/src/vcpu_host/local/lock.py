@@ -17,7 +17,7 @@ from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import RefusedError
 from . import directory as runtime
-from . import processes
+from .unix_sockets import place
 
 
 class VmLock:
@@ -29,7 +29,7 @@ class VmLock:
 
     def __init__(self, monitor: str, what: str, *, directory: Path | None = None, name: str | None = None) -> None:
         self._directory = directory or runtime.directory()
-        name = name or hashlib.sha256(os.fsencode(processes.place(monitor))).hexdigest()[:32]
+        name = name or hashlib.sha256(os.fsencode(place(monitor))).hexdigest()[:32]
         self._path = self._directory / f"{name}.lock"
         self._what = what
         self._fd: int | None = None

@@ -14,15 +14,9 @@ import socket
 import struct
 from pathlib import Path
 
-from vcpu_proto.link.unix import is_abstract
-
 from ..core.text import printable
 from ..ports import QemuProcess
-
-
-def place(path: str) -> str:
-    """One name for whatever leads to the same socket."""
-    return path if is_abstract(path) else os.path.realpath(path)
+from .unix_sockets import place
 
 
 def peer(sock: socket.socket) -> int:

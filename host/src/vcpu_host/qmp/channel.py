@@ -13,19 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vcpu_proto.link.unix import bound_name, is_abstract
-
 from ..core.channel import PORT_NAME, no_channel, no_socket
-from ..core.model import PERIPHERAL, Channel, HostView
+from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from ..local.processes import describe, peer
+from ..local.unix_sockets import bound_name, is_abstract
 from ..ports import QemuProcess
-from . import replies
+from . import names, replies
 from .words import clean
 
 #: Where devices of the command line and of device_add are (system/qdev-monitor.c, qdev_set_id).
-WITH_ID, WITHOUT_ID = PARENTS = (PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
+WITH_ID, WITHOUT_ID = PARENTS = (names.PERIPHERAL.rstrip("/"), "/machine/peripheral-anon")
 
 # chardev/char-socket.c, qemu_chr_socket_address and qemu_chr_compute_filename. A path may hold commas.
 _UNIX = re.compile(
@@ -44,7 +43,7 @@ def ports(parent: str, children: Mapping[str, str]) -> list[str]:
 
 def channel(port: str, label: str, chardevs: object, qemu: QemuProcess) -> Channel:
     """The port at QOM path ``port`` whose chardev is ``label``; ``qemu`` is whose names the chardevs' are."""
-    device_id = port.removeprefix(PERIPHERAL) if port.startswith(PERIPHERAL) else None
+    device_id = names.device_id(port)
     for item in replies.entries(chardevs, "query-chardev"):
         if item.get("label") == label:
             return replace(_channel(item, qemu), device_id=device_id)

@@ -14,10 +14,9 @@ import os
 import socket
 import stat
 
-from vcpu_proto.link import unix
-
 from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
+from ..local.unix_sockets import dial, is_abstract
 from .words import clean
 
 #: sizeof(sockaddr_un.sun_path) less the final NUL (unix(7)).
@@ -87,7 +86,7 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
         )
     if isinstance(err, ConnectionRefusedError):
         return QemuGoneError(
-            Reason("qemu-gone", Origin.QEMU, f"nobody listens on {name}", _OFF if unix.is_abstract(path) else _LEFT)
+            Reason("qemu-gone", Origin.QEMU, f"nobody listens on {name}", _OFF if is_abstract(path) else _LEFT)
         )
     if err.errno == errno.EPROTOTYPE:
         return not_qmp(path, "it is not a stream socket")
@@ -105,7 +104,7 @@ def _owner(path: str) -> str:
 
 def _check(path: str) -> None:
     """Whether ``path`` can be a socket at all."""
-    abstract = unix.is_abstract(path)
+    abstract = is_abstract(path)
     length = len(os.fsencode(path))
     if length > _PATH_MAX:
         raise UsageError(
@@ -128,20 +127,18 @@ def _check(path: str) -> None:
         raise UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{clean(path)} is not a socket", _WHICH))
 
 
-async def _connect(sock: socket.socket, path: str) -> None:
-    """Connect, trying again while the listen queue is full.
+async def _connect(path: str) -> socket.socket:
+    """Return a connected socket, trying again while the listen queue is full.
 
     Not by the event loop's own sock_connect: on a unix socket EAGAIN means "not connected", and it takes it for "soon".
     """
     while True:
         try:
-            unix.connect(sock, path)
+            return dial(path)
         except BlockingIOError:
             await asyncio.sleep(_AGAIN)
         except OSError as err:
             raise _refusal(path, err) from err
-        else:
-            return
 
 
 async def _readable(sock: socket.socket) -> None:
@@ -165,24 +162,22 @@ async def open_monitor(path: str, timeout: float) -> socket.socket:
     ``timeout`` is in seconds. Raises UsageError, RefusedError or QemuGoneError, by what is the matter.
     """
     _check(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.setblocking(False)
+    sock: socket.socket | None = None
     try:
         async with asyncio.timeout(timeout):
-            await _connect(sock, path)
+            sock = await _connect(path)
             await _readable(sock)
         first = sock.recv(1, socket.MSG_PEEK)
         if not first:
             raise gone(path, "the other end closed the connection at once")
         if first != b"{":
             raise not_qmp(path, f"it greets with {clean(repr(first))} where a monitor sends a JSON object")
-    except TimeoutError as err:
-        sock.close()
-        raise busy(path, timeout) from err
-    except OSError as err:
-        sock.close()
-        raise gone(path, f"connection lost: {err.strerror}") from err
-    except BaseException:
-        sock.close()
+    except BaseException as err:
+        if sock is not None:
+            sock.close()
+        if isinstance(err, TimeoutError):
+            raise busy(path, timeout) from err
+        if isinstance(err, OSError):
+            raise gone(path, f"connection lost: {err.strerror}") from err
         raise
     return sock

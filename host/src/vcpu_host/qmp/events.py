@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QMP events as the values of ``ports``, and the streams that carry them.
+"""QMP events as the values of ``core.vm_events``, and the streams that carry them.
 
-Events are hints (design, promise 5): one that is malformed or that nobody needs is dropped here, and a stream that
+Events are hints (promise 5): one that is malformed or that nobody needs is dropped here, and a stream that
 nobody reads forgets its oldest. The end of the connection is the exception: it always arrives, and last.
 """
 
@@ -14,17 +14,24 @@ from typing import Any
 from weakref import WeakSet
 
 from ..core.model import Ost
-from ..ports import DeviceDeleted, OstReported, PortChanged, QemuGone, UnplugRefused, VmmEvent, VmReset, VmStatus
+from ..core.reason import Origin, Reason
+from ..core.vm_events import (
+    DeviceDeleted,
+    OstReported,
+    PortChanged,
+    QemuGone,
+    UnplugRefused,
+    VmEvent,
+    VmReset,
+    VmStatus,
+)
+from .names import SlotPaths
 
 #: Enough for five events of each of the 4096 CPUs that a q35 can have, and then as many again.
 _BOUND = 40_960
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _ost(data: Mapping[str, Any]) -> VmmEvent | None:
+def _ost(data: Mapping[str, Any]) -> VmEvent | None:
     """``slot`` is the possible_cpus index as decimal text (hw/acpi/cpu.c, acpi_cpu_device_status)."""
     info = data.get("info")
     if not isinstance(info, Mapping) or info.get("slot-type") != "CPU":
@@ -35,53 +42,62 @@ def _ost(data: Mapping[str, Any]) -> VmmEvent | None:
     return OstReported(int(slot), Ost(source, status))
 
 
-def _deleted(data: Mapping[str, Any]) -> VmmEvent | None:
-    path = _text(data.get("path"))
-    return None if path is None else DeviceDeleted(path, _text(data.get("device")))
+def _deleted(data: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
+    path = data.get("path")
+    return DeviceDeleted(paths.above(path)) if isinstance(path, str) else None
 
 
-def _unplug_refused(data: Mapping[str, Any]) -> VmmEvent | None:
-    path = _text(data.get("path"))
-    return None if path is None else UnplugRefused(path, _text(data.get("device")))
+def _unplug_refused(data: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
+    """Refused is the CPU itself, never what is below it."""
+    path = data.get("path")
+    slot = paths.at(path) if isinstance(path, str) else None
+    return None if slot is None else UnplugRefused(slot)
 
 
-def _port(data: Mapping[str, Any]) -> VmmEvent | None:
-    device_id, is_open = data.get("id"), data.get("open")
-    return PortChanged(device_id, is_open) if isinstance(device_id, str) and isinstance(is_open, bool) else None
+def _port(data: Mapping[str, Any]) -> VmEvent | None:
+    is_open = data.get("open")
+    return PortChanged(is_open) if isinstance(is_open, bool) else None
 
 
-_CONVERT: Mapping[str, Callable[[Mapping[str, Any]], VmmEvent | None]] = {
+_CONVERT: Mapping[str, Callable[[Mapping[str, Any]], VmEvent | None]] = {
     "ACPI_DEVICE_OST": _ost,
-    "DEVICE_DELETED": _deleted,
-    "DEVICE_UNPLUG_GUEST_ERROR": _unplug_refused,
-    "RESET": lambda data: VmReset(guest=data.get("guest") is True),
+    "RESET": lambda data: VmReset(),
     "STOP": lambda data: VmStatus("paused"),
     "RESUME": lambda data: VmStatus("running"),
     # When the host ends QEMU (quit, a signal), the loss of the monitor follows, and is what is told.
     "SHUTDOWN": lambda data: VmStatus("shutdown") if data.get("guest") is True else None,
     "VSERPORT_CHANGE": _port,
 }
+_CONVERT_PATH: Mapping[str, Callable[[Mapping[str, Any], SlotPaths], VmEvent | None]] = {
+    "DEVICE_DELETED": _deleted,
+    "DEVICE_UNPLUG_GUEST_ERROR": _unplug_refused,
+}
 
 
-def convert(message: Mapping[str, Any]) -> VmmEvent | None:
-    """The event in our terms; None if it is of no use to us."""
-    name = message.get("event")
-    make = _CONVERT.get(name) if isinstance(name, str) else None
-    if make is None:
+def convert(message: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
+    """The event in our terms; None if it is of no use to us. ``paths`` says which slot a QOM path belongs to."""
+    name, data = message.get("event"), message.get("data", {})
+    if not isinstance(name, str) or not isinstance(data, Mapping):
         return None
-    data = message.get("data", {})
-    return make(data) if isinstance(data, Mapping) else None
+    if name in _CONVERT:
+        return _CONVERT[name](data)
+    return _CONVERT_PATH[name](data, paths) if name in _CONVERT_PATH else None
+
+
+def gone(text: str) -> QemuGone:
+    """The monitor's connection was lost, for this reason."""
+    return QemuGone(Reason("qemu-gone", Origin.QEMU, text, "QEMU died or closed its monitor: see its log"))
 
 
 class EventStream:
     """Events in the order in which they came, until QemuGone; an asynchronous iterator."""
 
     def __init__(self) -> None:
-        self._waiting: deque[VmmEvent] = deque(maxlen=_BOUND)
+        self._waiting: deque[VmEvent] = deque(maxlen=_BOUND)
         self._wake = asyncio.Event()
         self._over = False
 
-    def put(self, event: VmmEvent) -> None:
+    def put(self, event: VmEvent) -> None:
         """Append; the oldest is forgotten if nobody reads."""
         self._waiting.append(event)
         self._wake.set()
@@ -89,7 +105,7 @@ class EventStream:
     def __aiter__(self) -> EventStream:
         return self
 
-    async def __anext__(self) -> VmmEvent:
+    async def __anext__(self) -> VmEvent:
         if self._over:
             raise StopAsyncIteration
         while not self._waiting:
@@ -104,11 +120,12 @@ class EventHub:
     """Hands every event to every stream. The first stream holds what came since the beginning."""
 
     def __init__(self) -> None:
+        self.paths = SlotPaths()
         self._first: EventStream | None = EventStream()
         self._streams: WeakSet[EventStream] = WeakSet([self._first])
         self._end: QemuGone | None = None
 
-    def put(self, event: VmmEvent) -> None:
+    def put(self, event: VmEvent) -> None:
         """Tell all streams; nothing is told after QemuGone."""
         if self._end is not None:
             return

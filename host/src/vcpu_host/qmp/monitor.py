@@ -21,9 +21,8 @@ from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError, 
 from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, VcpuctlError
 from ..local.processes import peer
-from ..ports import QemuGone
 from . import dial
-from .events import EventHub, convert
+from .events import EventHub, convert, gone
 from .traps import bad_reply, explain
 from .words import clean
 
@@ -53,7 +52,7 @@ class _Inbox(EventListener):
         self._hub = hub
 
     async def put(self, event: Message) -> None:
-        converted = convert(event)
+        converted = convert(event, self._hub.paths)
         if converted is not None:
             self._hub.put(converted)
 
@@ -213,7 +212,7 @@ class Monitor:
             self._lost = "it sent a line of more than 10 MiB"
         else:
             self._lost = f"connection lost: {clean(result) or type(result).__name__}"
-        self._hub.put(QemuGone(self._lost))
+        self._hub.put(gone(self._lost))
 
 
 def _connect_error(path: str, err: ConnectError) -> VcpuctlError:

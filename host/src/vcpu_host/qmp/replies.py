@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..core.model import HostThread, Ost, PropValue, Slot, freeze_props
+from .names import device_id, is_at_start, owner_of, slot_id
 from .traps import bad_reply
 from .words import clean
 
@@ -85,7 +86,8 @@ def threads(value: object) -> tuple[HostThread, ...]:
         HostThread(
             member(cpu, "cpu-index", int, command),
             member(cpu, "thread-id", int, command),
-            member(cpu, "qom-path", str, command),
+            path := member(cpu, "qom-path", str, command),
+            at_start=is_at_start(path),
         )
         for cpu in entries(value, command)
     ]
@@ -110,15 +112,6 @@ def _props(value: object, command: str) -> Mapping[str, PropValue]:
     return freeze_props(props)
 
 
-def _owner(path: str, filled: Mapping[str, int]) -> int | None:
-    """The slot whose object is at ``path`` or above it: a pseries thread is a child of its core."""
-    while path:
-        if path in filled:
-            return filled[path]
-        path = path.rpartition("/")[0]
-    return None
-
-
 def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
     """query-hotpluggable-cpus joined with query-cpus-fast, in slot order.
 
@@ -135,7 +128,7 @@ def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
     own: dict[int, list[HostThread]] = {}
     homeless: list[HostThread] = []
     for thread in cpus:
-        owner = _owner(thread.qom_path, filled)
+        owner = owner_of(thread.path, filled)
         if owner is None:
             homeless.append(thread)
         else:
@@ -149,8 +142,8 @@ def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
             type=member(item, "type", str, command),
             props=_props(item.get("props"), command),
             vcpus=member(item, "vcpus-count", int, command),
-            qom_path=paths[place],
             threads=tuple(own.get(last - place, ())),
+            **_named(last - place, paths[place]),
         )
         for place, item in enumerate(raw)
     ]
@@ -174,7 +167,7 @@ def _with_leaving(found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpu
         return tuple(
             thread
             for thread in homeless
-            if (not thread.qom_path) is phantom and slot.props.items() <= props[thread.cpu_index].items()
+            if (not thread.path) is phantom and slot.props.items() <= props[thread.cpu_index].items()
         )
 
     return tuple(
@@ -193,11 +186,25 @@ def fixed_slots(value: object) -> tuple[Slot, ...]:
             type=str(raw[thread.cpu_index].get("qom-type", "")),
             props=_props(raw[thread.cpu_index].get("props", {}), command),
             vcpus=1,
-            qom_path=thread.qom_path,
             threads=(thread,),
+            **_named(place, thread.path),
         )
         for place, thread in enumerate(threads(value))
     )
+
+
+def _named(index: int, path: str | None) -> dict[str, Any]:
+    """The fields of a slot that say how QEMU calls its CPU, which is at that path, or not there."""
+    own = slot_id(index)
+    known = None if path is None else device_id(path)
+    return {
+        "filled": path is not None,
+        "device_id": known,
+        "path": path,
+        "default_id": own,
+        "managed": known == own,
+        "at_start": path is not None and is_at_start(path),
+    }
 
 
 def _path(item: Mapping[str, Any], command: str) -> str | None:

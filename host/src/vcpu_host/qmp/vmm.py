@@ -31,6 +31,7 @@ from ..ports import QemuProcess
 from . import ages, channel, queues, replies
 from .events import EventHub, EventStream
 from .monitor import Monitor
+from .names import slot_id
 from .words import clean
 
 #: How often the CPUs are asked for again when another client changes them between the two questions.
@@ -171,13 +172,18 @@ class QmpVmm:
         values = await _together(*(call("qom-get", {"path": path, "property": name}) for path, _, name in found))
         return queues.by_global((kind, name, value) for (_, kind, name), value in zip(found, values, strict=True))
 
-    async def device_add(self, slot: Slot, device_id: str) -> None:
-        """Plug ``slot``; its properties go back verbatim, known to us or not."""
-        await self._monitor.call("device_add", {**slot.props, "driver": slot.type, "id": device_id})
+    async def plug(self, slot: Slot, device_id: str = "") -> str:
+        """Send device_add; the slot's properties go back verbatim, known to us or not."""
+        name = device_id or slot_id(slot.index)
+        await self._monitor.call("device_add", {**slot.props, "driver": slot.type, "id": name})
+        return name
 
-    async def device_del(self, target: str) -> None:
-        """Ask for the removal of a device, by id or by QOM path (system/qdev-monitor.c, find_device_state)."""
-        await self._monitor.call("device_del", {"id": target})
+    async def unplug(self, slot: Slot) -> None:
+        """Send device_del, by id or by QOM path (system/qdev-monitor.c, find_device_state).
+
+        A CPU that no look has shown yet is one that was plugged just now, under the slot's own id.
+        """
+        await self._monitor.call("device_del", {"id": slot.handle or slot_id(slot.index)})
 
     def events(self) -> EventStream:
         """Events from now on; the first stream also holds those since :func:`connect`."""
@@ -202,6 +208,7 @@ class QmpVmm:
                 cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
                 return _Found(replies.fixed_slots(cpus), devices, err.reason)
             slots = replies.slots(raw, cpus)
+            self._hub.paths.note(slots)
             if replies.consistent(slots, cpus):
                 break
         # A machine that still disagrees with itself is shown as it is: threads inform, the slots decide.
@@ -231,7 +238,7 @@ class QmpVmm:
 
     async def _of_all_cpus(self, slots: Sequence[Slot]) -> Mapping[str, PropValue]:
         """What -cpu says of all: asked for once, of the first CPU that there is."""
-        first = next((slot.qom_path for slot in slots if slot.qom_path is not None), None)
+        first = next((slot.path for slot in slots if slot.path is not None), None)
         if self._cpu_properties is None and first is not None:
             self._cpu_properties = await self._properties(first, CPU_PROPERTIES)
         return self._cpu_properties or {}

@@ -2,7 +2,7 @@
 """Text that comes from QEMU, made fit to be shown.
 
 Some of it has its origin in the guest or with whoever wrote QEMU's command line, so nothing that a terminal would act
-on may pass, and nothing may be longer than a paragraph (design, promise 6).
+on may pass, and nothing may be longer than a paragraph (promise 6).
 """
 
 from __future__ import annotations

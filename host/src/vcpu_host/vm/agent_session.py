@@ -8,6 +8,7 @@ import asyncio
 from .. import ports
 from ..core.model import HostView
 from ..core.reason import NO_ANSWER
+from ..core.vm_events import PortChanged
 from ..errors import AgentGoneError
 
 #: Seconds that an attempt gets, however little time there is: an agent that is there needs some milliseconds.
@@ -78,7 +79,7 @@ class Sessions:
 
     async def _port_closed(self) -> None:
         async for event in self._vmm.events():
-            if isinstance(event, ports.PortChanged) and not event.open:
+            if isinstance(event, PortChanged) and not event.open:
                 return
 
     async def renew(self) -> ports.GuestAgent:

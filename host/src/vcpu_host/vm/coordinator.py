@@ -16,6 +16,7 @@ from ..core.operation import record
 from ..core.reason import AGENT_LOST, Reason
 from ..core.run_states import not_running
 from ..core.view import VmView, join, with_pending
+from ..core.vm_events import VmEvent
 from ..errors import AgentGoneError, RefusedError
 from .agent_session import Sessions
 from .waiting import first_of, hear_agent, hear_vmm, unless
@@ -237,7 +238,7 @@ class Coordinator:
         return plan(await (self._observe_qemu() if request.without_agent else self.observe()), request)
 
     async def run(
-        self, request: Request, policy: Limits, progress: Progress | None = None, waits: Waits | None = None
+        self, request: Request, limits: Limits, progress: Progress | None = None, waits: Waits | None = None
     ) -> OperationResult:
         """Carry the request out, end to end. ``waits`` hears what is waited for before there is anything to carry out.
 
@@ -247,14 +248,14 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._interrupt, self._interrupted = None, False
-        self._sessions.until = began + policy.timeout
+        self._sessions.until = began + limits.timeout
         try:
-            return await self._run(request, policy, progress, waits or _nobody_hears, began)
+            return await self._run(request, limits, progress, waits or _nobody_hears, began)
         finally:
             self._sessions.until = None
 
     async def _run(
-        self, request: Request, policy: Limits, progress: Progress | None, waits: Waits, began: float
+        self, request: Request, limits: Limits, progress: Progress | None, waits: Waits, began: float
     ) -> OperationResult:
         # Late: looking at a VM takes nothing of what changing one takes.
         from ..core.operation.patience import Patience
@@ -263,7 +264,7 @@ class Coordinator:
         from ..core.planning.planner import needs_guest
 
         loop = asyncio.get_running_loop()
-        patience = Patience(policy, began)
+        patience = Patience(limits, began)
         # Whether what earlier operations left open has settled, the guest knows too.
         alone = request.operation is Operation.PLUG and not self._has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
@@ -271,8 +272,8 @@ class Coordinator:
         recovered: tuple[SlotResult, ...] = ()
         if decided.recover:
             removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
-            seconds = min(_RECOVERY, policy.timeout * _RECOVERY_SHARE)
-            brief = replace(policy, timeout=seconds, timeout_per_vcpu=0.0)
+            seconds = min(_RECOVERY, limits.timeout * _RECOVERY_SHARE)
+            brief = replace(limits, timeout=seconds, timeout_per_vcpu=0.0)
             recovered = (await self._carry_out(removal, view, brief, events, progress)).slots
             view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
         if decided.refusals:
@@ -281,7 +282,7 @@ class Coordinator:
                 raise AgentGoneError(patience.over(trouble, loop.time()))
             result = refused(decided, loop.time() - began)
         else:
-            result = await self._carry_out(decided, view, policy, events, progress, began=began)
+            result = await self._carry_out(decided, view, limits, events, progress, began=began)
         return replace(result, recovered=recovered) if recovered else result
 
     async def _decide(
@@ -292,14 +293,14 @@ class Coordinator:
         waits: Waits,
         *,
         recovered: bool = False,
-    ) -> tuple[VmView, Plan, AsyncIterator[ports.VmmEvent]]:
+    ) -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
         """A plan, the look that it was made from, and QEMU's events since before that.
 
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
         from ..core.planning.planner import plan
 
-        async def look() -> tuple[VmView, Plan, AsyncIterator[ports.VmmEvent]]:
+        async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
             view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
             return view, plan(view, request, recovered=recovered), events
@@ -330,8 +331,8 @@ class Coordinator:
         self,
         plan: Plan,
         view: VmView,
-        policy: Limits,
-        events: AsyncIterator[ports.VmmEvent],
+        limits: Limits,
+        events: AsyncIterator[VmEvent],
         progress: Progress | None,
         *,
         began: float | None = None,
@@ -345,7 +346,7 @@ class Coordinator:
         machine = Machine(
             plan,
             view.platform,
-            policy,
+            limits,
             session=agent.session if agent else None,
             now=now,
             identities=view.identities,

@@ -22,6 +22,7 @@ from ..core.operation import record
 from ..core.operation.machine import Machine
 from ..core.operation.result import OperationResult
 from ..core.reason import AGENT_LOST, Origin, Reason
+from ..core.vm_events import PortChanged, VmEvent
 from ..errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
 from .agent_session import Sessions
 
@@ -60,9 +61,9 @@ class Run:
         self._requests: dict[int, asyncio.Task[Reason | None]] = {}
         self.said: dict[int, Ost] = {}  # by the guest, of slots, since the run began
 
-    async def to_end(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> OperationResult:
+    async def to_end(self, vm_events: AsyncIterator[VmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
-        self._spawn(self._listen(vmm_events))
+        self._spawn(self._listen(vm_events))
         if self._sessions.current is not None:
             self._spawn(self._await_loss(self._sessions.current))
         try:
@@ -88,12 +89,12 @@ class Run:
             self._record(record.before(self._intents, actions, self._host, time.time()))
         except RefusedError as error:
             for action in actions:
-                if isinstance(action, ev.DoAdd):
-                    self._put(ev.Added(action.slot, error.reason))
-                elif isinstance(action, ev.DoDel):
-                    self._put(ev.DelReturned(action.slot, error.reason))
-            return [action for action in actions if not isinstance(action, (ev.DoAdd, ev.DoDel))]
-        self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoAdd, ev.DoDel)))
+                if isinstance(action, ev.DoPlug):
+                    self._put(ev.PlugReturned(action.slot, error.reason))
+                elif isinstance(action, ev.DoUnplug):
+                    self._put(ev.UnplugReturned(action.slot, error.reason))
+            return [action for action in actions if not isinstance(action, (ev.DoPlug, ev.DoUnplug))]
+        self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug)))
         return actions
 
     def _record(self, intents: tuple[Intent, ...]) -> None:
@@ -145,9 +146,9 @@ class Run:
 
     def _start(self, action: ev.Action) -> None:
         match action:
-            case ev.DoAdd():
+            case ev.DoPlug():
                 self._spawn(self._add(action))
-            case ev.DoDel():
+            case ev.DoUnplug():
                 self._spawn(self._del(action))
             case ev.DoSetOnline():
                 self._ask(action)
@@ -162,23 +163,23 @@ class Run:
             case ev.DoDial():
                 self._spawn(self._dial())
 
-    async def _add(self, action: ev.DoAdd) -> None:
+    async def _add(self, action: ev.DoPlug) -> None:
         try:
-            await self._vmm.device_add(self._host.slots[action.slot], action.device_id)
-            self._put(ev.Added(action.slot, None))
+            await self._vmm.plug(self._host.slots[action.slot])
+            self._put(ev.PlugReturned(action.slot, None))
         except QemuGoneError as error:
-            self._put(ev.QemuLost(error.reason))
+            self._put(ev.QemuGone(error.reason))
         except QemuError as error:
-            self._put(ev.Added(action.slot, error.reason))
+            self._put(ev.PlugReturned(action.slot, error.reason))
 
-    async def _del(self, action: ev.DoDel) -> None:
+    async def _del(self, action: ev.DoUnplug) -> None:
         try:
-            await self._vmm.device_del(action.target)
-            self._put(ev.DelReturned(action.slot, None))
+            await self._vmm.unplug(self._host.slots[action.slot])
+            self._put(ev.UnplugReturned(action.slot, None))
         except QemuGoneError as error:
-            self._put(ev.QemuLost(error.reason))
+            self._put(ev.QemuGone(error.reason))
         except QemuError as error:
-            self._put(ev.DelReturned(action.slot, error.reason))
+            self._put(ev.UnplugReturned(action.slot, error.reason))
 
     async def _look(self) -> None:
         asked_at = self._loop.time()
@@ -186,7 +187,7 @@ class Run:
             self._host = await self._vmm.look_slots(self._host)
             self._put(ev.HostLooked(self._host, asked_at))
         except VcpuctlError as error:
-            self._put(ev.QemuLost(error.reason))
+            self._put(ev.QemuGone(error.reason))
 
     def _look_guest(self) -> None:
         agent = self._sessions.current
@@ -205,9 +206,9 @@ class Run:
         try:
             agent = await self._sessions.renew()
         except QemuError as error:
-            self._put(ev.QemuLost(error.reason))
+            self._put(ev.QemuGone(error.reason))
         except QemuGoneError as error:
-            self._put(ev.QemuLost(error.reason))
+            self._put(ev.QemuGone(error.reason))
         except VcpuctlError as error:
             self._put(ev.AgentDown(error.reason))
         else:
@@ -230,7 +231,7 @@ class Run:
         try:
             channel = (await self._vmm.look()).channel
         except VcpuctlError as error:
-            self._put(ev.QemuLost(error.reason))
+            self._put(ev.QemuGone(error.reason))
             return
         if channel is not None and not channel.guest_open and self._sessions.current is agent:
             text = "the agent has ended: nobody in the guest has its port open"
@@ -279,33 +280,14 @@ class Run:
             return problem.reason
         return None
 
-    # --- QEMU's events --------------------------------------------------------------------------------------------
+    # --- what the VM tells by itself --------------------------------------------------------------------------------
 
-    async def _listen(self, vmm_events: AsyncIterator[ports.VmmEvent]) -> None:
-        async for event in vmm_events:
-            if isinstance(event, ports.PortChanged) and not event.open and self._sessions.current is not None:
-                self._spawn(self._check_port(self._sessions.current))
-            if isinstance(event, ports.OstReported):
+    async def _listen(self, vm_events: AsyncIterator[VmEvent]) -> None:
+        async for event in vm_events:
+            if isinstance(event, PortChanged):
+                if not event.open and self._sessions.current is not None:
+                    self._spawn(self._check_port(self._sessions.current))
+                continue
+            if isinstance(event, ev.OstReported):
                 self.said[event.slot] = event.ost
-            translated = self._translate(event)
-            if translated is not None:
-                self._put(translated)
-
-    @staticmethod
-    def _translate(event: ports.VmmEvent) -> ev.Event | None:
-        match event:
-            case ports.OstReported():
-                return ev.OstSeen(event.slot, event.ost)
-            case ports.DeviceDeleted():
-                return ev.PathDeleted(event.path)
-            case ports.UnplugRefused():
-                return ev.PathUnplugRefused(event.path)
-            case ports.VmReset():
-                return ev.Restarted()
-            case ports.VmStatus():
-                return ev.StatusChanged(event.status)
-            case ports.QemuGone():
-                reason = Reason("qemu-gone", Origin.QEMU, event.text, "QEMU died or closed its monitor: see its log")
-                return ev.QemuLost(reason)
-            case ports.PortChanged():
-                return None  # see _check_port
+            self._put(event)

@@ -50,7 +50,7 @@ async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prep
     reason: Reason | None = None
     for place in comparison.missing:
         try:
-            await vmm.device_add(host.slots[place.index], place.name)
+            await vmm.plug(host.slots[place.index], place.name)
         except QemuError as error:
             reason = error.reason
             break

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 from .. import ports
+from ..core.vm_events import VmEvent
 from ..errors import AgentGoneError
 
 T = TypeVar("T")
 
 
-async def hear_vmm(events: AsyncIterator[ports.VmmEvent], changed: asyncio.Event) -> None:
+async def hear_vmm(events: AsyncIterator[VmEvent], changed: asyncio.Event) -> None:
     """Set ``changed`` at each of QEMU's events, until its last."""
     async for _ in events:
         changed.set()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The framed link between host and guest over one virtio-serial port: docs/protocol.md, docs/adr/0004-link.md.
 
-Host (no gRPC in here; ``path`` is the Unix socket of the port's -chardev)::
+Host (no gRPC in here; ``open_wire`` is a coroutine function such as vcpu_host.agent.socket_wire.wire_to(path))::
 
-    async with await HostLink.connect(path, timeout=5.0) as link:      # raises LinkError: .code, .hint
+    async with await HostLink.connect(open_wire, timeout=5.0) as link: # raises LinkError: .code, .hint
         target = "unix:" + await link.listen()                         # private socket for ONE gRPC connection
         async with grpc.aio.insecure_channel(target) as channel: ...   # link.instance: 8 bytes, new per agent start
         ended = await link.ended                                       # future[Ended]: .code, .text; RPCs fail by then
@@ -23,7 +23,8 @@ from __future__ import annotations
 from .errors import BusyError, LinkError, NoAnswerError, PeerGoneError, SessionLostError, UnreachableError, VersionError
 from .events import EndCode, Ended
 from .guestend import GuestLink
-from .hostend import HostLink
+from .hostend import HostLink, HostWire, OpenHostWire
+from .pump import WireProtocol
 
 __all__ = [
     "BusyError",
@@ -31,10 +32,13 @@ __all__ = [
     "Ended",
     "GuestLink",
     "HostLink",
+    "HostWire",
     "LinkError",
     "NoAnswerError",
+    "OpenHostWire",
     "PeerGoneError",
     "SessionLostError",
     "UnreachableError",
     "VersionError",
+    "WireProtocol",
 ]

@@ -23,7 +23,7 @@ class LinkError(Exception):
 
 
 class UnreachableError(LinkError):
-    """The chardev's socket cannot be connected to. ``errno`` as connect(2) gave it."""
+    """The port's socket cannot be connected to. ``errno`` as connect(2) gave it."""
 
     code = "port-unreachable"
     hint = "check that the VM runs and that the path is the one of its -chardev socket, and that you may write to it"
@@ -56,7 +56,7 @@ class NoAnswerError(LinkError):
 
     code = "no-answer"
 
-    def __init__(self, path: str, seconds: float, *, taken: bool) -> None:
+    def __init__(self, seconds: float, *, taken: bool) -> None:
         """``seconds``: how long we waited."""
         who = "the port is open in the guest, but its opener does not answer" if taken else "nobody reads the port"
         super().__init__(f"no answer from the guest agent within {round(seconds, 1):g} s: {who}")

@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's end of the link: one connection to the chardev's socket, one session, one gRPC connection over it."""
+"""The host's end of the link: one wire to the agent's port, one session, one gRPC connection over it."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
 import os
 import socket
-import struct
-import termios
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .errors import BusyError, LinkError, NoAnswerError, PeerGoneError, SessionLostError, UnreachableError, VersionError
+from .errors import BusyError, LinkError, NoAnswerError, PeerGoneError, SessionLostError, VersionError
 from .events import Accepted, AgentStarted, EndCode, Ended, Event, Pong, VersionMismatch
 from .frames import TOKEN_BYTES
-from .pump import LocalEnd, Pump
+from .pump import LocalEnd, Pump, WireProtocol
 from .session import Role, Session, State
-from .unix import bound_name, dial
 
 #: Seconds after which an OPEN is sent again; the last one repeats. One may be read by an agent that is just dying.
 _RESEND = (0.2, 0.5, 1.0)
@@ -29,32 +25,48 @@ _RESEND = (0.2, 0.5, 1.0)
 #: while the VM was stopped leaves the port throttled for the next one (QEMU 10.0, hw/char/virtio-console.c, flush_buf:
 #: the write fails, and there is no socket left to watch), until that one hangs up too (virtio_serial_close).
 _ANEW = 0.8
-#: Seconds that QEMU gets to take the last bytes before the socket is closed by force, for it has one client only.
+#: Seconds that QEMU gets to take the last bytes before the wire is closed by force, for it has one client only.
 _LAST_BYTES = 0.5
-#: From this OPEN on we ask whether the socket is busy: before, QEMU may still be letting go of the last client.
+#: From this OPEN on we ask whether the port is busy: before, QEMU may still be letting go of the last client.
 _BUSY_FROM = 2
 
-#: Raises if what a connection leads to is not the agent's port: nothing has been written to it by then.
-Check = Callable[[socket.socket], None]
+
+class HostWire:
+    """An opened wire to the agent's port, and what can be told of the port while nobody answers.
+
+    ``name`` is what messages call it. An adapter that knows more than its transport does overrides the two methods.
+    """
+
+    def __init__(self, transport: asyncio.Transport, name: str) -> None:
+        self.transport = transport
+        self.name = name
+
+    def taken(self) -> bool:
+        """Return whether the other end has taken all that was written."""
+        return self.transport.get_write_buffer_size() == 0
+
+    def is_busy(self) -> bool:
+        """Return whether another client is known to hold the port, so that nobody will ever read this wire."""
+        return False
 
 
-def _no_check(_connection: socket.socket) -> None:
-    """Whatever is there is taken for the port."""
+#: Opens a wire for a protocol. Raises BusyError or UnreachableError, and what an adapter's own checks raise.
+OpenHostWire = Callable[[WireProtocol], Awaitable[HostWire]]
 
 
 class HostLink(Pump):
-    """One session. ``async with await HostLink.connect(path) as link``, then ``link.listen()`` for a gRPC channel.
+    """One session. ``async with await HostLink.connect(open_wire) as link``, then ``link.listen()`` for gRPC.
 
     ``instance``: 8 random bytes of the agent's start. ``ended``: a future that gets an Ended as soon as the session is
     over, whoever ended it; the wire is closed then, and a new connect() is the way to go on.
     """
 
-    def __init__(self, path: str, token: bytes) -> None:
+    def __init__(self, token: bytes) -> None:
         """Use connect()."""
         super().__init__(Session(Role.HOST))
         loop = asyncio.get_running_loop()
-        self.path = path
         self.token = token
+        self._name = "the port"  # until there is a wire
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._accepted: asyncio.Future[None] = loop.create_future()
@@ -66,39 +78,26 @@ class HostLink(Pump):
         self._announced = False
 
     @classmethod
-    async def connect(cls, path: str | os.PathLike[str], *, timeout: float = 5.0, check: Check = _no_check) -> HostLink:
-        """Connects to the chardev's socket and opens a session with the agent. ``timeout`` in seconds, for all of it.
+    async def connect(cls, open_wire: OpenHostWire, *, timeout: float = 5.0) -> Self:
+        """Open a wire and a session with the agent over it. ``timeout`` in seconds, for all of it.
 
-        ``path`` may be "@NAME", an abstract socket. Raises UnreachableError, BusyError, NoAnswerError, VersionError,
-        PeerGoneError, and what ``check`` raises, which sees each connection before anything is written to it.
+        The wire may be opened twice (see _ANEW). Raises what ``open_wire`` raises, BusyError, NoAnswerError,
+        VersionError and PeerGoneError.
         """
-        path = os.fspath(path)
         until = asyncio.get_running_loop().time() + timeout
         if timeout > 2 * _ANEW:
             with suppress(NoAnswerError):
-                return await cls._connect(path, _ANEW, check)
+                return await cls._connect(open_wire, _ANEW)
         try:
-            return await cls._connect(path, until - asyncio.get_running_loop().time(), check)
+            return await cls._connect(open_wire, until - asyncio.get_running_loop().time())
         except NoAnswerError as error:
-            raise NoAnswerError(path, timeout, taken=error.taken) from None
+            raise NoAnswerError(timeout, taken=error.taken) from None
 
     @classmethod
-    async def _connect(cls, path: str, timeout: float, check: Check = _no_check) -> HostLink:
+    async def _connect(cls, open_wire: OpenHostWire, timeout: float) -> Self:
+        link = cls(os.urandom(TOKEN_BYTES))
         try:
-            connection = dial(path)
-        except BlockingIOError:
-            raise BusyError(path) from None
-        except OSError as error:
-            raise UnreachableError(path, error) from error
-        try:
-            check(connection)
-        except BaseException:
-            connection.close()
-            raise
-        link = cls(path, os.urandom(TOKEN_BYTES))
-        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
-        try:
-            await link._open(timeout)
+            await link._open(await open_wire(link), timeout)
         except BaseException:
             link.abort()
             raise
@@ -172,9 +171,10 @@ class HostLink(Pump):
 
     # -- opening
 
-    async def _open(self, timeout: float) -> None:
+    async def _open(self, wire: HostWire, timeout: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        self._name = wire.name
         for turn in itertools.count():
             self._write(self.session.open(self.token))
             left = deadline - loop.time()
@@ -182,25 +182,13 @@ class HostLink(Pump):
                 await asyncio.wait({self._accepted}, timeout=min(left, _RESEND[min(turn, len(_RESEND) - 1)]))
             if self._accepted.done():
                 return self._accepted.result()
-            taken = self._unread() == 0
+            taken = self._wire is None or wire.taken()
             expired = loop.time() >= deadline
-            if not taken and (expired or turn >= _BUSY_FROM) and self._is_busy():
-                raise BusyError(self.path)
+            if not taken and (expired or turn >= _BUSY_FROM) and wire.is_busy():
+                raise BusyError(wire.name)
             if expired:
-                raise NoAnswerError(self.path, timeout, taken=taken)
+                raise NoAnswerError(timeout, taken=taken)
         raise AssertionError("count() has no end")
-
-    def _unread(self) -> int:
-        """Bytes of ours that QEMU did not take yet (SIOCOUTQ, unix(7))."""
-        if self._wire is None:
-            return 0
-        number = self._wire.get_extra_info("socket").fileno()
-        (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))
-        return int(unread) + self._wire.get_write_buffer_size()
-
-    def _is_busy(self) -> bool:
-        # By the name that its listener has bound: what led there may have been another one.
-        return self._wire is not None and _is_busy(bound_name(self._wire.get_extra_info("socket")))
 
     # -- what happens
 
@@ -248,7 +236,7 @@ class HostLink(Pump):
             if self._mismatch is not None:
                 self._accepted.set_exception(VersionError(self._mismatch))
             elif ended.code is EndCode.WIRE_LOST:
-                self._accepted.set_exception(PeerGoneError(f"QEMU closed {self.path}"))
+                self._accepted.set_exception(PeerGoneError(f"QEMU closed {self._name}"))
             else:
                 self._accepted.set_exception(SessionLostError(ended))
             # connect() may have been cancelled: then nobody asks.
@@ -275,20 +263,3 @@ class HostLink(Pump):
             listener.close()
             path.unlink(missing_ok=True)
             path.parent.rmdir()
-
-
-def _is_busy(name: str) -> bool:
-    """Says if the listener that bound ``name`` serves somebody while a connection waits to be accepted.
-
-    QEMU's chardev stops accepting while it has a client (chardev/char-socket.c, tcp_chr_accept), so a second connect(2)
-    succeeds and nothing ever happens. /proc/net/unix shows the listener's side of every connection with its path: state
-    03 is accepted, 02 waits (net/unix/af_unix.c, unix_seq_show: a socket that nobody accepted has no struct socket).
-    What fills up an abstract name's length is shown as "@", too.
-    """
-    accepted = waiting = False
-    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and name in (fields[7], fields[7].rstrip("@")):
-            accepted |= fields[5] == "03"
-            waiting |= fields[5] == "02"
-    return accepted and waiting

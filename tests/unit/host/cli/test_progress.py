@@ -45,11 +45,11 @@ def _machine() -> Machine:
     )
 
 
-@pytest.mark.parametrize(("verbosity", "events"), [(0, []), (1, ["DoAdd"]), (2, ["DoAdd", "state"])])
+@pytest.mark.parametrize(("verbosity", "events"), [(0, []), (1, ["DoPlug"]), (2, ["DoPlug", "state"])])
 def test_the_log_says_as_much_as_was_asked_for(verbosity: int, events: list[str]) -> None:
     log = _Log()
     with Progress(log, verbosity) as progress:
-        progress(ev.DoAdd(1, "vcpu-1"), _machine())
+        progress(ev.DoPlug(1), _machine())
         progress(ev.Tick(), _machine())
     assert [event for _, event, _ in log.lines] == events
 
@@ -59,7 +59,7 @@ def test_without_a_log_the_machines_state_is_not_put_into_words(monkeypatch: pyt
     monkeypatch.setattr(Machine, "dump", lambda self: pytest.fail("nobody reads it"))
     for verbosity in (0, 1):
         with Progress(_Log(), verbosity) as progress:
-            progress(ev.DoAdd(1, "vcpu-1"), machine)
+            progress(ev.DoPlug(1), machine)
 
 
 def test_the_guests_words_come_escaped_into_the_log() -> None:

@@ -39,7 +39,7 @@ def test_the_last_entry_of_the_reply_is_slot_0_and_props_are_kept_verbatim() -> 
     slots = replies.slots(hotpluggable(4, paths), threads)
     assert [slot.index for slot in slots] == [0, 1, 2, 3]
     assert [dict(slot.props) for slot in slots] == [{"core-id": i, "new-id": i} for i in range(4)]
-    assert [slot.qom_path for slot in slots] == [paths[0], None, paths[2], None]
+    assert [slot.path for slot in slots] == [paths[0], None, paths[2], None]
     assert [thread.thread_id for thread in slots[2].threads] == [1002]
     assert replies.consistent(slots, threads)
 

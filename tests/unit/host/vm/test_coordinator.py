@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
 from kit.sim.views import host, identities
-from vcpu_host import ports
+from vcpu_host.core import vm_events as ev
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.model import Ost, SlotState
 from vcpu_host.core.planning.plan import Operation, Request
@@ -67,7 +67,7 @@ async def test_what_the_plan_refuses_is_a_result_and_sends_nothing(rig: Rig) -> 
 async def test_progress_hears_of_every_action_and_event(rig: Rig) -> None:
     heard: list[str] = []
     await rig.whole.run(PLUG, BRISK, lambda what, machine: heard.append(type(what).__name__))
-    assert {"DoAdd", "DoSetOnline", "Added", "CpuSettled", "DoLookHost", "HostLooked"} <= set(heard)
+    assert {"DoPlug", "DoSetOnline", "PlugReturned", "CpuSettled", "DoLookHost", "HostLooked"} <= set(heard)
 
 
 async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside_an_agent_that_lives(rig: Rig) -> None:
@@ -127,7 +127,7 @@ async def test_a_session_that_breaks_off_while_looking_is_made_anew_once(rig: Ri
 async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once(rig: Rig) -> None:
     def close() -> None:
         rig.vmm.port_open = False
-        rig.vmm.hub.put(ports.PortChanged("vcpuctl", open=False))
+        rig.vmm.hub.put(ev.PortChanged(open=False))
 
     rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=3600.0)
     rig.dialer.silence = close
@@ -286,12 +286,12 @@ async def test_a_guest_that_keeps_its_cpu_refuses_in_its_own_words(rig: Rig) -> 
 
 async def test_events_that_came_before_the_first_look_do_no_harm(rig: Rig) -> None:
     for event in (
-        ports.OstReported(1, Ost(3, 0x82)),
-        ports.OstReported(99, Ost(1, 0)),
-        ports.DeviceDeleted("/machine/peripheral/vcpu-1", "vcpu-1"),
-        ports.UnplugRefused("/machine/peripheral/vcpu-1", "vcpu-1"),
-        ports.VmStatus("running"),
-        ports.PortChanged("vcpuctl", open=False),
+        ev.OstReported(1, Ost(3, 0x82)),
+        ev.OstReported(99, Ost(1, 0)),
+        ev.DeviceDeleted(1),
+        ev.UnplugRefused(1),
+        ev.VmStatus("running"),
+        ev.PortChanged(open=False),
     ):
         rig.vmm.hub.put(event)
     assert (await rig.whole.run(PLUG, BRISK)).outcome is Outcome.DONE
@@ -301,7 +301,7 @@ async def test_a_reset_in_the_middle_is_lived_through(rig: Rig) -> None:
     rig.vm.guest_works = False
     running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands)
-    rig.vmm.hub.put(ports.VmReset(guest=True))
+    rig.vmm.hub.put(ev.VmReset())
     rig.dialer.made[0].die()
     rig.vm.present.add(1)
     rig.vm.online.add(1)
@@ -369,7 +369,7 @@ async def test_watch_shows_the_map_at_once_and_after_each_change(rig: Rig) -> No
             plugged.append(view.plugged_vcpus)
             if len(plugged) == 1:
                 rig.vm.filled.add(1)
-                rig.vmm.hub.put(ports.OstReported(1, Ost(1, 0)))
+                rig.vmm.hub.put(ev.OstReported(1, Ost(1, 0)))
             elif plugged[-1] == 2:
                 stop.set()
     assert plugged[0] == 1

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
-from vcpu_host import ports
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import NO_ANSWER, Origin, Outcome, Reason
+from vcpu_host.core.vm_events import PortChanged
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 
 PATIENT = replace(BRISK, absent_grace=10.0)
@@ -55,7 +55,6 @@ async def test_an_agent_that_answers_within_the_operations_time_is_waited_for(
         result = await rig.whole.run(Request(operation, 2), PATIENT, None, heard)
     assert result.outcome is Outcome.DONE, result
     assert heard.codes == [code] * 3
-    assert result.elapsed < PATIENT.timeout
 
 
 async def test_an_agent_whose_port_opens_is_asked_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +63,7 @@ async def test_an_agent_whose_port_opens_is_asked_at_once(rig: Rig, monkeypatch:
 
     def opens() -> None:
         rig.vmm.port_open = True
-        rig.vmm.hub.put(ports.PortChanged("vcpuctl", open=True))
+        rig.vmm.hub.put(PortChanged(open=True))
 
     async with asyncio.timeout(5):
         result = await rig.whole.run(PLUG, PATIENT, None, Heard(rig, 1, opens))

@@ -74,6 +74,7 @@ def compare(
     ``recorded`` is what that one's record says is pending, by an earlier hand-over.
     """
     there = Shape.of(destination, queues=queues)
+    source = source.with_default_ids_of(there)
     machine = tuple(_machine(source, there))
     # Slots of two machines that are built differently have nothing to do with each other.
     comparable = not any(
@@ -278,7 +279,7 @@ def take_over(intents: Iterable[Intent], destination: HostView) -> tuple[Intent,
     for intent in intents:
         slot = destination.slots[intent.slot]
         if slot.filled:
-            target = slot.device_id or slot.qom_path or intent.device_id
+            target = slot.handle or intent.device_id
             threads = tuple(thread.thread_id for thread in slot.threads) if intent.threads else ()
             taken.append(replace(intent, device_id=target, threads=threads))
     return tuple(taken)

@@ -8,12 +8,12 @@ side, and QEMU's migration goes by cpu-index, which follows from the slot (hw/co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from ..intent import Intent
-from ..model import HostView, Props, Slot, freeze_props, slot_id
+from ..model import HostView, Props, Slot, freeze_props
 from ..run_states import AWAY
 from ..text import printable
 from ..view import VmView
@@ -26,6 +26,7 @@ _MOST = 65_536
 class Place:
     """One slot. ``device_id`` is None for a CPU that was there at start, and for an empty slot.
 
+    ``default_id`` is the id that a CPU gets which is plugged there; it does not travel, since it is the host's to give.
     ``arrival`` says which of the CPUs that are there was made before which; 0 for an empty slot, and for the first.
     """
 
@@ -36,16 +37,17 @@ class Place:
     filled: bool
     device_id: str | None = None
     arrival: int = 0
+    default_id: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, slot: Slot, arrival: int) -> Place:
         """What of the slot is the same on every host."""
-        return cls(slot.index, slot.type, slot.props, slot.vcpus, slot.filled, slot.device_id, arrival)
+        return cls(slot.index, slot.type, slot.props, slot.vcpus, slot.filled, slot.device_id, arrival, slot.default_id)
 
     @property
     def name(self) -> str:
-        """The id that it has, or, if it has none, will have when it is plugged."""
-        return self.device_id or slot_id(self.index)
+        """The id that it has, or, if it has none, will have when it is plugged; empty where that is not known."""
+        return self.device_id or self.default_id
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in an export."""
@@ -100,6 +102,12 @@ class Shape:
             status=host.status,
             migration=host.migration if host.migrating else "",
         )
+
+    def with_default_ids_of(self, other: Shape) -> Shape:
+        """The same shape, whose CPUs get the ids that the other one's host gives: they do not travel in an export."""
+        ids = {place.index: place.default_id for place in other.places}
+        places = (place if place.name else replace(place, default_id=ids.get(place.index, "")) for place in self.places)
+        return replace(self, places=tuple(places))
 
     @property
     def moving(self) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can happen to the state machine, and what it can ask for.
+"""What can happen to the state machine, and what it can ask for. What a VM tells by itself is in ``core.vm_events``.
 
 Events are observations. Only those that show a state are proof (``HostLooked``, ``CpuSettled``, ``GuestLooked``); the
 others say "look again" (promise 3).
@@ -10,8 +10,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..guest import AgentInfo, CpuResult, GuestCpu, GuestView
-from ..model import HostView, Ost
+from ..model import HostView
 from ..reason import Reason
+from ..vm_events import DeviceDeleted, OstReported, QemuGone, UnplugRefused, VmReset, VmStatus
+
+__all__ = [
+    "Action",
+    "AgentDown",
+    "AgentUp",
+    "CpuArrived",
+    "CpuSettled",
+    "DeviceDeleted",
+    "DoCancel",
+    "DoDial",
+    "DoLookGuest",
+    "DoLookHost",
+    "DoPlug",
+    "DoSetOnline",
+    "DoUnplug",
+    "Event",
+    "GuestLookFailed",
+    "GuestLooked",
+    "HostLooked",
+    "Interrupted",
+    "OstReported",
+    "PlugReturned",
+    "QemuGone",
+    "RequestEnded",
+    "Tick",
+    "UnplugRefused",
+    "UnplugReturned",
+    "VmReset",
+    "VmStatus",
+]
 
 # --- events ---------------------------------------------------------------------------------------------------------
 
@@ -25,7 +56,7 @@ class HostLooked:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class PlugReturned:
     """``device_add`` for a slot returned: plugged, or QEMU's refusal."""
 
     slot: int
@@ -33,7 +64,7 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
-class DelReturned:
+class UnplugReturned:
     """``device_del`` for a slot returned: asked for, or QEMU's refusal."""
 
     slot: int
@@ -99,47 +130,6 @@ class RequestEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class OstSeen:
-    """ACPI_DEVICE_OST for a slot."""
-
-    slot: int
-    ost: Ost
-
-
-@dataclass(frozen=True, slots=True)
-class PathDeleted:
-    """DEVICE_DELETED of a QOM path."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class PathUnplugRefused:
-    """DEVICE_UNPLUG_GUEST_ERROR for a QOM path."""
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restarted:
-    """RESET: the guest starts again; what it had agreed to is void."""
-
-
-@dataclass(frozen=True, slots=True)
-class StatusChanged:
-    """The VM was paused, resumed or shut down ("paused", "running", "shutdown")."""
-
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class QemuLost:
-    """The monitor's connection is gone, and with it all that was under way."""
-
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The user wants to stop waiting."""
 
@@ -151,8 +141,8 @@ class Tick:
 
 Event = (
     HostLooked
-    | Added
-    | DelReturned
+    | PlugReturned
+    | UnplugReturned
     | AgentUp
     | AgentDown
     | CpuArrived
@@ -160,12 +150,12 @@ Event = (
     | GuestLooked
     | GuestLookFailed
     | RequestEnded
-    | OstSeen
-    | PathDeleted
-    | PathUnplugRefused
-    | Restarted
-    | StatusChanged
-    | QemuLost
+    | OstReported
+    | DeviceDeleted
+    | UnplugRefused
+    | VmReset
+    | VmStatus
+    | QemuGone
     | Interrupted
     | Tick
 )
@@ -174,19 +164,17 @@ Event = (
 
 
 @dataclass(frozen=True, slots=True)
-class DoAdd:
-    """Send ``device_add`` for the slot; answer with Added."""
+class DoPlug:
+    """Plug a CPU into the slot; answer with PlugReturned."""
 
     slot: int
-    device_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class DoDel:
-    """Send ``device_del`` for the target (id or QOM path); answer with DelReturned."""
+class DoUnplug:
+    """Ask for the removal of the slot's CPU; answer with UnplugReturned."""
 
     slot: int
-    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,4 +211,4 @@ class DoDial:
     """Make a new link session; answer with AgentUp or AgentDown."""
 
 
-Action = DoAdd | DoDel | DoSetOnline | DoCancel | DoLookHost | DoLookGuest | DoDial
+Action = DoPlug | DoUnplug | DoSetOnline | DoCancel | DoLookHost | DoLookGuest | DoDial

@@ -99,7 +99,7 @@ def _all_listed(
             _listed(state, job, shown, asked_at, absence_proven=absence_proven)
     if any(state.jobs[order].relapses for order in state.removing):
         # As long as it has not gone, it may come back once more.
-        state.guest_look.again(state.now + state.policy.poll_first)
+        state.guest_look.again(state.now + state.limits.poll_first)
 
 
 def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: float, *, absence_proven: bool) -> None:
@@ -145,7 +145,7 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
         return
     # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
     state.hears_since = state.now
-    state.letting_go_until = state.now + state.policy.let_go_grace
+    state.letting_go_until = state.now + state.limits.let_go_grace
     request.open_ids.discard(result.firmware_id)
     thread.asked = None
     state.touch(job)

@@ -3,7 +3,7 @@
 
 Rules that hold whatever happens, in this order of weight:
 
-1. A ``DoDel`` goes out only for a slot all of whose threads the agent confirmed offline in the present link session,
+1. A ``DoUnplug`` goes out only for a slot all of whose threads the agent confirmed offline in the present link session,
    and showed offline a moment ago, unless the user has said that there is none to ask (``Request.without_agent``).
 2. A job succeeds only on proof: the slot filled in QEMU *and* its threads online by identity, or the slot empty and
    none of its vCPUs left.
@@ -18,13 +18,12 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from ..model import PERIPHERAL
 from ..planning.plan import Plan, StepKind
 from ..platforms import Platform
 from ..reason import Outcome, Reason
 from ..view import SlotView
 from . import reasons, transitions
-from .events import Action, DoAdd, DoCancel, DoDel, DoDial, DoLookGuest, DoLookHost, DoSetOnline, Event
+from .events import Action, DoCancel, DoDial, DoLookGuest, DoLookHost, DoPlug, DoSetOnline, DoUnplug, Event
 from .limits import Limits
 from .result import OperationResult, SlotResult, summarize
 from .slot_job import Goal, Job, ThreadEvidence
@@ -41,13 +40,13 @@ class Machine:
         self,
         plan: Plan,
         platform: Platform,
-        policy: Limits,
+        limits: Limits,
         *,
         session: str | None,
         now: float,
         identities: frozenset[str],
     ) -> None:
-        self._state = State(plan, platform, policy, session, now, identities)
+        self._state = State(plan, platform, limits, session, now, identities)
 
     # --- what the executor asks -------------------------------------------------------------------------------------
 
@@ -193,9 +192,9 @@ class Machine:
         if any(thread.present for thread in job.threads) or job.adding:
             return
         if job.acknowledged_at is not None:
-            since, grace = job.acknowledged_at, state.policy.arrival_grace
+            since, grace = job.acknowledged_at, state.limits.arrival_grace
         elif job.added_at is None:
-            since, grace = state.began, state.policy.notice_grace
+            since, grace = state.began, state.limits.notice_grace
         else:
             return
         overdue_at = max(since, state.hears_since) + grace
@@ -219,7 +218,7 @@ class Machine:
         QEMU only tells the guest once more (hw/acpi/cpu.c, acpi_cpu_unplug_request_cb; hw/ppc/spapr.c,
         spapr_core_unplug_request).
         """
-        again_at = job.del_at + self._state.policy.eject_again
+        again_at = job.del_at + self._state.limits.eject_again
         if self._state.now >= again_at:
             job.del_in = None
         elif job.overdue_at != again_at:
@@ -282,7 +281,7 @@ class Machine:
                 thread.asked = number
                 thread.touched = True
             ids = tuple(thread.firmware_id for thread in threads)
-            state.letting_go_until = state.now + state.policy.let_go_grace
+            state.letting_go_until = state.now + state.limits.let_go_grace
             state.requests[number] = OnlineRequest(online, set(ids), state.now)
             brief = not online or self._state.platform.acknowledges
             yield DoSetOnline(number, ids, online, wait=online, brief=brief, for_eject=for_eject)
@@ -306,7 +305,7 @@ class Machine:
             job.adding = True
             job.acknowledged_at = None
             job.mark("device_add", state.now)
-            yield DoAdd(job.slot, job.device_id)
+            yield DoPlug(job.slot)
             if alone:
                 return
 
@@ -329,18 +328,18 @@ class Machine:
             job = state.jobs[order]
             if job.not_before > state.now:
                 continue
-            if not (state.asks_nobody or job.seen_down.is_fresh(state.now, state.policy.look_fresh)):
+            if not (state.asks_nobody or job.seen_down.is_fresh(state.now, state.limits.look_fresh)):
                 state.guest_look.wanted = True
                 continue
             job.deleting = job.del_sent = True
             job.del_in = state.session
             job.del_at = state.now
             job.mark("device_del", state.now)
-            state.poll = state.policy.poll_first
+            state.poll = state.limits.poll_first
             state.down.discard(order)
             state.removing.add(order)
             state.removing_unhinted.add(order)
-            yield DoDel(job.slot, (job.path or "").removeprefix(PERIPHERAL) or job.device_id)
+            yield DoUnplug(job.slot)
 
     def _guest_looks(self) -> Iterable[Action]:
         state = self._state
@@ -360,14 +359,14 @@ class Machine:
             if len(state.ripe) == len(state.climbing):
                 state.look_wanted = True
             else:
-                state.look_by(state.looked_at + state.policy.poll_most)
+                state.look_by(state.looked_at + state.limits.poll_most)
         if state.looking or not (state.look_wanted or state.now >= state.next_look):
             return
         if state.removing:
             state.next_look = state.now + state.poll
-            state.poll = min(state.poll * 2, state.policy.poll_most)
+            state.poll = min(state.poll * 2, state.limits.poll_most)
         else:
-            state.next_look = state.now + state.policy.poll_idle
+            state.next_look = state.now + state.limits.poll_idle
         state.look_wanted = False
         state.looking = True
         state.looked_at = state.now

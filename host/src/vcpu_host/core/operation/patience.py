@@ -19,9 +19,9 @@ _ABOUT_TO_COME = frozenset({AGENT_ABSENT, AGENT_LOST})
 class Patience:
     """The waiting of one operation, from ``now`` on; all times are in seconds, those called ``now`` of one clock."""
 
-    def __init__(self, policy: Limits, now: float) -> None:
-        self._until = now + policy.timeout
-        self._absent_grace = policy.absent_grace
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._until = now + limits.timeout
+        self._absent_grace = limits.absent_grace
         self._began = now
         self._absent_since: float | None = None
 

@@ -23,22 +23,28 @@ if TYPE_CHECKING:
 
 def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView, now: float) -> tuple[Intent, ...]:
     """The record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
-    from .events import DoAdd, DoDel  # late: who only looks at a VM does nothing
+    from .events import DoPlug, DoUnplug  # late: who only looks at a VM does nothing
 
-    asked = [action for action in actions if isinstance(action, (DoAdd, DoDel))]
+    asked = [action for action in actions if isinstance(action, (DoPlug, DoUnplug))]
     if not asked:
         return tuple(intents)  # as it mostly is, and there may be hundreds on record
     by_slot = {intent.slot: intent for intent in intents}
     for action in asked:
-        if isinstance(action, DoAdd):
-            by_slot[action.slot] = Intent(IntentKind.PLUG, action.slot, action.device_id, now)
+        if isinstance(action, DoPlug):
+            name = host.slots[action.slot].default_id
+            by_slot[action.slot] = Intent(IntentKind.PLUG, action.slot, name, now)
         else:
             known = by_slot.get(action.slot)
             slot = host.slots[action.slot]
             since = known.since if known is not None and known.kind is IntentKind.UNPLUG else now
             threads = tuple(thread.thread_id for thread in slot.threads)
             by_slot[action.slot] = Intent(
-                IntentKind.UNPLUG, action.slot, action.target, since, threads, host.ost.get(action.slot)
+                IntentKind.UNPLUG,
+                action.slot,
+                slot.handle or slot.default_id,
+                since,
+                threads,
+                host.ost.get(action.slot),
             )
     return tuple(by_slot[slot] for slot in sorted(by_slot))
 
@@ -73,7 +79,7 @@ def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
         return intent.kind is IntentKind.UNPLUG and not slot.slot.vacant
     if intent.kind is IntentKind.PLUG:
         return slot.state is not SlotState.ONLINE and slot.slot.device_id == intent.device_id
-    if intent.device_id not in (slot.slot.device_id, slot.slot.qom_path):
+    if intent.device_id not in (slot.slot.device_id, slot.slot.path):
         return False
     if intent.threads and intent.threads != tuple(thread.thread_id for thread in slot.slot.threads):
         return False

@@ -22,7 +22,7 @@ class SlotResult:
     guest_cpus: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """As it stands in the reports (design, section 7)."""
+        """Return it as one of the ``slots`` of an operation's JSON document."""
         return {
             "slot": self.slot,
             "id": self.device_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ..model import Slot, slot_id
+from ..model import Slot
 from ..planning.plan import Step, StepKind
 from ..proof import SeenDown
 from ..reason import Outcome, Reason
@@ -74,7 +74,6 @@ class Job:
     outcome_if_reached: Outcome = Outcome.DONE
     reason: Reason | None = None
     outcome: Outcome | None = None
-    path: str | None = None
     adding: bool = False
     added_at: float | None = None
     added_since_look: bool = False  # since the present look was asked for
@@ -109,7 +108,6 @@ class Job:
             order,
             step.slot.filled,
             goal=_FIRST_GOAL[step.kind],
-            path=step.slot.qom_path,
             threads=tuple(ThreadEvidence(name, name in step.online_before) for name in step.firmware_ids),
         )
 
@@ -117,11 +115,6 @@ class Job:
     def slot(self) -> int:
         """The slot's index."""
         return self.step.slot.index
-
-    @property
-    def device_id(self) -> str:
-        """The id that it has, or gets if it is plugged."""
-        return self.step.device_id or slot_id(self.slot)
 
     @property
     def open(self) -> bool:
@@ -251,7 +244,6 @@ class Job:
             "outcome": str(self.outcome) if self.outcome else None,
             "reason": self.reason.to_json() if self.reason else None,
             "filled": self.filled,
-            "path": self.path,
             "adding": self.adding,
             "acknowledged_at": self.acknowledged_at,
             "deleting": self.deleting,

@@ -63,7 +63,7 @@ class State:
 
     plan: Plan
     platform: Platform
-    policy: Limits
+    limits: Limits
     session: str | None
     now: float
     #: The names of all slots' threads in the guest.
@@ -73,7 +73,6 @@ class State:
     jobs: list[Job] = field(init=False)
     by_slot: dict[int, Job] = field(init=False)
     threads: dict[str, tuple[Job, ThreadEvidence]] = field(init=False)
-    by_path: dict[str, Job] = field(init=False)  # QOM paths of CPU objects
     # Orders of jobs: what is not settled; what is yet to be looked at; and, of the open ones, what waits for what.
     open: set[int] = field(init=False)
     dirty: set[int] = field(init=False)
@@ -105,7 +104,7 @@ class State:
 
     def __post_init__(self) -> None:
         self.began = self.redial_at = self.hears_since = self.looked_at = self.now
-        self.deadline = self.now + self.policy.timeout + self.policy.timeout_per_vcpu * self.plan.vcpus
+        self.deadline = self.now + self.limits.timeout + self.limits.timeout_per_vcpu * self.plan.vcpus
         self.jobs = [Job.of(step, order) for order, step in enumerate(self.plan.steps)]
         if self.plan.request.without_agent:
             self.session = _NOBODY
@@ -113,11 +112,10 @@ class State:
                 job.by_firmware = self.platform.acknowledges
         self.by_slot = {job.slot: job for job in self.jobs}
         self.threads = {thread.firmware_id: (job, thread) for job in self.jobs for thread in job.threads}
-        self.by_path = {job.path: job for job in self.jobs if job.path is not None}
         self.open = {job.order for job in self.jobs}
         self.dirty = set(self.open)
-        self.poll = self.policy.poll_first
-        self.next_look = self.now + self.policy.poll_idle
+        self.poll = self.limits.poll_first
+        self.next_look = self.now + self.limits.poll_idle
 
     @property
     def finished(self) -> bool:
@@ -131,22 +129,6 @@ class State:
     def touch(self, job: Job) -> None:
         """Something about the job changed: decide anew."""
         self.dirty.add(job.order)
-
-    def lies_at(self, job: Job, path: str | None) -> None:
-        """QEMU has the slot's CPU object at this QOM path, or none."""
-        if job.path is not None and self.by_path.get(job.path) is job:
-            del self.by_path[job.path]
-        job.path = path
-        if path is not None:
-            self.by_path[path] = job
-
-    def found_at(self, path: str) -> Job | None:
-        """The job whose CPU object is at that QOM path, or above it."""
-        while path:
-            if path in self.by_path:
-                return self.by_path[path]
-            path = path.rpartition("/")[0]
-        return None
 
     def touch_all(self) -> None:
         """Something changed that bears on every job."""
@@ -190,7 +172,7 @@ class State:
     def look_soon(self) -> None:
         """Something says that QEMU's side has changed."""
         self.look_wanted = True
-        self.poll = self.policy.poll_first
+        self.poll = self.limits.poll_first
 
     def look_by(self, when: float) -> None:
         """Look then at the latest."""
@@ -202,7 +184,7 @@ class State:
             return
         self.session = None
         self.trouble = reason
-        self.redial_at = self.now + self.policy.retry_after
+        self.redial_at = self.now + self.limits.retry_after
         self.requests.clear()
         self.guest_look = GuestLook()
         for job in self.open_jobs():
@@ -211,12 +193,12 @@ class State:
 
     def wait(self, job: Job) -> None:
         """Leave the job alone for a while."""
-        job.not_before = self.now + self.policy.retry_after
+        job.not_before = self.now + self.limits.retry_after
         heapq.heappush(self.timers, (job.not_before, job.order))
 
     def retry(self, job: Job, reason: Reason) -> bool:
         """Whether the refusal may pass by itself, and is tried again."""
-        if reason.code not in self.policy.retry_codes or job.retries >= self.policy.retries:
+        if reason.code not in self.limits.retry_codes or job.retries >= self.limits.retries:
             return False
         job.retries += 1
         job.passing = reason
@@ -277,7 +259,7 @@ class State:
         job.seen_down.forget()
         if job.del_sent:
             job.slipped = True
-        elif job.relapses > self.policy.relapses:
+        elif job.relapses > self.limits.relapses:
             self.cannot_go(job, reasons.came_back(job), Outcome.REFUSED)
 
     def cannot_go(self, job: Job, reason: Reason, ended: Outcome = Outcome.FAILED) -> None:

@@ -6,31 +6,31 @@ What the guest says is in ``guest_evidence``.
 
 from __future__ import annotations
 
-from ..model import PERIPHERAL, Slot
+from ..model import Slot
 from ..planning.plan import StepKind
 from ..reason import Outcome
 from ..run_states import not_running
 from . import guest_transitions, reasons
 from .events import (
-    Added,
     AgentDown,
     AgentUp,
     CpuArrived,
     CpuSettled,
-    DelReturned,
+    DeviceDeleted,
     Event,
     GuestLooked,
     GuestLookFailed,
     HostLooked,
     Interrupted,
-    OstSeen,
-    PathDeleted,
-    PathUnplugRefused,
-    QemuLost,
+    OstReported,
+    PlugReturned,
+    QemuGone,
     RequestEnded,
-    Restarted,
-    StatusChanged,
     Tick,
+    UnplugRefused,
+    UnplugReturned,
+    VmReset,
+    VmStatus,
 )
 from .slot_job import Goal, Job
 from .state import State
@@ -42,9 +42,9 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
     match event:
         case HostLooked():
             _host_looked(state, event)
-        case Added():
+        case PlugReturned():
             _added(state, event)
-        case DelReturned():
+        case UnplugReturned():
             _del_returned(state, event)
         case AgentUp():
             guest_transitions.agent_up(state, event)
@@ -62,20 +62,20 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
                 guest_transitions.guest_looked(state, event)
         case GuestLookFailed():
             if event.session == state.session:
-                state.guest_look.again(state.now + state.policy.retry_after)
+                state.guest_look.again(state.now + state.limits.retry_after)
         case RequestEnded():
             guest_transitions.request_ended(state, event)
-        case OstSeen():
+        case OstReported():
             _ost_seen(state, event)
-        case PathDeleted():
-            _path_deleted(state, event.path)
-        case PathUnplugRefused():
-            _unplug_refused(state, event.path)
-        case Restarted():
+        case DeviceDeleted():
+            _device_deleted(state, event)
+        case UnplugRefused():
+            _unplug_refused(state, event)
+        case VmReset():
             _restarted(state)
-        case StatusChanged():
+        case VmStatus():
             _status_changed(state, event.status)
-        case QemuLost():
+        case QemuGone():
             state.end_all(event.reason)
         case Interrupted():
             state.end_all(reasons.interrupted())
@@ -102,11 +102,11 @@ def _host_looked(state: State, event: HostLooked) -> None:
         if job.ending is not None:
             # QEMU is not through with it: neither a CPU that is there nor an empty slot. Mostly that lasts a moment.
             if before is None:
-                state.poll = state.policy.poll_first
+                state.poll = state.limits.poll_first
                 state.look_by(state.now + state.poll)
             continue
         job.shown = slot.filled
-        if job.filled is slot.filled and job.path == slot.qom_path and job.order not in state.ripe:
+        if job.filled is slot.filled and job.order not in state.ripe:
             continue
         _slot_shown(state, job, slot)
 
@@ -114,7 +114,6 @@ def _host_looked(state: State, event: HostLooked) -> None:
 def _slot_shown(state: State, job: Job, slot: Slot) -> None:
     state.touch(job)
     was_filled, job.filled = job.filled, slot.filled
-    state.lies_at(job, slot.qom_path)
     if was_filled and not slot.filled:
         job.done("device_del", state.now)
         if job.step.kind is StepKind.UNPLUG:
@@ -125,7 +124,7 @@ def _slot_shown(state: State, job: Job, slot: Slot) -> None:
         state.reach(job)
 
 
-def _added(state: State, event: Added) -> None:
+def _added(state: State, event: PlugReturned) -> None:
     job = state.by_slot[event.slot]
     job.adding = False
     state.adding.discard(job.order)
@@ -135,7 +134,6 @@ def _added(state: State, event: Added) -> None:
         state.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
     if event.error is None:
         job.filled = True
-        state.lies_at(job, PERIPHERAL + job.device_id)
         job.added_at = state.now
         job.added_since_look = True
         job.shown = False
@@ -148,12 +146,12 @@ def _added(state: State, event: Added) -> None:
         state.settle(job, Outcome.REFUSED, event.error)
 
 
-def _del_returned(state: State, event: DelReturned) -> None:
+def _del_returned(state: State, event: UnplugReturned) -> None:
     job = state.by_slot[event.slot]
     job.deleting = False
     state.touch(job)
     if event.error is None or event.error.code == "unplugging":  # asked for, now or before
-        state.poll = state.policy.poll_first
+        state.poll = state.limits.poll_first
         state.look_by(state.now + state.poll)
         # What has come back before may do so in this very moment: see whether it does.
         state.guest_look.wanted = state.guest_look.wanted or job.relapses > 0
@@ -169,7 +167,7 @@ def _del_returned(state: State, event: DelReturned) -> None:
     state.cannot_go(job, event.error)
 
 
-def _ost_seen(state: State, event: OstSeen) -> None:
+def _ost_seen(state: State, event: OstReported) -> None:
     job = state.by_slot.get(event.slot)
     if job is None or not job.open:
         return
@@ -194,9 +192,9 @@ def _ost_seen(state: State, event: OstSeen) -> None:
         _hint(state, job)
 
 
-def _path_deleted(state: State, path: str) -> None:
-    """Something is gone: the CPU, or what is below it, which under TCG is all that is ever reported."""
-    job = state.found_at(path)
+def _device_deleted(state: State, event: DeviceDeleted) -> None:
+    """Something of the slot's is gone: the CPU, or what is below it, which under TCG is all that is ever reported."""
+    job = None if event.slot is None else state.by_slot.get(event.slot)
     if job is not None and job.open:
         _hint(state, job)
 
@@ -208,13 +206,13 @@ def _hint(state: State, job: Job) -> None:
     if not state.removing_unhinted:
         state.look_soon()
     else:
-        state.look_by(state.looked_at + state.policy.poll_most)
+        state.look_by(state.looked_at + state.limits.poll_most)
 
 
-def _unplug_refused(state: State, path: str) -> None:
+def _unplug_refused(state: State, event: UnplugRefused) -> None:
     state.look_soon()
-    job = state.found_at(path)
-    if job is not None and job.open and job.goal is Goal.GONE and job.del_sent and job.path == path:
+    job = state.by_slot.get(event.slot)
+    if job is not None and job.open and job.goal is Goal.GONE and job.del_sent:
         state.cannot_go(job, reasons.unplug_refused())
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from ..model import SlotState, slot_id
+from ..model import SlotState
 from ..platforms.base import BOOT_CPU
 from ..reason import Origin, Reason
 from ..view import SlotView, VmView, in_guest
@@ -111,7 +111,7 @@ def _grow(
         candidates += [
             step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}: finished first")
             for s in where
-            if s.slot.filled and _mendable(s) and s.slot.device_id == slot_id(s.index)
+            if s.slot.filled and _mendable(s) and s.slot.managed
         ]
     out_of_reach = blocked(view)
     empty = {s.index: s for s in where if not s.slot.filled and s.index not in out_of_reach}

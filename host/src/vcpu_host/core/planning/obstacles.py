@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ..model import SLOT_ID, HostView, Slot, slot_id
+from ..model import HostView, Slot
 from ..platforms import Platform
 from ..reason import Origin, Reason
 from ..text import cpu_count
@@ -30,13 +30,12 @@ def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reaso
     host, platform = view.host, view.platform
     # A machine may have thousands of slots, and mostly there is nothing to be said of any.
     restricted = platform.restricts(host)
-    ours = {name for name in host.devices if name.startswith(SLOT_ID)}
     found = {}
     for slot in host.slots:
-        if slot.qom_path is not None:
+        if slot.filled:
             continue
         reason = None
-        if restricted or slot.leaving or slot.phantoms or (ours and slot_id(slot.index) in ours):
+        if restricted or slot.leaving or slot.phantoms or slot.default_id in host.devices:
             reason = cannot_fill(host, slot, platform)
         if reason is None and linux:
             reason = kept_offline.get(slot.index) or (platform.guest_cannot_use(host, slot) if restricted else None)
@@ -48,13 +47,13 @@ def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reaso
 def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str | None = None) -> Reason | None:
     """Why QEMU is not asked to fill this empty slot, or None; all that can be told without the guest.
 
-    ``device_id`` is what the CPU is to be called, if not as any run would call it.
+    ``device_id`` is what the CPU is to be called, if not by the slot's own ``default_id``.
     """
     if slot.leaving:
         return removal_stuck(slot)
     if slot.phantoms:
         return _phantom(slot)
-    return platform.cannot_plug(host, slot) or _id_taken(host, slot, device_id or slot_id(slot.index))
+    return platform.cannot_plug(host, slot) or _id_taken(host, slot, device_id or slot.default_id)
 
 
 def _phantom(slot: Slot) -> Reason:

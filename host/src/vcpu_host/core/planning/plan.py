@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ..model import Slot, slot_id
+from ..model import Slot
 from ..reason import Reason
 from ..view import SlotView
 from .placement import Placement
@@ -164,7 +164,7 @@ _KEEP = {
 
 def step(kind: StepKind, view: SlotView, why: str) -> Step:
     """The step of that kind for the slot as it stands."""
-    device_id = view.slot.device_id or (slot_id(view.index) if kind is StepKind.PLUG else "")
+    device_id = view.slot.device_id or (view.slot.default_id if kind is StepKind.PLUG else "")
     online = frozenset([thread.firmware_id for thread in view.threads if thread.online])
     begun = view.pending is not None or bool(view.slot.leaving)
     return Step(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..model import HostView, SlotState, slot_id
+from ..model import HostView, SlotState
 from ..platforms.unknown import unsupported
 from ..proof import no_slot_explains
 from ..reason import Origin, Reason
@@ -123,7 +123,7 @@ def needs_guest(host: HostView, request: Request) -> bool:
             return any(slot.filled for slot in select(host.slots, request.selectors))
         except SelectorError:
             return True  # the guest's CPUs may help to say what was meant
-    return any(slot.device_id == slot_id(slot.index) for slot in host.slots)  # it might have to be finished first
+    return any(slot.managed for slot in host.slots)  # it might have to be finished first
 
 
 def _obstacle(view: VmView, request: Request) -> Reason | None:
@@ -173,7 +173,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
         return step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
-    if slot.slot.device_id != slot_id(slot.index):
+    if not slot.slot.managed:
         holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
         return Reason(
             "slot-occupied",

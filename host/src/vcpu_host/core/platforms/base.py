@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 from ..finding import Finding, Level
 from ..guest import AgentInfo
-from ..model import AT_START, HostView, Ost, Slot
+from ..model import HostView, Ost, Slot
 from ..reason import Origin, Reason
 from ..text import cpu_count
 
@@ -181,7 +181,7 @@ def tcg_budget_left(host: HostView) -> int | None:
     threads = [thread for slot in host.slots for thread in (*slot.threads, *slot.leaving, *slot.phantoms)]
     if len({thread.thread_id for thread in threads}) < len(threads):
         return None
-    came_later = sum(not thread.qom_path.startswith(AT_START) for thread in threads)
+    came_later = sum(not thread.at_start for thread in threads)
     return max(0, _possible(host) - started - came_later)
 
 

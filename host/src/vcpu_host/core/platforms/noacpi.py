@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..guest import AgentInfo
-from ..model import AT_START, HostView, Slot
+from ..model import HostView, Slot
 from ..reason import Origin, Reason
 from .acpi import WITHOUT_ACPI
 from .base import Cause, Platform
@@ -35,8 +35,7 @@ class NoAcpi(Platform):
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
         """See above."""
         del host
-        there = slot.qom_path is not None and slot.qom_path.startswith(AT_START)
-        return (f"boot:{slot.index}",) if there else ()
+        return (f"boot:{slot.index}",) if slot.at_start else ()
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
         """What was there at its boot is all."""

@@ -138,7 +138,7 @@ def test_the_forms_say_the_same() -> None:
 
 @pytest.mark.parametrize(("value", "written"), [("a,b", "a,,b"), (True, "on"), (False, "off"), (7, "7")])
 def test_values_are_written_as_qemu_reads_them(value: PropValue, written: str) -> None:
-    place = Place(1, "some-cpu", {"odd": value}, 1, filled=True)
+    place = Place(1, "some-cpu", {"odd": value}, 1, filled=True, device_id="vcpu-1")
     assert device_text(place) == f"some-cpu,id=vcpu-1,odd={written}"
 
 

@@ -66,8 +66,8 @@ def _requests(draw: st.DrawFn, world: World) -> Request:
 def test_the_promises_hold_whatever_goes_wrong_and_the_next_scale_mends_it(data: st.DataObject) -> None:
     world = data.draw(_worlds())
     request = replace(data.draw(_requests(world)), atomic=data.draw(st.booleans()))
-    policy = Limits(timeout=data.draw(st.sampled_from((0.5, 5.0, 60.0))))
-    trial = Trial(world, request, policy)
+    limits = Limits(timeout=data.draw(st.sampled_from((0.5, 5.0, 60.0))))
+    trial = Trial(world, request, limits)
     try:
         trial.run()
         if world.dead:

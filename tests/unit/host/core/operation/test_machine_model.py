@@ -100,7 +100,7 @@ class Model(RuleBasedStateMachine):
 
     def _allowed(self, action: ev.Action) -> None:
         match action:
-            case ev.DoDel():
+            case ev.DoUnplug():
                 assert action.slot in self.kinds
                 assert action.slot not in self.deleting, "asked for again before it was answered"
                 assert set(self.names[action.slot]) <= self.confirmed, f"device_del of {action.slot} without its word"
@@ -110,7 +110,7 @@ class Model(RuleBasedStateMachine):
                     f"device_del of {action.slot} on what was true {max(ages)} s ago"
                 )
                 self.deleting.add(action.slot)
-            case ev.DoAdd():
+            case ev.DoPlug():
                 assert action.slot in self.kinds
                 assert action.slot not in self.adding, "plugged again before it was answered"
                 self.adding.add(action.slot)
@@ -168,13 +168,13 @@ class Model(RuleBasedStateMachine):
     def plug_is_answered(self, index: int, error: Reason | None) -> None:
         if index in self.adding:
             self.adding.discard(index)
-            self._feed(ev.Added(index, error))
+            self._feed(ev.PlugReturned(index, error))
 
     @rule(index=_SLOTS, error=st.sampled_from((None, _REASON, Reason("device-not-found", Origin.QEMU, "x"))))
     def removal_is_answered(self, index: int, error: Reason | None) -> None:
         if index in self.deleting:
             self.deleting.discard(index)
-            self._feed(ev.DelReturned(index, error))
+            self._feed(ev.UnplugReturned(index, error))
 
     @rule(
         index=_SLOTS,
@@ -268,23 +268,22 @@ class Model(RuleBasedStateMachine):
     @rule()
     def guest_restarts(self) -> None:
         self._void()
-        self._feed(ev.Restarted())
+        self._feed(ev.VmReset())
 
     @rule(index=_SLOTS, ost=_OST)
     def firmware_speaks(self, index: int, ost: Ost) -> None:
-        self._feed(ev.OstSeen(index, ost))
+        self._feed(ev.OstReported(index, ost))
 
-    @rule(index=_SLOTS, refused=st.booleans(), below=st.booleans())
-    def device_goes_or_stays(self, index: int, refused: bool, below: bool) -> None:
-        path = f"/machine/peripheral/vcpu-{index}"
-        self._feed(ev.PathUnplugRefused(path) if refused else ev.PathDeleted(path + "/lapic" * below))
+    @rule(index=_SLOTS, refused=st.booleans())
+    def device_goes_or_stays(self, index: int, refused: bool) -> None:
+        self._feed(ev.UnplugRefused(index) if refused else ev.DeviceDeleted(index))
 
     @rule(status=st.sampled_from(("paused", "running")))
     def vm_stops_or_goes_on(self, status: str) -> None:
-        self._feed(ev.StatusChanged(status))
+        self._feed(ev.VmStatus(status))
 
     @precondition(lambda self: self.now > 104.0)
-    @rule(event=st.sampled_from((ev.Interrupted(), ev.StatusChanged("shutdown"), ev.QemuLost(_REASON))))
+    @rule(event=st.sampled_from((ev.Interrupted(), ev.VmStatus("shutdown"), ev.QemuGone(_REASON))))
     def all_is_over(self, event: ev.Event) -> None:
         self._feed(event)
 

@@ -57,18 +57,18 @@ class _Ideal:
 
     def _answers(self, action: ev.Action) -> list[ev.Event]:
         match action:
-            case ev.DoAdd():
+            case ev.DoPlug():
                 self.filled.add(action.slot)
                 cpu = GuestCpu(action.slot, self.names[action.slot], False)
                 return [
-                    ev.Added(action.slot, None),
-                    ev.OstSeen(action.slot, Ost(1, 0)),
+                    ev.PlugReturned(action.slot, None),
+                    ev.OstReported(action.slot, Ost(1, 0)),
                     ev.CpuArrived("s", cpu),
                     self._settled(self.requests[action.slot], action.slot, online=True),
                 ]
-            case ev.DoDel():
+            case ev.DoUnplug():
                 self.filled.discard(action.slot)
-                return [ev.DelReturned(action.slot, None), ev.PathDeleted(f"/machine/peripheral/{action.target}")]
+                return [ev.UnplugReturned(action.slot, None), ev.DeviceDeleted(action.slot)]
             case ev.DoSetOnline():
                 indices = [self.slots[name] for name in action.firmware_ids]
                 self.requests.update(dict.fromkeys(indices, action.request))

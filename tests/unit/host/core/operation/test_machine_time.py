@@ -29,9 +29,9 @@ _LOST = Reason("agent-lost", Origin.AGENT, "vcpud died")
     ("events", "code"),
     [
         ([], "add-pending"),
-        ([ev.Added(1, None)], "arrival-pending"),
-        ([ev.Added(1, None), ev.StatusChanged("paused")], "vm-paused"),
-        ([ev.Added(1, None), ev.AgentDown(_LOST)], "agent-lost"),
+        ([ev.PlugReturned(1, None)], "arrival-pending"),
+        ([ev.PlugReturned(1, None), ev.VmStatus("paused")], "vm-paused"),
+        ([ev.PlugReturned(1, None), ev.AgentDown(_LOST)], "agent-lost"),
     ],
 )
 def test_when_time_is_over_it_is_told_what_was_awaited(events: list[ev.Event], code: str) -> None:
@@ -60,7 +60,7 @@ def test_the_time_grows_with_what_there_is_to_do() -> None:
 
 def test_a_cpu_that_the_kernel_ignores_is_taken_back_after_the_grace() -> None:
     step = plug()
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     step.tell(after=Limits().arrival_grace - 0.1)
     assert not step.of(ev.DoCancel)
     step.tell(after=0.2)
@@ -71,11 +71,11 @@ def test_a_cpu_that_the_kernel_ignores_is_taken_back_after_the_grace() -> None:
 
 def test_the_grace_does_not_run_while_the_guest_cannot_be_heard() -> None:
     step = plug()
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)), ev.AgentDown(_LOST))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)), ev.AgentDown(_LOST))
     step.tell(after=30.0)
     step.tell(ev.AgentUp("s2", INFO))
     assert [action.online for action in step.asked if isinstance(action, ev.DoSetOnline)] == [True]
-    step.tell(ev.StatusChanged("paused"))
+    step.tell(ev.VmStatus("paused"))
     step.tell(after=20.0)
     step.tell(step.looked(0, 1))
     assert not step.of(ev.DoCancel)
@@ -83,7 +83,7 @@ def test_the_grace_does_not_run_while_the_guest_cannot_be_heard() -> None:
 
 def test_a_pause_whose_event_was_lost_is_seen_by_the_next_look() -> None:
     step = plug()
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     step.tell(after=1.0)
     step.tell(step.looked(0, 1, status="paused"))
     step.tell(after=20.0)
@@ -96,9 +96,9 @@ def test_a_pause_whose_event_was_lost_is_seen_by_the_next_look() -> None:
 
 
 def test_cpus_that_wait_for_their_turn_with_the_agent_are_not_ignored() -> None:
-    step = Step(vm(4, {0}), "plug", count=3, policy=Limits(timeout=1000.0))
+    step = Step(vm(4, {0}), "plug", count=3, limits=Limits(timeout=1000.0))
     for index in (1, 2, 3):
-        step.tell(ev.Added(index, None), ev.OstSeen(index, Ost(1, 0)))
+        step.tell(ev.PlugReturned(index, None), ev.OstReported(index, Ost(1, 0)))
     for index in (1, 2, 3):
         step.tell(after=10.0)
         assert not step.of(ev.DoCancel)
@@ -110,37 +110,37 @@ def test_cpus_that_wait_for_their_turn_with_the_agent_are_not_ignored() -> None:
 def plugging(count: int) -> Step:
     """The first plug has gone out, and the guest has taken notice of it."""
     step = Step(vm(4, {0}), "plug", count=count)
-    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
-    assert step.tell(ev.Added(1, None)) == []
-    step.tell(ev.OstSeen(1, Ost(1, 0)))
+    assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
+    assert step.tell(ev.PlugReturned(1, None)) == []
+    step.tell(ev.OstReported(1, Ost(1, 0)))
     return step
 
 
 def test_plugs_go_out_together_once_the_first_is_seen_and_qemu_is_looked_at_when_the_last_is_made() -> None:
     step = plugging(3)
-    assert step.of(ev.DoAdd) == [ev.DoAdd(2, "vcpu-2"), ev.DoAdd(3, "vcpu-3")]
-    assert step.tell(ev.Added(3, None)) == []
-    assert step.tell(ev.Added(2, None)) == [ev.DoLookHost()]
+    assert step.of(ev.DoPlug) == [ev.DoPlug(2), ev.DoPlug(3)]
+    assert step.tell(ev.PlugReturned(3, None)) == []
+    assert step.tell(ev.PlugReturned(2, None)) == [ev.DoLookHost()]
 
 
 def test_a_first_plug_that_qemu_refuses_does_not_hold_the_others_up() -> None:
     step = Step(vm(4, {0}), "plug", count=3)
-    step.tell(ev.Added(1, Reason("qemu-error", Origin.QEMU, "no")))
-    assert [action.slot for action in step.of(ev.DoAdd)] == [2, 3]  # type: ignore[union-attr]
+    step.tell(ev.PlugReturned(1, Reason("qemu-error", Origin.QEMU, "no")))
+    assert [action.slot for action in step.of(ev.DoPlug)] == [2, 3]  # type: ignore[union-attr]
 
 
 def test_a_plug_that_qemu_refuses_does_not_keep_the_others_from_being_looked_at() -> None:
     step = plugging(2)
-    step.tell(ev.Added(2, Reason("qemu-error", Origin.QEMU, "no")))
+    step.tell(ev.PlugReturned(2, Reason("qemu-error", Origin.QEMU, "no")))
     assert step.of(ev.DoLookHost) == [ev.DoLookHost()]
 
 
 def test_firmware_in_flash_gets_its_plugs_one_at_a_time_as_the_guest_sees_them() -> None:
     step = Step(vm(4, {0}, flash=True), "plug", count=3)
-    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
-    assert step.tell(ev.Added(1, None)) == []
-    step.tell(ev.OstSeen(1, Ost(1, 0)))
-    assert step.of(ev.DoAdd) == [ev.DoAdd(2, "vcpu-2")]
+    assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
+    assert step.tell(ev.PlugReturned(1, None)) == []
+    step.tell(ev.OstReported(1, Ost(1, 0)))
+    assert step.of(ev.DoPlug) == [ev.DoPlug(2)]
 
 
 # --- what had not begun -----------------------------------------------------------------------------------------------
@@ -153,22 +153,22 @@ def verdicts(step: Step) -> list[tuple[int, str, str]]:
 
 
 _UNTOUCHED = [(slot, "refused", "not-begun") for slot in (1, 2, 3)]
-_GONE = ev.QemuLost(Reason("qemu-gone", Origin.QEMU, "dead"))
+_GONE = ev.QemuGone(Reason("qemu-gone", Origin.QEMU, "dead"))
 
 
 @pytest.mark.parametrize(("operation", "filled"), [("plug", {0}), ("unplug", {0, 1, 2, 3}), ("offline", {0, 1, 2, 3})])
 def test_no_time_at_all_changes_nothing_and_every_slot_is_told_as_not_begun(operation: str, filled: set[int]) -> None:
-    step = Step(vm(4, filled), operation, "1", "2", "3", policy=Limits(timeout=0.0))
+    step = Step(vm(4, filled), operation, "1", "2", "3", limits=Limits(timeout=0.0))
     assert step.asked == []
     assert step.over()
     assert verdicts(step) == _UNTOUCHED
     assert step.machine.result(step.now).outcome is Outcome.REFUSED
 
 
-@pytest.mark.parametrize("end", [ev.Tick(), ev.Interrupted(), _GONE, ev.StatusChanged("shutdown")])
+@pytest.mark.parametrize("end", [ev.Tick(), ev.Interrupted(), _GONE, ev.VmStatus("shutdown")])
 def test_of_slots_plugged_in_turn_those_that_nothing_was_sent_for_are_not_begun(end: ev.Event) -> None:
     step = Step(vm(4, {0}, flash=True), "plug", count=3)
-    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
+    assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
     # The agent knows of all three, and waits for CPUs that do not come.
     assert len(step.of(ev.DoSetOnline)[0].firmware_ids) == 3  # type: ignore[union-attr]
     step.tell(end, after=Limits().timeout if isinstance(end, ev.Tick) else 1.0)
@@ -201,13 +201,13 @@ def test_a_refusal_that_was_to_be_tried_again_is_the_reason_when_there_is_no_tim
 
 def test_what_an_earlier_operation_began_may_still_happen() -> None:
     view = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
-    step = Step(view, "unplug", "1", policy=Limits(timeout=0.0))
+    step = Step(view, "unplug", "1", limits=Limits(timeout=0.0))
     assert verdicts(step) == [(1, "unknown", "offline-pending")]
 
 
 def test_a_cpu_that_somebody_else_put_into_the_slot_is_not_as_it_was() -> None:
     step = Step(vm(4, {0}, flash=True), "plug", count=3)
-    step.tell(ev.Added(1, None))
+    step.tell(ev.PlugReturned(1, None))
     step.tell(step.looked(0, 1, 2), after=1.0)
     step.tell(ev.Interrupted())
     assert [outcome for _, outcome, _ in verdicts(step)] == ["unknown", "unknown", "refused"]
@@ -221,7 +221,7 @@ def test_an_interrupt_ends_all_that_is_open_as_unknown() -> None:
     assert step.slot.outcome is Outcome.UNKNOWN
 
 
-@pytest.mark.parametrize("event", [ev.StatusChanged("shutdown"), ev.QemuLost(Reason("qemu-gone", Origin.QEMU, "dead"))])
+@pytest.mark.parametrize("event", [ev.VmStatus("shutdown"), ev.QemuGone(Reason("qemu-gone", Origin.QEMU, "dead"))])
 def test_what_nobody_is_left_to_tell_is_unknown(event: ev.Event) -> None:
     step = plug()
     step.tell(event)
@@ -230,7 +230,7 @@ def test_what_nobody_is_left_to_tell_is_unknown(event: ev.Event) -> None:
 
 def test_a_vm_that_moves_away_in_the_middle_is_not_waited_for_here() -> None:
     step = plug()
-    step.tell(ev.Added(1, None), ev.StatusChanged("paused"))
+    step.tell(ev.PlugReturned(1, None), ev.VmStatus("paused"))
     step.tell(step.looked(0, 1, status="postmigrate"), after=1.0)
     assert step.over()
     assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "vm-moved")
@@ -238,10 +238,10 @@ def test_a_vm_that_moves_away_in_the_middle_is_not_waited_for_here() -> None:
 
 def test_a_migration_that_fails_in_its_last_moment_is_a_pause_and_no_end() -> None:
     step = plug()
-    step.tell(ev.Added(1, None), ev.StatusChanged("paused"))
+    step.tell(ev.PlugReturned(1, None), ev.VmStatus("paused"))
     step.tell(step.looked(0, 1, status="finish-migrate"), after=1.0)
     assert not step.over()
-    step.tell(ev.StatusChanged("running"))
+    step.tell(ev.VmStatus("running"))
     step.tell(step.settled(1, "done", online=True))
     step.tell(step.looked(0, 1))
     assert step.slot.outcome is Outcome.DONE
@@ -250,7 +250,7 @@ def test_a_migration_that_fails_in_its_last_moment_is_a_pause_and_no_end() -> No
 def test_an_answer_after_the_end_changes_no_verdict() -> None:
     step = plug()
     step.tell(ev.Interrupted())
-    step.tell(ev.Added(1, Reason("qemu-refused", Origin.QEMU, "no")))
+    step.tell(ev.PlugReturned(1, Reason("qemu-refused", Origin.QEMU, "no")))
     assert step.slot.outcome is Outcome.UNKNOWN
 
 
@@ -263,19 +263,19 @@ def test_a_second_session_in_place_of_the_first_voids_the_first_ones_requests() 
 def test_a_device_that_took_the_slot_in_between_is_the_one_that_is_removed() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False))
-    step.tell(ev.DelReturned(1, Reason("device-not-found", Origin.QEMU, "not found")))
+    step.tell(ev.UnplugReturned(1, Reason("device-not-found", Origin.QEMU, "not found")))
     assert step.of(ev.DoLookHost)
     view = host(3, {0, 1}, boot={0, 1})
     step.tell(ev.HostLooked(view, step.now))
     step.tell(after=1.0)
     step.listed(step.cpu(1, online=False))
-    assert step.of(ev.DoDel) == [ev.DoDel(1, "/machine/unattached/device[4]")]
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
 
 
 def test_a_boot_cpu_is_plugged_back_under_our_id() -> None:
     step = Step(vm(3, {0, 1}, boot={0, 1}), "unplug", "1")
     step.tell(step.settled(1, "done", online=False))
-    assert step.of(ev.DoDel) == [ev.DoDel(1, "/machine/unattached/device[4]")]
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
 
 
 def test_dump_is_json_at_every_moment() -> None:
@@ -288,23 +288,23 @@ def test_dump_is_json_at_every_moment() -> None:
 
 def test_a_guest_that_does_not_answer_a_removal_is_asked_again_and_one_at_work_is_not() -> None:
     step = unplug()
-    step.tell(step.settled(1, "done", online=False), ev.DelReturned(1, None))
-    step.tell(ev.DelReturned(1, None), after=Limits().eject_again - 0.1)
-    assert not step.of(ev.DoDel)
-    step.tell(ev.OstSeen(1, Ost(3, 0x84)))  # it has begun
+    step.tell(step.settled(1, "done", online=False), ev.UnplugReturned(1, None))
+    step.tell(ev.UnplugReturned(1, None), after=Limits().eject_again - 0.1)
+    assert not step.of(ev.DoUnplug)
+    step.tell(ev.OstReported(1, Ost(3, 0x84)))  # it has begun
     step.tell(step.looked(0, 1), after=1.0)
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     step.tell(step.looked(0, 1), after=Limits().eject_again)
     step.listed(step.cpu(1, online=False))
-    assert step.of(ev.DoDel) == [ev.DoDel(1, "vcpu-1")]
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
     step.tell(step.looked(0, 1), after=0.1)
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
 
 
 def test_a_removal_that_qemu_knows_of_already_is_awaited_like_one_that_it_has_just_heard_of() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False))
-    step.tell(ev.DelReturned(1, Reason("unplugging", Origin.QEMU, "already in the process of unplug")))
+    step.tell(ev.UnplugReturned(1, Reason("unplugging", Origin.QEMU, "already in the process of unplug")))
     assert not step.over()
     assert not step.of(ev.DoSetOnline)
     step.tell(step.looked(0))
@@ -314,7 +314,7 @@ def test_a_removal_that_qemu_knows_of_already_is_awaited_like_one_that_it_has_ju
 def test_a_vcpu_that_outlives_its_slot_is_looked_for_again_at_once_and_then_less_and_less() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False))
-    step.tell(ev.DelReturned(1, None))
+    step.tell(ev.UnplugReturned(1, None))
     whole, without = step.looked(0, 1).view, step.looked(0).view
     left = replace(without.slots[1], leaving=whole.slots[1].threads)
     ending = replace(without, slots=(without.slots[0], left, *without.slots[2:]))

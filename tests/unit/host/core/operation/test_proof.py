@@ -87,7 +87,7 @@ def test_a_cpu_that_is_missed_among_foreign_names_is_not_removed_and_that_is_sai
         step.settled(1, "absent", online=None),
         step.snapshot(step.cpu(0, online=True), GuestCpu(1, _FOREIGN, True)),
     )
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     assert step.over()
     assert step.slot.outcome is Outcome.REFUSED
     assert step.slot.reason is not None
@@ -96,7 +96,7 @@ def test_a_cpu_that_is_missed_among_foreign_names_is_not_removed_and_that_is_sai
 
 def test_a_plug_whose_cpu_may_be_the_one_with_the_foreign_name_is_not_taken_back() -> None:
     step = plug()
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     step.tell(after=Limits().arrival_grace)
     step.listed(GuestCpu(1, _FOREIGN, False))
     assert step.over()
@@ -111,7 +111,7 @@ def test_a_plug_whose_cpu_may_be_the_one_with_the_foreign_name_is_not_taken_back
 def test_a_guest_that_is_slow_to_bring_a_cpu_online_is_not_said_to_have_none() -> None:
     """The kernel of Debian 13 loads modules at each new CPU: seconds pass in which the agent says nothing (F12)."""
     step = plug(timeout=200.0)
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     step.tell(after=Limits().arrival_grace + 1.0)
     step.listed(step.cpu(1, online=False))
     for _ in range(10):
@@ -124,7 +124,7 @@ def test_a_guest_that_is_slow_to_bring_a_cpu_online_is_not_said_to_have_none() -
 
 def test_a_look_that_fails_is_no_verdict_and_is_made_again() -> None:
     step = plug(timeout=200.0)
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     step.tell(after=Limits().arrival_grace)
     assert step.of(ev.DoLookGuest)
     step.tell(ev.GuestLookFailed("s1", Reason("agent-slow", Origin.AGENT, "slow")))
@@ -137,7 +137,7 @@ def test_a_look_that_fails_is_no_verdict_and_is_made_again() -> None:
 
 def test_a_list_that_was_asked_for_before_the_time_was_up_is_no_verdict() -> None:
     step = plug(timeout=200.0)
-    step.tell(ev.Added(1, None), ev.OstSeen(1, Ost(1, 0)))
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     asked_at = step.now + Limits().arrival_grace - 0.1
     step.tell(after=Limits().arrival_grace)
     step.tell(ev.GuestLooked("s1", GuestView(1, "b", "i", (step.cpu(0, online=True),)), asked_at))
@@ -155,30 +155,30 @@ def two() -> Step:
 def test_of_several_cpus_each_is_looked_at_again_before_the_first_device_del() -> None:
     step = two()
     step.tell(step.settled(2, "done", online=False), step.settled(1, "done", online=False))
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     step.listed(step.cpu(1, online=False), step.cpu(2, online=False))
-    assert [action.slot for action in step.of(ev.DoDel)] == [2, 1]  # type: ignore[union-attr]
+    assert [action.slot for action in step.of(ev.DoUnplug)] == [2, 1]  # type: ignore[union-attr]
 
 
 def test_a_cpu_that_came_back_online_is_not_removed_but_asked_to_go_again() -> None:
     step = two()
     step.tell(step.settled(2, "done", online=False), step.settled(1, "done", online=False))
     step.listed(step.cpu(1, online=False), step.cpu(2, online=True))
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     assert [(action.firmware_ids, action.online) for action in requests(step)] == [((step.name(2),), False)]
     step.tell(step.settled(2, "done", online=False, request=2), after=Limits().look_fresh + 0.1)
-    assert not step.of(ev.DoDel), "of slot 2 only its own word is fresh, of slot 1 none"
+    assert not step.of(ev.DoUnplug), "of slot 2 only its own word is fresh, of slot 1 none"
     step.listed(step.cpu(1, online=False), step.cpu(2, online=False))
-    assert step.of(ev.DoDel) == [ev.DoDel(2, "vcpu-2"), ev.DoDel(1, "vcpu-1")]
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(2), ev.DoUnplug(1)]
 
 
 def test_a_cpu_that_somebody_is_at_work_on_is_not_removed_although_the_list_says_offline() -> None:
     step = two()
     step.tell(step.settled(2, "done", online=False), step.settled(1, "done", online=False))
     step.listed(step.cpu(1, online=False), replace(step.cpu(2, online=False), switching=0.1))
-    assert [action.slot for action in step.of(ev.DoDel)] == [1]  # type: ignore[union-attr]
+    assert [action.slot for action in step.of(ev.DoUnplug)] == [1]  # type: ignore[union-attr]
     step.listed(step.cpu(1, online=False), step.cpu(2, online=False))
-    assert step.of(ev.DoDel) == [ev.DoDel(2, "vcpu-2")]
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(2)]
 
 
 def test_a_slot_whose_cpu_comes_back_again_and_again_is_refused_with_that_reason() -> None:
@@ -189,7 +189,7 @@ def test_a_slot_whose_cpu_comes_back_again_and_again_is_refused_with_that_reason
         assert requests(step)
         step.tell(*(step.settled(slot, "done", online=False, request=request) for slot in (2, 1)))
     step.listed(step.cpu(1, online=True), step.cpu(2, online=True))
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     step.tell(step.looked(0, 1, 2))
     assert step.over()
     results = step.machine.result(step.now)
@@ -203,8 +203,8 @@ def test_a_slot_whose_cpu_comes_back_again_and_again_is_refused_with_that_reason
 def test_a_cpu_that_comes_back_after_device_del_is_told_in_the_result() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False))
-    assert step.of(ev.DoDel)
-    step.tell(ev.DelReturned(1, None), step.snapshot(step.cpu(0, online=True), step.cpu(1, online=True)))
+    assert step.of(ev.DoUnplug)
+    step.tell(ev.UnplugReturned(1, None), step.snapshot(step.cpu(0, online=True), step.cpu(1, online=True)))
     step.tell(step.looked(0))
     assert step.slot.outcome is Outcome.DONE
     assert step.slot.reason is not None
@@ -214,9 +214,9 @@ def test_a_cpu_that_comes_back_after_device_del_is_told_in_the_result() -> None:
 def test_one_cpus_own_word_is_fresh_only_for_a_moment() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False), after=Limits().look_fresh + 0.1)
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     step.listed(step.cpu(1, online=False))
-    assert step.of(ev.DoDel)
+    assert step.of(ev.DoUnplug)
 
 
 def test_a_list_older_than_the_cpus_own_word_says_nothing_of_it() -> None:
@@ -256,7 +256,7 @@ def test_a_slow_guest_has_to_show_it_several_times(
 
 def reverted(operation: str = "scale", *slots: str, count: int | None = 2) -> Step:
     """QEMU has slots 0 and 1; the guest, as of a snapshot that was loaded, has only ever heard of slot 0 (F5)."""
-    return Step(vm_reverted(), operation, *slots, count=None if slots else count, policy=Limits(timeout=60.0))
+    return Step(vm_reverted(), operation, *slots, count=None if slots else count, limits=Limits(timeout=60.0))
 
 
 def vm_reverted() -> VmView:
@@ -275,18 +275,18 @@ def not_noticed(step: Step) -> ev.DoSetOnline:
 
 def test_a_cpu_that_the_guest_was_never_told_of_is_plugged_anew() -> None:
     step = reverted()
-    assert not step.of(ev.DoAdd)
+    assert not step.of(ev.DoPlug)
     step.tell(after=Limits().notice_grace)
     down = not_noticed(step)
     assert (down.online, down.for_eject) == (False, True)
     step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
     step.tell(after=1.0)
     step.listed()
-    assert step.of(ev.DoDel) == [ev.DoDel(1, "vcpu-1")]
-    step.tell(ev.DelReturned(1, None), step.looked(0), after=0.1)
-    assert step.of(ev.DoAdd) == [ev.DoAdd(1, "vcpu-1")]
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
+    step.tell(ev.UnplugReturned(1, None), step.looked(0), after=0.1)
+    assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
     up = next(action for action in requests(step) if action.online)
-    step.tell(ev.Added(1, None), step.settled(1, "done", online=True, request=up.request))
+    step.tell(ev.PlugReturned(1, None), step.settled(1, "done", online=True, request=up.request))
     step.tell(step.looked(0), after=0.1)  # asked before the plug: it says nothing
     step.tell(step.looked(0, 1), after=0.1)
     assert step.over()
@@ -300,10 +300,10 @@ def test_a_cpu_that_is_out_when_the_time_is_over_is_not_told_as_untouched() -> N
     step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
     step.tell(after=1.0)
     step.listed()
-    step.tell(ev.DelReturned(1, None))
+    step.tell(ev.UnplugReturned(1, None))
     step.tell(step.looked(0), after=60.0)
     assert step.over()
-    assert not step.of(ev.DoAdd)
+    assert not step.of(ev.DoPlug)
     assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "replug-pending")
 
 
@@ -320,7 +320,7 @@ def test_what_concerns_the_guest_alone_says_that_the_guest_does_not_know_the_cpu
     step = reverted("online", "1")
     step.tell(after=Limits().notice_grace)
     step.listed()
-    assert not step.of(ev.DoDel)
+    assert not step.of(ev.DoUnplug)
     assert step.over()
     assert step.slot.outcome is Outcome.REFUSED
     assert step.slot.reason is not None
@@ -342,7 +342,7 @@ def test_a_cpu_that_cannot_be_taken_out_is_said_to_be_unknown_to_the_guest() -> 
     step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
     step.tell(after=1.0)
     step.listed()
-    step.tell(ev.DelReturned(1, Reason("qemu-refused", Origin.QEMU, "not now")))
+    step.tell(ev.UnplugReturned(1, Reason("qemu-refused", Origin.QEMU, "not now")))
     assert step.over()
     assert step.slot.outcome is Outcome.REFUSED
     assert step.slot.reason is not None

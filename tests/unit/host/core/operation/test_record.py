@@ -13,7 +13,7 @@ from kit.sim.views import INFO, guest, host, slot
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import HostView, Ost
 from vcpu_host.core.operation import record
-from vcpu_host.core.operation.events import DoAdd, DoDel, DoLookHost
+from vcpu_host.core.operation.events import DoLookHost, DoPlug, DoUnplug
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.planning.planner import plan
@@ -36,12 +36,12 @@ def left(intent: Intent, view: VmView) -> bool:
 
 def test_it_is_on_record_before_qemu_is_asked_and_a_second_request_keeps_the_first_ones_time() -> None:
     view = host(4, {0, 2})
-    first = record.before((), [DoAdd(1, "vcpu-1"), DoDel(2, "vcpu-2"), DoLookHost()], view, 100.0)
+    first = record.before((), [DoPlug(1), DoUnplug(2), DoLookHost()], view, 100.0)
     assert [(i.kind, i.slot, i.device_id, i.since, i.threads) for i in first] == [
         ("plug", 1, "vcpu-1", 100.0, ()),
         ("unplug", 2, "vcpu-2", 100.0, (9002,)),
     ]
-    again = record.before(first, [DoDel(2, "vcpu-2"), DoDel(1, "vcpu-1")], host(4, {0, 1, 2}), 200.0)
+    again = record.before(first, [DoUnplug(2), DoUnplug(1)], host(4, {0, 1, 2}), 200.0)
     assert [(i.kind, i.slot, i.since) for i in again] == [("unplug", 1, 200.0), ("unplug", 2, 100.0)]
 
 

@@ -61,17 +61,17 @@ def test_without_the_word_the_missing_agent_is_a_refusal() -> None:
 
 def test_a_plug_is_done_when_qemu_shows_it_and_the_firmware_has_seen_it_and_no_sooner() -> None:
     step = plug()
-    assert step.of(ev.DoAdd)
-    step.tell(ev.Added(1, None), step.looked(0, 1))
+    assert step.of(ev.DoPlug)
+    step.tell(ev.PlugReturned(1, None), step.looked(0, 1))
     assert not step.over()
-    step.tell(ev.OstSeen(1, Ost(1, 0)), step.looked(0, 1))
+    step.tell(ev.OstReported(1, Ost(1, 0)), step.looked(0, 1))
     assert verdict(step) == (Outcome.DONE, "not-verified")
     assert not step.of(ev.DoDial)
 
 
 def test_where_no_firmware_reports_qemus_word_is_all_there_is() -> None:
     step = plug(threads=2)
-    step.tell(ev.Added(1, None), step.looked(0, 1))
+    step.tell(ev.PlugReturned(1, None), step.looked(0, 1))
     step.tell(step.looked(0, 1))
     assert verdict(step) == (Outcome.DONE, "not-verified")
     assert "whether the guest has seen it was not checked" in str(step.slot.reason)
@@ -79,7 +79,7 @@ def test_where_no_firmware_reports_qemus_word_is_all_there_is() -> None:
 
 def test_a_plug_that_nobody_acknowledges_is_unknown_at_the_end_and_looks_are_few() -> None:
     step = plug()
-    step.tell(ev.Added(1, None))
+    step.tell(ev.PlugReturned(1, None))
     looks = 0
     while not step.over():
         looks += len(step.of(ev.DoLookHost))
@@ -91,9 +91,9 @@ def test_a_plug_that_nobody_acknowledges_is_unknown_at_the_end_and_looks_are_few
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_unplug_asks_qemu_at_once_and_is_done_when_the_slot_is_empty(threads: int) -> None:
     step = unplug(threads)
-    assert step.asked[0] == ev.DoDel(1, "vcpu-1")
+    assert step.asked[0] == ev.DoUnplug(1)
     assert not step.of(ev.DoSetOnline)
-    step.tell(ev.DelReturned(1, None), step.looked(0, 1))
+    step.tell(ev.UnplugReturned(1, None), step.looked(0, 1))
     assert not step.over()
     step.tell(step.looked(0))
     assert verdict(step) == (Outcome.DONE, "not-verified")
@@ -102,19 +102,19 @@ def test_an_unplug_asks_qemu_at_once_and_is_done_when_the_slot_is_empty(threads:
 
 def test_the_guests_refusal_and_qemus_are_failures_with_their_words() -> None:
     step = unplug()
-    step.tell(ev.DelReturned(1, None), ev.OstSeen(1, _BUSY))
+    step.tell(ev.UnplugReturned(1, None), ev.OstReported(1, _BUSY))
     assert verdict(step) == (Outcome.FAILED, "eject-busy")
     step = unplug()
-    step.tell(ev.DelReturned(1, _NO))
+    step.tell(ev.UnplugReturned(1, _NO))
     assert verdict(step)[1] == "qemu-refused"
     step = plug()
-    step.tell(ev.Added(1, _NO))
+    step.tell(ev.PlugReturned(1, _NO))
     assert verdict(step) == (Outcome.REFUSED, "qemu-refused")
 
 
 def test_an_agent_that_comes_or_goes_means_nothing() -> None:
     step = unplug()
-    step.tell(ev.AgentDown(Reason("agent-lost", Origin.AGENT, "x")), ev.Restarted(), ev.DelReturned(1, None))
+    step.tell(ev.AgentDown(Reason("agent-lost", Origin.AGENT, "x")), ev.VmReset(), ev.UnplugReturned(1, None))
     assert not step.of(ev.DoDial)
     step.tell(step.looked(0))
     assert verdict(step) == (Outcome.DONE, "not-verified")

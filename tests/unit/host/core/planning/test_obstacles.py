@@ -10,7 +10,7 @@ from kit.sim.plans import codes, planned, steps
 from kit.sim.views import INFO, guest, host, slot
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
-from vcpu_host.core.model import HostThread, HostView, Ost, PropValue
+from vcpu_host.core.model import HostThread, HostView, Ost, PropValue, Slot
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.platforms.x86 import apic_id
@@ -86,9 +86,14 @@ def test_a_slot_that_the_cpu_model_cannot_address_is_refused_by_name_with_its_re
     assert "+x2apic" in refusal.reason.hint
 
 
+def _plugged(empty: Slot) -> Slot:
+    name = empty.default_id
+    return replace(empty, filled=True, device_id=name, path=f"/machine/peripheral/{name}", managed=True)
+
+
 def test_a_number_of_vcpus_skips_slots_that_the_cpu_model_cannot_address() -> None:
     view = _x86(256, 1, 1, 1, 1)
-    full = tuple(replace(s, qom_path=f"/machine/peripheral/vcpu-{s.index}") for s in view.slots[1:254])
+    full = tuple(map(_plugged, view.slots[1:254]))
     seen = _seen(replace(view, slots=(view.slots[0], *full, *view.slots[254:])))
     assert steps(planned(seen, "plug", 1)) == [("plug", 254)]
     for operation, count in (("plug", 2), ("scale", 256)):
@@ -100,7 +105,7 @@ def test_a_number_of_vcpus_skips_slots_that_the_cpu_model_cannot_address() -> No
 
 def test_where_no_slot_is_left_that_can_be_addressed_that_is_the_reason() -> None:
     view = _x86(2, 1, 1, 200, 1)
-    full = tuple(replace(s, qom_path=f"/machine/peripheral/vcpu-{s.index}") for s in view.slots[1:200])
+    full = tuple(map(_plugged, view.slots[1:200]))
     seen = _seen(replace(view, slots=(view.slots[0], *full, *view.slots[200:])))
     assert codes(planned(seen, "plug", 1)) == ["apic-id-too-large"]
 

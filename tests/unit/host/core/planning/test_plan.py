@@ -121,7 +121,7 @@ def test_unplug_by_name_goes_from_the_top() -> None:
 def test_a_boot_cpu_is_unplugged_without_an_id_of_ours() -> None:
     (step,) = planned(vm(3, {0, 1}, boot={0, 1}), "unplug", None, "1").steps
     assert step.device_id == ""
-    assert step.slot.qom_path == "/machine/unattached/device[4]"
+    assert step.slot.path == "/machine/unattached/device[4]"
 
 
 # --- scale ------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,7 @@ _NO_HOTPLUG = Reason("no-hotplug", Origin.QEMU, "machine does not support hot-pl
 def _machine(arch: str, machine: str, *, threads: int = 1, **fields: object) -> HostView:
     """Four slots of so many threads, as pseries and s390x have them."""
     slots = tuple(
-        Slot(i, "cpu", freeze_props({"core-id": i * threads}), threads, f"/machine/unattached/device[{i}]")
-        for i in range(4)
+        Slot(i, "cpu", freeze_props({"core-id": i * threads}), threads, filled=True, at_start=True) for i in range(4)
     )
     return replace(host(4, slots=slots), arch=arch, machine=machine, **fields)  # type: ignore[arg-type]
 

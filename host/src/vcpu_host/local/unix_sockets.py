@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unix sockets by name: a path, or "@NAME" for one in the abstract namespace, as /proc/net/unix has it (unix(7))."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from vcpu_proto.link import unix
+
+#: sizeof(sockaddr_un.sun_path), unix(7).
+_SUN_PATH = 108
+
+
+def is_abstract(name: str) -> bool:
+    """Return whether ``name`` is one of the abstract namespace; the file "@x" has to be called "./@x"."""
+    return name.startswith("@")
+
+
+def place(name: str) -> str:
+    """Return one name for whatever leads to the same socket."""
+    return name if is_abstract(name) else os.path.realpath(name)
+
+
+def bound_name(connection: socket.socket) -> str:
+    """Return the name that the listener at the other end has bound. A path in it is its own, and may lead elsewhere."""
+    name: str | bytes = connection.getpeername()
+    if isinstance(name, str):
+        return f"./{name}" if is_abstract(name) else name
+    return "@" + os.fsdecode(name[1:].rstrip(b"\0"))
+
+
+def dial(name: str) -> socket.socket:
+    """Return a non-blocking socket that is connected to the unix socket of that name.
+
+    Raise OSError as connect(2) does, so BlockingIOError (EAGAIN) when the listener's backlog is full.
+    """
+    *others, last = _addresses(name)
+    for address in others:
+        try:
+            return unix.dial(address)
+        except ConnectionRefusedError:
+            continue
+    return unix.dial(last)
+
+
+def _addresses(name: str) -> tuple[str | bytes, ...]:
+    """Return what to give to connect(2), in order: the length of an abstract name may be all of sun_path.
+
+    (QEMU binds it so with tight=off: unix_listen_saddr, util/qemu-sockets.c.)
+    """
+    if not is_abstract(name):
+        return (name,)
+    tight = b"\0" + os.fsencode(name[1:])
+    return tight, tight.ljust(_SUN_PATH, b"\0")
+
+
+def is_busy(name: str) -> bool:
+    """Return whether the listener that bound ``name`` serves somebody while a connection waits to be accepted.
+
+    QEMU's chardev stops accepting while it has a client (chardev/char-socket.c, tcp_chr_accept), so a second connect(2)
+    succeeds and nothing ever happens. /proc/net/unix shows the listener's side of every connection with its path: state
+    03 is accepted, 02 waits (net/unix/af_unix.c, unix_seq_show: a socket that nobody accepted has no struct socket).
+    What fills up an abstract name's length is shown as "@", too.
+    """
+    accepted = waiting = False
+    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and name in (fields[7], fields[7].rstrip("@")):
+            accepted |= fields[5] == "03"
+            waiting |= fields[5] == "02"
+    return accepted and waiting
