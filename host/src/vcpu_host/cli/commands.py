@@ -8,6 +8,8 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from vcpu_host import documents
+from vcpu_host.core import codes
 from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
@@ -22,7 +24,7 @@ async def run(args: argparse.Namespace) -> Exit:
     try:
         return await _COMMANDS[args.command](args)
     except SelectorError as error:
-        raise UsageError(Reason("bad-slot", Origin.VCPUCTL, str(error), "see vcpuctl list")) from error
+        raise UsageError(Reason(codes.BAD_SLOT, Origin.VCPUCTL, str(error), "see vcpuctl list")) from error
 
 
 async def _list(args: argparse.Namespace) -> Exit:
@@ -30,9 +32,9 @@ async def _list(args: argparse.Namespace) -> Exit:
         if args.output == "table":
             # While the guest thinks about its answer: what draws tables is slow to import.
             asyncio.get_running_loop().run_in_executor(None, _load_tables)
-        view = await vm.observe()
+        view = await vm.look()
     if args.output == "json":
-        render.emit_json(render.view_document(view))
+        render.emit_json(documents.of_view(view))
     else:
         from . import tables
 

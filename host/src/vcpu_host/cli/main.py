@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcpu_host.core import codes
+
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
@@ -62,7 +64,7 @@ def _misused(words: Sequence[str], error: CommandLineError) -> int:
     from vcpu_host.errors import UsageError
 
     print(error.usage, end="", file=sys.stderr)  # noqa: T201 - stderr is for people
-    reason = Reason("bad-usage", Origin.VCPUCTL, str(error), error.hint)
+    reason = Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), error.hint)
     return _report(UsageError(reason), document=wants_json(words))
 
 
@@ -72,9 +74,11 @@ def _report(error: VcpuctlError, *, document: bool) -> int:
 
     status = int(of_error(error))
     if document:
+        from vcpu_host import documents
+
         from .render import emit_json
 
-        emit_json({"error": error.reason.to_json(), "exit_status": status})
+        emit_json(documents.of_error(error.reason, status))
     print(f"vcpuctl: {error.reason.text}", file=sys.stderr)  # noqa: T201
     if error.reason.hint:
         print(f"         {error.reason.hint}", file=sys.stderr)  # noqa: T201

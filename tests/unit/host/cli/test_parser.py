@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from kit import documents
 from vcpu_host import __version__
 from vcpu_host.cli.main import main
 from vcpu_host.cli.operate import request_of
@@ -366,7 +367,7 @@ def test_a_usage_error_is_a_document_where_one_is_wanted(line: str, capsys: pyte
     assert main(["-o", "json", *line.split()]) == 2
     said = capsys.readouterr()
     document = json.loads(said.out)
-    assert document["schema_version"] == 1
+    documents.check(document)
     assert document["exit_status"] == 2
     assert {"code", "who", "text", "hint"} <= set(document["error"])
     assert document["error"]["text"] in said.err
