@@ -3,8 +3,8 @@
 
 An errno alone is ambiguous: EBUSY has five causes when a CPU is to go offline. The guest's state after the refusal
 (`Context`) decides between them; where it cannot, the text lists the remaining causes, the likeliest first. An errno of
-write(2) comes from the kernel's CPU code, one of open(2) from the mount or a security module: no reason blames anybody
-else.
+write(2) comes from the kernel's CPU code, one of open(2) from the mount or a security module, and a reason says which.
+
 Sources: kernel/cpu.c (_cpu_down, cpu_down_maps_locked, cpu_device_down), kernel/sched/core.c (dl_bw_check_overflow),
 kernel/time/tick-sched.c (tick_nohz_cpu_down), arch/x86/kernel/irq.c (check_irq_vectors_for_cpu_disable).
 """
@@ -23,9 +23,8 @@ from vcpu_guest.core.model import Reason
 class Context:
     """The guest's state after the kernel refused CPU `number`.
 
-    `deadline_tasks` holds at most a few names with pids, `arguments` those of the kernel's command line that bear on
-    CPUs. `opened`: the CPU's file could be opened for writing, so the errno is that of the write. `root`: the agent is
-    root.
+    `deadline_tasks` holds at most a few names with pids, `arguments` what of the kernel's command line bears on CPUs.
+    `opened`: the CPU's file could be opened for writing, so the errno is that of the write. `root`: the agent is root.
     """
 
     number: int

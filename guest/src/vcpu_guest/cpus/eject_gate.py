@@ -28,8 +28,7 @@ PATIENCE = 60.0
 LOOK = 1.0
 #: Seconds that the last write gets when the agent ends.
 LAST_WRITE = 5.0
-#: This file is in the runtime directory while an agent keeps the gate: if the agent is killed, the unit closes the
-#: gate.
+#: A file in the runtime directory while an agent keeps the gate: if the agent is killed, the unit closes the gate.
 MARK = "eject-gate"
 
 

@@ -138,8 +138,8 @@ class Writer:
     async def run(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
         """Carry out a request: yield a CpuResult for each CPU when it is settled, with `request.wait` an Arrived first.
 
-        The generator ends when all are settled. Closing it early (a deadline, a cancelled call) starts no further
-        write.
+        The generator ends when all are settled. If it is closed early (a deadline, a cancelled call), no further write
+        is started.
         """
         active = _ActiveRequest(self, request)
         try:

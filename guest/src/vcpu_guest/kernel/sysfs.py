@@ -138,8 +138,7 @@ class Sysfs:
     def node_running(self, number: int) -> int | None:
         """Return the NUMA node of an online cpuN, from the nodes' own lists.
 
-        The lists hold online CPUs only (drivers/base/node.c). None for a CPU that is offline, and where there are no
-        nodes.
+        The lists hold online CPUs only (drivers/base/node.c). None if the CPU is offline, or if there are no nodes.
         """
         for name in self._nodes():
             if number in cpulist.parse(self.read(f"{_NODES}/{name}/cpulist") or ""):

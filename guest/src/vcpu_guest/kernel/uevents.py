@@ -5,8 +5,7 @@ It listens to the kernel's own netlink group rather than to udevd's, so it waits
 rules. That is safe here: an event is only a hint, and what counts is sysfs, which the kernel itself fills.
 
 However many events come, and whatever happens to the socket, the agent uses no more than a tenth of a CPU for long,
-logs little, and keeps listening. Events that it cannot take one by one are dropped unread; it looks at everything
-instead.
+logs little, and keeps listening. It drops events unread that it cannot take one by one, and looks at everything then.
 """
 
 from __future__ import annotations

@@ -61,5 +61,5 @@ def _read(path: str) -> Mapping[str, Any]:
 
 
 def _bad_map(text: str) -> UsageError:
-    hint = "a line for each node, with all of its slots: 0 = ['socket-id=0']"
+    hint = "write a line for each node, with all of its slots: 0 = ['socket-id=0']"
     return UsageError(Reason(codes.BAD_MAP, Origin.VCPUCTL, text, hint))

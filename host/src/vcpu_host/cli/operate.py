@@ -27,8 +27,7 @@ from .progress import Progress
 def request_of(args: argparse.Namespace, name: str) -> Request:
     """The request that a command's arguments state. Raises UsageError if they do not go together."""
     operation = Operation(name)
-    selectors = () if operation is Operation.SCALE else tuple(args.slots or ())
-    count = args.goal if operation is Operation.SCALE else None if selectors else args.count or 1
+    selectors, count = _wanted(args, operation)
     try:
         return Request(
             operation,
@@ -41,7 +40,21 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
             node=getattr(args, "node", None),
         )
     except ValueError as error:
-        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), "see vcpuctl --help")) from error
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), f"see vcpuctl {name} --help")) from error
+
+
+def _wanted(args: argparse.Namespace, operation: Operation) -> tuple[tuple[str, ...], int | None]:
+    """Return the slots, or the amount, that the arguments name. Raise UsageError if slots are needed and none named."""
+    if operation is Operation.SCALE:
+        return (), args.goal
+    if operation in (Operation.PLUG, Operation.UNPLUG):
+        slots = tuple(args.slots or ())
+        return slots, None if slots else args.amount or args.count or 1
+    slots = (*args.named, *(args.slots or ()))
+    if not slots:
+        hint = f"for example: vcpuctl --vm vm1 {operation} 3; see vcpuctl {operation} --help"
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, f"vcpuctl {operation} needs a slot", hint))
+    return slots, None
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:

@@ -54,9 +54,8 @@ def directories() -> tuple[Path, ...]:
 
 def _load(name: str) -> Target:
     if not _NAME.fullmatch(name):
-        raise UsageError(
-            Reason(codes.BAD_VM_NAME, Origin.VCPUCTL, f"{name!r} is no name of a VM", "letters, digits, . _ -")
-        )
+        hint = "a name has letters, digits and . _ -, and begins with a letter or a digit"
+        raise UsageError(Reason(codes.BAD_VM_NAME, Origin.VCPUCTL, f"{name!r} is no name of a VM", hint))
     # Late: most commands name a socket.
     import tomllib
 
@@ -67,12 +66,26 @@ def _load(name: str) -> Target:
                 return _parse(path, tomllib.load(file))
         except FileNotFoundError:
             continue
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {error}", "mend the file")) from error
+        except OSError as error:
+            raise _bad_file(path, error.strerror or str(error)) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _bad_file(path, str(error)) from error
+    raise _no_such_vm(name)
+
+
+def _no_such_vm(name: str) -> UsageError:
+    from ..core.text import nearest
+
+    known = {path.stem for directory in directories() for path in directory.glob("*.toml")}
+    near = nearest(name, known)
     places = " or ".join(str(directory) for directory in directories())
-    raise UsageError(
-        Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, f"there is no {name}.toml in {places}", "use --qmp SOCKET")
-    )
+    hint = f"did you mean {near}? or give --qmp SOCKET" if near else "make that file, or give --qmp SOCKET"
+    return UsageError(Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, f"there is no {name}.toml in {places}", hint))
+
+
+def _bad_file(path: Path, problem: str) -> UsageError:
+    hint = 'mend the file: qmp = "SOCKET" and, if vcpuctl does not find it, agent = "SOCKET"'
+    return UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {problem}", hint))
 
 
 def _parse(path: Path, table: dict[str, object]) -> Target:
@@ -86,7 +99,7 @@ def _parse(path: Path, table: dict[str, object]) -> Target:
     elif agent is not None and not isinstance(agent, str):
         problem = "agent is no path"
     if problem or not isinstance(qmp, str):
-        raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {problem}", "mend the file"))
+        raise _bad_file(path, problem)
     return Target(plain_name(qmp), plain_name(agent) if isinstance(agent, str) else None)
 
 

@@ -20,7 +20,7 @@ from ..view import SlotView, VmView, in_guest
 from .by_count import BEGUN, PLANNERS
 from .obstacles import blocked, survives_replacing, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
-from .selectors import SelectorError, select
+from .selectors import GuestUnknownError, SelectorError, select
 from .smt import dark, kept_offline, remedy
 
 _NO_AGENT = Reason(codes.NO_AGENT, Origin.AGENT, "no guest agent answers", "see vcpuctl doctor")
@@ -33,7 +33,12 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
-    chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
+    try:
+        chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
+    except GuestUnknownError:
+        if request.without_agent or view.agent_trouble is None:
+            raise
+        return Plan(request, refusals=(Refusal(view.agent_trouble),))
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -48,7 +53,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if barred is not None and not decided.refusals:
         decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
-        # Its threads are nobody's to ask for: neither their word nor their state is known.
+        # No agent is asked about threads: their state is not known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
         return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
@@ -79,8 +84,10 @@ def _misunderstood(view: VmView) -> Reason | None:
     return view.platform.misunderstanding(view.agent)
 
 
-def _guest_cpus(view: VmView) -> dict[int, int]:
-    """Slot by the number that its CPU has in the guest."""
+def _guest_cpus(view: VmView) -> dict[int, int] | None:
+    """Return the slot's index by the number of its CPU in the guest; None if the guest has not been asked."""
+    if view.guest is None:
+        return None
     return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
 
 
@@ -125,7 +132,7 @@ def needs_guest(host: HostView, request: Request) -> bool:
         try:
             return any(slot.filled for slot in select(host.slots, request.selectors))
         except SelectorError:
-            return True  # the guest's CPUs may help to say what was meant
+            return True  # the guest's own number of a CPU may name the slot
     return any(slot.managed for slot in host.slots)  # it might have to be finished first
 
 
