@@ -28,7 +28,7 @@ from ..core.model import (
 )
 from ..core.reason import Reason
 from ..errors import QemuError, RefusedError
-from . import ages, channel, queues, replies
+from . import ages, channel, queues, replies, traps
 from .events import EventHub, EventStream
 from .monitor import SocketMonitor
 from .names import slot_id
@@ -271,7 +271,7 @@ class QmpVmm:
         try:
             value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
-            if err.reason.code == codes.DEVICE_NOT_FOUND or name in err.reason.text:
+            if traps.lacks_property(err, name):
                 return None
             raise
         return value
@@ -282,8 +282,7 @@ class QmpVmm:
             reply = await self._monitor.call("query-acpi-ospm-status")
             return replies.ost(reply), not replies.lists_cpus(reply)
         except QemuError as err:
-            # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI.
-            if err.reason.code == codes.NO_SUCH_COMMAND or "missing ACPI device" in err.reason.text:
+            if traps.lacks_ospm(err):
                 return {}, False
             raise
 
