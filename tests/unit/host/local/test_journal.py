@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,7 +108,7 @@ def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, mon
 
 def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
     dead = ended()
-    unseen = replace(dead, namespace=dead.namespace + 1)
+    unseen = dead._replace(namespace=dead.namespace + 1)
     for process in (dead, own(), unseen):
         journal(process, tmp_path).save([_INTENT])
         name = names.of_vm(VmIdentity(process))

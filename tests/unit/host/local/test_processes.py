@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,8 +68,8 @@ def test_a_process_is_told_from_every_later_one_that_gets_its_number() -> None:
         assert other is not None
         assert not processes.ended(other)
     assert processes.ended(other)
-    assert processes.ended(replace(own(), started=own().started + 1)), "another one that got its number"
-    assert not processes.ended(replace(own(), started=1, namespace=own().namespace + 1)), "one of another namespace"
+    assert processes.ended(own()._replace(started=own().started + 1)), "another one that got its number"
+    assert not processes.ended(own()._replace(started=1, namespace=own().namespace + 1)), "one of another namespace"
     assert processes.process_id(999_999_999) is None
     assert processes.process_id(0) is None
 
