@@ -85,7 +85,7 @@ class Stub:
 
 
 class LinkAgent:
-    """See the module's words. Made by :class:`~vcpu_host.agent.dialer.LinkDialer`."""
+    """One link session with the agent, over gRPC. :class:`~vcpu_host.agent.dialer.LinkDialer` makes it."""
 
     def __init__(self, link: HostLink, channel: grpc.aio.Channel, call_timeout: float) -> None:
         self._link = link
@@ -245,9 +245,9 @@ class LinkAgent:
                 yield answer.set_online
 
     async def _why(self, error: AgentGoneError) -> AgentGoneError:
-        """The same, in the link's words if it knows better: gRPC sees a lost connection, and may see it first.
+        """Return the error in the link's words, if the link knows more: gRPC only sees that the connection is lost.
 
-        That the program at the other end closed its connection is nothing that gRPC does not know.
+        If the program at the other end closed its connection, the link knows no more than gRPC.
         """
         if error.reason.code == codes.AGENT_LOST:
             await asyncio.wait({self._link.ended}, timeout=_LAST_WORDS)

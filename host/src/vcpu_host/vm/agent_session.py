@@ -16,9 +16,10 @@ _LEAST = 1.0
 
 
 class Sessions:
-    """See the module's words. ``dial_timeout`` bounds one attempt, in seconds, and so does the loop's time ``until``.
+    """The one link session of a VM, made anew when it has ended.
 
-    That is when who asks has no more time. ``_LEAST`` is left to an attempt all the same.
+    ``dial_timeout`` bounds one attempt, in seconds. So does ``until``, the loop's time at which the caller's time is
+    over; an attempt gets ``_LEAST`` seconds in any case.
     """
 
     def __init__(self, vmm: ports.Vmm, dialer: ports.AgentDialer, dial_timeout: float) -> None:

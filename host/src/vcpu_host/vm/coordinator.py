@@ -168,7 +168,7 @@ class Coordinator:
             return replace(view, record_trouble=error.reason)
         open_still = record.settle(recorded, view)
         if open_still != recorded:
-            with suppress(RefusedError):  # it says too much then, and who only looks sees all the same
+            with suppress(RefusedError):  # the record may keep settled entries; the next look removes them
                 self._journal.save(open_still)
         return with_pending(view, open_still) if open_still else view
 
@@ -275,7 +275,7 @@ class Coordinator:
 
         loop = asyncio.get_running_loop()
         patience = Patience(limits, began)
-        # Whether what earlier operations left open has settled, the guest knows too.
+        # The guest's view can settle open intents, so ask the guest as well if there are any.
         alone = request.operation is Operation.PLUG and not self._has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)

@@ -77,7 +77,7 @@ class Run:
                 if self._machine.finished:
                     result = self._machine.result(self._loop.time())
                     with suppress(RefusedError):
-                        # It says too much then, until the next look.
+                        # The record may keep settled entries; the next look removes them.
                         self._record(record.after(self._intents, result, self._asked, self._host))
                     return result
                 self._feed(await self._next_event())

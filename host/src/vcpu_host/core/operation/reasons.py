@@ -94,7 +94,7 @@ def guest_unaware(job: Job) -> Reason:
         codes.GUEST_UNAWARE,
         Origin.GUEST,
         f"QEMU has a CPU in slot {job.slot} that the guest does not know: it was told of it before its present state "
-        "(a snapshot that was loaded, for one), and nobody tells it again",
+        "(before a snapshot was loaded, for example), and it is not told again",
         f"vcpuctl unplug --slot {job.slot}, and plug it again; scale does both",
     )
 

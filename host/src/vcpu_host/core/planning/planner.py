@@ -53,7 +53,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if barred is not None and not decided.refusals:
         decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
-        # Its threads are nobody's to ask for: neither their word nor their state is known.
+        # No agent is asked about threads: their state is not known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
         return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
