@@ -33,11 +33,13 @@ class VmIdentity(NamedTuple):
 
     ``by`` is QEMU's process. Where that cannot be seen from here, it is the monitor's socket: then whoever comes by
     another monitor of the same VM has another identity for it. ``listens``: the process was seen to listen on the
-    monitor's socket itself, so that nobody stands between.
+    monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of QEMU's first vCPU, if it
+    can be seen: earlier versions knew the VM by that.
     """
 
     by: ProcessId | SocketId
     listens: bool = False
+    first_thread: ProcessId | None = None
 
     @property
     def pid(self) -> int | None:

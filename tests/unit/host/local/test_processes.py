@@ -82,6 +82,14 @@ def test_all_sockets_of_one_process_name_that_process(folder: Path) -> None:
         assert processes.identify(pid, thread_id, str(folder / "another")) == found
 
 
+def test_the_thread_of_the_first_vcpu_is_known_where_it_has_the_same_number_here(folder: Path) -> None:
+    with listening(folder / "s") as (pid, thread_id):
+        found = processes.identify(pid, thread_id, str(folder / "s"))
+        assert found.first_thread == processes.process_id(thread_id) != found.by
+    with listening(folder / "t", *UNSHARE) as (pid, thread_id):
+        assert processes.identify(pid, thread_id, str(folder / "t")).first_thread is None
+
+
 def test_a_process_in_another_pid_namespace_is_named_as_it_is_seen_from_here(folder: Path) -> None:
     with listening(folder / "s", *UNSHARE) as (pid, thread_id):
         assert not Path(f"/proc/{pid}/task/{thread_id}").exists(), "its numbers are its own"
