@@ -4,10 +4,10 @@
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
 or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
 platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
-a machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip; all
-versions agree; no file names the host of a package index, since which one is used is the machine's business
-(docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the promises,
-decisions, paths and tests that documents and comments name (``references.py``).
+a machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip, nor
+judge by the time that something took; all versions agree; no file names the host of a package index, since which one
+is used is the machine's business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead
+somewhere, and so do the promises, decisions, paths and tests that documents and comments name (``references.py``).
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ INDEX_HOSTS = tuple(
 )
 UNFINISHED = re.compile(rf"\b({'|'.join(('TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX'))})\b")
 DODGES = re.compile(r"\btime\.sleep\(|\bpytest\.(skip|xfail|importorskip)\b|\bmark\.(skip|skipif|xfail)\b")
+#: An elapsed time that has to be short: a busy machine would break it.
+TIMED = re.compile(r"\bassert\b.*\b(?:monotonic|perf_counter|process_time|time)\(\) - .*<")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -99,6 +101,8 @@ def check_source(name: str, text: str) -> Iterator[str]:
         yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
     if match := DODGES.search(text):
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
+    if TIMED.search(text):
+        yield f"{name}: judges by the time that something took: count its work (tests/kit/sim/effort.py)"
     if name.startswith("guest/src/") and name not in SYSFS_USERS:
         yield from (f"{name}:{line}: names a path under /sys: let kernel/sysfs.py open it" for line in sys_paths(text))
     if name.startswith(("host/src/", "guest/src/")) and not name.startswith(PLATFORMS):
