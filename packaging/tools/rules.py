@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_LINES = 400
 #: Lines of a function, without its docstring.
 MAX_FUNCTION = 60
-#: What a longer function has at the end of its first line, followed by the reason.
+#: What a longer function has in its head, followed by the reason.
 LONG = re.compile(r"# long: \w")
 #: ruff is told to let a complex function be, without being told why.
 COMPLEX = re.compile(r"# noqa:[^#]*\bC901\b(?! - \w)")
@@ -51,7 +51,11 @@ PLATFORM_WORDS = re.compile(
     r"|ACPI_DEVICE_OST|DEVICE_UNPLUG_GUEST_ERROR"
 )
 #: What QEMU's events are called is known here, and nowhere else.
-PLATFORM_WORDS_KNOWN = ("host/src/vcpu_host/qmp/events.py",)
+PLATFORM_WORDS_KNOWN = (
+    "host/src/vcpu_host/qmp/events.py",
+    # The table of codes: some are called after the platform that they are about.
+    "host/src/vcpu_host/core/codes.py",
+)
 # Put together here, so that this file does not break its own rule.
 INDEX_HOSTS = tuple(
     ".".join(parts)
@@ -133,7 +137,8 @@ def functions(text: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[1].lineno if ast.get_docstring(node) and node.body[1:] else node.lineno
             long = (node.end_lineno or first) - first + 1
-            if long > MAX_FUNCTION and not LONG.search(lines[node.lineno - 1]):
+            head = "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])
+            if long > MAX_FUNCTION and not LONG.search(head):
                 yield (
                     node.lineno,
                     f"{node.name} has {long} lines, more than {MAX_FUNCTION}: '# long: the reason', or split it",

@@ -47,14 +47,26 @@ def test_the_map_names_the_guests_cpu_behind_each_slot_when_plugged_out_of_order
         assert listed["agent"]["connected"]
 
 
-def test_the_guests_name_of_a_cpu_is_a_usage_error_that_names_the_slot(folder: Path) -> None:
+def test_the_guests_name_of_a_cpu_names_the_slot_that_shows_it(folder: Path) -> None:
     with FakeVm(folder, "--smp", "1") as vm:
         done(vm, {0, 6}, "plug", "--slot", "6")
-        for command in (("plug", "--slot"), ("unplug", "--slot"), ("offline",), ("plan", "unplug", "--slot")):
-            ended = run(vm, *command, "cpu1")
+        done(vm, {0, 6}, "plug", "--slot", "cpu1")
+        for command in (("unplug", "--slot"), ("offline",), ("offline", "--slot")):
+            planned = run(vm, *command, "cpu1", "--dry-run")
+            assert (planned.status, [step["slot"] for step in planned.json["steps"]]) == (0, [6])
+            ended = run(vm, *command, "cpu2")
             assert (ended.status, ended.json["error"]["code"]) == (2, "bad-slot")
-            assert "slot 6" in ended.json["error"]["text"]
+        done(vm, {0}, "unplug", "--slot", "cpu1")
+        done(vm, {0, 6}, "plug", "--slot", "6")
         done(vm, {0}, "unplug", "--slot", "socket=0,core=6,thread=0")
+
+
+def test_the_guests_name_of_a_cpu_is_refused_where_nobody_can_be_asked(folder: Path) -> None:
+    with FakeVm(folder, "--smp", "2", agent=False) as vm:
+        ended = run(vm, "plan", "unplug", "--slot", "cpu1")
+        assert (ended.status, ended.json["refusals"][0]["reason"]["code"]) == (3, "agent-absent")
+        ended = run(vm, "unplug", "--slot", "cpu1", "--without-agent")
+        assert (ended.status, ended.json["error"]["code"]) == (2, "bad-slot")
 
 
 def test_repeating_a_command_that_states_a_goal_changes_nothing(folder: Path) -> None:

@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 from vcpu_proto.v1 import agent_pb2 as pb
 
+from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError, VcpuctlError
 from vcpu_host.ports import GuestAgent
@@ -131,6 +132,7 @@ async def serve(connect: Connect, path: str, stop: asyncio.Event) -> None:
     server.add_generic_rpc_handlers((_Forwarder(connect),))
     before = os.umask(0o177)
     try:
+        _check_place(path)
         try:
             bound = server.add_insecure_port(f"unix:{path}") != 0
         except RuntimeError:  # so newer gRPC says it (grpc/_common.py, validate_port_binding_result)
@@ -170,5 +172,17 @@ def _make_way(path: str) -> None:
     raise _bad_socket(f"another program listens on {path}")
 
 
+def _check_place(path: str) -> None:
+    """Raise UsageError if no socket can be made at ``path``. gRPC would not say why, but write a line to stderr."""
+    if not path:  # Linux would choose an abstract name (unix(7), autobind)
+        raise _bad_socket("'' is no path of a socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.bind(path)
+        except OSError as error:
+            raise _bad_socket(f"cannot listen on {path}: {error.strerror or error}") from error
+    os.unlink(path)
+
+
 def _bad_socket(text: str) -> UsageError:
-    return UsageError(Reason("bad-socket", Origin.VCPUCTL, text, "choose another path"))
+    return UsageError(Reason(codes.BAD_SOCKET, Origin.VCPUCTL, text, "choose another path"))

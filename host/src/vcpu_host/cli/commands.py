@@ -8,9 +8,12 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from vcpu_host import documents
+from vcpu_host.core import codes
 from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
+from vcpu_host.local.target import plain_name
 
 from . import render
 from .connect import coordinator
@@ -22,17 +25,19 @@ async def run(args: argparse.Namespace) -> Exit:
     try:
         return await _COMMANDS[args.command](args)
     except SelectorError as error:
-        raise UsageError(Reason("bad-slot", Origin.VCPUCTL, str(error), "see vcpuctl list")) from error
+        raise UsageError(
+            Reason(codes.BAD_SLOT, Origin.VCPUCTL, str(error), "vcpuctl list shows the slots and their names")
+        ) from error
 
 
 async def _list(args: argparse.Namespace) -> Exit:
     async with coordinator(args) as vm:
-        if args.output == "table":
+        if args.output != "json":
             # While the guest thinks about its answer: what draws tables is slow to import.
             asyncio.get_running_loop().run_in_executor(None, _load_tables)
-        view = await vm.observe()
+        view = await vm.look()
     if args.output == "json":
-        render.emit_json(render.view_document(view))
+        render.emit_json(documents.of_view(view))
     else:
         from . import tables
 
@@ -96,8 +101,9 @@ async def _agent_proxy(args: argparse.Namespace) -> Exit:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    path = plain_name(args.listen)
     async with coordinator(args) as vm:
-        await serve(vm.session, args.listen, stop)
+        await serve(vm.session, path, stop)
     return Exit.DONE
 
 

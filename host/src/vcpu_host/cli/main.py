@@ -10,11 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcpu_host.core import codes
+
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
 if TYPE_CHECKING:
     from vcpu_host.errors import VcpuctlError
+
+#: The longest line on stderr, in characters: a command line may repeat a word of any length.
+_LONGEST = 2000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         gc.disable()
     words = sys.argv[1:] if argv is None else argv
     try:
-        args = read(build_parser(), words)
+        args = read(build_parser(words), words)
     except CommandLineError as error:
         return _misused(words, error)
     # Late, so that --help and usage errors cost nothing.
@@ -57,27 +62,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _misused(words: Sequence[str], error: CommandLineError) -> int:
-    """A command line that is none is an error like others, told with what would be one."""
+    """Report words that make no command as an error like others. Return the exit status."""
     from vcpu_host.core.reason import Origin, Reason
     from vcpu_host.errors import UsageError
 
-    print(error.usage, end="", file=sys.stderr)  # noqa: T201 - stderr is for people
-    reason = Reason("bad-usage", Origin.VCPUCTL, str(error), error.hint)
+    reason = Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), error.hint)
     return _report(UsageError(reason), document=wants_json(words))
 
 
 def _report(error: VcpuctlError, *, document: bool) -> int:
-    """Tell why a command ended without a result; the exit status."""
+    """Say why a command ended without a result, in one line, and what to do, in a second. Return the exit status."""
+    from vcpu_host.core.text import printable
+
     from .exitcodes import of_error
 
     status = int(of_error(error))
     if document:
+        from vcpu_host import documents
+
         from .render import emit_json
 
-        emit_json({"error": error.reason.to_json(), "exit_status": status})
-    print(f"vcpuctl: {error.reason.text}", file=sys.stderr)  # noqa: T201
+        emit_json(documents.of_error(error.reason, status))
+    print(f"vcpuctl: {printable(error.reason.text, _LONGEST)}", file=sys.stderr)  # noqa: T201 - stderr is for people
     if error.reason.hint:
-        print(f"         {error.reason.hint}", file=sys.stderr)  # noqa: T201
+        print(f"         {printable(error.reason.hint, _LONGEST)}", file=sys.stderr)  # noqa: T201 - as above
     return status
 
 

@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Collection
 from typing import Any
 
 from vcpu_host import __version__
 
 from . import values
-from .usage import HelpFormatter, Parser
+from .usage import Parser
 
-_EPILOG = """slots:
-  SEL is a slot's index, the id of the CPU in it, or props: socket=1,core=0 is
-  every slot that has them. vcpuctl list shows all three.
+_EPILOG = """amounts and slots:
+  A bare number behind plug, unplug and scale is an amount of vCPUs.
+  Slots are named by --slot, and behind online and offline also without it.
+  SEL is what vcpuctl list shows: a slot's index (5, or 4-7), the id of the CPU
+  in it (vcpu-5), its props (socket=1,core=0 is every slot that has them), or
+  the guest's number of the CPU (cpu5), which is not the slot's index.
 
 exit status:
   0 done; 1 failed (and undone); 2 usage; 3 refused, nothing was changed;
@@ -21,16 +25,18 @@ exit status:
   reached; 6 partial: some slots done, others not
 """
 _COMMON = "common options (--vm, --qmp, --agent, -o, --timeout, -v, -q): see vcpuctl --help"
-_SLOT = "an index, a device id, or props such as socket=1,core=0"
+_SLOT = "an index, a range (4-7), a device id, props such as socket=1,core=0, or the guest's cpuN"
 _PLUG = """Plug vCPUs and bring them online in the guest: done means online there.
 
-A number counts first what is plugged already and not online: CPUs that an
-earlier operation left behind, and those that the guest's administrator took
-offline. These are brought online, and only what is missing then is plugged.
+A bare number is an amount of vCPUs; slots are named by --slot. An amount
+counts first what is plugged already and not online: CPUs that an earlier
+operation left behind, and those that the guest's administrator took offline.
+These are brought online, and only what is missing then is plugged.
 --slot with empty slots plugs these and nothing else. --dry-run shows it."""
 _UNPLUG = """Take vCPUs offline in the guest and, once it has let go of them, out of QEMU.
 
-A number counts first what is plugged and not online, also what the guest's
+A bare number is an amount of vCPUs; slots are named by --slot. An amount
+counts first what is plugged and not online, also what the guest's
 administrator took offline; then what was plugged last, as far as it can be
 removed. --dry-run shows it."""
 _SCALE = """Converge to N online vCPUs.
@@ -38,39 +44,85 @@ _SCALE = """Converge to N online vCPUs.
 What is plugged and not online is brought online, also what the guest's
 administrator took offline; then slots are plugged, or unplugged. --dry-run
 shows it."""
+_SWITCH = """
+
+A bare number is a slot's index here, as it is behind --slot. cpu5 is the CPU
+that the guest calls so. A slot goes as a whole, with all of its threads."""
+
+_Fill = Callable[[Parser], None]
 
 
 class _Commands:
-    """Adds commands to a parser; ``common`` has the options that they take besides their own."""
+    """Adds commands to a parser.
+
+    ``words`` are those of the command line: what a command takes is built only if its name is among them, because
+    building all commands takes a fifth of the time of ``vcpuctl --help``. None builds all. ``full``: each command's
+    help has the common options.
+    """
 
     def __init__(
-        self, parser: argparse.ArgumentParser, common: argparse.ArgumentParser, *, title: str, dest: str, metavar: str
+        self, parser: Parser, words: Collection[str] | None, *, full: bool, title: str, dest: str, metavar: str
     ) -> None:
-        self._commands: Any = parser.add_subparsers(title=title, dest=dest, metavar=metavar, required=True)
-        self._common = common
+        self._commands: Any = parser.add_subparsers(
+            title=title, dest=dest, metavar=metavar, required=True, prog=parser.prog
+        )
+        self._words = words
+        self._full = full
 
     def add(
-        self, name: str, words: str, *examples: str, about: str = "", group: bool = False
-    ) -> argparse.ArgumentParser:
-        """One command. ``group``: it has commands of its own, which take the common options."""
-        shown = "\n  ".join(f"vcpuctl --vm vm1 {example}" for example in examples)
-        parser: argparse.ArgumentParser = self._commands.add_parser(
+        self,
+        name: str,
+        words: str,
+        *examples: str,
+        fill: _Fill | None = None,
+        about: str = "",
+        usage: str | None = None,
+    ) -> None:
+        """Add one command; ``fill`` gives it its arguments."""
+        parser = self._add(name, words, examples, about, usage, _COMMON)
+        if parser is not None:
+            _add_common(parser, top=False, shown=self._full)
+            if fill is not None:
+                fill(parser)
+
+    def add_group(self, name: str, words: str, *, title: str, metavar: str, dest: str, fill: _FillGroup) -> None:
+        """Add a command that has commands of its own, which ``fill`` adds. These take the common options."""
+        parser = self._add(name, words, (), "", None, "")
+        if parser is not None:
+            fill(_Commands(parser, self._words, full=self._full, title=title, dest=dest, metavar=metavar))
+
+    def add_help(self, name: str, words: str) -> None:
+        """Add the command that prints help. It takes no common options."""
+        parser = self._add(name, words, (), "", None, "")
+        if parser is not None:
+            parser.add_argument("words", metavar="COMMAND", nargs="*", help="the command; none is all of them")
+
+    def _add(
+        self, name: str, words: str, examples: tuple[str, ...], about: str, usage: str | None, epilog: str
+    ) -> Parser | None:
+        if self._words is not None and name not in self._words:
+            self._commands.choices[name] = None
+            pseudo = self._commands._ChoicesPseudoAction(name, (), words)  # noqa: SLF001 - argparse has no other way
+            self._commands._choices_actions.append(pseudo)  # noqa: SLF001 - as above
+            return None
+        whole = [f"vcpuctl --vm vm1 {example}" for example in examples]
+        shown = "examples:\n  " + "\n  ".join(whole) + "\n\n" if examples else ""
+        parser: Parser = self._commands.add_parser(
             name,
-            parents=[] if group else [self._common],
             help=words,
             description=about or words[0].upper() + words[1:] + ".",
-            epilog=(f"examples:\n  {shown}\n\n" if examples else "") + ("" if group else _COMMON),
-            formatter_class=HelpFormatter,
+            epilog=shown + epilog,
+            example=next(iter(whole), ""),
+            usage=usage,
         )
         return parser
 
-    def below(self, parser: argparse.ArgumentParser, *, title: str, dest: str, metavar: str) -> _Commands:
-        """The commands of a command."""
-        return _Commands(parser, self._common, title=title, dest=dest, metavar=metavar)
+
+_FillGroup = Callable[[_Commands], None]
 
 
 def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> None:
-    """The options that may stand before and behind the command; behind it they only override."""
+    """Add the options that may stand before and behind the command; behind it they only override."""
 
     def add(where: Any, *names: str, words: str, default: object = None, **settings: Any) -> None:
         settings["default"] = default if top else argparse.SUPPRESS
@@ -82,7 +134,13 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> N
     add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
     add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
-    add(common, "-o", "--output", choices=("table", "json"), default="table", words="what to print on stdout")
+    add(
+        common,
+        *("-o", "--output"),
+        choices=("table", "wide", "json"),
+        default="table",
+        words="what to print on stdout: a table, the table with every slot and column, or one JSON document",
+    )
     add(
         common,
         "--timeout",
@@ -95,8 +153,7 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> N
     add(much, "-v", "--verbose", action="count", default=0, words="log to stderr; twice for details")
     add(
         much,
-        "-q",
-        "--quiet",
+        *("-q", "--quiet"),
         action="store_true",
         default=False,
         words="no progress, and no table of what went as asked for: the exit status says that",
@@ -107,9 +164,14 @@ def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> N
 def _add_amount(parser: argparse.ArgumentParser, verb: str) -> None:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument(
-        "-n", "--count", metavar="VCPUS", type=values.positive, help=f"how many vCPUs to {verb} (default: 1)"
+        "amount", metavar="VCPUS", nargs="?", type=values.amount, help=f"how many vCPUs to {verb} (default: 1)"
     )
-    amount.add_argument(
+    amount.add_argument("-n", "--count", metavar="VCPUS", type=values.positive, help="the same as VCPUS alone")
+    _add_slots(amount)
+
+
+def _add_slots(where: Any) -> None:
+    where.add_argument(
         "--slot", metavar="SEL", nargs="+", action="extend", dest="slots", help=f"which slots: {_SLOT}; may be repeated"
     )
 
@@ -118,7 +180,7 @@ def _add_placement(parser: argparse.ArgumentParser, *, node: bool) -> None:
     parser.add_argument(
         "--policy",
         choices=("lowest", "pack", "spread"),
-        help="which slots a number means: the lowest (the default), as few nodes, sockets, dies, cores as can be, or "
+        help="which slots an amount means: the lowest (the default), as few nodes, sockets, dies, cores as can be, or "
         "all of them alike",
     )
     if node:
@@ -131,86 +193,113 @@ def _add_atomic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
 
 
-def _add_without_agent(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--without-agent",
-        action="store_true",
-        help="by QEMU's evidence alone; what the guest did is not checked, and a CPU that is in use may be taken away",
-    )
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
 
 
-def _add_operations(commands: _Commands, *, before: str = "") -> None:
-    """plug, unplug and scale; ``before`` is the command that they are words of, if they are."""
-    plug = commands.add(
-        "plug",
-        "plug vCPUs and bring them online in the guest",
-        *(f"{before}plug -n 3", f"{before}plug --slot 5", f"{before}plug -n 4 --policy spread"),
-        about=_PLUG,
-    )
-    unplug = commands.add(
-        "unplug",
-        "take vCPUs offline in the guest, then unplug them",
-        *(f"{before}unplug", f"{before}unplug --slot vcpu-5 7"),
-        about=_UNPLUG,
-    )
-    for parser, verb in ((plug, "plug"), (unplug, "unplug")):
+def _add_change(verb: str, *, dry_run: bool) -> _Fill:
+    """Return what gives plug and unplug their arguments."""
+
+    def fill(parser: Parser) -> None:
         _add_amount(parser, verb)
         _add_placement(parser, node=True)
         _add_atomic(parser)
-        _add_without_agent(parser)
-    scale = commands.add("scale", "converge to a number of online vCPUs", f"{before}scale 8", about=_SCALE)
-    scale.add_argument("goal", metavar="N", type=values.positive, help="how many vCPUs are to be online")
-    scale.add_argument(
-        "--in-guest", action="store_true", help="only take plugged CPUs on- and offline: for machines that cannot plug"
-    )
-    _add_placement(scale, node=False)
-    _add_atomic(scale)
-    if not before:
-        for parser in (plug, unplug, scale):
-            parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+        parser.add_argument(
+            "--without-agent",
+            action="store_true",
+            help="go by QEMU's evidence alone: nobody checks what the guest did, and a CPU in use may be taken away",
+        )
+        if dry_run:
+            _add_dry_run(parser)
+
+    return fill
 
 
-def _add_migration(commands: _Commands) -> None:
-    export = commands.add(
-        "export",
-        "the -smp and -device arguments that give a QEMU exactly these vCPUs",
-        *("export", "-o json export >vm1.json"),
+def _add_scale(*, dry_run: bool) -> _Fill:
+    def fill(parser: Parser) -> None:
+        parser.add_argument("goal", metavar="N", type=values.positive, help="how many vCPUs are to be online")
+        parser.add_argument(
+            "--in-guest",
+            action="store_true",
+            help="only take plugged CPUs on- and offline: for machines that cannot plug",
+        )
+        _add_placement(parser, node=False)
+        _add_atomic(parser)
+        if dry_run:
+            _add_dry_run(parser)
+
+    return fill
+
+
+def _add_switched(parser: Parser) -> None:
+    parser.add_argument("named", metavar="SEL", nargs="*", help=_SLOT)
+    _add_slots(parser)
+    _add_dry_run(parser)
+
+
+def _add_operations(commands: _Commands, *, before: str = "") -> None:
+    """Add plug, unplug and scale; ``before`` is the command that they are words of, if they are."""
+    one_of = "%(prog)s [-h] [VCPUS | --slot SEL [SEL ...]] [OPTION ...]"
+    commands.add(
+        "plug",
+        "plug vCPUs and bring them online in the guest",
+        *(f"{before}plug 3", f"{before}plug --slot 5", f"{before}plug 4 --policy spread"),
+        fill=_add_change("plug", dry_run=not before),
+        about=_PLUG,
+        usage=one_of,
     )
-    export.add_argument(
+    commands.add(
+        "unplug",
+        "take vCPUs offline in the guest, then unplug them",
+        *(f"{before}unplug 2", f"{before}unplug --slot vcpu-5 7"),
+        fill=_add_change("unplug", dry_run=not before),
+        about=_UNPLUG,
+        usage=one_of,
+    )
+    commands.add(
+        "scale",
+        "converge to a number of online vCPUs",
+        f"{before}scale 8",
+        fill=_add_scale(dry_run=not before),
+        about=_SCALE,
+    )
+
+
+def _add_plan(commands: _Commands) -> None:
+    _add_operations(commands, before="plan ")
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_argument(
         "--form",
         choices=("args", "qmp"),
         default="args",
         help="arguments for a shell's command line (the default), or device_add commands; -o json has both",
     )
-    migrate = commands.add("migrate", "whether another QEMU can take this VM over, and making it so", group=True)
-    steps = commands.below(migrate, title="steps", dest="migrate", metavar="STEP")
+
+
+def _add_destination(parser: Parser) -> None:
+    other = parser.add_mutually_exclusive_group(required=True)
+    other.add_argument("--to", metavar="SOCKET", help="the monitor of the QEMU that waits (-incoming)")
+    other.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="on the destination's host: what vcpuctl -o json export wrote on the source's, - for stdin; the VM "
+        "that --qmp or --vm names is the destination then",
+    )
+
+
+def _add_migration(steps: _Commands) -> None:
     for name, words in (
         ("check", "compare the VM with the QEMU that waits for it; changes nothing"),
         ("prepare", "plug what the waiting QEMU lacks, and hand over what is pending"),
     ):
-        command = steps.add(name, words, f"migrate {name} --to /run/vm1-new/qmp.sock")
-        other = command.add_mutually_exclusive_group(required=True)
-        other.add_argument("--to", metavar="SOCKET", help="the monitor of the QEMU that waits (-incoming)")
-        other.add_argument(
-            "--from",
-            dest="source",
-            metavar="FILE",
-            help="on the destination's host: what vcpuctl -o json export wrote on the source's, - for stdin; the VM "
-            "that --qmp or --vm names is the destination then",
-        )
+        steps.add(name, words, f"migrate {name} --to /run/vm1-new/qmp.sock", fill=_add_destination)
 
 
-def _add_numa(commands: _Commands) -> None:
-    numa = commands.add("numa", "which NUMA node each slot is of, before the machine is made", group=True)
-    steps = commands.below(numa, title="steps", dest="numa", metavar="STEP")
-    assign = steps.add(
-        "assign",
-        "give the slots of a QEMU that was started with --preconfig their nodes, and have it go on",
-        *("numa assign --map map.toml", "numa assign --policy pack --dry-run"),
-        about="Give the slots of a QEMU that was started with --preconfig their nodes, and have\n"
-        "it go on.\n\nWhat has it go on is x-exit-preconfig, which QEMU calls unstable.",
-    )
-    how = assign.add_mutually_exclusive_group(required=True)
+def _add_assignment(parser: Parser) -> None:
+    how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument(
         "--map",
         metavar="FILE",
@@ -221,42 +310,89 @@ def _add_numa(commands: _Commands) -> None:
         choices=("pack", "spread"),
         help="as many cores on each node as on the others: neighbours together, or in turn",
     )
-    assign.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
 
 
-def build_parser(*, full: bool = False) -> argparse.ArgumentParser:
-    """The whole grammar. ``full``: the common options are told with every command that takes them."""
+def _add_numa(steps: _Commands) -> None:
+    steps.add(
+        "assign",
+        "give the slots of a QEMU that was started with --preconfig their nodes, and have it go on",
+        *("numa assign --map map.toml", "numa assign --policy pack --dry-run"),
+        fill=_add_assignment,
+        about="Give the slots of a QEMU that was started with --preconfig their nodes, and have\n"
+        "it go on.\n\nQEMU goes on by the command x-exit-preconfig, which it calls unstable.",
+    )
+
+
+def _add_listen(parser: Parser) -> None:
+    parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
+
+
+def build_parser(
+    words: Collection[str] | None = None, *, full: bool = False
+) -> Parser:  # long: one command after another
+    """Return the grammar: of a command line with these words, or, without them, all of it.
+
+    ``full``: every command's help has the common options.
+    """
     parser = Parser(
         prog="vcpuctl",
         description="Resize the vCPUs of a running QEMU virtual machine, end to end: done means online in the guest.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
+        example="vcpuctl --vm vm1 list",
     )
     parser.add_argument(
         "-V", "--version", action="version", version=f"vcpuctl {__version__}", help="show the version and exit"
     )
     _add_common(parser, top=True, shown=True)
-    common = argparse.ArgumentParser(add_help=False)
-    _add_common(common, top=False, shown=full)
-    commands = _Commands(parser, common, title="commands", dest="command", metavar="COMMAND")
+    commands = _Commands(parser, words, full=full, title="commands", dest="command", metavar="COMMAND")
     commands.add("list", "the map of slots, guest CPUs and host threads", "list", "-o json list")
     _add_operations(commands)
-    planned = commands.add("plan", "what plug, unplug or scale would do; changes nothing", group=True)
-    below = commands.below(planned, title="operations", dest="planned", metavar="OPERATION")
-    _add_operations(below, before="plan ")
-    for name, words in (("online", "bring plugged CPUs online"), ("offline", "take CPUs offline; they stay plugged")):
-        command = commands.add(name, f"{words}: the guest's side alone", f"{name} 3", f"{name} vcpu-3 socket=1")
-        command.add_argument("slots", metavar="SEL", nargs="+", help=_SLOT)
-    _add_migration(commands)
-    _add_numa(commands)
+    commands.add_group(
+        "plan",
+        "what plug, unplug or scale would do; changes nothing",
+        title="operations",
+        dest="planned",
+        metavar="OPERATION",
+        fill=_add_plan,
+    )
+    for name, told in (("online", "bring plugged CPUs online"), ("offline", "take CPUs offline; they stay plugged")):
+        commands.add(
+            name,
+            f"{told}: the guest's side alone",
+            *(f"{name} 3", f"{name} --slot vcpu-3 socket=1", f"{name} cpu3"),
+            fill=_add_switched,
+            about=f"{told[0].upper()}{told[1:]}: the guest's side alone.{_SWITCH}",
+        )
+    commands.add(
+        "export",
+        "the -smp and -device arguments that give a QEMU exactly these vCPUs",
+        *("export", "-o json export >vm1.json"),
+        fill=_add_export,
+    )
+    commands.add_group(
+        "migrate",
+        "whether another QEMU can take this VM over, and making it so",
+        title="steps",
+        dest="migrate",
+        metavar="STEP",
+        fill=_add_migration,
+    )
+    commands.add_group(
+        "numa",
+        "which NUMA node each slot is of, before the machine is made",
+        title="steps",
+        dest="numa",
+        metavar="STEP",
+        fill=_add_numa,
+    )
     commands.add("watch", "the slots as they change", "watch", "-o json watch --timeout 1m")
     commands.add("doctor", "what stands in the way, and the fix for each", "doctor")
-    proxy = commands.add(
+    commands.add(
         "agent-proxy",
         "offer the agent's gRPC service on a host socket",
         "agent-proxy --listen /run/vm1/agent-grpc.sock",
+        fill=_add_listen,
     )
-    proxy.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
-    told = commands.add("help", "what a command does and takes", group=True)
-    told.add_argument("words", metavar="COMMAND", nargs="*", help="the command; all of them if none is given")
+    commands.add_help("help", "what a command does and takes")
     return parser

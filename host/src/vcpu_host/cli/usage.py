@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the command line: what argparse makes of it, and what is said of words that it cannot be made of.
+"""Reads the command line, and says what is wrong with words that make no command.
 
 Quick to import, since ``--help`` needs it.
 """
@@ -7,29 +7,51 @@ Quick to import, since ``--help`` needs it.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
-#: Commands that take a number or slots, both by an option, since a bare number could be either.
-_AMOUNTS = ("plug", "unplug")
+from .values import BadValueError
 
 #: -o, perhaps behind others that take nothing, and --output, with their value in the same word or the next one.
 _OUTPUT = re.compile(r"-[vq]*o(.*)|--output(?:=(.*))?", re.DOTALL)
 
+#: argparse's messages about one argument, and ours. {0} is the argument, {1} what the message names besides.
+_MESSAGES = (
+    (re.compile(r"expected (?:one|1) argument"), "{0} needs a value"),
+    (re.compile(r"expected at least one argument"), "{0} needs a value, or more than one"),
+    (re.compile(r"ignored explicit argument (.*)", re.DOTALL), "{0} takes no value, and {1} is one"),
+    (re.compile(r"not allowed with argument (.*)", re.DOTALL), "{0} and {1} exclude each other: give one of them"),
+)
+#: argparse's messages about arguments that are not there.
+_MISSING = (
+    (re.compile(r"the following arguments are required: (.*)", re.DOTALL), "{0} needs {1}"),
+    (re.compile(r"one of the arguments (.*) is required", re.DOTALL), "{0} needs {1}"),
+)
+
+_MEANT = "did you mean"
+
 
 class CommandLineError(Exception):
-    """Words that make no command. ``usage`` says, in words for people, what would."""
+    """Words that make no command. Its text says what is wrong with them, ``hint`` what to do."""
 
-    def __init__(self, text: str, usage: str, hint: str) -> None:
+    def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
-        self.usage = usage
         self.hint = hint
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """As its base, which in Python 3.11 fails on a usage line with options that exclude each other and are not told."""
+    """Formats help for the terminal's width.
+
+    Its base imports shutil to learn the width, which is slow. In Python 3.11 the base also fails on a usage line that
+    has options which exclude each other and are not shown.
+    """
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, width=_columns() - 2, **settings)
 
     def add_usage(
         self,
@@ -38,43 +60,122 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         groups: Iterable[Any],
         prefix: str | None = None,
     ) -> None:
-        """The usage line, of what is told alone."""
+        """Add the usage line, with the options that are shown and no others."""
         told = [action for action in actions if action.help is not argparse.SUPPRESS]
         members = [(group, group._group_actions) for group in groups]  # noqa: SLF001 - argparse has no other way
         shown = [group for group, inside in members if any(action in told for action in inside)]
         super().add_usage(usage, told, shown, prefix)
 
 
-class Parser(argparse.ArgumentParser):
-    """As argparse's, but for two things: it raises CommandLineError, and beginnings of options are none.
+def _columns() -> int:
+    """Return the width of the terminal, as shutil.get_terminal_size finds it."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns[:9]) > 0:
+        return int(columns[:9])
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):  # stdout is closed, or is no terminal
+        return 80
 
-    What may be abbreviated today is ambiguous, or means another thing, when an option is added.
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises CommandLineError and takes no abbreviated options.
+
+    An abbreviation that works today becomes ambiguous, or means something else, when an option is added.
     """
 
-    def __init__(self, **settings: object) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})  # type: ignore[arg-type]
+    def __init__(self, *, example: str = "", **settings: Any) -> None:
+        settings = {"formatter_class": HelpFormatter, **settings}
+        super().__init__(allow_abbrev=False, exit_on_error=False, **settings)
         self.color = False  # Python 3.14 would colour what goes to stderr by what stdout is
+        self.example = example
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as the base does. Raise CommandLineError."""
+        try:
+            return super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            raise _explained(self, error) from error
 
     def error(self, message: str) -> NoReturn:
-        """Raises CommandLineError."""
-        raise CommandLineError(message, self.format_usage(), _see(self))
+        """Raise CommandLineError."""
+        raise _missing(self, message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no other way
+            raise _no_command(self, value)
+        name = "/".join(action.option_strings) or str(action.metavar or action.dest)
+        text = f"{name} is one of {', '.join(action.choices)}, and {value!r} is none of them"
+        raise CommandLineError(text, _did_you_mean(value, action.choices) + see(self))
+
+
+def _explained(parser: Parser, error: argparse.ArgumentError) -> CommandLineError:
+    """Return the error of argparse in our words."""
+    message = str(error.message)
+    if error.argument_name is None:  # from Python 3.12 on, arguments that are missing
+        return _missing(parser, message)
+    told: BaseException | None = error
+    while told is not None and not isinstance(told, BadValueError):
+        told = told.__context__
+    if isinstance(told, BadValueError):
+        hint = told.hint.replace("{prog}", parser.prog) if told.hint else see(parser)
+        return CommandLineError(message if told.hint else f"{error.argument_name}: {message}", hint)
+    for pattern, words in _MESSAGES:
+        match = pattern.fullmatch(message)
+        if match is not None:
+            return CommandLineError(words.format(error.argument_name, *match.groups()), _like(parser))
+    return CommandLineError(f"{error.argument_name}: {message}", see(parser))
+
+
+def _missing(parser: Parser, message: str) -> CommandLineError:
+    for pattern, words in _MISSING:
+        match = pattern.fullmatch(message)
+        if match is not None:
+            text = words.format(parser.prog, match[1] if "," in match[1] else match[1].replace(" ", " or "))
+            if match[1] == "COMMAND":
+                return CommandLineError(f"{parser.prog} needs a command", see(parser))
+            return CommandLineError(text, _like(parser))
+    return CommandLineError(message, see(parser))
+
+
+def _like(parser: Parser) -> str:
+    """Return a hint that shows how the command is written."""
+    return f"for example: {parser.example}; {see(parser)}" if parser.example else see(parser)
+
+
+def see(parser: argparse.ArgumentParser) -> str:
+    """Return the hint that names the command's help."""
+    return f"see {parser.prog} --help"
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the nearest of the words that are known, or nothing if none is near."""
+    from vcpu_host.core.text import nearest
+
+    near = nearest(word, known)
+    return f"{_MEANT} {near}? " if near else ""
 
 
 def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """What the words say. Prints what is asked for and ends (SystemExit) for ``help``, ``--help`` and ``--version``.
+    """Return what the words say.
 
-    Raises CommandLineError.
+    For ``help``, ``--help`` and ``--version`` print what is asked for and raise SystemExit. Raise CommandLineError for
+    words that make no command.
     """
     try:
         args, rest = parser.parse_known_args(words)
-    except CommandLineError:
-        # The value of an option that is none is taken for a command, which is then the one that is complained of.
-        _check_options_before_the_command(parser, words)
+    except CommandLineError as error:
+        # argparse complains first of what is missing, or takes the value of an unknown option for the command. Unless
+        # we know what was meant, an option that does not exist is the mistake then.
+        if not error.hint.startswith(_MEANT):
+            _check_options(parser, words)
         raise
     path = _path(parser, args)
     command = command_parser(parser, path)
     if rest:
-        raise _left_over(command, path, rest)
+        raise _left_over(command, rest)
     if args.command == "help":
         command_parser(parser, args.words).print_help()
         command.exit()
@@ -82,30 +183,34 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
 
 
 def command_parser(parser: argparse.ArgumentParser, path: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser of the command that these words name. Raises CommandLineError if they name none."""
+    """Return the parser of the command that these words name. Raise CommandLineError if they name none."""
     for name in path:
         choices = commands_of(parser)
         if name not in choices:
-            text = f"there is no command {name!r} in {parser.prog}"
-            raise CommandLineError(text, parser.format_usage(), _see(parser))
+            raise _no_command(parser, name)
         parser = choices[name]
     return parser
 
 
 def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The commands of a command, by their names."""
+    """Return the commands of a command, by their names."""
     below = _below(parser)
     return {} if below is None else dict(below.choices)
 
 
 def _below(parser: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser] | None:
-    """The argument that is the name of a command of this one."""
+    """Return the argument of ``parser`` that is the name of a command below it."""
     actions = parser._actions  # noqa: SLF001 - argparse has no other way to them
     return next((action for action in actions if isinstance(action, argparse._SubParsersAction)), None)  # noqa: SLF001
 
 
+def _no_command(parser: argparse.ArgumentParser, name: str) -> CommandLineError:
+    text = f"there is no command {name!r} in {parser.prog}"
+    return CommandLineError(text, _did_you_mean(name, commands_of(parser)) + see(parser))
+
+
 def _path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
-    """The names of the command that it is, from the outermost to the innermost."""
+    """Return the names of the command, from the outermost to the innermost."""
     path: list[str] = []
     while (below := _below(parser)) is not None:
         path.append(getattr(args, below.dest))
@@ -113,36 +218,47 @@ def _path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str
     return path
 
 
-def _check_options_before_the_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    commands = commands_of(parser)
-    for word in words:
-        if word in commands:
+def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Raise CommandLineError for the first long option that does not exist where it stands."""
+    for place, word in enumerate(words):
+        commands = commands_of(parser)
+        if word == "--":
             return
-        name = word.partition("=")[0]
-        if name.startswith("--") and name not in parser._option_string_actions:  # noqa: SLF001 - as above
-            raise CommandLineError(f"{parser.prog} does not take {name}", parser.format_usage(), _see(parser))
+        if word in commands:
+            parser = commands[word]
+        elif word.startswith("--") and word.partition("=")[0] not in _options(parser):
+            raise _no_option(parser, word, next((commands[each] for each in words[place:] if each in commands), None))
 
 
-def _see(parser: argparse.ArgumentParser) -> str:
-    return f"see {parser.prog} --help"
+def _options(parser: argparse.ArgumentParser) -> Iterable[str]:
+    return parser._option_string_actions  # noqa: SLF001 - argparse has no other way to them
 
 
-def _left_over(command: argparse.ArgumentParser, path: Sequence[str], rest: Sequence[str]) -> CommandLineError:
-    """Why these words are too many."""
-    first = rest[0]
-    if path[-1] in _AMOUNTS and not first.startswith("-"):
-        if first.isascii() and first.isdigit():
-            text = f"{first} by itself could be a number of vCPUs or a slot"
-            hint = f"say {command.prog} -n {first}, or {command.prog} --slot {first}"
-        else:
-            text, hint = f"{first!r} stands alone: slots are named by --slot", f"say {command.prog} --slot {first}"
-        return CommandLineError(text, command.format_usage(), hint)
-    text = f"{command.prog} does not take {' '.join(rest)}"
-    return CommandLineError(text, command.format_usage(), _see(command))
+def _no_option(
+    parser: argparse.ArgumentParser, word: str, command: argparse.ArgumentParser | None = None
+) -> CommandLineError:
+    """Return the error for an option that ``parser`` does not take. ``command`` is the one that the user means."""
+    name = word.partition("=")[0]
+    if command is not None and name in _options(command):
+        hint = f"{name} stands behind the command: {command.prog} {name} ..."
+    else:
+        hint = _did_you_mean(name, _options(command or parser)) + see(command or parser)
+    return CommandLineError(f"{parser.prog} does not take {name}", hint)
+
+
+def _left_over(command: argparse.ArgumentParser, rest: Sequence[str]) -> CommandLineError:
+    """Return the error for words that are too many."""
+    option = next((word for word in rest if word.startswith("-") and word != "-"), None)
+    if option is not None:
+        return _no_option(command, option)
+    hint = see(command)
+    if "--slot" in _options(command):
+        hint = f"name slots by --slot: {command.prog} --slot {rest[0]}; {hint}"
+    return CommandLineError(f"{command.prog} does not take {' '.join(rest)}", hint)
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Whether the answer is to be a document, as far as words that make no command say so."""
+    """Return whether the user asks for a document, as far as words that make no command say so."""
     form = ""
     for word, following in pairwise([*words, ""]):
         match = _OUTPUT.fullmatch(word)

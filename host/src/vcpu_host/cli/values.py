@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What options' values may be: each function makes a value of a text, or says what would be one."""
+"""The values that options take: each function returns the value of a text, or raises BadValueError."""
 
 from __future__ import annotations
 
@@ -11,24 +11,39 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 86400.0  # seconds
 
 
+class BadValueError(ArgumentTypeError):
+    """A text that is no value of its option. ``hint`` says what to write instead; {prog} in it is the command."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
 def node(text: str) -> int:
-    """The number of a NUMA node."""
+    """Return the number of a NUMA node."""
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise ArgumentTypeError(f"{text!r} is not the number of a NUMA node")
+        raise BadValueError(f"{text!r} is not the number of a NUMA node")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A count."""
+    """Return a count."""
     if not (text.isascii() and text.isdigit() and len(text) <= 18) or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r} is not a number of at least 1")
+        raise BadValueError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
+def amount(text: str) -> int:
+    """Return a count that stands alone, where users may expect to name a slot."""
+    if text[:1].isalpha() or "=" in text:
+        raise BadValueError(f"{text!r} is not a number of vCPUs", f"slots are named by --slot: {{prog}} --slot {text}")
+    return positive(text)
+
+
 def seconds(text: str) -> float:
-    """A time, in seconds if no unit is given."""
+    """Return a time in seconds. A number without a unit is in seconds."""
     match = _TIME.fullmatch(text)
     value = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
     if not 0 < value <= _LONGEST:
-        raise ArgumentTypeError(f"{text!r} is not a time: 30, 30s, 500ms, 2m or 1h, above 0 and at most a day")
+        raise BadValueError(f"{text!r} is not a time: 30, 30s, 500ms, 2m or 1h, above 0 and at most a day")
     return value

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def printable(text: str, limit: int = 400) -> str:
     """``text`` with everything that is not printable written as an escape, cut to ``limit`` characters.
@@ -15,6 +17,15 @@ def printable(text: str, limit: int = 400) -> str:
     # The first limit + 1 characters decide: an escape is never shorter than what it stands for.
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the word that a user may have meant by ``word``, or None if no word that is known is near to it."""
+    import difflib  # late: only mistakes need it
+
+    words = sorted(known)
+    begin = [each for each in words if word.strip("-") and each.startswith(word)]
+    return next(iter(begin or difflib.get_close_matches(word, words, n=1)), None)
 
 
 def cpu_count(cpulist: str) -> int:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 
 from .. import ports
+from ..core import codes
 from ..core.model import HostView
-from ..core.reason import NO_ANSWER
 from ..core.vm_events import PortChanged
 from ..errors import AgentGoneError
 
@@ -55,7 +55,7 @@ class Sessions:
             try:
                 agent = await self._dial_while_open(host, until - loop.time())
             except AgentGoneError as error:
-                if error.reason.code != NO_ANSWER:
+                if error.reason.code != codes.NO_ANSWER:
                     raise
                 host = await self._vmm.look()
                 if host.channel is None or host.channel.guest_open:

@@ -7,7 +7,7 @@ evidence only. So any event may come late, twice or never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from ..model import Slot
@@ -245,7 +245,7 @@ class Job:
             "step": str(self.step.kind),
             "goal": str(self.goal),
             "outcome": str(self.outcome) if self.outcome else None,
-            "reason": self.reason.to_json() if self.reason else None,
+            "reason": asdict(self.reason) if self.reason else None,
             "filled": self.filled,
             "adding": self.adding,
             "acknowledged_at": self.acknowledged_at,

@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from .. import codes
 from ..model import HostView, SlotState
 from ..platforms.unknown import unsupported
 from ..proof import no_slot_explains
 from ..reason import Origin, Reason
 from ..run_states import not_running
 from ..view import SlotView, VmView, in_guest
-from .by_count import BEGUN, NOT_ENOUGH, PLANNERS
-from .obstacles import GUEST_POSSIBLE, blocked, survives_replacing, too_many
+from .by_count import BEGUN, PLANNERS
+from .obstacles import blocked, survives_replacing, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
-from .selectors import SelectorError, select
+from .selectors import GuestUnknownError, SelectorError, select
 from .smt import dark, kept_offline, remedy
 
-_NO_AGENT = Reason("no-agent", Origin.AGENT, "no guest agent answers", "see vcpuctl doctor")
+_NO_AGENT = Reason(codes.NO_AGENT, Origin.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
 
 def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
@@ -32,7 +33,12 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """
     if request.count is not None and request.count < 1:
         raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
-    chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
+    try:
+        chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
+    except GuestUnknownError:
+        if request.without_agent or view.agent_trouble is None:
+            raise
+        return Plan(request, refusals=(Refusal(view.agent_trouble),))
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -78,8 +84,10 @@ def _misunderstood(view: VmView) -> Reason | None:
     return view.platform.misunderstanding(view.agent)
 
 
-def _guest_cpus(view: VmView) -> dict[int, int]:
-    """Slot by the number that its CPU has in the guest."""
+def _guest_cpus(view: VmView) -> dict[int, int] | None:
+    """Return the slot's index by the number of its CPU in the guest; None if the guest has not been asked."""
+    if view.guest is None:
+        return None
     return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
 
 
@@ -100,7 +108,7 @@ def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
 def removal_pending(slot: SlotView) -> Reason:
     """The CPU may go at any moment: nothing can be built on it."""
     return Reason(
-        "removal-pending",
+        codes.REMOVAL_PENDING,
         Origin.GUEST,
         f"slot {slot.index} is being removed: device_del was sent, and the CPU has not gone, nor was a refusal heard",
         "wait until the slot is empty (vcpuctl list); or unplug it once more, which tells how the guest stands to it",
@@ -108,7 +116,9 @@ def removal_pending(slot: SlotView) -> Reason:
 
 
 #: Refusals that may be none any more when an earlier operation's removals have come to their end.
-_CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
+_CURABLE = frozenset(
+    {codes.REMOVAL_PENDING, codes.NOT_ENOUGH, codes.SLOT_OCCUPIED, codes.GRANULARITY, codes.GUEST_POSSIBLE}
+)
 _BLIND = "the slot is left as QEMU shows it"
 
 
@@ -122,7 +132,7 @@ def needs_guest(host: HostView, request: Request) -> bool:
         try:
             return any(slot.filled for slot in select(host.slots, request.selectors))
         except SelectorError:
-            return True  # the guest's CPUs may help to say what was meant
+            return True  # the guest's own number of a CPU may name the slot
     return any(slot.managed for slot in host.slots)  # it might have to be finished first
 
 
@@ -137,7 +147,7 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
         return not_running(host)
     if host.migrating:
         return Reason(
-            "migrating",
+            codes.MIGRATING,
             Origin.VCPUCTL,
             f"the VM is being migrated (query-migrate: {host.migration}): the other side is to have the same vCPUs",
             "repeat it when that has ended, on the side that runs",
@@ -176,7 +186,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.managed:
         holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
         return Reason(
-            "slot-occupied",
+            codes.SLOT_OCCUPIED,
             Origin.VCPUCTL,
             f"slot {slot.index} is occupied by {holder}",
             "choose an empty slot (vcpuctl list), or use vcpuctl online for a CPU that is there",
@@ -201,7 +211,9 @@ def _nameless(view: VmView, slot: SlotView) -> Reason:
 
 def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        return Reason("slot-empty", Origin.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ...")
+        return Reason(
+            codes.SLOT_EMPTY, Origin.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ..."
+        )
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if not all(slot.firmware_ids):
@@ -211,7 +223,7 @@ def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
 
 def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        return Reason("slot-empty", Origin.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
+        return Reason(codes.SLOT_EMPTY, Origin.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if not all(slot.firmware_ids):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.sim.views import host, slot
 from vcpu_host.core.model import HostView
-from vcpu_host.core.planning.selectors import SelectorError, select
+from vcpu_host.core.planning.selectors import GuestUnknownError, SelectorError, select
 
 
 def _names(view: HostView, *selectors: str) -> list[int]:
@@ -98,14 +98,51 @@ def test_props_may_be_named_as_tables_show_them() -> None:
     assert _names(both, "new=1") == [0]
 
 
-def test_the_guests_name_of_a_cpu_is_refused_with_the_slot_that_has_it() -> None:
-    slots = host(4, {0, 3}).slots
-    with pytest.raises(SelectorError, match="cpu1 is the guest's name of the CPU in slot 3: name the slot, 3"):
-        select(slots, ("cpu1",), {0: 0, 1: 3})
-    with pytest.raises(SelectorError, match="cpu2 is the guest's name of a CPU"):
-        select(slots, ("cpu2",), {0: 0, 1: 3})
-    named = host(3, slots=(slot(0, boot=True), slot(1, device_id="cpu0"), slot(2, filled=False)))
-    assert [each.index for each in select(named.slots, ("cpu0",), {0: 0})] == [1], "an id of QEMU's is one"
+def test_a_range_names_its_slots_as_tables_show_them() -> None:
+    assert _names(host(8), "2-4", "6-6") == [2, 3, 4, 6]
+    with pytest.raises(SelectorError, match="no slot 8: this VM has slots 0 to 7"):
+        select(host(8).slots, ("5-8",))
+    with pytest.raises(SelectorError, match="first number is above its last"):
+        select(host(8).slots, ("4-2",))
+    with pytest.raises(SelectorError, match="slot 3 is named twice, by '2-4' and by '3'"):
+        select(host(8).slots, ("2-4", "3"))
+
+
+def _by_guest(guest_cpus: dict[int, int] | None, *selectors: str) -> list[int]:
+    return [chosen.index for chosen in select(host(4, {0, 1, 3}).slots, selectors, guest_cpus)]
+
+
+def test_the_guests_name_of_a_cpu_names_the_slot_that_shows_it() -> None:
+    assert _by_guest({0: 0, 1: 3, 2: 1}, "cpu1") == [3]
+    assert _by_guest({0: 0, 1: 3, 2: 1}, "cpu1", "cpu2") == [1, 3]
+    assert _by_guest({0: 0, 1: 3, 2: 1}, " cpu2,cpu1 ") == [1, 3]
+    with pytest.raises(SelectorError, match="no slot shows a cpu7 in the guest"):
+        _by_guest({0: 0, 1: 3}, "cpu7")
+    with pytest.raises(SelectorError, match="slot 3 is named twice"):
+        _by_guest({0: 0, 1: 3}, "cpu1", "3")
+    with pytest.raises(SelectorError, match="slot 3 is named twice"):
+        _by_guest({0: 0, 1: 3}, "cpu1", "cpu1")
+
+
+def test_a_guest_that_was_not_asked_names_no_slot() -> None:
+    with pytest.raises(GuestUnknownError, match="cpu1 is the guest's name of a CPU, and the guest is not asked"):
+        _by_guest(None, "cpu1")
+
+
+def test_the_guests_names_name_a_slot_of_several_threads_only_all_together() -> None:
+    threads = {0: 0, 8: 1, 9: 1}
+    assert _by_guest(threads, "cpu8,cpu9") == _by_guest(threads, "cpu9", "cpu8") == [1]
+    with pytest.raises(SelectorError, match="go together: name the slot, 1, or all of them, cpu8,cpu9"):
+        _by_guest(threads, "cpu8")
+
+
+def test_a_name_that_is_an_id_of_qemus_and_another_cpu_of_the_guest_is_refused() -> None:
+    named = host(3, slots=(slot(0, boot=True), slot(1, device_id="cpu0"), slot(2, filled=False))).slots
+    assert [each.index for each in select(named, ("cpu0",))] == [1]
+    assert [each.index for each in select(named, ("cpu0",), {0: 1, 1: 0})] == [1]
+    assert [each.index for each in select(named, ("cpu0",), {})] == [1]
+    with pytest.raises(SelectorError, match="id of the CPU in slot 1, and the guest's name of the one in slot 0"):
+        select(named, ("cpu0",), {0: 0})
 
 
 def test_no_selectors_name_no_slots() -> None:

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the man page says of vcpuctl's surroundings: the environment variables that it reads, and its files.
+
+Data alone: nothing imports it at run time.
+"""
+
+from __future__ import annotations
+
+#: Each environment variable and what it means.
+ENVIRONMENT: tuple[tuple[str, str], ...] = (
+    ("VCPUCTL_VM", "Stands for --vm if neither --vm nor --qmp is given. To set both variables is a usage error."),
+    ("VCPUCTL_QMP", "Stands for --qmp if neither --vm nor --qmp is given."),
+    ("NO_COLOR", "If it is set, output has no colours."),
+    ("TERM", "If it is dumb, no line on the terminal is redrawn."),
+    ("COLUMNS", "The width that help and tables are laid out for, instead of the terminal's own."),
+    ("XDG_CONFIG_HOME", "The directory in which vcpuctl/vms.d is looked for first, instead of ~/.config."),
+    ("XDG_RUNTIME_DIR", "The directory in which vcpuctl/ holds locks and records if the user is not root."),
+)
+
+#: Each file or directory and what it holds.
+FILES: tuple[tuple[str, str], ...] = (
+    ("~/.config/vcpuctl/vms.d/NAME.toml", "The sockets of the VM that --vm NAME names, as this user has them."),
+    ("/etc/vcpuctl/vms.d/NAME.toml", "The same for all users. A user's own file comes before it."),
+    ("/run/vcpuctl", "Root's locks, and records of what QEMU was asked for and whose end is not known yet."),
+    ("$XDG_RUNTIME_DIR/vcpuctl", "The same of any other user; /tmp/vcpuctl-UID if the variable is not set."),
+)
+
+#: The keys of a VM's file in vms.d, which is TOML and has no others.
+VM_FILE_KEYS: tuple[tuple[str, str], ...] = (
+    ("qmp", "The path of QEMU's monitor socket. It has to be there."),
+    ("agent", "The path of the agent's chardev socket. It can mostly be left out, since QEMU tells it."),
+)

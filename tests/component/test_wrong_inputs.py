@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What users get wrong on the command line: each is told in one line what it is, and in one what to do."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.fakes.qemu import FakeVm
+from vcpu_host.cli.main import main
+
+#: A command line, a part of what is said to be wrong, and a part of what is said to be done.
+#: VM stands for --qmp and the monitor of a VM with two CPUs from boot on, one plugged, and room for eight; DIR for a
+#: directory, LONG for a path that is too long for a socket, ESCAPES for what would colour a terminal.
+WRONG = [
+    # The command.
+    ("", "vcpuctl needs a command", "see vcpuctl --help"),
+    ("frobnicate", "no command 'frobnicate'", "see vcpuctl --help"),
+    ("pulg 3", "no command 'pulg'", "did you mean plug?"),
+    ("3", "no command '3'", "see vcpuctl --help"),
+    ("plan", "vcpuctl plan needs OPERATION", "see vcpuctl plan --help"),
+    ("plan lst", "no command 'lst' in vcpuctl plan", "see vcpuctl plan --help"),
+    ("migrate", "vcpuctl migrate needs STEP", "see vcpuctl migrate --help"),
+    ("numa asign --policy pack", "no command 'asign'", "did you mean assign?"),
+    ("help plugg", "no command 'plugg'", "did you mean plug?"),
+    ("VM list slots", "does not take slots", "see vcpuctl list --help"),
+    # Options.
+    ("--timout 5s list", "vcpuctl does not take --timout", "did you mean --timeout?"),
+    ("VM plug --cou 3", "vcpuctl plug does not take --cou", "did you mean --count?"),
+    ("VM plug -x", "does not take -x", "see vcpuctl plug --help"),
+    ("--slot 3 plug", "vcpuctl does not take --slot", "behind the command: vcpuctl plug --slot"),
+    ("VM list --dry-run", "vcpuctl list does not take --dry-run", "see vcpuctl list --help"),
+    ("VM plan plug 2 --dry-run", "does not take --dry-run", "see vcpuctl plan plug --help"),
+    ("--qmp", "--qmp needs a value", "for example: vcpuctl"),
+    ("--vm a --qmp b list", "--qmp and --vm exclude each other", "for example: vcpuctl"),
+    ("VM -q -v list", "exclude each other", "for example: vcpuctl"),
+    ("-o yaml list", "'yaml' is none of them", "see vcpuctl --help"),
+    ("-o jsno list", "'jsno' is none of them", "did you mean json?"),
+    ("VM --log-format xml list", "--log-format is one of text, json", "see vcpuctl --help"),
+    ("VM plug --atomic=yes", "--atomic takes no value", "for example: vcpuctl"),
+    # Amounts, times, nodes and policies.
+    ("VM plug 0", "'0' is not a number of at least 1", "see vcpuctl plug --help"),
+    ("VM plug -3", "'-3' is not a number", "see vcpuctl plug --help"),
+    ("VM plug 1.5", "'1.5' is not a number", "see vcpuctl plug --help"),
+    ("VM plug cpu3", "'cpu3' is not a number of vCPUs", "vcpuctl plug --slot cpu3"),
+    ("VM unplug socket=1", "'socket=1' is not a number", "vcpuctl unplug --slot socket=1"),
+    ("VM plug 2 3", "does not take 3", "vcpuctl plug --slot 3"),
+    ("VM plug 2 -n 3", "exclude each other", "for example: vcpuctl --vm vm1 plug 3"),
+    ("VM plug -n", "-n/--count needs a value", "for example: vcpuctl"),
+    ("VM plug 2 --slot 5", "exclude each other", "for example: vcpuctl"),
+    ("VM scale", "vcpuctl scale needs N", "for example: vcpuctl --vm vm1 scale 8"),
+    ("VM scale many", "'many' is not a number", "see vcpuctl scale --help"),
+    ("VM --timeout soon plug", "'soon' is not a time: 30, 30s", "see vcpuctl --help"),
+    ("VM plug --timeout 0", "'0' is not a time", "see vcpuctl plug --help"),
+    ("VM plug --node one", "'one' is not the number of a NUMA node", "see vcpuctl plug --help"),
+    ("VM plug --policy spred", "'spred' is none of them", "did you mean spread?"),
+    ("VM plug --slot 5 --node 0", "or chosen by a policy or a node, not both", "see vcpuctl plug --help"),
+    ("VM scale 2 --in-guest --policy pack", "none is plugged or unplugged here", "see vcpuctl scale --help"),
+    # Slots.
+    ("VM offline", "vcpuctl offline needs a slot", "for example: vcpuctl --vm vm1 offline 3"),
+    ("VM plug --slot", "--slot needs a value", "for example: vcpuctl"),
+    ("VM plug --slot 99", "no slot 99: this VM has slots 0 to 7", "vcpuctl list"),
+    ("VM unplug --slot 4-2", "4-2 is no range", "vcpuctl list"),
+    ("VM unplug --slot vcpu-9", "no id of a plugged CPU", "vcpuctl list"),
+    ("VM unplug --slot cpu9", "no slot shows a cpu9", "vcpuctl list"),
+    ("VM unplug --slot socket=9", "no slot has socket=9", "vcpuctl list"),
+    ("VM plan unplug --slot sokcet=0", "no 'sokcet': they have core-id, socket-id, thread-id", "vcpuctl list"),
+    ("VM offline core=", "'core=' in 'core=' is not name=value", "vcpuctl list"),
+    ("VM unplug --slot 2 vcpu-2", "slot 2 is named twice", "vcpuctl list"),
+    ("VM offline ''", "'' is no slot index", "vcpuctl list"),
+    ("VM offline ESCAPES", r"'\x1b[31m\n' is no slot index", "vcpuctl list"),
+    # The VM and its sockets.
+    ("list", "no VM is named", "--qmp SOCKET or --vm NAME"),
+    ("--vm wbe1 list", "there is no wbe1.toml", "did you mean web1?"),
+    ("--vm nobody list", "there is no nobody.toml", "give --qmp SOCKET"),
+    ("--vm ../web1 list", "'../web1' is no name of a VM", "letters, digits"),
+    ("--vm broken list", "broken.toml: Invalid value", "mend the file: qmp ="),
+    ("--vm key list", "unknown key 'socket'", "mend the file: qmp ="),
+    ("--vm empty list", "qmp is missing", "mend the file: qmp ="),
+    ("--vm folder list", "folder.toml: Is a directory", "mend the file: qmp ="),
+    ("--qmp '' list", "'' is no path of a socket", "give the path of QEMU's -qmp unix socket"),
+    ("--qmp DIR list", "is not a socket", "give the path of QEMU's -qmp unix socket"),
+    ("--qmp tcp:localhost:4444 list", "is no unix socket", "-qmp unix:PATH,server=on"),
+    ("--qmp LONG list", "Linux allows 107", "a shorter path"),
+    ("VM --agent pty:/dev/pts/1 list", "is no unix socket", "-qmp unix:PATH,server=on"),
+    ("VM --agent DIR/agent plug", "is not the socket of the agent's port", "leave --agent out"),
+    # Files.
+    ("VM agent-proxy", "vcpuctl agent-proxy needs --listen", "for example: vcpuctl"),
+    ("VM agent-proxy --listen ''", "'' is no path of a socket", "choose another path"),
+    ("VM agent-proxy --listen DIR/nowhere/s", "nowhere/s: No such file or directory", "choose another path"),
+    ("VM agent-proxy --listen DIR/export.json", "exists and is no socket", "choose another path"),
+    ("VM numa assign", "vcpuctl numa assign needs --map or --policy", "for example: vcpuctl"),
+    ("VM numa assign --map DIR/nowhere", "nowhere: No such file", "write a line for each node"),
+    ("VM numa assign --map DIR/export.json", "export.json: Invalid", "write a line for each node"),
+    ("VM migrate check", "vcpuctl migrate check needs --to or --from", "for example: vcpuctl"),
+    ("VM migrate check --from DIR/nowhere", "nowhere: No such file", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/export.json", "its schema_version is None", "vcpuctl -o json export"),
+    ("VM migrate check --to MONITOR", "is the monitor of the VM itself", "--to names the QEMU that waits"),
+]
+
+#: What can be read and cannot be done: exit status 3, told in the operation's own result.
+REFUSED = [
+    ("VM plug 99", "only 5 are left", "maxcpus=N"),
+    ("VM plan scale 99", "more than the 8 that this VM can have", "maxcpus=N"),
+    ("VM unplug 9", "only 2 are left", "were there at start"),
+    ("VM unplug --slot 0", "the boot CPU", "choose another slot"),
+    ("VM plug --slot 1", "is occupied by a CPU that was there at start", "choose an empty slot"),
+    ("VM offline cpu0 --dry-run", "cpu0", "leave it online"),
+    ("VM online 5", "slot 5 is empty", "plug it"),
+    ("VM plug --node 5", "there is no node 5", "-numa node"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Short, for sockets; with the files of some VMs, right and wrong."""
+    with tempfile.TemporaryDirectory(prefix="vw", dir="/tmp") as name:
+        vms = Path(name, "vcpuctl/vms.d")
+        vms.mkdir(parents=True)
+        Path(name, "vm").mkdir()
+        for vm, text in {"web1": 'qmp = "/q"', "broken": "qmp =", "key": "socket = '/s'", "empty": ""}.items():
+            (vms / f"{vm}.toml").write_text(text)
+        (vms / "folder.toml").mkdir()
+        Path(name, "export.json").write_text("{}")
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def vm(folder: Path) -> Iterator[FakeVm]:
+    """Two CPUs from boot on, one plugged."""
+    with FakeVm(folder / "vm", "--maxcpus", "8", "--smp", "2") as vm:
+        yield vm
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, folder: Path, vm: FakeVm) -> None:
+    for name in ("VCPUCTL_VM", "VCPUCTL_QMP"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(folder))
+    assert main(["--qmp", str(vm.qmp), "-q", "plug", "--slot", "2"]) == 0
+
+
+def _words(line: str, vm: FakeVm, folder: Path) -> list[str]:
+    named = {
+        "VM": ["--qmp", str(vm.qmp)],
+        "MONITOR": [str(vm.qmp)],
+        "LONG": ["/" + "x" * 200],
+        "ESCAPES": ["\x1b[31m\n"],
+    }
+    words = [word for each in shlex.split(line) for word in named.get(each, [each])]
+    return [str(folder) + word.removeprefix("DIR") if word.startswith("DIR") else word for word in words]
+
+
+def _document(words: list[str], capsys: pytest.CaptureFixture[str], status: int) -> dict[str, Any]:
+    """What is on stdout, which is one document."""
+    assert main(["-o", "json", *words]) == status
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert document["schema_version"] == 1
+    return document
+
+
+@pytest.mark.parametrize(("line", "what", "to_do"), WRONG, ids=[line or "nothing" for line, _, _ in WRONG])
+def test_a_wrong_input_is_told_in_two_lines_or_in_one_document(
+    line: str, what: str, to_do: str, vm: FakeVm, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(line, vm, folder)
+    assert main(words) == 2
+    said = capsys.readouterr()
+    first, second, *more = said.err.splitlines()
+    assert (said.out, more) == ("", [])
+    assert first.startswith("vcpuctl: ")
+    assert what in first
+    assert second.startswith("         ")
+    assert to_do in second
+    assert said.err.replace("\n", "").isprintable()
+    if "-o" in words:
+        return
+    document = _document(words, capsys, 2)
+    assert set(document) == {"schema_version", "error", "exit_status"}
+    assert document["exit_status"] == 2
+    assert what in document["error"]["text"]
+    assert to_do in document["error"]["hint"]
+
+
+@pytest.mark.parametrize(("line", "what", "to_do"), REFUSED, ids=[line for line, _, _ in REFUSED])
+def test_what_cannot_be_done_is_refused_in_the_result_and_nothing_changes(
+    line: str, what: str, to_do: str, vm: FakeVm, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = _words(line, vm, folder)
+    before = vm.guest_cpus()
+    assert main(words) == 3
+    said = capsys.readouterr()
+    assert said.err == ""
+    (reason,) = [row for row in said.out.splitlines() if what in row]
+    assert to_do in reason
+    document = _document(words, capsys, 3)
+    assert what in json.dumps(document)
+    assert "error" not in document
+    assert vm.guest_cpus() == before
+
+
+def test_the_table_is_as_long_as_was_promised() -> None:
+    lines = [line for line, _, _ in (*WRONG, *REFUSED)]
+    assert len(lines) >= 60
+    assert len(set(lines)) == len(lines)
