@@ -21,7 +21,7 @@ from vcpu_host.cli.usage import commands_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "packaging/man"
-#: The names that --vm takes (vcpu_host.local.vm_files), in words that every shell reads alike.
+#: The names that --vm takes (vcpu_host.local.target), in words that every shell reads alike.
 VM_NAMES = (
     "sh -c 'ls /etc/vcpuctl/vms.d ${XDG_CONFIG_HOME:-~/.config}/vcpuctl/vms.d 2>/dev/null | sed -n s/[.]toml$//p'"
 )

@@ -55,6 +55,8 @@ _TESTS_OF = re.compile(r"`+([\w/.-]+\.py)`+:\s+((?:(?:`+test_\w+`+|\*[^*\n|]+\*)
 _TEST_DEFINED = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 _TEST = re.compile(r"`+(test_\w+)`+|\*([^*\n|]+)\*")
 _PATTERN = re.compile(r"[*?{}<>$]|\.\.\.|[A-Z]{2,}(?!\w*\.md)")
+#: A module or a directory without an ending: ``core/view``.
+_ROOM = re.compile(r"[a-z_]+(?:/\w+)+")
 _DOTTED = re.compile(r"[a-z_]\w*(?:\.\w+)+")
 
 
@@ -168,6 +170,9 @@ def _check_quoted(tree: Tree, name: str, quoted: str) -> Iterator[str]:
             yield f"names the test {quoted}, which is not there"
     elif _DOTTED.fullmatch(quoted) and not _FILE.search(quoted):
         yield from _check_dotted(tree, name, quoted)
+    elif _ROOM.fullmatch(quoted) and tree.has(quoted.split("/", maxsplit=1)[0], name):
+        found = tree.has(quoted, name) or tree.has(f"{quoted}.py", name)
+        yield from () if found else (f"names {quoted}, which is no module and no directory",)
 
 
 def _check_tests_of(tree: Tree, path: str, tests: str) -> Iterator[str]:

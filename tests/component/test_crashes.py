@@ -12,8 +12,9 @@ import pytest
 from kit.component.cli import SOON, done, filled, online, run, until
 from kit.component.crashing import MANY, killed
 from kit.fakes.qemu import FakeVm
+from vcpu_host.core.identity import VmIdentity
 from vcpu_host.local import directory as runtime
-from vcpu_host.local import processes
+from vcpu_host.local import names, processes
 
 
 @pytest.fixture
@@ -27,9 +28,9 @@ def record(vm: FakeVm) -> Path:
     """Where what is pending on this VM lies."""
     threads = vm.steer.call("query-cpus-fast")
     first = min(threads, key=lambda thread: int(thread["cpu-index"]))
-    name = processes.process_name(first["thread-id"])
-    assert name is not None
-    return runtime.directory() / f"{name}.pending"
+    process = processes.process_id(first["thread-id"])
+    assert process is not None
+    return runtime.directory() / f"{names.of_vm(VmIdentity(process))}.pending"
 
 
 def pending(vm: FakeVm) -> dict[int, str]:

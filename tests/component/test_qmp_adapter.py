@@ -59,9 +59,7 @@ async def test_a_look_shows_the_machine_its_slots_and_the_agents_port(folder: Pa
         assert view.slots[1].device_id is None
         socket = str(folder / "agent")
         words = f"disconnected:unix:{socket},server=on"
-        assert view.channel == Channel(
-            socket, busy=False, guest_open=False, device_id="port0", bound=socket, chardev=words
-        )
+        assert view.channel == Channel(socket, guest_open=False, device_id="port0", bound=socket, chardev=words)
         assert view.ost == {}
         assert (await vmm.look_slots(view)) == view
         del qemu

@@ -119,9 +119,6 @@ async def test_the_real_agent_answers_over_the_fake_port(folder: Path) -> None:
             ids = ["acpi:\\_SB_.CPUS.C003"]
             answers = [a async for a in agent.set_online(ids, online=True, wait=True, brief=False, timeout=10)]
             assert isinstance(answers[-1], GuestView)
-            busy = (await vmm.look()).channel
-            assert busy is not None
-            assert busy.busy
             await agent.close()
         assert vm.guest_cpus() == {0: True, 3: True}
         assert vm.writes() == [(1, True)]

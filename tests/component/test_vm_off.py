@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kit import documents
 from kit.component.cli import run, until
 from kit.fakes.qemu import FakeVm
 
@@ -58,4 +59,5 @@ def test_the_environment_says_which_vm_is_meant_and_qemus_own_words_do_for_a_soc
             environment = {**os.environ, "XDG_RUNTIME_DIR": str(folder), **words}
             argv = [sys.executable, "-m", "vcpu_host.cli.main", "-o", "json", "list"]
             listed = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60, check=True)
+            documents.check_output(listed.stdout)
             assert len(json.loads(listed.stdout)["slots"]) == 16

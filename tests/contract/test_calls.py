@@ -17,8 +17,9 @@ from kit.until import DEADLINE, until
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
+from vcpu_host.core import codes
 from vcpu_host.core.guest import CpuResult, CpuStatus, GuestView
-from vcpu_host.core.reason import AGENT_LOST, Origin
+from vcpu_host.core.reason import Origin
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_host.ports import Arrived, SetOnlineAnswer
 from vcpu_proto.v1 import agent_pb2
@@ -208,7 +209,7 @@ async def test_an_agent_that_was_heard_of_is_asked_for_a_sign_of_life_only_when_
         await agent.lost()
         with pytest.raises(AgentGoneError) as caught:
             await agent.check()
-        assert caught.value.reason.code == AGENT_LOST
+        assert caught.value.reason.code == codes.AGENT_LOST
 
 
 async def test_a_session_is_new_after_every_start_of_the_agent(guest: Guest) -> None:

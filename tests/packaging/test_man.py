@@ -13,7 +13,6 @@ import pytest
 from kit.sim.views import vm
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.render import view_document
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import OperationResult, SlotResult
@@ -21,7 +20,8 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
-from vcpu_host.local.vm_files import _KEYS
+from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view
+from vcpu_host.local.target import _KEYS
 from vcpu_host.vm.numa_assign import Assigned
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def test_the_page_tells_every_field_of_the_documents_and_every_key_of_a_vms_file
     )
     assigned = Assigned(Outcome.DONE, seen.host.slots, dict.fromkeys(range(3), 0))
     documents = [
-        *(view_document(seen), view_document(pending), result.to_json(), assigned.to_json(), reason.to_json()),
-        *(plan(seen, Request(Operation.PLUG, count)).to_json() for count in (1, 99)),
-        Finding(Level.OK, "fine", "it is").to_json(),
+        *(of_view(seen), of_view(pending), of_result(result), of_assigned(assigned), of_reason(reason)),
+        *(of_plan(plan(seen, Request(Operation.PLUG, count))) for count in (1, 99)),
+        of_finding(Finding(Level.OK, "fine", "it is")),
     ]
     missing = _names(documents) - set(re.findall(r"[a-z_]+", text))
     assert missing == set()

@@ -8,23 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
+from .core.identity import VmIdentity
 from .core.intent import Intent
 from .core.model import HostView, Slot
 from .core.vm_events import VmEvent
-
-
-@dataclass(frozen=True, slots=True)
-class QemuProcess:
-    """Which process a QEMU is, as seen from here. ``name`` is fit for a file, and no other one on this host has it.
-
-    ``pid`` is None where the process is not to be seen from here: then the name is that of the monitor's socket, and
-    whoever comes by another monitor has another name for it. ``listens``: it was seen to listen on the monitor's socket
-    itself, so that nobody stands between.
-    """
-
-    name: str
-    pid: int | None = None
-    listens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +27,8 @@ SetOnlineAnswer = Arrived | CpuResult | GuestView
 class Vmm(Protocol):
     """The machine monitor. Every method ends within the adapter's timeout; QemuGoneError if the connection is lost."""
 
-    async def process(self) -> QemuProcess:
-        """Which process this QEMU is."""
+    async def identity(self) -> VmIdentity:
+        """Which QEMU this is."""
 
     async def look(self) -> HostView:
         """The whole of QEMU's side, in one consistent look."""

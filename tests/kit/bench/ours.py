@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from vcpu_host import documents
 from vcpu_host.agent.dialer import LinkDialer
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
@@ -44,7 +45,7 @@ async def operate(vm: Coordinator, operation: Operation, slots: Sequence[int]) -
     result = await vm.run(request, Limits(timeout=240.0))
     spent = time.monotonic() - began
     if result.outcome is not Outcome.DONE:
-        raise NotDoneError(f"{operation}: {result.to_json()}")
+        raise NotDoneError(f"{operation}: {documents.of_result(result)}")
     return spent
 
 

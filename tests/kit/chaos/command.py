@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+from kit import documents
 from kit.e2e.machine import VCPUCTL, Ended
 
 
@@ -62,6 +63,7 @@ class Command:
         for file in (self._out, self._err):
             file.seek(0)
             said.append(file.read().decode(errors="replace"))
+        documents.check_output(said[0])
         return Ended(self.process.wait(), *said)
 
     def _file(self) -> IO[bytes]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from kit import documents
 from kit.fakes.qemu import FakeVm
 from kit.fakes.qemu.process import UNSHARE
 
@@ -83,6 +84,7 @@ class Vcpuctl:
     def ends(self, within: float = SOON) -> Ended:
         """How it ended, within so many seconds from now."""
         stdout, stderr = self.process.communicate(timeout=within)
+        documents.check_output(stdout)
         return Ended(self.process.returncode, stdout, stderr)
 
 

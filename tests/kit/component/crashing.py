@@ -2,7 +2,7 @@
 """``python crashing.py N ...``: the real vcpuctl, which dies of SIGKILL at its N-th step boundary, if it gets there.
 
 Boundaries are: before each action of the state machine is begun, before each event is taken in, before the record is
-written, when it is written and not yet in its place, and when QEMU has answered to ``device_add`` or ``device_del``.
+written, when it is written and not yet in its place, and when QEMU has answered to ``plug`` or ``unplug``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit import documents
 from vcpu_host.cli.main import main
 from vcpu_host.local import journal
 from vcpu_host.qmp import vmm
@@ -29,6 +30,7 @@ def killed(monitor: Path, boundary: int, *words: str, within: float) -> bool:
     argv = [sys.executable, __file__, str(boundary), "--qmp", str(monitor), "-o", "json", *words]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
+    documents.check_output(ended.stdout)
     return ended.returncode != 0
 
 
@@ -68,11 +70,11 @@ if __name__ == "__main__":
     for action in (
         (executor.Run, "_start"),
         (executor.Run, "_feed"),
-        (journal.Journal, "save"),
+        (journal.FileJournal, "save"),
         (os, "replace"),
     ):
         boundary.before(*action)
-    for command in ("device_add", "device_del"):
+    for command in ("plug", "unplug"):
         boundary.after(vmm.QmpVmm, command)
     del sys.argv[1]
     sys.exit(main())

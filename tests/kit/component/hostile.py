@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import documents
 from kit.fakes.qemu import FakeVm
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "kit/fakes/vcpuctl.py"
@@ -96,4 +97,5 @@ def run(vm: FakeVm, *words: str, timeout: float = 2.0, **environment: str) -> Sa
 def ended(vm: FakeVm, process: subprocess.Popen[bytes], within: float = GRACE) -> Said:
     """How it ended, within so many seconds from now."""
     stdout, stderr = process.communicate(timeout=within)
+    documents.check_output(stdout, foreign=True)
     return Said(process.returncode, stdout, stderr, int((vm.folder / "peak").read_text(encoding="ascii")))

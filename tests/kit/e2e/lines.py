@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from kit import documents
+
 _END = None
 
 
@@ -81,5 +83,7 @@ class JsonLines:
 
     def until(self, condition: Callable[[dict[str, Any]], bool], timeout: float = 30.0) -> dict[str, Any]:
         """The next document that meets the condition."""
-        document: dict[str, Any] = json.loads(self._lines.until(lambda line: condition(json.loads(line)), timeout))
+        line = self._lines.until(lambda line: condition(json.loads(line)), timeout)
+        documents.check_output(line)
+        document: dict[str, Any] = json.loads(line)
         return document

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kit import documents
 from kit.lab import Vm, VmSpec
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -83,6 +84,7 @@ class Vcpuctl:
             process.kill()
             process.communicate()
             raise
+        documents.check_output(stdout)
         return Ended(process.returncode, stdout, stderr)
 
     def map(self) -> dict[int, dict[str, Any]]:

@@ -11,11 +11,13 @@ from typing import Any
 
 from kit.sim.views import INFO, guest, host, identities
 from vcpu_host import ports
+from vcpu_host.core import codes
 from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
+from vcpu_host.core.identity import ProcessId, VmIdentity
 from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
-from vcpu_host.core.reason import NO_ANSWER, Origin, Reason
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, VmEvent
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 from vcpu_host.qmp.events import EventHub
@@ -72,8 +74,8 @@ class Vmm:
         self.gone = text
         self.hub.put(gone_event(text))
 
-    async def process(self) -> ports.QemuProcess:
-        return ports.QemuProcess("9000-1", 9000, listens=True)
+    async def identity(self) -> VmIdentity:
+        return VmIdentity(ProcessId(9000, 1, 1), listens=True)
 
     async def look(self) -> HostView:
         self._check()
@@ -247,7 +249,7 @@ class Dialer:
             self.silence()
             self.silence = None
             await asyncio.sleep(timeout)
-            raise AgentGoneError(Reason(NO_ANSWER, Origin.AGENT, "nobody"))
+            raise AgentGoneError(Reason(codes.NO_ANSWER, Origin.AGENT, "nobody"))
         if self.trouble is not None:
             raise self.trouble
         agent = Agent(self.vm, f"session-{len(self.made)}")

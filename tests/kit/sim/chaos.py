@@ -31,7 +31,7 @@ _LIFE = 150
 
 @dataclass
 class Chaos:
-    """See the module's words. AssertionError, with the story of what led to it, where a promise is broken."""
+    """Operations on simulated VMs, one after another. AssertionError, with what led to it: a promise is broken."""
 
     seed: int
     #: Commands carried out, the ones that mend included.

@@ -45,6 +45,21 @@ class Faults:
 
 
 @dataclass
+class Ask:
+    """A SetOnline that the agent works on."""
+
+    number: int
+    session: str
+    online: bool
+    wait: bool
+    brief: bool
+    left: list[str]
+    astray: bool = False  # a result was not as wanted
+    over: bool = False
+    told_until: float = 0.0
+
+
+@dataclass
 class Sim:
     """One slot, as it truly is, and when it, or each of its threads, was last seen so."""
 

@@ -18,7 +18,7 @@ _EJECT, _INSERT = 3, 1
 
 @dataclass
 class Hardware(Ground):
-    """See the module's words."""
+    """QEMU, the firmware, and the kernel's part in the arrival and removal of CPUs."""
 
     def _add(self, action: ev.DoPlug, op: int) -> None:
         sim = self.sims[action.slot]

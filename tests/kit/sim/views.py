@@ -119,7 +119,7 @@ def host(
         accel,
         slots,
         ost or {},
-        channel or Channel("/run/vm/agent.sock", busy=False, guest_open=True, device_id="vcpuctl"),
+        channel or Channel("/run/vm/agent.sock", guest_open=True, device_id="vcpuctl"),
         no_hotplug,
         properties={"pflash0": "firmware"} if flash else {},
         devices={each.device_id: each.type for each in slots if each.device_id is not None},

@@ -17,32 +17,17 @@ from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import VmView, join
 
 from . import views
-from .ground import Faults, Sim
+from .ground import Ask, Faults, Sim
 from .hardware import Hardware
 
 
 @dataclass
-class _Ask:
-    """A SetOnline that the agent works on."""
-
-    number: int
-    session: str
-    online: bool
-    wait: bool
-    brief: bool
-    left: list[str]
-    astray: bool = False  # a result was not as wanted
-    over: bool = False
-    told_until: float = 0.0
-
-
-@dataclass
 class World(Hardware):
-    """See the module's words."""
+    """The VM: ``do`` carries out what a machine asks for, and what comes of it is told to it in simulated time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._asks: dict[int, _Ask] = {}
+        self._asks: dict[int, Ask] = {}
         self._agent_alive = self._booted = True
         self._sessions = 0
         self.unleash(self.faults)
@@ -160,7 +145,7 @@ class World(Hardware):
             self._tell_of(ask, ev.RequestEnded(ask.session, number, error), last=True)
 
     def _ask(self, action: ev.DoSetOnline, session: str) -> None:
-        ask = _Ask(action.request, session, action.online, action.wait, action.brief, list(action.firmware_ids))
+        ask = Ask(action.request, session, action.online, action.wait, action.brief, list(action.firmware_ids))
         self._asks[action.request] = ask
         delay = 0.0
         for name in action.firmware_ids:
@@ -170,7 +155,7 @@ class World(Hardware):
             error = self.rng.choice((None, Reason("agent-slow", Origin.AGENT, "slow")))
             self._at(delay * self.rng.random(), lambda: self._end(action.request, error))
 
-    def _tell_of(self, ask: _Ask, event: ev.Event, *, last: bool = False) -> None:
+    def _tell_of(self, ask: Ask, event: ev.Event, *, last: bool = False) -> None:
         """One message of an answer: late ones are overtaken by others, but none by the end of the answer."""
         op = self._op
         when = self.now + self._delay(op)
@@ -179,7 +164,7 @@ class World(Hardware):
         ask.told_until = max(ask.told_until, when)
         self._at(when - self.now, lambda: self._put(event, op))
 
-    def _try(self, ask: _Ask, name: str) -> None:
+    def _try(self, ask: Ask, name: str) -> None:
         """The agent comes to this CPU, or the CPU comes to it."""
         if ask.over or name not in ask.left:
             return
@@ -192,7 +177,7 @@ class World(Hardware):
         elif not ask.wait:
             self._settle(ask, CpuResult(name, CpuStatus.ABSENT, None, None, 0.0))
 
-    def _write(self, ask: _Ask, name: str) -> None:
+    def _write(self, ask: Ask, name: str) -> None:
         sim, thread = self._names[name]
         if ask.over or name not in ask.left:
             return
@@ -210,7 +195,7 @@ class World(Hardware):
             self._switch(sim, thread, to=ask.online)
         self._settle(ask, CpuResult(name, status, reason, self._cpu(name), 0.01))
 
-    def _settle(self, ask: _Ask, result: CpuResult) -> None:
+    def _settle(self, ask: Ask, result: CpuResult) -> None:
         ask.left.remove(result.firmware_id)
         ask.astray = ask.astray or result.status not in (CpuStatus.DONE, CpuStatus.ALREADY)
         told = self._lie(result) if self._chance(self.faults.lies) else result

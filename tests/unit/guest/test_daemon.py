@@ -17,6 +17,7 @@ from typing import Any
 
 import grpc
 import pytest
+from kit import documents
 from kit.fakes.kernel_socket import KernelSocket
 from kit.fakes.sysfs import FakeKernel, firmware_id
 from kit.until import until
@@ -191,6 +192,6 @@ async def test_check_prints_what_it_sees(served: FakeKernel, tmp_path: Path) -> 
         out, _ = await process.communicate()
     report = json.loads(out)
     assert process.returncode == 0
-    assert report["schema_version"] == 1
+    documents.check(report)
     assert [cpu["online"] for cpu in report["cpus"]] == [True, False]
     assert report["environment"]["possible"] == "0-15"

@@ -138,7 +138,7 @@ class Inventory:
         if hint in {Hint.SWITCHED, Hint.LEAVING} and not self.has_listeners:
             return
         if hint is Hint.SWITCHED and not self._watches and self._is_known(number):
-            return  # who waits for arrivals has been told of it when it got known
+            return  # the CPU is known, and those who wait for arrivals heard of it then
         if hint is Hint.COMING:
             # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.
             changed = self._forget(number)

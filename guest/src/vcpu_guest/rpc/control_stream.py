@@ -24,7 +24,10 @@ SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse,
 
 
 class ControlStream:
-    """See the module's words. ``list_cpus`` and ``set_online`` do the work, and raise GoalError for a wrong request."""
+    """One ``Control`` call: requests in, answers out.
+
+    ``list_cpus`` and ``set_online`` do the work, and raise GoalError for a wrong request.
+    """
 
     def __init__(self, list_cpus: ListCpus, set_online: SetOnline) -> None:
         self._list_cpus = list_cpus

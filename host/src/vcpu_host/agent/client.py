@@ -15,8 +15,9 @@ from vcpu_proto.link import EndCode, HostLink, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_host import __version__, ports
+from vcpu_host.core import codes
 from vcpu_host.core.guest import AgentInfo, CpuResult, GuestView
-from vcpu_host.core.reason import AGENT_LOST, AGENT_SLOW, Origin, Reason
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from . import convert
@@ -55,11 +56,14 @@ def agree(theirs_min: int, theirs_max: int) -> int:
     best = min(PROTOCOL_MAX, theirs_max)
     if best >= max(PROTOCOL_MIN, theirs_min):
         return best
-    older, package = ("agent", "vcpu-guest") if theirs_max < PROTOCOL_MIN else ("host", "vcpu-host")
+    if theirs_max < PROTOCOL_MIN:
+        code, who, package = codes.AGENT_TOO_OLD, Origin.AGENT, "vcpu-guest"
+    else:
+        code, who, package = codes.HOST_TOO_OLD, Origin.VCPUCTL, "vcpu-host"
     raise AgentGoneError(
         Reason(
-            f"{older}-too-old",
-            Origin.AGENT if older == "agent" else Origin.VCPUCTL,
+            code,
+            who,
             f"the agent speaks protocol {theirs_min} to {theirs_max}, this vcpuctl {PROTOCOL_MIN} to {PROTOCOL_MAX}",
             f"update the {package} package",
         )
@@ -81,7 +85,7 @@ class Stub:
 
 
 class LinkAgent:
-    """See the module's words. Made by :class:`~vcpu_host.agent.dialer.LinkDialer`."""
+    """One link session with the agent, over gRPC. :class:`~vcpu_host.agent.dialer.LinkDialer` makes it."""
 
     def __init__(self, link: HostLink, channel: grpc.aio.Channel, call_timeout: float) -> None:
         self._link = link
@@ -154,7 +158,7 @@ class LinkAgent:
             raise of_link(error) from error
         except TimeoutError as error:
             text = f"no answer from the guest agent within {self._call_timeout:g} s"
-            raise AgentGoneError(Reason(AGENT_SLOW, Origin.AGENT, text, AGENT_SLOW_HINT)) from error
+            raise AgentGoneError(Reason(codes.AGENT_SLOW, Origin.AGENT, text, AGENT_SLOW_HINT)) from error
         self._heard_at = loop.time()
 
     async def list_cpus(self) -> GuestView:
@@ -241,11 +245,11 @@ class LinkAgent:
                 yield answer.set_online
 
     async def _why(self, error: AgentGoneError) -> AgentGoneError:
-        """The same, in the link's words if it knows better: gRPC sees a lost connection, and may see it first.
+        """Return the error in the link's words, if the link knows more: gRPC only sees that the connection is lost.
 
-        That the program at the other end closed its connection is nothing that gRPC does not know.
+        If the program at the other end closed its connection, the link knows no more than gRPC.
         """
-        if error.reason.code == AGENT_LOST:
+        if error.reason.code == codes.AGENT_LOST:
             await asyncio.wait({self._link.ended}, timeout=_LAST_WORDS)
             if self._link.ended.done() and self._link.ended.result().code is not EndCode.LOCAL_ENDED:
                 return AgentGoneError(of_link(SessionLostError(self._link.ended.result())).reason)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import grpc.aio
 from vcpu_proto.v1 import agent_pb2 as pb
 
-from vcpu_host.core.reason import AGENT_LOST, AGENT_SLOW, Origin, Reason
+from vcpu_host.core import codes
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from .bounds import BadMessageError, parse
@@ -98,7 +99,7 @@ class Control:
                 yield answer
         except TimeoutError as error:
             text = f"no answer from the guest agent within {timeout:g} s"
-            raise VcpuctlError(Reason(AGENT_SLOW, Origin.AGENT, text, AGENT_SLOW_HINT)) from error
+            raise VcpuctlError(Reason(codes.AGENT_SLOW, Origin.AGENT, text, AGENT_SLOW_HINT)) from error
         finally:
             del self._asked[request_id]
             if not ended and self._broken is None:
@@ -159,4 +160,4 @@ class Control:
 
 
 def _lost(text: str) -> AgentGoneError:
-    return AgentGoneError(Reason(AGENT_LOST, Origin.AGENT, text))
+    return AgentGoneError(Reason(codes.AGENT_LOST, Origin.AGENT, text))

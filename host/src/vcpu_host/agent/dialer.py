@@ -11,9 +11,10 @@ from functools import partial
 
 from vcpu_proto.link import BusyError, HostLink, LinkError, UnreachableError
 
+from vcpu_host.core import codes
 from vcpu_host.core.channel import no_channel, no_socket
 from vcpu_host.core.model import Channel, HostView
-from vcpu_host.core.reason import AGENT_ABSENT, GUEST_BOOTING, Origin, Reason
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.run_states import not_running
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
@@ -91,8 +92,7 @@ def obstacle(host: HostView) -> Reason | None:
     channel = host.channel
     if channel is None:
         return no_channel()
-    if channel.socket is None and channel.busy:
-        # QEMU forgets an abstract socket's name for as long as it has a client (chardev/char-socket.c).
+    if channel.name_withheld:
         return Reason(BusyError.code, Origin.VCPUCTL, "the agent's port is in use by another program", BusyError.hint)
     if channel.socket is None:
         return no_socket(channel)
@@ -104,13 +104,13 @@ def obstacle(host: HostView) -> Reason | None:
 def _closed(channel: Channel) -> Reason:
     if channel.driver_up is False:
         return Reason(
-            GUEST_BOOTING,
+            codes.GUEST_BOOTING,
             Origin.GUEST,
             "the guest has not started its virtio-serial driver: it is still booting, or hangs",
             "wait for its boot; look at its console",
         )
     return Reason(
-        AGENT_ABSENT,
+        codes.AGENT_ABSENT,
         Origin.AGENT,
         "no program in the guest has the agent's port open",
         "install vcpu-guest in the guest, or start it: systemctl start vcpud; a booting guest needs a moment more",

@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 from vcpu_proto.v1 import agent_pb2 as pb
 
+from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError, VcpuctlError
 from vcpu_host.ports import GuestAgent
@@ -184,4 +185,4 @@ def _check_place(path: str) -> None:
 
 
 def _bad_socket(text: str) -> UsageError:
-    return UsageError(Reason("bad-socket", Origin.VCPUCTL, text, "choose another path"))
+    return UsageError(Reason(codes.BAD_SOCKET, Origin.VCPUCTL, text, "choose another path"))

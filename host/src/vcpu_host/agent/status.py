@@ -6,7 +6,8 @@ from __future__ import annotations
 import grpc
 from vcpu_proto.link import BusyError, LinkError, SessionLostError
 
-from vcpu_host.core.reason import AGENT_LOST, AGENT_SLOW, Origin, Reason
+from vcpu_host.core import codes
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 
@@ -14,11 +15,11 @@ AGENT_SLOW_HINT = "the guest is busy, or its agent is stopped"
 
 #: status -> (code, is the session still good, what to do)
 _STATUSES: dict[grpc.StatusCode, tuple[str, bool, str]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: ("agent-rejected", True, "update the older side"),
-    grpc.StatusCode.FAILED_PRECONDITION: ("agent-rejected", True, "update the older side"),
-    grpc.StatusCode.UNIMPLEMENTED: ("agent-too-old", True, "update vcpu-guest in the guest"),
-    grpc.StatusCode.DEADLINE_EXCEEDED: (AGENT_SLOW, True, AGENT_SLOW_HINT),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ("agent-bad-message", False, "update vcpud in the guest"),
+    grpc.StatusCode.INVALID_ARGUMENT: (codes.AGENT_REJECTED, True, "update the older side"),
+    grpc.StatusCode.FAILED_PRECONDITION: (codes.AGENT_REJECTED, True, "update the older side"),
+    grpc.StatusCode.UNIMPLEMENTED: (codes.AGENT_TOO_OLD, True, "update vcpu-guest in the guest"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (codes.AGENT_SLOW, True, AGENT_SLOW_HINT),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (codes.AGENT_BAD_MESSAGE, False, "update vcpud in the guest"),
 }
 
 
@@ -27,7 +28,7 @@ def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
     known = _STATUSES.get(error.code())
     text = printable(error.details() or error.code().name)
     if known is None:
-        return AgentGoneError(Reason(AGENT_LOST, Origin.AGENT, f"the call to the agent failed: {text}"))
+        return AgentGoneError(Reason(codes.AGENT_LOST, Origin.AGENT, f"the call to the agent failed: {text}"))
     code, usable, hint = known
     reason = Reason(code, Origin.AGENT, f"the agent said: {text}", hint)
     return VcpuctlError(reason) if usable else AgentGoneError(reason)
@@ -42,7 +43,7 @@ def rejected(text: str) -> VcpuctlError:
 def of_link(error: LinkError) -> VcpuctlError:
     """What a link that could not be made means."""
     if isinstance(error, SessionLostError):
-        return AgentGoneError(Reason(AGENT_LOST, Origin.AGENT, str(error), error.hint))
+        return AgentGoneError(Reason(codes.AGENT_LOST, Origin.AGENT, str(error), error.hint))
     reason = Reason(
         error.code, Origin.VCPUCTL if isinstance(error, BusyError) else Origin.AGENT, str(error), error.hint
     )
@@ -53,6 +54,9 @@ def bad_message(text: str) -> AgentGoneError:
     """The agent broke the contract: nothing more is asked of it in this session."""
     return AgentGoneError(
         Reason(
-            "agent-bad-message", Origin.AGENT, f"the agent sent what it may not: {text}", "update vcpud in the guest"
+            codes.AGENT_BAD_MESSAGE,
+            Origin.AGENT,
+            f"the agent sent what it may not: {text}",
+            "update vcpud in the guest",
         )
     )

@@ -8,14 +8,16 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from vcpu_host import documents
+from vcpu_host.core import codes
 from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
+from vcpu_host.local.target import plain_name
 
 from . import render
 from .connect import coordinator
 from .exitcodes import Exit
-from .target import plain_name
 
 
 async def run(args: argparse.Namespace) -> Exit:
@@ -24,7 +26,7 @@ async def run(args: argparse.Namespace) -> Exit:
         return await _COMMANDS[args.command](args)
     except SelectorError as error:
         raise UsageError(
-            Reason("bad-slot", Origin.VCPUCTL, str(error), "vcpuctl list shows the slots and their names")
+            Reason(codes.BAD_SLOT, Origin.VCPUCTL, str(error), "vcpuctl list shows the slots and their names")
         ) from error
 
 
@@ -33,9 +35,9 @@ async def _list(args: argparse.Namespace) -> Exit:
         if args.output != "json":
             # While the guest thinks about its answer: what draws tables is slow to import.
             asyncio.get_running_loop().run_in_executor(None, _load_tables)
-        view = await vm.observe()
+        view = await vm.look()
     if args.output == "json":
-        render.emit_json(render.view_document(view))
+        render.emit_json(documents.of_view(view))
     else:
         from . import tables
 

@@ -8,10 +8,12 @@ import os
 import stat
 from collections.abc import Iterator
 
+from vcpu_host import documents
+from vcpu_host.core import codes
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.finding import Finding, Level
+from vcpu_host.core.identity import VmIdentity
 from vcpu_host.errors import VcpuctlError
-from vcpu_host.ports import QemuProcess
 
 from . import render
 from .connect import coordinator
@@ -26,15 +28,15 @@ async def doctor(args: argparse.Namespace) -> Exit:
         where = sockets(args)
         findings += _permissions(where.qmp, "monitor")
         async with coordinator(args) as vm:
-            view = await vm.observe()
-            findings += _process(vm.process)
+            view = await vm.look()
+            findings += _process(vm.identity)
         if view.host.channel is not None and view.host.channel.socket is not None:
             findings += _permissions(view.host.channel.socket, "agent channel")
         findings += diagnose(view)
     except VcpuctlError as error:
         findings.append(Finding(Level.PROBLEM, error.reason.code, error.reason.text, error.reason.hint))
     if args.output == "json":
-        render.emit_json({"findings": [finding.to_json() for finding in findings]})
+        render.emit_json(documents.of_findings(findings))
     else:
         from . import tables
 
@@ -43,12 +45,12 @@ async def doctor(args: argparse.Namespace) -> Exit:
     return Exit.FAILED if any(finding.level is Level.PROBLEM for finding in findings) else Exit.DONE
 
 
-def _process(process: QemuProcess | None) -> Iterator[Finding]:
+def _process(identity: VmIdentity | None) -> Iterator[Finding]:
     """What two vcpuctl on one VM know of each other hangs on it (``lock``, ``journal``)."""
-    if process is not None and process.pid is None:
+    if identity is not None and identity.pid is None:
         yield Finding(
             Level.WARNING,
-            "process-unseen",
+            codes.PROCESS_UNSEEN,
             "QEMU's process cannot be seen from here (another PID namespace, another host, or hidden /proc), so a "
             "vcpuctl that comes by another monitor of this VM is not kept out, and does not see what is pending",
             "give vcpuctl one monitor of this VM and no other, or run it where QEMU's process is to be seen",
@@ -64,7 +66,7 @@ def _permissions(path: str, what: str) -> Iterator[Finding]:
     if stat.S_ISSOCK(mode) and mode & stat.S_IWOTH:
         yield Finding(
             Level.WARNING,
-            "open-socket",
+            codes.OPEN_SOCKET,
             f"every user of this host can write to the {what} socket {path}",
             f"chmod o-rwx {path}, and keep it in a directory that only the VM's owner can enter",
         )

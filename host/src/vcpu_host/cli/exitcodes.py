@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from vcpu_host.core import codes
 from vcpu_host.core.reason import Outcome
 from vcpu_host.errors import QemuError, RefusedError, UnreachableError, UsageError, VcpuctlError
 
@@ -41,7 +42,7 @@ _ERRORS: tuple[tuple[type[VcpuctlError], Exit], ...] = (
 )
 
 #: Causes that end an operation because nobody is left to ask, as unknown, or as refused before it had begun.
-_GONE = frozenset({"qemu-gone", "qemu-silent"})
+_GONE = frozenset({codes.QEMU_GONE, codes.QEMU_SILENT})
 
 
 def of_result(result: OperationResult) -> Exit:

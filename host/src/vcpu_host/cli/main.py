@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcpu_host.core import codes
+
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
@@ -64,7 +66,8 @@ def _misused(words: Sequence[str], error: CommandLineError) -> int:
     from vcpu_host.core.reason import Origin, Reason
     from vcpu_host.errors import UsageError
 
-    return _report(UsageError(Reason("bad-usage", Origin.VCPUCTL, str(error), error.hint)), document=wants_json(words))
+    reason = Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), error.hint)
+    return _report(UsageError(reason), document=wants_json(words))
 
 
 def _report(error: VcpuctlError, *, document: bool) -> int:
@@ -75,9 +78,11 @@ def _report(error: VcpuctlError, *, document: bool) -> int:
 
     status = int(of_error(error))
     if document:
+        from vcpu_host import documents
+
         from .render import emit_json
 
-        emit_json({"error": error.reason.to_json(), "exit_status": status})
+        emit_json(documents.of_error(error.reason, status))
     print(f"vcpuctl: {printable(error.reason.text, _LONGEST)}", file=sys.stderr)  # noqa: T201 - stderr is for people
     if error.reason.hint:
         print(f"         {printable(error.reason.hint, _LONGEST)}", file=sys.stderr)  # noqa: T201 - as above

@@ -9,18 +9,20 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from vcpu_host import documents
+from vcpu_host.core import codes
 from vcpu_host.core.migration.export import ExportError, arguments
 from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
-from vcpu_host.local import vm_files
+from vcpu_host.local.target import Target, plain_name
 from vcpu_host.local.unix_sockets import place
 from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
 from .connect import coordinator, coordinator_of
 from .exitcodes import Exit, of_outcome
-from .target import plain_name, sockets
+from .target import sockets
 
 #: No export of 65536 slots is larger.
 _MOST = 64 << 20
@@ -35,7 +37,7 @@ async def export(args: argparse.Namespace) -> Exit:
     except ExportError as error:
         raise RefusedError(error.reason) from error
     if args.output == "json":
-        render.emit_json({**shape.to_json(), **start.to_json()})
+        render.emit_json(documents.of_export(shape, start))
     elif args.form == "qmp":
         print(f"for a QEMU that was started with\n{start.at_start}", file=sys.stderr)  # noqa: T201 - for people
         print(start.qmp)  # noqa: T201 - stdout is the product
@@ -49,14 +51,13 @@ async def migrate(args: argparse.Namespace) -> Exit:
     async with _sides(args) as (source, destination):
         if args.migrate == "prepare":
             prepared = await destination.prepare(source)
-            outcome, document = prepared.outcome, prepared.to_json()
+            outcome, document = prepared.outcome, documents.of_prepared(prepared)
             comparison, plugged = prepared.comparison, prepared.plugged
             reason = prepared.reason
         else:
             comparison = await destination.compare(source)
             outcome = Outcome.REFUSED if comparison.obstacles else Outcome.DONE
-            differences = [difference.to_json() for difference in comparison.differences]
-            document = {"operation": "migrate-check", "outcome": str(outcome), "differences": differences}
+            document = documents.of_comparison(comparison, outcome)
             plugged, reason = (), None
     if args.output == "json":
         render.emit_json(document)
@@ -80,13 +81,13 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
         yield await vm.shape(), destination
 
 
-def _two(args: argparse.Namespace) -> tuple[vm_files.VmSockets, vm_files.VmSockets]:
+def _two(args: argparse.Namespace) -> tuple[Target, Target]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets(args), vm_files.VmSockets(plain_name(args.to))
+    here, there = sockets(args), Target(plain_name(args.to))
     if place(here.qmp) == place(there.qmp):
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"
-        raise UsageError(Reason("same-vm", Origin.VCPUCTL, text, hint))
+        raise UsageError(Reason(codes.SAME_VM, Origin.VCPUCTL, text, hint))
     return here, there
 
 
@@ -100,10 +101,14 @@ def _read(path: str) -> Shape:
                 text = file.read(_MOST)
         document = json.loads(text)
         version = document.get("schema_version") if isinstance(document, dict) else None
-        if version != render.SCHEMA_VERSION:
-            raise ValueError(f"its schema_version is {version!r:.40}, and this vcpuctl reads {render.SCHEMA_VERSION}")
+        if version != documents.SCHEMA_VERSION:
+            raise ValueError(
+                f"its schema_version is {version!r:.40}, and this vcpuctl reads {documents.SCHEMA_VERSION}"
+            )
         return Shape.from_json(document)
     except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
         why = error.strerror if isinstance(error, OSError) else str(error)
         hint = "give what vcpuctl -o json export wrote on the source's host"
-        raise UsageError(Reason("bad-export", Origin.VCPUCTL, f"cannot read the export {path}: {why}", hint)) from error
+        raise UsageError(
+            Reason(codes.BAD_EXPORT, Origin.VCPUCTL, f"cannot read the export {path}: {why}", hint)
+        ) from error

@@ -9,15 +9,17 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from vcpu_host import documents
+from vcpu_host.core import codes
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import UsageError
-from vcpu_host.local.lock import VmLock
 from vcpu_host.vm.numa_assign import assign
+from vcpu_host.vm.open import open_preconfig
 
 from . import render
-from .connect import LOCK_PATIENCE, command_line
+from .connect import command_line
 from .exitcodes import Exit, of_outcome
 from .target import sockets
 
@@ -27,24 +29,14 @@ _MOST = 4 << 20
 
 async def numa(args: argparse.Namespace) -> Exit:
     """The exit status is that of the outcome: refused when nothing was set."""
-    from vcpu_host.qmp.preconfig import connect
-
     wish = _wish(args)
-    where = sockets(args)
-    what = command_line()
-    async with VmLock(where.qmp, what) as socket_lock:
-        await socket_lock.acquire(LOCK_PATIENCE)
-        qemu = await connect(where.qmp)
+    async with open_preconfig(sockets(args), holder=command_line()) as qemu:
         try:
-            async with VmLock.of_process(qemu.process().name, what) as process_lock:
-                await process_lock.acquire(LOCK_PATIENCE)
-                assigned = await assign(qemu, wish, dry_run=args.dry_run)
+            assigned = await assign(qemu, wish, dry_run=args.dry_run)
         except MapError as error:
             raise _bad_map(str(error)) from error
-        finally:
-            await qemu.close()
     if args.output == "json":
-        render.emit_json(assigned.to_json())
+        render.emit_json(documents.of_assigned(assigned))
     elif not (args.quiet and assigned.outcome is Outcome.DONE and not args.dry_run):
         from . import tables
 
@@ -70,4 +62,4 @@ def _read(path: str) -> Mapping[str, Any]:
 
 def _bad_map(text: str) -> UsageError:
     hint = "write a line for each node, with all of its slots: 0 = ['socket-id=0']"
-    return UsageError(Reason("bad-map", Origin.VCPUCTL, text, hint))
+    return UsageError(Reason(codes.BAD_MAP, Origin.VCPUCTL, text, hint))

@@ -7,8 +7,9 @@ import argparse
 import asyncio
 import signal
 
-from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
-from vcpu_host.core.operation.reasons import ALREADY
+from vcpu_host import documents
+from vcpu_host.core import codes
+from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import Operation, Plan, Request
@@ -39,7 +40,7 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
             node=getattr(args, "node", None),
         )
     except ValueError as error:
-        raise UsageError(Reason("bad-usage", Origin.VCPUCTL, str(error), f"see vcpuctl {name} --help")) from error
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), f"see vcpuctl {name} --help")) from error
 
 
 def _wanted(args: argparse.Namespace, operation: Operation) -> tuple[tuple[str, ...], int | None]:
@@ -52,7 +53,7 @@ def _wanted(args: argparse.Namespace, operation: Operation) -> tuple[tuple[str, 
     slots = (*args.named, *(args.slots or ()))
     if not slots:
         hint = f"for example: vcpuctl --vm vm1 {operation} 3; see vcpuctl {operation} --help"
-        raise UsageError(Reason("bad-usage", Origin.VCPUCTL, f"vcpuctl {operation} needs a slot", hint))
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, f"vcpuctl {operation} needs a slot", hint))
     return slots, None
 
 
@@ -67,7 +68,7 @@ async def show_plan(args: argparse.Namespace) -> Exit:
 
 def _print_plan(args: argparse.Namespace, plan: Plan) -> None:
     if args.output == "json":
-        render.emit_json(plan.to_json())
+        render.emit_json(documents.of_plan(plan))
     else:
         from . import tables
 
@@ -81,21 +82,15 @@ async def operate(args: argparse.Namespace) -> Exit:
     request = request_of(args, args.command)
     log = open_log(args.verbose, args.log_format)
     async with coordinator(args) as vm:
-        policy = _policy(args)
         with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
-            result = await vm.run(request, policy, progress, progress.waits)
+            result = await vm.run(request, Limits.within(args.timeout), progress, progress.waits)
     _print_result(args, result)
     return of_result(result)
 
 
-def _policy(args: argparse.Namespace) -> Limits:
-    """What is bounded by the user is bounded so; otherwise the time depends on how much there turns out to be to do."""
-    return Limits(timeout_per_vcpu=PATIENCE_PER_VCPU) if args.timeout is None else Limits(timeout=args.timeout)
-
-
 def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
     if args.output == "json":
-        render.emit_json(result.to_json())
+        render.emit_json(documents.of_result(result))
     elif not (args.quiet and _as_asked(result)):
         from . import tables
 
@@ -104,7 +99,7 @@ def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
 
 def _as_asked(result: OperationResult) -> bool:
     """Whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
-    telling = [slot for slot in result.slots if slot.reason is not None and slot.reason.code != ALREADY]
+    telling = [slot for slot in result.slots if slot.reason is not None and slot.reason.code != codes.ALREADY]
     return result.outcome is Outcome.DONE and not telling and not result.recovered
 
 

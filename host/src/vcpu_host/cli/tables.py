@@ -18,7 +18,6 @@ from vcpu_host.core.model import LEVELS, SlotState
 from vcpu_host.core.view import SlotView, VmView
 
 from .layout import Block, Column, Line, Span, Table, compose
-from .render import node_of
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -178,7 +177,7 @@ def _slot_row(slot: SlotView) -> list[str | Span]:
 
 def node_text(slot: SlotView) -> str:
     """The slot's NUMA node in QEMU, and that of its CPUs in the guest where the guest numbers them otherwise."""
-    node = node_of(slot)
+    node = slot.node
     guests = sorted({t.cpu.node for t in slot.threads if t.cpu is not None and t.cpu.node is not None} - {node})
     return _join([node]) + (f" (guest: {_join(guests)})" if guests else "")
 

@@ -10,6 +10,7 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from vcpu_host import documents
 from vcpu_host.core.view import VmView
 from vcpu_host.vm.coordinator import Coordinator
 
@@ -28,7 +29,7 @@ async def watch(args: argparse.Namespace, vm: Coordinator) -> Exit:
         shown: dict[str, object] | None = None
         until = loop.time() + args.timeout if args.timeout else None
         async for view in vm.watch(stop, until):
-            document = render.view_document(view)
+            document = documents.of_view(view)
             if document == shown:
                 continue
             shown = document

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from . import codes
 from .model import Channel
 from .reason import Origin, Reason
 
@@ -10,15 +11,16 @@ from .reason import Origin, Reason
 PORT_NAME = "org.vcpuctl.agent.0"
 #: A chardev that we can connect to. libvirt's way to the same is <channel type='unix'> with <source mode='bind'/>.
 CHARDEV = "-chardev socket,id=vcpuctl,path=PATH,server=on,wait=off"
-#: The code of a port that there is no way to from here, as its chardev is.
-NO_SOCKET = "no-socket"
 
 
 def no_channel(serial_device: str = "virtio-serial-pci") -> Reason:
     """There is no port; ``serial_device`` is the device that this machine could have one on."""
     lines = f"-device {serial_device} {CHARDEV} -device virtserialport,chardev=vcpuctl,id=vcpuctl,name={PORT_NAME}"
     return Reason(
-        "no-channel", Origin.VCPUCTL, f"this VM has no virtio-serial port named {PORT_NAME}", f"start QEMU with {lines}"
+        codes.NO_CHANNEL,
+        Origin.VCPUCTL,
+        f"this VM has no virtio-serial port named {PORT_NAME}",
+        f"start QEMU with {lines}",
     )
 
 
@@ -29,7 +31,7 @@ def no_socket(channel: Channel) -> Reason:
     else:
         joined = f"it is {channel.chardev}" if channel.chardev else "there is none"
     return Reason(
-        NO_SOCKET,
+        codes.NO_SOCKET,
         Origin.VCPUCTL,
         f"the agent's port needs a chardev that is a unix socket on which QEMU listens, and {joined}",
         f"start QEMU with {CHARDEV} for it (libvirt: <channel type='unix'>, <source mode='bind'/>)",

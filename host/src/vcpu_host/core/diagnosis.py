@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from .channel import NO_SOCKET, no_channel, no_socket
+from . import codes
+from .channel import no_channel, no_socket
 from .finding import Finding, Level
 from .model import SlotState
 from .planning import smt
-from .planning.obstacles import GUEST_POSSIBLE, ID_TAKEN, blocked
+from .planning.obstacles import blocked
 from .proof import no_slot_explains
 from .reason import Reason
 from .run_states import not_running
 from .text import cpu_count
-from .view import SMT_PARKED, VmView, removal_stuck
+from .view import VmView, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -24,14 +25,16 @@ def diagnose(view: VmView) -> tuple[Finding, ...]:
 
 def _qemu(view: VmView) -> Iterator[Finding]:
     host = view.host
-    yield Finding(Level.OK, "qemu", f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}")
+    yield Finding(
+        Level.OK, codes.QEMU, f"QEMU {host.version_text}, machine {host.machine}, {host.accel}, {host.status}"
+    )
     if not host.running:
         why = not_running(host)
         yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     elif host.migrating:
         yield Finding(
             Level.WARNING,
-            "migrating",
+            codes.MIGRATING,
             f"the VM is being migrated (query-migrate: {host.migration}): nothing is plugged or unplugged",
             "repeat it then, on the side that runs",
         )
@@ -44,7 +47,7 @@ def _open_ends(view: VmView) -> Iterator[Finding]:
     if pending:
         yield Finding(
             Level.WARNING,
-            "pending",
+            codes.PENDING,
             f"earlier operations have not come to their end: {', '.join(pending[:8])}",
             "the same command once more continues; vcpuctl list shows since when",
         )
@@ -52,7 +55,7 @@ def _open_ends(view: VmView) -> Iterator[Finding]:
 
 def _hotplug(view: VmView) -> Iterator[Finding]:
     if view.host.no_hotplug is not None:
-        yield Finding(Level.PROBLEM, "no-hotplug", view.host.no_hotplug.text, view.host.no_hotplug.hint)
+        yield Finding(Level.PROBLEM, codes.NO_HOTPLUG, view.host.no_hotplug.text, view.host.no_hotplug.hint)
         return
     empty = sum(not slot.filled for slot in view.host.slots)
     if empty == 0 and view.plugged_vcpus == view.possible_vcpus:
@@ -60,17 +63,19 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
         level = Level.NOTE if removable else Level.PROBLEM
         yield Finding(
             level,
-            "no-free-slot",
+            codes.NO_FREE_SLOT,
             f"all {view.possible_vcpus} possible vCPUs are plugged: there is nothing left to plug",
             "start the VM with -smp N,maxcpus=M, M being the most it may ever have",
         )
     else:
-        yield Finding(Level.OK, "slots", f"{view.plugged_vcpus} of {view.possible_vcpus} possible vCPUs are plugged")
+        yield Finding(
+            Level.OK, codes.SLOTS, f"{view.plugged_vcpus} of {view.possible_vcpus} possible vCPUs are plugged"
+        )
     fixed = [slot for slot in view.slots if slot.slot.filled and slot.slot.device_id is None and slot.index != 0]
     if fixed:
         yield Finding(
             Level.NOTE,
-            "boot-cpus",
+            codes.BOOT_CPUS,
             f"slots {', '.join(str(slot.index) for slot in fixed[:8])} hold CPUs of -smp: unplugging them works, but a "
             "migration's target then needs a smaller -smp and -device lines (vcpuctl export has them)",
             "start with -smp 1,maxcpus=M and give the other CPUs as -device lines with ids",
@@ -83,11 +88,11 @@ def _barred(view: VmView) -> Iterator[Finding]:
         return
     alike: dict[str, list[tuple[int, Reason]]] = {}
     for index, reason in blocked(view, by_guest=True).items():
-        if not view.host.slots[index].leaving and reason.code != SMT_PARKED:  # told by themselves
+        if not view.host.slots[index].leaving and reason.code != codes.SMT_OFF:  # told by themselves
             alike.setdefault(reason.code, []).append((index, reason))
     for code, found in alike.items():
         first = found[0][1]
-        level = Level.WARNING if code == ID_TAKEN else Level.PROBLEM  # numbers find other slots
+        level = Level.WARNING if code == codes.ID_TAKEN else Level.PROBLEM  # numbers find other slots
         yield Finding(level, code, f"{_which([index for index, _ in found])}: {first.text}", first.hint)
 
 
@@ -108,17 +113,17 @@ def _channel(view: VmView) -> Iterator[Finding]:
         why = no_channel(view.platform.serial_device)
         yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
         return
-    if channel.socket is None and not channel.busy:
+    if channel.socket is None and not channel.name_withheld:
         why = no_socket(channel)
         yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
     if channel.device_id is None:
         yield Finding(
             Level.NOTE,
-            "port-without-id",
+            codes.PORT_WITHOUT_ID,
             "the agent's port has no id, so QEMU does not report its opening and closing (VSERPORT_CHANGE)",
             "-device virtserialport,id=vcpuctl,...",
         )
-    if view.agent is None and view.agent_trouble is not None and view.agent_trouble.code != NO_SOCKET:
+    if view.agent is None and view.agent_trouble is not None and view.agent_trouble.code != codes.NO_SOCKET:
         yield Finding(Level.PROBLEM, view.agent_trouble.code, view.agent_trouble.text, view.agent_trouble.hint)
 
 
@@ -128,7 +133,7 @@ def _agent(view: VmView) -> Iterator[Finding]:
         return
     yield Finding(
         Level.OK,
-        "agent",
+        codes.AGENT,
         f"vcpud {agent.version} (protocol {agent.protocol}, {agent.platform}, events from {agent.event_source}), "
         f"Linux {agent.kernel} {agent.arch}",
     )
@@ -136,7 +141,7 @@ def _agent(view: VmView) -> Iterator[Finding]:
     if env.writable is False:
         yield Finding(
             Level.PROBLEM,
-            "agent-no-rights",
+            codes.AGENT_NO_RIGHTS,
             f"vcpud may not write what it has to in the guest: {'; '.join(env.unwritable[:4])}",
             "EROFS: /sys is read-only for it: see the drop-ins of vcpud.service (systemctl cat vcpud; "
             "ReadWritePaths=/sys/devices/system/cpu), or give its container a writable /sys; EACCES or EPERM: the "
@@ -149,50 +154,52 @@ def _agent(view: VmView) -> Iterator[Finding]:
     elif possible and possible < view.possible_vcpus:
         cause = view.platform.few_possible(view.host, agent)
         text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
-        yield Finding(Level.PROBLEM, GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
+        yield Finding(Level.PROBLEM, codes.GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
     if agent.eject_gate == "closed":
-        yield Finding(Level.OK, "eject-gate", "vcpud lets the guest eject a CPU only when it has agreed to that")
+        yield Finding(Level.OK, codes.EJECT_GATE, "vcpud lets the guest eject a CPU only when it has agreed to that")
     elif agent.eject_gate == "open":
         yield Finding(
             Level.WARNING,
-            "eject-gate-open",
+            codes.EJECT_GATE_OPEN,
             "vcpud keeps the eject gate, and it is open: an unplug ended a moment ago, or somebody else opened it",
             "ask again in a minute; systemctl restart vcpud in the guest closes it",
         )
     elif env.eject_enabled is False:
         yield Finding(
             Level.PROBLEM,
-            "eject-disabled",
+            codes.EJECT_DISABLED,
             "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
             "echo 1 into that file in the guest, or let vcpud keep it: eject_gate = true in /etc/vcpud/vcpud.conf",
         )
-    for name, value in (("isolcpus", env.isolated), ("nohz_full", env.nohz_full)):
+    for code, value in ((codes.ISOLCPUS, env.isolated), (codes.NOHZ_FULL, env.nohz_full)):
         if value:
             yield Finding(
                 Level.NOTE,
-                name,
-                f"the guest isolates CPUs ({name}: {value}): its last housekeeping CPU cannot be taken offline",
+                code,
+                f"the guest isolates CPUs ({code}: {value}): its last housekeeping CPU cannot be taken offline",
             )
     for rule in env.auto_online_rules:
         yield Finding(
-            Level.NOTE, "auto-online-rule", f"a udev rule in the guest brings CPUs online by itself ({rule}): harmless"
+            Level.NOTE,
+            codes.AUTO_ONLINE_RULE,
+            f"a udev rule in the guest brings CPUs online by itself ({rule}): harmless",
         )
     if smt.is_off(env):
         text = "SMT is switched off in the guest: of each core, all threads but the first stay offline"
-        yield Finding(Level.WARNING, SMT_PARKED, text, smt.remedy(env))
+        yield Finding(Level.WARNING, codes.SMT_OFF, text, smt.remedy(env))
 
 
 def _slots(view: VmView) -> Iterator[Finding]:
-    for state, fix in (
-        (SlotState.PLUGGED, "the guest's kernel log says why; vcpuctl scale finishes or removes it"),
-        (SlotState.OFFLINE, "vcpuctl online SLOT, or vcpuctl unplug --slot SLOT"),
-        (SlotState.PARTIAL, "vcpuctl online SLOT"),
+    for state, code, fix in (
+        (SlotState.PLUGGED, codes.SLOTS_PLUGGED, "see the guest's kernel log; vcpuctl scale finishes or removes it"),
+        (SlotState.OFFLINE, codes.SLOTS_OFFLINE, "vcpuctl online SLOT, or vcpuctl unplug --slot SLOT"),
+        (SlotState.PARTIAL, codes.SLOTS_PARTIAL, "vcpuctl online SLOT"),
     ):
         found = [str(slot.index) for slot in view.slots if slot.state is state]
         if found:
             yield Finding(
                 Level.WARNING,
-                f"slots-{state}",
+                code,
                 f"slots that are {state} in the guest, not online: {', '.join(found[:16])}",
                 fix,
             )
@@ -210,7 +217,7 @@ def _slots(view: VmView) -> Iterator[Finding]:
     elif view.strangers:
         numbers = ", ".join(f"cpu{cpu.number}" for cpu in view.strangers[:8])
         yield Finding(
-            Level.WARNING, "unplugged-cpus", f"the guest shows CPUs of slots that are empty in QEMU: {numbers}"
+            Level.WARNING, codes.UNPLUGGED_CPUS, f"the guest shows CPUs of slots that are empty in QEMU: {numbers}"
         )
 
 
@@ -232,7 +239,7 @@ def _nodes(view: VmView) -> Iterator[Finding]:
     if differing:
         yield Finding(
             Level.WARNING,
-            "node-differs",
+            codes.NODE_DIFFERS,
             f"CPUs that are of another NUMA node in the guest than in QEMU: {'; '.join(differing[:8])}",
             "see the guest's kernel log (SRAT, numa): numa=off on its command line, or a kernel without NUMA",
         )

@@ -24,7 +24,3 @@ class Finding:
     code: str
     text: str
     fix: str = ""
-
-    def to_json(self) -> dict[str, str]:
-        """As ``vcpuctl doctor -o json`` shows it."""
-        return {"level": str(self.level), "code": self.code, "text": self.text, "fix": self.fix}

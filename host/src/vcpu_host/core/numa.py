@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from . import codes
 from .model import PropValue, Slot
 from .planning.placement import Placement, cores
 from .planning.selectors import select
@@ -110,7 +111,7 @@ def obstacle(slots: Sequence[Slot], wanted: Mapping[int, int], nodes: Collection
     lacking = sorted(set(wanted.values()) - set(nodes))
     if lacking:
         return Reason(
-            "no-such-node",
+            codes.NO_SUCH_NODE,
             Origin.QEMU,
             f"QEMU was started without node {', '.join(map(str, lacking))}",
             "-object memory-backend-ram,id=mN,size=... -numa node,nodeid=N,memdev=mN makes one, at QEMU's start",
@@ -118,7 +119,7 @@ def obstacle(slots: Sequence[Slot], wanted: Mapping[int, int], nodes: Collection
     for slot in slots:
         if slot.node is not None and slot.node != wanted[slot.index]:
             text = f"slot {slot.index} was given to node {slot.node} before, and is to be of node {wanted[slot.index]}"
-            return Reason("node-set", Origin.QEMU, text, "QEMU does not change it any more: start it anew")
+            return Reason(codes.NODE_SET, Origin.QEMU, text, "QEMU does not change it any more: start it anew")
     return None
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from . import codes
 from .guest import GuestCpu
 from .reason import Origin, Reason
 
@@ -84,7 +85,7 @@ def no_slot_explains(cpus: Sequence[GuestCpu]) -> Reason:
     named = [f"cpu{cpu.number} ({cpu.firmware_id or 'no firmware name'})" for cpu in cpus[:4]]
     names = ", ".join(named) + (f" and {len(cpus) - 4} more" if len(cpus) > 4 else "")
     return Reason(
-        "unexplained-cpus",
+        codes.UNEXPLAINED_CPUS,
         Origin.GUEST,
         f"the guest shows CPUs that no slot of QEMU explains: {names}; so it cannot be told which CPU is which, nor "
         "whether one is missing",

@@ -16,12 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from . import codes
 from .model import HostView
 from .reason import Origin, Reason
-
-NOT_RUNNING = "vm-not-running"
-#: The code of a VM that lives on in another QEMU, and of one that is yet to come.
-VM_MOVED, VM_AWAITED = "vm-moved", "vm-awaited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,7 @@ class RunState:
     what: str
     do: str
     leave: str = ""
-    code: str = NOT_RUNNING
+    code: codes.Code = codes.VM_NOT_RUNNING
     over: bool = False
 
     @property
@@ -92,15 +89,15 @@ RUN_STATES: Mapping[str, RunState] = MappingProxyType(
         "inmigrate": RunState(
             "this QEMU waits for its VM, which is still to come by migration",
             "repeat it when the VM has come; vcpuctl migrate check and prepare are for before",
-            code=VM_AWAITED,
+            code=codes.VM_AWAITED,
         ),
         "finish-migrate": RunState(
-            "the VM is moving to another QEMU at this moment", "repeat it on the destination", code=VM_MOVED
+            "the VM is moving to another QEMU at this moment", "repeat it on the destination", code=codes.VM_MOVED
         ),
         "postmigrate": RunState(
             "the VM has moved to another QEMU, this one only keeps what it was",
             "repeat it on the destination; if it is certain that the VM never ran there, cont lets it run here again",
-            code=VM_MOVED,
+            code=codes.VM_MOVED,
             over=True,
         ),
     }
@@ -141,7 +138,7 @@ def is_over(status: str) -> bool:
 def not_running(host: HostView) -> Reason:
     """Why nothing can be done to a VM that does not run."""
     state = run_state(host) or _UNKNOWN
-    if state.code != NOT_RUNNING:
+    if state.code != codes.VM_NOT_RUNNING:
         return Reason(state.code, Origin.VCPUCTL, state.what, state.hint)
     text = f"the VM is not running (status: {host.status}): {state.what}"
-    return Reason(NOT_RUNNING, Origin.VCPUCTL, text, state.hint)
+    return Reason(codes.VM_NOT_RUNNING, Origin.VCPUCTL, text, state.hint)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from . import codes
 from .guest import AgentInfo, GuestCpu, GuestView
 from .intent import Intent, IntentKind
 from .model import HostView, Slot, SlotState
@@ -13,10 +14,8 @@ from .platforms import Platform, platform_for
 from .proof import unexplained
 from .reason import Origin, Reason
 
-#: A thread that the guest's SMT mode keeps offline is no fault: the slot counts as online without it.
-SMT_PARKED = "smt-off"
 #: One for all of them: a machine may have thousands.
-_EMPTY = Reason("slot-empty", Origin.VCPUCTL, "the slot is empty")
+_EMPTY = Reason(codes.SLOT_EMPTY, Origin.VCPUCTL, "the slot is empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class ThreadView:
         cpu = self.cpu
         if cpu is None or cpu.online or cpu.cannot_online is None:
             return False
-        return cpu.cannot_online.code == SMT_PARKED
+        return cpu.cannot_online.code == codes.SMT_OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,13 @@ class SlotView:
     def online_vcpus(self) -> int:
         """How many of its threads are online in the guest."""
         return sum(thread.online for thread in self.threads)
+
+    @property
+    def node(self) -> int | None:
+        """The slot's NUMA node: QEMU's word, or else the guest's."""
+        if self.slot.node is not None:
+            return self.slot.node
+        return next((t.cpu.node for t in self.threads if t.cpu is not None and t.cpu.node is not None), None)
 
     @property
     def firmware_ids(self) -> tuple[str, ...]:
@@ -187,7 +193,7 @@ def removal_stuck(slot: Slot) -> Reason:
     """QEMU shows the slot as empty, and has not got rid of what was in it."""
     names = ", ".join(str(thread.cpu_index) for thread in slot.leaving)
     return Reason(
-        "removal-stuck",
+        codes.REMOVAL_STUCK,
         Origin.QEMU,
         f"QEMU has emptied slot {slot.index}, but its vCPU (cpu-index {names}) has not ended",
         "if that stays so, QEMU hangs in the removal, and mostly the guest with it: start the VM anew",

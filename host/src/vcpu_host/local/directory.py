@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError
 
@@ -28,4 +29,4 @@ def prepare(path: Path) -> None:
 
 def unsafe(text: str) -> RefusedError:
     """What lies there is not to be trusted."""
-    return RefusedError(Reason("unsafe-directory", Origin.VCPUCTL, text, "remove it, or set XDG_RUNTIME_DIR"))
+    return RefusedError(Reason(codes.UNSAFE_DIRECTORY, Origin.VCPUCTL, text, "remove it, or set XDG_RUNTIME_DIR"))

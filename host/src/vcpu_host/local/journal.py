@@ -3,7 +3,7 @@
 
 What stands in it: ``core.operation.record``.
 
-It is bound to one QEMU process (``ports.Vmm.process``): what was asked of one that has ended concerns no other.
+It is bound to one QEMU process (``ports.Vmm.identity``): what was asked of one that has ended concerns no other.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..core import codes
+from ..core.identity import VmIdentity
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError
 from . import directory as runtime
-from . import processes
+from . import names, processes
 
 _SCHEMA_VERSION = 1
 _SUFFIX = ".pending"
@@ -29,22 +31,21 @@ _LEFT = (_SUFFIX, _NEW, ".lock")
 _MOST = 4 << 20
 
 
-class Journal:
-    """See the module's words. ``process`` names the QEMU process (``ports.QemuProcess``)."""
+class FileJournal:
+    """The record of the VM with this identity; it fills the role ``ports.Journal``."""
 
-    def __init__(self, process: str, *, directory: Path | None = None) -> None:
+    def __init__(self, identity: VmIdentity, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()
-        self._process = process
-        self._path = self._directory / f"{process}{_SUFFIX}"
+        self._path = self._directory / f"{names.of_vm(identity)}{_SUFFIX}"
 
     def load(self) -> tuple[Intent, ...]:
-        """What is recorded for this process. Raises RefusedError "bad-record" if nobody could have written that.
+        """Return what is recorded for this VM. Raise RefusedError "bad-record" if nobody could have written that.
 
-        What was left for processes that have ended, record or lock, is removed on the way.
+        Records and locks of processes that have ended are removed on the way.
         """
         for path in self._directory.glob("*-*"):
-            left = path.suffix in _LEFT and path.stem != self._process and not path.is_dir()
-            if left and processes.process_ended(path.stem):
+            process = names.process_of(path.stem) if path.suffix in _LEFT and path.stem != self._path.stem else None
+            if process is not None and processes.ended(process) and not path.is_dir():
                 with suppress(OSError):  # somebody else's, or gone by now
                     path.unlink()
         try:
@@ -55,9 +56,9 @@ class Journal:
             raise _bad(self._path, str(error.strerror)) from error
 
     def save(self, intents: Sequence[Intent]) -> None:
-        """Replace the record; when this returns it survives the death of this process, and of the host's kernel.
+        """Replace the record. From then on it survives the death of this process, and of the host's kernel.
 
-        Raises RefusedError "no-record": then QEMU must not be asked for anything.
+        Raise RefusedError "no-record": then QEMU must not be asked for anything.
         """
         try:
             if not intents:
@@ -69,7 +70,7 @@ class Journal:
             _replace(self._path, json.dumps(document).encode())
         except OSError as error:
             text = f"cannot record what is about to be done in {self._path}: {error.strerror}"
-            raise RefusedError(Reason("no-record", Origin.VCPUCTL, text, "make room there, or mend it")) from error
+            raise RefusedError(Reason(codes.NO_RECORD, Origin.VCPUCTL, text, "make room there, or mend it")) from error
 
 
 def _read(path: Path) -> tuple[Intent, ...]:
@@ -90,7 +91,7 @@ def _read(path: Path) -> tuple[Intent, ...]:
 def _bad(path: Path, why: str) -> RefusedError:
     text = f"{path} should say what is still pending on this VM, and cannot be read: {why}"
     return RefusedError(
-        Reason("bad-record", Origin.VCPUCTL, text, "compare the VM with its guest by hand, then remove it")
+        Reason(codes.BAD_RECORD, Origin.VCPUCTL, text, "compare the VM with its guest by hand, then remove it")
     )
 
 

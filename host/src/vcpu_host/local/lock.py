@@ -6,38 +6,35 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ..core import codes
+from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import RefusedError
 from . import directory as runtime
-from .unix_sockets import place
+from . import names
 
 
 class VmLock:
-    """An exclusive lock on the VM behind one monitor socket, or, by ``of_process``, on the QEMU process itself.
+    """An exclusive lock ``of`` a monitor's socket (its path), or of a VM, whichever of its monitors led to it.
 
     The first keeps the socket, which takes one client, from being fought for; a VM may have several, hence the second.
-    Held by ``flock`` on an open file, so that the kernel drops it when the holder ends, however it ends.
+    ``holder`` is what others are told of who has it. The lock is held by ``flock`` on an open file, so that the kernel
+    drops it when the holder ends, however it ends.
     """
 
-    def __init__(self, monitor: str, what: str, *, directory: Path | None = None, name: str | None = None) -> None:
+    def __init__(self, of: str | VmIdentity, holder: str, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()
-        name = name or hashlib.sha256(os.fsencode(place(monitor))).hexdigest()[:32]
+        name = names.of_monitor(of) if isinstance(of, str) else names.of_vm(of)
         self._path = self._directory / f"{name}.lock"
-        self._what = what
+        self._holder = holder
         self._fd: int | None = None
-
-    @classmethod
-    def of_process(cls, process: str, what: str, *, directory: Path | None = None) -> Self:
-        """The lock on a QEMU process (by ``ports.QemuProcess``), whichever of its sockets it was reached by."""
-        return cls("", what, directory=directory, name=process)
 
     async def acquire(self, patience: float) -> None:
         """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
@@ -54,7 +51,7 @@ class VmLock:
             os.close(fd)
             raise
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {self._what}\n".encode(), 0)
+        os.pwrite(fd, f"{os.getpid()} {self._holder}\n".encode(), 0)
         self._fd = fd
 
     def release(self) -> None:
@@ -78,7 +75,7 @@ class VmLock:
                 holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
                 raise RefusedError(
                     Reason(
-                        "vm-busy",
+                        codes.VM_BUSY,
                         Origin.VCPUCTL,
                         f"another vcpuctl is at work on this VM (pid and command: {holder})",
                         "wait until it has ended",

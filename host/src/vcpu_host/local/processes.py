@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which process is QEMU, as seen from here, and a name for it that no other one on this host has.
+"""Which process is QEMU, as seen from here.
 
 A process may live in another PID namespace (a container): it then has one id here and another one there. Two things
 tell which it is: the kernel, for the other end of a unix socket, and the ids of its threads, which QEMU tells for its
@@ -8,14 +8,13 @@ vCPUs.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import struct
 from pathlib import Path
 
+from ..core.identity import ProcessId, SocketId, VmIdentity
 from ..core.text import printable
-from ..ports import QemuProcess
 from .unix_sockets import place
 
 
@@ -40,22 +39,22 @@ def describe(pid: int) -> str:
     return f"process {pid} ({command})" if command else f"process {pid}"
 
 
-def identify(listener: int, thread_id: int | None, path: str) -> QemuProcess:
-    """The QEMU that has a thread of that id, in its own PID namespace, and is reached by the socket at ``path``.
+def identify(listener: int, thread_id: int | None, path: str) -> VmIdentity:
+    """Return the QEMU that has a thread of that id, in its own PID namespace, and is reached by the socket at ``path``.
 
     ``listener`` is the ``peer`` there. It may be somebody who passes the bytes on: then a process here that has such a
-    thread is taken for it, if its command line names qemu. So is the listener where there is no vCPU yet (None).
+    thread is taken for QEMU, if its command line names qemu. So is the listener where there is no vCPU yet (None).
     """
     if has_thread(listener, thread_id) if thread_id is not None else _says_qemu(listener):
-        name = process_name(listener)
-        if name is not None:
-            return QemuProcess(name, listener, listens=True)
+        process = process_id(listener)
+        if process is not None:
+            return VmIdentity(process, listens=True)
     elif thread_id is not None and listener > 0:
         owner = _owner(thread_id)
-        name = process_name(owner) if _says_qemu(owner) else None
-        if name is not None:
-            return QemuProcess(name, owner)
-    return QemuProcess(_socket_name(path))
+        process = process_id(owner) if _says_qemu(owner) else None
+        if process is not None:
+            return VmIdentity(process)
+    return VmIdentity(_socket_id(path))
 
 
 def has_thread(pid: int, thread_id: int) -> bool:
@@ -72,32 +71,24 @@ def has_thread(pid: int, thread_id: int) -> bool:
     return any(_ids(pid, thread)[-1:] == [thread_id] for thread in threads)
 
 
-def process_name(pid: int) -> str | None:
-    """A name, fit for a file, of the process with this id here, which no later one on this host has; None without one.
-
-    It is made of the id, of when the process was started (proc(5), /proc/PID/stat, field 22, in clock ticks) and of the
-    PID namespace that the id is of.
-    """
+def process_id(pid: int) -> ProcessId | None:
+    """Return which process has this id here; None if there is none."""
     started = _started(pid)
-    return None if started is None else f"{pid}-{started}-{_namespace()}"
+    return None if started is None else ProcessId(pid, started, _namespace())
 
 
-def process_ended(name: str) -> bool:
-    """Whether the process of that name (``process_name``) was seen from here and is no more."""
-    parts = name.split("-")
-    if len(parts) != 3 or not all(part.isdigit() for part in parts) or int(parts[2]) != _namespace():
-        return False
-    return _started(int(parts[0])) != int(parts[1])
+def ended(process: ProcessId) -> bool:
+    """Return whether the process was seen from here and is no more."""
+    return process.namespace == _namespace() and _started(process.pid) != process.started
 
 
-def _socket_name(path: str) -> str:
-    """A name for what listens on this socket, as long as it does: where the process itself cannot be told."""
+def _socket_id(path: str) -> SocketId:
     real = place(path)
     try:
         inode = os.stat(real).st_ino
-    except FileNotFoundError:  # removed since, under the connection
+    except FileNotFoundError:  # an abstract name, or a socket that was removed under the connection
         inode = 0
-    return f"s{hashlib.sha256(os.fsencode(real)).hexdigest()[:24]}-{inode}"
+    return SocketId(real, inode)
 
 
 def _namespace() -> int:

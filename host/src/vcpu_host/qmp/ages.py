@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ..core import codes
 from ..core.reason import Origin, Reason
 
 #: What every look at a VM takes: new in 2.7, and in 2.12.
@@ -28,5 +29,5 @@ def too_old(version: tuple[int, int, int], commands: Collection[str]) -> Reason 
     text = f"QEMU {'.'.join(map(str, version))} has no {' and no '.join(lacking)}"
     if _NEEDED[0] in lacking and _LEGACY in commands:
         words = f"{text}: it plugs CPUs by {_LEGACY} alone, which knows no slots and cannot unplug"
-        return Reason("legacy-cpu-add", Origin.QEMU, words, _UPGRADE)
-    return Reason("qemu-too-old", Origin.QEMU, text, _UPGRADE)
+        return Reason(codes.LEGACY_CPU_ADD, Origin.QEMU, words, _UPGRADE)
+    return Reason(codes.QEMU_TOO_OLD, Origin.QEMU, text, _UPGRADE)

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..core import codes
 from ..core.channel import PORT_NAME, no_channel, no_socket
+from ..core.identity import VmIdentity
 from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from ..local.processes import describe, peer
 from ..local.unix_sockets import bound_name, is_abstract
-from ..ports import QemuProcess
 from . import names, replies
 from .words import clean
 
@@ -28,7 +29,7 @@ WITH_ID, WITHOUT_ID = PARENTS = (names.PERIPHERAL.rstrip("/"), "/machine/periphe
 
 # chardev/char-socket.c, qemu_chr_socket_address and qemu_chr_compute_filename. A path may hold commas.
 _UNIX = re.compile(
-    r"^(?P<free>disconnected:)?unix:(?P<path>.*?)(?P<flags>(?:,(?:server|abstract|tight)(?:=(?:on|off))?)*)$", re.DOTALL
+    r"^(?:disconnected:)?unix:(?P<path>.*?)(?P<flags>(?:,(?:server|abstract|tight)(?:=(?:on|off))?)*)$", re.DOTALL
 )
 
 #: From here on QEMU calls listen(2) itself on a socket that it was handed, as libvirt does (socket_listen,
@@ -41,45 +42,45 @@ def ports(parent: str, children: Mapping[str, str]) -> list[str]:
     return [f"{parent}/{name}" for name, kind in children.items() if kind == "virtserialport"]
 
 
-def channel(port: str, label: str, chardevs: object, qemu: QemuProcess) -> Channel:
+def channel(port: str, label: str, chardevs: object, qemu: VmIdentity) -> Channel:
     """The port at QOM path ``port`` whose chardev is ``label``; ``qemu`` is whose names the chardevs' are."""
     device_id = names.device_id(port)
     for item in replies.entries(chardevs, "query-chardev"):
         if item.get("label") == label:
             return replace(_channel(item, qemu), device_id=device_id)
-    return Channel(None, busy=False, guest_open=False, device_id=device_id)
+    return Channel(None, guest_open=False, device_id=device_id)
 
 
-def _channel(item: Any, qemu: QemuProcess) -> Channel:
+def _channel(item: Any, qemu: VmIdentity) -> Channel:
     guest_open = replies.member(item, "frontend-open", bool, "query-chardev")
     filename = replies.member(item, "filename", str, "query-chardev")
     match = _UNIX.match(filename)
     # Where QEMU is the client of somebody else's socket we have nothing to connect to.
     if match is None or "server" not in match["flags"]:
-        return Channel(None, busy=False, guest_open=guest_open, chardev=clean(filename))
+        return Channel(None, guest_open=guest_open, chardev=clean(filename))
     abstract = re.search(r"abstract(?!=off)", match["flags"])
     bound = f"@{match['path']}" if abstract else f"{'./' * is_abstract(match['path'])}{match['path']}"
     return Channel(
-        _reached(bound, qemu) if bound else None,  # "": see named_as_before
-        busy=match["free"] is None,
+        _reached(bound, qemu) if bound else None,
         guest_open=guest_open,
         bound=bound,
         chardev=clean(filename),
+        name_withheld=not bound,
     )
 
 
 def named_as_before(port: Channel, before: Channel | None) -> Channel:
-    """``port`` with the name that it had when it was looked at before, if it is an abstract socket that is in use.
+    """Return ``port`` with the name that it had when it was looked at before, if QEMU withholds it now.
 
-    QEMU forgets its name for as long as it has a client (10.0: "unix:,server=on"; chardev/char-socket.c,
-    qemu_chr_compute_filename). A port of which nothing else is known stays without, and busy.
+    QEMU does so for as long as an abstract socket has a client (10.0: "unix:,server=on"; chardev/char-socket.c,
+    qemu_chr_compute_filename). A port that nobody has looked at before stays without a name.
     """
-    if port.bound or not port.busy or before is None or not is_abstract(before.bound):
+    if not port.name_withheld or before is None or not is_abstract(before.bound):
         return port
-    return replace(port, socket=before.socket, bound=before.bound)
+    return replace(port, socket=before.socket, bound=before.bound, name_withheld=False)
 
 
-def _reached(bound: str, qemu: QemuProcess) -> str:
+def _reached(bound: str, qemu: VmIdentity) -> str:
     """By which name we reach what QEMU has bound under that one.
 
     A path is a name in somebody's mount namespace, and a relative one depends on a directory, too. So what counts is
@@ -92,7 +93,7 @@ def _reached(bound: str, qemu: QemuProcess) -> str:
     return nicer if _same(nicer, there) else there
 
 
-def _there(bound: str, qemu: QemuProcess) -> str | None:
+def _there(bound: str, qemu: VmIdentity) -> str | None:
     """A path to it by way of QEMU's process (proc_pid_root(5)); None if there is none."""
     if qemu.pid is None or is_abstract(bound):
         return None
@@ -106,7 +107,7 @@ def _same(one: str, other: str) -> bool:
         return False
 
 
-def check(view: HostView, qemu: QemuProcess, path: str, connection: socket.socket | None) -> None:
+def check(view: HostView, qemu: VmIdentity, path: str, connection: socket.socket | None) -> None:
     """Raise UsageError "not-our-port" if ``path`` cannot be this VM's port, or ``connection`` is to another socket.
 
     Without ``connection`` it is told whether to make one: bytes that are written elsewhere could do harm.
@@ -121,7 +122,7 @@ def check(view: HostView, qemu: QemuProcess, path: str, connection: socket.socke
         _check_connection(port, qemu, path, connection, handed=view.qemu_version < _LISTENS)
 
 
-def _check_path(port: Channel, qemu: QemuProcess, path: str) -> None:
+def _check_path(port: Channel, qemu: VmIdentity, path: str) -> None:
     """Where QEMU's process is known, another path may lead to the same socket, if its last part is the same.
 
     Who listens there tells then.
@@ -136,7 +137,7 @@ def _check_path(port: Channel, qemu: QemuProcess, path: str) -> None:
     )
 
 
-def _check_connection(port: Channel, qemu: QemuProcess, path: str, connection: socket.socket, *, handed: bool) -> None:
+def _check_connection(port: Channel, qemu: VmIdentity, path: str, connection: socket.socket, *, handed: bool) -> None:
     """The process that listens tells, and the name that it has bound.
 
     A path alone proves something only where QEMU's process is not known, or may have been ``handed`` the socket:
@@ -167,7 +168,7 @@ def _check_connection(port: Channel, qemu: QemuProcess, path: str, connection: s
 
 
 def _not_ours(text: str, hint: str) -> UsageError:
-    return UsageError(Reason("not-our-port", Origin.VCPUCTL, text, hint))
+    return UsageError(Reason(codes.NOT_OUR_PORT, Origin.VCPUCTL, text, hint))
 
 
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:

@@ -14,6 +14,7 @@ import os
 import socket
 import stat
 
+from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from ..local.unix_sockets import dial, is_abstract
@@ -38,7 +39,7 @@ def not_qmp(path: str, saw: str) -> UsageError:
     """Something listens, but it is no QMP monitor."""
     return UsageError(
         Reason(
-            "not-qmp",
+            codes.NOT_QMP,
             Origin.VCPUCTL,
             f"{clean(path)} is not a QMP monitor: {saw}",
             "give the socket of -qmp unix:PATH,server=on,wait=off (not -monitor, not pretty=on, not the agent's port)",
@@ -50,7 +51,7 @@ def busy(path: str, timeout: float) -> RefusedError:
     """Connected, but nobody speaks."""
     return RefusedError(
         Reason(
-            "monitor-busy",
+            codes.MONITOR_BUSY,
             Origin.VCPUCTL,
             f"{clean(path)} took the connection but sent no QMP greeting within {timeout:g} s: "
             "another client has this monitor, or it is no monitor, or QEMU is stopped or not up yet",
@@ -62,7 +63,7 @@ def busy(path: str, timeout: float) -> RefusedError:
 def gone(path: str, what: str) -> QemuGoneError:
     """The other end ended."""
     return QemuGoneError(
-        Reason("qemu-gone", Origin.QEMU, f"{clean(path)}: {clean(what)}", "see whether QEMU still runs")
+        Reason(codes.QEMU_GONE, Origin.QEMU, f"{clean(path)}: {clean(what)}", "see whether QEMU still runs")
     )
 
 
@@ -72,7 +73,7 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
     if isinstance(err, PermissionError):
         return RefusedError(
             Reason(
-                "not-permitted",
+                codes.NOT_PERMITTED,
                 Origin.VCPUCTL,
                 f"{name}: permission denied",
                 f"run vcpuctl as the user that owns the socket{_owner(path)}, or with sudo",
@@ -82,16 +83,16 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
     if isinstance(err, FileNotFoundError):
         # A path that was mistyped looks the same; but a VM that is off is what scripts have to tell from all else.
         return QemuGoneError(
-            Reason("no-such-socket", Origin.QEMU, f"nobody listens on {name}: it does not exist", _OFF)
+            Reason(codes.NO_SUCH_SOCKET, Origin.QEMU, f"nobody listens on {name}: it does not exist", _OFF)
         )
     if isinstance(err, ConnectionRefusedError):
         return QemuGoneError(
-            Reason("qemu-gone", Origin.QEMU, f"nobody listens on {name}", _OFF if is_abstract(path) else _LEFT)
+            Reason(codes.QEMU_GONE, Origin.QEMU, f"nobody listens on {name}", _OFF if is_abstract(path) else _LEFT)
         )
     if err.errno == errno.EPROTOTYPE:
         return not_qmp(path, "it is not a stream socket")
     code = errno.errorcode.get(err.errno or 0, "")
-    return UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
+    return UsageError(Reason(codes.NOT_A_SOCKET, Origin.VCPUCTL, f"{name}: {clean(err.strerror)}", _WHICH, code))
 
 
 def _owner(path: str) -> str:
@@ -109,14 +110,14 @@ def _check(path: str) -> None:
     if length > _PATH_MAX:
         raise UsageError(
             Reason(
-                "path-too-long",
+                codes.PATH_TOO_LONG,
                 Origin.VCPUCTL,
                 f"the socket's path has {length} bytes, and Linux allows {_PATH_MAX}: {clean(path, 200)}",
                 "make a symbolic link with a shorter path, or change to the directory and give a relative one",
             )
         )
     if path in ("", "@") or "\0" in path:
-        raise UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
+        raise UsageError(Reason(codes.NOT_A_SOCKET, Origin.VCPUCTL, f"{clean(path)!r} is no path of a socket", _WHICH))
     if abstract:
         return
     try:
@@ -124,7 +125,7 @@ def _check(path: str) -> None:
     except OSError as err:
         raise _refusal(path, err) from err
     if not stat.S_ISSOCK(mode):
-        raise UsageError(Reason("not-a-socket", Origin.VCPUCTL, f"{clean(path)} is not a socket", _WHICH))
+        raise UsageError(Reason(codes.NOT_A_SOCKET, Origin.VCPUCTL, f"{clean(path)} is not a socket", _WHICH))
 
 
 async def _connect(path: str) -> socket.socket:

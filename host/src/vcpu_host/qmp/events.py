@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakSet
 
+from ..core import codes
 from ..core.model import Ost
 from ..core.reason import Origin, Reason
 from ..core.vm_events import (
@@ -86,7 +87,7 @@ def convert(message: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
 
 def gone(text: str) -> QemuGone:
     """The monitor's connection was lost, for this reason."""
-    return QemuGone(Reason("qemu-gone", Origin.QEMU, text, "QEMU died or closed its monitor: see its log"))
+    return QemuGone(Reason(codes.QEMU_GONE, Origin.QEMU, text, "QEMU died or closed its monitor: see its log"))
 
 
 class EventStream:

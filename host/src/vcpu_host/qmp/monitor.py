@@ -18,9 +18,11 @@ from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteE
 from qemu.qmp.message import Message
 from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError, ServerParseError
 
+from ..core import codes
+from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, VcpuctlError
-from ..local.processes import peer
+from ..local.processes import identify, peer
 from . import dial
 from .events import EventHub, convert, gone
 from .traps import bad_reply, explain
@@ -107,23 +109,23 @@ class _Patience:
                 due.cancel()
 
 
-class Monitor:
-    """A session that was established; make one with :meth:`connect`."""
+class SocketMonitor:
+    """A session that was established (the role ``roles.Monitor``); make one with :meth:`connect`."""
 
     def __init__(self, client: QMPClient, sock: socket.socket, path: str, call_timeout: float, hub: EventHub) -> None:
         self._client = client
         self._sock = sock
-        self.path = path
+        self._path = path
         self._patience = _Patience(call_timeout)
         self._hub = hub
         self._lost: str | None = None
         self._closing = False
         self._ending: asyncio.Task[None] | None = None
         self._watching = asyncio.create_task(self._watch())
-        self.listener = peer(sock)
+        self._listener = peer(sock)
 
     @classmethod
-    async def connect(cls, path: str, hub: EventHub, *, timeout: float, call_timeout: float) -> Monitor:
+    async def connect(cls, path: str, hub: EventHub, *, timeout: float, call_timeout: float) -> SocketMonitor:
         """Dial, read the greeting, negotiate. Times are in seconds; errors are those of ``dial``."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -163,7 +165,7 @@ class Monitor:
             raise bad_reply(command, err.error_message) from err
         except (ExecInterruptedError, StateError) as err:
             await self._end()
-            raise dial.gone(self.path, f"{self._lost or 'connection lost'} ({command})") from err
+            raise dial.gone(self._path, f"{self._lost or 'connection lost'} ({command})") from err
 
     def _silent(self, command: str, call: int) -> QemuGoneError:
         """QEMU has left a call unanswered for too long."""
@@ -172,7 +174,11 @@ class Monitor:
         if self._patience.passed_by(call):
             text = f"no answer to {command} that names it, but answers to what was asked later: it may have been done"
             hint = "see what stands between vcpuctl and QEMU's monitor, then look again with vcpuctl list"
-        return QemuGoneError(Reason("qemu-silent", Origin.QEMU, text, hint))
+        return QemuGoneError(Reason(codes.QEMU_SILENT, Origin.QEMU, text, hint))
+
+    def identify(self, thread_id: int | None) -> VmIdentity:
+        """Which QEMU this is: by who listens on the socket, and by a thread of QEMU's."""
+        return identify(self._listener, thread_id, self._path)
 
     async def close(self) -> None:
         """End the session: never hangs, never raises, may be repeated."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Sequence
 
+from ..core import codes
+from ..core.identity import VmIdentity
 from ..core.model import Slot
 from ..core.numa import NODE, assignment
 from ..core.reason import Reason
 from ..errors import QemuError, QemuGoneError, RefusedError
-from ..local import processes
-from ..ports import QemuProcess
 from . import ages, replies
 from .events import EventHub
-from .monitor import Monitor
+from .monitor import SocketMonitor
+from .roles import Monitor
 from .traps import bad_reply
 
 #: More than any slot's place at any level, and little enough for any of QEMU's integers.
@@ -29,7 +30,7 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 60.0
 
     A command may take as long as the making of a machine with all of its memory.
     """
-    return QmpPreconfig(await Monitor.connect(path, EventHub(), timeout=timeout, call_timeout=call_timeout))
+    return QmpPreconfig(await SocketMonitor.connect(path, EventHub(), timeout=timeout, call_timeout=call_timeout))
 
 
 class QmpPreconfig:
@@ -38,9 +39,9 @@ class QmpPreconfig:
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
 
-    def process(self) -> QemuProcess:
-        """Which process this QEMU is; there may be no vCPU yet by whose thread that could be proved."""
-        return processes.identify(self._monitor.listener, None, self._monitor.path)
+    async def identity(self) -> VmIdentity:
+        """Which QEMU this is. There may be no vCPU yet by whose thread that could be proved."""
+        return self._monitor.identify(None)
 
     async def commands(self) -> frozenset[str]:
         """What query-commands lists."""
@@ -58,7 +59,7 @@ class QmpPreconfig:
         try:
             await self._monitor.call("query-cpus-fast")
         except QemuError as error:
-            if error.reason.code == "preconfig":
+            if error.reason.code == codes.PRECONFIG:
                 return True
             raise
         return False
@@ -82,8 +83,8 @@ class QmpPreconfig:
         try:
             await self._monitor.call("set-numa-node", {"type": "cpu", **slot.props, **nowhere, NODE: node})
         except QemuError as error:
-            if error.reason.code in ("no-such-node", "no-such-slot"):
-                return error.reason.code == "no-such-slot"
+            if error.reason.code in (codes.NO_SUCH_NODE, codes.NO_SUCH_SLOT):
+                return error.reason.code == codes.NO_SUCH_SLOT
             raise
         raise bad_reply("set-numa-node", "it takes a slot that the machine does not have")
 

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from ..core import codes
+from ..core.identity import VmIdentity
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
@@ -26,12 +28,11 @@ from ..core.model import (
 )
 from ..core.reason import Reason
 from ..errors import QemuError, RefusedError
-from ..local import processes
-from ..ports import QemuProcess
 from . import ages, channel, queues, replies
 from .events import EventHub, EventStream
-from .monitor import Monitor
+from .monitor import SocketMonitor
 from .names import slot_id
+from .roles import Monitor
 from .words import clean
 
 #: How often the CPUs are asked for again when another client changes them between the two questions.
@@ -48,7 +49,7 @@ async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0
     QemuGoneError "no-such-socket" or "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
     """
     hub = EventHub()
-    return QmpVmm(await Monitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)
+    return QmpVmm(await SocketMonitor.connect(path, hub, timeout=timeout, call_timeout=call_timeout), hub)
 
 
 class _Found(NamedTuple):
@@ -68,24 +69,24 @@ class QmpVmm:
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
-        self._process: QemuProcess | None = None
+        self._identity: VmIdentity | None = None
         self._port: Channel | None = None  # as last seen
         self._iommu: Mapping[str, PropValue] | None = None
 
-    async def process(self) -> QemuProcess:
+    async def identity(self) -> VmIdentity:
         """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
         unplugs."""
-        if self._process is None:
+        if self._identity is None:
             first = min(await self._threads(), key=lambda thread: thread.cpu_index, default=None)
             thread_id = None if first is None else first.thread_id
-            self._process = processes.identify(self._monitor.listener, thread_id, self._monitor.path)
-        return self._process
+            self._identity = self._monitor.identify(thread_id)
+        return self._identity
 
     async def _threads(self) -> tuple[HostThread, ...]:
         try:
             return replies.threads(await self._monitor.call("query-cpus-fast"))
         except QemuError as err:
-            if err.reason.code != "no-such-command":
+            if err.reason.code != codes.NO_SUCH_COMMAND:
                 raise
             reason = ages.too_old(self._version, replies.command_names(await self._monitor.call("query-commands")))
             raise (RefusedError(reason) if reason else err) from err
@@ -203,7 +204,7 @@ class QmpVmm:
                     self._children(channel.WITH_ID),
                 )
             except QemuError as err:
-                if err.reason.code not in ("no-hotplug", "no-such-command"):
+                if err.reason.code not in (codes.NO_HOTPLUG, codes.NO_SUCH_COMMAND):
                     raise
                 cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
                 return _Found(replies.fixed_slots(cpus), devices, err.reason)
@@ -270,7 +271,7 @@ class QmpVmm:
         try:
             value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
-            if err.reason.code == "device-not-found" or name in err.reason.text:
+            if err.reason.code == codes.DEVICE_NOT_FOUND or name in err.reason.text:
                 return None
             raise
         return value
@@ -282,7 +283,7 @@ class QmpVmm:
             return replies.ost(reply), not replies.lists_cpus(reply)
         except QemuError as err:
             # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI.
-            if err.reason.code == "no-such-command" or "missing ACPI device" in err.reason.text:
+            if err.reason.code == codes.NO_SUCH_COMMAND or "missing ACPI device" in err.reason.text:
                 return {}, False
             raise
 
@@ -300,13 +301,15 @@ class QmpVmm:
         ours = channel.label_of(names, labels)
         if ours is None:
             return None
-        port = channel.channel(found[ours[0]], ours[1], chardevs, await self.process())
+        port = channel.channel(found[ours[0]], ours[1], chardevs, await self.identity())
         self._port = channel.named_as_before(port, self._port)
         return self._port
 
     def check_port(self, view: HostView, path: str, connection: socket.socket | None) -> None:
         """Raise UsageError "not-our-port" unless ``path`` may be the socket of the agent's port, ``connection`` is."""
-        channel.check(view, self._process or QemuProcess(""), path, connection)
+        if self._identity is None:
+            raise AssertionError("whoever has seen a port has looked, and a look at a port takes the identity")
+        channel.check(view, self._identity, path, connection)
 
 
 async def _together(*calls: Awaitable[Any]) -> list[Any]:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 
 from .. import ports
+from ..core import codes
 from ..core.model import HostView
-from ..core.reason import NO_ANSWER
 from ..core.vm_events import PortChanged
 from ..errors import AgentGoneError
 
@@ -16,9 +16,10 @@ _LEAST = 1.0
 
 
 class Sessions:
-    """See the module's words. ``dial_timeout`` bounds one attempt, in seconds, and so does the loop's time ``until``.
+    """The one link session of a VM, made anew when it has ended.
 
-    That is when who asks has no more time. ``_LEAST`` is left to an attempt all the same.
+    ``dial_timeout`` bounds one attempt, in seconds. So does ``until``, the loop's time at which the caller's time is
+    over; an attempt gets ``_LEAST`` seconds in any case.
     """
 
     def __init__(self, vmm: ports.Vmm, dialer: ports.AgentDialer, dial_timeout: float) -> None:
@@ -54,7 +55,7 @@ class Sessions:
             try:
                 agent = await self._dial_while_open(host, until - loop.time())
             except AgentGoneError as error:
-                if error.reason.code != NO_ANSWER:
+                if error.reason.code != codes.NO_ANSWER:
                     raise
                 host = await self._vmm.look()
                 if host.channel is None or host.channel.guest_open:

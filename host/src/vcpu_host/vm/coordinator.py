@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import ports
+from ..core import codes
 from ..core.guest import AgentInfo, GuestView
+from ..core.identity import VmIdentity
 from ..core.model import HostView
 from ..core.operation import record
-from ..core.reason import AGENT_LOST, Reason
+from ..core.reason import Origin, Reason
 from ..core.run_states import not_running
 from ..core.view import VmView, join, with_pending
 from ..core.vm_events import VmEvent
-from ..errors import AgentGoneError, RefusedError
+from ..errors import AgentGoneError, RefusedError, UsageError
 from .agent_session import Sessions
 from .waiting import first_of, hear_agent, hear_vmm, unless
 
@@ -48,7 +50,7 @@ class Coordinator:
     """One VM, through its monitor and, when it answers, its agent.
 
     ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record,
-    ``process`` the QEMU that it is about, where that is known.
+    ``identity`` the QEMU that it is about, where that is known.
     """
 
     def __init__(
@@ -58,9 +60,9 @@ class Coordinator:
         *,
         dial_timeout: float = 5.0,
         journal: ports.Journal | None = None,
-        process: ports.QemuProcess | None = None,
+        identity: VmIdentity | None = None,
     ) -> None:
-        self.process = process
+        self.identity = identity
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
@@ -90,7 +92,7 @@ class Coordinator:
 
     # --- looking --------------------------------------------------------------------------------------------------
 
-    async def observe(self) -> VmView:
+    async def look(self) -> VmView:
         """The whole map, both sides looked at now. An agent that cannot be asked is part of the map, not an error.
 
         A session that breaks off during the look (the agent is restarted, the guest reboots) is made anew, once:
@@ -99,13 +101,13 @@ class Coordinator:
         return await self._observe_for(None)
 
     async def _observe_for(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
-        """As ``observe``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
+        """As ``look``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
 
         In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
         makes every plug end in doubt (``core.proof``).
         """
         view = await self._observe(needs_guest)
-        if view.agent_trouble is not None and view.agent_trouble.code == AGENT_LOST:
+        if view.agent_trouble is not None and view.agent_trouble.code == codes.AGENT_LOST:
             view = await self._observe(needs_guest)
         for pause in _NAMELESS:
             if not view.unsettled:
@@ -166,7 +168,7 @@ class Coordinator:
             return replace(view, record_trouble=error.reason)
         open_still = record.settle(recorded, view)
         if open_still != recorded:
-            with suppress(RefusedError):  # it says too much then, and who only looks sees all the same
+            with suppress(RefusedError):  # the record may keep settled entries; the next look removes them
                 self._journal.save(open_still)
         return with_pending(view, open_still) if open_still else view
 
@@ -190,19 +192,21 @@ class Coordinator:
         self._host = host
         return host
 
-    async def watch(self, stop: asyncio.Event, until: float | None) -> AsyncIterator[VmView]:
+    async def watch(
+        self, stop: asyncio.Event | None = None, until: float | None = None
+    ) -> AsyncGenerator[VmView, None]:
         """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
 
         Changes are heard from QEMU's events and the agent's stream; every ``WATCH_INTERVAL`` seconds it looks anyway.
         """
         loop = asyncio.get_running_loop()
-        changed = asyncio.Event()
+        stop, changed = stop or asyncio.Event(), asyncio.Event()
         listeners = {loop.create_task(hear_vmm(self._vmm.events(), changed))}
         heard: ports.GuestAgent | None = None
         try:
             while not stop.is_set() and (until is None or loop.time() < until):
                 changed.clear()
-                yield await self.observe()
+                yield await self.look()
                 if self._sessions.current is not heard and self._sessions.current is not None:
                     heard = self._sessions.current
                     listener = loop.create_task(hear_agent(heard, changed))
@@ -232,19 +236,25 @@ class Coordinator:
     # --- acting ---------------------------------------------------------------------------------------------------
 
     async def plan(self, request: Request) -> Plan:
-        """What ``run`` would do, from a fresh look."""
-        from ..core.planning.planner import plan
-
-        return plan(await (self._observe_qemu() if request.without_agent else self.observe()), request)
+        """What ``run`` would do, from a fresh look. Raises UsageError for slots that the VM does not have."""
+        return _planned(await (self._observe_qemu() if request.without_agent else self.look()), request)
 
     async def run(
-        self, request: Request, limits: Limits, progress: Progress | None = None, waits: Waits | None = None
+        self,
+        request: Request,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+        waits: Waits | None = None,
     ) -> OperationResult:
         """Carry the request out, end to end. ``waits`` hears what is waited for before there is anything to carry out.
 
-        Raises UnreachableError if QEMU or the agent cannot be asked to begin with (nothing was changed then), an agent
-        that may answer yet having been waited for (``Patience``); what goes wrong later is in the result.
+        Without ``limits`` the time depends on how much there is to do. Raises UsageError for slots that the VM does not
+        have, and UnreachableError if QEMU or the agent cannot be asked to begin with; nothing was changed then, and an
+        agent that may answer yet was waited for (``Patience``). What goes wrong later is in the result.
         """
+        from ..core.operation.limits import Limits
+
+        limits = limits or Limits.within(None)
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._interrupt, self._interrupted = None, False
@@ -265,7 +275,7 @@ class Coordinator:
 
         loop = asyncio.get_running_loop()
         patience = Patience(limits, began)
-        # Whether what earlier operations left open has settled, the guest knows too.
+        # The guest's view can settle open intents, so ask the guest as well if there are any.
         alone = request.operation is Operation.PLUG and not self._has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
@@ -298,12 +308,11 @@ class Coordinator:
 
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
-        from ..core.planning.planner import plan
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
             view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
-            return view, plan(view, request, recovered=recovered), events
+            return view, _planned(view, request, recovered=recovered), events
 
         seen = await look()
         if _missed(seen[0], seen[1]) is None:
@@ -366,6 +375,18 @@ class Coordinator:
         self._interrupted = True
         if self._interrupt is not None:
             self._interrupt()
+
+
+def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
+    """A plan. UsageError if the request does not fit this VM."""
+    from ..core.planning.planner import plan
+    from ..core.planning.selectors import SelectorError
+
+    try:
+        return plan(view, request, recovered=recovered)
+    except ValueError as error:
+        code, hint = ("bad-slot", "see vcpuctl list") if isinstance(error, SelectorError) else ("bad-usage", "")
+        raise UsageError(Reason(code, Origin.VCPUCTL, str(error), hint)) from error
 
 
 def _missed(view: VmView, decided: Plan) -> Reason | None:

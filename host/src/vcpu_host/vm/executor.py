@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from .. import ports
+from ..core import codes
 from ..core.guest import CpuResult
 from ..core.intent import Intent
 from ..core.model import HostView, Ost
@@ -21,7 +22,7 @@ from ..core.operation import events as ev
 from ..core.operation import record
 from ..core.operation.machine import Machine
 from ..core.operation.result import OperationResult
-from ..core.reason import AGENT_LOST, Origin, Reason
+from ..core.reason import Origin, Reason
 from ..core.vm_events import PortChanged, VmEvent
 from ..errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
 from .agent_session import Sessions
@@ -76,7 +77,7 @@ class Run:
                 if self._machine.finished:
                     result = self._machine.result(self._loop.time())
                     with suppress(RefusedError):
-                        # It says too much then, until the next look.
+                        # The record may keep settled entries; the next look removes them.
                         self._record(record.after(self._intents, result, self._asked, self._host))
                     return result
                 self._feed(await self._next_event())
@@ -221,7 +222,7 @@ class Run:
     async def _await_loss(self, agent: ports.GuestAgent) -> None:
         text = await agent.lost()
         if self._sessions.current is agent:
-            self._put(ev.AgentDown(Reason(AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
+            self._put(ev.AgentDown(Reason(codes.AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
 
     async def _check_port(self, agent: ports.GuestAgent) -> None:
         """A port was closed in the guest. An agent that ends in order says so itself, one that is killed cannot.
@@ -235,7 +236,7 @@ class Run:
             return
         if channel is not None and not channel.guest_open and self._sessions.current is agent:
             text = "the agent has ended: nobody in the guest has its port open"
-            self._put(ev.AgentDown(Reason(AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
+            self._put(ev.AgentDown(Reason(codes.AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
 
     def _ask(self, action: ev.DoSetOnline) -> None:
         agent = self._sessions.current

@@ -8,7 +8,6 @@ guest. Hence nothing at all is plugged where something else would be in the way.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from .. import ports
 from ..core.migration.compare import Comparison, compare, take_over
@@ -25,16 +24,6 @@ class Prepared:
     comparison: Comparison
     plugged: tuple[Place, ...] = ()
     reason: Reason | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``vcpuctl migrate prepare -o json`` shows it."""
-        return {
-            "operation": "migrate-prepare",
-            "outcome": str(self.outcome),
-            "plugged": [{"slot": place.index, "id": place.name} for place in self.plugged],
-            "reason": self.reason.to_json() if self.reason else None,
-            "differences": [difference.to_json() for difference in self.comparison.differences],
-        }
 
 
 async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prepared:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from .. import ports
-from ..core import numa
+from ..core import codes, numa
 from ..core.model import Slot
 from ..core.reason import Origin, Outcome, Reason
 from ..errors import QemuError
@@ -42,18 +41,6 @@ class Assigned:
         if self.reason is not None:
             return ""
         return " (nothing was set)" if self.dry_run else " (QEMU shows it so, and has left preconfig)"
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``vcpuctl numa assign -o json`` shows it."""
-        slots = [{"slot": s.index, "props": dict(s.props), "node": self.nodes.get(s.index)} for s in self.slots]
-        return {
-            "operation": "numa-assign",
-            "outcome": str(self.outcome),
-            "dry_run": self.dry_run,
-            "slots": slots,
-            "arguments": [word for line in self.lines for word in line.split(" ", 1)],
-            "reason": self.reason.to_json() if self.reason else None,
-        }
 
 
 async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = False) -> Assigned:
@@ -87,7 +74,7 @@ async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = Fals
     wrong = numa.differing(slots, wanted)
     if wrong:
         text = f"QEMU has made the machine, and shows slots {', '.join(map(str, wrong[:8]))} on other nodes"
-        return Assigned(Outcome.FAILED, slots, wanted, Reason("node-differs", Origin.QEMU, text, _NEXT))
+        return Assigned(Outcome.FAILED, slots, wanted, Reason(codes.NODE_DIFFERS, Origin.QEMU, text, _NEXT))
     return Assigned(Outcome.DONE, slots, wanted)
 
 
@@ -95,7 +82,10 @@ async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = Fals
 _NODE_ARGUMENTS = "-object memory-backend-ram,id=mN,size=... -numa node,nodeid=N,memdev=mN"
 _NEXT = "start QEMU anew with these arguments, which do the same without --preconfig:"
 _NO_NODES = Reason(
-    "no-nodes", Origin.QEMU, "QEMU was started without NUMA nodes", f"{_NODE_ARGUMENTS} for each node, at QEMU's start"
+    codes.NO_NODES,
+    Origin.QEMU,
+    "QEMU was started without NUMA nodes",
+    f"{_NODE_ARGUMENTS} for each node, at QEMU's start",
 )
 
 
@@ -114,10 +104,10 @@ def _cannot(commands: frozenset[str], hint: str, *, waits: bool) -> Reason | Non
     """Why this QEMU takes no nodes at run time."""
     lacking = [name for name in (SET, LEAVE) if name not in commands]
     if lacking:
-        return Reason("no-preconfig", Origin.QEMU, f"this QEMU has no {' and no '.join(lacking)}", hint)
+        return Reason(codes.NO_PRECONFIG, Origin.QEMU, f"this QEMU has no {' and no '.join(lacking)}", hint)
     if not waits:
         text = "the machine has been made: nodes can be set only before, in a QEMU that was started with --preconfig"
-        return Reason("machine-made", Origin.QEMU, text, hint)
+        return Reason(codes.MACHINE_MADE, Origin.QEMU, text, hint)
     return None
 
 

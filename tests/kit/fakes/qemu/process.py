@@ -28,7 +28,7 @@ def _bind(folder: Path, inside: Path) -> tuple[str, ...]:
 class Steer:
     """A blocking QMP client of the steering socket; every call has a deadline."""
 
-    def __init__(self, path: Path, timeout: float = 10.0) -> None:
+    def __init__(self, path: Path, timeout: float = 90.0) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(timeout)
         self._sock.connect(str(path))

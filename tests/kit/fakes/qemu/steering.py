@@ -39,7 +39,7 @@ def _release(qemu: FakeQemu, args: Arguments) -> Any:
 async def _wait(qemu: FakeQemu, args: Arguments) -> Any:
     """Until the rule has applied once."""
     rule = _pick(qemu, args)
-    async with asyncio.timeout(float(args.given.get("seconds", 10))):
+    async with asyncio.timeout(float(args.given.get("seconds", 80))):
         await rule.hit.wait()
     return rule.hits
 
@@ -52,7 +52,7 @@ def _clear(qemu: FakeQemu, args: Arguments) -> Any:
 
 async def _idle(qemu: FakeQemu, args: Arguments) -> Any:
     """Until the guest has nothing to do."""
-    async with asyncio.timeout(float(args.given.get("seconds", 10))):
+    async with asyncio.timeout(float(args.given.get("seconds", 80))):
         await qemu.machine.idle.wait()
     return {}
 
@@ -93,7 +93,7 @@ def _port(qemu: FakeQemu, args: Arguments) -> Any:
 
 async def _port_wait(qemu: FakeQemu, args: Arguments) -> Any:
     """Until the guest has the port ``open``, or not."""
-    async with asyncio.timeout(float(args.given.get("seconds", 20))):
+    async with asyncio.timeout(float(args.given.get("seconds", 80))):
         while qemu.port.guest_open is not args.given["open"]:
             qemu.port_moved.clear()
             await qemu.port_moved.wait()

@@ -16,14 +16,15 @@ from vcpu_host.agent import client
 from vcpu_host.agent.bounds import BadMessageError
 from vcpu_host.agent.dialer import LinkDialer, obstacle
 from vcpu_host.agent.status import of_link, of_rpc
+from vcpu_host.core import codes
 from vcpu_host.core.guest import CpuResult, GuestView
 from vcpu_host.core.model import Channel, HostView
-from vcpu_host.core.reason import AGENT_LOST, Origin, Reason
+from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 from vcpu_proto.link import BusyError, EndCode, Ended, LinkError, SessionLostError
 from vcpu_proto.v1 import agent_pb2 as pb
 
-_OPEN = Channel("/run/agent.sock", busy=False, guest_open=True)
+_OPEN = Channel("/run/agent.sock", guest_open=True)
 
 # --- why there is no session, told from QEMU's side alone -------------------------------------------------------------
 
@@ -33,7 +34,7 @@ _OPEN = Channel("/run/agent.sock", busy=False, guest_open=True)
     [
         (host(1, channel=_OPEN), None),
         (host(1, channel=replace(_OPEN, socket=None)), "no-socket"),
-        (host(1, channel=replace(_OPEN, socket=None, busy=True)), "port-busy"),
+        (host(1, channel=replace(_OPEN, socket=None, name_withheld=True)), "port-busy"),
         (replace(host(1), channel=None), "no-channel"),
         (host(1, channel=_OPEN, status="paused"), "vm-not-running"),
         (host(1, channel=replace(_OPEN, guest_open=False)), "agent-absent"),
@@ -160,7 +161,7 @@ def test_a_busy_port_is_a_refusal_and_any_other_link_trouble_is_not() -> None:
     assert isinstance(busy, RefusedError)
     assert busy.reason.who is Origin.VCPUCTL
     assert isinstance(of_link(LinkError("silence")), AgentGoneError)
-    assert of_link(SessionLostError(Ended(b"", EndCode.REPLACED))).reason.code == AGENT_LOST
+    assert of_link(SessionLostError(Ended(b"", EndCode.REPLACED))).reason.code == codes.AGENT_LOST
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 from vcpu_host.agent import proxy
 from vcpu_host.agent.control import Control
-from vcpu_host.core.reason import AGENT_LOST
+from vcpu_host.core import codes
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -119,7 +119,7 @@ async def test_an_answer_that_does_not_come_in_time_is_slow_and_given_up() -> No
 
 async def test_who_waits_hears_the_best_reason_there_is_for_the_stream_s_end() -> None:
     async def better(error: AgentGoneError) -> AgentGoneError:
-        assert error.reason.code == AGENT_LOST
+        assert error.reason.code == codes.AGENT_LOST
         return AgentGoneError(replace(error.reason, text="it is stopping"))
 
     call = Call()
@@ -135,10 +135,10 @@ async def test_who_waits_hears_the_best_reason_there_is_for_the_stream_s_end() -
 @pytest.mark.parametrize(
     ("end", "code"),
     [
-        (None, AGENT_LOST),
+        (None, codes.AGENT_LOST),
         (
             grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), "closed", ""),
-            AGENT_LOST,
+            codes.AGENT_LOST,
         ),
         (pb.ControlResponse(answers=[pb.ControlAnswer()]), "agent-bad-message"),
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -27,10 +26,9 @@ async def test_a_port_in_use_is_busy_and_not_a_hang(port: VirtioPort, guest: Gue
     async with await HostLink.connect(wire_to(port.host_path)) as first:
         with pytest.raises(BusyError):
             await HostLink.connect(wire_to(port.host_path), timeout=0.3)
-        began = time.monotonic()
+        # and it does not take the time: this would be longer than the test's own
         with pytest.raises(BusyError):
-            await HostLink.connect(wire_to(port.host_path), timeout=30)
-        assert time.monotonic() - began < 5
+            await HostLink.connect(wire_to(port.host_path), timeout=3600)
         await first.ping(5)
 
 
@@ -91,6 +89,6 @@ async def test_a_port_whose_queue_is_full_is_busy_at_once(port: VirtioPort, gues
     async with await HostLink.connect(wire_to(port.host_path)):
         waiting = [dial(port.host_path) for _ in range(2)]
         with pytest.raises(BusyError):
-            await HostLink.connect(wire_to(port.host_path), timeout=30)
+            await HostLink.connect(wire_to(port.host_path), timeout=3600)
         for connection in waiting:
             connection.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import vcpu_host
 from vcpu_host.cli.facts import ENVIRONMENT, FILES, VM_FILE_KEYS
-from vcpu_host.local import directory, vm_files
+from vcpu_host.local import directory, target
 
 #: Read by the libraries that lay text out, not by us.
 _BY_LIBRARIES = {"COLUMNS"}
@@ -26,14 +26,14 @@ def test_every_environment_variable_that_is_read_is_told_and_no_other() -> None:
 
 
 def test_the_keys_of_a_vms_file_are_told() -> None:
-    assert {key for key, _ in VM_FILE_KEYS} == vm_files._KEYS
+    assert {key for key, _ in VM_FILE_KEYS} == target._KEYS
 
 
 def test_the_places_of_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told = [path for path, _ in FILES]
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/user")
-    for each in vm_files.directories():
+    for each in target.directories():
         assert f"{each}/NAME.toml".replace("/home/user", "~") in told
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert str(directory.directory()) in told

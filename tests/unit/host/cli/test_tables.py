@@ -8,7 +8,6 @@ import pytest
 from kit.sim.views import CORES, host, vm
 from vcpu_host.cli import tables
 from vcpu_host.cli.layout import Block, Table, compose
-from vcpu_host.cli.render import view_document
 from vcpu_host.core import platforms
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import OperationResult, SlotResult
@@ -16,6 +15,7 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.selectors import select
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import VmView, join, with_pending
+from vcpu_host.documents import of_view
 
 _WHY = Reason("guest-ignored", Origin.GUEST, "the kernel shows no such CPU", "look at its log", "ENODEV")
 
@@ -78,8 +78,8 @@ def test_the_table_has_qemus_node_and_the_guests_where_that_is_another(
 ) -> None:
     view = _with_nodes(qemu, *guest)
     assert tables.node_text(view.slots[0]) == words
-    slots: list[dict[str, object]] = view_document(view)["slots"]  # type: ignore[assignment]
-    threads: list[dict[str, object]] = slots[0]["threads"]  # type: ignore[assignment]
+    slots = of_view(view)["slots"]
+    threads: list[dict[str, object]] = slots[0]["threads"]
     assert [thread["guest_node"] for thread in threads] == list(guest)
     assert slots[0]["node"] == (qemu if qemu is not None else guest[0])
 

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import plain_name, sockets
+from vcpu_host.cli.target import sockets
 from vcpu_host.errors import UsageError
-from vcpu_host.local import vm_files
+from vcpu_host.local import target
+from vcpu_host.local.target import Target, plain_name
 
 
 @pytest.fixture
 def vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where VMs have their files."""
-    monkeypatch.setattr(vm_files, "directories", lambda: (tmp_path,))
+    monkeypatch.setattr(target, "directories", lambda: (tmp_path,))
     return tmp_path
 
 
-def meant(*words: str, **environment: str) -> vm_files.VmSockets:
+def meant(*words: str, **environment: str) -> Target:
     """The sockets that a command with these options has, in this environment."""
     return sockets(build_parser().parse_args([*words, "list"]), environment)
 
@@ -37,16 +38,16 @@ def refusal(*words: str, **environment: str) -> tuple[str, str]:
 
 def test_the_environment_names_the_vm_where_no_option_does(vms: Path) -> None:
     (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
-    assert meant(VCPUCTL_QMP="/q") == vm_files.VmSockets("/q")
-    assert meant("--agent", "/a", VCPUCTL_QMP="/q") == vm_files.VmSockets("/q", "/a")
-    assert meant(VCPUCTL_VM="web1") == vm_files.VmSockets("/web1/qmp")
+    assert meant(VCPUCTL_QMP="/q") == Target("/q")
+    assert meant("--agent", "/a", VCPUCTL_QMP="/q") == Target("/q", "/a")
+    assert meant(VCPUCTL_VM="web1") == Target("/web1/qmp")
 
 
 def test_options_win_over_the_environment_whatever_it_says(vms: Path) -> None:
     (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
     both = {"VCPUCTL_VM": "nobody", "VCPUCTL_QMP": "/other"}
-    assert meant("--qmp", "/q", **both) == vm_files.VmSockets("/q")
-    assert meant("--vm", "web1", **both) == vm_files.VmSockets("/web1/qmp")
+    assert meant("--qmp", "/q", **both) == Target("/q")
+    assert meant("--vm", "web1", **both) == Target("/web1/qmp")
 
 
 def test_an_environment_that_names_two_names_none(vms: Path) -> None:
@@ -55,7 +56,7 @@ def test_an_environment_that_names_two_names_none(vms: Path) -> None:
 
 
 def test_a_variable_that_is_empty_is_none() -> None:
-    assert meant(VCPUCTL_VM="", VCPUCTL_QMP="/q") == vm_files.VmSockets("/q")
+    assert meant(VCPUCTL_VM="", VCPUCTL_QMP="/q") == Target("/q")
     assert refusal(VCPUCTL_VM="", VCPUCTL_QMP="")[0] == "no-vm"
     assert refusal()[0] == "no-vm"
 
@@ -92,7 +93,7 @@ def test_a_socket_may_be_named_as_qemu_is_given_it(text: str, name: str) -> None
 
 def test_every_way_to_name_a_socket_takes_those_words(vms: Path) -> None:
     (vms / "web1.toml").write_text('qmp = "unix:/q,server=on"\nagent = "unix:/a"\n')
-    expected = vm_files.VmSockets("/q", "/a")
+    expected = Target("/q", "/a")
     assert meant("--vm", "web1") == expected
     assert meant("--qmp", "unix:/q,server=on", "--agent", "unix:/a") == expected
     assert meant("--agent", "/a", VCPUCTL_QMP="unix:/q") == expected

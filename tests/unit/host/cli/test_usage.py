@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from kit import documents
 from vcpu_host.cli.main import main
 from vcpu_host.cli.parser import build_parser
 from vcpu_host.cli.usage import CommandLineError, read, wants_json
@@ -117,7 +118,7 @@ def test_a_usage_error_is_a_document_where_one_is_wanted(line: str, capsys: pyte
     assert main(["-o", "json", *line.split()]) == 2
     said = capsys.readouterr()
     document = json.loads(said.out)
-    assert document["schema_version"] == 1
+    documents.check(document)
     assert document["exit_status"] == 2
     assert {"code", "who", "text", "hint"} <= set(document["error"])
     assert said.err == f"vcpuctl: {document['error']['text']}\n         {document['error']['hint']}\n"

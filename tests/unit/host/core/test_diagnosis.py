@@ -11,6 +11,7 @@ from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
 from vcpu_host.core.model import Channel, HostView, Ost
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import join
+from vcpu_host.documents import of_finding
 
 
 def _found(
@@ -115,7 +116,7 @@ def test_a_missing_channel_comes_with_the_device_lines_to_add() -> None:
 
 
 def test_a_channel_without_socket_or_id_is_told() -> None:
-    view = host(2, channel=Channel(None, busy=False, guest_open=True))
+    view = host(2, channel=Channel(None, guest_open=True))
     found = _found(view)
     assert found["no-socket"].level is Level.PROBLEM
     assert found["port-without-id"].level is Level.NOTE
@@ -223,4 +224,9 @@ def test_guest_cpus_that_no_slot_explains_are_a_problem() -> None:
 
 
 def test_a_finding_is_json() -> None:
-    assert Finding(Level.NOTE, "code", "text").to_json() == {"level": "note", "code": "code", "text": "text", "fix": ""}
+    assert of_finding(Finding(Level.NOTE, "code", "text")) == {
+        "level": "note",
+        "code": "code",
+        "text": "text",
+        "fix": "",
+    }

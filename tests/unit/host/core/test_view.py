@@ -3,14 +3,15 @@ from __future__ import annotations
 
 import pytest
 from kit.sim.views import INFO, guest, host, identities, vm
+from vcpu_host.core import codes
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import HostView, SlotState
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.core.view import SMT_PARKED, VmView, join, with_pending
+from vcpu_host.core.view import VmView, join, with_pending
 
 _BUSY = Reason("last-cpu", Origin.GUEST, "the last one")
-_PARKED = Reason(SMT_PARKED, Origin.GUEST, "SMT is off", errno="EPERM")
+_PARKED = Reason(codes.SMT_OFF, Origin.GUEST, "SMT is off", errno="EPERM")
 
 
 def _states(view: VmView) -> list[str]:

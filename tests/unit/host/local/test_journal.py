@@ -7,41 +7,70 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from vcpu_host.core.identity import ProcessId, SocketId, VmIdentity
 from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.core.model import Ost
 from vcpu_host.errors import RefusedError
-from vcpu_host.local import processes
-from vcpu_host.local.journal import Journal
+from vcpu_host.local import names, processes
+from vcpu_host.local.journal import FileJournal
 
 _INTENT = Intent(IntentKind.UNPLUG, 3, "vcpu-3", 1000.5, (77,))
 
 
-def own() -> str:
-    name = processes.process_name(os.getpid())
-    assert name is not None
-    return name
+#: A process of a namespace that is not ours: nothing that is about it is swept.
+_UNSEEN = ProcessId(1, 1, 1)
+_OTHER = ProcessId(2, 2, 2)
 
 
-def ended() -> str:
-    """The name of a process that is no more."""
+def own() -> ProcessId:
+    process = processes.process_id(os.getpid())
+    assert process is not None
+    return process
+
+
+def ended() -> ProcessId:
+    """A process that is no more."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        name = processes.process_name(process.pid)
-    assert name is not None
-    return name
+        found = processes.process_id(process.pid)
+    assert found is not None
+    return found
+
+
+def journal(by: ProcessId | SocketId, directory: Path) -> FileJournal:
+    return FileJournal(VmIdentity(by), directory=directory)
 
 
 def test_what_was_saved_is_there_for_the_next_one_and_for_nobody_else(tmp_path: Path) -> None:
-    Journal(own(), directory=tmp_path).save([_INTENT])
-    assert Journal(own(), directory=tmp_path).load() == (_INTENT,)
-    assert Journal("1-1", directory=tmp_path / "other").load() == ()
+    journal(own(), tmp_path).save([_INTENT])
+    assert journal(own(), tmp_path).load() == (_INTENT,)
+    assert journal(_UNSEEN, tmp_path / "other").load() == ()
     (file,) = tmp_path.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
+def test_a_record_of_e13c246_is_read_under_the_name_that_it_had(tmp_path: Path) -> None:
+    written = (
+        b'{"schema_version": 1, "intents": [{"kind": "unplug", "slot": 3, "id": "vcpu-3", "since": 1764330957.25, '
+        b'"threads": [4711], "ost": [3, 128]}, {"kind": "plug", "slot": 4, "id": "vcpu-4", "since": 1764330958, '
+        b'"threads": [], "ost": null}]}'
+    )
+    expected = (
+        Intent(IntentKind.UNPLUG, 3, "vcpu-3", 1764330957.25, (4711,), Ost(3, 128)),
+        Intent(IntentKind.PLUG, 4, "vcpu-4", 1764330958),
+    )
+    here = own()
+    (tmp_path / f"{here.pid}-{here.started}-{here.namespace}.pending").write_bytes(written)
+    assert journal(here, tmp_path).load() == expected
+    (tmp_path / "s3f2f860d8b28372a134523c4-77.pending").write_bytes(written)
+    assert journal(SocketId("/run/vms/web1/qmp.sock", 77), tmp_path).load() == expected
+
+
 def test_when_all_is_settled_nothing_is_left(tmp_path: Path) -> None:
-    record = Journal(own(), directory=tmp_path)
+    record = journal(own(), tmp_path)
     record.save([])
     record.save([_INTENT])
     record.save([])
@@ -50,7 +79,7 @@ def test_when_all_is_settled_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_write_that_breaks_off_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Journal(own(), directory=tmp_path)
+    record = journal(own(), tmp_path)
     record.save([_INTENT])
 
     def full(fd: int) -> None:
@@ -74,33 +103,36 @@ def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
     monkeypatch.setattr(os, "replace", replaced)
-    Journal("1-1", directory=tmp_path).save([_INTENT])
-    assert calls == ["1-1.new", "replace", tmp_path.name]
+    journal(_UNSEEN, tmp_path).save([_INTENT])
+    assert calls == ["1-1-1.new", "replace", tmp_path.name]
 
 
 def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
-    number, started, space = ended().split("-")
-    dead, unseen = f"{number}-{started}-{space}", f"{number}-{started}-{int(space) + 1}"
-    for name in (dead, own(), unseen):
-        Journal(name, directory=tmp_path).save([_INTENT])
+    dead = ended()
+    unseen = replace(dead, namespace=dead.namespace + 1)
+    for process in (dead, own(), unseen):
+        journal(process, tmp_path).save([_INTENT])
+        name = names.of_vm(VmIdentity(process))
         (tmp_path / f"{name}.lock").touch()
         (tmp_path / f"{name}.new").touch()  # of one that died while it wrote
     (tmp_path / "0123456789abcdef.lock").touch()  # of a monitor's socket
-    Journal(own(), directory=tmp_path).load()
+    journal(own(), tmp_path).load()
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {f"{name}.{kind}" for name in (own(), unseen) for kind in ("pending", "lock", "new")} | {
-        "0123456789abcdef.lock"
-    }
+    assert left == {
+        f"{names.of_vm(VmIdentity(process))}.{kind}"
+        for process in (own(), unseen)
+        for kind in ("pending", "lock", "new")
+    } | {"0123456789abcdef.lock"}
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b'{"schema_version": 2, "intents": []}', b'{"schema_version": 1}', b"[" * 20000]
 )
 def test_a_record_that_cannot_be_understood_is_said_and_left(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "1-1.pending"
+    path = tmp_path / "1-1-1.pending"
     path.write_bytes(data)
     with pytest.raises(RefusedError) as error:
-        Journal("1-1", directory=tmp_path).load()
+        journal(_UNSEEN, tmp_path).load()
     assert error.value.reason.code == "bad-record"
     assert str(path) in error.value.reason.text
     assert path.read_bytes() == data
@@ -108,11 +140,11 @@ def test_a_record_that_cannot_be_understood_is_said_and_left(tmp_path: Path, dat
 
 def test_a_link_or_a_directory_in_its_place_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("{}")
-    (tmp_path / "1-1.pending").symlink_to(tmp_path / "secret")
-    (tmp_path / "2-2.pending").mkdir()
-    for name in ("1-1", "2-2"):
+    (tmp_path / "1-1-1.pending").symlink_to(tmp_path / "secret")
+    (tmp_path / "2-2-2.pending").mkdir()
+    for process in (_UNSEEN, _OTHER):
         with pytest.raises(RefusedError) as error:
-            Journal(name, directory=tmp_path).load()
+            journal(process, tmp_path).load()
         assert error.value.reason.code == "bad-record"
 
 
@@ -122,6 +154,6 @@ def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path, mode: 
     place.mkdir()
     place.chmod(mode)
     with pytest.raises(RefusedError) as error:
-        Journal("1-1", directory=place).save([_INTENT])
+        journal(_UNSEEN, place).save([_INTENT])
     assert error.value.reason.code == "unsafe-directory"
     assert list(place.iterdir()) == []

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kit.fakes.qemu.process import UNSHARE
+from vcpu_host.core.identity import ProcessId, SocketId
 from vcpu_host.local import processes
 
 #: It listens on a socket, says which thread of its own is another one than its first, and waits for its end.
@@ -53,33 +55,31 @@ def listening(path: Path, *prefix: str, words: str = "") -> Iterator[tuple[int, 
         process.wait(10)
 
 
-def own() -> str:
-    name = processes.process_name(os.getpid())
-    assert name is not None
-    return name
+def own() -> ProcessId:
+    process = processes.process_id(os.getpid())
+    assert process is not None
+    return process
 
 
-def test_a_name_is_a_process_own_and_ends_with_it() -> None:
-    assert not processes.process_ended(own())
-    assert processes.process_name(os.getpid()) == own()
+def test_a_process_is_told_from_every_later_one_that_gets_its_number() -> None:
+    assert not processes.ended(own())
+    assert processes.process_id(os.getpid()) == own()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        other = processes.process_name(process.pid)
+        other = processes.process_id(process.pid)
         assert other is not None
-        assert not processes.process_ended(other)
-    assert processes.process_ended(other)
-    number, started, space = own().split("-")
-    assert processes.process_ended(f"{number}-{int(started) + 1}-{space}"), "another one that got its number"
-    assert not processes.process_ended(f"{number}-{int(started) + 1}-{int(space) + 1}"), "one of another namespace"
-    assert not processes.process_ended("no name")
-    assert processes.process_name(999_999_999) is None
-    assert processes.process_name(0) is None
+        assert not processes.ended(other)
+    assert processes.ended(other)
+    assert processes.ended(replace(own(), started=own().started + 1)), "another one that got its number"
+    assert not processes.ended(replace(own(), started=1, namespace=own().namespace + 1)), "one of another namespace"
+    assert processes.process_id(999_999_999) is None
+    assert processes.process_id(0) is None
 
 
 def test_all_sockets_of_one_process_name_that_process(folder: Path) -> None:
     with listening(folder / "s") as (pid, thread_id):
         found = processes.identify(pid, thread_id, str(folder / "s"))
         assert (found.pid, found.listens) == (pid, True)
-        assert found.name == processes.process_name(pid)
+        assert found.by == processes.process_id(pid)
         assert processes.identify(pid, thread_id, str(folder / "another")) == found
 
 
@@ -89,16 +89,17 @@ def test_a_process_in_another_pid_namespace_is_named_as_it_is_seen_from_here(fol
         assert processes.has_thread(pid, thread_id)
         assert not processes.has_thread(pid, thread_id + 50)
         found = processes.identify(pid, thread_id, str(folder / "s"))
-        assert (found.name, found.pid) == (processes.process_name(pid), pid)
-        assert not processes.process_ended(found.name)
-    assert processes.process_ended(found.name)
+        assert isinstance(found.by, ProcessId)
+        assert (found.by, found.pid) == (processes.process_id(pid), pid)
+        assert not processes.ended(found.by)
+    assert processes.ended(found.by)
 
 
 def test_who_passes_bytes_on_is_not_taken_for_qemu_but_the_qemu_behind_is_found(folder: Path) -> None:
     with listening(folder / "proxy") as (proxy, _), listening(folder / "vm", words="qemu") as (qemu, thread_id):
         found = processes.identify(proxy, thread_id, str(folder / "proxy"))
         assert (found.pid, found.listens) == (qemu, False)
-        assert found.name == processes.process_name(qemu)
+        assert found.by == processes.process_id(qemu)
     with listening(folder / "proxy2") as (proxy, _), listening(folder / "other") as (_, thread_id):
         assert processes.identify(proxy, thread_id, str(folder / "proxy2")).pid is None
 
@@ -110,7 +111,7 @@ def test_a_listener_that_cannot_be_seen_is_named_by_its_socket_and_so_are_its_th
         found = processes.identify(0, thread_id, str(folder / "qmp"))
         assert (found.pid, found.listens) == (None, False)
         assert processes.identify(0, thread_id, str(folder / "link")) == found
-    assert not processes.process_ended(found.name)
+    assert found.by == SocketId(os.path.realpath(folder / "qmp"), (folder / "qmp").stat().st_ino)
     (folder / "other").touch()
     (folder / "other").replace(folder / "qmp")
     again = processes.identify(0, 1, str(folder / "qmp"))
@@ -121,6 +122,6 @@ def test_a_listener_that_cannot_be_seen_is_named_by_its_socket_and_so_are_its_th
 
 def test_before_there_is_a_vcpu_the_command_line_has_to_do(folder: Path) -> None:
     with listening(folder / "s", words="qemu") as (pid, _):
-        assert processes.identify(pid, None, str(folder / "s")).name == processes.process_name(pid)
+        assert processes.identify(pid, None, str(folder / "s")).by == processes.process_id(pid)
     with listening(folder / "t") as (pid, _):
         assert processes.identify(pid, None, str(folder / "t")).pid is None

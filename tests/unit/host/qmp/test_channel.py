@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vcpu_host.core.identity import ProcessId, SocketId, VmIdentity
 from vcpu_host.core.model import Channel, HostView
 from vcpu_host.errors import QemuError, UsageError
-from vcpu_host.ports import QemuProcess
 from vcpu_host.qmp import channel
 
 PORT = "/machine/peripheral/port0"
 #: A QEMU whose process is not known, and one that is this very process.
-UNSEEN = QemuProcess("s1-1")
-OURS = QemuProcess("1-1-1", os.getpid(), listens=True)
+UNSEEN = VmIdentity(SocketId("/run/qmp", 1))
+OURS = VmIdentity(ProcessId(os.getpid(), 1, 1), listens=True)
 #: An abstract socket that nobody else has.
 NAME = f"@vcpuctl-test-{os.getpid()}"
 
@@ -32,16 +32,16 @@ def chardev(filename: str, *, is_open: bool = False) -> list[dict[str, Any]]:
     ]
 
 
-def found(filename: str, qemu: QemuProcess = UNSEEN) -> Channel:
+def found(filename: str, qemu: VmIdentity = UNSEEN) -> Channel:
     return channel.channel(PORT, "ch0", chardev(filename, is_open=True), qemu)
 
 
 # The file names are those of 7.2 and 10.0, or of chardev/char-socket.c.
 @pytest.mark.parametrize(
-    ("filename", "socket", "busy"),
+    ("filename", "socket", "withheld"),
     [
         ("disconnected:unix:/run/a,server=on", "/run/a", False),
-        ("unix:/run/a,server=on", "/run/a", True),
+        ("unix:/run/a,server=on", "/run/a", False),
         ("disconnected:unix:/run/a,server", "/run/a", False),
         ("disconnected:unix:/run/a,b=c,server=on", "/run/a,b=c", False),
         ("disconnected:unix:/run/a,tight=on,server=on", "/run/a", False),
@@ -56,11 +56,11 @@ def found(filename: str, qemu: QemuProcess = UNSEEN) -> Channel:
         ("null", None, False),
     ],
 )
-def test_a_chardevs_file_name_tells_its_socket_and_whether_somebody_is_on_it(
-    filename: str, socket: str | None, busy: bool
+def test_a_chardevs_file_name_tells_its_socket_or_that_its_name_is_withheld(
+    filename: str, socket: str | None, withheld: bool
 ) -> None:
     assert found(filename) == Channel(
-        socket, busy=busy, guest_open=True, device_id="port0", bound=socket or "", chardev=filename
+        socket, guest_open=True, device_id="port0", bound=socket or "", chardev=filename, name_withheld=withheld
     )
 
 
@@ -71,7 +71,7 @@ def test_a_port_without_an_id_has_none() -> None:
 def test_an_abstract_socket_that_is_in_use_keeps_the_name_it_was_seen_with() -> None:
     free, used = found("disconnected:unix:name,abstract=on,tight=on,server=on"), found("unix:,server=on")
     again = channel.named_as_before(used, free)
-    assert (again.socket, again.bound, again.busy) == ("@name", "@name", True)
+    assert (again.socket, again.bound, again.name_withheld) == ("@name", "@name", False)
     assert channel.named_as_before(used, None) == used
     assert channel.named_as_before(used, found("disconnected:unix:/run/a,server=on")) == used
     other = found("disconnected:unix:other,abstract=on,tight=on,server=on")
@@ -108,12 +108,12 @@ def test_only_a_port_of_exactly_our_name_is_ours() -> None:
 
 def view(bound: str | None, *, port: bool = True, reached: str | None = None) -> HostView:
     """A VM whose port is on that socket."""
-    on = Channel(reached or bound, busy=False, guest_open=False, bound=bound or "", chardev="pty:/dev/pts/0")
+    on = Channel(reached or bound, guest_open=False, bound=bound or "", chardev="pty:/dev/pts/0")
     channel = on if port else None
     return HostView((10, 0, 0), "pc-q35-10.0", "x86_64", "running", "tcg", (), channel=channel)
 
 
-def refusal(view: HostView, qemu: QemuProcess, path: str, connection: socket.socket | None = None) -> str:
+def refusal(view: HostView, qemu: VmIdentity, path: str, connection: socket.socket | None = None) -> str:
     """Why it is refused, in words."""
     with pytest.raises(UsageError) as caught:
         channel.check(view, qemu, path, connection)
@@ -123,7 +123,7 @@ def refusal(view: HostView, qemu: QemuProcess, path: str, connection: socket.soc
 
 
 @pytest.mark.parametrize("qemu", [UNSEEN, OURS])
-def test_the_ports_own_socket_is_accepted_under_any_name_that_leads_to_it(tmp_path: Path, qemu: QemuProcess) -> None:
+def test_the_ports_own_socket_is_accepted_under_any_name_that_leads_to_it(tmp_path: Path, qemu: VmIdentity) -> None:
     own, link = tmp_path / "agent", tmp_path / "link"
     own.touch()
     link.symlink_to(own)
@@ -137,7 +137,7 @@ def test_the_ports_own_socket_is_accepted_under_any_name_that_leads_to_it(tmp_pa
     ("socket", "port"), [("console", True), ("missing", True), (None, True), (None, False), ("agent", False)]
 )
 def test_every_other_socket_is_refused_and_says_why(
-    tmp_path: Path, socket: str | None, port: bool, qemu: QemuProcess
+    tmp_path: Path, socket: str | None, port: bool, qemu: VmIdentity
 ) -> None:
     (tmp_path / "agent").touch()
     (tmp_path / "console").touch()
@@ -181,7 +181,7 @@ def test_it_is_the_port_if_qemu_itself_listens_there_under_that_name(
 def test_it_is_not_the_port_if_somebody_else_listens_there_whatever_the_path_says(tmp_path: Path) -> None:
     path = str(tmp_path / "agent")
     with connected(path) as connection:
-        other = replace(OURS, pid=1)
+        other = VmIdentity(ProcessId(1, 1, 1), listens=True)
         text = refusal(view(path), other, path, connection)
         assert f"process {os.getpid()} (" in text
         assert "process 1 (" in text
@@ -189,7 +189,7 @@ def test_it_is_not_the_port_if_somebody_else_listens_there_whatever_the_path_say
 
 def test_where_nobody_can_tell_who_qemu_is_the_path_has_to_do(tmp_path: Path) -> None:
     path = str(tmp_path / "agent")
-    passed_on = replace(OURS, pid=1, listens=False)
+    passed_on = VmIdentity(ProcessId(1, 1, 1))
     with connected(path) as connection:
         for qemu in (UNSEEN, passed_on):
             channel.check(view(path), qemu, path, connection)
@@ -203,4 +203,4 @@ def test_a_qemu_that_leaves_the_listening_to_libvirt_is_known_by_the_path(tmp_pa
     path = str(tmp_path / "agent")
     with connected(path) as connection:
         old = replace(view(path), qemu_version=(5, 2, 0))
-        channel.check(old, replace(OURS, pid=1), path, connection)
+        channel.check(old, VmIdentity(ProcessId(1, 1, 1), listens=True), path, connection)

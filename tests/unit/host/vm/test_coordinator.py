@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
 from kit.sim.views import host, identities
+from vcpu_host.core import codes
 from vcpu_host.core import vm_events as ev
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.model import Ost, SlotState
 from vcpu_host.core.planning.plan import Operation, Request
-from vcpu_host.core.reason import AGENT_LOST, NO_ANSWER, Origin, Outcome, Reason
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import AgentGoneError, QemuError, QemuGoneError, RefusedError
 from vcpu_host.vm.coordinator import Coordinator
 from vcpu_proto.link import NoAnswerError
@@ -71,7 +72,7 @@ async def test_progress_hears_of_every_action_and_event(rig: Rig) -> None:
 
 
 async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside_an_agent_that_lives(rig: Rig) -> None:
-    await rig.whole.observe()  # each of the guest's CPUs is a slot's
+    await rig.whole.look()  # each of the guest's CPUs is a slot's
     (agent,) = rig.dialer.made
     assert (await rig.whole.run(Request(Operation.PLUG, 2), BRISK)).outcome is Outcome.DONE
     assert (agent.checked, agent.listed) == (1, 2)  # one list was asked for, the other is that of the request's end
@@ -100,7 +101,7 @@ async def foreign() -> GuestView:
 async def test_a_cpu_that_has_no_firmware_name_yet_is_looked_at_again(rig: Rig) -> None:
     names = iter(["", "", identities(host(4), 0)[0]])
     rig.dialer.prepare = lambda agent: setattr(agent, "list_cpus", lambda: named(next(names)))
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert (view.unexplained, view.slots[0].state) == ((), SlotState.ONLINE)
 
 
@@ -113,15 +114,15 @@ async def named(name: str) -> GuestView:
 
 async def test_a_session_that_breaks_off_while_looking_is_made_anew_once(rig: Rig) -> None:
     rig.dialer.prepare = lambda agent: None if rig.dialer.made else agent.die()
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert (view.guest is not None, view.agent_trouble, len(rig.dialer.made)) == (True, None, 2)
     await rig.whole.close()
     rig.dialer.made.clear()
     rig.dialer.prepare = lambda agent: agent.die()
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert (view.guest, len(rig.dialer.made)) == (None, 2)
     assert view.agent_trouble is not None
-    assert view.agent_trouble.code == AGENT_LOST
+    assert view.agent_trouble.code == codes.AGENT_LOST
 
 
 async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once(rig: Rig) -> None:
@@ -132,7 +133,7 @@ async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once
     rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=3600.0)
     rig.dialer.silence = close
     async with asyncio.timeout(5):
-        view = await rig.whole.observe()
+        view = await rig.whole.look()
     assert view.agent_trouble is not None
     assert (view.agent_trouble.code, rig.dialer.dialled) == ("agent-absent", 2)
 
@@ -140,7 +141,7 @@ async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once
 async def test_a_port_whose_closing_nobody_reported_is_an_absent_agent_after_the_dial(rig: Rig) -> None:
     rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=0.01)
     rig.dialer.silence = lambda: setattr(rig.vmm, "port_open", False)
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert view.agent_trouble is not None
     assert (view.agent_trouble.code, rig.dialer.dialled) == ("agent-absent", 2)
 
@@ -148,10 +149,10 @@ async def test_a_port_whose_closing_nobody_reported_is_an_absent_agent_after_the
 async def test_a_port_that_stays_open_in_silence_is_no_answer(rig: Rig) -> None:
     rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=0.01)
     rig.dialer.silence = lambda: None
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert view.agent_trouble is not None
-    assert (view.agent_trouble.code, rig.dialer.dialled) == (NO_ANSWER, 1)
-    assert NoAnswerError.code == NO_ANSWER
+    assert (view.agent_trouble.code, rig.dialer.dialled) == (codes.NO_ANSWER, 1)
+    assert NoAnswerError.code == codes.NO_ANSWER
 
 
 async def test_without_an_agent_an_operation_raises_and_changes_nothing(rig: Rig) -> None:
@@ -164,22 +165,22 @@ async def test_without_an_agent_an_operation_raises_and_changes_nothing(rig: Rig
 
 async def test_without_an_agent_the_map_is_shown_with_the_reason(rig: Rig) -> None:
     rig.dialer.trouble = AgentGoneError(Reason("agent-absent", Origin.AGENT, "nobody"))
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert view.guest is None
     assert view.agent_trouble is rig.dialer.trouble.reason
 
 
 async def test_a_session_that_ended_between_two_looks_is_made_anew(rig: Rig) -> None:
-    await rig.whole.observe()
+    await rig.whole.look()
     rig.dialer.made[0].die()
-    assert (await rig.whole.observe()).guest is not None
+    assert (await rig.whole.look()).guest is not None
     assert len(rig.dialer.made) == 2
 
 
 async def test_a_paused_vm_is_shown_at_once_and_its_agent_not_asked(rig: Rig) -> None:
-    await rig.whole.observe()
+    await rig.whole.look()
     rig.vmm.status = "paused"
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert view.guest is None
     assert view.agent_trouble is not None
     assert view.agent_trouble.code == "vm-not-running"
@@ -335,7 +336,7 @@ async def test_an_interrupt_before_anything_was_sent_keeps_it_so(rig: Rig) -> No
 
 async def test_cancelling_leaves_no_task_behind(rig: Rig) -> None:
     rig.vm.guest_works = False
-    await rig.whole.observe()
+    await rig.whole.look()
     with no_task_left():
         running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
         await until(lambda: rig.vm.commands and rig.dialer.made[0].asked)
@@ -352,7 +353,7 @@ async def test_a_fault_in_an_adapter_comes_out_and_leaves_no_task_behind(rig: Ri
 
 
 async def test_closing_ends_session_and_monitor(rig: Rig) -> None:
-    await rig.whole.observe()
+    await rig.whole.look()
     await rig.whole.close()
     assert rig.dialer.made[0].ended
     assert rig.vmm.closed

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from kit.sim.views import slot
+from vcpu_host import documents
 from vcpu_host.core.model import Slot
 from vcpu_host.core.numa import ByMap, ByPolicy, Wish
 from vcpu_host.core.planning.placement import Placement
@@ -108,7 +109,7 @@ async def test_arguments_are_promised_where_they_are_told_and_nowhere_else(
 ) -> None:
     given = {0: there[0]} if made and there else {}
     assigned = await assign(Qemu(frozenset(names), made=made, stubborn=stubborn, there=there, given=given), wish)
-    document = assigned.to_json()
+    document = documents.of_assigned(assigned)
     if assigned.reason is not None and assigned.reason.hint.endswith(":"):
         assert "these arguments" in assigned.reason.hint
         assert len(document["arguments"]) == 2 * len(assigned.lines) == 8

@@ -20,7 +20,7 @@ async def _leave_a_removal_open(rig: Rig) -> None:
     rig.vm.guest_works = False  # it ejects nothing
     left = await rig.whole.run(Request(Operation.UNPLUG, 1), replace(BRISK, timeout=0.2))
     assert left.outcome is Outcome.UNKNOWN
-    assert [slot.state for slot in (await rig.whole.observe()).slots][1] == "unplugging"
+    assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 
 
 async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) -> None:
@@ -30,7 +30,7 @@ async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) 
     assert (result.outcome, [slot.slot for slot in result.slots]) == (Outcome.DONE, [1])
     assert [(slot.slot, slot.outcome) for slot in result.recovered] == [(1, Outcome.DONE)]
     assert rig.vm.commands == ["add 1 vcpu-1", "del vcpu-1", "del vcpu-1", "add 1 vcpu-1"]
-    assert all(slot.pending is None for slot in (await rig.whole.observe()).slots)
+    assert all(slot.pending is None for slot in (await rig.whole.look()).slots)
 
 
 async def test_a_refused_offline_leaves_a_removal_open_that_was_asked_for_before(rig: Rig) -> None:
@@ -38,7 +38,7 @@ async def test_a_refused_offline_leaves_a_removal_open_that_was_asked_for_before
     rig.dialer.made[-1].refuses = Reason("last-cpu", Origin.GUEST, "no", errno="EBUSY")
     result = await rig.whole.run(Request(Operation.SCALE, 2), replace(BRISK, timeout=1.0))
     assert result.outcome is not Outcome.DONE, "the CPU that it would count may go at any moment"
-    assert [slot.state for slot in (await rig.whole.observe()).slots][1] == "unplugging"
+    assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 
 
 class _Record(ports.NoJournal):
@@ -63,7 +63,7 @@ async def test_a_record_that_cannot_be_read_is_shown_and_nothing_is_asked_of_qem
     record = _Record()
     rig.whole = Coordinator(rig.vmm, rig.dialer, journal=record)
     record.broken = Reason("bad-record", Origin.VCPUCTL, "garbage")
-    view = await rig.whole.observe()
+    view = await rig.whole.look()
     assert (view.record_trouble, len(view.slots)) == (record.broken, 4)
     result = await rig.whole.run(PLUG, BRISK)
     assert (result.outcome, result.reason) == (Outcome.REFUSED, record.broken)
@@ -76,7 +76,7 @@ async def test_a_record_that_cannot_be_struck_out_does_not_hide_the_result(rig: 
     record.broken = Reason("stuck", Origin.VCPUCTL, "full")
     result = await rig.whole.run(PLUG, BRISK)
     assert result.outcome is Outcome.DONE
-    assert all(slot.pending is None for slot in (await rig.whole.observe()).slots), "the look settles it, for the eye"
+    assert all(slot.pending is None for slot in (await rig.whole.look()).slots), "the look settles it, for the eye"
 
 
 async def test_what_cannot_be_recorded_is_not_asked(rig: Rig) -> None:
@@ -96,6 +96,7 @@ async def test_what_the_guest_said_in_an_operation_is_known_to_the_next_one_of_t
     sent = list(rig.vm.commands)
     result = await rig.whole.run(PLUG, BRISK)
     assert result.outcome is Outcome.REFUSED
-    assert result.to_json()["reason"]["code"] == "tcg-replug"  # type: ignore[index]
+    assert result.reason is not None
+    assert result.reason.code == "tcg-replug"
     assert rig.vm.commands == sent
     assert len(rig.dialer.made) == 1

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
+from vcpu_host.core import codes
 from vcpu_host.core.planning.plan import Operation, Request
-from vcpu_host.core.reason import NO_ANSWER, Origin, Outcome, Reason
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.vm_events import PortChanged
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 
@@ -44,7 +45,7 @@ class Heard:
                 self._rig.dialer.trouble = None
 
 
-@pytest.mark.parametrize("code", ["guest-booting", "agent-absent", "agent-lost", "agent-slow", NO_ANSWER])
+@pytest.mark.parametrize("code", ["guest-booting", "agent-absent", "agent-lost", "agent-slow", codes.NO_ANSWER])
 @pytest.mark.parametrize("operation", [Operation.PLUG, Operation.SCALE])
 async def test_an_agent_that_answers_within_the_operations_time_is_waited_for(
     rig: Rig, code: str, operation: Operation
@@ -80,7 +81,7 @@ async def test_a_guest_without_an_agent_does_not_cost_all_of_the_time(rig: Rig) 
 
 
 async def test_a_guest_that_stays_silent_costs_the_operations_time_and_no_more(rig: Rig) -> None:
-    rig.dialer.trouble = away(NO_ANSWER)
+    rig.dialer.trouble = away(codes.NO_ANSWER)
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(AgentGoneError):
@@ -101,7 +102,7 @@ async def test_an_attempt_to_reach_the_agent_does_not_outlast_the_operation(rig:
     rig.whole._sessions._dial_timeout = 60.0
     await rig.whole.run(PLUG, replace(BRISK, timeout=7.0))
     await rig.whole._sessions.drop()
-    await rig.whole.observe()
+    await rig.whole.look()
     assert 6.0 < given[0] <= 7.0
     assert 59.0 < given[1] <= 60.0, "whoever looks has no such bound"
 
@@ -124,8 +125,8 @@ async def test_what_no_agent_could_change_is_refused_at_once(rig: Rig) -> None:
 
 
 async def test_who_only_looks_or_plans_does_not_wait(rig: Rig) -> None:
-    rig.dialer.trouble = away(NO_ANSWER)
-    assert (await rig.whole.observe()).guest is None
+    rig.dialer.trouble = away(codes.NO_ANSWER)
+    assert (await rig.whole.look()).guest is None
     assert rig.dialer.dialled == 1
     assert (await rig.whole.plan(PLUG)).refusals
     assert rig.dialer.dialled == 2
@@ -146,16 +147,16 @@ async def test_what_changes_while_it_is_waited_for_is_planned_for(rig: Rig) -> N
 
 
 async def test_an_interrupt_ends_the_waiting_with_what_was_waited_for(rig: Rig) -> None:
-    rig.dialer.trouble = away(NO_ANSWER)
+    rig.dialer.trouble = away(codes.NO_ANSWER)
     with no_task_left(), pytest.raises(AgentGoneError) as error:
         await rig.whole.run(PLUG, PATIENT, None, Heard(rig, 2, rig.whole.interrupt))
-    assert error.value.reason.code == NO_ANSWER
+    assert error.value.reason.code == codes.NO_ANSWER
     assert rig.vm.commands == []
 
 
 async def test_an_interrupt_ends_an_attempt_that_is_under_way(rig: Rig) -> None:
     rig.whole._sessions._dial_timeout = 3600.0
-    rig.dialer.trouble = away(NO_ANSWER)
+    rig.dialer.trouble = away(codes.NO_ANSWER)
     heard = Heard(rig, 1, lambda: setattr(rig.dialer, "silence", lambda: None))
     with no_task_left():
         running = asyncio.create_task(rig.whole.run(PLUG, replace(PATIENT, timeout=3600.0), None, heard))

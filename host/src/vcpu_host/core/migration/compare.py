@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .. import codes
 from ..finding import Finding, Level
 from ..intent import Intent
 from ..model import HostView
@@ -24,7 +25,7 @@ WAITING = "inmigrate"
 #: QEMU listens, which with -incoming URI is its start (migration/migration.c, qemu_start_incoming_migration).
 _NOTHING_YET = frozenset({"", "none", "setup"})
 #: Differences after which slots of one index are not the same thing.
-_OTHER_MACHINE = frozenset({"arch", "machine-type", "topology"})
+_OTHER_MACHINE = frozenset({codes.ARCH, codes.MACHINE_TYPE, codes.TOPOLOGY})
 _HAND_OVER = "have vcpuctl migrate prepare hand it over"
 _START = "start the destination with what vcpuctl export says of the source"
 
@@ -41,11 +42,6 @@ class Difference:
     source: str = ""
     destination: str = ""
     curable: bool = False
-
-    def to_json(self) -> dict[str, object]:
-        """As ``vcpuctl migrate check -o json`` shows it."""
-        sides = {"source": self.source, "destination": self.destination}
-        return {**self.finding.to_json(), "slot": self.slot, **sides, "curable": self.curable}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +103,24 @@ def _problem(
 def _left(source: Shape) -> Iterator[Difference]:
     if source.moving:
         text = f"the source does not have the VM for itself (it is {source.moving!r})"
-        yield _problem("migrating", text, "wait for its end, and look where it runs", source.moving, "")
+        yield _problem(codes.MIGRATING, text, "wait for its end, and look where it runs", source.moving, "")
 
 
 def _state(destination: HostView) -> Iterator[Difference]:
     if destination.status != WAITING:
         text = f"the destination does not wait for a VM (status: {destination.status})"
         fix = "start it with -incoming ..., and give its monitor's socket"
-        yield _problem("not-incoming", text, fix, "", destination.status)
+        yield _problem(codes.NOT_INCOMING, text, fix, "", destination.status)
     elif destination.migration not in _NOTHING_YET:
         text = f"a VM has begun to arrive there already (query-migrate: {destination.migration})"
         fix = "wait for its end; if it has failed, start the destination anew"
-        yield _problem("migrating", text, fix, "", destination.migration)
+        yield _problem(codes.MIGRATING, text, fix, "", destination.migration)
 
 
 def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
     for code, word, here, other in (
-        ("arch", "target", source.arch, there.arch),
-        ("machine-type", "machine type", source.machine, there.machine),
+        (codes.ARCH, "target", source.arch, there.arch),
+        (codes.MACHINE_TYPE, "machine type", source.machine, there.machine),
     ):
         if here != other:
             text = f"the source's {word} is {here}, the destination's is {other}"
@@ -138,41 +134,43 @@ def _machine(source: Shape, there: Shape) -> Iterator[Difference]:
                 f"{_START}: they have a queue for each CPU of -smp, if -global does not say otherwise; where devices "
                 "differ among themselves, give each its own on its -device"
             )
-            yield _problem("queues", text, fix, mine, its)
+            yield _problem(codes.QUEUES, text, fix, mine, its)
     if source.vm_name and there.vm_name and source.vm_name != there.vm_name:
         text = f"the source is called {source.vm_name}, the destination {there.vm_name}: they may be two VMs"
         finding = Finding(
-            Level.WARNING, "vm-name", text, "see whether this is the export, and the socket, that you mean"
+            Level.WARNING, codes.VM_NAME, text, "see whether this is the export, and the socket, that you mean"
         )
         yield Difference(finding, None, source.vm_name, there.vm_name)
     if source.accel != there.accel:
         text = f"the source runs by {source.accel}, the destination by {there.accel}: few CPU models survive that"
-        finding = Finding(Level.WARNING, "accelerator", text, f"-accel {source.accel} on the destination")
+        finding = Finding(Level.WARNING, codes.ACCELERATOR, text, f"-accel {source.accel} on the destination")
         yield Difference(finding, None, source.accel, there.accel)
     if there.qemu_version < source.qemu_version:
         text = f"the destination's QEMU is older ({there.version_text}) than the source's ({source.version_text})"
         fix = "it works for machine types that both know; a newer one on the destination is what QEMU tests"
-        yield Difference(Finding(Level.NOTE, "older-qemu", text, fix), None, source.version_text, there.version_text)
+        yield Difference(
+            Finding(Level.NOTE, codes.OLDER_QEMU, text, fix), None, source.version_text, there.version_text
+        )
 
 
 def _topology(source: Shape, there: Shape) -> Iterator[Difference]:
     if not source.topology or not there.topology:
         text = "only QEMU 6.1 or newer shows its -smp, and one of the two is older: that is not compared"
-        finding = Finding(Level.WARNING, "topology", text, "compare the two command lines by hand")
+        finding = Finding(Level.WARNING, codes.TOPOLOGY, text, "compare the two command lines by hand")
         yield Difference(finding, None, source.version_text, there.version_text)
         return
     for name in sorted({*source.topology, *there.topology} - {"cpus"}):
         given, other_count = source.topology.get(name, 1), there.topology.get(name, 1)
         if given != other_count:
             text = f"-smp {name} is {given} on the source and {other_count} on the destination"
-            yield _problem("topology", text, _START, str(given), str(other_count))
+            yield _problem(codes.TOPOLOGY, text, _START, str(given), str(other_count))
 
 
 def _slots(source: Shape, there: Shape) -> Iterator[Difference]:
     here_count, there_count = len(source.places), len(there.places)
     if here_count != there_count:
         text = f"the source has {here_count} slots, the destination {there_count}"
-        yield _problem("slots", text, _START, str(here_count), str(there_count))
+        yield _problem(codes.SLOTS, text, _START, str(here_count), str(there_count))
         return
     for here, other in zip(source.places, there.places, strict=True):
         yield from _slot(here, other)
@@ -183,27 +181,27 @@ def _slot(here: Place, other: Place) -> Iterator[Difference]:
     if not _same_type(here, other):
         text = f"{where} takes {here.type} on the source and {other.type} on the destination"
         yield _problem(
-            "cpu-type", text, "start the destination with the source's -cpu", here.type, other.type, slot=here.index
+            codes.CPU_TYPE, text, "start the destination with the source's -cpu", here.type, other.type, slot=here.index
         )
     elif not _same(here, other):
         mine, its = _props(here), _props(other)
         text = f"{where} is {mine} on the source and {its} on the destination"
-        yield _problem("slot-props", text, f"{_START}, and with its -numa", mine, its, slot=here.index)
+        yield _problem(codes.SLOT_PROPS, text, f"{_START}, and with its -numa", mine, its, slot=here.index)
     elif here.filled and not other.filled:
         text = f"{where} has a CPU on the source ({here.device_id or 'there at start'}) and none on the destination"
         fix = f"vcpuctl migrate prepare plugs it there, as {here.name}"
-        yield _problem("cpu-missing", text, fix, here.name, "empty", slot=here.index, curable=True)
+        yield _problem(codes.CPU_MISSING, text, fix, here.name, "empty", slot=here.index, curable=True)
     elif other.filled and not here.filled:
         text = (
             f"{where} is empty on the source and has a CPU on the destination ({other.device_id or 'there at start'})"
         )
         fix = f"no CPU can be taken from a VM that does not run: {_START}"
-        yield _problem("cpu-too-many", text, fix, "empty", other.device_id or "(boot)", slot=here.index)
+        yield _problem(codes.CPU_TOO_MANY, text, fix, "empty", other.device_id or "(boot)", slot=here.index)
     elif other.device_id not in (here.device_id, here.name):
         mine, its = here.device_id or "none", other.device_id or "none"
         text = f"the id of {where}'s CPU is {mine} on the source and {its} on the destination"
         fix = "vcpuctl goes by slots, other tools may go by ids: vcpuctl export keeps them"
-        yield Difference(Finding(Level.NOTE, "device-id", text, fix), here.index, mine, its)
+        yield Difference(Finding(Level.NOTE, codes.DEVICE_ID, text, fix), here.index, mine, its)
 
 
 def _barred(destination: HostView, missing: Sequence[Place]) -> Iterator[Difference]:
@@ -226,7 +224,7 @@ def _order(source: Shape, there: Shape, missing: Sequence[Place]) -> Iterator[Di
     if set(mine) == set(its) and mine != its:
         words = [" ".join(map(str, order)) for order in (mine, its)]
         text = f"the source's CPUs came in the order of slots {words[0]}, the destination's in that of {words[1]}"
-        yield _problem("cpu-order", text, _START, *words)
+        yield _problem(codes.CPU_ORDER, text, _START, *words)
 
 
 def _arrived(shape: Shape) -> list[Place]:
@@ -265,12 +263,12 @@ def _pending(intents: Sequence[Intent], recorded: Sequence[Intent]) -> Iterator[
         text = f"the {intent.kind} of slot {intent.slot} has not come to its end: it may do so in mid-migration"
         after = "go on with it on the destination" if (intent.kind, intent.slot) in there else _HAND_OVER
         fix = f"run the command again and have it settled before; or {after}"
-        yield Difference(Finding(Level.WARNING, "pending", text, fix), intent.slot, str(intent.kind))
+        yield Difference(Finding(Level.WARNING, codes.PENDING, text, fix), intent.slot, str(intent.kind))
     for kind, slot in sorted(there - here):
         # Taken for open there, a removal would be seen to its end: of a CPU that nobody wants to lose.
         text = f"the {kind} of slot {slot}, which was handed over before, is pending at the source no more"
         fix = "vcpuctl migrate prepare once more: it hands over what is pending now"
-        yield _problem("stale-record", text, fix, "", str(kind), slot=slot, curable=True)
+        yield _problem(codes.STALE_RECORD, text, fix, "", str(kind), slot=slot, curable=True)
 
 
 def take_over(intents: Iterable[Intent], destination: HostView) -> tuple[Intent, ...]:

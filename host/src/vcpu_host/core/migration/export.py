@@ -12,8 +12,8 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from .. import codes
 from ..model import PropValue
 from ..reason import Origin, Reason
 from .shape import Place, Shape
@@ -77,21 +77,13 @@ class Arguments:
             json.dumps({"execute": "device_add", "arguments": device_add(place)}) for place in self.devices
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """As ``vcpuctl export -o json`` shows it."""
-        return {
-            "initial_vcpus": self.initial,
-            "arguments": self.argv,
-            "device_add": [device_add(place) for place in self.devices],
-        }
-
 
 def arguments(shape: Shape) -> Arguments:
     """The arguments for ``shape``. Raises ExportError "no-topology" if QEMU did not say how it was started."""
     if not shape.topology:
         raise ExportError(
             Reason(
-                "no-topology",
+                codes.NO_TOPOLOGY,
                 Origin.QEMU,
                 f"QEMU {shape.version_text} does not show its -smp",
                 "QEMU 6.1 or newer does; or take the -smp of the VM's own command line",
@@ -104,7 +96,7 @@ def arguments(shape: Shape) -> Arguments:
     twice = [name for name, times in Counter(place.name for place in devices).items() if times > 1]
     if twice:
         text = f"two CPUs would have the id {twice[0]!r}: one has it, and another's slot is called so"
-        raise ExportError(Reason("duplicate-id", Origin.VCPUCTL, text, "unplug the one that vcpuctl did not plug"))
+        raise ExportError(Reason(codes.DUPLICATE_ID, Origin.VCPUCTL, text, "unplug the one that vcpuctl did not plug"))
     initial = sum(place.vcpus for place in shape.places[:first])
     topology = {name: count for name, count in shape.topology.items() if name != "cpus"}
     return Arguments(initial, topology, devices, dict(_kept(shape, initial)))

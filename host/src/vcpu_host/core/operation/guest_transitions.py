@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from .. import codes
 from ..guest import CpuStatus, GuestCpu
 from ..proof import is_being_switched, no_slot_explains, unexplained
 from ..reason import Outcome
-from ..view import SMT_PARKED
 from . import reasons
 from .events import AgentUp, CpuArrived, CpuSettled, GuestLooked, RequestEnded
 from .slot_job import Goal, Job, ThreadEvidence
@@ -37,7 +37,7 @@ def observe(state: State, cpu: GuestCpu) -> None:
     thread.present = True
     thread.number = cpu.number
     thread.online = cpu.online
-    thread.parked = not cpu.online and cpu.cannot_online is not None and cpu.cannot_online.code == SMT_PARKED
+    thread.parked = not cpu.online and cpu.cannot_online is not None and cpu.cannot_online.code == codes.SMT_OFF
     was_confirmed = thread.offline_in is not None and thread.offline_in == state.session
     if cpu.online:
         thread.offline_in = None
@@ -168,7 +168,7 @@ def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSe
     if job.goal is not Goal.UP or thread.online:
         return
     reason = event.result.reason or reasons.inconsistent(event.result)
-    if thread.parked and reason.code == SMT_PARKED:
+    if thread.parked and reason.code == codes.SMT_OFF:
         return
     if event.result.status is CpuStatus.ABSENT:
         state.wait(job)
@@ -211,7 +211,7 @@ def request_ended(state: State, event: RequestEnded) -> None:
     for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
         if not job.open:
             continue
-        if event.error is not None and event.error.code == "agent-rejected":
+        if event.error is not None and event.error.code == codes.AGENT_REJECTED:
             (state.cannot_come if request.online else state.cannot_go)(job, event.error)
         elif not request.cancelled:
             state.wait(job)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import codes
+
 #: What a slow guest needs for one vCPU, with room to spare, in seconds: its kernel brings CPUs up one after another
 #: (0.02 s each under KVM, 0.2 to 0.8 s under TCG).
 PATIENCE_PER_VCPU = 3.0
@@ -46,4 +48,12 @@ class Limits:
     absent_grace: float = 20.0
     retries: int = 5
     retry_after: float = 0.5
-    retry_codes: frozenset[str] = frozenset({"hotplug-disabled"})
+    retry_codes: frozenset[str] = frozenset({codes.HOTPLUG_DISABLED})
+
+    @classmethod
+    def within(cls, timeout: float | None) -> Limits:
+        """Return limits that bound the whole operation by ``timeout`` seconds, whatever there is to do.
+
+        With None the time depends on how many vCPUs the plan touches.
+        """
+        return cls(timeout_per_vcpu=PATIENCE_PER_VCPU) if timeout is None else cls(timeout=timeout)

@@ -31,7 +31,7 @@ from .state import OnlineRequest, State
 
 
 class Machine:
-    """See the module's words. ``session`` is the link session that the plan's view came through.
+    """The state machine of one operation. ``session`` is the link session that the plan's view came through.
 
     ``identities`` are the names of all slots' threads in the guest (``VmView.identities``).
     """

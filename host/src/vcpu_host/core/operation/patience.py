@@ -6,14 +6,15 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..reason import AGENT_ABSENT, AGENT_LOST, AGENT_SLOW, GUEST_BOOTING, NO_ANSWER, Reason
+from .. import codes
+from ..reason import Reason
 from .limits import Limits
 
 #: Somebody is there who will go on: a guest that boots, is busy or frozen for a moment, an agent that is stopped.
-_THERE = frozenset({GUEST_BOOTING, NO_ANSWER, AGENT_SLOW})
+_THERE = frozenset({codes.GUEST_BOOTING, codes.NO_ANSWER, codes.AGENT_SLOW})
 #: An agent may be about to start: late in the guest's boot, or after its own end. Or there is none in this guest, which
 #: looks the same from outside, and must not cost all of the time.
-_ABOUT_TO_COME = frozenset({AGENT_ABSENT, AGENT_LOST})
+_ABOUT_TO_COME = frozenset({codes.AGENT_ABSENT, codes.AGENT_LOST})
 
 
 class Patience:

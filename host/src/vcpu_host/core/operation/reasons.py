@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
+from .. import codes
 from ..guest import CpuResult
-from ..reason import AGENT_LOST, Origin, Reason
-from ..view import SMT_PARKED, SlotView, in_guest, removal_stuck
+from ..reason import Origin, Reason
+from ..view import SlotView, in_guest, removal_stuck
 from .slot_job import Goal, Job
-
-#: The code of a slot that is as wanted without anything being done.
-ALREADY = "already"
-#: The code of a slot whose turn had not come when the operation ended.
-NOT_BEGUN = "not-begun"
 
 
 def already(view: SlotView) -> Reason:
     """Nothing to do for this slot."""
-    return Reason(ALREADY, Origin.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
+    return Reason(codes.ALREADY, Origin.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
 
 
 def parked(job: Job, remedy: str) -> Reason | None:
@@ -26,7 +22,7 @@ def parked(job: Job, remedy: str) -> Reason | None:
         return None
     names = ", ".join(thread.firmware_id if thread.number is None else f"cpu{thread.number}" for thread in idle)
     return Reason(
-        SMT_PARKED,
+        codes.SMT_OFF,
         Origin.GUEST,
         f"{names} {'stays' if len(idle) == 1 else 'stay'} offline: so the guest's SMT mode wants it",
         remedy,
@@ -44,28 +40,28 @@ def not_verified(*, filled: bool, by_firmware: bool) -> Reason:
         )
     else:
         text = "QEMU has the CPU; whether the guest has seen it was not checked (--without-agent)"
-    return Reason("not-verified", Origin.VCPUCTL, text, "look in the guest")
+    return Reason(codes.NOT_VERIFIED, Origin.VCPUCTL, text, "look in the guest")
 
 
 def interrupted() -> Reason:
     """The user stopped waiting."""
-    return Reason("interrupted", Origin.VCPUCTL, "stopped waiting on request", "vcpuctl list shows where it stands")
+    return Reason(codes.INTERRUPTED, Origin.VCPUCTL, "stopped waiting on request", "vcpuctl list shows where it stands")
 
 
 def shut_down() -> Reason:
     """The guest powered off."""
-    return Reason("vm-shutdown", Origin.GUEST, "the guest shut down in the middle of the operation")
+    return Reason(codes.VM_SHUTDOWN, Origin.GUEST, "the guest shut down in the middle of the operation")
 
 
 def guest_restarted() -> Reason:
     """A reset in the middle."""
-    return Reason("guest-restarted", Origin.GUEST, "the guest restarted in the middle of the operation")
+    return Reason(codes.GUEST_RESTARTED, Origin.GUEST, "the guest restarted in the middle of the operation")
 
 
 def unplug_refused() -> Reason:
     """DEVICE_UNPLUG_GUEST_ERROR."""
     return Reason(
-        "guest-kept-it",
+        codes.GUEST_KEPT_IT,
         Origin.GUEST,
         "the guest could not release the CPU (DEVICE_UNPLUG_GUEST_ERROR)",
         "look at the guest's kernel log",
@@ -75,7 +71,7 @@ def unplug_refused() -> Reason:
 def taken_away(job: Job) -> Reason:
     """Somebody else's device_del, or the guest ejected it."""
     return Reason(
-        "taken-away",
+        codes.TAKEN_AWAY,
         Origin.QEMU,
         f"slot {job.slot} was emptied while it was being brought up, not by this operation",
         "find out who else changes this VM's CPUs",
@@ -85,7 +81,7 @@ def taken_away(job: Job) -> Reason:
 def guest_ignored(job: Job) -> Reason:
     """The firmware's acknowledgement came, the CPU did not."""
     return Reason(
-        "guest-ignored",
+        codes.GUEST_IGNORED,
         Origin.GUEST,
         f"the guest's firmware acknowledged slot {job.slot}, but its kernel shows no such CPU",
         "look at the guest's kernel log; nr_cpus= or CONFIG_NR_CPUS may be too small (vcpuctl doctor)",
@@ -95,10 +91,10 @@ def guest_ignored(job: Job) -> Reason:
 def guest_unaware(job: Job) -> Reason:
     """QEMU has had the CPU since before, and the guest, asked for its list, does not show it (promise 3)."""
     return Reason(
-        "guest-unaware",
+        codes.GUEST_UNAWARE,
         Origin.GUEST,
         f"QEMU has a CPU in slot {job.slot} that the guest does not know: it was told of it before its present state "
-        "(a snapshot that was loaded, for one), and nobody tells it again",
+        "(before a snapshot was loaded, for example), and it is not told again",
         f"vcpuctl unplug --slot {job.slot}, and plug it again; scale does both",
     )
 
@@ -106,14 +102,14 @@ def guest_unaware(job: Job) -> Reason:
 def not_plugged_anew(job: Job, why: Reason) -> Reason:
     """It was to be taken out and plugged again, and cannot be."""
     text = f"{guest_unaware(job).text}; and it cannot be unplugged in order to be plugged again: {why.text}"
-    return Reason("guest-unaware", why.who, text, why.hint, why.errno)
+    return Reason(codes.GUEST_UNAWARE, why.who, text, why.hint, why.errno)
 
 
 def came_back(job: Job) -> Reason:
     """Something in the guest undoes what the agent does."""
     numbers = ", ".join(f"cpu{thread.number}" for thread in job.threads if thread.number is not None)
     return Reason(
-        "comes-back-online",
+        codes.COMES_BACK_ONLINE,
         Origin.GUEST,
         f"something in the guest brings {numbers or f'the CPU of slot {job.slot}'} online again, "
         f"{job.relapses} times by now",
@@ -126,7 +122,7 @@ def slipped(job: Job) -> Reason | None:
     if not job.slipped:
         return None
     return Reason(
-        "ejected-online",
+        codes.EJECTED_ONLINE,
         Origin.GUEST,
         f"something in the guest brought the CPU of slot {job.slot} online again when device_del was under way; the "
         "guest's kernel took it offline by itself",
@@ -137,7 +133,7 @@ def slipped(job: Job) -> Reason | None:
 def inconsistent(result: CpuResult) -> Reason:
     """The agent's answer contradicts what it says it observed."""
     return Reason(
-        "agent-inconsistent",
+        codes.AGENT_INCONSISTENT,
         Origin.AGENT,
         f"the agent answered {result.status} for {result.firmware_id}, but what it observed says otherwise",
         "update vcpud in the guest",
@@ -146,7 +142,7 @@ def inconsistent(result: CpuResult) -> Reason:
 
 def atomic() -> Reason:
     """Taken back because others failed."""
-    return Reason("atomic", Origin.VCPUCTL, "taken back, since not every slot could be done (--atomic)")
+    return Reason(codes.ATOMIC, Origin.VCPUCTL, "taken back, since not every slot could be done (--atomic)")
 
 
 def not_taken_back(job: Job, why: Reason) -> Reason:
@@ -163,7 +159,7 @@ def not_begun(job: Job, why: Reason) -> Reason:
         return Reason(
             first.code, first.who, f"{first.text}; it was to be tried again, but {why.text}", why.hint, first.errno
         )
-    return Reason(NOT_BEGUN, why.who, f"{why.text}; nothing was changed for this slot", why.hint)
+    return Reason(codes.NOT_BEGUN, why.who, f"{why.text}; nothing was changed for this slot", why.hint)
 
 
 def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
@@ -172,22 +168,24 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
     if not job.begun:
         hint = "run the same command again, with more time (--timeout)"
     if paused:
-        return Reason("vm-paused", Origin.VCPUCTL, "time ran out while the VM was paused", hint)
+        return Reason(codes.VM_PAUSED, Origin.VCPUCTL, "time ran out while the VM was paused", hint)
     if trouble is not None:
-        return Reason(AGENT_LOST, Origin.AGENT, f"time ran out without the agent: {trouble.text}", hint)
+        return Reason(codes.AGENT_LOST, Origin.AGENT, f"time ran out without the agent: {trouble.text}", hint)
     if not job.begun:
-        return Reason(NOT_BEGUN, Origin.VCPUCTL, "time ran out before its turn", hint)
+        return Reason(codes.NOT_BEGUN, Origin.VCPUCTL, "time ran out before its turn", hint)
     if job.ending is not None:
         return removal_stuck(job.ending)
     if job.goal is Goal.GONE and job.del_sent:
-        return Reason("removal-pending", Origin.GUEST, "the guest has not ejected the CPU yet", hint)
+        return Reason(codes.REMOVAL_PENDING, Origin.GUEST, "the guest has not ejected the CPU yet", hint)
     if job.goal is not Goal.UP:
-        return Reason("offline-pending", Origin.GUEST, "the guest has not taken the CPU offline yet", hint)
+        return Reason(codes.OFFLINE_PENDING, Origin.GUEST, "the guest has not taken the CPU offline yet", hint)
     if job.adding:
-        return Reason("add-pending", Origin.QEMU, "QEMU has not answered device_add yet", hint)
+        return Reason(codes.ADD_PENDING, Origin.QEMU, "QEMU has not answered device_add yet", hint)
     if not job.filled:
         text = "the CPU was taken out in order to be plugged again, and that had not been done when time ran out"
-        return Reason("replug-pending", Origin.VCPUCTL, text, "run the same command again, with more time (--timeout)")
+        return Reason(
+            codes.REPLUG_PENDING, Origin.VCPUCTL, text, "run the same command again, with more time (--timeout)"
+        )
     if not job.seen:
-        return Reason("arrival-pending", Origin.GUEST, "the guest has not taken notice of the CPU yet", hint)
-    return Reason("online-pending", Origin.GUEST, "the guest has not brought the CPU online yet", hint)
+        return Reason(codes.ARRIVAL_PENDING, Origin.GUEST, "the guest has not taken notice of the CPU yet", hint)
+    return Reason(codes.ONLINE_PENDING, Origin.GUEST, "the guest has not brought the CPU online yet", hint)

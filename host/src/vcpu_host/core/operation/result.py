@@ -21,17 +21,6 @@ class SlotResult:
     phases: Mapping[str, float] = field(default_factory=dict)
     guest_cpus: tuple[int, ...] = ()
 
-    def to_json(self) -> dict[str, object]:
-        """Return it as one of the ``slots`` of an operation's JSON document."""
-        return {
-            "slot": self.slot,
-            "id": self.device_id,
-            "outcome": str(self.outcome),
-            "reason": self.reason.to_json() if self.reason else None,
-            "phases": {name: round(seconds, 6) for name, seconds in self.phases.items()},
-            "guest_cpus": list(self.guest_cpus),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class OperationResult:
@@ -46,18 +35,6 @@ class OperationResult:
     elapsed: float
     reason: Reason | None = None
     recovered: tuple[SlotResult, ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        """As it stands in the reports, without the schema's version."""
-        return {
-            "operation": str(self.request.operation),
-            "outcome": str(self.outcome),
-            "requested": self.request.to_json(),
-            "reason": self.reason.to_json() if self.reason else None,
-            "slots": [slot.to_json() for slot in self.slots],
-            "recovered": [slot.to_json() for slot in self.recovered],
-            "elapsed": round(self.elapsed, 6),
-        }
 
 
 def summarize(outcomes: Iterable[Outcome]) -> Outcome:

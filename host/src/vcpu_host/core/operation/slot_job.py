@@ -7,7 +7,7 @@ evidence only. So any event may come late, twice or never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from ..model import Slot
@@ -65,7 +65,10 @@ class ThreadEvidence:
 
 @dataclass(slots=True)
 class Job:
-    """See the module's words. Times are the machine's ``now``, in seconds; ``order`` is its place in the plan."""
+    """An operation's part for one slot: its goal, and what is known about it.
+
+    Times are the machine's ``now``, in seconds; ``order`` is its place in the plan.
+    """
 
     step: Step
     order: int
@@ -125,7 +128,7 @@ class Job:
     def seen(self) -> bool:
         """Whether the guest has taken notice of the CPU: its firmware acknowledged it, or its kernel shows it."""
         if not self.threads and not self.by_firmware:
-            return True  # nobody tells
+            return True  # there is no agent to ask, and this firmware reports nothing
         return self.acknowledged_at is not None or any(thread.present for thread in self.threads)
 
     @property
@@ -242,7 +245,7 @@ class Job:
             "step": str(self.step.kind),
             "goal": str(self.goal),
             "outcome": str(self.outcome) if self.outcome else None,
-            "reason": self.reason.to_json() if self.reason else None,
+            "reason": asdict(self.reason) if self.reason else None,
             "filled": self.filled,
             "adding": self.adding,
             "acknowledged_at": self.acknowledged_at,

@@ -6,6 +6,7 @@ What the guest says is in ``guest_evidence``.
 
 from __future__ import annotations
 
+from .. import codes
 from ..model import Slot
 from ..planning.plan import StepKind
 from ..reason import Outcome
@@ -150,7 +151,7 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
     job = state.by_slot[event.slot]
     job.deleting = False
     state.touch(job)
-    if event.error is None or event.error.code == "unplugging":  # asked for, now or before
+    if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
         state.poll = state.limits.poll_first
         state.look_by(state.now + state.poll)
         # What has come back before may do so in this very moment: see whether it does.
@@ -159,7 +160,7 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
     state.look_soon()
     if not job.open:
         return
-    if event.error.code == "device-not-found":
+    if event.error.code == codes.DEVICE_NOT_FOUND:
         # It went by itself, or another has taken its place: the look tells, and it is asked for again if need be.
         job.del_in = None
         state.wait(job)

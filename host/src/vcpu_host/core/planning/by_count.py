@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from .. import codes
 from ..model import SlotState
-from ..platforms.base import BOOT_CPU
 from ..reason import Origin, Reason
 from ..view import SlotView, VmView, in_guest
 from .obstacles import blocked
@@ -21,8 +21,6 @@ _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 
 #: Why a removal that is open comes first.
 BEGUN = "its removal was begun by an earlier operation"
-#: The code of a number that cannot be had.
-NOT_ENOUGH = "not-enough"
 _IDLE = "{}: nothing runs on it"
 _WHY_FIRST = {SlotState.UNPLUGGING: BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
@@ -48,7 +46,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         return _plan_in_guest(view, request, goal)
     if goal > view.possible_vcpus:
         text = f"{goal} vCPUs are more than the {view.possible_vcpus} that this VM can have"
-        return Plan(request, refusals=(Refusal(Reason("over-max", Origin.VCPUCTL, text, _MAXCPUS_HINT)),))
+        return Plan(request, refusals=(Refusal(Reason(codes.OVER_MAX, Origin.VCPUCTL, text, _MAXCPUS_HINT)),))
     leaving = [s for s in view.slots if s.state is SlotState.UNPLUGGING]
     if leaving:
         # They count no more, and are seen to their end.
@@ -79,7 +77,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
         text = f"cannot go below {floor} vCPUs: {why}"
         return Plan(
-            request, refusals=(Refusal(Reason("under-min", Origin.VCPUCTL, text, f"scale to {floor} or more")),)
+            request, refusals=(Refusal(Reason(codes.UNDER_MIN, Origin.VCPUCTL, text, f"scale to {floor} or more")),)
         )
     surplus += sum(s.slot.vcpus for s in kept_offline if s.not_removable is None)
     steps, missing = _shrink(view, request, surplus)
@@ -129,7 +127,7 @@ def _grow(
 
 def _with_never(missing: Reason | None, never: Sequence[Reason]) -> Reason | None:
     """Where there are slots that cannot be had, that is why there are too few, more than maxcpus is."""
-    if missing is None or missing.code != NOT_ENOUGH or not never:
+    if missing is None or missing.code != codes.NOT_ENOUGH or not never:
         return missing
     which = "one empty slot" if len(never) == 1 else f"{len(never)} empty slots"
     text = f"{missing.text}; {which} cannot be filled: {never[0].text}"
@@ -144,7 +142,7 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
     filled = [s for s in where if s.slot.filled]
     removable = [s for s in filled if s.not_removable is None]
     never = [view.platform.cannot_unplug(view.host, s.slot) for s in filled]
-    telling = [reason for reason in never if reason is not None and reason.code != BOOT_CPU]
+    telling = [reason for reason in never if reason is not None and reason.code != codes.BOOT_CPU]
     if not removable and telling:
         return (), telling[0]
     in_use = (SlotState.ONLINE, SlotState.UNKNOWN)
@@ -174,10 +172,10 @@ def _there(view: VmView, request: Request) -> tuple[SlotView, ...] | Reason:
     if not nodes:
         text = f"no slot of this VM says which NUMA node it is of, so there is no node {request.node}"
         hint = "give the VM nodes at its next start (-numa node,nodeid=N and -numa cpu,...), or leave the node out"
-        return Reason("no-nodes", Origin.VCPUCTL, text, hint)
+        return Reason(codes.NO_NODES, Origin.VCPUCTL, text, hint)
     if request.node not in nodes:
         text = f"this VM has no node {request.node} with CPU slots: it has {', '.join(map(str, nodes))}"
-        return Reason("no-such-node", Origin.VCPUCTL, text, "see the nodes in vcpuctl list")
+        return Reason(codes.NO_SUCH_NODE, Origin.VCPUCTL, text, "see the nodes in vcpuctl list")
     return tuple(s for s in view.slots if s.slot.node == request.node)
 
 
@@ -213,15 +211,15 @@ def _take_vcpus(
     available = sum(vcpus for _, vcpus in candidates)
     if available < count:
         left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
-        return (), Reason(NOT_ENOUGH, Origin.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
+        return (), Reason(codes.NOT_ENOUGH, Origin.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
     units = sorted({vcpus for _, vcpus in candidates})
     if len(units) > 1:
         text = (
             f"what this VM has to {verb} comes in parts of {units[0]} to {units[-1]} vCPUs, which {count} is no sum of"
         )
-        return (), Reason("granularity", Origin.VCPUCTL, text, "ask for one vCPU more or less")
+        return (), Reason(codes.GRANULARITY, Origin.VCPUCTL, text, "ask for one vCPU more or less")
     text = f"this VM takes {units[0]} vCPUs at a time, so {count} cannot be had"
-    return (), Reason("granularity", Origin.VCPUCTL, text, f"ask for a multiple of {units[0]}")
+    return (), Reason(codes.GRANULARITY, Origin.VCPUCTL, text, f"ask for a multiple of {units[0]}")
 
 
 def _fitting(sizes: Sequence[int], count: int) -> list[int] | None:
@@ -249,7 +247,7 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
     if goal > view.plugged_vcpus:
         text = f"{goal} vCPUs are more than the {view.plugged_vcpus} that this VM has plugged"
         hint = "plug some first (vcpuctl plug), where the machine can"
-        return Plan(request, refusals=(Refusal(Reason("over-max", Origin.VCPUCTL, text, hint)),))
+        return Plan(request, refusals=(Refusal(Reason(codes.OVER_MAX, Origin.VCPUCTL, text, hint)),))
     staying = [s for s in view.slots if s.state is not SlotState.UNPLUGGING]
     shown = [s for s in staying if s.slot.filled and all(s.firmware_ids)]
     lacking = goal - sum(s.online_vcpus for s in staying)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from .. import codes
 from ..model import HostView, Slot
 from ..platforms import Platform
 from ..reason import Origin, Reason
@@ -13,11 +14,6 @@ from ..text import cpu_count
 from ..view import VmView, removal_stuck
 from . import smt
 from .plan import Step, StepKind
-
-#: The code of an id that another device has.
-ID_TAKEN = "id-taken"
-#: The code of CPUs that the guest's kernel has no room for.
-GUEST_POSSIBLE = "guest-possible"
 
 
 def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reason]:
@@ -60,7 +56,7 @@ def _phantom(slot: Slot) -> Reason:
     """It has no CPU object, so nobody can remove it; it uses up the slot's number all the same."""
     names = ", ".join(str(thread.cpu_index) for thread in slot.phantoms)
     return Reason(
-        "phantom-vcpu",
+        codes.PHANTOM_VCPU,
         Origin.QEMU,
         f"QEMU has a vCPU for slot {slot.index} (cpu-index {names}) that is no CPU: a device_add of it failed half way",
         "leave that slot alone; a new start of the VM rids it of such a vCPU",
@@ -75,7 +71,7 @@ def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
     elsewhere = next((other.index for other in host.slots if other.device_id == device_id), None)
     holder = f"a device of type {kind}" if elsewhere is None else f"the CPU in slot {elsewhere}"
     return Reason(
-        ID_TAKEN,
+        codes.ID_TAKEN,
         Origin.VCPUCTL,
         f"slot {slot.index} cannot have its id {device_id!r}: {holder} has it",
         "remove that device, or give it another id at the VM's next start; or choose another slot",
@@ -111,7 +107,7 @@ def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
         f"the guest's kernel can have {possible} CPUs and has {present}: {coming} more cannot come, "
         f"{left or 'none'} at most"
     )
-    return Reason(GUEST_POSSIBLE, Origin.GUEST, f"{text}; {cause.why}" if cause.why else text, cause.fix)
+    return Reason(codes.GUEST_POSSIBLE, Origin.GUEST, f"{text}; {cause.why}" if cause.why else text, cause.fix)
 
 
 def _arrivals(view: VmView, each: Step) -> int:

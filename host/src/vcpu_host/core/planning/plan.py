@@ -67,14 +67,6 @@ class Request:
         """Whether QEMU's side stays as it is."""
         return self.in_guest or self.operation in (Operation.ONLINE, Operation.OFFLINE)
 
-    def to_json(self) -> dict[str, object]:
-        """As it stands in reports."""
-        flags = {name: True for name in ("in_guest", "without_agent", "atomic") if getattr(self, name)}
-        where: dict[str, object] = {} if self.placement is Placement.LOWEST else {"policy": str(self.placement)}
-        if self.node is not None:
-            where["node"] = self.node
-        return {"count": self.count, "slots": list(self.selectors), **where, **flags}
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -89,19 +81,6 @@ class Step:
     online_before: frozenset[str] = frozenset()  # the threads that are online to begin with: a way back restores these
     replaceable: bool = False  # a CPU that the guest never notices may be taken out and plugged again
     begun_before: bool = False  # an earlier operation asked QEMU for something that has not come to its end
-
-    def to_json(self, on_failure: str) -> dict[str, object]:
-        """As ``vcpuctl plan -o json`` shows it, with what ``Plan.on_failure`` says of it."""
-        return {
-            "step": str(self.kind),
-            "slot": self.slot.index,
-            "id": self.device_id,
-            "props": dict(self.slot.props),
-            "vcpus": self.slot.vcpus,
-            "firmware_ids": list(self.firmware_ids),
-            "why": self.why,
-            "on_failure": on_failure,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +119,6 @@ class Plan:
             return step.on_failure
         others = "goes back, too" if self.request.atomic else "stays"
         return f"{step.on_failure}; what else was done {others}"
-
-    def to_json(self) -> dict[str, object]:
-        """As ``vcpuctl plan -o json`` shows it, without the schema's version."""
-        return {
-            "operation": str(self.request.operation),
-            "requested": self.request.to_json(),
-            "recover": [step.to_json(step.on_failure) for step in self.recover],
-            "steps": [step.to_json(self.on_failure(step)) for step in self.steps],
-            "refusals": [{"slot": refusal.slot, "reason": refusal.reason.to_json()} for refusal in self.refusals],
-            "already": [view.index for view in self.already],
-            "one_at_a_time": self.one_at_a_time,
-        }
 
 
 _KEEP = {

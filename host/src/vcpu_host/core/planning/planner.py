@@ -10,19 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from .. import codes
 from ..model import HostView, SlotState
 from ..platforms.unknown import unsupported
 from ..proof import no_slot_explains
 from ..reason import Origin, Reason
 from ..run_states import not_running
 from ..view import SlotView, VmView, in_guest
-from .by_count import BEGUN, NOT_ENOUGH, PLANNERS
-from .obstacles import GUEST_POSSIBLE, blocked, survives_replacing, too_many
+from .by_count import BEGUN, PLANNERS
+from .obstacles import blocked, survives_replacing, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .selectors import GuestUnknownError, SelectorError, select
 from .smt import dark, kept_offline, remedy
 
-_NO_AGENT = Reason("no-agent", Origin.AGENT, "no guest agent answers", "see vcpuctl doctor")
+_NO_AGENT = Reason(codes.NO_AGENT, Origin.AGENT, "no guest agent answers", "see vcpuctl doctor")
 
 
 def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
@@ -52,7 +53,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if barred is not None and not decided.refusals:
         decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
-        # Its threads are nobody's to ask for: neither their word nor their state is known.
+        # No agent is asked about threads: their state is not known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
         return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
@@ -107,7 +108,7 @@ def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
 def removal_pending(slot: SlotView) -> Reason:
     """The CPU may go at any moment: nothing can be built on it."""
     return Reason(
-        "removal-pending",
+        codes.REMOVAL_PENDING,
         Origin.GUEST,
         f"slot {slot.index} is being removed: device_del was sent, and the CPU has not gone, nor was a refusal heard",
         "wait until the slot is empty (vcpuctl list); or unplug it once more, which tells how the guest stands to it",
@@ -115,7 +116,9 @@ def removal_pending(slot: SlotView) -> Reason:
 
 
 #: Refusals that may be none any more when an earlier operation's removals have come to their end.
-_CURABLE = frozenset({"removal-pending", NOT_ENOUGH, "slot-occupied", "granularity", GUEST_POSSIBLE})
+_CURABLE = frozenset(
+    {codes.REMOVAL_PENDING, codes.NOT_ENOUGH, codes.SLOT_OCCUPIED, codes.GRANULARITY, codes.GUEST_POSSIBLE}
+)
 _BLIND = "the slot is left as QEMU shows it"
 
 
@@ -144,7 +147,7 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
         return not_running(host)
     if host.migrating:
         return Reason(
-            "migrating",
+            codes.MIGRATING,
             Origin.VCPUCTL,
             f"the VM is being migrated (query-migrate: {host.migration}): the other side is to have the same vCPUs",
             "repeat it when that has ended, on the side that runs",
@@ -183,7 +186,7 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.managed:
         holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
         return Reason(
-            "slot-occupied",
+            codes.SLOT_OCCUPIED,
             Origin.VCPUCTL,
             f"slot {slot.index} is occupied by {holder}",
             "choose an empty slot (vcpuctl list), or use vcpuctl online for a CPU that is there",
@@ -208,7 +211,9 @@ def _nameless(view: VmView, slot: SlotView) -> Reason:
 
 def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        return Reason("slot-empty", Origin.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ...")
+        return Reason(
+            codes.SLOT_EMPTY, Origin.VCPUCTL, f"slot {slot.index} is empty", "plug it: vcpuctl plug --slot ..."
+        )
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if not all(slot.firmware_ids):
@@ -218,7 +223,7 @@ def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
 
 def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
-        return Reason("slot-empty", Origin.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
+        return Reason(codes.SLOT_EMPTY, Origin.VCPUCTL, f"slot {slot.index} is empty", "see vcpuctl list")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if not all(slot.firmware_ids):

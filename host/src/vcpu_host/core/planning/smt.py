@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from .. import codes
 from ..guest import Environment
 from ..model import SlotState
 from ..reason import Origin, Reason
-from ..view import SMT_PARKED, SlotView, VmView
+from ..view import SlotView, VmView
 
 #: With these in /sys/devices/system/cpu/smt/control no second thread comes online. "forceoff" cannot be changed before
 #: the next boot (Documentation/ABI/testing/sysfs-devices-system-cpu).
@@ -48,4 +49,4 @@ def dark(slot: SlotView) -> bool:
 def _reason(slot: SlotView, environment: Environment) -> Reason:
     mode = f" (smt/control is {environment.smt_control})" if is_off(environment) else ""
     text = f"slot {slot.index} is not the first thread of its core, and the guest keeps such threads offline{mode}"
-    return Reason(SMT_PARKED, Origin.GUEST, text, remedy(environment))
+    return Reason(codes.SMT_OFF, Origin.GUEST, text, remedy(environment))

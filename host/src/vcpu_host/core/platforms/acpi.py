@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .. import codes
 from ..guest import AgentInfo
 from ..model import HostView, Ost, Slot
 from ..reason import Origin, Reason
@@ -22,15 +23,19 @@ _EJECT_HINT = (
     "word, by a vcpuctl that is as new as it, and not --without-agent"
 )
 _REFUSALS = {
-    0x01: ("eject-failed", "the guest kernel failed to eject the CPU", "look at the guest's kernel log"),
+    0x01: (codes.EJECT_FAILED, "the guest kernel failed to eject the CPU", "look at the guest's kernel log"),
     0x80: (
-        "eject-disabled",
+        codes.EJECT_DISABLED,
         "the guest does not allow CPUs to be ejected",
         _EJECT_HINT,
     ),
-    0x81: ("eject-in-use", "the guest says that the CPU is in use", "look at the guest's kernel log"),
-    0x82: ("eject-busy", "the guest kernel could not take the CPU offline", "look at the guest's kernel log"),
-    0x83: ("eject-dependency", "the guest says that something depends on the CPU", "look at the guest's kernel log"),
+    0x81: (codes.EJECT_IN_USE, "the guest says that the CPU is in use", "look at the guest's kernel log"),
+    0x82: (codes.EJECT_BUSY, "the guest kernel could not take the CPU offline", "look at the guest's kernel log"),
+    0x83: (
+        codes.EJECT_DEPENDENCY,
+        "the guest says that something depends on the CPU",
+        "look at the guest's kernel log",
+    ),
 }
 
 #: What an agent calls a machine in which it finds no names of CPUs.
@@ -62,7 +67,7 @@ class AcpiPlatform(Platform):
             where = f" ({named})" if named else ""
             text = f"the guest's kernel runs without ACPI{where}, by which CPUs come, go and are named on {self.name}"
             hint = f"remove {named or 'acpi=off'} from the guest's kernel command line"
-            return Reason("guest-no-acpi", Origin.GUEST, text, hint)
+            return Reason(codes.GUEST_NO_ACPI, Origin.GUEST, text, hint)
         if agent.platform == WITHOUT_ACPI:
             return replace(found, hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")
         return found

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from .. import codes
 from ..finding import Finding, Level
 from ..guest import AgentInfo
 from ..model import HostView, Ost, Slot
@@ -43,7 +44,7 @@ class Platform(ABC):
     def misunderstanding(self, agent: AgentInfo) -> Reason:
         """Why an agent that is not understood (above) cannot name the CPUs, and what to do."""
         return Reason(
-            "agent-platform",
+            codes.AGENT_PLATFORM,
             Origin.AGENT,
             f"the agent takes its machine for {agent.platform!r}, and so cannot name the CPUs of {self.name}",
             "update vcpu-guest in the guest",
@@ -80,7 +81,7 @@ class Platform(ABC):
         left = tcg_budget_left(host)
         if left is None:
             return None
-        return left, Reason("tcg-plug-budget", Origin.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
+        return left, Reason(codes.TCG_PLUG_BUDGET, Origin.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
         """Why the guest's kernel can have fewer CPUs than the VM, as far as that can be told."""
@@ -188,24 +189,20 @@ def tcg_budget_left(host: HostView) -> int | None:
 def plug_budget(host: HostView) -> Finding:
     """See ``tcg_budget_left``; that QEMU aborts was seen on 10.0 and 11.1."""
     if tcg_budget_left(host) == 0 and not all(slot.filled for slot in host.slots):
-        return Finding(Level.PROBLEM, "tcg-plug-budget", _budget_used(host, 0), _BUDGET_FIX)
+        return Finding(Level.PROBLEM, codes.TCG_PLUG_BUDGET, _budget_used(host, 0), _BUDGET_FIX)
     return Finding(
         Level.WARNING,
-        "tcg-plug-budget",
+        codes.TCG_PLUG_BUDGET,
         "under TCG the start's vCPUs and all plugs ever made in this QEMU process must stay within maxcpus "
         f"({_possible(host)}): the plug beyond it aborts QEMU",
         _BUDGET_FIX,
     )
 
 
-#: The code of `boot_cpu`.
-BOOT_CPU = "boot-cpu"
-
-
 def boot_cpu(entity: str) -> Reason:
     """Why slot 0 stays; ``entity`` is what a slot holds."""
     return Reason(
-        BOOT_CPU,
+        codes.BOOT_CPU,
         Origin.VCPUCTL,
         f"slot 0 holds the boot {entity}, which QEMU does not unplug on this platform",
         "choose another slot",

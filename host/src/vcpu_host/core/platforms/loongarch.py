@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .. import codes
 from ..finding import Finding, Level
 from ..model import HostView
 from .acpi import AcpiPlatform
@@ -27,7 +28,7 @@ class LoongArch(AcpiPlatform):
         if host.qemu_version < (11, 1, 0):
             yield Finding(
                 Level.PROBLEM,
-                "loongarch-acpi",
+                codes.LOONGARCH_ACPI,
                 f"with QEMU {host.version_text} a plugged CPU does not appear in the guest: its ACPI code fails there "
                 "(AE_AML_ALIGNMENT in \\_SB.CPUS.CSCN, in the guest's kernel log)",
                 "QEMU 11.1 or newer",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import codes
 from ..guest import AgentInfo
 from ..model import HostView, Slot
 from ..reason import Origin, Reason
@@ -51,14 +52,14 @@ class NoAcpi(Platform):
         """None at all."""
         del host
         text = f"the VM has no ACPI (acpi=off): its guest would never hear of a CPU in slot {slot.index}"
-        return Reason("no-acpi", Origin.VCPUCTL, text, _FIX)
+        return Reason(codes.NO_ACPI, Origin.VCPUCTL, text, _FIX)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """None at all."""
         del host
         text = "the VM has no ACPI (acpi=off): its guest cannot be asked to let a CPU go"
         return Reason(
-            "no-acpi", Origin.VCPUCTL, text, f"{_FIX}; vcpuctl offline {slot.index} takes it offline in the guest"
+            codes.NO_ACPI, Origin.VCPUCTL, text, f"{_FIX}; vcpuctl offline {slot.index} takes it offline in the guest"
         )
 
 

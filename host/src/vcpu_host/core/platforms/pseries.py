@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .. import codes
 from ..finding import Finding, Level
 from ..model import HostView, Slot
 from ..reason import Reason
@@ -52,7 +53,7 @@ class Pseries(Platform):
             return None
         return Finding(
             Level.WARNING,
-            "cpu-numbers",
+            codes.CPU_NUMBERS,
             "with XIVE QEMU numbers a part of the CPUs' state as they come: if one has gone that was not the last to "
             "come, the migration fails ('xive-tctx'), and nothing shows that before",
             "-machine ic-mode=xics, from the VM's next start on; or unplug CPUs only in the contrary of their order",
@@ -67,7 +68,7 @@ class Pseries(Platform):
         if host.accel == "tcg" and host.qemu_version < (11, 0, 0) and any(slot.vcpus > 1 for slot in host.slots):
             yield Finding(
                 Level.WARNING,
-                "tcg-core-unplug",
+                codes.TCG_CORE_UNPLUG,
                 f"QEMU {host.version_text} under TCG can die, or its guest hang, when cores with threads are "
                 "unplugged (10.0 did)",
                 "QEMU 11.1 or newer, or KVM; or threads=1",

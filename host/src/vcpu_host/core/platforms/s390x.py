@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .. import codes
 from ..finding import Finding, Level
 from ..model import HostView, Slot
 from ..reason import Origin, Reason
@@ -38,7 +39,7 @@ class S390x(Platform):
         """QEMU has no such thing here (hw/s390x/s390-virtio-ccw.c, s390_machine_device_unplug_request)."""
         del host
         return Reason(
-            "no-unplug",
+            codes.NO_UNPLUG,
             Origin.QEMU,
             "QEMU does not unplug CPUs on this machine: CPU hot unplug not supported on this machine",
             f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N",
@@ -50,7 +51,7 @@ class S390x(Platform):
         if host.accel == "tcg" and host.qemu_version >= (11, 0, 0):
             yield Finding(
                 Level.WARNING,
-                "tcg-s390x-plug",
+                codes.TCG_S390X_PLUG,
                 f"QEMU {host.version_text} under TCG can hang for good when the guest starts a new CPU "
                 "(11.1 did, 2 of 75)",
                 "QEMU 10.0, or KVM",

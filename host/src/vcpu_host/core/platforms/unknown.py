@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import codes
 from ..model import HostView, Slot
 from ..reason import Origin, Reason
 from .base import Platform
@@ -55,7 +56,7 @@ class Unknown(Platform):
 def unsupported(host: HostView) -> Reason:
     """Without an identity nobody can tell which guest CPU is meant."""
     return Reason(
-        "unknown-platform",
+        codes.UNKNOWN_PLATFORM,
         Origin.VCPUCTL,
         f"vcpuctl does not know how {host.arch} {host.machine} guests name their CPUs",
         "without that a CPU's coming online cannot be verified",

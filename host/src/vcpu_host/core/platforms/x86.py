@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .. import codes
 from ..finding import Finding, Level
 from ..guest import AgentInfo
 from ..model import HostView, Slot
@@ -101,7 +102,7 @@ class X86(AcpiPlatform):
         if number is None or number <= _XAPIC_LAST:
             return None
         return Reason(
-            "apic-id-too-large",
+            codes.APIC_ID_TOO_LARGE,
             Origin.VCPUCTL,
             f"slot {slot.index} would have APIC id {number}, and the VM's CPU model has no x2APIC, without which "
             f"{_XAPIC_LAST} is the last: QEMU may end on such a plug",
@@ -127,7 +128,7 @@ class X86(AcpiPlatform):
         if number is None or number <= last:
             return None
         return Reason(
-            "apic-id-not-remapped",
+            codes.APIC_ID_NOT_REMAPPED,
             Origin.VCPUCTL,
             f"slot {slot.index} would have APIC id {number}, and the VM has no interrupt remapping, without which "
             f"Linux brings up no CPU whose id is above {last}",
@@ -139,7 +140,7 @@ class X86(AcpiPlatform):
         if not self.dies_of_replug(host) or not _has_unplugged(host):
             return super().plug_limit(host)
         text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
-        return 0, Reason("tcg-replug", Origin.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
+        return 0, Reason(codes.TCG_REPLUG, Origin.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
         """Newer kernels count only those CPUs that are there at boot, unless they know the hypervisor under them.
@@ -192,7 +193,7 @@ class X86(AcpiPlatform):
         if host.qemu_version < (9, 0, 0) and possible <= 8:
             yield Finding(
                 Level.PROBLEM,
-                "tcg-flat-apic",
+                codes.TCG_FLAT_APIC,
                 "QEMU before 9.0 under TCG loses IPIs when at most 8 CPUs are possible and slots are filled with "
                 "holes: the guest hangs",
                 "maxcpus=9 or more, or QEMU 9.0 or newer, or KVM",
@@ -200,7 +201,7 @@ class X86(AcpiPlatform):
         if self.dies_of_replug(host):
             yield Finding(
                 Level.PROBLEM if _has_unplugged(host) else Level.WARNING,
-                "tcg-replug",
+                codes.TCG_REPLUG,
                 f"{_REPLUG.format(version=host.version_text)}, and on a migration (7.2 died of one, and hung in "
                 "another)",
                 "QEMU 10.0 or newer, or KVM; or never plug or migrate after an unplug",
@@ -210,7 +211,7 @@ class X86(AcpiPlatform):
         if any(slot.type.startswith("max-") for slot in host.slots):
             yield Finding(
                 Level.WARNING,
-                "tcg-mwait",
+                codes.TCG_MWAIT,
                 "-cpu max under TCG: an offline vCPU spins in MONITOR/MWAIT on the host",
                 "-cpu max,-monitor",
             )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .. import codes
 from ..model import HostView, Slot
 from ..reason import Origin, Reason
 from .x86 import X86, apic_id
@@ -44,7 +45,7 @@ class OldX86(X86):
         offline = f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N"
         newer = "give the VM a newer machine type at its next start"
         return Reason(
-            "no-unplug",
+            codes.NO_UNPLUG,
             Origin.QEMU,
             "QEMU does not unplug CPUs on machine types from before 2.7",
             f"{offline}; or {newer}" if slot.index else "the boot CPU stays on any machine type",

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.sim.views import host, slot
+from vcpu_host import documents
 from vcpu_host.core.migration.export import ExportError, arguments, device_text
 from vcpu_host.core.migration.shape import Place, Shape
 from vcpu_host.core.model import HostView, PropValue, Slot
@@ -123,7 +124,7 @@ def test_the_forms_say_the_same() -> None:
     result = arguments(shape)
     assert [word for line in result.shell.splitlines() for word in shlex.split(line)] == result.argv
     commands = [json.loads(line) for line in result.qmp.splitlines()]
-    assert [command["arguments"] for command in commands] == result.to_json()["device_add"]
+    assert [command["arguments"] for command in commands] == documents.of_export(shape, result)["device_add"]
     assert commands[0] == {
         "execute": "device_add",
         "arguments": {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.sim.views import vm
+from vcpu_host import documents
 from vcpu_host.cli.exitcodes import Exit, of_error, of_result
 from vcpu_host.core.operation.result import OperationResult, SlotResult, refused, summarize
 from vcpu_host.core.planning.plan import Operation, Request
@@ -101,7 +102,7 @@ def test_a_refused_plan_gives_a_result_with_every_refusal() -> None:
 def test_a_result_is_json_as_the_design_says() -> None:
     slot = SlotResult(3, "vcpu-3", D, None, {"device_add": 0.0123456789}, (5,))
     whole = OperationResult(Request(Operation.PLUG, 1), D, (slot,), 1.00000049)
-    assert json.loads(json.dumps(whole.to_json())) == {
+    assert json.loads(json.dumps(documents.of_result(whole))) == {
         "operation": "plug",
         "outcome": "done",
         "requested": {"count": 1, "slots": []},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from kit.sim.step import Step
 from kit.sim.views import host
+from vcpu_host import documents
 from vcpu_host.core.model import Ost
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.planning.plan import Operation, Plan, Request
@@ -121,4 +122,8 @@ def test_an_agent_that_comes_or_goes_means_nothing() -> None:
 
 
 def test_the_request_says_so_in_reports() -> None:
-    assert decide(blind(3), "plug", 1).to_json()["requested"] == {"count": 1, "slots": [], "without_agent": True}
+    assert documents.of_plan(decide(blind(3), "plug", 1))["requested"] == {
+        "count": 1,
+        "slots": [],
+        "without_agent": True,
+    }

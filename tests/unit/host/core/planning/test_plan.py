@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kit.sim.effort import growth
 from kit.sim.plans import codes, planned, steps
 from kit.sim.views import INFO, guest, host, identities, slot, vm
+from vcpu_host import documents
 from vcpu_host.core.guest import GuestCpu
 from vcpu_host.core.model import SlotState, freeze_props
 from vcpu_host.core.planning.plan import Operation, Request, StepKind
@@ -280,7 +281,7 @@ def test_sockets_of_several_levels_go_the_same_way() -> None:
 
 def test_a_plan_is_json() -> None:
     decided = planned(vm(4, {0, 3}, {2}, threads=2), "scale", 8)
-    document = json.loads(json.dumps(decided.to_json()))
+    document = json.loads(json.dumps(documents.of_plan(decided)))
     assert document["operation"] == "scale"
     assert document["requested"] == {"count": 8, "slots": []}
     assert [(s["step"], s["slot"], s["vcpus"]) for s in document["steps"]] == [("online", 2, 2), ("plug", 1, 2)]
@@ -290,7 +291,7 @@ def test_a_plan_is_json() -> None:
 
 
 def test_a_refusal_is_json_with_all_of_its_reason() -> None:
-    document = json.loads(json.dumps(planned(vm(2, {0, 1}), "unplug", None, "0").to_json()))
+    document = json.loads(json.dumps(documents.of_plan(planned(vm(2, {0, 1}), "unplug", None, "0"))))
     assert document["steps"] == []
     assert document["refusals"][0]["slot"] == 0
     assert set(document["refusals"][0]["reason"]) == {"code", "who", "text", "hint", "errno"}

@@ -11,6 +11,7 @@ import pytest
 from kit.sim.effort import growth
 from kit.sim.plans import codes, steps
 from kit.sim.views import INFO, guest, host, slot
+from vcpu_host import documents
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import Props, Slot
 from vcpu_host.core.planning.placement import Placement
@@ -184,8 +185,8 @@ def test_what_does_not_go_together_cannot_be_asked_for(request_: object, words: 
 
 
 def test_a_request_tells_its_policy_and_node_only_when_they_are_not_the_default() -> None:
-    assert Request(PLUG, 2).to_json() == {"count": 2, "slots": []}
-    told = json.loads(json.dumps(Request(PLUG, 2, placement=SPREAD, node=0).to_json()))
+    assert documents.of_request(Request(PLUG, 2)) == {"count": 2, "slots": []}
+    told = json.loads(json.dumps(documents.of_request(Request(PLUG, 2, placement=SPREAD, node=0))))
     assert told == {"count": 2, "slots": [], "policy": "spread", "node": 0}
 
 

@@ -9,15 +9,16 @@ from dataclasses import replace
 import pytest
 from kit.sim.plans import codes, planned, steps
 from kit.sim.views import INFO, guest, host, identities, slot
+from vcpu_host.core.codes import SMT_OFF
 from vcpu_host.core.diagnosis import diagnose
 from vcpu_host.core.guest import GuestCpu
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.core.view import SMT_PARKED, VmView, join
+from vcpu_host.core.view import VmView, join
 
-_PARKED = Reason(SMT_PARKED, Origin.GUEST, "cpu1 is a sibling thread and simultaneous multithreading is off")
+_PARKED = Reason(SMT_OFF, Origin.GUEST, "cpu1 is a sibling thread and simultaneous multithreading is off")
 
 
 def _vm(

@@ -7,7 +7,7 @@ import pytest
 from vcpu_host.cli.parser import build_parser
 from vcpu_host.cli.target import sockets
 from vcpu_host.errors import UsageError
-from vcpu_host.local import vm_files
+from vcpu_host.local import target
 
 
 @pytest.fixture(name="places")
@@ -16,30 +16,30 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     places = tmp_path / "user", tmp_path / "system"
     for place in places:
         place.mkdir()
-    monkeypatch.setattr(vm_files, "directories", lambda: places)
+    monkeypatch.setattr(target, "directories", lambda: places)
     return places
 
 
 def _refusal(name: str) -> tuple[str, str]:
     with pytest.raises(UsageError) as error:
-        vm_files.load(name)
+        target.Target.named(name)
     return error.value.reason.code, error.value.reason.text
 
 
 def test_a_vm_is_found_by_its_name(places: tuple[Path, Path]) -> None:
     (places[1] / "web1.toml").write_text('qmp = "/run/q"\nagent = "/run/a"\n')
-    assert vm_files.load("web1") == vm_files.VmSockets("/run/q", "/run/a")
+    assert target.Target.named("web1") == target.Target("/run/q", "/run/a")
 
 
 def test_the_agents_socket_may_be_left_out(places: tuple[Path, Path]) -> None:
     (places[1] / "web1.toml").write_text('qmp = "/run/q"\n')
-    assert vm_files.load("web1").agent is None
+    assert target.Target.named("web1").agent is None
 
 
 def test_the_users_file_comes_before_the_systems(places: tuple[Path, Path]) -> None:
     for place in places:
         (place / "web1.toml").write_text(f'qmp = "/{place.name}"\n')
-    assert vm_files.load("web1").qmp == "/user"
+    assert target.Target.named("web1").qmp == "/user"
 
 
 def test_a_missing_file_is_told_with_the_places_that_were_looked_in(places: tuple[Path, Path]) -> None:
@@ -92,14 +92,14 @@ def test_a_directory_in_the_files_place_is_told_as_wrong(places: tuple[Path, Pat
 
 def test_the_users_place_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", "/xdg")
-    assert vm_files.directories() == (Path("/xdg/vcpuctl/vms.d"), Path("/etc/vcpuctl/vms.d"))
+    assert target.directories() == (Path("/xdg/vcpuctl/vms.d"), Path("/etc/vcpuctl/vms.d"))
     monkeypatch.setenv("XDG_CONFIG_HOME", "")
     monkeypatch.setenv("HOME", "/home/ada")
-    assert vm_files.directories()[0] == Path("/home/ada/.config/vcpuctl/vms.d")
+    assert target.directories()[0] == Path("/home/ada/.config/vcpuctl/vms.d")
 
 
 def test_an_agent_socket_on_the_command_line_comes_before_the_files(places: tuple[Path, Path]) -> None:
     (places[0] / "web1.toml").write_text('qmp = "/q"\nagent = "/a"\n')
     parse = build_parser().parse_args
-    assert sockets(parse(["--vm", "web1", "list"])) == vm_files.VmSockets("/q", "/a")
-    assert sockets(parse(["--vm", "web1", "--agent", "/b", "list"])) == vm_files.VmSockets("/q", "/b")
+    assert sockets(parse(["--vm", "web1", "list"])) == target.Target("/q", "/a")
+    assert sockets(parse(["--vm", "web1", "--agent", "/b", "list"])) == target.Target("/q", "/b")

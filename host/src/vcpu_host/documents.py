@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The JSON documents: every one that vcpuctl writes to stdout is made here, and no other module names their fields.
+
+Each function returns one document, or a part of several, without the schema's version, which ``text`` adds. Their
+schemas are docs/json/NAME.schema.json. Fields are only ever added: what is there keeps its name and its meaning for as
+long as ``SCHEMA_VERSION`` stays.
+
+What is read back keeps its two directions in one place: a VM's record (``core.intent``), an export's shape
+(``core.migration.shape``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .core.finding import Finding
+    from .core.migration.compare import Comparison, Difference
+    from .core.migration.export import Arguments
+    from .core.migration.shape import Shape
+    from .core.operation.result import OperationResult, SlotResult
+    from .core.planning.plan import Plan, Request, Step
+    from .core.reason import Outcome, Reason
+    from .core.view import SlotView, ThreadView, VmView
+    from .vm.migration_target import Prepared
+    from .vm.numa_assign import Assigned
+
+Document = dict[str, Any]
+
+#: Of all documents together; a document that older programs could not read would get another one.
+SCHEMA_VERSION = 1
+
+
+def text(document: Mapping[str, Any]) -> str:
+    """Return the document as it is written: in one line, with the schema's version."""
+    return json.dumps({"schema_version": SCHEMA_VERSION, **document})
+
+
+def of_reason(reason: Reason) -> Document:
+    """Return a reason; empty fields are kept, so that readers need no defaults."""
+    return {
+        "code": reason.code,
+        "who": str(reason.who),
+        "text": reason.text,
+        "hint": reason.hint,
+        "errno": reason.errno,
+    }
+
+
+def _or_none(reason: Reason | None) -> Document | None:
+    return None if reason is None else of_reason(reason)
+
+
+def of_error(reason: Reason, exit_status: int) -> Document:
+    """Return what a command says that ended without a result."""
+    return {"error": of_reason(reason), "exit_status": exit_status}
+
+
+def of_view(view: VmView) -> Document:
+    """Return what ``list`` shows, and ``watch`` at each change."""
+    agent, host = view.agent, view.host
+    return {
+        "vm": {
+            "name": host.vm_name,
+            "qemu_version": host.version_text,
+            "machine": host.machine,
+            "arch": host.arch,
+            "accel": host.accel,
+            "status": host.status,
+            "possible_vcpus": view.possible_vcpus,
+            "plugged_vcpus": view.plugged_vcpus,
+            "online_vcpus": view.online_vcpus,
+            "migration": host.migration or None,
+            "no_hotplug": _or_none(host.no_hotplug),
+        },
+        "agent": None
+        if agent is None
+        else {
+            "connected": True,
+            "version": agent.version,
+            "kernel": agent.kernel,
+            "boot_id": agent.boot_id,
+            "platform": agent.platform,
+            "eject_gate": agent.eject_gate,
+        },
+        "agent_trouble": _or_none(view.agent_trouble),
+        "record_trouble": _or_none(view.record_trouble),
+        "slots": [_of_slot(slot) for slot in view.slots],
+        "unexplained_guest_cpus": [cpu.number for cpu in view.strangers],
+    }
+
+
+def _of_slot(view: SlotView) -> Document:
+    return {
+        "slot": view.index,
+        "props": dict(view.slot.props),
+        "type": view.slot.type,
+        "vcpus": view.slot.vcpus,
+        "state": str(view.state),
+        "id": view.slot.device_id,
+        "qom_path": view.slot.path,
+        "pending": _of_pending(view),
+        "removable": view.not_removable is None,
+        "not_removable": _or_none(view.not_removable),
+        "node": view.node,
+        "threads": [_of_thread(thread) for thread in view.threads],
+    }
+
+
+def _of_pending(view: SlotView) -> Document | None:
+    if view.pending is None:
+        return None
+    from datetime import UTC, datetime
+
+    return {
+        "operation": str(view.pending.kind),
+        "id": view.pending.device_id,
+        "since": datetime.fromtimestamp(view.pending.since, UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _of_thread(thread: ThreadView) -> Document:
+    return {
+        "guest_cpu": thread.cpu.number if thread.cpu else None,
+        "online": thread.online,
+        "host_tid": thread.host_tid,
+        "firmware_id": thread.firmware_id or None,
+        "guest_node": thread.cpu.node if thread.cpu else None,
+    }
+
+
+def of_request(request: Request) -> Document:
+    """Return what was asked for: of options only those that were given."""
+    from .core.planning.placement import Placement
+
+    document: Document = {"count": request.count, "slots": list(request.selectors)}
+    if request.placement is not Placement.LOWEST:
+        document["policy"] = str(request.placement)
+    if request.node is not None:
+        document["node"] = request.node
+    return document | {name: True for name in ("in_guest", "without_agent", "atomic") if getattr(request, name)}
+
+
+def of_plan(plan: Plan) -> Document:
+    """Return what ``plan`` and ``--dry-run`` show."""
+    return {
+        "operation": str(plan.request.operation),
+        "requested": of_request(plan.request),
+        "recover": [_of_step(step, step.on_failure) for step in plan.recover],
+        "steps": [_of_step(step, plan.on_failure(step)) for step in plan.steps],
+        "refusals": [{"slot": refusal.slot, "reason": of_reason(refusal.reason)} for refusal in plan.refusals],
+        "already": [view.index for view in plan.already],
+        "one_at_a_time": plan.one_at_a_time,
+    }
+
+
+def _of_step(step: Step, on_failure: str) -> Document:
+    return {
+        "step": str(step.kind),
+        "slot": step.slot.index,
+        "id": step.device_id,
+        "props": dict(step.slot.props),
+        "vcpus": step.slot.vcpus,
+        "firmware_ids": list(step.firmware_ids),
+        "why": step.why,
+        "on_failure": on_failure,
+    }
+
+
+def of_result(result: OperationResult) -> Document:
+    """Return how an operation ended; times are in seconds."""
+    return {
+        "operation": str(result.request.operation),
+        "outcome": str(result.outcome),
+        "requested": of_request(result.request),
+        "reason": _or_none(result.reason),
+        "slots": [_of_slot_result(slot) for slot in result.slots],
+        "recovered": [_of_slot_result(slot) for slot in result.recovered],
+        "elapsed": round(result.elapsed, 6),
+    }
+
+
+def _of_slot_result(slot: SlotResult) -> Document:
+    return {
+        "slot": slot.slot,
+        "id": slot.device_id,
+        "outcome": str(slot.outcome),
+        "reason": _or_none(slot.reason),
+        "phases": {name: round(seconds, 6) for name, seconds in slot.phases.items()},
+        "guest_cpus": list(slot.guest_cpus),
+    }
+
+
+def of_findings(findings: Iterable[Finding]) -> Document:
+    """Return what ``doctor`` found."""
+    return {"findings": [of_finding(finding) for finding in findings]}
+
+
+def of_finding(finding: Finding) -> Document:
+    """Return one finding."""
+    return {"level": str(finding.level), "code": finding.code, "text": finding.text, "fix": finding.fix}
+
+
+def of_export(shape: Shape, arguments: Arguments) -> Document:
+    """Return what ``export`` writes: the shape, which is read back, and how another QEMU gets it."""
+    from .core.migration.export import device_add
+
+    return {
+        **shape.to_json(),
+        "initial_vcpus": arguments.initial,
+        "arguments": arguments.argv,
+        "device_add": [device_add(place) for place in arguments.devices],
+    }
+
+
+def of_comparison(comparison: Comparison, outcome: Outcome) -> Document:
+    """Return what ``migrate check`` found."""
+    return {
+        "operation": "migrate-check",
+        "outcome": str(outcome),
+        "differences": [of_difference(difference) for difference in comparison.differences],
+    }
+
+
+def of_prepared(prepared: Prepared) -> Document:
+    """Return how ``migrate prepare`` ended."""
+    return {
+        "operation": "migrate-prepare",
+        "outcome": str(prepared.outcome),
+        "plugged": [{"slot": place.index, "id": place.name} for place in prepared.plugged],
+        "reason": _or_none(prepared.reason),
+        "differences": [of_difference(difference) for difference in prepared.comparison.differences],
+    }
+
+
+def of_difference(difference: Difference) -> Document:
+    """Return one difference between a migration's source and its destination."""
+    return {
+        **of_finding(difference.finding),
+        "slot": difference.slot,
+        "source": difference.source,
+        "destination": difference.destination,
+        "curable": difference.curable,
+    }
+
+
+def of_assigned(assigned: Assigned) -> Document:
+    """Return how ``numa assign`` ended."""
+    return {
+        "operation": "numa-assign",
+        "outcome": str(assigned.outcome),
+        "dry_run": assigned.dry_run,
+        "slots": [
+            {"slot": slot.index, "props": dict(slot.props), "node": assigned.nodes.get(slot.index)}
+            for slot in assigned.slots
+        ],
+        "arguments": [word for line in assigned.lines for word in line.split(" ", 1)],
+        "reason": _or_none(assigned.reason),
+    }

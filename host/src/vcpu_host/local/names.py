@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the files of a VM in the directory of locks and records are named.
+
+Other versions of vcpuctl look for the same names: what they are made of must not change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from ..core.identity import ProcessId, SocketId, VmIdentity
+from .unix_sockets import place
+
+
+def of_vm(identity: VmIdentity) -> str:
+    """Return the name, without a suffix, of the files that are about this VM, whichever monitor led to it."""
+    match identity.by:
+        case ProcessId(pid, started, namespace):
+            return f"{pid}-{started}-{namespace}"
+        case SocketId(path, inode):
+            return f"s{_digest(path)[:24]}-{inode}"
+
+
+def of_monitor(path: str) -> str:
+    """Return the name, without a suffix, of the lock on a monitor's socket."""
+    return _digest(place(path))[:32]
+
+
+def process_of(name: str) -> ProcessId | None:
+    """Return the process that a file of this name, without its suffix, is about; None for any other name."""
+    parts = name.split("-")
+    if len(parts) != 3 or not all(part.isdecimal() and part.isascii() for part in parts):
+        return None
+    return ProcessId(*(int(part) for part in parts))
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the parts of a VM together: the locks, the monitor, the way to the agent, the record.
+
+This is the only module that knows all the adapters. The command line, tests and programs open VMs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
+
+from .. import ports
+from ..core.identity import VmIdentity
+from ..local.journal import FileJournal
+from ..local.lock import VmLock
+from ..local.target import Target
+from .coordinator import Coordinator
+
+#: How long another program that holds the VM is waited for, in seconds.
+LOCK_PATIENCE = 2.0
+#: Who holds a VM, where the program does not say.
+SOMEBODY = "a program that uses vcpu_host"
+
+
+class _Qemu(Protocol):
+    async def identity(self) -> VmIdentity: ...
+
+    async def close(self) -> None: ...
+
+
+Q = TypeVar("Q", bound=_Qemu)
+
+
+@asynccontextmanager
+async def open_vm(
+    target: Target, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE
+) -> AsyncIterator[Coordinator]:
+    """Open a VM, to look at it and to change it. Nobody else can open it while the context lasts.
+
+    ``holder`` is what others are told of who has the VM. ``patience`` is how long they are waited for, in seconds.
+    Raise RefusedError "vm-busy" if somebody still has it then, and what ``qmp.vmm.connect`` raises if there is no
+    monitor. The agent is looked for when it is needed, so that its absence is no error here.
+    """
+    # Late: each brings a library that takes long to import.
+    from ..agent.dialer import LinkDialer
+    from ..qmp.vmm import connect
+
+    async with _exclusive(target, connect, holder, patience) as (vmm, identity):
+        vm = Coordinator(
+            vmm, LinkDialer(target.agent, vmm.check_port), journal=FileJournal(identity), identity=identity
+        )
+        try:
+            yield vm
+        finally:
+            await vm.close()
+
+
+@asynccontextmanager
+async def open_preconfig(
+    target: Target, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE
+) -> AsyncIterator[ports.Preconfig]:
+    """Open a QEMU that may wait in preconfig, where there is no VM yet. Otherwise as ``open_vm``."""
+    from ..qmp.preconfig import connect
+
+    async with _exclusive(target, connect, holder, patience) as (qemu, _):
+        yield qemu
+
+
+@asynccontextmanager
+async def _exclusive(
+    target: Target, connect: Callable[[str], Awaitable[Q]], holder: str, patience: float
+) -> AsyncIterator[tuple[Q, VmIdentity]]:
+    """Hold the monitor's socket, then the QEMU behind it, which may have other monitors."""
+    async with VmLock(target.qmp, holder) as socket_lock:
+        await socket_lock.acquire(patience)
+        qemu = await connect(target.qmp)
+        try:
+            identity = await qemu.identity()
+            async with VmLock(identity, holder) as vm_lock:
+                await vm_lock.acquire(patience)
+                yield qemu, identity
+        finally:
+            await qemu.close()

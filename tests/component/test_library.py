@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that use the library: the page's own example, and what it says of errors and holders."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit.component.cli import run, stands
+from kit.fakes.qemu import FakeVm
+from vcpu_host import Operation, Outcome, RefusedError, Request, Target, UsageError, VmView, open_vm
+from vcpu_host.documents import of_result
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/library.md"
+SOCKET = "/run/vms/web1/qmp.sock"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vl", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks and records lie beside the fake, as those of the commands do."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+
+
+@pytest.fixture
+def vm(folder: Path) -> Iterator[FakeVm]:
+    with FakeVm(folder, "--maxcpus", "8") as vm:
+        yield vm
+
+
+def block(language: str) -> str:
+    """The page's only block of that language."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def example(qmp: str) -> str:
+    """What the page's example prints for the VM with that monitor."""
+    script = block("python")
+    assert script.count(SOCKET) == 1
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script.replace(SOCKET, qmp)],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+        env=os.environ,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def test_the_example_of_the_page_prints_what_the_page_says_it_does(vm: FakeVm) -> None:
+    assert example(str(vm.qmp)) == block("text")
+    stands(vm, {0, 1, 2, 3})
+
+
+def test_the_example_says_why_it_cannot(folder: Path) -> None:
+    assert example(str(folder / "nobody")).startswith("no-such-socket: nobody listens on ")
+
+
+async def test_a_program_that_has_a_vm_keeps_others_out_and_they_are_told_its_name(vm: FakeVm) -> None:
+    async with open_vm(Target(str(vm.qmp)), holder="resize.py of web1"):
+        refused = run(vm, "list", monitor="qmp2")
+        assert refused.outcome == "vm-busy"
+        assert f"{os.getpid()} resize.py of web1" in refused.json["error"]["text"]
+        with pytest.raises(RefusedError, match=r"resize\.py of web1"):
+            async with open_vm(Target(str(vm.qmp)), patience=0.0):
+                pass
+    assert run(vm, "list").status == 0
+
+
+async def test_slots_that_the_vm_does_not_have_are_a_usage_error_of_plan_and_run_alike(vm: FakeVm) -> None:
+    request = Request(Operation.PLUG, selectors=("99",))
+    async with open_vm(Target(str(vm.qmp))) as opened:
+        for call in (opened.plan, opened.run):
+            with pytest.raises(UsageError) as error:
+                await call(request)
+            assert error.value.reason.code == "bad-slot"
+        with pytest.raises(UsageError, match="at least 1"):
+            await opened.run(Request(Operation.PLUG, 0))
+    stands(vm, {0})
+
+
+async def test_results_outlive_the_vm_and_are_the_documents_of_the_command(vm: FakeVm) -> None:
+    async with open_vm(Target(str(vm.qmp))) as opened:
+        result = await opened.run(Request(Operation.PLUG, 1))
+        view = await opened.look()
+    assert isinstance(view, VmView)
+    assert (result.outcome, view.online_vcpus) == (Outcome.DONE, 2)
+    shown = run(vm, "scale", "2").json
+    assert {*shown} - {"schema_version"} <= {*of_result(result)}
