@@ -119,7 +119,6 @@ def test_a_usage_error_is_a_document_where_one_is_wanted(line: str, capsys: pyte
     said = capsys.readouterr()
     document = json.loads(said.out)
     documents.check(document)
-    assert document["schema_version"] == 1
     assert document["exit_status"] == 2
     assert {"code", "who", "text", "hint"} <= set(document["error"])
     assert said.err == f"vcpuctl: {document['error']['text']}\n         {document['error']['hint']}\n"
