@@ -377,6 +377,7 @@ class Coordinator:
 
 def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """A plan. UsageError if the request does not fit this VM."""
+        from ..core.operation.stages import lacks_agent
     from ..core.planning.planner import plan
     from ..core.planning.selectors import SelectorError
 
