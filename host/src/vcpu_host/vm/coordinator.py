@@ -306,6 +306,7 @@ class Coordinator:
 
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
+        from ..core.operation.stages import lacks_agent
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
@@ -377,7 +378,6 @@ class Coordinator:
 
 def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """A plan. UsageError if the request does not fit this VM."""
-        from ..core.operation.stages import lacks_agent
     from ..core.planning.planner import plan
     from ..core.planning.selectors import SelectorError
 
