@@ -137,7 +137,7 @@ def test_a_comparison_for_a_migration_says_every_difference_to_its_end(vm: FakeV
 
 
 @WIDTHS
-@pytest.mark.parametrize("height", [40, 8], ids=["a map that fits", "a map that is longer than the terminal"])
+@pytest.mark.parametrize("height", [40, 4], ids=["a map that fits", "a map that is longer than the terminal"])
 def test_a_watch_redraws_the_whole_map(vm: FakeVm, width: int, height: int) -> None:
     with Hostile(vm, Script(vm.folder)):
         done = shown(vm, width, "watch", "--timeout", "1", height=height)
@@ -147,7 +147,29 @@ def test_a_watch_redraws_the_whole_map(vm: FakeVm, width: int, height: int) -> N
     # The last that it drew is whole, from its first line to its last.
     first = max(number for number, row in enumerate(done.screen.rows) if "QEMU" in row)
     slots = [row.split()[0] for row in done.screen.rows[first:] if row[:1].isdigit()]
-    assert [slot for slot in slots if slot in "012345"] == list("012345")
+    assert [slot for slot in slots if slot in ("0", "1", "2-5")] == ["0", "1", "2-5"]
+
+
+@WIDTHS
+def test_a_list_on_a_terminal_has_one_row_for_empty_slots_in_a_row_unless_it_is_to_be_wide(
+    vm: FakeVm, width: int
+) -> None:
+    short, wide = shown(vm, width, "list"), shown(vm, width, "list", "-o", "wide")
+    first = [row.split()[0] for row in short.screen.rows if row[:1].isdigit()]
+    assert [slot for slot in first if slot in ["0", "1", "2-5", "3", "4", "5"]] == ["0", "1", "2-5"]
+    is_whole(short.screen, " ".join(_LIST), "socket=0,core=2,thread=0 to" if width > 80 else "to")
+    assert wide.screen.broken == set()
+    text = " ".join(wide.screen.words)
+    assert all(f"SLOT {slot};" in text for slot in range(6)), "a table that is too wide is written as records"
+    for column in ("VCPUS", "TYPE", "REMOVABLE", "FIRMWARE ID", "QOM PATH"):
+        assert text.count(f"{column} ") >= 6
+
+
+def test_a_list_that_is_piped_has_a_row_for_each_slot(vm: FakeVm) -> None:
+    command = [*_CLI, "--qmp", str(vm.qmp), "list"]
+    environment = {**os.environ, "XDG_RUNTIME_DIR": str(vm.folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    assert [row.split()[0] for row in done.stdout.splitlines() if row[:1].isdigit()] == list("012345")
 
 
 def test_what_is_for_copying_is_one_line_to_the_terminal(folder: Path) -> None:

@@ -41,7 +41,7 @@ async def _list(args: argparse.Namespace) -> Exit:
     else:
         from . import tables
 
-        tables.show(tables.view_blocks(view))
+        tables.show(tables.for_terminal(view, args.output))
     return Exit.DONE
 
 

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Collection
 from typing import Any
 
 from vcpu_host import __version__
 
-from . import values
+from . import options
 from .usage import Parser
 
 _EPILOG = """amounts and slots:
@@ -25,7 +24,6 @@ exit status:
   reached; 6 partial: some slots done, others not
 """
 _COMMON = "common options (--vm, --qmp, --agent, -o, --timeout, -v, -q): see vcpuctl --help"
-_SLOT = "an index, a range (4-7), a device id, props such as socket=1,core=0, or the guest's cpuN"
 _PLUG = """Plug vCPUs and bring them online in the guest: done means online there.
 
 A bare number is an amount of vCPUs; slots are named by --slot. An amount
@@ -49,7 +47,7 @@ _SWITCH = """
 A bare number is a slot's index here, as it is behind --slot. cpu5 is the CPU
 that the guest calls so. A slot goes as a whole, with all of its threads."""
 
-_Fill = Callable[[Parser], None]
+options.Fill = Callable[[Parser], None]
 
 
 class _Commands:
@@ -74,14 +72,14 @@ class _Commands:
         name: str,
         words: str,
         *examples: str,
-        fill: _Fill | None = None,
+        fill: options.Fill | None = None,
         about: str = "",
         usage: str | None = None,
     ) -> None:
         """Add one command; ``fill`` gives it its arguments."""
         parser = self._add(name, words, examples, about, usage, _COMMON)
         if parser is not None:
-            _add_common(parser, top=False, shown=self._full)
+            options.add_common(parser, top=False, shown=self._full)
             if fill is not None:
                 fill(parser)
 
@@ -121,122 +119,6 @@ class _Commands:
 _FillGroup = Callable[[_Commands], None]
 
 
-def _add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> None:
-    """Add the options that may stand before and behind the command; behind it they only override."""
-
-    def add(where: Any, *names: str, words: str, default: object = None, **settings: Any) -> None:
-        settings["default"] = default if top else argparse.SUPPRESS
-        where.add_argument(*names, help=words if shown else argparse.SUPPRESS, **settings)
-
-    group = parser.add_argument_group("virtual machine")
-    which = group.add_mutually_exclusive_group()
-    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
-    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
-    add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
-    common = parser.add_argument_group("common options")
-    add(
-        common,
-        *("-o", "--output"),
-        choices=("table", "wide", "json"),
-        default="table",
-        words="what to print on stdout: a table, the table with every slot and column, or one JSON document",
-    )
-    add(
-        common,
-        "--timeout",
-        metavar="TIME",
-        type=values.seconds,
-        words="bound for an operation (default: 60 s, and 3 s for each vCPU) or a watch (default: none): 90, 90s, "
-        "500ms, 2m; other commands take the time of their questions",
-    )
-    much = common.add_mutually_exclusive_group()
-    add(much, "-v", "--verbose", action="count", default=0, words="log to stderr; twice for details")
-    add(
-        much,
-        *("-q", "--quiet"),
-        action="store_true",
-        default=False,
-        words="no progress, and no table of what went as asked for: the exit status says that",
-    )
-    add(common, "--log-format", choices=("text", "json"), default="text", words="how log lines on stderr look")
-
-
-def _add_amount(parser: argparse.ArgumentParser, verb: str) -> None:
-    amount = parser.add_mutually_exclusive_group()
-    amount.add_argument(
-        "amount", metavar="VCPUS", nargs="?", type=values.amount, help=f"how many vCPUs to {verb} (default: 1)"
-    )
-    amount.add_argument("-n", "--count", metavar="VCPUS", type=values.positive, help="the same as VCPUS alone")
-    _add_slots(amount)
-
-
-def _add_slots(where: Any) -> None:
-    where.add_argument(
-        "--slot", metavar="SEL", nargs="+", action="extend", dest="slots", help=f"which slots: {_SLOT}; may be repeated"
-    )
-
-
-def _add_placement(parser: argparse.ArgumentParser, *, node: bool) -> None:
-    parser.add_argument(
-        "--policy",
-        choices=("lowest", "pack", "spread"),
-        help="which slots an amount means: the lowest (the default), as few nodes, sockets, dies, cores as can be, or "
-        "all of them alike",
-    )
-    if node:
-        parser.add_argument(
-            "--node", metavar="N", type=values.node, help="only slots of this NUMA node, as QEMU has it"
-        )
-
-
-def _add_atomic(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
-
-
-def _add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
-
-
-def _add_change(verb: str, *, dry_run: bool) -> _Fill:
-    """Return what gives plug and unplug their arguments."""
-
-    def fill(parser: Parser) -> None:
-        _add_amount(parser, verb)
-        _add_placement(parser, node=True)
-        _add_atomic(parser)
-        parser.add_argument(
-            "--without-agent",
-            action="store_true",
-            help="go by QEMU's evidence alone: nobody checks what the guest did, and a CPU in use may be taken away",
-        )
-        if dry_run:
-            _add_dry_run(parser)
-
-    return fill
-
-
-def _add_scale(*, dry_run: bool) -> _Fill:
-    def fill(parser: Parser) -> None:
-        parser.add_argument("goal", metavar="N", type=values.positive, help="how many vCPUs are to be online")
-        parser.add_argument(
-            "--in-guest",
-            action="store_true",
-            help="only take plugged CPUs on- and offline: for machines that cannot plug",
-        )
-        _add_placement(parser, node=False)
-        _add_atomic(parser)
-        if dry_run:
-            _add_dry_run(parser)
-
-    return fill
-
-
-def _add_switched(parser: Parser) -> None:
-    parser.add_argument("named", metavar="SEL", nargs="*", help=_SLOT)
-    _add_slots(parser)
-    _add_dry_run(parser)
-
-
 def _add_operations(commands: _Commands, *, before: str = "") -> None:
     """Add plug, unplug and scale; ``before`` is the command that they are words of, if they are."""
     one_of = "%(prog)s [-h] [VCPUS | --slot SEL [SEL ...]] [OPTION ...]"
@@ -244,7 +126,7 @@ def _add_operations(commands: _Commands, *, before: str = "") -> None:
         "plug",
         "plug vCPUs and bring them online in the guest",
         *(f"{before}plug 3", f"{before}plug --slot 5", f"{before}plug 4 --policy spread"),
-        fill=_add_change("plug", dry_run=not before),
+        fill=options.change("plug", dry_run=not before),
         about=_PLUG,
         usage=one_of,
     )
@@ -252,7 +134,7 @@ def _add_operations(commands: _Commands, *, before: str = "") -> None:
         "unplug",
         "take vCPUs offline in the guest, then unplug them",
         *(f"{before}unplug 2", f"{before}unplug --slot vcpu-5 7"),
-        fill=_add_change("unplug", dry_run=not before),
+        fill=options.change("unplug", dry_run=not before),
         about=_UNPLUG,
         usage=one_of,
     )
@@ -260,7 +142,7 @@ def _add_operations(commands: _Commands, *, before: str = "") -> None:
         "scale",
         "converge to a number of online vCPUs",
         f"{before}scale 8",
-        fill=_add_scale(dry_run=not before),
+        fill=options.scale(dry_run=not before),
         about=_SCALE,
     )
 
@@ -269,25 +151,16 @@ def _add_plan(commands: _Commands) -> None:
     _add_operations(commands, before="plan ")
 
 
-def _add_export(parser: Parser) -> None:
-    parser.add_argument(
-        "--form",
-        choices=("args", "qmp"),
-        default="args",
-        help="arguments for a shell's command line (the default), or device_add commands; -o json has both",
-    )
-
-
-def _add_destination(parser: Parser) -> None:
-    other = parser.add_mutually_exclusive_group(required=True)
-    other.add_argument("--to", metavar="SOCKET", help="the monitor of the QEMU that waits (-incoming)")
-    other.add_argument(
-        "--from",
-        dest="source",
-        metavar="FILE",
-        help="on the destination's host: what vcpuctl -o json export wrote on the source's, - for stdin; the VM "
-        "that --qmp or --vm names is the destination then",
-    )
+def _add_switches(commands: _Commands) -> None:
+    """Add online and offline."""
+    for name, told in (("online", "bring plugged CPUs online"), ("offline", "take CPUs offline; they stay plugged")):
+        commands.add(
+            name,
+            f"{told}: the guest's side alone",
+            *(f"{name} 3", f"{name} --slot vcpu-3 socket=1", f"{name} cpu3"),
+            fill=options.add_switched,
+            about=f"{told[0].upper()}{told[1:]}: the guest's side alone.{_SWITCH}",
+        )
 
 
 def _add_migration(steps: _Commands) -> None:
@@ -295,22 +168,7 @@ def _add_migration(steps: _Commands) -> None:
         ("check", "compare the VM with the QEMU that waits for it; changes nothing"),
         ("prepare", "plug what the waiting QEMU lacks, and hand over what is pending"),
     ):
-        steps.add(name, words, f"migrate {name} --to /run/vm1-new/qmp.sock", fill=_add_destination)
-
-
-def _add_assignment(parser: Parser) -> None:
-    how = parser.add_mutually_exclusive_group(required=True)
-    how.add_argument(
-        "--map",
-        metavar="FILE",
-        help="the slots of each node, in TOML: 0 = ['socket-id=0'] on a line, 1 = [4, 5] on the next; - for stdin",
-    )
-    how.add_argument(
-        "--policy",
-        choices=("pack", "spread"),
-        help="as many cores on each node as on the others: neighbours together, or in turn",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
+        steps.add(name, words, f"migrate {name} --to /run/vm1-new/qmp.sock", fill=options.add_destination)
 
 
 def _add_numa(steps: _Commands) -> None:
@@ -318,14 +176,10 @@ def _add_numa(steps: _Commands) -> None:
         "assign",
         "give the slots of a QEMU that was started with --preconfig their nodes, and have it go on",
         *("numa assign --map map.toml", "numa assign --policy pack --dry-run"),
-        fill=_add_assignment,
+        fill=options.add_assignment,
         about="Give the slots of a QEMU that was started with --preconfig their nodes, and have\n"
         "it go on.\n\nQEMU goes on by the command x-exit-preconfig, which it calls unstable.",
     )
-
-
-def _add_listen(parser: Parser) -> None:
-    parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
 
 
 def build_parser(words: Collection[str] | None = None, *, full: bool = False) -> Parser:
@@ -342,7 +196,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
     parser.add_argument(
         "-V", "--version", action="version", version=f"vcpuctl {__version__}", help="show the version and exit"
     )
-    _add_common(parser, top=True, shown=True)
+    options.add_common(parser, top=True, shown=True)
     commands = _Commands(parser, words, full=full, title="commands", dest="command", metavar="COMMAND")
     commands.add("list", "the map of slots, guest CPUs and host threads", "list", "-o json list")
     _add_operations(commands)
@@ -354,19 +208,12 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         metavar="OPERATION",
         fill=_add_plan,
     )
-    for name, told in (("online", "bring plugged CPUs online"), ("offline", "take CPUs offline; they stay plugged")):
-        commands.add(
-            name,
-            f"{told}: the guest's side alone",
-            *(f"{name} 3", f"{name} --slot vcpu-3 socket=1", f"{name} cpu3"),
-            fill=_add_switched,
-            about=f"{told[0].upper()}{told[1:]}: the guest's side alone.{_SWITCH}",
-        )
+    _add_switches(commands)
     commands.add(
         "export",
         "the -smp and -device arguments that give a QEMU exactly these vCPUs",
         *("export", "-o json export >vm1.json"),
-        fill=_add_export,
+        fill=options.add_export,
     )
     commands.add_group(
         "migrate",
@@ -390,7 +237,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         "agent-proxy",
         "offer the agent's gRPC service on a host socket",
         "agent-proxy --listen /run/vm1/agent-grpc.sock",
-        fill=_add_listen,
+        fill=options.add_listen,
     )
     commands.add_help("help", "what a command does and takes")
     return parser

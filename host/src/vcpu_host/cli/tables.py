@@ -7,13 +7,14 @@ missed. ``layout`` sees to it that nothing is cut off.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from vcpu_host.core.model import LEVELS
+from vcpu_host.core.model import LEVELS, SlotState
 from vcpu_host.core.view import SlotView, VmView
 
 from .layout import Block, Column, Line, Span, Table, compose
@@ -85,16 +86,64 @@ class Screen:
 # --- list and watch -------------------------------------------------------------------------------------------------
 
 
-def view_blocks(view: VmView) -> list[Block]:
-    """``vcpuctl list``."""
-    table = Table(
-        (
-            *(Column("SLOT"), Column("STATE"), Column("GUEST CPU", breaks=True), Column("ID")),
-            *(Column("PROPS", breaks=True), Column("NODE", breaks=True), Column("HOST TID", breaks=True)),
-        ),
-        [_slot_row(slot) for slot in view.slots],
+#: So many empty slots in a row are one row of the table on a terminal.
+_RUN = 3
+_WIDE = (Column("VCPUS"), Column("TYPE"), Column("REMOVABLE"), Column("FIRMWARE ID", breaks=True), Column("QOM PATH"))
+
+
+def view_blocks(view: VmView, *, wide: bool = False, collapse: bool = False) -> list[Block]:
+    """Return what ``vcpuctl list`` shows. ``wide``: every column. ``collapse``: a run of empty slots is one row."""
+    columns = (
+        *(Column("SLOT"), Column("STATE"), Column("GUEST CPU", breaks=True), Column("ID")),
+        *(Column("PROPS", breaks=True), Column("NODE", breaks=True), Column("HOST TID", breaks=True)),
     )
-    return [*_vm_lines(view), table, *_below(view)]
+    runs = _runs(view.slots) if collapse and not wide else [[slot] for slot in view.slots]
+    rows = [
+        _run_row(run) if len(run) > 1 else _slot_row(run[0]) + (_wide_cells(run[0]) if wide else []) for run in runs
+    ]
+    return [*_vm_lines(view), Table((*columns, *_WIDE) if wide else columns, rows), *_below(view)]
+
+
+def for_terminal(view: VmView, output: str) -> list[Block]:
+    """Return what list and watch show where stdout is a terminal, or a file; ``output`` is the word behind -o."""
+    return view_blocks(view, wide=output == "wide", collapse=sys.stdout.isatty())
+
+
+def _runs(slots: Iterable[SlotView]) -> Iterator[list[SlotView]]:
+    """Yield the slots in rows: those of a run of _RUN or more empty slots of one node together, others alone."""
+    for (empty, _), group in itertools.groupby(slots, lambda slot: (_nothing_to_tell(slot), node_text(slot))):
+        run = list(group)
+        if empty and len(run) >= _RUN:
+            yield run
+        else:
+            yield from ([slot] for slot in run)
+
+
+def _nothing_to_tell(slot: SlotView) -> bool:
+    return slot.state is SlotState.EMPTY and slot.pending is None
+
+
+def _run_row(run: Sequence[SlotView]) -> list[str | Span]:
+    first, last = run[0], run[-1]
+    return [
+        f"{first.index}-{last.index}",
+        _styled(str(first.state), _STATE_STYLE),
+        "-",
+        "-",
+        f"{props_text(first.slot)} to {props_text(last.slot)}",
+        node_text(first),
+        "-",
+    ]
+
+
+def _wide_cells(slot: SlotView) -> list[str | Span]:
+    return [
+        str(slot.slot.vcpus),
+        slot.slot.type,
+        "yes" if slot.not_removable is None else slot.not_removable.code,
+        _join(thread.firmware_id or None for thread in slot.threads),
+        slot.slot.path or "-",
+    ]
 
 
 def _vm_lines(view: VmView) -> Iterator[Line]:

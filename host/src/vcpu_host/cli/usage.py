@@ -16,20 +16,22 @@ from typing import Any, NoReturn
 
 from .values import BadValueError
 
+# Patterns are compiled where they are used: few runs need them, and compiling is slow.
+
 #: -o, perhaps behind others that take nothing, and --output, with their value in the same word or the next one.
-_OUTPUT = re.compile(r"-[vq]*o(.*)|--output(?:=(.*))?", re.DOTALL)
+_OUTPUT = r"(?s:-[vq]*o(.*)|--output(?:=(.*))?)"
 
 #: argparse's messages about one argument, and ours. {0} is the argument, {1} what the message names besides.
 _MESSAGES = (
-    (re.compile(r"expected (?:one|1) argument"), "{0} needs a value"),
-    (re.compile(r"expected at least one argument"), "{0} needs a value, or more than one"),
-    (re.compile(r"ignored explicit argument (.*)", re.DOTALL), "{0} takes no value, and {1} is one"),
-    (re.compile(r"not allowed with argument (.*)", re.DOTALL), "{0} and {1} exclude each other: give one of them"),
+    (r"expected (?:one|1) argument", "{0} needs a value"),
+    (r"expected at least one argument", "{0} needs a value, or more than one"),
+    (r"(?s)ignored explicit argument (.*)", "{0} takes no value, and {1} is one"),
+    (r"(?s)not allowed with argument (.*)", "{0} and {1} exclude each other: give one of them"),
 )
 #: argparse's messages about arguments that are not there.
 _MISSING = (
-    (re.compile(r"the following arguments are required: (.*)", re.DOTALL), "{0} needs {1}"),
-    (re.compile(r"one of the arguments (.*) is required", re.DOTALL), "{0} needs {1}"),
+    (r"(?s)the following arguments are required: (.*)", "{0} needs {1}"),
+    (r"(?s)one of the arguments (.*) is required", "{0} needs {1}"),
 )
 
 _MEANT = "did you mean"
@@ -123,7 +125,7 @@ def _explained(parser: Parser, error: argparse.ArgumentError) -> CommandLineErro
         hint = told.hint.replace("{prog}", parser.prog) if told.hint else see(parser)
         return CommandLineError(message if told.hint else f"{error.argument_name}: {message}", hint)
     for pattern, words in _MESSAGES:
-        match = pattern.fullmatch(message)
+        match = re.fullmatch(pattern, message)
         if match is not None:
             return CommandLineError(words.format(error.argument_name, *match.groups()), _like(parser))
     return CommandLineError(f"{error.argument_name}: {message}", see(parser))
@@ -131,7 +133,7 @@ def _explained(parser: Parser, error: argparse.ArgumentError) -> CommandLineErro
 
 def _missing(parser: Parser, message: str) -> CommandLineError:
     for pattern, words in _MISSING:
-        match = pattern.fullmatch(message)
+        match = re.fullmatch(pattern, message)
         if match is not None:
             text = words.format(parser.prog, match[1] if "," in match[1] else match[1].replace(" ", " or "))
             if match[1] == "COMMAND":
@@ -261,7 +263,7 @@ def wants_json(words: Sequence[str]) -> bool:
     """Return whether the user asks for a document, as far as words that make no command say so."""
     form = ""
     for word, following in pairwise([*words, ""]):
-        match = _OUTPUT.fullmatch(word)
+        match = re.fullmatch(_OUTPUT, word)
         if match is not None:
             form = match[1] or match[2] or following
     return form == "json"

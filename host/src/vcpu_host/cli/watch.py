@@ -33,7 +33,7 @@ async def watch(args: argparse.Namespace, vm: Coordinator) -> Exit:
             if document == shown:
                 continue
             shown = document
-            _show(screen, view, document)
+            _show(screen, view, document, args.output)
     return Exit.DONE
 
 
@@ -46,10 +46,10 @@ def _screen() -> AbstractContextManager[Any]:
     return Live(console=console(), auto_refresh=False, screen=False, vertical_overflow="visible")
 
 
-def _show(screen: Any, view: VmView, document: dict[str, object]) -> None:
+def _show(screen: Any, view: VmView, document: dict[str, object], output: str) -> None:
     if screen is None:
         render.emit_json(document)
     else:
-        from .tables import Screen, view_blocks
+        from .tables import Screen, for_terminal
 
-        screen.update(Screen(view_blocks(view)), refresh=True)
+        screen.update(Screen(for_terminal(view, output)), refresh=True)

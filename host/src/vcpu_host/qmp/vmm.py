@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import codes
 from ..core.identity import VmIdentity
@@ -32,8 +32,10 @@ from . import ages, channel, queues, replies, traps
 from .events import EventHub, EventStream
 from .monitor import SocketMonitor
 from .names import slot_id
-from .roles import Monitor
 from .words import clean
+
+if TYPE_CHECKING:
+    from .roles import Monitor
 
 #: How often the CPUs are asked for again when another client changes them between the two questions.
 _LOOKS = 3

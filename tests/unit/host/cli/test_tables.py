@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from kit.sim.views import CORES, host, vm
 from vcpu_host.cli import tables
-from vcpu_host.cli.layout import Block, compose
+from vcpu_host.cli.layout import Block, Table, compose
 from vcpu_host.core import platforms
+from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.selectors import select
 from vcpu_host.core.reason import Origin, Outcome, Reason
-from vcpu_host.core.view import VmView, join
+from vcpu_host.core.view import VmView, join, with_pending
 from vcpu_host.documents import of_view
 
 _WHY = Reason("guest-ignored", Origin.GUEST, "the kernel shows no such CPU", "look at its log", "ENODEV")
@@ -87,3 +88,38 @@ def test_the_props_of_the_table_name_the_slot() -> None:
     slots = host(4).slots
     for slot in slots:
         assert select(slots, [tables.props_text(slot)]) == (slot,)
+
+
+def _slots_of(view: VmView, *, wide: bool = False) -> list[str]:
+    """The first column of the map on a terminal."""
+    (table,) = [block for block in tables.view_blocks(view, wide=wide, collapse=True) if isinstance(block, Table)]
+    return [str(row[0]) for row in table.rows]
+
+
+def test_three_or_more_empty_slots_in_a_row_are_one_row() -> None:
+    assert _slots_of(vm(9, {0, 3})) == ["0", "1", "2", "3", "4-8"]
+    assert _slots_of(vm(6, {0, 4})) == ["0", "1-3", "4", "5"]
+    assert _slots_of(vm(6, {0}), wide=True) == list("012345")
+    (table,) = [block for block in tables.view_blocks(vm(9, {0}), collapse=False) if isinstance(block, Table)]
+    assert len(table.rows) == 9
+
+
+def test_a_row_of_several_slots_selects_them() -> None:
+    view = vm(9, {0, 3})
+    assert [slot.index for slot in select(view.host.slots, ["4-8"])] == [4, 5, 6, 7, 8]
+
+
+def test_empty_slots_of_which_there_is_something_to_tell_keep_their_rows() -> None:
+    view = with_pending(vm(8, {0}), [Intent(IntentKind.PLUG, 4, "vcpu-4", 0.0)])
+    assert _slots_of(view) == ["0", "1-3", "4", "5-7"]
+    slots = tuple(replace(slot, props={**slot.props, "node-id": slot.index // 4}) for slot in vm(8, {0}).host.slots)
+    assert _slots_of(join(replace(vm(8, {0}).host, slots=slots), None)) == ["0", "1-3", "4-7"]
+
+
+def test_the_wide_map_has_every_column() -> None:
+    (table,) = [block for block in tables.view_blocks(vm(2, {0, 1}), wide=True) if isinstance(block, Table)]
+    names = [column.name for column in table.columns]
+    assert names[-5:] == ["VCPUS", "TYPE", "REMOVABLE", "FIRMWARE ID", "QOM PATH"]
+    assert all(len(row) == len(names) for row in table.rows)
+    assert table.rows[0][names.index("REMOVABLE")] != "yes"
+    assert table.rows[1][names.index("REMOVABLE")] == "yes"

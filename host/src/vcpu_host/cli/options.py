@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments that commands take. ``parser`` says which command takes which."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from . import values
+from .usage import Parser
+
+_SLOT = "an index, a range (4-7), a device id, props such as socket=1,core=0, or the guest's cpuN"
+
+#: Gives a command its arguments.
+Fill = Callable[[Parser], None]
+
+
+def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> None:
+    """Add the options that may stand before and behind the command; behind it they only override."""
+
+    def add(where: Any, *names: str, words: str, default: object = None, **settings: Any) -> None:
+        settings["default"] = default if top else argparse.SUPPRESS
+        where.add_argument(*names, help=words if shown else argparse.SUPPRESS, **settings)
+
+    group = parser.add_argument_group("virtual machine")
+    which = group.add_mutually_exclusive_group()
+    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
+    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
+    add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
+    common = parser.add_argument_group("common options")
+    add(
+        common,
+        *("-o", "--output"),
+        choices=("table", "wide", "json"),
+        default="table",
+        words="what to print on stdout: a table, the table with every slot and column, or one JSON document",
+    )
+    add(
+        common,
+        "--timeout",
+        metavar="TIME",
+        type=values.seconds,
+        words="bound for an operation (default: 60 s, and 3 s for each vCPU) or a watch (default: none): 90, 90s, "
+        "500ms, 2m; other commands take the time of their questions",
+    )
+    much = common.add_mutually_exclusive_group()
+    add(much, "-v", "--verbose", action="count", default=0, words="log to stderr; twice for details")
+    add(
+        much,
+        *("-q", "--quiet"),
+        action="store_true",
+        default=False,
+        words="no progress, and no table of what went as asked for: the exit status says that",
+    )
+    add(common, "--log-format", choices=("text", "json"), default="text", words="how log lines on stderr look")
+
+
+def _add_amount(parser: argparse.ArgumentParser, verb: str) -> None:
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
+        "amount", metavar="VCPUS", nargs="?", type=values.amount, help=f"how many vCPUs to {verb} (default: 1)"
+    )
+    amount.add_argument("-n", "--count", metavar="VCPUS", type=values.positive, help="the same as VCPUS alone")
+    _add_slots(amount)
+
+
+def _add_slots(where: Any) -> None:
+    where.add_argument(
+        "--slot", metavar="SEL", nargs="+", action="extend", dest="slots", help=f"which slots: {_SLOT}; may be repeated"
+    )
+
+
+def _add_placement(parser: argparse.ArgumentParser, *, node: bool) -> None:
+    parser.add_argument(
+        "--policy",
+        choices=("lowest", "pack", "spread"),
+        help="which slots an amount means: the lowest (the default), as few nodes, sockets, dies, cores as can be, or "
+        "all of them alike",
+    )
+    if node:
+        parser.add_argument(
+            "--node", metavar="N", type=values.node, help="only slots of this NUMA node, as QEMU has it"
+        )
+
+
+def _add_atomic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
+
+
+def _add_dry_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+
+
+def change(verb: str, *, dry_run: bool) -> Fill:
+    """Return what gives plug and unplug their arguments."""
+
+    def fill(parser: Parser) -> None:
+        _add_amount(parser, verb)
+        _add_placement(parser, node=True)
+        _add_atomic(parser)
+        parser.add_argument(
+            "--without-agent",
+            action="store_true",
+            help="go by QEMU's evidence alone: nobody checks what the guest did, and a CPU in use may be taken away",
+        )
+        if dry_run:
+            _add_dry_run(parser)
+
+    return fill
+
+
+def scale(*, dry_run: bool) -> Fill:
+    """Return what gives scale its arguments."""
+
+    def fill(parser: Parser) -> None:
+        parser.add_argument("goal", metavar="N", type=values.positive, help="how many vCPUs are to be online")
+        parser.add_argument(
+            "--in-guest",
+            action="store_true",
+            help="only take plugged CPUs on- and offline: for machines that cannot plug",
+        )
+        _add_placement(parser, node=False)
+        _add_atomic(parser)
+        if dry_run:
+            _add_dry_run(parser)
+
+    return fill
+
+
+def add_switched(parser: Parser) -> None:
+    """Add what online and offline take."""
+    parser.add_argument("named", metavar="SEL", nargs="*", help=_SLOT)
+    _add_slots(parser)
+    _add_dry_run(parser)
+
+
+def add_export(parser: Parser) -> None:
+    """Add what export takes."""
+    parser.add_argument(
+        "--form",
+        choices=("args", "qmp"),
+        default="args",
+        help="arguments for a shell's command line (the default), or device_add commands; -o json has both",
+    )
+
+
+def add_destination(parser: Parser) -> None:
+    """Add what migrate check and prepare take."""
+    other = parser.add_mutually_exclusive_group(required=True)
+    other.add_argument("--to", metavar="SOCKET", help="the monitor of the QEMU that waits (-incoming)")
+    other.add_argument(
+        "--from",
+        dest="source",
+        metavar="FILE",
+        help="on the destination's host: what vcpuctl -o json export wrote on the source's, - for stdin; the VM "
+        "that --qmp or --vm names is the destination then",
+    )
+
+
+def add_assignment(parser: Parser) -> None:
+    """Add what numa assign takes."""
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument(
+        "--map",
+        metavar="FILE",
+        help="the slots of each node, in TOML: 0 = ['socket-id=0'] on a line, 1 = [4, 5] on the next; - for stdin",
+    )
+    how.add_argument(
+        "--policy",
+        choices=("pack", "spread"),
+        help="as many cores on each node as on the others: neighbours together, or in turn",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
+
+
+def add_listen(parser: Parser) -> None:
+    """Add what agent-proxy takes."""
+    parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
