@@ -69,6 +69,12 @@ def test_there_is_a_schema_for_each_document_and_no_other() -> None:
     assert held.names() == sorted({*(name for name, _ in _made()), "vcpud-check"})
 
 
+def test_the_page_of_the_schemas_tells_each_of_them() -> None:
+    page = (held.SCHEMAS / "README.md").read_text()
+
+    assert [name for name in held.names() if f"({name}.schema.json)" not in page] == []
+
+
 @pytest.mark.parametrize("change", [{"elapsed": "1"}, {"outcome": "fine"}, {"new_field": 1}, {"slots": [{}]}])
 def test_a_document_that_differs_from_its_schema_is_found(change: dict[str, Any]) -> None:
     document = {"schema_version": 1, **documents.of_result(_RESULT), **change}
