@@ -28,7 +28,8 @@ MANY = 200
 def killed(monitor: Path, boundary: int, *words: str, within: float) -> bool:
     """Run the command on that VM, for so many seconds at most: whether it got so far, and so was killed there."""
     argv = [sys.executable, __file__, str(boundary), "--qmp", str(monitor), "-o", "json", *words]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False, env=env)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
     documents.check_output(ended.stdout)
     return ended.returncode != 0
