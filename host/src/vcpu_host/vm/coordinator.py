@@ -306,6 +306,7 @@ class Coordinator:
 
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
+        from ..core.operation.stages import lacks_agent
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stages of a request: what earlier operations left goes first, then the request itself; and what it may wait for."""
+"""The stages of a request: what earlier operations left is ended first, then comes the request itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 
 
 def recovery(decided: Plan, limits: Limits) -> tuple[Plan, Limits] | None:
-    """Return the plan, and its limits, that ends the removals of earlier operations; None if there is nothing to end."""
+    """Return the plan that ends removals of earlier operations, with its limits; None if there is nothing to end."""
     if not decided.recover:
         return None
     removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
