@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of vcpuctl's man page that are made from the code: exit statuses, reasons, documents.
+"""The sections of vcpuctl's man page that are made from the code: exit statuses, reasons, documents, surroundings.
 
 ``packaging/man/vcpuctl.1.inc`` has a line ``@NAME@`` where each of them goes.
 """
@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from vcpu_host.cli import facts
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.core import codes
 
@@ -22,7 +23,14 @@ SCHEMAS = Path(__file__).resolve().parents[2] / "docs/json"
 
 def fill(text: str) -> str:
     """Return the page's text with the sections in their places."""
-    made = {"EXIT STATUS": exit_status(), "REASONS": reasons(), "JSON": documents()}
+    made = {
+        "EXIT STATUS": exit_status(),
+        "REASONS": reasons(),
+        "JSON": documents(),
+        "ENVIRONMENT": told(facts.ENVIRONMENT, "B"),
+        "FILES": told(facts.FILES, "I"),
+        "KEYS": told(facts.VM_FILE_KEYS, "B"),
+    }
     for name, lines in made.items():
         if (mark := f"@{name}@\n") not in text:
             raise ValueError(f"the page has no line {mark!r}")
@@ -32,9 +40,8 @@ def fill(text: str) -> str:
 
 def exit_status() -> Iterator[str]:
     """Yield each status with its meaning."""
-    told = meanings(Exit)
-    for status in Exit:
-        yield from (".TP", f".B {status.value}", roff(told[status.name]))
+    words = meanings(Exit)
+    yield from told(((str(status.value), words[status.name]) for status in Exit), "B")
 
 
 def meanings(enumeration: type[IntEnum]) -> dict[str, str]:
@@ -52,9 +59,14 @@ def meanings(enumeration: type[IntEnum]) -> dict[str, str]:
 def reasons() -> Iterator[str]:
     """Yield each code with its meaning, in alphabetical order."""
     yield ".PD 0"  # no empty lines between: there are many
-    for code in codes.table().values():
-        yield from (".TP", f".B {roff(code)}", roff(code.meaning))
+    yield from told(((code, code.meaning) for code in codes.table().values()), "B")
     yield ".PD"
+
+
+def told(pairs: Iterable[tuple[str, str]], font: str) -> Iterator[str]:
+    """Yield each name, in this font, with what is said of it."""
+    for name, words in pairs:
+        yield from (".TP", f".{font} {roff(name)}", roff(words))
 
 
 def documents() -> Iterator[str]:

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +14,9 @@ import man_sections
 import pytest
 from kit import documents as held
 from kit.sim.views import vm
+from vcpu_host.cli import facts
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import QMP, VM
 from vcpu_host.core import codes
 from vcpu_host.core.codes import Code
 from vcpu_host.core.finding import Finding, Level
@@ -94,21 +93,14 @@ def test_the_page_tells_every_document_with_where_its_schema_lies(sections: dict
         assert (f"({name}.schema.json)" in sections["JSON"]) is (name != "vcpud-check")
 
 
-def test_the_page_tells_every_variable_that_is_read_and_no_other(sections: dict[str, str], root: Path) -> None:
-    told = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b|\bTERM\b", sections["ENVIRONMENT"]))
-    assert told == set(_variables(root / "host/src/vcpu_host"))
-
-
-def _variables(source: Path) -> Iterator[str]:
-    """The environment's variables that the sources name."""
-    for path in source.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            match node:
-                case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="environ"), attr="get"), args=[name, *_]):
-                    yield ast.literal_eval(name)
-                case ast.Compare(left=ast.Constant(value=str(name)), comparators=[ast.Attribute(attr="environ")]):
-                    yield name
-    yield from (QMP, VM)
+@pytest.mark.parametrize(
+    ("section", "facts"), [("ENVIRONMENT", facts.ENVIRONMENT), ("FILES", (*facts.FILES, *facts.VM_FILE_KEYS))]
+)
+def test_the_page_tells_every_variable_file_and_key(
+    sections: dict[str, str], section: str, facts: Iterable[tuple[str, str]]
+) -> None:
+    for name, words in facts:
+        assert re.search(rf"\.TP \.[BI] {re.escape(name)} {re.escape(words)}", sections[section])
 
 
 def test_a_section_that_the_page_has_no_place_for_is_an_error() -> None:
