@@ -29,7 +29,8 @@ def killed(monitor: Path, boundary: int, *words: str, within: float) -> bool:
     from kit import documents  # late: the process that is killed finds no kit
 
     argv = [sys.executable, __file__, str(boundary), "--qmp", str(monitor), "-o", "json", *words]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False, env=env)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
     documents.check_output(ended.stdout)
     return ended.returncode != 0
