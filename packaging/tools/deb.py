@@ -21,7 +21,10 @@ import man
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "build/deb"
 #: What the packages are made from; nothing else makes a rebuild necessary.
-INPUTS = ("proto", "host", "guest", "packaging", "requirements/vendor.txt", "README.md", "CHANGELOG.md", "LICENSE")
+INPUTS = (
+    *("proto", "host", "guest", "packaging", "docs/json"),
+    *("requirements/vendor.txt", "README.md", "CHANGELOG.md", "LICENSE"),
+)
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 

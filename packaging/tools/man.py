@@ -11,6 +11,7 @@ import email.utils
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,15 +69,22 @@ def man_page(command: str, section: int, version: str, out: Path) -> None:
         *("--format", "single-commands-section"),
         *("--project-name", "vcpuctl", "--manual-section", str(section), "--manual-title", title),
         *("--description", (page().description or command).split("\n\n")[0].rstrip(".")),
-        *(("--include", str(extra)) if extra.exists() else ()),
         *("--output", str(out)),
     ]
     # The page's date is the release's or the commit's, so that the same tree gives the same page.
     # It is as wide as any usage line: a line that is broken here would be broken there, too.
     environment = {**os.environ, "COLUMNS": "1000", "SOURCE_DATE_EPOCH": source_date()}
-    subprocess.run(
-        [str(Path(sys.executable).parent / "argparse-manpage"), *arguments], check=True, env=environment, cwd=ROOT
-    )
+    # Late: the maker of the page runs this file too, and does not look for modules beside it.
+    import man_sections
+
+    with tempfile.NamedTemporaryFile("w", suffix=extra.suffix) as include:
+        if extra.exists():
+            include.write(man_sections.fill(extra.read_text()))
+            include.flush()
+            arguments += ["--include", include.name]
+        subprocess.run(
+            [str(Path(sys.executable).parent / "argparse-manpage"), *arguments], check=True, env=environment, cwd=ROOT
+        )
 
 
 def source_date() -> str:

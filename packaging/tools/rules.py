@@ -3,11 +3,11 @@
 
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
 or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
-platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture, a
-machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip; all
-versions agree; no file names the host of a package index, since which one is used is the machine's business
-(docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the promises,
-decisions, paths and tests that documents and comments name (``references.py``).
+platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
+a machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip, nor
+judge by the time that something took; all versions agree; no file names the host of a package index, since which one
+is used is the machine's business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead
+somewhere, and so do the promises, decisions, paths and tests that documents and comments name (``references.py``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_LINES = 400
 #: Lines of a function, without its docstring.
 MAX_FUNCTION = 60
-#: What a longer function has at the end of its first line, followed by the reason.
+#: What a longer function has in its head, followed by the reason.
 LONG = re.compile(r"# long: \w")
 #: ruff is told to let a complex function be, without being told why.
 COMPLEX = re.compile(r"# noqa:[^#]*\bC901\b(?! - \w)")
@@ -70,6 +70,8 @@ INDEX_HOSTS = tuple(
 )
 UNFINISHED = re.compile(rf"\b({'|'.join(('TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX'))})\b")
 DODGES = re.compile(r"\btime\.sleep\(|\bpytest\.(skip|xfail|importorskip)\b|\bmark\.(skip|skipif|xfail)\b")
+#: An elapsed time that has to be short: a busy machine would break it.
+TIMED = re.compile(r"\bassert\b.*\b(?:monotonic|perf_counter|process_time|time)\(\) - .*<")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -103,6 +105,8 @@ def check_source(name: str, text: str) -> Iterator[str]:
         yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
     if match := DODGES.search(text):
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
+    if TIMED.search(text):
+        yield f"{name}: judges by the time that something took: count its work (tests/kit/sim/effort.py)"
     if name.startswith("guest/src/") and name not in SYSFS_USERS:
         yield from (f"{name}:{line}: names a path under /sys: let kernel/sysfs.py open it" for line in sys_paths(text))
     if name.startswith(("host/src/", "guest/src/")) and not name.startswith(PLATFORMS):
@@ -133,7 +137,8 @@ def functions(text: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[1].lineno if ast.get_docstring(node) and node.body[1:] else node.lineno
             long = (node.end_lineno or first) - first + 1
-            if long > MAX_FUNCTION and not LONG.search(lines[node.lineno - 1]):
+            head = "\n".join(lines[node.lineno - 1 : node.body[0].lineno - 1])
+            if long > MAX_FUNCTION and not LONG.search(head):
                 yield (
                     node.lineno,
                     f"{node.name} has {long} lines, more than {MAX_FUNCTION}: '# long: the reason', or split it",

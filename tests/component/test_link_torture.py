@@ -118,7 +118,7 @@ async def stranger(port: VirtioPort, seed: random.Random) -> None:
         writer.transport.abort()
     else:
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(writer.drain(), 5.0)
+            await asyncio.wait_for(writer.drain(), 60)
         writer.close()
 
 

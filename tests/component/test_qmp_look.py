@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 async def machine(folder: Path, **config: object) -> AsyncIterator[tuple[FakeQemu, QmpVmm]]:
     """A fake QEMU and the adapter on it, whose guest is up."""
     async with FakeQemu(folder, Config(**config)) as qemu:  # type: ignore[arg-type]
-        vmm = await connect(str(qemu.qmp), call_timeout=2)
+        vmm = await connect(str(qemu.qmp), call_timeout=60)
         try:
             yield qemu, vmm
         finally:

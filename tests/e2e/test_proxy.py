@@ -125,10 +125,10 @@ def test_two_clients_share_the_port_and_outlive_the_agent(machine: Machine, fold
     ended = watched.until(lambda answer: "status" in answer)
     assert ended["status"] in {"UNAVAILABLE", "CANCELLED"}
     assert watched.finish(30) == 0
-    began = time.monotonic()
+    given_up = time.monotonic() + 300
     while "status" in (again := ask(path, "hello")[0]):
         assert again["status"] == "UNAVAILABLE", again
-        assert time.monotonic() - began < 60
+        assert time.monotonic() < given_up
     assert again["instance_id"] != hello["instance_id"]
     assert again["boot_id"] == hello["boot_id"]
     assert cpu_of(ask(path, "list")[0])["online"] is True

@@ -65,8 +65,10 @@ def test_a_package_has_files_only_where_no_path_is_another_ones_alias(debs: dict
     assert {name.split("/")[1] for name in debs[package].files()} <= {"usr", "etc"}
 
 
-def test_the_host_package_brings_command_page_and_completions(debs: dict[str, Deb]) -> None:
-    assert beside_python(debs["vcpu-host"]) == {
+def test_the_host_package_brings_command_page_schemas_and_completions(debs: dict[str, Deb], root: Path) -> None:
+    schemas = {f"/usr/share/vcpuctl/json/{path.name}" for path in root.glob("docs/json/*.schema.json")}
+    assert len(schemas) > 10
+    assert beside_python(debs["vcpu-host"]) == schemas | {
         "/usr/bin/vcpuctl",
         "/usr/share/bash-completion/completions/vcpuctl",
         "/usr/share/fish/vendor_completions.d/vcpuctl.fish",

@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import man
+import man_sections
 import pytest
+from kit import documents as held
 from kit.sim.views import vm
+from vcpu_host.cli import facts
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.parser import build_parser
+from vcpu_host.core import codes
+from vcpu_host.core.codes import Code
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import OperationResult, SlotResult
@@ -33,6 +39,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("made")
     man.make(target, "9.8.7")
     return target
+
+
+@pytest.fixture(scope="module")
+def sections(made: Path) -> dict[str, str]:
+    """The page's sections by name, each in one line."""
+    parts = re.split(r"\.SH ([A-Z ]+?) (?=\.|[A-Z])", _page(made))
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def commands() -> list[str]:
@@ -67,6 +80,36 @@ def test_the_page_tells_the_common_options_once_and_every_exit_status(made: Path
     statuses = _page(made).partition(".SH EXIT STATUS")[2].partition(".SH")[0]
     for status in Exit:
         assert f".TP .B {status.value} " in statuses
+
+
+@pytest.mark.parametrize("code", list(codes.table().values()))
+def test_the_page_tells_every_code_with_its_meaning(sections: dict[str, str], code: Code) -> None:
+    assert f".TP .B {code} {code.meaning} ." in sections["REASONS"]
+
+
+def test_the_page_tells_every_document_with_where_its_schema_lies(sections: dict[str, str], root: Path) -> None:
+    assert "/usr/share/vcpuctl/json/NAME.schema.json" in sections["JSON"]
+    for name in held.names():
+        assert (f"({name}.schema.json)" in sections["JSON"]) is (name != "vcpud-check")
+
+
+@pytest.mark.parametrize(
+    ("section", "facts"), [("ENVIRONMENT", facts.ENVIRONMENT), ("FILES", (*facts.FILES, *facts.VM_FILE_KEYS))]
+)
+def test_the_page_tells_every_variable_file_and_key(
+    sections: dict[str, str], section: str, facts: Iterable[tuple[str, str]]
+) -> None:
+    for name, words in facts:
+        assert re.search(rf"\.TP \.[BI] {re.escape(name)} {re.escape(words)}", sections[section])
+
+
+def test_a_section_that_the_page_has_no_place_for_is_an_error() -> None:
+    with pytest.raises(ValueError, match="@JSON@"):
+        man_sections.fill("@EXIT STATUS@\n@REASONS@\n")
+
+
+def test_no_word_of_the_code_is_a_command_of_the_page() -> None:
+    assert man_sections.roff(r".-a\b") == r"\&.\-a\eb"
 
 
 def _names(document: object) -> set[str]:

@@ -23,6 +23,8 @@ def test_a_source_that_keeps_the_rules_draws_no_complaint() -> None:
         ("host/a.py", HEADER + "x = 1\n" * 400, "401 lines"),
         ("tests/a.py", HEADER + "time.slee" + "p(1)\n", "deadline"),
         ("tests/a.py", HEADER + "pytest.sk" + "ip('no')\n", "every test"),
+        ("tests/a.py", HEADER + "assert time.mono" + "tonic() - began < 2\n", "count its work"),
+        ("tests/a.py", HEADER + "assert 0.2 < loop.ti" + "me() - began < 2\n", "count its work"),
         (
             "guest/src/vcpu_guest/cpus/inventory.py",
             HEADER + "open('/sys/devices/system/cpu/online')\n",

@@ -11,10 +11,10 @@ from vcpu_guest.errors import ConfigError
 from vcpu_guest.logs import LEVELS, Format, Level
 
 DEFAULT_PATH = "/etc/vcpud/vcpud.conf"
-#: The link from the port's name is made by udev's own rules (60-persistent-... is not involved: 50-udev-default).
+#: udev's own rules make the link with the port's name (50-udev-default.rules).
 DEFAULT_PORT = "/dev/virtio-ports/org.vcpuctl.agent.0"
 _KEYS = ("port", "log_level", "log_format", "eject_gate", "hooks", "hook_timeout")
-#: Seconds for each hook.
+#: Seconds that each hook may take.
 DEFAULT_HOOK_TIMEOUT = 10.0
 _MAX_HOOK_TIMEOUT = 300
 _FORMATS: tuple[Format, ...] = ("text", "json")
@@ -22,7 +22,7 @@ _FORMATS: tuple[Format, ...] = ("text", "json")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator can choose."""
+    """What an operator can choose. `hook_timeout` is in seconds."""
 
     port: str = DEFAULT_PORT
     log_level: Level = "info"
@@ -33,7 +33,7 @@ class Settings:
 
 
 def load(path: str | Path, *, required: bool = False) -> Settings:
-    """Read the file; the defaults if there is none and it is not `required`. Raises ConfigError, naming the file."""
+    """Read the file; return the defaults if there is none and it is not `required`. Raise ConfigError."""
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def load(path: str | Path, *, required: bool = False) -> Settings:
 
 
 def parse(data: bytes, name: str) -> Settings:
-    """Understand the file's contents; `name` is for messages."""
+    """Return the settings in the file's contents. Raise ConfigError, which names the file by `name`."""
     import tomllib
 
     try:
@@ -70,10 +70,10 @@ def parse(data: bytes, name: str) -> Settings:
     timeout = values.get("hook_timeout", DEFAULT_HOOK_TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _MAX_HOOK_TIMEOUT:
         raise ConfigError(f"{name}: hook_timeout must be seconds, at most {_MAX_HOOK_TIMEOUT}, not {timeout!r}")
-    return Settings(port, level, form, _switch(values, "eject_gate", name), _switch(values, "hooks", name), timeout)
+    return Settings(port, level, form, _flag(values, "eject_gate", name), _flag(values, "hooks", name), timeout)
 
 
-def _switch(values: dict[str, Any], key: str, name: str) -> bool:
+def _flag(values: dict[str, Any], key: str, name: str) -> bool:
     value = values.get(key, False)
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: {key} must be true or false, not {value!r}")

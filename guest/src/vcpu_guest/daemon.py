@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from vcpu_proto.link import GuestLink
@@ -55,6 +56,17 @@ def _stop_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Event:
     return stop
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The agent's parts, put together. `gate` and `link` are None where there is none."""
+
+    inventory: Inventory
+    gate: EjectGate | None
+    writer: Writer
+    server: LocalServer
+    link: GuestLink | None
+
+
 async def run(
     machine: Machine,
     socket_path: str,
@@ -69,14 +81,56 @@ async def run(
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    stop = _stop_signals(loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
     loop_errors = LoopErrors(loop)
+    instance = os.urandom(8)
+    parts = await _assemble(machine, instance, socket_path, port, gate_directory, hooks)
+    notifier = Notifier()
+    async with AsyncExitStack() as stack:
+        stack.callback(machine.events.close)
+        stack.callback(parts.inventory.close)
+        stack.callback(parts.inventory.history.close)
+        if parts.gate is not None:
+            stack.push_async_callback(parts.gate.close)
+        if hooks is not None:
+            stack.push_async_callback(hooks.close)
+        stack.push_async_callback(parts.server.close)
+        await parts.server.up()
+        link_ends: asyncio.Future[None] = loop.create_future()
+        if parts.link is not None:
+            stack.push_async_callback(parts.link.stop)
+            link_ends = loop.create_task(_serve(parts.link))
+        stack.push_async_callback(_settle_writes, parts.writer)
+        # The port is opened in the task's first step, and being ready means to have it.
+        await asyncio.sleep(0)
+        if link_ends.done():
+            link_ends.result()
+        _say_ready(machine, instance, notifier)
+        # The first look at the udev rules takes long, and the first Hello need not wait for it.
+        await asyncio.to_thread(machine.environment)
+        try:
+            await _until(stop, machine, link_ends, notifier, loop_errors)
+        finally:
+            notifier.stopping()
+            logs.info("stopping")
+
+
+async def _assemble(
+    machine: Machine,
+    instance: bytes,
+    socket_path: str,
+    port: str | None,
+    gate_directory: str | None,
+    hooks: Hooks | None,
+) -> _Parts:
+    """Put the parts together. On return the agent hears events, has scanned, and keeps its gate closed."""
     inventory = Inventory(machine.sysfs, machine.platform)
     # Listen first, then scan: a change in between is seen twice rather than never.
     inventory.hear(machine.events)
     inventory.scan()
-    instance = os.urandom(8)
 
     # The gate and the server ask the link for its session; the link asks for the server only while it runs.
     async def server_path() -> str:
@@ -101,34 +155,7 @@ async def run(
         gate,
     )
     server = LocalServer(service, socket_path, has_host)
-    notifier = Notifier()
-    async with AsyncExitStack() as stack:
-        stack.callback(machine.events.close)
-        stack.callback(inventory.close)
-        stack.callback(inventory.history.close)
-        if gate is not None:
-            stack.push_async_callback(gate.close)
-        if hooks is not None:
-            stack.push_async_callback(hooks.close)
-        stack.push_async_callback(server.close)
-        await server.up()
-        link_ends: asyncio.Future[None] = loop.create_future()
-        if link is not None:
-            stack.push_async_callback(link.stop)
-            link_ends = loop.create_task(_serve(link))
-        stack.push_async_callback(_settle_writes, writer)
-        # The port is opened in the task's first step, and being ready means to have it.
-        await asyncio.sleep(0)
-        if link_ends.done():
-            link_ends.result()
-        _say_ready(machine, instance, notifier)
-        # The first look at the udev rules takes long, and the first Hello need not wait for it.
-        await asyncio.to_thread(machine.environment)
-        try:
-            await _until(stop, machine, link_ends, notifier, loop_errors)
-        finally:
-            notifier.stopping()
-            logs.info("stopping")
+    return _Parts(inventory, gate, writer, server, link)
 
 
 def _session_of(link: GuestLink | None) -> tuple[Callable[[], bool], Callable[[], int | None]]:
@@ -183,7 +210,7 @@ async def _until(
                 link_ends.result()
                 raise StartError("the link to the host has ended")
             if loop_errors.too_many.done():
-                raise StartError(f"the same goes wrong again and again: {loop_errors.too_many.result()}")
+                raise StartError(f"the same error occurs again and again: {loop_errors.too_many.result()}")
     finally:
         for task in (ordered, changed):
             task.cancel()

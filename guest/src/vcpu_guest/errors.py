@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can end the agent, in words.
+"""The errors that end the agent.
 
 AgentError
  +- ConfigError    the configuration file is wrong (exit 2)
- +- StartError     something that it needs is not there or not ours (exit 1; systemd starts it again)
+ +- StartError     something that the agent needs is missing or taken (exit 1; systemd starts it again)
 """
 
 from __future__ import annotations
@@ -22,4 +22,4 @@ class ConfigError(AgentError):
 
 
 class StartError(AgentError):
-    """The agent cannot do its work here and now."""
+    """The agent cannot do its work now."""

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logs to stderr: lines that journald understands, or JSON.
 
-structlog is imported with the first line that is logged, so that it does not delay the start. A line begins with the
-syslog priority in angle brackets, which journald turns into the entry's priority (sd-daemon(3)), when stderr is the
-journal.
+structlog is imported when the first line is logged, so that it does not delay the start. If stderr is the journal, a
+line begins with the syslog priority in angle brackets, which journald makes the entry's priority (sd-daemon(3)).
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ Format = Literal["text", "json"]
 
 LEVELS: Mapping[Level, int] = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-#: Of what comes about again and again: which times are said, and how many seconds without make it new.
+#: Of a line that becomes due again and again: which of the times are logged, and after how many seconds of silence the
+#: count begins anew.
 _SAID = frozenset({1, 10, 100, 1_000, 10_000})
 _QUIET = 3600.0
 
@@ -29,37 +29,37 @@ _logger: Any = None
 
 
 def configure(level: Level, form: Format) -> None:
-    """Choose what is logged and how; called once by the process's entry, before or after the first line."""
+    """Choose what is logged and in which form. The entry of the process calls it once, at any time."""
     global _level, _format, _logger
     _level, _format, _logger = level, form, None
 
 
 def debug(event: str, **fields: object) -> None:
-    """For who looks for a fault."""
+    """Log what helps to find a fault."""
     if _level == "debug":
         _say("debug", event, fields)
 
 
 def info(event: str, **fields: object) -> None:
-    """What an operator wants to have on record."""
+    """Log what an operator wants to have on record."""
     if LEVELS[_level] <= LEVELS["info"]:
         _say("info", event, fields)
 
 
 def warning(event: str, **fields: object) -> None:
-    """Something is not as it should be, and the agent goes on."""
+    """Log that something is not as it should be; the agent goes on."""
     _say("warning", event, fields)
 
 
 def error(event: str, **fields: object) -> None:
-    """The agent can't do what it is there for."""
+    """Log that the agent cannot do its work."""
     _say("error", event, fields)
 
 
 class Seldom:
-    """A line that may become due again and again: said the first time, the tenth, the hundredth and so on.
+    """A line that may become due again and again: it is logged the first time, the tenth, the hundredth and so on.
 
-    Five times at most, and from the first time on again after an hour without.
+    It is logged five times at most. After an hour in which it was not due, the count begins anew.
     """
 
     def __init__(self, event: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,11 +69,11 @@ class Seldom:
         self._last = 0.0
 
     def warning(self, **fields: object) -> None:
-        """It is due; `fields` are those of this time."""
+        """Log it as a warning, if it is its turn; `fields` are those of this time."""
         self._due(warning, fields)
 
     def error(self, **fields: object) -> None:
-        """It is due, and an error."""
+        """Log it as an error, if it is its turn."""
         self._due(error, fields)
 
     def _due(self, say: Callable[..., None], fields: Mapping[str, object]) -> None:
@@ -89,7 +89,7 @@ class Seldom:
 def _say(level: Level, event: str, fields: Mapping[str, object]) -> None:
     try:
         getattr(_get(), level)(event, **fields)
-    except (OSError, ValueError):  # nobody reads it, or it is closed: there is no one to tell, and the work goes on
+    except (OSError, ValueError):  # stderr is closed, or nobody reads it: nobody can be told, and the work goes on
         return
 
 
@@ -115,7 +115,7 @@ def _get() -> Any:
 
 
 def _render(_logger: object, _name: str, fields: MutableMapping[str, Any]) -> str:
-    """One line: priority if journald reads it, the event, then key=value with anything unprintable escaped."""
+    """Return one line: the priority if journald reads it, the event, then key=value with unprintable text escaped."""
     level = fields.pop("level", "info")
     event = fields.pop("event", "")
     rest = "".join(f" {key}={_quoted(value)}" for key, value in fields.items())

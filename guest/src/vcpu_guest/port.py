@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The virtio-serial port as an asyncio transport.
 
-What the kernel does (drivers/char/virtio_console.c): one opener at a time (EBUSY). While the host's end is closed,
-poll says POLLIN | POLLHUP for ever and read returns 0, so a level-triggered loop would spin; a non-blocking write gets
-EAGAIN. A write takes at most 32 KiB, may take less, and 0 when the queue is full. A read gives at most one 4 KiB
-buffer. After the port was unplugged both give ENODEV.
+What the kernel does (drivers/char/virtio_console.c): the port can be opened once at a time (EBUSY). While the host's
+end is closed, poll returns POLLIN | POLLHUP all the time and read returns 0, so a level-triggered loop would spin; a
+non-blocking write gets EAGAIN. A write takes at most 32 KiB, perhaps less, and 0 when the queue is full. A read returns
+at most one buffer of 4 KiB. After the port was unplugged, both fail with ENODEV.
 
-So the port is watched through an epoll of its own, edge-triggered, and only that epoll's file descriptor is given to
-the event loop: it is readable once for every change and then silent, however the port's level stands.
+So the port is watched through an edge-triggered epoll of its own, and the event loop gets only that epoll's file
+descriptor: it is readable once for every change and then silent, whatever the port's state.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Protocol
 from vcpu_proto.link.pump import WireProtocol
 
 _READ = 4096
-#: Reads in a row before others in the loop get their turn.
+#: Reads in a row before other callbacks of the loop get their turn.
 _READS = 16
 _WRITE = 32 * 1024
 _HIGH = 64 * 1024
 _LOW = 16 * 1024
-#: Seconds after which a write that took nothing although the port said that it was writable is tried again.
+#: Seconds to the next attempt after a write that took nothing although the port was said to be writable.
 _FULL_RETRY = 0.05
 
 
 class PortError(Exception):
-    """The port cannot be opened or is gone. ``code``: port-absent, -busy, -denied, -gone or -error."""
+    """The port cannot be opened or is gone. `code`: port-absent, -busy, -denied, -gone or -error."""
 
     _CODES = {  # noqa: RUF012 - a constant
         errno.ENOENT: "port-absent",
@@ -50,7 +50,7 @@ class PortError(Exception):
     }
 
     def __init__(self, path: str, cause: OSError) -> None:
-        """``cause``: what the system call said."""
+        """`cause`: the error of the system call."""
         self.path = path
         self.errno = cause.errno
         self.code = self._CODES.get(cause.errno or 0, "port-error")
@@ -58,40 +58,40 @@ class PortError(Exception):
 
 
 class Device(Protocol):
-    """An open port. read() and write() are a non-blocking file's: BlockingIOError, other OSErrors, short counts."""
+    """An open port. read() and write() behave like a non-blocking file's: BlockingIOError, OSErrors, short counts."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable while changes() has something to say."""
+        """Return a descriptor that is readable while changes() has something to report."""
 
     def changes(self) -> int:
-        """The port's EPOLL* mask if something changed since the last call, else 0."""
+        """Return the port's EPOLL* mask if something changed since the last call, else 0."""
 
     def read(self, size: int) -> bytes:
-        """At most ``size`` bytes; none while the host's end is closed."""
+        """Return at most `size` bytes; none while the host's end is closed."""
 
     def write(self, data: memoryview) -> int:
-        """How many bytes were taken."""
+        """Write, and return how many bytes the port took."""
 
     def close(self) -> None:
-        """Gives the port back."""
+        """Close the port, so that it can be opened again."""
 
 
 class CharDevice:
-    """The real port."""
+    """The port of a virtual machine: a character device."""
 
     def __init__(self, fd: int) -> None:
-        """Takes over an open, non-blocking descriptor."""
+        """Take over an open, non-blocking descriptor."""
         self._fd = fd
         self._epoll = select.epoll()
         flags = select.EPOLLIN | select.EPOLLOUT | select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLET
         self._epoll.register(self._fd, flags)
 
     def fileno(self) -> int:
-        """The epoll's own descriptor."""
+        """Return the epoll's own descriptor."""
         return self._epoll.fileno()
 
     def changes(self) -> int:
-        """Takes the edge."""
+        """Return the mask of the edge, once."""
         ready = self._epoll.poll(0, 1)
         return ready[0][1] if ready else 0
 
@@ -104,16 +104,16 @@ class CharDevice:
         return os.write(self._fd, data)
 
     def close(self) -> None:
-        """Closes both descriptors."""
+        """Close both descriptors."""
         self._epoll.close()
         os.close(self._fd)
 
 
 class PortTransport(asyncio.Transport):
-    """An open port. Calls its protocol as asyncio does, and peer_gone(), peer_back() on the host's end."""
+    """An open port. It calls its protocol as asyncio does, and peer_gone() or peer_back() about the host's end."""
 
     def __init__(self, device: Device, path: str, protocol: WireProtocol) -> None:
-        """Takes the device over. connection_made() is called at once, anything else from the loop."""
+        """Take the device over. connection_made() is called at once, everything else from the loop."""
         super().__init__({"path": path})
         self._loop = asyncio.get_running_loop()
         self._device = device
@@ -122,7 +122,7 @@ class PortTransport(asyncio.Transport):
         self._fd = device.fileno()
         self._pending = bytearray()
         self._reading = True
-        #: An edge said "readable", and no read said "no more" since.
+        #: An edge said "readable", and since then no read has found the port empty.
         self._readable = True
         self._more: asyncio.Handle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -132,7 +132,7 @@ class PortTransport(asyncio.Transport):
         self._closed = False
         protocol.connection_made(self)
         self._loop.add_reader(self._fd, self._on_change)
-        # Bytes that came before us made no edge of ours, or one that is still to be taken; look once in any case.
+        # Bytes that came before the epoll was made cause no edge, so look once in any case.
         self._more = self._loop.call_soon(self._read)
 
     # -- what changes at the port
@@ -191,11 +191,11 @@ class PortTransport(asyncio.Transport):
     # -- writing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Writes at once what the port takes, and the rest when it takes more. After close(): nothing."""
+        """Write at once what the port takes, and the rest when it takes more. After close() nothing is written."""
         if self._closing or not data:
             return
         self._pending += data
-        # While bytes wait, an edge is due for them; and the order must be kept.
+        # While earlier bytes wait, an edge will come for them; writing now would break the order.
         if len(self._pending) == len(data):
             self._flush()
         if not self._full and len(self._pending) > _HIGH:
@@ -211,12 +211,12 @@ class PortTransport(asyncio.Transport):
                 with memoryview(self._pending) as view, view[:_WRITE] as part:
                     taken = self._device.write(part)
                 if taken == 0:
-                    # The queue is full. Completions make edges, but the last one may have come before this write.
+                    # The queue is full. Completions cause edges, but the last one may have come before this write.
                     self._retry = self._loop.call_later(_FULL_RETRY, self._flush)
                     break
                 del self._pending[:taken]
         except BlockingIOError:
-            # No room, or no host: an edge tells when there is.
+            # There is no room, or no host: an edge comes when that changes.
             pass
         except OSError as error:
             self._lose(PortError(self._path, error))
@@ -228,17 +228,17 @@ class PortTransport(asyncio.Transport):
             self._lose(None)
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the port did not take yet."""
+        """Return how many bytes the port has not taken yet."""
         return len(self._pending)
 
     # -- asyncio's
 
     def pause_reading(self) -> None:
-        """Leaves what comes in the kernel, whose own back-pressure reaches to the host's program."""
+        """Leave incoming bytes in the kernel, whose back-pressure reaches the host's program."""
         self._reading = False
 
     def resume_reading(self) -> None:
-        """Reads again what came meanwhile."""
+        """Read again, also what came meanwhile."""
         if self._reading or self._closing:
             return
         self._reading = True
@@ -246,15 +246,15 @@ class PortTransport(asyncio.Transport):
             self._more = self._loop.call_soon(self._read)
 
     def is_reading(self) -> bool:
-        """Says if reading is not paused."""
+        """Say whether reading is not paused."""
         return self._reading and not self._closing
 
     def is_closing(self) -> bool:
-        """Says if close() or abort() was called, or the port was lost."""
+        """Say whether close() or abort() was called, or the port was lost."""
         return self._closing
 
     def close(self) -> None:
-        """Writes what waits, unless there is no host to read it, and gives the port back."""
+        """Write what waits, unless there is no host to read it, and close the port."""
         if self._closing:
             return
         self._closing = True
@@ -262,11 +262,11 @@ class PortTransport(asyncio.Transport):
             self._lose(None)
 
     def abort(self) -> None:
-        """Gives the port back at once."""
+        """Close the port at once."""
         self._lose(None)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """The protocol that is called."""
+        """Return the protocol that is called."""
         return self._protocol
 
     def _lose(self, error: Exception | None) -> None:
@@ -283,14 +283,14 @@ class PortTransport(asyncio.Transport):
 
 
 def open_device(path: str) -> Device:
-    """Open the port at ``path``. Raise OSError."""
+    """Open the port at `path`. Raise OSError."""
     return CharDevice(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def opener(
     path: str, open_device: Callable[[str], Device] = open_device
 ) -> Callable[[WireProtocol], asyncio.Transport]:
-    """What GuestLink takes: a function that opens the port at ``path``. It raises PortError."""
+    """Return what GuestLink takes: a function that opens the port at `path`, and raises PortError."""
 
     def open_wire(protocol: WireProtocol) -> asyncio.Transport:
         try:

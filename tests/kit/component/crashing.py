@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kit import documents
 from vcpu_host.cli.main import main
 from vcpu_host.local import journal
 from vcpu_host.qmp import vmm
@@ -27,8 +26,11 @@ MANY = 200
 
 def killed(monitor: Path, boundary: int, *words: str, within: float) -> bool:
     """Run the command on that VM, for so many seconds at most: whether it got so far, and so was killed there."""
+    from kit import documents  # late: the process that is killed finds no kit
+
     argv = [sys.executable, __file__, str(boundary), "--qmp", str(monitor), "-o", "json", *words]
-    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False)
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=within, check=False, env=env)
     assert ended.returncode in (0, -signal.SIGKILL), ended.stdout + ended.stderr
     documents.check_output(ended.stdout)
     return ended.returncode != 0

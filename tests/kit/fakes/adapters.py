@@ -281,11 +281,11 @@ def nothing_new_since(before: set[asyncio.Task[Any]]) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - any condition, of objects that know no events
             await asyncio.sleep(0.001)
 
 
 PLUG = Request(Operation.PLUG, 1)
 #: For a VM that answers at once.
-BRISK = Limits(timeout=10.0, absent_grace=0.05, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)
+BRISK = Limits(timeout=60.0, absent_grace=0.05, retry_after=0.02, poll_first=0.005, poll_most=0.02, poll_idle=0.05)

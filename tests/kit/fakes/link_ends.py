@@ -17,7 +17,7 @@ from vcpu_proto.link import GuestLink, HostLink, HostWire, WireProtocol
 from vcpu_proto.link.frames import Decoder
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the conditions are not events
             await asyncio.sleep(0.001)

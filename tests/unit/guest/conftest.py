@@ -29,7 +29,7 @@ def sysfs(kernel: FakeKernel) -> Sysfs:
 
 @pytest.fixture
 async def inventory(kernel: FakeKernel, sysfs: Sysfs) -> Inventory:
-    """A watcher that has scanned, and hears of what happens next."""
+    """An inventory that has scanned, and hears of what happens next."""
     inventory = Inventory(sysfs, Acpi())
     loop = asyncio.get_running_loop()
     kernel.listen(lambda action, number: loop.call_soon_threadsafe(inventory.on_event, CpuEvent(action, number)))

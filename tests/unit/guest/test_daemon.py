@@ -30,14 +30,14 @@ START = 30.0
 
 
 @pytest.fixture
-async def door(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[KernelSocket]:
-    async with KernelSocket(kernel, tmp_path / "k") as door:
-        yield door
+async def kernel_socket(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[KernelSocket]:
+    async with KernelSocket(kernel, tmp_path / "k") as kernel_socket:
+        yield kernel_socket
 
 
 @pytest.fixture
-def served(door: KernelSocket) -> FakeKernel:
-    return door.kernel
+def served(kernel_socket: KernelSocket) -> FakeKernel:
+    return kernel_socket.kernel
 
 
 @asynccontextmanager
@@ -136,11 +136,11 @@ async def test_its_journal_says_at_the_default_level_which_cpus_came_and_went_an
     assert any(line.startswith("info: CPUs came cpus=1 ") for line in lines)
 
 
-async def test_losing_the_source_of_events_ends_the_agent(door: KernelSocket, tmp_path: Path) -> None:
+async def test_losing_the_source_of_events_ends_the_agent(kernel_socket: KernelSocket, tmp_path: Path) -> None:
     environment = {"WATCHDOG_USEC": "200000"}
-    async with vcpud(door.kernel, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
+    async with vcpud(kernel_socket.kernel, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
         async with stub(tmp_path / "s"):
-            door.drop()
+            kernel_socket.drop()
         async with asyncio.timeout(START):
             assert await process.wait() == 1
         assert b"the source of events has ended" in await words(process)

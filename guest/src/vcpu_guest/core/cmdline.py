@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arguments of the kernel's command line bear on CPUs.
+"""Picks the arguments of the kernel's command line that bear on CPUs.
 
 Nothing else of the line leaves the guest: it may hold secrets.
 """
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-#: Arguments taken, and characters of each.
+#: The most arguments that are taken, and the most characters of each.
 MAX_ARGUMENTS = 32
 MAX_LENGTH = 128
 
-#: As in Documentation/admin-guide/kernel-parameters.txt, "_" for "-" (kernel/params.c takes either). How many CPUs
-#: there may be; SMT (mitigations can switch it off too: kernel/cpu.c, cpu_mitigations); interrupt controllers and their
-#: remapping; ACPI; nopv, with which no hypervisor is recognised; CPUs that are kept apart.
+#: As in Documentation/admin-guide/kernel-parameters.txt, with "_" for "-" (kernel/params.c takes either). They concern:
+#: how many CPUs there may be; SMT (mitigations can turn it off too: kernel/cpu.c, cpu_mitigations); interrupt
+#: controllers and their remapping; ACPI; nopv, with which the kernel recognises no hypervisor; isolated CPUs.
 _NAMES = frozenset(
     {
         *("nr_cpus", "possible_cpus", "additional_cpus", "maxcpus", "nosmp", "cpu0_hotplug", "disable_cpu_apicid"),
@@ -26,12 +26,12 @@ _NAMES = frozenset(
     }
 )
 _LIMITS = frozenset({"nr_cpus", "possible_cpus", "additional_cpus", "maxcpus", "nosmp"})
-#: A value may be quoted, with spaces in it; an argument may be so as a whole.
+#: A value may be quoted, with spaces in it, and so may a whole argument.
 _ARGUMENT = re.compile(r'(?:"[^"]*"|[^\s"])+')
 
 
 def bearing_on_cpus(line: str) -> tuple[str, ...]:
-    """The known arguments as they stand in the line, in their order; what follows "--" is init's."""
+    """Return the arguments that bear on CPUs, as they stand in the line. Those after "--" are for init."""
     found = []
     for match in _ARGUMENT.finditer(line):
         argument = match[0]
@@ -43,12 +43,12 @@ def bearing_on_cpus(line: str) -> tuple[str, ...]:
 
 
 def limiting_possible(arguments: Iterable[str]) -> tuple[str, ...]:
-    """Those that say how many CPUs there may be."""
+    """Return those that limit how many CPUs there may be."""
     return tuple(argument for argument in arguments if _name(argument) in _LIMITS)
 
 
 def against_smt(arguments: Iterable[str]) -> tuple[str, ...]:
-    """Those by which simultaneous multithreading is off from the start, as far as the argument itself says so."""
+    """Return those that turn simultaneous multithreading off from the start, as far as the argument shows it."""
     return tuple(argument for argument in arguments if _is_against_smt(argument))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: More than any kernel's NR_CPUS; a list beyond it is not believed.
+#: More than any kernel's NR_CPUS; a list with a larger number is rejected.
 LIMIT = 65536
 
 
 def parse(text: str) -> frozenset[int]:
-    """Read a list. Empty means none, and so does "(null)", which 6.1 prints for a mask that was never allocated.
+    """Return the numbers of a list. "" means none; so does "(null)", which Linux 6.1 prints for an unallocated mask.
 
-    Raises ValueError for anything else that is not a CPU list.
+    Raise ValueError for anything else that is not a CPU list.
     """
     text = text.strip()
     if text in {"", "(null)"}:
@@ -30,7 +30,7 @@ def parse(text: str) -> frozenset[int]:
 
 
 def render(numbers: Iterable[int]) -> str:
-    """Write a list as the kernel would, for example {0, 1, 2, 5} as "0-2,5"."""
+    """Return the list as the kernel would write it, for example "0-2,5" for {0, 1, 2, 5}."""
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):
         if runs and number == runs[-1][1] + 1:
@@ -41,5 +41,5 @@ def render(numbers: Iterable[int]) -> str:
 
 
 def _plain(text: str) -> bool:
-    # int() would also take "+1", " 1", "1_0" and other scripts' digits.
+    # int() would also accept "+1", " 1", "1_0" and digits of other scripts.
     return text.isascii() and text.isdigit() and len(text) <= 6

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of an administrator's hooks are run, in which order, and what their ends mean. hooks.py runs them."""
+"""Rules for the administrator's hooks: which run, in which order, and what their ends mean. cpus/hooks.py runs them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from dataclasses import dataclass
 
 from vcpu_guest.core.model import Reason
 
-#: The events, which are the names of the directories but for their ".d", and the hooks' first argument.
+#: The events. A hook gets the event as its first argument; the event's directory has this name and ".d".
 PRE_OFFLINE = "pre-offline"
 POST_ONLINE = "post-online"
 
-#: What run-parts(8) takes for names, so that what editors and packages leave behind is no hook.
+#: The names that run-parts(8) accepts, so that files which editors and packages leave behind are no hooks.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-#: Characters of a hook's words that are passed on.
+#: The most characters of a hook's output that are passed on.
 MAX_WORDS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a hook ended: `problem` says why it could not be run, or not to its end; "" with an exit `status`, negative
-    for a signal. `output` is the end of what it wrote to stdout and stderr.
+    """How a hook ended.
+
+    `problem` says why it could not run, or not to its end. If it is "", `status` is the exit status, negative for a
+    signal. `output` is the last part of what the hook wrote to stdout and stderr.
     """
 
     name: str
@@ -33,12 +35,12 @@ class Ended:
 
 
 def order(names: Iterable[str]) -> tuple[str, ...]:
-    """The hooks among a directory's entries, in the order in which they are run."""
+    """Return the hooks among a directory's entries, in the order in which they run."""
     return tuple(sorted(name for name in names if _NAME.fullmatch(name)))
 
 
 def objection(mode: int, uid: int, owner: int) -> str:
-    """Why a file or directory of this mode and owner is not trusted, and what to do; "" if it is."""
+    """Return why a file or directory of this mode and owner is not trusted, and what to do; "" if it is trusted."""
     if stat.S_ISLNK(mode):
         return "it is a symbolic link: put the file itself there"
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -51,7 +53,7 @@ def objection(mode: int, uid: int, owner: int) -> str:
 
 
 def words(output: bytes) -> str:
-    """The last line that says something, without control characters, at most MAX_WORDS long."""
+    """Return the last line that is not blank, without control characters, at most MAX_WORDS long."""
     for line in reversed(output.decode("utf-8", "replace").splitlines()):
         text = "".join(character for character in line if character.isprintable()).strip()
         if text:
@@ -60,7 +62,7 @@ def words(output: bytes) -> str:
 
 
 def failure(ended: Ended) -> str:
-    """What went wrong, in words; "" if nothing did."""
+    """Return what went wrong, in words; "" if nothing did."""
     if ended.problem:
         how = ended.problem
     elif ended.status:
@@ -72,7 +74,7 @@ def failure(ended: Ended) -> str:
 
 
 def veto(ended: Ended, cpus: str) -> Reason | None:
-    """The reason for which the CPUs of this list stay online; None if the hook lets them go."""
+    """Return the reason why the CPUs of this list stay online; None if the hook lets them go."""
     problem = failure(ended)
     if not problem:
         return None

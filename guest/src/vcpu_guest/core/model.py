@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent talks about, as frozen data. The wire's own types stop at convert.py."""
+"""The agent's own values, as frozen data. rpc/convert.py makes the wire's messages of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why something is not so, or was not done.
+    """Why something was not done, or cannot be done.
 
-    `code` is stable and for programs (the list is in vcpud(8)); `text` is for people and says what to do;
-    `errno` is Linux's, 0 if no system call failed.
+    `code` is stable and for programs (vcpud(8) lists the codes); `text` is for people and says what to do; `errno` is
+    Linux's, 0 if no system call failed.
     """
 
     code: str
@@ -22,7 +22,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """Where the kernel shows a CPU to sit; None where it does not (x86: topology only while online)."""
+    """A CPU's place in the topology; None for what the kernel does not show (x86 shows it only for online CPUs)."""
 
     package_id: int | None = None
     die_id: int | None = None
@@ -34,8 +34,8 @@ class Detail:
 class Cpu:
     """One CPU that is present in the guest.
 
-    `firmware_id` is "" when the platform shows none. `cannot_offline` and `cannot_online` are set when it is
-    known beforehand that the write would be refused.
+    `firmware_id` is "" if the platform shows none. `cannot_offline` and `cannot_online` are set if it is known
+    beforehand that the kernel would refuse the write.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every present CPU by ascending number; `generation` counts up with each change that was seen."""
+    """Every present CPU by ascending number; `generation` counts the changes that were seen."""
 
     generation: int
     cpus: tuple[Cpu, ...]
@@ -56,7 +56,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What in the guest bears on CPU hotplug; the meaning of each field is in agent.proto."""
+    """What in the guest bears on CPU hotplug; agent.proto says what each field means."""
 
     possible: str = ""
     isolated: str = ""
@@ -73,7 +73,7 @@ class Environment:
     unwritable: tuple[str, ...] = ()
 
     def lacking(self, unwritable: tuple[str, ...]) -> Environment:
-        """The same with more that may not be written."""
+        """Return the same with further files that may not be written."""
         if not unwritable:
             return self
         return replace(self, writable=False, unwritable=(*self.unwritable, *unwritable))
@@ -81,7 +81,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class AgentInfo:
-    """Who this agent is, for Hello and for every snapshot."""
+    """Who this start of the agent is, for Hello and for every snapshot."""
 
     agent_version: str
     arch: str
@@ -94,7 +94,7 @@ class AgentInfo:
 
 @dataclass(frozen=True, slots=True)
 class CpuEvent:
-    """A hint that CPU `number` deserves a look. `action` is the kernel's word ("add", "bind", "online" ...)."""
+    """A hint to look at CPU `number` again. `action` is the kernel's word ("add", "bind", "online" ...)."""
 
     action: str
     number: int
@@ -103,16 +103,16 @@ class CpuEvent:
 class Hint(enum.Enum):
     """What an event means for the CPU that it names."""
 
-    LOOK = enum.auto()  # nothing beforehand: sysfs tells
-    NEW = enum.auto()  # it is there, and not the one of that number that was known
-    COMING = enum.auto()  # as NEW, but its identity cannot be read yet
-    GOING = enum.auto()  # its directory goes just after the event
-    LEAVING = enum.auto()  # it was switched, and may go without a further word
-    SWITCHED = enum.auto()  # a state of a CPU that is known, not that one came or went
+    LOOK = enum.auto()  # nothing is known: look at sysfs
+    NEW = enum.auto()  # a CPU has come; it is not the one that had the number before
+    COMING = enum.auto()  # like NEW, but the identity cannot be read yet
+    GOING = enum.auto()  # the CPU's directory goes just after the event
+    LEAVING = enum.auto()  # the CPU went offline, and may go without a further event
+    SWITCHED = enum.auto()  # a known CPU has changed its state; none came or went
 
 
 class CpuStatus(enum.Enum):
-    """How one CPU of a request was settled; the values are those of CpuResult.Status in agent.proto."""
+    """How a request ended for one CPU; the values are those of CpuResult.Status in agent.proto."""
 
     DONE = 1
     ALREADY = 2
@@ -122,7 +122,7 @@ class CpuStatus(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CpuResult:
-    """The settled end of one CPU of a request. `seconds` is the time inside the attempt."""
+    """What a request did to one CPU. `seconds` is the time inside the attempt."""
 
     firmware_id: str
     status: CpuStatus
@@ -133,6 +133,6 @@ class CpuResult:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A CPU that a request waits for has been registered by the kernel."""
+    """The kernel has registered a CPU that a request waits for."""
 
     cpu: Cpu

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Turns the kernel's errno into a reason that says what stands in the way and what to do.
 
-The errno alone is ambiguous: EBUSY alone has five causes on the way down. What decides between them is read from
-the guest after the refusal (`Context`), and where it cannot be decided the text lists what is left, likeliest first.
-An errno is laid at somebody's door only where something shows that it is theirs: of the kernel's CPU code, of which it
-comes by write(2); of the mount or a security module, by open(2).
+An errno alone is ambiguous: EBUSY has five causes when a CPU is to go offline. The guest's state after the refusal
+(`Context`) decides between them; where it cannot, the text lists the remaining causes, the likeliest first. An errno of
+write(2) comes from the kernel's CPU code, one of open(2) from the mount or a security module, and a reason says which.
+
 Sources: kernel/cpu.c (_cpu_down, cpu_down_maps_locked, cpu_device_down), kernel/sched/core.c (dl_bw_check_overflow),
 kernel/time/tick-sched.c (tick_nohz_cpu_down), arch/x86/kernel/irq.c (check_irq_vectors_for_cpu_disable).
 """
@@ -21,10 +21,10 @@ from vcpu_guest.core.model import Reason
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What was so when the kernel refused CPU `number`.
+    """The guest's state after the kernel refused CPU `number`.
 
     `deadline_tasks` holds at most a few names with pids, `arguments` what of the kernel's command line bears on CPUs.
-    `opened`: its file could be opened for writing, so that the errno is of the write itself. `root`: the agent is root.
+    `opened`: the CPU's file could be opened for writing, so the errno is that of the write. `root`: the agent is root.
     """
 
     number: int
@@ -42,8 +42,8 @@ class Context:
 
 
 def name_of(number: int) -> str:
-    """The errno's symbol, for example "EBUSY"; "" for 0."""
-    if number == errno.EOPNOTSUPP:  # which Python calls ENOTSUP, its other name on Linux, and the kernel never does
+    """Return the errno's symbol, for example "EBUSY"; "" for 0."""
+    if number == errno.EOPNOTSUPP:  # Python calls it ENOTSUP, the kernel never does
         return "EOPNOTSUPP"
     return errno.errorcode.get(number, f"E{number}") if number else ""
 
@@ -54,21 +54,21 @@ def denial(path: str, code: int) -> tuple[str, ...]:
 
 
 def no_control(number: int) -> Reason:
-    """For a CPU without an `online` file."""
+    """Return the reason for a CPU without an `online` file."""
     if number == 0:
         return Reason("cpu0", "the kernel does not let cpu0 be switched: it is the boot CPU, leave it online")
     return Reason("no-control", f"the kernel gives cpu{number} no online file: it cannot be switched")
 
 
 def last_cpu(number: int) -> Reason:
-    """For the only online CPU."""
+    """Return the reason for the only online CPU."""
     return Reason("last-cpu", f"cpu{number} is the only one online: bring another one online first")
 
 
 def smt_off(number: int, control: str, code: int = 0, arguments: Iterable[str] = ()) -> Reason:
-    """For a thread that the guest's SMT mode leaves idle.
+    """Return the reason for a thread that the guest's SMT mode leaves idle.
 
-    What is forced off stays so until the next boot (Documentation/ABI/testing/sysfs-devices-system-cpu, smt/control).
+    "forceoff" lasts until the next boot (Documentation/ABI/testing/sysfs-devices-system-cpu, smt/control).
     """
     why = " ".join(cmdline.against_smt(arguments))
     if control == "forceoff":
@@ -83,7 +83,7 @@ def smt_off(number: int, control: str, code: int = 0, arguments: Iterable[str] =
 
 
 def no_rights(number: int, code: int, *, root: bool = True) -> Reason:
-    """For a file that the agent may not write: nothing was asked of the kernel's CPU code."""
+    """Return the reason for a file that the agent may not write: the kernel's CPU code was not asked."""
     what = f"vcpud may not write the file online of cpu{number} ({name_of(code)}), so the kernel was not asked: "
     if code == errno.EROFS:
         why = (
@@ -101,12 +101,12 @@ def no_rights(number: int, code: int, *, root: bool = True) -> Reason:
 
 
 def vanished(number: int, code: int = 0) -> Reason:
-    """For a CPU that was removed in the meantime."""
+    """Return the reason for a CPU that was removed in the meantime."""
     return Reason("vanished", f"cpu{number} was removed while it was being switched: look again", code)
 
 
 def contrary(number: int, *, online: bool) -> Reason:
-    """For a write that the kernel took, after which reading back shows the contrary."""
+    """Return the reason for a write that succeeded, although reading back shows the contrary."""
     goal, found = ("online", "offline") if online else ("offline", "online")
     return Reason(
         "reverted",
@@ -116,13 +116,13 @@ def contrary(number: int, *, online: bool) -> Reason:
 
 
 def explain(code: int, context: Context, *, online: bool) -> Reason:
-    """The reason for errno `code`, which writing `online` gave."""
+    """Return the reason for errno `code`, which opening or writing `online` gave."""
     if not context.present:
         return vanished(context.number, code)
     if code in {errno.ENOENT, errno.EACCES} and not context.has_online:
         found = no_control(context.number)
         return Reason(found.code, found.text, code)
-    # Nothing in the kernel's CPU code says EROFS or EACCES, whenever they come.
+    # The kernel's CPU code never returns EROFS or EACCES.
     if code in {errno.EROFS, errno.EACCES} or (not context.opened and code == errno.EPERM):
         return no_rights(context.number, code, root=context.root)
     reason = _explain_online(code, context) if online else _explain_offline(code, context)
@@ -131,7 +131,7 @@ def explain(code: int, context: Context, *, online: bool) -> Reason:
 
 def _explain_online(code: int, context: Context) -> Reason | None:
     cpu = f"cpu{context.number}"
-    # x86 says EPERM; POWER, where cpu_up is undone by a callback of the platform, ECANCELED
+    # x86 returns EPERM. On POWER a callback of the platform undoes cpu_up, which returns ECANCELED.
     if code in {errno.EPERM, errno.ECANCELED} and _leaves_threads_idle(context.smt_control):
         return smt_off(context.number, context.smt_control, code, context.arguments)
     if code == errno.EPERM:
@@ -233,14 +233,14 @@ def _explain_other(code: int, context: Context) -> Reason:
 
 
 def _leaves_threads_idle(control: str) -> bool:
-    """Whether smt/control says so: off, forceoff, or a number of threads a core (kernel/cpu.c, control_show)."""
+    """Say whether smt/control leaves threads idle: off, forceoff, or a number of threads a core."""
     return control in {"off", "forceoff"} or (control.isascii() and control.isdigit())
 
 
 _HOTPLUG_DISABLED = (
     "the kernel has CPU hotplug disabled for the moment (suspend, kexec, a PCI or microcode update): try again shortly"
 )
-#: Seen with Linux 6.1, which miscounts reservations; what it counts is shown in debugfs alone.
+#: Seen with Linux 6.1, which miscounts reservations; only debugfs shows the count.
 _FORGOTTEN = (
     ". If it stays so: the kernel may still count SCHED_DEADLINE bandwidth of tasks that have ended, which a restart "
     "of the guest clears"

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: As many as the largest machine that QEMU models has (q35: 4096), with room.
+#: The most CPUs in a request: twice as many as QEMU's largest machine has (q35: 4096).
 MAX_IDS = 8192
-#: ACPI paths are far shorter; the contract's bound for strings is 1024.
+#: Characters. ACPI paths are far shorter; the contract allows strings of 1024.
 MAX_ID_LENGTH = 256
-#: Long enough for any UUID with a prefix.
+#: Characters: enough for any UUID with a prefix.
 MAX_REQUEST_ID_LENGTH = 128
 
 
@@ -30,7 +30,7 @@ class Request:
 
 
 class RequestError(ValueError):
-    """The request itself is wrong; nothing was done. The text says what is wrong with it."""
+    """The request is wrong, and nothing was done. The text says what is wrong."""
 
 
 def check(

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTAS event records: finds the hotplug section in one, and says what the latest of many ask for. Pure.
+"""RTAS event records: parses the hotplug section of one, and picks the latest of many for each core.
 
-A record as read from the kernel's error_log is a 4-byte sequence number in the host's byte order (which nothing here
-depends on), then a log in big-endian (PAPR, "Event Scan"): a fixed header of 8 bytes, the version 6 header of 16, then
-sections, each of which begins with its id and its length, 2 bytes each (arch/powerpc/include/asm/rtas.h, struct
-rtas_error_log, rtas_ext_event_log_v6, pseries_errorlog; what QEMU writes is in hw/ppc/spapr_events.c).
+A record from the kernel's error_log is a 4-byte sequence number in the host's byte order (not used here), then a log in
+big-endian (PAPR, "Event Scan"): a fixed header of 8 bytes, the version 6 header of 16 bytes, then sections. Each
+section begins with its id and its length, 2 bytes each (arch/powerpc/include/asm/rtas.h, struct rtas_error_log,
+rtas_ext_event_log_v6, pseries_errorlog; what QEMU writes is in hw/ppc/spapr_events.c).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _TYPE_HOTPLUG = 0xE5
 _V6 = struct.Struct(">B1xB9x4s")  # flags, 1 reserved, format in the low 4 bits, 9 more, the company's id
 _V6_VALID, _V6_FORMAT, _V6_EVENT_LOG, _COMPANY = 0x80, 0x0F, 14, b"IBM\0"
 _SECTION = struct.Struct(">2sH4x")  # id, length with this header, then version, subtype and creator
-#: Of a hotplug section: 8 bytes of section header, resource type, action, kind of identifier, reserved, identifier.
+#: A hotplug section: 8 bytes of section header, resource type, action, kind of identifier, reserved, identifier.
 _HOTPLUG = struct.Struct(">8xBBBxI")
 _RESOURCE_CPU, _BY_INDEX = 1, 2
-#: Of the first section, main A: after its header the day and the time at which the event came to be, as decimal digits,
-#: the last two of which are hundredths of a second (struct rtas_event_log_v6_maina), by the machine's clock.
+#: The first section, main A: after its header the day and the time of the event by the machine's clock, as decimal
+#: digits; the last two are hundredths of a second (struct rtas_event_log_v6_maina).
 _CREATED = struct.Struct(">8x8s")
-#: A DRC index says in its highest 4 bits what it connects: 1 is a CPU (hw/ppc/spapr_drc.c, SPAPR_DRC_TYPE_SHIFT_CPU).
+#: The highest 4 bits of a DRC index say what it connects: 1 is a CPU (hw/ppc/spapr_drc.c, SPAPR_DRC_TYPE_SHIFT_CPU).
 _DRC_TYPE_SHIFT, _DRC_TYPE_CPU = 28, 1
 
 
 class RtasError(ValueError):
-    """A record that is not what it says it is; nothing may be done on it. The text says what is wrong."""
+    """A malformed record, which must not be carried out. The text says what is wrong."""
 
 
 class Action(enum.Enum):
@@ -46,7 +46,7 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class HotplugEvent:
-    """The request to take in, or to let go of, the core at a DR connector; when it was made, if the record tells."""
+    """A request to take in or release the core at a DR connector. `created` is None if the record has no time."""
 
     action: Action
     drc_index: int
@@ -54,7 +54,7 @@ class HotplugEvent:
 
 
 def parse(record: bytes) -> HotplugEvent | None:
-    """What a record asks for; None if it is in order and asks nothing about a CPU. Raises RtasError for all others."""
+    """Return what a record asks for; None if it is well-formed and not about a CPU. Raise RtasError otherwise."""
     log = record[_SEQUENCE:]
     if len(log) < _FIXED.size:
         raise RtasError(f"a record of {len(record)} bytes has no header")
@@ -76,8 +76,9 @@ def parse(record: bytes) -> HotplugEvent | None:
 
 
 def latest(events: Iterable[HotplugEvent]) -> tuple[HotplugEvent, ...]:
-    """The last word on each connector, in the order in which they came: QEMU adds nothing where a removal is pending,
-    so what came before has been settled or overtaken.
+    """Return the last event of each connector, in their order.
+
+    QEMU plugs nothing where a removal is pending, so earlier events have been carried out or overtaken.
     """
     found: dict[int, HotplugEvent] = {}
     for event in events:
@@ -91,7 +92,7 @@ def _created(extension: bytes) -> datetime | None:
         (digits,) = _CREATED.unpack_from(_section(extension, b"PH"))
         return datetime.strptime(digits.hex()[:14], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except (RtasError, struct.error, ValueError):
-        return None  # nothing that is done depends on it alone
+        return None  # without it an event counts as old, which is safe
 
 
 def _section(extension: bytes, wanted: bytes) -> bytes:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The eject gate: the kernel ejects a CPU only while the agent has agreed to it. Opt-in (eject_gate in vcpud.conf).
 
-While /sys/firmware/acpi/hotplug/processor/enabled is 0 the kernel answers every ejection with _OST 128, "eject
-disabled", and lets CPUs come as before (drivers/acpi/scan.c, acpi_generic_hotplug_event and acpi_device_hotplug; it
-looks at the switch when it begins with an ejection, not later). There is one switch for all CPUs: while it is open for
-one, the kernel ejects any.
+While /sys/firmware/acpi/hotplug/processor/enabled is 0, the kernel answers every ejection with _OST 128, "eject
+disabled"; it still lets CPUs come. It reads the file when it begins with an ejection, and not again
+(drivers/acpi/scan.c, acpi_generic_hotplug_event and acpi_device_hotplug). There is one file for all CPUs: while the
+gate is open for one CPU, the kernel ejects any.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.errors import ConfigError, StartError
 from vcpu_guest.kernel.sysfs import Sysfs
 
-#: Seconds without a CPU that was agreed on, or one that went, after which the host has lost interest.
+#: Seconds after which the host has lost interest: no further CPU was agreed on, and none of them has gone.
 PATIENCE = 60.0
-#: Seconds from look to look while it is open: a lost event costs time only.
+#: Seconds from one look to the next while the gate is open, so that a lost event costs time only.
 LOOK = 1.0
-#: Seconds that the last write gets at the end.
+#: Seconds that the last write gets when the agent ends.
 LAST_WRITE = 5.0
-#: In the runtime directory while an agent keeps the gate: the unit closes what an agent that was killed left open.
+#: A file in the runtime directory while an agent keeps the gate: if the agent is killed, the unit closes the gate.
 MARK = "eject-gate"
 
 
 @dataclass(frozen=True, slots=True)
 class _Agreement:
-    """Who asked for the ejection: the Control stream, None for a call by itself, and the link session.
+    """Who asked for an ejection: the Control stream (None for a single call), and the link session.
 
-    `shown`: the guest showed the CPU then. One that it does not show, the kernel may still have to eject.
+    `shown`: the guest showed the CPU at that time. The kernel may have to eject a CPU that the guest does not show.
     """
 
     stream: object
@@ -45,7 +45,7 @@ class _Agreement:
 
 
 class EjectGate:
-    """Runs in the event loop; the writes, which may wait for the kernel, in a thread of their own, in order."""
+    """Opens and closes the gate, in the event loop. A thread of its own makes the writes in order: they may wait."""
 
     def __init__(self, sysfs: Sysfs, inventory: Inventory, directory: str, session: Callable[[], object]) -> None:
         """Keep the gate of this machine.
@@ -66,7 +66,7 @@ class EjectGate:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate")
 
     async def shut(self) -> None:
-        """Close it, however it is: the agent begins. Raises ConfigError where there is none, StartError if it fails."""
+        """Close the gate when the agent begins. Raise ConfigError if the machine has none, StartError if that fails."""
         if self._sysfs.eject_enabled() is None:
             raise ConfigError(
                 "eject_gate: this machine has no switch for ejections (firmware/acpi/hotplug/processor/enabled in "
@@ -82,11 +82,14 @@ class EjectGate:
             ) from error
 
     def denials(self) -> tuple[str, ...]:
-        """The switch, if it may not be written, as reasons.denial says it. May block for a moment."""
+        """Return the kernel's file in the form of reasons.denial if it may not be written. May block for a moment."""
         return denial(*self._sysfs.eject_denied())
 
     async def agree(self, firmware_id: str, stream: object = None) -> None:
-        """The CPU is offline or unknown, and is to be ejected: the gate is open on return, if the kernel lets it be."""
+        """Open the gate for a CPU that is to be ejected, and is offline or unknown; return when it is open.
+
+        If the kernel does not let it be opened, log that and return: the host's device_del is refused then.
+        """
         shown = self._inventory.find(firmware_id) is not None
         self._agreed[firmware_id] = _Agreement(stream, self._session(), shown)
         self._be_patient()
@@ -95,17 +98,16 @@ class EjectGate:
         try:
             await self._set()
         except OSError as error:
-            # The host's device_del is refused then, as it is to be, and says so.
             logs.error("the eject gate does not open", firmware_id=firmware_id, error=str(error))
             self._agreed.pop(firmware_id, None)
 
     def withdraw(self, stream: object) -> None:
-        """The stream has ended, and with it all that was agreed on by it."""
+        """Drop the agreements that were made on this stream: it has ended."""
         self._keep(lambda _, agreement: agreement.stream is not stream)
         self._wake.set()
 
     async def close(self) -> None:
-        """Close it: the agent ends."""
+        """Close the gate when the agent ends."""
         self._agreed.clear()
         if self._guard is not None:
             self._guard.cancel()
@@ -118,7 +120,7 @@ class EjectGate:
         self._executor.shutdown(wait=False)
 
     async def _watch(self) -> None:
-        """Closes the gate when nothing that was agreed on is left."""
+        """Close the gate when no agreement is left."""
         with self._inventory.changes() as self._wake:
             complained = False
             while True:
@@ -126,7 +128,7 @@ class EjectGate:
                 try:
                     self._look()
                     await self._set()
-                    # What was agreed on may have been given up while the gate was being opened.
+                    # The last agreement may have been dropped while the gate was being opened.
                     if not (self._agreed or self._open):
                         return
                 except OSError as error:
@@ -153,7 +155,7 @@ class EjectGate:
             self._agreed.clear()
 
     def _keep(self, lasts: Callable[[str, _Agreement], bool]) -> bool:
-        """Whether some are over now."""
+        """Drop the agreements that do not last; say whether there were any."""
         before = len(self._agreed)
         self._agreed = {name: agreement for name, agreement in self._agreed.items() if lasts(name, agreement)}
         return len(self._agreed) < before
@@ -162,7 +164,10 @@ class EjectGate:
         self._given_up_at = asyncio.get_running_loop().time() + PATIENCE
 
     def _set(self) -> asyncio.Future[None]:
-        """The write that makes it what is wanted now, or the last one if it does. Who waits can be cancelled."""
+        """Return the write that makes the gate what it should be: a new one, or the last one if that does.
+
+        Cancelling whoever waits for it does not cancel the write.
+        """
         wanted, last = bool(self._agreed), self._written
         failed = last is not None and last.done() and (last.cancelled() or last.exception() is not None)
         if last is None or failed or wanted != self._open:

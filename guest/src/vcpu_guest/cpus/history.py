@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal's lines about CPUs: which came and went, were brought online and taken offline, and for whom.
 
-What comes about within a second is one line for each kind and each request, so that the lines are written when the work
-is done and not between a CPU's arrival and its write. If it does not stop, as where two fight over a CPU, lines become
-rarer: one a minute of each kind at last, with how often.
+Changes within a second make one line for each kind and each request. So the lines are written when the work is done,
+not between a CPU's arrival and its write. If the changes do not stop, as where two programs fight over a CPU, lines
+become rarer, until there is one a minute of each kind, with the number of changes.
 """
 
 from __future__ import annotations
@@ -16,34 +16,36 @@ from vcpu_guest.core import cpulist
 from vcpu_guest.core.model import CpuResult, CpuStatus
 from vcpu_guest.core.request import Request
 
-#: Who did it, if no request of the host's did: another in the guest, or the host without asking the agent.
+#: Who made a change that no request asked for: another program in the guest, or the host without asking the agent.
 OTHERS = "others"
-#: Seconds from a change to its line, and what that becomes while changes do not stop.
+#: Seconds from a change to its line, and the most that they become while changes do not stop.
 GATHER, LONGEST_GATHER = 1.0, 60.0
-#: Lines at once, and firmware's names in one of them.
+#: The most lines at once, and the most firmware identities in one line.
 _LINES, _NAMES = 16, 8
-#: Characters of a request's id.
+#: The most characters of a request's id.
 _ID = 40
 
 _CAME, _GONE = "CPUs came", "CPUs gone"
-
 
 #: What a line says: the event, by whom, and why.
 _Key = tuple[str, str, str]
 
 
 class History:
-    """Is told by the watcher what is seen, and by the switch what is asked; in the event loop."""
+    """Collects changes and writes their lines, in the event loop.
+
+    The inventory reports what it sees, the writer what requests ask for.
+    """
 
     def __init__(self) -> None:
         self._told = False
         self._groups: dict[_Key, Counter[int]] = {}
-        #: By number: requests that have the CPU in hand, and whether it was seen switched meanwhile.
+        #: By number: how many requests have the CPU in hand, and which CPUs were seen to change meanwhile.
         self._in_hand: Counter[int] = Counter()
         self._seen: set[int] = set()
-        #: By number: the request that took it offline in order to have it ejected.
+        #: By number: the request that took the CPU offline for its ejection.
         self._to_eject: dict[int, str] = {}
-        #: By number, what was seen to go within this line's time: its incarnation, and where it was noted.
+        #: By number, the CPUs that went since the last line was written: the incarnation, and where it was noted.
         self._went: dict[int, tuple[int | None, _Key]] = {}
         self._names: dict[int, str] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -51,31 +53,31 @@ class History:
         self._rested_at = 0.0
 
     def begin(self) -> None:
-        """What is there at the start is no news; from here on it is."""
+        """Report changes from now on: what is there at the start is no news."""
         self._told = True
 
     # -- what is seen ------------------------------------------------------------------------------------------------
 
     def came(self, number: int, incarnation: int | None, *, online: bool) -> None:
-        """A CPU is there that was not."""
+        """Note that a CPU has come."""
         last = self._went.pop(number, None)
         if last is not None and last[0] == incarnation:
-            self._take_back(last[1], number)  # it had not gone
+            self._take_back(last[1], number)  # it had not really gone
             return
         self._note(_CAME, OTHERS, number)
         if online:
             self.switched(number, online=True)
 
     def named(self, number: int, firmware_id: str) -> None:
-        """The firmware's name of a CPU has become known."""
+        """Note a CPU's firmware identity."""
         self._names[number] = firmware_id
 
     def went(self, number: int, incarnation: int | None) -> None:
-        """A CPU is not there any more."""
+        """Note that a CPU has gone."""
         self._went[number] = incarnation, self._note(_GONE, self._to_eject.pop(number, OTHERS), number)
 
     def switched(self, number: int, *, online: bool) -> None:
-        """A CPU that is there is in the other state; whose work that is turns out if a request has it in hand."""
+        """Note that a CPU went online or offline. If a request has it in hand, `ended` decides who did it."""
         if self._in_hand[number]:
             self._seen.add(number)
             return
@@ -86,13 +88,13 @@ class History:
     # -- what is asked -----------------------------------------------------------------------------------------------
 
     def begun(self, number: int, request: Request) -> None:
-        """A request takes the CPU in hand; if it has just come, for that request."""
+        """Note that a request takes the CPU in hand. A CPU that has just come then came for that request."""
         self._in_hand[number] += 1
         if request.wait and self._take_back((_CAME, OTHERS, ""), number):
             self._note(_CAME, _label(request), number)
 
     def ended(self, number: int, request: Request, result: CpuResult | None) -> None:
-        """It is settled, or given up (None). Call it after what was seen of it."""
+        """Note that the request is done with the CPU, or has given it up (None). What was seen of it comes first."""
         self._in_hand -= Counter({number: 1})
         seen = number in self._seen
         self._seen.discard(number)
@@ -113,7 +115,7 @@ class History:
     # -- lines -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Say what is still to be said."""
+        """Write the lines that are still due."""
         if self._timer is not None:
             self._timer.cancel()
             self._say()
@@ -131,7 +133,7 @@ class History:
         return key
 
     def _take_back(self, key: _Key, number: int) -> bool:
-        """Whether it had been noted."""
+        """Remove a note; return False if there was none."""
         times = self._groups.get(key)
         if times is None or not times[number]:
             return False
@@ -154,7 +156,7 @@ class History:
                 fields["firmware_ids"] = ",".join(names)
             logs.info(what, **fields, by=by, **({"why": why} if why else {}))
         if len(groups) > _LINES:
-            logs.info("more became of CPUs than is said", lines=len(groups) - _LINES)
+            logs.info("more changes of CPUs than are listed", lines=len(groups) - _LINES)
         self._rested_at = asyncio.get_running_loop().time()
         self._gather = min(2 * self._gather, LONGEST_GATHER)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the administrator's hooks: before CPUs go offline, with a veto, and after they came online. Opt-in.
 
-The host chooses neither whether nor what is run: it names CPUs, and the files in /etc/vcpud/hooks.d are the guest's
-own. They are run one at a time, in a thread, without a shell, each with a time limit; whatever a hook leaves behind in
-its process group is killed when it ends.
+The host decides neither whether a hook runs nor which: it names CPUs, and the files in /etc/vcpud/hooks.d belong to the
+guest. Hooks run one at a time, in a thread, without a shell, each with a time limit. When a hook ends, everything that
+it left in its process group is killed.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from vcpu_guest.core.hook_rules import POST_ONLINE, PRE_OFFLINE, Ended
 from vcpu_guest.core.model import Reason
 
 DIRECTORY = "/etc/vcpud/hooks.d"
-#: Bytes of a hook's output that are kept, its last ones; and that are read at once, which is what a pipe holds.
+#: How many bytes of a hook's output are kept (its last ones), and how many are read at once (what a pipe holds).
 KEPT, PIPE = 4096, 65536
-#: Seconds that a hook which was killed gets to be gone.
+#: Seconds within which a killed hook has to be gone.
 KILLED = 5.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Hooks:
-    """The hooks of one directory. `timeout` is in seconds, for each; `owner` is the user whose files are trusted."""
+    """The hooks of one directory. `timeout` is in seconds, for each hook; only files of the user `owner` are run."""
 
     def __init__(self, timeout: float, directory: str = DIRECTORY, owner: int = 0) -> None:
         self._timeout = timeout
@@ -46,7 +46,7 @@ class Hooks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def before_offline(self, numbers: Iterable[int]) -> Reason | None:
-        """Ask whether these CPUs may go offline: the first hook that objects, in words, or None."""
+        """Ask whether these CPUs may go offline. Return the objection of the first hook that has one, else None."""
         cpus = cpulist.render(numbers)
         async with aclosing(self._run_all(PRE_OFFLINE, cpus)) as ends:
             async for ended in ends:
@@ -57,7 +57,7 @@ class Hooks:
         return None
 
     def after_online(self, numbers: Iterable[int]) -> None:
-        """Tell that these CPUs came online; returns at once."""
+        """Run the hooks for CPUs that came online, in the background; return at once."""
         task = asyncio.get_running_loop().create_task(self._tell(cpulist.render(numbers)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -79,7 +79,7 @@ class Hooks:
                     logs.error("a hook failed", hook_event=POST_ONLINE, cpus=cpus, why=problem)
 
     async def _run_all(self, event: str, cpus: str) -> AsyncGenerator[Ended, None]:
-        """Every hook's end, one after another. Ending it early starts no further one."""
+        """Run the hooks one after another, and yield how each ended. Closing the generator starts no further one."""
         loop = asyncio.get_running_loop()
         listed = await loop.run_in_executor(self._executor, self._list, event)
         if isinstance(listed, Ended):
@@ -89,7 +89,7 @@ class Hooks:
             yield await loop.run_in_executor(self._executor, partial(self._run, event, name, cpus))
 
     def _list(self, event: str) -> tuple[str, ...] | Ended:
-        """The hooks' names, or why the directory is not trusted. No directory: no hooks."""
+        """Return the hooks' names, or why the directory is not trusted. Without a directory there are no hooks."""
         path = f"{self._directory}/{event}.d"
         try:
             for part in (self._directory, path):
@@ -104,7 +104,9 @@ class Hooks:
             return Ended(path, f"cannot be read: {error.strerror}")
         chosen = rules.order(names)
         if len(chosen) < len(names):
-            logs.info("files that are no hooks by their names", directory=path, names=sorted(set(names) - set(chosen)))
+            logs.info(
+                "files whose names are not those of hooks", directory=path, names=sorted(set(names) - set(chosen))
+            )
         return chosen
 
     def _run(self, event: str, name: str, cpus: str) -> Ended:
@@ -128,7 +130,7 @@ class Hooks:
             return Ended(name, f"cannot be run: {error.strerror}")
 
     def _follow(self, name: str, process: subprocess.Popen[bytes], stdout: int) -> Ended:
-        """Wait for its end, or make it."""
+        """Wait until the hook ends, and kill it if its time is over or the agent ends."""
         output, deadline, problem = b"", time.monotonic() + self._timeout, ""
         pidfd = os.pidfd_open(process.pid)
         try:
@@ -149,7 +151,7 @@ class Hooks:
                     problem = f"killed: not done within {self._timeout:g} s"
                     break
         finally:
-            # Not reaped yet, so its number is no other's.
+            # The process is not reaped yet, so no other one can have its number.
             _kill_group(process.pid)
             os.close(pidfd)
         try:

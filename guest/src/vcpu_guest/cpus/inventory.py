@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Knows which CPUs are present, by number and by identity, and tells who waits for one.
+"""Knows which CPUs are present, by number and by identity, and tells those who wait for one.
 
-Level-triggered: an event only makes it look again, at that one CPU, and what it finds in sysfs is what counts. A full
-look is taken at the start, when events were lost, and whenever somebody asks for a snapshot. Nothing runs while
-nothing happens. Everything here runs in the event loop and reads only files that take no lock in the kernel.
+It is level-triggered: an event only makes it look at that one CPU again, and what counts is what it finds in sysfs. It
+looks at everything at the start, when events were lost, and whenever somebody asks for a snapshot. While nothing
+happens, nothing runs. Everything here runs in the event loop, and reads only files that take no lock in the kernel.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from vcpu_guest.kernel.event_source import EventSource
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms import Platform
 
-#: The kernel links a CPU to its firmware object, and removes its directory, just after it has sent the event. Seconds
-#: from one look to the next; after the last one it is left at what was seen.
+#: Seconds from one look to the next after an event: the kernel links a CPU to its firmware object, and removes its
+#: directory, just after it has sent the event. What the last look shows is taken for final.
 SETTLE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-#: While somebody watches, everything is looked at each so many seconds: a lost event costs time only. The first is for
-#: when no events can be heard.
+#: Seconds from one look at everything to the next while somebody watches, so that a lost event costs time only: without
+#: events, and with them.
 TICKS = (1.0, 5.0)
-#: Seconds to the next look after one that failed, and the most that it becomes if that fails too.
+#: Seconds from a look that failed to the next one, and the most that they become if further looks fail.
 RETRY, LONGEST_RETRY = 1.0, 60.0
 
 OnArrival = Callable[[Cpu], None]
@@ -36,7 +36,7 @@ OnArrival = Callable[[Cpu], None]
 
 @dataclass(slots=True)
 class _Known:
-    """What was seen of one cpuN; it is forgotten when its directory is another one."""
+    """What was seen of one cpuN. It is forgotten when the number belongs to another CPU."""
 
     incarnation: int | None
     online: bool
@@ -47,7 +47,11 @@ class _Known:
 
 
 class Inventory:
-    """The agent's picture of the guest's CPUs."""
+    """The CPUs of this guest, as sysfs last showed them.
+
+    `settle`: seconds between the looks after an event. `ticks`: seconds between looks while somebody watches, without
+    events and with them. `generation` counts the changes that were seen.
+    """
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class Inventory:
         self._known: dict[int, _Known] = {}
         self._numbers: dict[str, int] = {}
         self._leaving: dict[int, int | None] = {}
-        #: Those that may go without a word: looked at until the schedule ends.
+        #: CPUs that may go without an event: they are looked at until the schedule ends.
         self._unsure: set[int] = set()
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._waiting: dict[OnArrival, frozenset[str]] = {}
@@ -80,19 +84,22 @@ class Inventory:
     # -- hearing -----------------------------------------------------------------------------------------------------
 
     def hear(self, events: EventSource) -> None:
-        """Begin to listen. The source may put off what nobody waits for."""
+        """Begin to listen to this source. It may put events off while nobody waits for news."""
         self._events = events
         events.start(self.on_event, self.on_lost, lambda: self.has_listeners)
 
     def catch_up(self) -> None:
-        """Hear now of what was put off."""
+        """Take in now the events that the source has put off."""
         if self._events is not None:
             self._events.catch_up()
 
     # -- looking -----------------------------------------------------------------------------------------------------
 
     def scan(self) -> None:
-        """Look at everything. What is known of a CPU is kept as long as its directory is the same one."""
+        """Look at everything. What is known of a CPU is kept as long as its directory is the same one.
+
+        Raise OSError if sysfs cannot be read, ValueError if it holds no list of CPUs.
+        """
         present = self._platform.present(self._sysfs)
         online = self._sysfs.mask("online")
         changed = False
@@ -105,11 +112,11 @@ class Inventory:
             self._tell()
 
     def rescan(self) -> None:
-        """As `scan`, for who cannot do anything about a failure: it is said, and tried again in a while."""
+        """Look at everything, for callers that cannot handle a failure: it is logged, and the look repeated later."""
         self._guarded(self.scan)
 
     def on_event(self, event: CpuEvent) -> None:
-        """Look at the one CPU that the event names. A failure is said, and tried again in a while."""
+        """Look at the CPU that the event names. A failure is logged, and the look repeated later."""
         self._guarded(self._hear, event)
 
     def _guarded(self, look: Callable[..., None], *arguments: object) -> None:
@@ -128,24 +135,24 @@ class Inventory:
             self._retry = RETRY
 
     def _hear(self, event: CpuEvent) -> None:
-        """Look at the one CPU.
+        """Look at the CPU, if somebody waits for news of it.
 
-        Events come just when the guest has a CPU to bring up or to eject, so what nobody waits for is not looked at:
-        who asks gets a fresh look in any case.
+        Events come just when the guest has a CPU to bring up or to eject, so a look that nobody waits for is left out:
+        whoever asks later gets a fresh look in any case.
         """
         number, changed = event.number, False
         hint = self._platform.hints.get(event.action, Hint.LOOK)
         if hint in {Hint.SWITCHED, Hint.LEAVING} and not self.has_listeners:
             return
         if hint is Hint.SWITCHED and not self._watches and self._is_known(number):
-            return  # the CPU is known, and those who wait for arrivals heard of it then
+            return  # whoever waits for arrivals heard of this CPU when its identity became known
         if hint is Hint.COMING:
-            # The firmware's link is not there yet. The next event says when it is, or else the look that is due then.
+            # The identity cannot be read yet. The next event says when it can; if none comes, the next look finds out.
             changed = self._forget(number)
             self._look_later(number, 0)
         elif hint is Hint.GOING:
-            # The event comes before the directory goes (drivers/base/core.c, device_del): what is still there is
-            # taken for gone, unless it stays.
+            # The event comes before the directory goes (drivers/base/core.c, device_del). So the CPU counts as gone,
+            # unless its directory stays.
             changed = self._forget(number)
             self._leaving[number] = self._platform.incarnation(self._sysfs, number)
             self._look_later(number, 0)
@@ -162,7 +169,7 @@ class Inventory:
             self._tell()
 
     def note(self, cpu: Cpu) -> None:
-        """Take over what was read of a known CPU just now, which costs no look."""
+        """Take over what the writer has just read of a known CPU, which saves a look."""
         known = self._known.get(cpu.number)
         if known is not None and known.identity == cpu.firmware_id and known.online != cpu.online:
             known.online, known.detail = cpu.online, None
@@ -171,15 +178,15 @@ class Inventory:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether anybody waits for news."""
+        """Say whether anybody waits for news."""
         return bool(self._waiting or self._watches)
 
     def on_lost(self, why: str) -> None:
-        """Events were lost, so everything may be otherwise."""
+        """Look at everything: events were lost."""
         self.rescan()
 
     def close(self) -> None:
-        """No look is taken by itself after this."""
+        """Stop the timers: from now on a look is made only if somebody asks for it."""
         for timer in (*self._timers.values(), self._again, self._tick):
             if timer is not None:
                 timer.cancel()
@@ -220,7 +227,7 @@ class Inventory:
         self._timers[number] = loop.call_later(self._schedule[step], self._look_again, number, step + 1)
 
     def _settled(self, number: int) -> None:
-        """All is known of a CPU that has come: the look that was to find it is not needed any more."""
+        """Cancel the next look at a CPU that has come: all of it is known now."""
         timer = None if number in self._unsure else self._timers.pop(number, None)
         if timer is not None:
             timer.cancel()
@@ -262,17 +269,17 @@ class Inventory:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def find(self, firmware_id: str) -> int | None:
-        """The logical number of the CPU with this identity, as last seen."""
+        """Return the logical number of the CPU with this identity, as last seen; None if it was not seen."""
         return self._numbers.get(firmware_id)
 
     def look_at(self, number: int) -> Cpu | None:
-        """A fresh look at one CPU; None if it is not present."""
+        """Look at one CPU and return what is seen; None if it is not present."""
         self.on_event(CpuEvent("look", number))
         known = self._known.get(number)
         return None if known is None else self._cpu(number, known)
 
     def snapshot(self) -> Snapshot:
-        """A fresh look at all of them."""
+        """Look at all CPUs and return what is seen. Raise as `scan` does."""
         self.scan()
         return Snapshot(
             self.generation, tuple(self._cpu(number, self._known[number]) for number in sorted(self._known))
@@ -307,16 +314,16 @@ class Inventory:
     # -- being told --------------------------------------------------------------------------------------------------
 
     def wait_for(self, firmware_ids: frozenset[str], on_arrival: OnArrival) -> None:
-        """From now on `on_arrival` is called the moment one of these CPUs gets known. It must not block."""
+        """From now on, call `on_arrival` the moment the identity of one of these CPUs is known. It must not block."""
         self._waiting[on_arrival] = firmware_ids
 
     def wait_no_more(self, on_arrival: OnArrival) -> None:
-        """Undo `wait_for`; nothing happens if there was none."""
+        """Undo `wait_for`, if it was called."""
         self._waiting.pop(on_arrival, None)
 
     @contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
-        """While inside, the event is set after every change. Who looks clears it first."""
+        """While the context lasts, set the event after every change. Clear it before taking a look."""
         event = asyncio.Event()
         self._watches.add(event)
         if self._tick is None:
@@ -340,7 +347,7 @@ class Inventory:
     def _announce(self, number: int, known: _Known) -> None:
         for on_arrival, firmware_ids in list(self._waiting.items()):
             if known.identity in firmware_ids:
-                # No detail: this is the path from the event to the write, and a CPU that is offline shows little.
+                # Without details: they would delay the write, and a CPU that is offline shows few.
                 on_arrival(Cpu(number, known.identity, known.online))
 
     def _tell(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings CPUs online and offline: one at a time, in a thread of its own, read back after each.
+"""Brings CPUs online and offline: one at a time, in a thread of its own, and reads each back after the write.
 
-The kernel serialises CPU hotplug anyway, so one thread is the one writer of all requests. A write that runs can't be
-interrupted; a request that ends early leaves it to finish, and starts no other.
+The kernel serialises CPU hotplug anyway, so one thread writes for all requests. A write that runs cannot be
+interrupted: a request that ends early lets it finish, and starts no other.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from vcpu_guest.kernel.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.platforms import Platform
 from vcpu_guest.platforms.hotplug import HotplugHandler, KernelHotplug
 
-#: While a request waits for CPUs, everything is looked at this often (seconds): a lost event costs time only.
+#: Seconds between two looks at everything while a request waits for CPUs, so that a lost event costs time only.
 RESCAN = 1.0
-#: For so long (seconds) it is waited for that nobody switches the CPUs that are to be ejected.
+#: Seconds for which a list of CPUs waits until nobody switches those that are to be ejected.
 SETTLE = 1.0
 
 
@@ -44,7 +44,10 @@ def _complain(future: Future[None]) -> None:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One that is queued, or runs since `began`."""
+    """One CPU of a request: queued, or under way since `began`.
+
+    `last`: it is the last CPU of its request.
+    """
 
     firmware_id: str
     for_eject: bool = False
@@ -53,7 +56,11 @@ class _Attempt:
 
 
 class Writer:
-    """The one writer."""
+    """The only one in the agent that writes to the kernel's files of CPUs.
+
+    Requests are carried out in the event loop, writes in one thread. Everything else that has to be done in that
+    thread, such as hotplug for the hypervisor, goes through `queue`.
+    """
 
     def __init__(
         self,
@@ -69,9 +76,9 @@ class Writer:
         self.inventory = inventory
         self.hotplug = hotplug or KernelHotplug()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
-        # The thread starts now rather than between a CPU's arrival and its write.
+        # Start the thread now rather than between a CPU's arrival and its write.
         self._executor.submit(lambda: None)
-        # To read how a CPU is waits for whoever is switching it, so it must not wait for the writer as well.
+        # Reading a CPU's state waits for whoever is switching that CPU, and must not wait for the writer's queue too.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="settle")
         self._pending: set[Future[Any]] = set()
         self._attempts: dict[int, _Attempt] = {}
@@ -81,9 +88,9 @@ class Writer:
     def submit(
         self, firmware_id: str, number: int, *, online: bool, for_eject: bool = False, last: bool = False
     ) -> Future[CpuResult]:
-        """Queue one attempt; the future's result tells everything, it raises only for mistakes of ours.
+        """Queue one attempt. The future's result tells everything; it raises only for errors in our own code.
 
-        `for_eject`: the host is going to ask for its ejection, and with the `last` one's answer it begins.
+        `for_eject`: the host is going to eject the CPU. It begins when it has the answer of the `last` one.
         """
         key = next(self._numbers)
         attempt = self._attempts[key] = _Attempt(firmware_id, for_eject, last)
@@ -92,7 +99,7 @@ class Writer:
         return future
 
     def in_hand(self) -> dict[str, float]:
-        """By identity, the seconds for which the kernel has been at work on a CPU; 0 for those that are yet to come."""
+        """Return, by identity, for how many seconds the kernel has been at work on a CPU; 0 if it is queued."""
         now = time.monotonic()
         found: dict[str, float] = {}
         for attempt in list(self._attempts.values()):
@@ -101,9 +108,10 @@ class Writer:
         return found
 
     def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
-        """Wait until nobody is switching a CPU that is to be ejected: what is offline then, is. None if there is none.
+        """Return a coroutine that waits until nobody is switching a CPU that is to be ejected; None if none is.
 
-        By identity, those of which that cannot be had, and the seconds for which it was tried.
+        What the kernel lists as offline after that is offline. The coroutine returns, by identity, the CPUs that
+        somebody may still be switching, and for how many seconds it waited.
         """
         going = self.onliners.going()
         return self._settle(going) if going else None
@@ -119,7 +127,7 @@ class Writer:
         return {self.platform.identity(self.sysfs, number): seconds for number in moving}
 
     def queue(self, work: Callable[[], None]) -> None:
-        """Queue other work for the thread: what concerns the kernel's CPUs is done one after another."""
+        """Queue other work for the writer's thread, so that all changes to CPUs are made one after another."""
         self._queued(self._executor.submit(work)).add_done_callback(_complain)
 
     def _queued(self, future: Future[_T]) -> Future[_T]:
@@ -128,9 +136,10 @@ class Writer:
         return future
 
     async def run(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
-        """Pursue a goal: one Result a CPU as it is settled, and with `goal.wait` an Arrived before it.
+        """Carry out a request: yield a CpuResult for each CPU when it is settled, with `request.wait` an Arrived first.
 
-        Ends when all are settled. Ending it early (a deadline, a cancelled call) starts no further write.
+        The generator ends when all are settled. If it is closed early (a deadline, a cancelled call), no further write
+        is started.
         """
         active = _ActiveRequest(self, request)
         try:
@@ -144,7 +153,7 @@ class Writer:
             active.stop()
 
     def online_now(self, request: Request) -> dict[str, int]:
-        """By identity, the numbers of the goal's CPUs that are online, from a fresh look."""
+        """Return, by identity, the numbers of those CPUs of the request that are online, from a fresh look."""
         self.inventory.catch_up()
         self.inventory.scan()
         online = self.sysfs.mask("online")
@@ -152,7 +161,7 @@ class Writer:
         return {name: number for name, number in found.items() if number is not None and number in online}
 
     async def close(self, timeout: float) -> bool:
-        """Start nothing more, and wait for the write that runs, at most `timeout` seconds. False if it still runs."""
+        """Start nothing more. Wait at most `timeout` seconds for the write that runs; return False if it still runs."""
         self.hotplug.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._reader.shutdown(wait=False, cancel_futures=True)
@@ -160,7 +169,7 @@ class Writer:
         return not done.not_done
 
     def _attempt(self, attempt: _Attempt, number: int, *, online: bool) -> CpuResult:
-        """One CPU, in the writer's thread. The identity is read again: the number may have a new owner by now."""
+        """Switch one CPU, in the writer's thread. Read its identity again: the number may be another CPU's by now."""
         firmware_id = attempt.firmware_id
         attempt.began = started = time.monotonic()
         self.onliners.looked(self.sysfs.mask("online"))
@@ -174,7 +183,7 @@ class Writer:
                 status, reason, after = self._switch(firmware_id, number, online=online)
             self.onliners.let_go(number)
             if self.sysfs.settled_online(number):
-                # Somebody was just bringing it up again, which the list did not show yet.
+                # Somebody was just bringing it up again; the list of online CPUs did not show that yet.
                 self.onliners.looked((number,))
                 status, reason, after = self._switch(firmware_id, number, online=online)
         seconds = time.monotonic() - started
@@ -182,7 +191,7 @@ class Writer:
         return CpuResult(firmware_id, status, reason, observed, seconds)
 
     def _take_back(self, but: int) -> None:
-        """Take offline again what the turn has brought online beside this CPU: they are to be ejected together."""
+        """Take offline again the other CPUs that were brought online beside `but`: all are to be ejected together."""
         for number in self.onliners.going():
             if number != but and self.sysfs.settled_online(number):
                 self.onliners.looked((number,))
@@ -206,7 +215,7 @@ class Writer:
         if not self._is(number, firmware_id):
             return CpuStatus.ABSENT, reasons.vanished(number, code), False
         if after == online:
-            # An error, and yet it is so: somebody else, a udev rule for one, was quicker.
+            # The write failed, and yet the CPU is as wanted: somebody else, such as a udev rule, was quicker.
             return (CpuStatus.ALREADY if code else CpuStatus.DONE), None, after
         if code:
             return CpuStatus.REFUSED, self._explain(number, code, online=online, opened=opened), after
@@ -246,8 +255,10 @@ class Writer:
 
 
 class _ActiveRequest:
-    """One call under way. Everything but the attempt itself happens in the event loop, by callbacks: between the
-    arrival of a CPU and its write there is no task to be scheduled first.
+    """A request that is being carried out.
+
+    Everything but the attempts runs in the event loop, as callbacks: between the arrival of a CPU and its write no task
+    has to be scheduled first.
     """
 
     def __init__(self, writer: Writer, request: Request) -> None:
@@ -262,10 +273,10 @@ class _ActiveRequest:
         self.answers: asyncio.Queue[Arrived | CpuResult] = asyncio.Queue()
 
     def start(self) -> None:
-        """Take up what is there, and wait for what is not."""
+        """Begin with the CPUs that are present, and wait for the others if the request says so."""
         self._inventory.catch_up()
         if not self._request.wait and any(self._inventory.find(name) is None for name in self._request.firmware_ids):
-            # It may be there, and the event that told of it lost. Who waits, waits for the next look at everything.
+            # The CPU may be there, and its event lost. A request that waits finds it at the next look at everything.
             self._inventory.scan()
         for firmware_id in self._request.firmware_ids:
             number = self._inventory.find(firmware_id)
@@ -280,7 +291,7 @@ class _ActiveRequest:
             self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
 
     def stop(self) -> None:
-        """Start nothing more. An attempt that runs goes on, and is logged when it ends."""
+        """Start no further attempt. One that runs goes on, and is logged when it ends."""
         self._stopped = True
         self._inventory.wait_no_more(self._on_arrival)
         if self._rescan is not None:
@@ -301,7 +312,7 @@ class _ActiveRequest:
             self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
 
     def _take(self, cpu: Cpu) -> None:
-        # The writer takes them one after another without a turn of the loop in between.
+        # All are queued at once: the writer's thread goes from one to the next without a turn of the event loop.
         self._inventory.history.begun(cpu.number, self._request)
         request = self._request
         attempt = self._writer.submit(
@@ -328,7 +339,7 @@ class _ActiveRequest:
             self._inventory.look_at(number)
             logs.info("finished after its request had ended", cpu=number, status=result.status.name.lower())
         elif result.status is CpuStatus.REFUSED:
-            # What else is known of the CPU may explain it. A success is answered at once: somebody waits for it.
+            # Show the CPU in detail, which may explain the refusal. A success is answered at once: somebody waits.
             cpu = self._inventory.look_at(number)
             if result.observed is not None and cpu is not None and cpu.firmware_id == result.firmware_id:
                 result = replace(result, observed=replace(cpu, online=result.observed.online))

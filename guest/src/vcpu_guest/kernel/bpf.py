@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A socket filter that lets the events of CPUs through.
+"""A socket filter that lets only the events of CPUs through.
 
-So those of other devices neither wake the agent up nor take room in its buffer. A CPU that comes brings a dozen.
+Events of other devices then neither wake the agent up nor fill its buffer. A new CPU causes a dozen of them.
 
-libudev's own filter does not do that for the kernel's group: it knows udevd's messages by their head and passes all
-others, to throw them away when they have been read (systemd, sd-device/device-monitor.c).
+libudev's own filter does not help with the kernel's group: it recognises udevd's messages by their header, passes all
+others, and drops them only after they were read (systemd, sd-device/device-monitor.c).
 
-The kernel's begin with "ACTION@DEVPATH", for example "add@/devices/system/cpu/cpu3" (lib/kobject_uevent.c). The
-language is that of Linux' Documentation/networking/filter.rst.
+The kernel's messages begin with "ACTION@DEVPATH", for example "add@/devices/system/cpu/cpu3" (lib/kobject_uevent.c).
+Linux' Documentation/networking/filter.rst describes the filter's language.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import struct
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
 _IF_EQUAL, _IF_GREATER, _IF_AT_LEAST, _RETURN = 0x15, 0x25, 0x35, 0x06
 _ALL, _NONE = 0xFFFFFFFF, 0
-#: Its number on every architecture that has our platforms (asm-generic/socket.h; Python has no name for it).
+#: The same number on every architecture of our platforms (asm-generic/socket.h; Python has no name for it).
 _SO_ATTACH_FILTER = 26
 
 _PATH = b"@/devices/system/cpu/cpu"
-#: Lengths of the kernel's actions: add; bind, move; remove, change, online, unbind; offline.
+#: Lengths of the kernel's names of actions: add; bind, move; remove, change, online, unbind; offline.
 _LENGTHS = (3, 4, 6, 7)
 
 _Instruction = tuple[int, int, int, int]
 
 
 def program() -> list[_Instruction]:
-    """As (code, jump if true, jump if false, constant). A message that begins otherwise than it knows passes."""
+    """Return the filter as (code, jump if true, jump if false, constant). Messages of an unknown form pass."""
     instructions: list[_Instruction] = []
     for length in _LENGTHS:
         block = _block(length)
-        # To the next length's block if there is no "@" here.
+        # Without an "@" here, jump to the block of the next length.
         instructions += [(_LOAD_BYTE, 0, 0, length), (_IF_EQUAL, 0, len(block), _PATH[0]), *block]
     return [*instructions, (_RETURN, 0, 0, _ALL)]
 
 
 def _block(length: int) -> list[_Instruction]:
-    """Passes "cpuN", drops the rest: the last instruction but one and the last."""
+    """Return the part that passes "cpuN" (the last instruction but one) and drops the rest (the last one)."""
     compared: list[_Instruction] = []
     offset = 0
     while offset < len(_PATH):
@@ -71,7 +71,7 @@ def _block(length: int) -> list[_Instruction]:
 
 
 def attach(receiver: socket.socket) -> None:
-    """From now on only such messages get into the socket. Raises OSError if the kernel does not take the filter."""
+    """Let only such messages into the socket from now on. Raise OSError if the kernel does not take the filter."""
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program())
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: the number of instructions, and where they are.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What in the guest bears on CPU hotplug: for Hello, and so for vcpuctl doctor."""
+"""Reads what in the guest bears on CPU hotplug: for Hello, and through it for `vcpuctl doctor`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ONLINES = re.compile(r'ATTR\{(?:\[[^\]]*\])?online\}="1"|RUN(?:\{\w+\})?\+?="[^
 
 
 class EnvironmentReader:
-    """Reads the environment. The udev rules are read again only when a directory of theirs changed."""
+    """Reads the environment. It reads the udev rules again only when one of their directories has changed."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class EnvironmentReader:
         self._seen: list[int] | None = None
 
     def __call__(self) -> Environment:
-        """A few small files and, the first time, some dozen rules: may block for milliseconds."""
+        """Read a few small files and, the first time, some dozen rules: may block for milliseconds."""
         sysfs = self._sysfs
         tried = sysfs.switching_denied()
         unwritable = (*(() if tried is None else denial(*tried)), *self._denials())
@@ -73,7 +73,7 @@ class EnvironmentReader:
         )
 
     def _auto_online_rules(self) -> tuple[str, ...]:
-        # A file that is edited in place, rather than replaced as editors do, is missed until the agent starts again.
+        # A file that is edited in place is not noticed until the agent starts again; editors replace files.
         seen = [_changed(directory) for directory in self._rule_dirs]
         if seen != self._seen:
             self._rules = auto_online_rules(self._rule_dirs)
@@ -82,7 +82,7 @@ class EnvironmentReader:
 
 
 def auto_online_rules(rule_dirs: Sequence[str | Path] = RULE_DIRS) -> tuple[str, ...]:
-    """The udev rules files in force that bring CPUs online."""
+    """Return the udev rules files in force that bring CPUs online."""
     in_force: dict[str, str] = {}
     for directory in rule_dirs:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to /proc: what a refusal needs to know of the guest's tasks, the boot id, the command line."""
+"""Reads /proc, and is the only module that does: the guest's tasks, the boot id, the kernel's command line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Final
 SCHED_DEADLINE: Final = 6
 #: Field 41 of /proc/PID/stat counted from 1 (proc(5)); the fields after the name begin with number 3.
 _POLICY_INDEX: Final = 41 - 3
-#: Where the unit's sandbox shows the kernel's command line, which ProcSubset= hides in it, and where it is otherwise.
+#: The unit's ProcSubset= hides /proc/cmdline, so its sandbox has the file at the first path. Without a sandbox it is at
+#: the second one.
 COMMAND_LINE_PATHS: Final = ("/run/vcpud-cmdline", "/proc/cmdline")
-#: Characters; no architecture takes as many (COMMAND_LINE_SIZE), and a boot configuration may add some.
+#: Characters; more than any architecture's COMMAND_LINE_SIZE and what a boot configuration adds.
 _LONGEST_LINE: Final = 65536
 
 
 def deadline_tasks(proc: str | Path = "/proc", limit: int = 4) -> tuple[str, ...]:
-    """Threads under SCHED_DEADLINE as "name (pid 12)", at most `limit` of them.
+    """Return the threads under SCHED_DEADLINE as "name (pid 12)", at most `limit` of them.
 
     /proc/PID/stat shows the policy even with ProcSubset=pid and without any capability, as long as the reader's
     group is the one that hidepid= exempts, which by default is root's (fs/proc/base.c, has_pid_permissions).
@@ -37,15 +38,14 @@ def deadline_tasks(proc: str | Path = "/proc", limit: int = 4) -> tuple[str, ...
 
 
 def runs(command: str, proc: str | Path = "/proc") -> bool:
-    """Whether a process of that command name runs (/proc/PID/comm: its first 15 bytes)."""
+    """Say whether a process of that command name runs (/proc/PID/comm has its first 15 bytes)."""
     return any(_read(f"{proc}/{pid}/comm").strip() == command[:15] for pid in os.listdir(proc) if pid.isdigit())
 
 
 def boot_id(environment: Mapping[str, str], proc: str | Path = "/proc") -> str:
-    """The kernel's boot id in its usual form with dashes.
+    """Return the kernel's boot id in its usual form with dashes, "" if it is not to be had.
 
-    In the unit's sandbox /proc/sys is hidden, so the unit passes systemd's own %b as VCPUD_BOOT_ID.
-    "" if neither is there.
+    The unit's sandbox hides /proc/sys, so the unit passes systemd's own %b as VCPUD_BOOT_ID.
     """
     text = (
         (environment.get("VCPUD_BOOT_ID") or _read(f"{proc}/sys/kernel/random/boot_id"))
@@ -59,7 +59,7 @@ def boot_id(environment: Mapping[str, str], proc: str | Path = "/proc") -> str:
 
 
 def command_line(paths: Sequence[str | Path] = COMMAND_LINE_PATHS) -> str:
-    """The kernel's command line, from the first of the files that is there; "" if none is, or may be read."""
+    """Return the kernel's command line from the first file that can be read; "" if none can."""
     for path in paths:
         text = _read(path, _LONGEST_LINE)
         if text:
@@ -70,7 +70,7 @@ def command_line(paths: Sequence[str | Path] = COMMAND_LINE_PATHS) -> str:
 def _threads(path: str) -> list[str]:
     try:
         return os.listdir(path)
-    except OSError:  # it ended between the two looks
+    except OSError:  # the process ended meanwhile
         return []
 
 
@@ -78,12 +78,12 @@ def _read(path: str | Path, size: int = 4096) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read(size)
-    except OSError:  # it ended between the two looks, or is hidden from us
+    except OSError:  # the process ended meanwhile, or the file is hidden from us
         return ""
 
 
 def _name_and_policy(stat: str) -> tuple[str, int | None]:
-    # The name stands in parentheses and may itself hold any of them.
+    # The name stands in parentheses, and may itself contain parentheses.
     head, _, tail = stat.rpartition(")")
     name = "".join(c if c.isprintable() else "?" for c in head.partition("(")[2])
     fields = tail.split()

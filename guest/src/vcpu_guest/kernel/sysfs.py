@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to /sys.
+"""Reads and writes /sys. Only this module and platforms/rtas.py open files there.
 
 Three rules of the kernel shape it (drivers/base/cpu.c, drivers/base/core.c):
 
-- cpuN/online takes the device's lock to be read, and that lock is held for as long as an online or offline
-  operation runs. So states are read from the lists `online` and `present`, which take none; only the write blocks.
-- A CPU that can't be switched (cpu0 on x86) has no `online` file, and one that exists must be opened without
-  O_TRUNC and O_CREAT: creating a file in sysfs is EACCES, which hides the real cause.
-- One write(2) is one request, and its errno is the answer. Buffered files would lose it. An errno of open(2) is none
-  of the kernel's CPU code: it is the mount's, the file's mode's or a security module's, and so it is told apart.
+- Reading cpuN/online takes the device's lock, which an online or offline operation holds for as long as it runs. So
+  states are read from the lists `online` and `present`, which take no lock; only the write blocks.
+- A CPU that cannot be switched (cpu0 on x86) has no `online` file. The file of the others must be opened without
+  O_TRUNC and O_CREAT: sysfs answers an attempt to create a file with EACCES, which hides the real cause.
+- One write(2) is one request, and its errno is the answer; a buffered file would lose it. An errno of open(2) does not
+  come from the kernel's CPU code but from the mount, the file's mode or a security module, so the two are told apart.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from pathlib import Path
 
 from vcpu_guest.core import cpulist
 
-#: Writes one attribute; raises OSError with the kernel's errno, NotOpenedError if it may not be opened for that.
+#: Writes one attribute. Raises OSError with the kernel's errno, NotOpenedError if it cannot be opened for writing.
 Write = Callable[[str, bytes], None]
-#: Opens one attribute for writing, and closes it, which asks nothing of anybody. Raises OSError.
+#: Opens one attribute for writing and closes it, which changes nothing. Raises OSError.
 Try = Callable[[str], None]
 
 _CPUS = "devices/system/cpu"
 _NODES = "devices/system/node"
-#: Whether the kernel ejects CPUs when the firmware asks it to (drivers/acpi/sysfs.c, enabled_store).
+#: Says whether the kernel ejects CPUs when the firmware asks for it (drivers/acpi/sysfs.c, enabled_store).
 _EJECT = "firmware/acpi/hotplug/processor/enabled"
 
-#: No attribute that we read is longer; sysfs gives a page, and a list of 4096 scattered CPUs needs more than one.
+#: Bytes; no attribute that we read is longer. Most have a page at most, but a list of 4096 scattered CPUs needs more.
 _READ_SIZE = 65536
 
 
 class NotOpenedError(OSError):
-    """The file could not be opened for writing: what it stands for was asked nothing."""
+    """The file could not be opened for writing, so the kernel was not asked for anything."""
 
 
 class Sysfs:
     """Reads and writes below one root, /sys unless a test says otherwise.
 
-    `write` and `attempt` exist so that tests can answer for the kernel: a plain directory cannot refuse with an errno.
+    With `write` and `attempt` tests answer in the kernel's place: a plain directory cannot refuse with an errno.
     """
 
     def __init__(self, root: str | Path = "/sys", write: Write | None = None, attempt: Try | None = None) -> None:
@@ -50,15 +50,15 @@ class Sysfs:
         self._attempt = attempt or try_attribute
 
     def read(self, path: str) -> str | None:
-        """The text of an attribute below the root, stripped, of a final NUL too; None if there is no such file.
+        """Return the text of an attribute below the root; None if there is no such file.
 
-        Raises OSError for everything else that goes wrong.
+        White space around it and a final NUL are removed. Raise OSError if anything else goes wrong.
         """
         data = self.read_bytes(path)
         return None if data is None else data.decode("utf-8", "replace").strip("\0").strip()
 
     def read_bytes(self, path: str) -> bytes | None:
-        """The same as it is: properties of a device tree are binary."""
+        """Return an attribute as it is: properties of a device tree are binary. Otherwise like `read`."""
         try:
             fd = os.open(f"{self.root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -66,7 +66,7 @@ class Sysfs:
         try:
             return os.read(fd, _READ_SIZE)
         except OSError as error:
-            # The directory went away between open and read: kernfs answers ENODEV.
+            # If the directory went between open and read, kernfs answers ENODEV.
             if isinstance(error, FileNotFoundError) or error.errno == _ENODEV:
                 return None
             raise
@@ -74,27 +74,27 @@ class Sysfs:
             os.close(fd)
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file or directory."""
+        """Say whether there is such a file or directory."""
         return os.path.exists(f"{self.root}/{path}")
 
     def link_name(self, path: str) -> str | None:
-        """The last part of what a link leads to; None if there is no such link."""
+        """Return the last part of a link's target; None if there is no such link."""
         try:
             return os.path.basename(os.readlink(f"{self.root}/{path}"))
         except FileNotFoundError:
             return None
 
     def read_cpu(self, number: int, name: str) -> str | None:
-        """An attribute of cpuN, stripped; None if the CPU or the attribute does not exist."""
+        """Return an attribute of cpuN, stripped; None if the CPU or the attribute does not exist."""
         return self.read(f"devices/system/cpu/cpu{number}/{name}")
 
     def read_cpu_number(self, number: int, name: str) -> int | None:
-        """An attribute of cpuN that holds a number; None if absent, or negative (the kernel's "not known")."""
+        """Return an attribute of cpuN that holds a number; None if absent, or negative (the kernel's "not known")."""
         text = self.read_cpu(number, name)
         return int(text) if text and text.isascii() and text.isdigit() else None
 
     def mask(self, name: str) -> frozenset[int]:
-        """One of the kernel's lists: "online", "present", "possible", "isolated", "nohz_full". Absent means none."""
+        """Return the list "online", "present", "possible", "isolated" or "nohz_full"; absent means none."""
         return cpulist.parse(self.read(f"devices/system/cpu/{name}") or "")
 
     def smt_control(self) -> str:
@@ -105,7 +105,7 @@ class Sysfs:
         return self.read(f"{_CPUS}/smt/control") or ""
 
     def directories(self) -> frozenset[int]:
-        """The N of every cpuN directory."""
+        """Return the N of every cpuN directory."""
         with os.scandir(self.cpu_dir) as entries:
             return frozenset(
                 int(name[3:])
@@ -114,7 +114,7 @@ class Sysfs:
             )
 
     def incarnation(self, number: int) -> int | None:
-        """A number that changes when cpuN is removed and added again, None while there is no cpuN.
+        """Return a number that changes when cpuN is removed and added again; None while there is no cpuN.
 
         kernfs gives every new directory a new inode (fs/kernfs/dir.c, __kernfs_new_node, idr_alloc_cyclic).
         """
@@ -124,11 +124,11 @@ class Sysfs:
             return None
 
     def has_online(self, number: int) -> bool:
-        """Whether the kernel lets this CPU be switched at all."""
+        """Say whether the kernel lets this CPU be switched at all."""
         return self.exists(f"devices/system/cpu/cpu{number}/online")
 
     def node(self, number: int) -> int | None:
-        """The NUMA node of cpuN, from its nodeM link; None where the kernel shows none."""
+        """Return the NUMA node of cpuN, from its nodeM link; None where the kernel shows none."""
         try:
             names = os.listdir(f"{self.cpu_dir}/cpu{number}")
         except FileNotFoundError:
@@ -136,9 +136,9 @@ class Sysfs:
         return next((int(name[4:]) for name in names if name.startswith("node") and _number(name[4:])), None)
 
     def node_running(self, number: int) -> int | None:
-        """The NUMA node of an online cpuN, by the nodes' own lists, which have no other CPUs (drivers/base/node.c).
+        """Return the NUMA node of an online cpuN, from the nodes' own lists.
 
-        None for a CPU that is offline, and where there are no nodes.
+        The lists hold online CPUs only (drivers/base/node.c). None if the CPU is offline, or if there are no nodes.
         """
         for name in self._nodes():
             if number in cpulist.parse(self.read(f"{_NODES}/{name}/cpulist") or ""):
@@ -153,56 +153,59 @@ class Sysfs:
         return [name for name in names if name.startswith("node") and _number(name[4:])]
 
     def write_online(self, number: int, *, online: bool) -> None:
-        """Ask the kernel, and wait for its answer: seconds, at worst. Raises OSError with the kernel's errno."""
+        """Ask the kernel to switch cpuN. Its answer may take seconds. Raise OSError with its errno."""
         self._write(f"{self.cpu_dir}/cpu{number}/online", b"1" if online else b"0")
 
     def settled_online(self, number: int) -> bool:
-        """Whether cpuN is online, when nobody is switching it any more: waits for whoever does, seconds at worst.
+        """Wait until nobody is switching cpuN, which may take seconds, and say whether it is online.
 
-        The list `online` has a CPU that somebody brings up only towards the end of that.
+        While somebody brings a CPU up, the list `online` shows it only towards the end.
         """
         return self.read_cpu(number, "online") == "1"
 
     def switching_denied(self) -> tuple[str, int] | None:
-        """Whether CPUs' files may be opened for writing: the file that was tried and the errno, 0 if it may.
+        """Try to open a CPU's file for writing. Return the file and the errno, 0 if it was opened.
 
-        The file of any CPU does: they are of one mount, one mode and one kind. Where no CPU has one (one CPU, on x86),
-        a file beside them that is written likewise. None if there is neither.
+        Any CPU's file will do: they share the mount, the mode and the kind. If no CPU has one (one CPU, on x86),
+        another file that is written likewise is tried. None if there is no such file either.
         """
         names = (f"cpu{number}/online" for number in sorted(self.directories()))
         path = next((f"{self.cpu_dir}/{name}" for name in (*names, "uevent") if self.exists(f"{_CPUS}/{name}")), None)
         return None if path is None else (path, self._denied(path))
 
     def eject_denied(self) -> tuple[str, int]:
-        """The same for the switch for ejections."""
+        """Do the same with the file that allows ejections."""
         path = f"{self.root}/{_EJECT}"
         return path, self._denied(path)
 
     def _denied(self, path: str) -> int:
         try:
             self._attempt(path)
-        except FileNotFoundError:  # it has gone meanwhile
+        except FileNotFoundError:  # the CPU has gone meanwhile
             return 0
         except OSError as error:
             return error.errno or _EIO
         return 0
 
     def eject_enabled(self) -> bool | None:
-        """Whether the kernel ejects CPUs when it is asked to; None where there is no such switch. Takes no lock."""
+        """Say whether the kernel ejects CPUs when asked to; None where there is no such file. Takes no lock."""
         text = self.read(_EJECT)
         return None if text is None else text == "1"
 
     def acpi(self) -> bool | None:
-        """Whether the kernel runs with ACPI (drivers/acpi/bus.c, acpi_init); None where it shows no firmware at all."""
+        """Say whether the kernel runs with ACPI (drivers/acpi/bus.c, acpi_init); None where it shows no firmware."""
         return self.exists("firmware/acpi") if self.exists("firmware") else None
 
     def write_eject_enabled(self, *, enabled: bool) -> None:
-        """Set that. Waits for a hotplug under way, whose lock it takes (drivers/acpi/scan.c). Raises OSError."""
+        """Allow or forbid ejections. Waits for a hotplug under way (its lock: drivers/acpi/scan.c). Raise OSError."""
         self._write(f"{self.root}/{_EJECT}", b"1" if enabled else b"0")
 
 
 def write_attribute(path: str, data: bytes) -> None:
-    """One open, one write(2), so that the errno is the kernel's answer to this very request."""
+    """Open and write once, so that the errno is the kernel's answer to this request.
+
+    Raise OSError, NotOpenedError if the file may not be opened for writing.
+    """
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -216,7 +219,7 @@ def write_attribute(path: str, data: bytes) -> None:
 
 
 def try_attribute(path: str) -> None:
-    """Whether it may be written, by opening it: access(2) would not ask every security module. Raises OSError."""
+    """Open the file for writing: unlike access(2), that asks every security module. Raise OSError."""
     os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU events straight from the kernel; the only module that knows pyudev.
+"""CPU events straight from the kernel; the only module that imports pyudev.
 
-It listens to the kernel's own netlink group rather than to udevd's: no waiting for a udev worker, and no dependence on
-rules. That is safe here because an event is only a hint, and sysfs, which the kernel fills itself, is what counts.
+It listens to the kernel's own netlink group rather than to udevd's, so it waits for no udev worker and depends on no
+rules. That is safe here: an event is only a hint, and what counts is sysfs, which the kernel itself fills.
 
-However many events come, and whatever becomes of the socket, the agent takes a tenth of a CPU at most for long, says
-little, and goes on to hear: what cannot be taken one by one is dropped unread, and everything is looked at instead.
+However many events come, and whatever happens to the socket, the agent uses no more than a tenth of a CPU for long,
+logs little, and keeps listening. It drops events unread that it cannot take one by one, and looks at everything then.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import bpf
 from vcpu_guest.kernel.event_source import OnEvent, OnLost, Urgent
 
-#: Bytes. An add makes three events of about a kilobyte of socket memory each; the kernel grants at most
-#: net.core.rmem_max without CAP_NET_ADMIN, and what is lost beyond it is made good by a scan.
+#: Bytes. An added CPU causes three events, each of about a kilobyte of socket memory. Without CAP_NET_ADMIN the kernel
+#: grants at most net.core.rmem_max; if events are lost beyond it, a scan makes up for them.
 _BUFFER = 1 << 20
 #: Bytes; no event is longer (lib/kobject_uevent.c, UEVENT_BUFFER_SIZE is 2048).
 _LARGEST = 8192
-#: Messages: far more than the buffer holds, so that those who send them faster than we read do not hold us up for ever.
+#: Messages read at once: far more than the buffer holds, and yet an end if they come faster than we read.
 _DRAINED = 65536
 
-#: Seconds for which events that nobody waits for are left in the socket: an eject makes four of them, just when the
-#: kernel is at work.
+#: Seconds for which events that nobody waits for are left in the socket: an eject causes four of them, just when the
+#: kernel is busy.
 _PAUSE = 0.25
-#: Events taken in a row before others in the loop get their turn, and in a second before the rest is dropped. A plug of
-#: as many CPUs as there may be brings a few hundred a second.
+#: Events taken in a row before other callbacks of the loop get their turn, and events taken in a second before the rest
+#: is dropped. A plug of as many CPUs as there may be causes a few hundred a second.
 _TURN = 128
 _MOST = 1000
-#: A pause is so many times longer than what was done before it took, up to _LONGEST_PAUSE seconds.
+#: A pause is so many times longer than the work before it took, up to _LONGEST_PAUSE seconds.
 _SHARE = 9
 _LONGEST_PAUSE = 5.0
-#: Failures in a row, with no event between them, after which the socket is made anew.
+#: Failures in a row, with no event between them, after which the socket is replaced.
 _PATIENCE = 8
-#: Seconds to the first attempt to listen again, if listening does not work at all, and the most between two.
+#: If listening does not work at all: seconds to the first new attempt, and the most between two.
 _RETRY, _LONGEST_RETRY = 1.0, 60.0
 
 
 class Uevents:
-    """The `cpu` subsystem's uevents."""
+    """The uevents of the `cpu` subsystem, an EventSource."""
 
     def __init__(self) -> None:
         self._group: _Group | None = None
@@ -68,21 +68,21 @@ class Uevents:
 
     @property
     def name(self) -> str:
-        """For Hello, and for who looks before it is started."""
+        """Return the name for Hello: "none" once it listens in vain."""
         return "udev" if self.hearing or not self._started else "none"
 
     @property
     def alive(self) -> bool:
-        """Until it is closed: it gets over whatever happens to its socket."""
+        """Say whether it is not closed: it recovers from whatever happens to its socket."""
         return self._started
 
     @property
     def hearing(self) -> bool:
-        """Whether it has a socket that works."""
+        """Say whether it has a socket that works."""
         return self._group is not None
 
     def start(self, on_event: OnEvent, on_lost: OnLost, urgent: Urgent) -> None:
-        """Listen: what happens from here on is queued. Where the kernel does not let us, try again now and then."""
+        """Listen: events from now on are queued. If the kernel does not allow it, try again now and then."""
         self._on_event, self._on_lost, self._urgent = on_event, on_lost, urgent
         self._started = True
         self._open()
@@ -93,7 +93,7 @@ class Uevents:
         self._shut()
 
     def catch_up(self) -> None:
-        """Drop what was put off, unread, and have everything looked at instead."""
+        """Drop the events that were put off, unread, and have everything looked at instead."""
         if self._paused:
             self._make_good("put off")
 
@@ -120,7 +120,7 @@ class Uevents:
             self._group = None
 
     def _open_again(self) -> None:
-        """Make the socket anew, and look at what came about meanwhile."""
+        """Replace the socket, and have everything looked at: events may have been missed."""
         was_deaf = self._group is None
         self._shut()
         self._open()
@@ -132,9 +132,11 @@ class Uevents:
         self._on_lost("listening again")
 
     def _be_deaf(self, error: OSError) -> None:
-        """Without a socket there are no hints; who waits looks by itself, see `hearing`."""
+        """Go on without a socket, and try again later. Whoever waits looks without events, see `hearing`."""
         if self._retry == _RETRY:
-            logs.error("no events can be heard: who waits is told later, what is done is the same", error=str(error))
+            logs.error(
+                "events cannot be heard: whoever waits is told later, and nothing else changes", error=str(error)
+            )
         self._timer = asyncio.get_running_loop().call_later(self._retry, self._open_again)
         self._retry = min(2 * self._retry, _LONGEST_RETRY)
 
@@ -154,9 +156,9 @@ class Uevents:
             self._pause(self._delay())
 
     def _take(self) -> OSError | None:
-        """Hand on what there is, within bounds; what went wrong, if something did."""
+        """Pass events on, within bounds. Return the error if one occurred."""
         for _ in range(_TURN):
-            if self._group is None:  # closed by who was told of an event
+            if self._group is None:  # a receiver of an event has closed it
                 return None
             try:
                 device = self._group.poll()
@@ -201,7 +203,7 @@ class Uevents:
             self._timer = loop.call_later(seconds, self.catch_up)
 
     def _make_good(self, why: str) -> None:
-        """Drop what is in the socket, listen, and have everything looked at."""
+        """Drop the events in the socket, listen again, and have everything looked at."""
         if self._group is None:
             return
         began = time.thread_time()
@@ -224,55 +226,55 @@ class Uevents:
 
 
 class _Group:
-    """The kernel's group: a monitor of pyudev, and with it the socket, which a monitor keeps to itself.
+    """Membership in the kernel's netlink group: a monitor of pyudev, and a second descriptor of its socket.
 
-    A monitor that finds an error on its socket says so at every call and never takes it off (pyudev 0.24,
-    _os/poll.py): it has no errno and gives no event any more. So the error is taken off here.
+    A monitor that finds an error on its socket reports it at every call, without an errno, and never clears it (pyudev
+    0.24, _os/poll.py): it returns no event any more. So the error is cleared here.
     """
 
     def __init__(self) -> None:
-        """Join. Raises OSError if the kernel does not let us."""
+        """Join the group. Raise OSError if the kernel does not allow it."""
         self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), source="kernel")
         self._monitor.filter_by("cpu")
         # The same socket by another descriptor.
         self._socket = socket.socket(fileno=os.dup(self._monitor.fileno()))
         try:
-            # Not by libudev, which insists on the whole size and so on CAP_NET_ADMIN; the kernel itself grants what
-            # it may.
+            # Not through libudev: it insists on the whole size, which takes CAP_NET_ADMIN. The kernel itself grants as
+            # much as it may.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             self._monitor.start()
-            # Last: libudev sets its own again when it starts.
+            # Last, because libudev sets its own filter when it starts.
             bpf.attach(self._socket)
         except OSError:
             self._socket.close()
             raise
 
     def fileno(self) -> int:
-        """What is readable when there is an event, or an error."""
+        """Return the descriptor that is readable when there is an event or an error."""
         return self._socket.fileno()
 
     def poll(self) -> Any:
-        """The next event's device, None if there is none. Raises OSError, perhaps without an errno."""
+        """Return the next event's device, None if there is none. Raise OSError, perhaps without an errno."""
         return self._monitor.poll(0)
 
     def take_error(self) -> OSError | None:
-        """Take the error off the socket; None if there is none."""
+        """Clear the socket's error and return it; None if there is none."""
         code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         return OSError(code, os.strerror(code)) if code else None
 
     def drain(self) -> None:
-        """Read and forget. An error is taken off by the read that tells of it; raises it if more and more come."""
+        """Read and drop all events. A read that reports an error clears it; raise OSError if errors keep coming."""
         errors = 0
         for _ in range(_DRAINED):
             try:
                 self._socket.recv(_LARGEST, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            except OSError:  # ENOBUFS: what was lost is made good like what is dropped
+            except OSError:  # ENOBUFS: lost events count like dropped ones
                 errors += 1
                 if errors >= _PATIENCE:
                     raise
 
     def close(self) -> None:
-        """Leave."""
+        """Leave the group."""
         self._socket.close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What differs between machines, one module each; nothing else in the agent asks for the architecture.
 
-A platform says which CPUs are present (on some, cpuN directories exist for all possible CPUs), how the firmware
-calls each, what the kernel's events mean, and what is known beforehand about switching it.
+A platform says which CPUs are present (on some, cpuN directories exist for all possible CPUs), the firmware identity of
+each, what the kernel's events mean, and what is known beforehand about switching a CPU.
 """
 
 from __future__ import annotations
@@ -45,6 +45,6 @@ __all__ = ("Platform", "detect", "hypervisor_flag")
 
 
 def detect(arch: str, sysfs: Sysfs) -> Platform:
-    """The platform of a machine that calls itself `arch`; Plain if it is not one that we know."""
+    """Return the platform of a machine that calls itself `arch`; Plain if we do not know it."""
     make = _BY_ARCH.get(arch)
     return Plain() if make is None else make(sysfs)

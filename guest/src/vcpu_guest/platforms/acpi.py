@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""x86 and LoongArch: CPUs are ACPI objects, and cpuN's firmware_node links to its own.
+"""x86 and LoongArch: each CPU is an ACPI object, and cpuN's firmware_node links to its object.
 
-QEMU names the objects by slot (hw/acpi/cpu.c, build_cpus_aml: "C%.03X"), Linux shows the full path in
-firmware_node/path, for example `\\_SB_.CPUS.C00A`. There is no `uid` file for most CPUs: QEMU describes them as
-ACPI 1.0 Processor objects. The link is made after the `add` event (drivers/acpi/acpi_processor.c,
+QEMU names the objects by slot (hw/acpi/cpu.c, build_cpus_aml: "C%.03X"). Linux shows the full path in
+firmware_node/path, for example `\\_SB_.CPUS.C00A`. Most CPUs have no `uid` file: QEMU describes them as ACPI 1.0
+Processor objects. The kernel makes the link after the `add` event (drivers/acpi/acpi_processor.c,
 acpi_processor_hotadd_init, then acpi_bind_one), so it may be missing for a moment.
 
-While an x86 CPU is offline the kernel does not show whose sibling it is, so that SMT off forbids it can't be told.
+While an x86 CPU is offline, the kernel does not show whose sibling it is. So the agent cannot know beforehand that the
+SMT mode forbids to bring it online.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ class Acpi(Registered):
 
     name = "acpi"
     scheme = "acpi"
-    # The firmware's link is there from "bind" on.
+    # The link to the ACPI object is there from the "bind" event on.
     hints: Mapping[str, Hint] = MappingProxyType({**HINTS, "add": Hint.COMING})
 
     def identity(self, sysfs: Sysfs, number: int) -> str:
-        """The ACPI path; "" until the kernel has linked the CPU to its object, and for good without ACPI."""
+        """Return the ACPI path; "" until the kernel has linked the CPU to its object, and always without ACPI."""
         path = sysfs.read_cpu(number, "firmware_node/path")
         return f"acpi:{path}" if path else ""

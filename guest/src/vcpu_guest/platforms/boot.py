@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machines whose CPUs are all there from the start: known by their place in the order in which QEMU made them.
+"""Machines whose CPUs are all there from the start: the identity is the place in QEMU's order.
 
-QEMU names them by it in the device tree (/cpus/cpu@N: hw/arm/virt.c, fdt_add_cpu_nodes; hw/riscv/virt.c,
-create_fdt_socket_cpus), and in ACPI (\\_SB_.C%03X: hw/arm/virt-acpi-build.c, acpi_dsdt_add_cpus). Where the firmware
-describes none of them, as on microvm, the kernel's numbers follow the same order, and since nothing is ever plugged
-they keep it.
+QEMU names the CPUs by this place in the device tree (/cpus/cpu@N: hw/arm/virt.c, fdt_add_cpu_nodes; hw/riscv/virt.c,
+create_fdt_socket_cpus) and in ACPI (\\_SB_.C%03X: hw/arm/virt-acpi-build.c, acpi_dsdt_add_cpus). On microvm the
+firmware describes no CPU; there the kernel's numbers follow the same order, and keep it since nothing is ever plugged.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ _OBJECT = re.compile(r".*\.C([0-9A-F]{3,4})")
 
 
 class Boot(Registered):
-    """arm64 and riscv64 guests, and x86 ones without ACPI's CPU objects."""
+    """arm64 and riscv64 guests, and x86 guests without ACPI objects for their CPUs."""
 
     name = "boot"
     scheme = "boot"
     hints = HINTS
 
     def identity(self, sysfs: Sysfs, number: int) -> str:
-        """Its place; "" if the firmware names it in a way that QEMU does not."""
+        """Return the CPU's place; "" if the firmware names it in another way than QEMU does."""
         path = sysfs.read_cpu(number, "firmware_node/path")
         if path:
             match = _OBJECT.fullmatch(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel's events of the cpu subsystem mean on most machines (drivers/base/core.c, drivers/base/cpu.c)."""
+"""What the kernel's events about CPUs mean on most machines (drivers/base/core.c, drivers/base/cpu.c)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who brings CPUs into the guest and lets go of them: nearly always the kernel by itself."""
+"""Who carries out hotplug events in the guest: nearly always the kernel by itself.
+
+On PAPR guests with legacy events the kernel leaves that to user space (see `rtas`); then either rtas_errd or the agent
+takes new cores in and releases those that the hypervisor wants back.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,25 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-#: Has something done by the one writer, in its thread.
+#: Queues work for the writer's thread.
 Submit = Callable[[Callable[[], None]], None]
 
 
 class HotplugHandler(Protocol):
-    """Runs in the event loop, and never blocks it."""
+    """Takes CPUs into the guest and releases them. It runs in the event loop, and never blocks it."""
 
     @property
     def name(self) -> str:
-        """For Hello, after the source of events; "" where the kernel needs nobody."""
+        """Return the name that Hello adds to the source of events; "" where the kernel needs no help."""
 
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
-        """Begin to act. `changed` is called in the loop when everything deserves a look."""
+        """Begin to act. `changed` is called in the loop when everything has to be looked at."""
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
-        """These are waited for and not there: bring in those that have been plugged, if nobody else does."""
+        """Take in those of these CPUs that have been plugged: a request waits for them, and they are not there."""
 
     def denials(self) -> tuple[str, ...]:
-        """The files that it has to write and may not, as environment.denial says it."""
+        """Return the files that it has to write and may not, in the form of reasons.denial."""
 
     def close(self) -> None:
         """End. Closing twice is allowed."""
@@ -35,28 +39,28 @@ class HotplugHandler(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether it still does what its name says; False makes the agent stop and be started afresh."""
+        """Say whether it still does what its name says. If not, the agent ends and is started afresh."""
 
 
 class KernelHotplug:
-    """The kernel does it all."""
+    """The kernel carries out all events by itself."""
 
     name = ""
     alive = True
 
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
-        """The kernel does so by itself."""
+        """Do nothing: the kernel takes the CPUs in by itself."""
 
     def denials(self) -> tuple[str, ...]:
-        """It writes none."""
+        """Return nothing: it writes no file."""
         return ()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     async def ended(self) -> None:
-        """Never."""
+        """Never return."""
         await asyncio.Event().wait()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any machine that no other module knows: its CPUs can be seen, but not named."""
+"""A machine that no other module knows: its CPUs can be seen, but have no identities."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vcpu_guest.platforms.hints import HINTS
 
 
 class Plain(Listed):
-    """Present CPUs as the kernel lists them, without identities."""
+    """Any machine; the kernel lists its present CPUs."""
 
     name = "plain"
     scheme = ""
     hints = HINTS
 
     def identity(self, sysfs: Sysfs, number: int) -> str:
-        """None is known."""
+        """Return "": no identity is known."""
         return ""

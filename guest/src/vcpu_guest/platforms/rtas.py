@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PAPR guests with legacy events: takes hotplug records from the RTAS log, and does as they say.
+"""PAPR guests with legacy events: reads hotplug records from the RTAS log, and carries them out.
 
-The kernel only logs such an event and leaves the work to user space (arch/powerpc/platforms/pseries/ras.c); what to do
-is then written to the kernel's dlpar file (pseries/dlpar.c), which takes in or lets go of the whole core, its threads
-online or offline with it. Each record can be read once, by one reader. Where rtas_errd, which does the same, is
-running, nothing is done here. Lost records cost time only, and so does a log that is not there: who waits for a CPU has
-it summoned.
+The kernel only logs such an event and leaves the work to user space (arch/powerpc/platforms/pseries/ras.c). User space
+writes what is to be done to the kernel's dlpar file (pseries/dlpar.c); the kernel then takes in or releases the whole
+core, and brings its threads online or offline with it. Each record can be read once, by one reader. If rtas_errd runs,
+which does the same, this module does nothing. A lost record costs time only, and so does a missing log: a request that
+waits for a CPU has it summoned.
 
-After a restart the kernel logs the last record of before once more, out of NVRAM (arch/powerpc/kernel/rtasd.c,
-rtas_event_scan). So a removal that is found at the start, and is older than this boot, is not done to a core that is in
-use.
+After a restart the kernel logs the last record of the time before once more, out of NVRAM (arch/powerpc/kernel/rtasd.c,
+rtas_event_scan). So a removal that is found at the start and is older than this boot is not carried out on a core that
+is in use.
 
-This module alone opens the log and the dlpar file.
+Only this module opens the log and the dlpar file.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from vcpu_guest.kernel.sysfs import Sysfs, Try, Write, try_attribute, write_attr
 from vcpu_guest.platforms.hotplug import Submit
 from vcpu_guest.platforms.pseries import Pseries
 
-#: Where the unit's sandbox shows the kernel's directory, most of /proc being hidden in it, and where it is otherwise.
+#: The unit's sandbox hides most of /proc, and has the kernel's directory at the first path. Without a sandbox it is at
+#: the second one.
 LOG_PATHS = ("/run/vcpud-rtas/error_log", "/proc/powerpc/rtas/error_log")
 DLPAR = "/sys/kernel/dlpar"
-#: The kernel refuses a smaller read than a whole record (arch/powerpc/kernel/rtasd.c, rtas_log_read): 4 bytes and
+#: Bytes. The kernel refuses to read less than a whole record (arch/powerpc/kernel/rtasd.c, rtas_log_read): 4 bytes and
 #: rtas-error-log-max, which is 2048 on QEMU.
 _READ_SIZE = 65536
-#: The kernel keeps so many; a bound for one turn of the loop.
+#: Records read in one turn of the loop: as many as the kernel keeps.
 _RING = 64
 _VERBS = {Action.ADD: "add", Action.REMOVE: "remove"}
 
 
 def boot_time(sysfs: Sysfs) -> datetime:
-    """When the kernel began, by the machine's own clock, which the records go by; without one, by the guest's."""
+    """Return when the kernel began, by the machine's clock like the records; without one, by the guest's clock."""
     now = sysfs.read("class/rtc/rtc0/since_epoch") or ""
     seconds = float(now) if now.isdigit() else time.time()
     return datetime.fromtimestamp(seconds - time.clock_gettime(time.CLOCK_BOOTTIME), UTC)
 
 
 class ErrdHotplug:
-    """rtas_errd does the work."""
+    """rtas_errd carries out the events."""
 
     name = "rtas_errd"
 
@@ -59,29 +60,33 @@ class ErrdHotplug:
 
     @property
     def alive(self) -> bool:
-        """Until it has ended: then the work is ours."""
+        """Say whether rtas_errd still runs: when it has ended, the work is ours."""
         return self._errd_runs()
 
     async def ended(self) -> None:
-        """Nothing tells of its end: `alive` does, when somebody asks."""
+        """Never return: only asking `alive` shows that rtas_errd has ended."""
         await asyncio.Event().wait()
 
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
-        """Two who do the same work would trip over each other."""
+        """Do nothing: two programs that do the same work would get into each other's way."""
 
     def denials(self) -> tuple[str, ...]:
-        """It writes none."""
+        """Return nothing: it writes no file."""
         return ()
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
 
 class RtasHotplug:
-    """Acts on the records, and on what is waited for."""
+    """Carries out the log's records, and takes in cores that a request waits for.
+
+    `errd_runs` says whether rtas_errd runs. `log_paths`: the log is the first of them that exists. `boot_time` returns
+    when the kernel began. `write` and `attempt` are as in Sysfs.
+    """
 
     def __init__(
         self,
@@ -109,28 +114,31 @@ class RtasHotplug:
 
     @property
     def name(self) -> str:
-        """What is heard, or that nothing is."""
+        """Return "rtas", or "dlpar" if there is no log to read."""
         return "rtas" if self._reads else "dlpar"
 
     @property
     def alive(self) -> bool:
-        """Whether it does what it began with, and is still the only one."""
+        """Say whether it still reads what it began to read, and is the only one that does this work."""
         return not self._closed.is_set() and not self._errd_runs()
 
     async def ended(self) -> None:
-        """Return when it has stopped to read."""
+        """Return when it has stopped reading."""
         await self._closed.wait()
 
     def start(self, submit: Submit, changed: Callable[[], None]) -> None:
-        """Read what is there, which may have come while no agent was running, and what comes.
+        """Carry out the records that are there, perhaps since a time without an agent, and those that come.
 
-        Raises OSError if another reader was quicker and has the log alone.
+        Raise OSError if another reader was quicker and has the log for itself.
         """
         self._submit, self._changed = submit, changed
         try:
             self._fd = _open_first(self._log_paths)
         except FileNotFoundError as error:
-            logs.warning("no RTAS log: cores come when they are waited for, and go by request alone", error=str(error))
+            logs.warning(
+                "no RTAS log: cores are taken in when a request waits for them, and leave on request only",
+                error=str(error),
+            )
             return
         self._reads = True
         self._take(old=True)
@@ -138,7 +146,7 @@ class RtasHotplug:
             asyncio.get_running_loop().add_reader(self._fd, self._readable)
 
     def close(self) -> None:
-        """Leave the log to another reader."""
+        """Close the log, so that another reader can have it."""
         self._closed.set()
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
@@ -146,17 +154,17 @@ class RtasHotplug:
             self._fd = -1
 
     def denials(self) -> tuple[str, ...]:
-        """The dlpar file, if it may not be written."""
+        """Return the dlpar file, if it may not be written."""
         try:
             self._attempt(DLPAR)
-        except FileNotFoundError:  # nothing of what is waited for will come, and the log says so
+        except FileNotFoundError:  # no core can be taken in then; the log says so at each attempt
             return ()
         except OSError as error:
             return denial(DLPAR, error.errno or errno.EIO)
         return ()
 
     def summon(self, firmware_ids: Iterable[str]) -> None:
-        """Try to take in the cores of these threads: the record of one may have been lost."""
+        """Try to take in the cores of these threads: their records may have been lost."""
         if not self.alive:
             return
         for index in sorted({self._platform.drc_index(name) or 0 for name in firmware_ids} - {0}):
@@ -166,12 +174,12 @@ class RtasHotplug:
 
     def _readable(self) -> None:
         if self._errd_runs():
-            self.close()  # the agent starts anew
+            self.close()  # the agent ends, and is started afresh
             return
         self._take(old=False)
 
     def _take(self, *, old: bool) -> None:
-        """Act on the records that are there; `old` ones were there at the start."""
+        """Carry out the records that are there; `old` ones were there at the start."""
         records: list[bytes] = []
         try:
             records.extend(self._records())
@@ -222,7 +230,10 @@ class RtasHotplug:
             self._changed()
 
     def _act(self, event: HotplugEvent, *, asked: bool, old: bool) -> bool:
-        """In the writer's thread; whether anything was done. `asked`: by the hypervisor, rather than tried."""
+        """Carry out one event, in the writer's thread; say whether anything was done.
+
+        `asked`: the hypervisor asked for it; else it is only tried.
+        """
         verb, index = _VERBS[event.action], f"{event.drc_index:#x}"
         if self._platform.has_core(self._sysfs, event.drc_index) == (event.action is Action.ADD):
             if asked:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""s390x: a CPU is known by its address, and can be taken out of the configuration.
+"""s390x: a CPU's identity is its address, and a CPU can be taken out of the configuration.
 
-`address` is the core's, QEMU's core-id (arch/s390/kernel/smp.c; hw/s390x/sclp.c, prepare_cpu_entries). The files of a
-new CPU are made after its `add` event (smp.c, smp_add_present_cpu), and no other event follows.
+`address` is that of the core, QEMU's core-id (arch/s390/kernel/smp.c; hw/s390x/sclp.c, prepare_cpu_entries). The kernel
+makes the files of a new CPU after its `add` event (smp.c, smp_add_present_cpu), and no other event follows.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class S390(Registered):
     hints: Mapping[str, Hint] = MappingProxyType({**HINTS, "add": Hint.COMING})
 
     def identity(self, sysfs: Sysfs, number: int) -> str:
-        """The core's address; "" until the kernel shows it."""
+        """Return the core's address; "" until the kernel shows it."""
         address = sysfs.read_cpu_number(number, "address")
         return "" if address is None else f"s390:{address}"
 
     def cannot_online(self, sysfs: Sysfs, number: int) -> Reason | None:
-        """In standby nobody can start it (smp.c, __cpu_up: -EIO); QEMU's CPUs arrive configured."""
+        """Return a reason for a CPU in standby: it cannot start (smp.c, __cpu_up: -EIO). QEMU's arrive configured."""
         if sysfs.read_cpu(number, "configure") != "0":
             return None
         return Reason(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What x86 alone has beside ACPI's names for its CPUs."""
+"""What x86 adds to ACPI: errors of its own, and the hypervisor flag."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from vcpu_guest.platforms.acpi import Acpi
 
 #: X86_FEATURE_HYPERVISOR, which is CPUID leaf 1, ECX bit 31 (arch/x86/include/asm/cpufeatures.h, word 4).
 _HYPERVISOR = f"{4 * 32 + 31:04X}"
-#: On the kernel's command line.
+#: Arguments of the kernel's command line that turn x2APIC or interrupt remapping off.
 _AGAINST_X2APIC = frozenset({"nox2apic", "intremap=off"})
 
 
 class X86(Acpi):
-    """pc and q35."""
+    """x86 guests with ACPI: pc and q35."""
 
     def would_not_start(self, sysfs: Sysfs, number: int, code: int, arguments: Sequence[str]) -> Reason | None:
-        """A CPU that is possible is invalid only by its APIC id (arch/x86/kernel/smpboot.c, native_kick_ap).
+        """Return the reason for EINVAL: a possible CPU has an APIC id that cannot be addressed (smpboot.c,
+        native_kick_ap).
 
         Without x2APIC, or with one whose interrupts are not remapped, ids of 255 and more cannot be addressed
         (arch/x86/kernel/apic/apic.c, try_to_enable_x2apic).
@@ -38,11 +39,11 @@ class X86(Acpi):
 
 
 def hypervisor_flag(sysfs: Sysfs) -> bool | None:
-    """Whether the CPUs say that they are a hypervisor's; None on another architecture.
+    """Say whether the CPUs report that they are a hypervisor's; None on another architecture.
 
-    By the list of features that the kernel shows for the loading of modules (arch/x86/kernel/cpu/match.c,
-    cpu_print_cpu_modalias): "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,...,009F,...". It has the same bits as
-    /proc/cpuinfo, which the unit's sandbox hides.
+    The kernel lists their features for the loading of modules (arch/x86/kernel/cpu/match.c, cpu_print_cpu_modalias):
+    "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,...,009F,...". These are the same bits as in /proc/cpuinfo, which
+    the unit's sandbox hides.
     """
     text = sysfs.read("devices/system/cpu/modalias") or ""
     machine, found, features = text.partition(":feature:")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of an exception that nobody expected, in a callback of the event loop.
+"""Handles exceptions that nobody expected, in callbacks of the event loop.
 
-asyncio writes a traceback each time and goes on. A callback that the loop makes again at once, since what it was to
-read is still there, would so take a whole CPU and fill the journal. So it is said seldom, and where it does not stop
-the agent ends and is started afresh.
+By default asyncio writes a traceback each time and goes on. If the loop calls the failing callback again at once,
+because what it should have read is still there, that takes a whole CPU and fills the journal. So the exception is
+logged seldom, and if it does not stop the agent ends and is started afresh.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 from vcpu_guest import logs
 
-#: Mistakes within so many seconds are one too many.
+#: So many exceptions within so many seconds are too many.
 _MOST, _WINDOW = 100, 10.0
-#: Different ones that are said.
+#: How many different exceptions are logged.
 _KINDS = 32
 
 
 class LoopErrors:
-    """An event loop's exception handler. `too_many` is done, with the last one's words, when it has to end."""
+    """An event loop's exception handler. When the agent has to end, `too_many` gets the last exception's text."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.too_many: asyncio.Future[str] = loop.create_future()
@@ -33,7 +33,7 @@ class LoopErrors:
     def _handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         words = _words(context)
         if len(self._lines) < _KINDS:
-            self._lines.setdefault(words, logs.Seldom("a mistake of the agent's own"))
+            self._lines.setdefault(words, logs.Seldom("an unexpected error in the agent"))
         if words in self._lines:
             self._lines[words].error(error=words)
         now = loop.time()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells systemd how the service is (sd_notify(3)), without its library: one datagram a message."""
+"""Tells systemd the state of the service (sd_notify(3)), without its library: each message is one datagram."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Speaks to NOTIFY_SOCKET; silent where there is none."""
+    """Sends messages to NOTIFY_SOCKET, if there is one. `watchdog`: seconds, None if systemd wants no signs of life."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
@@ -17,11 +17,11 @@ class Notifier:
         self.watchdog = _watchdog(environment)
 
     def ready(self, status: str) -> None:
-        """The service does what it is there for."""
+        """Say that the service has started and works."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def status(self, status: str) -> None:
-        """One line for `systemctl status`."""
+        """Set the line that `systemctl status` shows."""
         self._send(f"STATUS={status}")
 
     def alive(self) -> None:
@@ -29,7 +29,7 @@ class Notifier:
         self._send("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Say that the service is ending."""
         self._send("STOPPING=1")
 
     def _send(self, message: str) -> None:
@@ -41,7 +41,7 @@ class Notifier:
 
 
 def _watchdog(environment: Mapping[str, str]) -> float | None:
-    """Seconds within which systemd wants to hear from this process, None if it does not."""
+    """Return the seconds within which systemd wants a sign of life from this process; None if it wants none."""
     usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None

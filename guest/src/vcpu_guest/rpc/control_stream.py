@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One Control stream: requests come in as messages, are worked on side by side, and their answers go out together."""
+"""One Control stream: requests come in as messages, are carried out side by side, and their answers share messages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_guest.core.request import RequestError, check_request_id
 
-#: Requests under way at once; a host has one or two.
+#: The most requests under way at once; a host has one or two.
 MAX_OPEN = 64
 
-#: Seconds that the good news of one CPU may wait for the next one's. A message costs the guest time just when it has
-#: another CPU to bring up, and the host waits for the last of them.
+#: Seconds that the success of one CPU may wait for that of the next one, to share a message with it. A message costs
+#: the guest time just when it has another CPU to bring up, and the host waits for the last one anyway.
 GATHER = 1.0
 
 ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]]
@@ -24,9 +24,9 @@ SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse,
 
 
 class ControlStream:
-    """One ``Control`` call: requests in, answers out.
+    """The requests of one stream and their answers.
 
-    ``list_cpus`` and ``set_online`` do the work, and raise GoalError for a wrong request.
+    `list_cpus` and `set_online` carry the requests out; they raise RequestError for a wrong one.
     """
 
     def __init__(self, list_cpus: ListCpus, set_online: SetOnline) -> None:
@@ -40,20 +40,20 @@ class ControlStream:
         self._mistake: BaseException | None = None
 
     def take(self, message: pb.ControlRequest) -> None:
-        """Begin what the message asks for. GoalError if the host breaks the contract: the stream is no use then."""
+        """Begin what the message asks for. Raise RequestError if the host breaks the contract: the stream ends then."""
         kind = message.WhichOneof("request")
         if kind == "list_cpus":
             self._look(message.list_cpus)
         elif kind == "set_online":
-            self._begin(message.set_online.request_id, partial(self._switch, message.set_online))
+            self._begin(message.set_online.request_id, partial(self._set, message.set_online))
         elif kind == "cancel":
             task = self._open.get(message.cancel)
             if task is not None:
                 task.cancel()
-        # What a newer host may ask beyond that, it asks only of an agent whose capabilities say so.
+        # Anything newer is ignored: a host asks for it only if the agent's capabilities say so.
 
     def end(self) -> None:
-        """No more requests come: what is under way is given up, and ``answers`` ends with what there is to say."""
+        """Give up what is under way: no more requests come. `answers` ends after the answers that are due."""
         self._ended = True
         if self._timer is not None:
             self._timer.cancel()
@@ -67,9 +67,9 @@ class ControlStream:
         await asyncio.gather(*self._open.values(), return_exceptions=True)
 
     async def answers(self) -> AsyncIterator[pb.ControlResponse]:
-        """All that is to be said; what came about since the last message makes up the next.
+        """Yield the answers; those that are due since the last message make up the next one.
 
-        Raises what a request raised that it may not: a mistake of ours, which the host learns of by the stream's end.
+        Raise the exception of a request that failed through a mistake of ours: the host sees the stream end.
         """
         while self._answers or not self._ended:
             await self._changed.wait()
@@ -92,7 +92,7 @@ class ControlStream:
             return
         task = asyncio.get_running_loop().create_task(work())
         self._open[request_id] = task
-        # Not at the end of the task's own code: one that is cancelled before it began never runs that.
+        # A callback rather than code in the task: a task that is cancelled before it began runs none of its code.
         task.add_done_callback(lambda task: self._over(request_id, task))
 
     def _look(self, request: pb.ListCpusRequest) -> None:
@@ -110,7 +110,7 @@ class ControlStream:
     async def _await_look(self, answer: Awaitable[pb.ListCpusResponse]) -> None:
         self._put(pb.ControlAnswer(list_cpus=await answer))
 
-    async def _switch(self, request: pb.SetOnlineRequest) -> None:
+    async def _set(self, request: pb.SetOnlineRequest) -> None:
         async with aclosing(self._set_online(request)) as answers:
             async for answer in answers:
                 self._put(pb.ControlAnswer(set_online=answer), GATHER if _can_wait(answer) else 0.0)
@@ -136,7 +136,7 @@ class ControlStream:
 
 
 def _can_wait(answer: pb.SetOnlineResponse) -> bool:
-    """A CPU that is as wanted is no news that anybody has to act on at once."""
+    """Say whether nobody has to act on this answer at once: a CPU is as the host wanted it."""
     return answer.HasField("result") and answer.result.status in (
         pb.CpuResult.STATUS_DONE,
         pb.CpuResult.STATUS_ALREADY,

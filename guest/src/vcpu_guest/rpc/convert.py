@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model as the wire's messages. Nothing else in the agent sees them, but for service.py.
+"""Makes the wire's messages from the agent's own values. Besides it only `rpc` sees messages.
 
-Strings are cut to the contract's 1024 bytes here, at the edge.
+Strings are cut here to the contract's 1024 bytes.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_guest.core import model, reasons
 
-#: Bytes; the contract (agent.proto) lets the host reject more.
+#: Bytes; the host may reject longer strings (agent.proto).
 MAX_STRING = 1024
 
-#: The versions of the protocol that this agent speaks, both ends included.
+#: The oldest and the newest version of the protocol that this agent speaks.
 PROTOCOL = (1, 1)
 CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control")
-#: Of an agent that keeps the gate (gate.py).
+#: The capability of an agent that keeps the eject gate.
 EJECT_GATE = "eject-gate"
 
 
 def bounded(text: str) -> str:
-    """At most MAX_STRING bytes of UTF-8, cut between characters."""
+    """Return at most MAX_STRING bytes of UTF-8, cut between characters."""
     return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
 
 
-def hello(identity: model.AgentInfo, environment: model.Environment, *, gated: bool) -> pb.HelloResponse:
-    """The answer to Hello; `gated` says whether the agent keeps the eject gate."""
+def hello(agent: model.AgentInfo, environment: model.Environment, *, gated: bool) -> pb.HelloResponse:
+    """Return the answer to Hello; `gated` says whether the agent keeps the eject gate."""
     message = pb.HelloResponse(
         protocol_min=PROTOCOL[0],
         protocol_max=PROTOCOL[1],
-        agent_version=identity.agent_version,
+        agent_version=agent.agent_version,
         capabilities=(*CAPABILITIES, EJECT_GATE) if gated else CAPABILITIES,
-        arch=bounded(identity.arch),
-        kernel=bounded(identity.kernel),
-        boot_id=identity.boot_id,
-        platform=identity.platform,
-        event_source=identity.event_source,
-        instance_id=identity.instance_id,
+        arch=bounded(agent.arch),
+        kernel=bounded(agent.kernel),
+        boot_id=agent.boot_id,
+        platform=agent.platform,
+        event_source=agent.event_source,
+        instance_id=agent.instance_id,
         environment=pb.Environment(
             possible=bounded(environment.possible),
             isolated=bounded(environment.isolated),
@@ -61,14 +61,14 @@ def hello(identity: model.AgentInfo, environment: model.Environment, *, gated: b
 
 
 def reason(value: model.Reason) -> pb.Reason:
-    """A reason with its errno's name."""
+    """Return a reason, with its errno's name."""
     return pb.Reason(
         code=value.code, text=bounded(value.text), errno=value.errno, errno_name=reasons.name_of(value.errno)
     )
 
 
 def cpu(value: model.Cpu, in_hand: Mapping[str, float] = MappingProxyType({})) -> pb.Cpu:
-    """One CPU; what is not known stays absent. `in_hand`: see Switch.in_hand."""
+    """Return one CPU; what is not known stays absent. `in_hand`: see Writer.in_hand."""
     return pb.Cpu(
         number=value.number,
         firmware_id=bounded(value.firmware_id),
@@ -84,19 +84,19 @@ def cpu(value: model.Cpu, in_hand: Mapping[str, float] = MappingProxyType({})) -
 
 
 def snapshot(
-    value: model.Snapshot, identity: model.AgentInfo, in_hand: Mapping[str, float] = MappingProxyType({})
+    value: model.Snapshot, agent: model.AgentInfo, in_hand: Mapping[str, float] = MappingProxyType({})
 ) -> pb.Snapshot:
-    """All CPUs, which of them are in hand, and who says so."""
+    """Return all CPUs, which of them are in hand, and which agent says so."""
     return pb.Snapshot(
         generation=value.generation,
-        boot_id=identity.boot_id,
-        instance_id=identity.instance_id,
+        boot_id=agent.boot_id,
+        instance_id=agent.instance_id,
         cpus=[cpu(each, in_hand) for each in value.cpus],
     )
 
 
 def answer(value: model.Arrived | model.CpuResult, request_id: str) -> pb.SetOnlineResponse:
-    """One step of a SetOnline call."""
+    """Return one step of a SetOnline call."""
     if isinstance(value, model.Arrived):
         return pb.SetOnlineResponse(request_id=request_id, arrived=cpu(value.cpu))
     result = pb.CpuResult(

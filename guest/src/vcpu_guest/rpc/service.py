@@ -26,12 +26,12 @@ from vcpu_guest.rpc.control_stream import ControlStream
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
-#: One host at a time, a few calls each; a request is small even with the most CPUs it may name.
+#: One host at a time makes a few calls; a request is small even with the most CPUs that it may name.
 _OPTIONS = (
     ("grpc.max_receive_message_length", 4 << 20),
     ("grpc.max_send_message_length", 64 << 20),
     ("grpc.max_concurrent_streams", 64),
-    # A paused VM looks like a silent peer; the link, not HTTP/2, tells who is gone.
+    # A paused VM looks like a silent peer; it is the link, not HTTP/2, that tells when a peer is gone.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
@@ -39,7 +39,7 @@ _OPTIONS = (
 
 
 class Runner(Protocol):
-    """What carries out a request: the writer, with hooks or without."""
+    """What carries out requests: the writer, with hooks or without."""
 
     def run(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
         """See Writer.run."""
@@ -52,7 +52,7 @@ class Runner(Protocol):
 
 
 class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
-    """vcpu.v1.GuestAgent, as agent.proto describes it."""
+    """The gRPC service vcpu.v1.GuestAgent, as agent.proto describes it."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._gate = gate
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
-        """Who answers. Versions that do not overlap are the host's to report: it knows both."""
+        """Say who answers. If the versions do not overlap the host reports it: it knows both."""
         logs.debug("hello", host_version=request.host_version[:64])
         environment = await asyncio.to_thread(self._environment)
         if self._gate is not None:
@@ -79,7 +79,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         return convert.hello(self._agent_info, environment, gated=self._gate is not None)
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
-        """A fresh look."""
+        """List all CPUs, from a fresh look."""
         try:
             answer = self._list_cpus(request)
             return answer if isinstance(answer, pb.ListCpusResponse) else await answer
@@ -88,7 +88,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             raise AssertionError("abort() raises") from error
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:  # noqa: N802
-        """A snapshot now and after every change; the newest only, for who falls behind."""
+        """Send a snapshot now and after every change; a host that falls behind gets the newest only."""
         await _checked_id(request.request_id, context)
         sent = -1
         with self._inventory.changes() as changed:
@@ -104,7 +104,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     async def SetOnline(  # noqa: N802
         self, request: pb.SetOnlineRequest, context: Context
     ) -> AsyncIterator[pb.SetOnlineResponse]:
-        """One answer a CPU, then the snapshot, unless the host wants it brief."""
+        """Answer for each CPU, then send a snapshot, unless the host wants the answers brief."""
         try:
             async with aclosing(self._set_online(request)) as answers:
                 async for answer in answers:
@@ -115,7 +115,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     async def Control(  # noqa: N802
         self, requests: AsyncIterator[pb.ControlRequest], context: Context
     ) -> AsyncIterator[pb.ControlResponse]:
-        """Both of them as messages on one stream."""
+        """Take ListCpus and SetOnline as messages on one stream."""
         stream = object()
         control = ControlStream(self._list_cpus, partial(self._set_online, stream=stream))
         reading = asyncio.get_running_loop().create_task(_read(requests, control))
@@ -163,7 +163,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
                 if isinstance(answer, CpuResult):
                     as_wanted = as_wanted and answer.status in (CpuStatus.DONE, CpuStatus.ALREADY)
                     if gate is not None and answer.status is not CpuStatus.REFUSED:
-                        # Before the host hears of it: the next thing that it does is to ask for the ejection.
+                        # Before the host hears of it: the host asks for the ejection next.
                         await gate.agree(answer.firmware_id, stream)
                 elif request.brief:
                     continue
@@ -186,7 +186,7 @@ async def _checked_id(request_id: str, context: Context) -> None:
 
 
 async def _read(requests: AsyncIterator[pb.ControlRequest], control: ControlStream) -> None:
-    """Pass requests on; the stream's answers end when the requests do, however that is."""
+    """Pass requests on. The stream's answers end when the requests do, for whatever reason."""
     try:
         async for request in requests:
             control.take(request)
@@ -195,12 +195,12 @@ async def _read(requests: AsyncIterator[pb.ControlRequest], control: ControlStre
 
 
 async def serve(agent: GuestAgentService, path: str) -> grpc.aio.Server:
-    """A server that listens on the unix socket `path`. Raises OSError if it cannot."""
+    """Return a server that listens on the unix socket `path`. Raise OSError if it cannot."""
     server = grpc.aio.server(options=_OPTIONS)
     agent_pb2_grpc.add_GuestAgentServicer_to_server(agent, server)  # type: ignore[no-untyped-call]
     try:
         bound = server.add_insecure_port(f"unix:{path}")
-    except RuntimeError as error:  # what newer versions raise where older ones return 0
+    except RuntimeError as error:  # newer versions of gRPC raise it where older ones return 0
         raise OSError(f"cannot listen on {path}: {error}") from error
     if not bound:
         raise OSError(f"cannot listen on {path}")

@@ -15,15 +15,22 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What the shell sees."""
+    """What the shell sees. The man page takes from here what each status means."""
 
     DONE = 0
+    """Done: on both sides, as asked for."""
     FAILED = 1
+    """Failed, and undone; doctor: there is a problem."""
     USAGE = 2
+    """Usage: the words are no command, or do not fit this VM."""
     REFUSED = 3
+    """Refused: nothing was changed."""
     UNKNOWN = 4
+    """Unknown: the time ran out, or the wait was interrupted, for something that was begun and may still happen."""
     UNREACHABLE = 5
+    """QEMU or the agent cannot be reached, or went away in the middle."""
     PARTIAL = 6
+    """Partial: some slots are done, others are not."""
 
 
 _OUTCOMES = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from . import codes
 from .reason import Reason
 
 
@@ -27,6 +28,11 @@ class GuestCpu:
     core_id: int | None = None
     node: int | None = None
     switching: float | None = field(default=None, compare=False)
+
+    @property
+    def parked(self) -> bool:
+        """Whether the guest's SMT mode keeps it offline."""
+        return not self.online and self.cannot_online is not None and self.cannot_online.code == codes.SMT_OFF
 
 
 @dataclass(frozen=True, slots=True)

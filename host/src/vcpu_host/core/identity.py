@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessId:
+class ProcessId(NamedTuple):
     """A process that no later one on this host is equal to.
 
     ``pid`` is its id in the PID namespace with the inode number ``namespace``; ``started`` is when it was started, in
@@ -19,8 +18,7 @@ class ProcessId:
     namespace: int
 
 
-@dataclass(frozen=True, slots=True)
-class SocketId:
+class SocketId(NamedTuple):
     """What listens on a unix socket, for as long as it does.
 
     ``path`` has no symbolic links, or is "@NAME". ``inode`` is the file's; 0 if there is no file (any more).
@@ -30,17 +28,18 @@ class SocketId:
     inode: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class VmIdentity:
+class VmIdentity(NamedTuple):
     """A VM, told apart from all others on this host.
 
     ``by`` is QEMU's process. Where that cannot be seen from here, it is the monitor's socket: then whoever comes by
     another monitor of the same VM has another identity for it. ``listens``: the process was seen to listen on the
-    monitor's socket itself, so that nobody stands between.
+    monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of QEMU's first vCPU, if it
+    can be seen: earlier versions knew the VM by that.
     """
 
     by: ProcessId | SocketId
     listens: bool = False
+    first_thread: ProcessId | None = None
 
     @property
     def pid(self) -> int | None:

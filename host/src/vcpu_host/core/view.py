@@ -34,10 +34,7 @@ class ThreadView:
     @property
     def parked(self) -> bool:
         """Whether it is offline because the guest's SMT mode wants it so."""
-        cpu = self.cpu
-        if cpu is None or cpu.online or cpu.cannot_online is None:
-            return False
-        return cpu.cannot_online.code == codes.SMT_OFF
+        return self.cpu is not None and self.cpu.parked
 
 
 @dataclass(frozen=True, slots=True)

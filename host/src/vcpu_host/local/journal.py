@@ -37,6 +37,8 @@ class FileJournal:
     def __init__(self, identity: VmIdentity, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()
         self._path = self._directory / f"{names.of_vm(identity)}{_SUFFIX}"
+        before = names.before(identity)
+        self._path_before = None if before is None else self._directory / f"{before}{_SUFFIX}"
 
     def load(self) -> tuple[Intent, ...]:
         """Return what is recorded for this VM. Raise RefusedError "bad-record" if nobody could have written that.
@@ -48,12 +50,14 @@ class FileJournal:
             if process is not None and processes.ended(process) and not path.is_dir():
                 with suppress(OSError):  # somebody else's, or gone by now
                     path.unlink()
-        try:
-            return _read(self._path)
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise _bad(self._path, str(error.strerror)) from error
+        for path in filter(None, (self._path, self._path_before)):
+            try:
+                return _read(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _bad(path, str(error.strerror)) from error
+        return ()
 
     def save(self, intents: Sequence[Intent]) -> None:
         """Replace the record. From then on it survives the death of this process, and of the host's kernel.
@@ -61,13 +65,14 @@ class FileJournal:
         Raise RefusedError "no-record": then QEMU must not be asked for anything.
         """
         try:
-            if not intents:
-                self._path.unlink(missing_ok=True)
-                return
-            runtime.prepare(self._directory)
-            entries = [intent.to_json() for intent in intents]
-            document = {"schema_version": _SCHEMA_VERSION, "intents": entries}
-            _replace(self._path, json.dumps(document).encode())
+            if intents:
+                runtime.prepare(self._directory)
+                entries = [intent.to_json() for intent in intents]
+                document = {"schema_version": _SCHEMA_VERSION, "intents": entries}
+                _replace(self._path, json.dumps(document).encode())
+            # The earlier one first: left alone, it would be taken for what stands now.
+            for path in filter(None, (self._path_before, None if intents else self._path)):
+                path.unlink(missing_ok=True)
         except OSError as error:
             text = f"cannot record what is about to be done in {self._path}: {error.strerror}"
             raise RefusedError(Reason(codes.NO_RECORD, Origin.VCPUCTL, text, "make room there, or mend it")) from error

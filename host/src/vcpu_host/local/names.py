@@ -22,6 +22,12 @@ def of_vm(identity: VmIdentity) -> str:
             return f"s{_digest(path)[:24]}-{inode}"
 
 
+def before(identity: VmIdentity) -> str | None:
+    """Return the name that versions before 995dcfe had for this VM's files, if it is another one than ``of_vm``."""
+    thread = identity.first_thread
+    return None if thread is None or thread == identity.by else of_vm(VmIdentity(thread))
+
+
 def of_monitor(path: str) -> str:
     """Return the name, without a suffix, of the lock on a monitor's socket."""
     return _digest(place(path))[:32]

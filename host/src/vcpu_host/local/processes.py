@@ -48,12 +48,12 @@ def identify(listener: int, thread_id: int | None, path: str) -> VmIdentity:
     if has_thread(listener, thread_id) if thread_id is not None else _says_qemu(listener):
         process = process_id(listener)
         if process is not None:
-            return VmIdentity(process, listens=True)
+            return VmIdentity(process, listens=True, first_thread=_thread(process, thread_id))
     elif thread_id is not None and listener > 0:
         owner = _owner(thread_id)
         process = process_id(owner) if _says_qemu(owner) else None
         if process is not None:
-            return VmIdentity(process)
+            return VmIdentity(process, first_thread=_thread(process, thread_id))
     return VmIdentity(_socket_id(path))
 
 
@@ -71,8 +71,13 @@ def has_thread(pid: int, thread_id: int) -> bool:
     return any(_ids(pid, thread)[-1:] == [thread_id] for thread in threads)
 
 
+def _thread(process: ProcessId, thread_id: int | None) -> ProcessId | None:
+    """Return the process's thread with this id, if that is its id here, too: in another PID namespace it is not."""
+    return None if thread_id is None or _owner(thread_id) != process.pid else process_id(thread_id)
+
+
 def process_id(pid: int) -> ProcessId | None:
-    """Return which process has this id here; None if there is none."""
+    """Return which process or thread has this id here; None if there is none."""
     started = _started(pid)
     return None if started is None else ProcessId(pid, started, _namespace())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..core.identity import VmIdentity
@@ -18,8 +19,10 @@ from ..errors import QemuError, QemuGoneError, RefusedError
 from . import ages, replies
 from .events import EventHub
 from .monitor import SocketMonitor
-from .roles import Monitor
 from .traps import bad_reply
+
+if TYPE_CHECKING:
+    from .roles import Monitor
 
 #: More than any slot's place at any level, and little enough for any of QEMU's integers.
 _NOWHERE = 1 << 30

@@ -153,6 +153,22 @@ def explain(command: str, qmp_class: str, desc: str) -> QemuError:
     return QemuError(Reason(codes.QEMU_ERROR, Origin.QEMU, f"{text} (in answer to {command})"), qmp_class)
 
 
+def lacks_property(error: QemuError, name: str) -> bool:
+    """Return whether QEMU says that the object has no such property, or (it may have gone just now) that there is none.
+
+    The words are "Property 'TYPE.NAME' not found" (qom/object.c, object_property_find_err).
+    """
+    return error.reason.code == codes.DEVICE_NOT_FOUND or name in error.reason.text
+
+
+def lacks_ospm(error: QemuError) -> bool:
+    """Return whether QEMU says that the machine has no ACPI of which query-acpi-ospm-status could tell.
+
+    The words are "command is not supported, missing ACPI device" (monitor/qmp-cmds.c); or the command is not built in.
+    """
+    return error.reason.code == codes.NO_SUCH_COMMAND or "missing ACPI device" in error.reason.text
+
+
 def bad_reply(command: str, what: str) -> QemuError:
     """QEMU's reply does not have the shape that its documentation promises."""
     return QemuError(

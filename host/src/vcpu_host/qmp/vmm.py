@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import codes
 from ..core.identity import VmIdentity
@@ -28,12 +28,14 @@ from ..core.model import (
 )
 from ..core.reason import Reason
 from ..errors import QemuError, RefusedError
-from . import ages, channel, queues, replies
+from . import ages, channel, queues, replies, traps
 from .events import EventHub, EventStream
 from .monitor import SocketMonitor
 from .names import slot_id
-from .roles import Monitor
 from .words import clean
+
+if TYPE_CHECKING:
+    from .roles import Monitor
 
 #: How often the CPUs are asked for again when another client changes them between the two questions.
 _LOOKS = 3
@@ -271,7 +273,7 @@ class QmpVmm:
         try:
             value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
-            if err.reason.code == codes.DEVICE_NOT_FOUND or name in err.reason.text:
+            if traps.lacks_property(err, name):
                 return None
             raise
         return value
@@ -282,8 +284,7 @@ class QmpVmm:
             reply = await self._monitor.call("query-acpi-ospm-status")
             return replies.ost(reply), not replies.lists_cpus(reply)
         except QemuError as err:
-            # "command is not supported, missing ACPI device" (monitor/qmp-cmds.c), or not built in: no ACPI.
-            if err.reason.code == codes.NO_SUCH_COMMAND or "missing ACPI device" in err.reason.text:
+            if traps.lacks_ospm(err):
                 return {}, False
             raise
 

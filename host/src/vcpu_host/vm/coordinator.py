@@ -41,8 +41,6 @@ WATCH_INTERVAL = 2.0
 _NAMELESS = (0.05, 0.2, 0.5, 1.0)
 #: How often an operation that waits for the agent looks without having heard of a change, in seconds.
 RETRY_INTERVAL = 1.0
-#: What earlier operations' removals get before a new operation goes on without them, in seconds and of its own time.
-_RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
 
 
 class Coordinator:
@@ -271,7 +269,8 @@ class Coordinator:
         # Late: looking at a VM takes nothing of what changing one takes.
         from ..core.operation.patience import Patience
         from ..core.operation.result import refused
-        from ..core.planning.plan import Operation, Plan, Request
+        from ..core.operation.stages import lacks_agent, recovery
+        from ..core.planning.plan import Operation
         from ..core.planning.planner import needs_guest
 
         loop = asyncio.get_running_loop()
@@ -281,14 +280,13 @@ class Coordinator:
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
         recovered: tuple[SlotResult, ...] = ()
-        if decided.recover:
-            removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
-            seconds = min(_RECOVERY, limits.timeout * _RECOVERY_SHARE)
-            brief = replace(limits, timeout=seconds, timeout_per_vcpu=0.0)
+        first = recovery(decided, limits)
+        if first is not None:
+            removal, brief = first
             recovered = (await self._carry_out(removal, view, brief, events, progress)).slots
             view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
         if decided.refusals:
-            trouble = _missed(view, decided)
+            trouble = lacks_agent(view, decided)
             if trouble is not None and not recovered:
                 raise AgentGoneError(patience.over(trouble, loop.time()))
             result = refused(decided, loop.time() - began)
@@ -309,6 +307,7 @@ class Coordinator:
 
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
+        from ..core.operation.stages import lacks_agent
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
@@ -316,14 +315,14 @@ class Coordinator:
             return view, _planned(view, request, recovered=recovered), events
 
         seen = await look()
-        if _missed(seen[0], seen[1]) is None:
+        if lacks_agent(seen[0], seen[1]) is None:
             return seen
         loop = asyncio.get_running_loop()
         stop, changed = asyncio.Event(), asyncio.Event()
         self._interrupt = stop.set
         listener = loop.create_task(hear_vmm(self._vmm.events(), changed))
         try:
-            while (trouble := _missed(seen[0], seen[1])) is not None and not self._interrupted:
+            while (trouble := lacks_agent(seen[0], seen[1])) is not None and not self._interrupted:
                 left = patience.left(trouble, loop.time())
                 if left <= 0:
                     break
@@ -388,12 +387,6 @@ def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan
     except ValueError as error:
         code, hint = ("bad-slot", "see vcpuctl list") if isinstance(error, SelectorError) else ("bad-usage", "")
         raise UsageError(Reason(code, Origin.VCPUCTL, str(error), hint)) from error
-
-
-def _missed(view: VmView, decided: Plan) -> Reason | None:
-    """What is the matter with the agent, if that is all that stands in the way."""
-    first = decided.refusals[0].reason if decided.refusals else None
-    return first if view.guest is None and first is view.agent_trouble else None
 
 
 def _nobody_hears(trouble: Reason, left: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .. import ports
 from ..core.identity import VmIdentity
@@ -17,19 +17,17 @@ from ..local.lock import VmLock
 from ..local.target import Target
 from .coordinator import Coordinator
 
+if TYPE_CHECKING:
+    from ..qmp.preconfig import QmpPreconfig
+    from ..qmp.vmm import QmpVmm
+
 #: How long another program that holds the VM is waited for, in seconds.
 LOCK_PATIENCE = 2.0
 #: Who holds a VM, where the program does not say.
 SOMEBODY = "a program that uses vcpu_host"
 
 
-class _Qemu(Protocol):
-    async def identity(self) -> VmIdentity: ...
-
-    async def close(self) -> None: ...
-
-
-Q = TypeVar("Q", bound=_Qemu)
+Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig")
 
 
 @asynccontextmanager

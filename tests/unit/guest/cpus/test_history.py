@@ -208,7 +208,7 @@ async def test_there_is_a_bound_on_lines_and_on_what_a_request_may_call_itself(
     history.close()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 17
-    assert lines[-1] == "info: more became of CPUs than is said lines=84"
+    assert lines[-1] == "info: more changes of CPUs than are listed lines=84"
     assert all(line.isprintable() and len(line) < 200 for line in lines)
 
 

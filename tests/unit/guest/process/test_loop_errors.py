@@ -39,7 +39,7 @@ async def test_a_callback_that_goes_wrong_again_and_again_ends_the_agent_after_a
     assert "test_loop_errors.py" in words
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
-    assert all(line.startswith("error: a mistake of the agent's own ") for line in lines)
+    assert all(line.startswith("error: an unexpected error in the agent ") for line in lines)
 
 
 async def test_one_mistake_is_a_line_and_no_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,4 +50,4 @@ async def test_one_mistake_is_a_line_and_no_end(capsys: pytest.CaptureFixture[st
     await until(lambda: True)
     assert not loop_errors.too_many.done()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition("own ")[2] for line in lines] == ["error=ValueError('a')", "error=something"]
+    assert [line.partition("in the agent ")[2] for line in lines] == ["error=ValueError('a')", "error=something"]

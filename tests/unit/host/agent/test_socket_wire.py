@@ -29,7 +29,7 @@ async def test_a_port_in_use_is_busy_and_not_a_hang(port: VirtioPort, guest: Gue
         # and it does not take the time: this would be longer than the test's own
         with pytest.raises(BusyError):
             await HostLink.connect(wire_to(port.host_path), timeout=3600)
-        await first.ping(5)
+        await first.ping(60)
 
 
 async def test_a_port_in_use_is_busy_by_whatever_path_it_is_reached(

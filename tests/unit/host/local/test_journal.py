@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +62,20 @@ def test_a_record_of_e13c246_is_read_under_the_name_that_it_had(tmp_path: Path) 
         Intent(IntentKind.PLUG, 4, "vcpu-4", 1764330958),
     )
     here = own()
-    (tmp_path / f"{here.pid}-{here.started}-{here.namespace}.pending").write_bytes(written)
+    # e13c246 knew a VM by the thread of its first vCPU, later versions by its process.
+    thread = here._replace(started=here.started + 1, namespace=here.namespace + 1)
+    by_thread = tmp_path / f"{thread.pid}-{thread.started}-{thread.namespace}.pending"
+    by_process = tmp_path / f"{here.pid}-{here.started}-{here.namespace}.pending"
+    record = FileJournal(VmIdentity(here, first_thread=thread), directory=tmp_path)
+    by_thread.write_bytes(written)
+    assert record.load() == expected
+    record.save(expected[:1])
+    assert (record.load(), by_thread.exists(), by_process.exists()) == (expected[:1], False, True)
+    by_process.unlink()
+    by_thread.write_bytes(written)
+    record.save([])
+    assert (record.load(), list(tmp_path.iterdir())) == ((), [])
+    by_process.write_bytes(written)
     assert journal(here, tmp_path).load() == expected
     (tmp_path / "s3f2f860d8b28372a134523c4-77.pending").write_bytes(written)
     assert journal(SocketId("/run/vms/web1/qmp.sock", 77), tmp_path).load() == expected
@@ -109,7 +121,7 @@ def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, mon
 
 def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
     dead = ended()
-    unseen = replace(dead, namespace=dead.namespace + 1)
+    unseen = dead._replace(namespace=dead.namespace + 1)
     for process in (dead, own(), unseen):
         journal(process, tmp_path).save([_INTENT])
         name = names.of_vm(VmIdentity(process))

@@ -22,6 +22,13 @@ def test_a_vm_has_one_name_whoever_listens_on_the_monitor() -> None:
     assert names.of_vm(VmIdentity(process, listens=True)) == names.of_vm(VmIdentity(process))
 
 
+def test_a_thread_that_is_the_process_gives_no_second_name() -> None:
+    process = ProcessId(4711, 815, 4026531836)
+    assert names.before(VmIdentity(process, first_thread=process)) is None
+    assert names.before(VmIdentity(process)) is None
+    assert names.before(VmIdentity(process, first_thread=process._replace(pid=4712))) == "4712-815-4026531836"
+
+
 def test_a_monitor_has_one_name_by_every_path_to_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "qmp")
     assert names.of_monitor(str(tmp_path / "link")) == names.of_monitor(str(tmp_path / "qmp"))

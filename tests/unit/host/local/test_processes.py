@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,8 +68,8 @@ def test_a_process_is_told_from_every_later_one_that_gets_its_number() -> None:
         assert other is not None
         assert not processes.ended(other)
     assert processes.ended(other)
-    assert processes.ended(replace(own(), started=own().started + 1)), "another one that got its number"
-    assert not processes.ended(replace(own(), started=1, namespace=own().namespace + 1)), "one of another namespace"
+    assert processes.ended(own()._replace(started=own().started + 1)), "another one that got its number"
+    assert not processes.ended(own()._replace(started=1, namespace=own().namespace + 1)), "one of another namespace"
     assert processes.process_id(999_999_999) is None
     assert processes.process_id(0) is None
 
@@ -81,6 +80,14 @@ def test_all_sockets_of_one_process_name_that_process(folder: Path) -> None:
         assert (found.pid, found.listens) == (pid, True)
         assert found.by == processes.process_id(pid)
         assert processes.identify(pid, thread_id, str(folder / "another")) == found
+
+
+def test_the_thread_of_the_first_vcpu_is_known_where_it_has_the_same_number_here(folder: Path) -> None:
+    with listening(folder / "s") as (pid, thread_id):
+        found = processes.identify(pid, thread_id, str(folder / "s"))
+        assert found.first_thread == processes.process_id(thread_id) != found.by
+    with listening(folder / "t", *UNSHARE) as (pid, thread_id):
+        assert processes.identify(pid, thread_id, str(folder / "t")).first_thread is None
 
 
 def test_a_process_in_another_pid_namespace_is_named_as_it_is_seen_from_here(folder: Path) -> None:

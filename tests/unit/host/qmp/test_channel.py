@@ -172,7 +172,7 @@ def test_it_is_the_port_if_qemu_itself_listens_there_under_that_name(
     with connected("agent") as connection:
         # By whatever path it was reached; QEMU has its own.
         channel.check(view("agent"), OURS, "/elsewhere/agent", connection)
-        channel.check(view("agent"), replace(OURS, listens=False), "/elsewhere/agent", connection)
+        channel.check(view("agent"), OURS._replace(listens=False), "/elsewhere/agent", connection)
         assert "another socket of the same QEMU" in refusal(view("console"), OURS, "agent", connection)
     with connected(f"\0{NAME[1:]}") as connection:
         channel.check(view(NAME), OURS, NAME, connection)

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vcpu_host.core.reason import Origin
-from vcpu_host.qmp.traps import bad_reply, explain
+from vcpu_host.qmp import traps
+from vcpu_host.qmp.traps import bad_reply, explain, lacks_ospm, lacks_property
 from vcpu_host.qmp.words import clean
 
 
@@ -74,6 +78,39 @@ def test_an_unknown_error_passes_with_its_class_its_words_and_the_command() -> N
 
 def test_a_device_that_is_not_there_has_the_code_that_the_core_waits_for() -> None:
     assert explain("device_del", "DeviceNotFound", "Device 'x' not found").reason.code == "device-not-found"
+
+
+def test_an_object_without_a_property_is_told_from_one_that_refuses_it() -> None:
+    told = explain("qom-get", "GenericError", "Property 'pc-q35-10.0-machine.vsmt' not found")
+    assert lacks_property(told, "vsmt")
+    assert not lacks_property(told, "acpi")
+    assert lacks_property(explain("qom-get", "DeviceNotFound", "Device '/machine/x' not found"), "acpi")
+
+
+def test_a_machine_without_acpi_is_told_from_another_refusal() -> None:
+    command = "query-acpi-ospm-status"
+    assert lacks_ospm(explain(command, "GenericError", "command is not supported, missing ACPI device"))
+    assert lacks_ospm(explain(command, "CommandNotFound", f"The command {command} has not been found"))
+    assert not lacks_ospm(explain(command, "GenericError", "no idea"))
+
+
+def test_no_other_module_reads_qemus_words() -> None:
+    """A program that goes by words goes by one table of them."""
+    readers = [
+        f"{path.name}:{node.lineno}"
+        for path in Path(traps.__file__).parents[1].rglob("*.py")
+        if path.name != "traps.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare) and any(_is_text_of_a_reason(side) for side in (node.left, *node.comparators))
+    ]
+    assert readers == []
+
+
+def _is_text_of_a_reason(node: ast.expr) -> bool:
+    match node:
+        case ast.Attribute(attr="text", value=ast.Attribute(attr="reason")):
+            return True
+    return False
 
 
 def test_a_bad_reply_is_bounded() -> None:

@@ -132,7 +132,7 @@ async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once
 
     rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=3600.0)
     rig.dialer.silence = close
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         view = await rig.whole.look()
     assert view.agent_trouble is not None
     assert (view.agent_trouble.code, rig.dialer.dialled) == ("agent-absent", 2)
@@ -241,14 +241,12 @@ async def test_a_request_that_ends_before_its_answers_is_made_again(rig: Rig) ->
     assert len(rig.dialer.made[0].asked) == 2
 
 
-async def test_qemu_dying_in_the_middle_ends_all_at_once(rig: Rig) -> None:
+async def test_qemu_dying_in_the_middle_ends_all_long_before_the_time_is_over(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(BRISK, timeout=3600.0)))
     await until(lambda: rig.vm.commands)
-    began = asyncio.get_running_loop().time()
     rig.vmm.die("connection reset")
     result = await running
-    assert asyncio.get_running_loop().time() - began < 1
     assert result.outcome is Outcome.UNKNOWN
     assert result.reason is not None
     assert (result.reason.code, result.reason.text) == ("qemu-gone", "connection reset")
@@ -380,6 +378,6 @@ async def test_watch_shows_the_map_at_once_and_after_each_change(rig: Rig) -> No
 async def test_watch_ends_at_its_time(rig: Rig) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + 0.1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert [view async for view in rig.whole.watch(asyncio.Event(), until)]
     assert loop.time() >= until

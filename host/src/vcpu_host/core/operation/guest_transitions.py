@@ -23,7 +23,7 @@ def agent_up(state: State, event: AgentUp) -> None:
     state.trouble = None
     state.session = event.session
     state.hears_since = state.now
-    state.touch_all()
+    state.mark_all_dirty()
 
 
 def observe(state: State, cpu: GuestCpu) -> None:
@@ -37,12 +37,12 @@ def observe(state: State, cpu: GuestCpu) -> None:
     thread.present = True
     thread.number = cpu.number
     thread.online = cpu.online
-    thread.parked = not cpu.online and cpu.cannot_online is not None and cpu.cannot_online.code == codes.SMT_OFF
+    thread.parked = cpu.parked
     was_confirmed = thread.offline_in is not None and thread.offline_in == state.session
     if cpu.online:
         thread.offline_in = None
         job.seen_down.forget()
-    state.touch(job)
+    state.mark_dirty(job)
     if cpu.online and was_confirmed and job.open and job.goal is not Goal.UP:
         state.came_back(job)
 
@@ -85,10 +85,10 @@ def guest_looked(state: State, event: GuestLooked) -> None:
 def _is_absent(state: State, job: Job, thread: ThreadEvidence) -> None:
     if thread.absent_in is not None and thread.absent_in == state.session:
         thread.offline_in = state.session
-        state.touch(job)
+        state.mark_dirty(job)
     if thread.present:
         thread.present = thread.online = thread.parked = False
-        state.touch(job)
+        state.mark_dirty(job)
 
 
 def _all_listed(
@@ -109,17 +109,17 @@ def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: flo
         return
     if absence_proven and not any(found):
         job.absent_at = asked_at
-        state.touch(job)
+        state.mark_dirty(job)
     if (absence_proven or all(found)) and job.guest_down(state.session):
         job.seen_down.shown(asked_at, state.now)
-        state.touch(job)
+        state.mark_dirty(job)
 
 
 def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[GuestCpu, ...], *, overdue: bool) -> None:
     """A CPU is missed while the guest shows one that no slot explains: it may be the same one."""
     missed = [thread for thread in job.threads if thread.firmware_id not in shown]
     if job.goal is not Goal.UP and any(thread.absent_in is not None for thread in missed):
-        if len(missed) == len(job.threads) and not (job.anew or job.turned):
+        if len(missed) == len(job.threads) and not (job.anew or job.rolling_back):
             # The agent found none of them to switch, so there is nothing to bring back either.
             state.settle(job, Outcome.REFUSED, no_slot_explains(foreign))
         else:
@@ -145,10 +145,10 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
         return
     # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
     state.hears_since = state.now
-    state.letting_go_until = state.now + state.limits.let_go_grace
+    state.offlining_until = state.now + state.limits.let_go_grace
     request.open_ids.discard(result.firmware_id)
     thread.asked = None
-    state.touch(job)
+    state.mark_dirty(job)
     if result.observed is not None:
         thread.touched = result.observed.online is not thread.was_online
     elif result.status is CpuStatus.ABSENT:
@@ -207,7 +207,7 @@ def request_ended(state: State, event: RequestEnded) -> None:
         # It may have been switched, and the answer was not told: what was known of it is not any more.
         thread.online = thread.parked = False
         thread.offline_in = None
-        state.touch(job)
+        state.mark_dirty(job)
     for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
         if not job.open:
             continue

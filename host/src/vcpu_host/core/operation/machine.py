@@ -69,8 +69,8 @@ class Machine:
             times.append(state.timers[0][0])
         if state.session is None and not state.dialing:
             times.append(state.redial_at)
-        if state.down and state.letting_go:
-            times.append(state.letting_go_until)
+        if state.ready_to_remove and state.offlining:
+            times.append(state.offlining_until)
         if state.guest_look.wanted and state.guest_look.asked_at is None and state.session is not None:
             times.append(state.guest_look.not_before)
         return min(times)
@@ -170,10 +170,7 @@ class Machine:
         state = self._state
         if not job.open:
             return
-        gone = job.goal is Goal.GONE and not job.filled and not job.adding
-        up = job.goal is Goal.UP and job.filled and job.shown and job.guest_up and not state.contested(job, online=True)
-        down = job.goal is Goal.DOWN and job.down(state.session) and not state.contested(job, online=False)
-        if gone or up or down:
+        if state.proven_up(job) or state.proven_gone(job) or state.proven_down(job):
             state.reach(job)
         elif job.goal is Goal.UP and job.filled:
             self._await_arrival(job)
@@ -208,7 +205,7 @@ class Machine:
             state.cannot_come(job, reasons.guest_ignored(job))
         elif job.step.replaceable and not job.replugged:
             job.plug_anew()
-            state.touch(job)
+            state.mark_dirty(job)
         else:
             state.settle(job, Outcome.REFUSED, reasons.guest_unaware(job))
 
@@ -239,7 +236,7 @@ class Machine:
             if job.outcome is Outcome.DONE:
                 job.forget_guest()
                 undo = {StepKind.PLUG: Goal.GONE, StepKind.ONLINE: Goal.DOWN}.get(job.step.kind, Goal.UP)
-                state.turn(job, undo, Outcome.FAILED, reasons.atomic())
+                state.roll_back(job, undo, Outcome.FAILED, reasons.atomic())
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
@@ -281,7 +278,7 @@ class Machine:
                 thread.asked = number
                 thread.touched = True
             ids = tuple(thread.firmware_id for thread in threads)
-            state.letting_go_until = state.now + state.limits.let_go_grace
+            state.offlining_until = state.now + state.limits.let_go_grace
             state.requests[number] = OnlineRequest(online, set(ids), state.now)
             brief = not online or self._state.platform.acknowledges
             yield DoSetOnline(number, ids, online, wait=online, brief=brief, for_eject=for_eject)
@@ -292,14 +289,14 @@ class Machine:
         A guest that has one CPU does everything on it, so it is not to register eight CPUs while it starts the second.
         """
         state = self._state
-        if self._door_is_shut(state.door):
+        if self._waits_for(state.last_plug):
             return
-        alone = state.plan.one_at_a_time or state.door is None
+        alone = state.plan.one_at_a_time or state.last_plug is None
         for order in sorted(state.to_add):
             job = state.jobs[order]
             if job.not_before > state.now:
                 continue
-            state.door = job
+            state.last_plug = job
             state.to_add.discard(order)
             state.adding.add(order)
             job.adding = True
@@ -310,10 +307,11 @@ class Machine:
                 return
 
     @staticmethod
-    def _door_is_shut(door: Job | None) -> bool:
-        if door is None:
+    def _waits_for(last: Job | None) -> bool:
+        """Whether the next plug has to wait for the one before it."""
+        if last is None:
             return False
-        return door.adding or (door.open and door.goal is Goal.UP and door.filled and not door.seen)
+        return last.adding or (last.open and last.goal is Goal.UP and last.filled and not last.seen)
 
     def _dels(self) -> Iterable[Action]:
         """Send device_del only while no offline request is running, and on a confirmation that is fresh.
@@ -322,9 +320,9 @@ class Machine:
         What was confirmed a while ago may be online again, so the guest is looked at once more before.
         """
         state = self._state
-        if state.letting_go:
+        if state.offlining:
             return
-        for order in sorted(state.down):
+        for order in sorted(state.ready_to_remove):
             job = state.jobs[order]
             if job.not_before > state.now:
                 continue
@@ -336,9 +334,9 @@ class Machine:
             job.del_at = state.now
             job.mark("device_del", state.now)
             state.poll = state.limits.poll_first
-            state.down.discard(order)
+            state.ready_to_remove.discard(order)
             state.removing.add(order)
-            state.removing_unhinted.add(order)
+            state.removing_unheard.add(order)
             yield DoUnplug(job.slot)
 
     def _guest_looks(self) -> Iterable[Action]:
@@ -355,8 +353,8 @@ class Machine:
     def _looks(self) -> Iterable[Action]:
         """A look is dear with many slots: one as soon as it can settle all that is left, else now and then."""
         state = self._state
-        if state.ripe:
-            if len(state.ripe) == len(state.climbing):
+        if state.awaiting_look:
+            if len(state.awaiting_look) == len(state.coming_up):
                 state.look_wanted = True
             else:
                 state.look_by(state.looked_at + state.limits.poll_most)

@@ -80,14 +80,14 @@ class Job:
     adding: bool = False
     added_at: float | None = None
     added_since_look: bool = False  # since the present look was asked for
-    shown: bool = False  # QEMU itself has shown the slot filled, asked after the plug
+    seen_by_qemu: bool = False  # QEMU itself has shown the slot filled, asked after the plug
     acknowledged_at: float | None = None
     deleting: bool = False
     del_sent: bool = False
     del_in: str | None = None  # the session whose confirmations device_del was sent on
     del_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
     ending: Slot | None = None  # as QEMU shows it: empty, but for vCPUs that have not ended
-    hinted: bool = False  # an event said that it is gone; only a look can show it
+    removal_hinted: bool = False  # an event said that it is gone; only a look can show it
     not_before: float = 0.0
     overdue_at: float | None = None  # the timer that is set for its arrival
     retries: int = 0
@@ -143,7 +143,7 @@ class Job:
         That the agent was told to wait for a CPU is nothing as long as the slot is empty: none comes by itself.
         """
         asked = self.adding or self.deleting or self.del_sent or self.replugged
-        if asked or self.turned or self.step.begun_before or self.ending:
+        if asked or self.rolling_back or self.step.begun_before or self.ending:
             return True
         return self.filled if self.step.kind is StepKind.PLUG else self.touched
 
@@ -156,7 +156,7 @@ class Job:
         """
         if not self.threads:
             return self.seen
-        threads = [t for t in self.threads if t.was_online] if self.turned else self.threads
+        threads = [t for t in self.threads if t.was_online] if self.rolling_back else self.threads
         return all(t.online or t.parked for t in threads) and (not threads or any(t.online for t in threads))
 
     def guest_down(self, session: str | None) -> bool:
@@ -170,7 +170,7 @@ class Job:
 
     def down(self, session: str | None) -> bool:
         """Whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
-        kept = self.turned
+        kept = self.rolling_back
         return session is not None and all(t.offline_in == session or (kept and t.was_online) for t in self.threads)
 
     def wants(self, thread: ThreadEvidence, session: str | None) -> bool | None:
@@ -178,10 +178,10 @@ class Job:
         if not self.open:
             return None
         if self.goal is Goal.UP:
-            if thread.online or (self.turned and not thread.was_online) or (thread.parked and self.guest_up):
+            if thread.online or (self.rolling_back and not thread.was_online) or (thread.parked and self.guest_up):
                 return None
             return True
-        if self.goal is Goal.DOWN and self.turned and thread.was_online:
+        if self.goal is Goal.DOWN and self.rolling_back and thread.was_online:
             return None
         return None if session is not None and thread.offline_in == session else False
 
@@ -192,30 +192,30 @@ class Job:
         for thread in self.threads:
             thread.forget()
 
-    def turn(self, goal: Goal, outcome: Outcome, reason: Reason | None) -> None:
+    def roll_back(self, goal: Goal, outcome: Outcome, reason: Reason | None) -> None:
         """Take the slot back to where it came from; ``outcome`` and ``reason`` stand once that is reached."""
         self.anew = False
         self.goal = goal
         self.outcome_if_reached = outcome
         self.reason = reason
-        self.del_sent = self.hinted = self.shown = False
+        self.del_sent = self.removal_hinted = self.seen_by_qemu = False
         self.del_in = None
         self.retries = 0
         self.not_before = 0.0
 
     @property
-    def turned(self) -> bool:
+    def rolling_back(self) -> bool:
         """Whether it is on its way back."""
         return self.goal is not _FIRST_GOAL[self.step.kind] and not self.anew
 
     def plug_anew(self) -> None:
         """Take it out in order to plug it again, which makes QEMU tell the guest once more."""
-        self.turn(Goal.GONE, self.outcome_if_reached, self.reason)
+        self.roll_back(Goal.GONE, self.outcome_if_reached, self.reason)
         self.anew = True
 
     def is_out(self) -> None:
         """It has gone, and is to be plugged again."""
-        self.turn(Goal.UP, self.outcome_if_reached, self.reason)
+        self.roll_back(Goal.UP, self.outcome_if_reached, self.reason)
         self.anew, self.replugged = False, True
         self.acknowledged_at = None
         self.absent_at = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All that the state machine knows of one operation, and the verdicts that its parts share.
 
-Every change of a job goes by ``touch`` (directly, or through a verdict), so that deciding what to do next costs what
-has changed since, and not what there is: a guest with 4096 CPUs answers 4096 times.
+Every change of a job goes by ``mark_dirty`` (directly, or through a verdict). So the cost of deciding what to do next
+depends on what has changed, and not on what there is: a guest with 4096 CPUs answers 4096 times.
 """
 
 from __future__ import annotations
@@ -78,16 +78,16 @@ class State:
     dirty: set[int] = field(init=False)
     to_add: set[int] = field(default_factory=set)
     adding: set[int] = field(default_factory=set)  # device_add sent, and not answered
-    climbing: set[int] = field(default_factory=set)  # to come up
-    ripe: set[int] = field(default_factory=set)  # up, as far as the guest says: a look at QEMU is all that lacks
-    down: set[int] = field(default_factory=set)  # the guest has let go: device_del is to be sent
+    coming_up: set[int] = field(default_factory=set)  # to come up
+    awaiting_look: set[int] = field(default_factory=set)  # up by the guest's word: only a look at QEMU is missing
+    ready_to_remove: set[int] = field(default_factory=set)  # the guest has let go: device_del is to be sent
     removing: set[int] = field(default_factory=set)  # device_del sent
-    removing_unhinted: set[int] = field(default_factory=set)  # of those, the ones that no event says to be gone
-    door: Job | None = None  # the plug that no other may overtake, where that matters
+    removing_unheard: set[int] = field(default_factory=set)  # of those, the ones that no event says to be gone
+    last_plug: Job | None = None  # the plug that no other may overtake, where that matters
     timers: list[tuple[float, int]] = field(default_factory=list)
     dialing: bool = False
     redial_at: float = 0.0
-    letting_go_until: float = 0.0  # how long what is offline waits for what is still going offline
+    offlining_until: float = 0.0  # how long what is offline waits for what is still going offline
     hears_since: float = 0.0  # from when on the guest could have been heard, without a break
     requests: dict[int, OnlineRequest] = field(default_factory=dict)
     next_request: int = 1
@@ -126,11 +126,11 @@ class State:
         """What has not ended, in the plan's order."""
         return (self.jobs[order] for order in sorted(self.open))
 
-    def touch(self, job: Job) -> None:
+    def mark_dirty(self, job: Job) -> None:
         """Something about the job changed: decide anew."""
         self.dirty.add(job.order)
 
-    def touch_all(self) -> None:
+    def mark_all_dirty(self) -> None:
         """Something changed that bears on every job."""
         self.dirty |= self.open
 
@@ -139,18 +139,36 @@ class State:
         up = job.open and job.goal is Goal.UP
         removing = job.open and job.goal is Goal.GONE and job.del_sent
         for group, belongs in (
-            (self.climbing, up),
+            (self.coming_up, up),
             (self.to_add, up and not job.filled and not job.adding),
             (self.adding, job.adding),
-            (self.ripe, up and job.filled and job.guest_up and not self.contested(job, online=True)),
-            (self.down, job.may_be_deleted(self.session)),
+            (self.awaiting_look, job.open and self.up_by_the_guest(job)),
+            (self.ready_to_remove, job.may_be_deleted(self.session)),
             (self.removing, removing),
-            (self.removing_unhinted, removing and not job.hinted),
+            (self.removing_unheard, removing and not job.removal_hinted),
         ):
             if belongs:
                 group.add(job.order)
             else:
                 group.discard(job.order)
+
+    # --- what is proven (promise 1) -----------------------------------------------------------------------------------
+
+    def up_by_the_guest(self, job: Job) -> bool:
+        """Whether the guest shows the slot's CPUs as they are wanted, and no request under way will change that."""
+        return job.goal is Goal.UP and job.filled and job.guest_up and not self.has_opposite_request(job, online=True)
+
+    def proven_up(self, job: Job) -> bool:
+        """Whether both sides show that the CPU is up: QEMU was asked after the plug."""
+        return self.up_by_the_guest(job) and job.seen_by_qemu
+
+    def proven_gone(self, job: Job) -> bool:
+        """Whether QEMU shows that nothing is left of the CPU."""
+        return job.goal is Goal.GONE and not job.filled and not job.adding
+
+    def proven_down(self, job: Job) -> bool:
+        """Whether the agent has shown, in this session, that every thread is offline."""
+        return job.goal is Goal.DOWN and job.down(self.session) and not self.has_opposite_request(job, online=False)
 
     @property
     def asks_nobody(self) -> bool:
@@ -158,13 +176,13 @@ class State:
         return self.session == _NOBODY
 
     @property
-    def letting_go(self) -> bool:
+    def offlining(self) -> bool:
         """Whether the guest is getting on with taking CPUs offline."""
-        return self.now < self.letting_go_until and any(
+        return self.now < self.offlining_until and any(
             not request.online and request.open_ids for request in self.requests.values()
         )
 
-    def contested(self, job: Job, *, online: bool) -> bool:
+    def has_opposite_request(self, job: Job, *, online: bool) -> bool:
         """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
         asked = (self.requests.get(thread.asked) for thread in job.threads if thread.asked is not None)
         return any(request is not None and request.online is not online for request in asked)
@@ -189,7 +207,7 @@ class State:
         self.guest_look = GuestLook()
         for job in self.open_jobs():
             job.forget_guest()
-        self.touch_all()
+        self.mark_all_dirty()
 
     def wait(self, job: Job) -> None:
         """Leave the job alone for a while."""
@@ -213,20 +231,20 @@ class State:
         if reason is not None or outcome is Outcome.DONE:
             job.reason = reason
         self.open.discard(job.order)
-        self.touch(job)
+        self.mark_dirty(job)
 
-    def turn(self, job: Job, goal: Goal, outcome: Outcome, reason: Reason) -> None:
+    def roll_back(self, job: Job, goal: Goal, outcome: Outcome, reason: Reason) -> None:
         """The job goes back to where it came from."""
-        job.turn(goal, outcome, reason)
+        job.roll_back(goal, outcome, reason)
         job.outcome = None
         self.open.add(job.order)
-        self.touch(job)
+        self.mark_dirty(job)
 
     def reach(self, job: Job) -> None:
         """The job is where it was to end, or half-way, if it is to be plugged anew."""
         if job.anew:
             job.is_out()
-            self.touch(job)
+            self.mark_dirty(job)
         elif job.outcome_if_reached is Outcome.DONE:
             self.succeed(job)
         else:
@@ -244,12 +262,12 @@ class State:
         """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""
         if job.goal is not Goal.UP:
             return
-        if job.turned:
+        if job.rolling_back:
             self.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
         elif job.adding or job.added_at is not None:
-            self.turn(job, Goal.GONE, Outcome.FAILED, reason)
+            self.roll_back(job, Goal.GONE, Outcome.FAILED, reason)
         elif job.step.kind is StepKind.ONLINE and job.touched:
-            self.turn(job, Goal.DOWN, Outcome.FAILED, reason)
+            self.roll_back(job, Goal.DOWN, Outcome.FAILED, reason)
         else:
             self.settle(job, Outcome.REFUSED, reason)
 
@@ -268,10 +286,10 @@ class State:
             return
         if job.anew:
             self.settle(job, Outcome.REFUSED, reasons.not_plugged_anew(job, reason))
-        elif job.turned:
+        elif job.rolling_back:
             self.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
         elif job.touched:
-            self.turn(job, Goal.UP, ended, reason)
+            self.roll_back(job, Goal.UP, ended, reason)
         else:
             self.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
 

@@ -96,9 +96,9 @@ def _host_looked(state: State, event: HostLooked) -> None:
             continue
         if job.added_since_look:
             continue  # the answer may be older than the plug
-        if job.hinted:
-            job.hinted = False
-            state.touch(job)  # it is one of those again of which nothing is heard
+        if job.removal_hinted:
+            job.removal_hinted = False
+            state.mark_dirty(job)  # it is one of those again of which nothing is heard
         before, job.ending = job.ending, slot if slot.leaving else None
         if job.ending is not None:
             # QEMU is not through with it: neither a CPU that is there nor an empty slot. Mostly that lasts a moment.
@@ -106,14 +106,14 @@ def _host_looked(state: State, event: HostLooked) -> None:
                 state.poll = state.limits.poll_first
                 state.look_by(state.now + state.poll)
             continue
-        job.shown = slot.filled
-        if job.filled is slot.filled and job.order not in state.ripe:
+        job.seen_by_qemu = slot.filled
+        if job.filled is slot.filled and job.order not in state.awaiting_look:
             continue
         _slot_shown(state, job, slot)
 
 
 def _slot_shown(state: State, job: Job, slot: Slot) -> None:
-    state.touch(job)
+    state.mark_dirty(job)
     was_filled, job.filled = job.filled, slot.filled
     if was_filled and not slot.filled:
         job.done("device_del", state.now)
@@ -121,7 +121,7 @@ def _slot_shown(state: State, job: Job, slot: Slot) -> None:
             state.succeed(job)  # even on its way back: what was asked for came about
         elif job.goal is not Goal.GONE:
             state.settle(job, Outcome.FAILED, reasons.taken_away(job))
-    if job.open and job.goal is Goal.UP and job.filled and job.guest_up and not state.contested(job, online=True):
+    if job.open and state.proven_up(job):
         state.reach(job)
 
 
@@ -130,18 +130,18 @@ def _added(state: State, event: PlugReturned) -> None:
     job.adding = False
     state.adding.discard(job.order)
     job.done("device_add", state.now)
-    state.touch(job)
+    state.mark_dirty(job)
     if not state.to_add and not state.adding:
         state.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
     if event.error is None:
         job.filled = True
         job.added_at = state.now
         job.added_since_look = True
-        job.shown = False
+        job.seen_by_qemu = False
         job.mark("arrival", state.now)
         if any(thread.present for thread in job.threads):
             job.done("arrival", state.now)  # the guest was quicker than the answer
-    elif job.open and job.turned and job.goal is Goal.UP:
+    elif job.open and job.rolling_back and job.goal is Goal.UP:
         state.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, event.error))
     elif job.open:
         state.settle(job, Outcome.REFUSED, event.error)
@@ -150,7 +150,7 @@ def _added(state: State, event: PlugReturned) -> None:
 def _del_returned(state: State, event: UnplugReturned) -> None:
     job = state.by_slot[event.slot]
     job.deleting = False
-    state.touch(job)
+    state.mark_dirty(job)
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
         state.poll = state.limits.poll_first
         state.look_by(state.now + state.poll)
@@ -178,7 +178,7 @@ def _ost_seen(state: State, event: OstReported) -> None:
         if job.acknowledged_at is None:
             job.acknowledged_at = state.now
             job.done("arrival", state.now)
-            state.touch(job)
+            state.mark_dirty(job)
         return
     if job.goal is not Goal.GONE or not job.del_sent:
         return
@@ -188,7 +188,7 @@ def _ost_seen(state: State, event: OstReported) -> None:
         state.cannot_go(job, refusal)
         return
     job.del_at = state.now
-    state.touch(job)
+    state.mark_dirty(job)
     if state.platform.ejected(event.ost):
         _hint(state, job)
 
@@ -202,9 +202,9 @@ def _device_deleted(state: State, event: DeviceDeleted) -> None:
 
 def _hint(state: State, job: Job) -> None:
     """One of ours seems to be gone. One look tells of many: it waits a little while more are to follow."""
-    job.hinted = True
-    state.removing_unhinted.discard(job.order)
-    if not state.removing_unhinted:
+    job.removal_hinted = True
+    state.removing_unheard.discard(job.order)
+    if not state.removing_unheard:
         state.look_soon()
     else:
         state.look_by(state.looked_at + state.limits.poll_most)
@@ -233,5 +233,5 @@ def _status_changed(state: State, status: str) -> None:
 def _paused(state: State, *, paused: bool) -> None:
     if state.paused and not paused:
         state.hears_since = state.now
-        state.touch_all()
+        state.mark_all_dirty()
     state.paused = paused

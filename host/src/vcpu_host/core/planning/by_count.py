@@ -29,14 +29,14 @@ _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start
 def _plan_plug(view: VmView, request: Request, count: int) -> Plan:
     steps, missing = _grow(view, request, count)
     if missing is not None:
-        return Plan(request, refusals=(Refusal(missing),))
+        return _refused(request, missing)
     return Plan(request, steps)
 
 
 def _plan_unplug(view: VmView, request: Request, count: int) -> Plan:
     steps, missing = _shrink(view, request, count)
     if missing is not None:
-        return Plan(request, refusals=(Refusal(missing),))
+        return _refused(request, missing)
     return Plan(request, steps)
 
 
@@ -46,50 +46,66 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
         return _plan_in_guest(view, request, goal)
     if goal > view.possible_vcpus:
         text = f"{goal} vCPUs are more than the {view.possible_vcpus} that this VM can have"
-        return Plan(request, refusals=(Refusal(Reason(codes.OVER_MAX, Origin.VCPUCTL, text, _MAXCPUS_HINT)),))
+        return _refused(request, Reason(codes.OVER_MAX, Origin.VCPUCTL, text, _MAXCPUS_HINT))
     leaving = [s for s in view.slots if s.state is SlotState.UNPLUGGING]
     if leaving:
-        # They count no more, and are seen to their end.
-        staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
-        rest = _plan_scale(staying, request, goal)
-        gone = (step(StepKind.UNPLUG, s, BEGUN) for s in reversed(leaving))
-        return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
+        return _see_out(view, request, goal, leaving)
+    # What the guest's SMT mode keeps offline makes up no goal.
+    have = sum(s.slot.vcpus for s in view.slots if s.slot.filled and not dark(s))
+    return _scale_up(view, request, goal - have) if goal >= have else _scale_down(view, request, goal, have - goal)
+
+
+def _see_out(view: VmView, request: Request, goal: int, leaving: Sequence[SlotView]) -> Plan:
+    """CPUs on their way out count no more, and their removal is seen to its end."""
+    staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
+    rest = _plan_scale(staying, request, goal)
+    gone = (step(StepKind.UNPLUG, s, BEGUN) for s in reversed(leaving))
+    return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
+
+
+def _scale_up(view: VmView, request: Request, lacking: int) -> Plan:
+    """Bring online what is plugged, and plug ``lacking`` vCPUs more."""
+    already = tuple(_healthy(view))
+    if lacking == 0:
+        return Plan(request, _mend(view), already=already)
+    fresh, missing = _grow(view, request, lacking, leftovers=False)
+    if missing is not None:
+        return _refused(request, missing)
+    return Plan(request, (*_mend(view), *fresh), already=already)
+
+
+def _scale_down(view: VmView, request: Request, goal: int, surplus: int) -> Plan:
+    """Unplug ``surplus`` vCPUs, those first that the guest's SMT mode keeps offline, and bring the rest online."""
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
-    healthy = [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
-    # What the guest's SMT mode keeps offline makes up no goal, and goes first on the way down.
-    kept_offline = [s for s in view.slots if dark(s)]
-    surplus = sum(s.slot.vcpus for s in view.slots if s.slot.filled and not dark(s)) - goal
-    already = tuple(healthy)
-    if surplus <= 0:
-        mend = tuple(
-            step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
-            for s in view.slots
-            if s.slot.filled and _mendable(s)
-        )
-        if surplus == 0:
-            return Plan(request, mend, already=already)
-        fresh, missing = _grow(view, request, -surplus, leftovers=False)
-        if missing is not None:
-            return Plan(request, refusals=(Refusal(missing),))
-        return Plan(request, (*mend, *fresh), already=already)
     floor = sum(s.slot.vcpus for s in stuck)
     if goal < floor:
         why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
         text = f"cannot go below {floor} vCPUs: {why}"
-        return Plan(
-            request, refusals=(Refusal(Reason(codes.UNDER_MIN, Origin.VCPUCTL, text, f"scale to {floor} or more")),)
-        )
-    surplus += sum(s.slot.vcpus for s in kept_offline if s.not_removable is None)
-    steps, missing = _shrink(view, request, surplus)
+        return _refused(request, Reason(codes.UNDER_MIN, Origin.VCPUCTL, text, f"scale to {floor} or more"))
+    idle = sum(s.slot.vcpus for s in view.slots if dark(s) and s.not_removable is None)
+    steps, missing = _shrink(view, request, surplus + idle)
     if missing is not None:
-        return Plan(request, refusals=(Refusal(missing),))
-    going = {step.slot.index for step in steps}
-    mend = tuple(
+        return _refused(request, missing)
+    going = frozenset(each.slot.index for each in steps)
+    already = tuple(s for s in _healthy(view) if s.index not in going)
+    return Plan(request, (*_mend(view, going), *steps), already=already)
+
+
+def _refused(request: Request, reason: Reason) -> Plan:
+    return Plan(request, refusals=(Refusal(reason),))
+
+
+def _healthy(view: VmView) -> list[SlotView]:
+    return [s for s in view.slots if s.slot.filled and s.state is SlotState.ONLINE]
+
+
+def _mend(view: VmView, but: frozenset[int] = frozenset()) -> tuple[Step, ...]:
+    """Bring online what is plugged and is not, but for these slots."""
+    return tuple(
         step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
         for s in view.slots
-        if s.slot.filled and s.index not in going and _mendable(s)
+        if s.slot.filled and s.index not in but and _mendable(s)
     )
-    return Plan(request, (*mend, *steps), already=tuple(s for s in healthy if s.index not in going))
 
 
 def _mendable(slot: SlotView) -> bool:
@@ -269,7 +285,7 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
         ]
         steps, missing = _take_vcpus(losses, -lacking, "take offline", "the guest cannot do without the others")
     if missing is not None:
-        return Plan(request, refusals=(Refusal(missing),))
+        return _refused(request, missing)
     return Plan(request, steps, already=tuple(s for s in shown if s.state is SlotState.ONLINE))
 
 

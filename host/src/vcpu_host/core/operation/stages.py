@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of a request: what earlier operations left is ended first, then comes the request itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..planning.plan import Operation, Plan, Request
+from ..reason import Reason
+from ..view import VmView
+from .limits import Limits
+
+#: How long removals of earlier operations may take before the request goes on without them: seconds, and a share of the
+#: request's own time.
+_RECOVERY, _RECOVERY_SHARE = 15.0, 0.5
+
+
+def recovery(decided: Plan, limits: Limits) -> tuple[Plan, Limits] | None:
+    """Return the plan that ends removals of earlier operations, with its limits; None if there is nothing to end."""
+    if not decided.recover:
+        return None
+    removal = Plan(Request(Operation.UNPLUG), decided.recover, one_at_a_time=decided.one_at_a_time)
+    seconds = min(_RECOVERY, limits.timeout * _RECOVERY_SHARE)
+    return removal, replace(limits, timeout=seconds, timeout_per_vcpu=0.0)
+
+
+def lacks_agent(view: VmView, decided: Plan) -> Reason | None:
+    """Return what is the matter with the agent, if that is all that stands in the way."""
+    first = decided.refusals[0].reason if decided.refusals else None
+    return first if view.guest is None and first is view.agent_trouble else None
