@@ -63,16 +63,16 @@ GRAMMAR: tuple[tuple[str, str], ...] = (
     ("scale -1", ""),
     ("plug -n -1", ""),
     ("plug --count=-1", "is not a number of at least 1"),
-    ("plug -n 1 --slot 2", "not allowed with argument"),
-    ("plug --slot", "expected at least one argument"),
-    ("scale", "required"),
-    ("offline", "required"),
-    ("resize 4", "invalid choice"),
-    ("", "required"),
+    ("plug -n 1 --slot 2", "exclude each other"),
+    ("plug --slot", "--slot needs a value"),
+    ("scale", "vcpuctl scale needs N"),
+    ("offline", "vcpuctl offline needs a slot"),
+    ("resize 4", "no command 'resize'"),
+    ("", "vcpuctl needs a command"),
     ("--timeout 0 list", "is not a time"),
     ("--timeout nan list", "is not a time"),
-    ("-o yaml list", "invalid choice"),
-    ("--vm x list", "not allowed with argument"),
+    ("-o yaml list", "'yaml' is none of them"),
+    ("--vm x list", "exclude each other"),
 )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_what_the_grammar_refuses_is_a_usage_error(tmp_path: Path) -> None:
     for words, text in GRAMMAR:
         ended = cli("--qmp", nowhere, *words.split(" ")) if words else cli("--qmp", nowhere)
         check(ended, 2, text)
-        assert "usage: vcpuctl" in ended.stderr
+        assert len(ended.stderr.splitlines()) == 2
     check(cli("list"), 2, "no VM is named")
     check(cli("--vm", "no-such-vm", "list"), 2, "no-such-vm")
     check(cli("--vm", "../../../etc/passwd", "list"), 2, "passwd")

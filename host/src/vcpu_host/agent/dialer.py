@@ -15,7 +15,6 @@ from vcpu_host.core import codes
 from vcpu_host.core.channel import no_channel, no_socket
 from vcpu_host.core.model import Channel, HostView
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.core.run_states import not_running
 from vcpu_host.core.text import printable
 from vcpu_host.errors import AgentGoneError, RefusedError, UsageError
 from vcpu_host.local.unix_sockets import is_abstract
@@ -97,6 +96,8 @@ def obstacle(host: HostView) -> Reason | None:
     if channel.socket is None:
         return no_socket(channel)
     if not host.running:
+        from vcpu_host.core.run_states import not_running  # late: most VMs run
+
         return not_running(host)
     return None if channel.guest_open else _closed(channel)
 

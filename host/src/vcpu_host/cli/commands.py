@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 
 from vcpu_host import documents
 from vcpu_host.core import codes
-from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.local.target import plain_name
@@ -24,7 +23,11 @@ async def run(args: argparse.Namespace) -> Exit:
     """Run the command that ``args`` name."""
     try:
         return await _COMMANDS[args.command](args)
-    except SelectorError as error:
+    except ValueError as error:
+        from vcpu_host.core.planning.selectors import SelectorError  # late: a list selects nothing
+
+        if not isinstance(error, SelectorError):
+            raise
         raise UsageError(
             Reason(codes.BAD_SLOT, Origin.VCPUCTL, str(error), "vcpuctl list shows the slots and their names")
         ) from error

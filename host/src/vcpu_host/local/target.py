@@ -18,7 +18,7 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _KEYS = {"qmp", "agent"}
 
 #: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
@@ -53,7 +53,7 @@ def directories() -> tuple[Path, ...]:
 
 
 def _load(name: str) -> Target:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         hint = "a name has letters, digits and . _ -, and begins with a letter or a digit"
         raise UsageError(Reason(codes.BAD_VM_NAME, Origin.VCPUCTL, f"{name!r} is no name of a VM", hint))
     # Late: most commands name a socket.

@@ -16,7 +16,6 @@ from ..core.identity import VmIdentity
 from ..core.model import HostView
 from ..core.operation import record
 from ..core.reason import Origin, Reason
-from ..core.run_states import not_running
 from ..core.view import VmView, join, with_pending
 from ..core.vm_events import VmEvent
 from ..errors import AgentGoneError, RefusedError, UsageError
@@ -139,6 +138,8 @@ class Coordinator:
             host = await self._look_at_host(live)
             if live is not None and not host.running:
                 # The session is good, but nobody is there to answer before the VM goes on.
+                from ..core.run_states import not_running  # late: most VMs run
+
                 return self._with_pending(join(host, None, agent_trouble=not_running(host)))
             agent = await self._sessions.get(host)
             if needs_guest is None or needs_guest(host) or agent.session != self._named_in:

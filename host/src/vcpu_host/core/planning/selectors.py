@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..model import Props, Slot
 
 #: What Linux calls a CPU, and several of one slot as tables show them.
-_GUEST_NAMES = re.compile(r"cpu[0-9]{1,9}(?:,cpu[0-9]{1,9})*", re.ASCII)
-_RANGE = re.compile(r"([0-9]{1,11})-([0-9]{1,11})", re.ASCII)
+_GUEST_NAMES = r"cpu[0-9]{1,9}(?:,cpu[0-9]{1,9})*"
+_RANGE = r"([0-9]{1,11})-([0-9]{1,11})"
 
 
 class SelectorError(ValueError):
@@ -75,7 +75,7 @@ def _matches(slots: Sequence[Slot], selector: str, guest_cpus: Mapping[int, int]
     text = selector.strip()
     if text.isascii() and text.isdigit():
         return [slots[_index(text, slots)]]
-    numbers = _RANGE.fullmatch(text)
+    numbers = re.fullmatch(_RANGE, text)
     if numbers is not None:
         first, last = (_index(number, slots) for number in numbers.groups())
         if first > last:
@@ -107,7 +107,7 @@ def _index(text: str, slots: Sequence[Slot]) -> int:
 def _guest_numbers(selector: str) -> list[int]:
     """Return the numbers of a selector that is made of the guest's names of CPUs; none if it is not."""
     text = selector.strip()
-    return [int(name[3:]) for name in text.split(",")] if _GUEST_NAMES.fullmatch(text) else []
+    return [int(name[3:]) for name in text.split(",")] if re.fullmatch(_GUEST_NAMES, text) else []
 
 
 def _by_guest(

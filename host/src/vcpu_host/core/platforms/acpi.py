@@ -7,7 +7,7 @@ shows the full path of it in ``cpuN/firmware_node/path`` with ACPICA's four-char
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from .. import codes
 from ..guest import AgentInfo
@@ -47,7 +47,6 @@ def ejected(ost: Ost) -> bool:
     return ost.source in _EJECTS and ost.status == 0
 
 
-@dataclass(frozen=True)
 class AcpiPlatform(Platform):
     """One thread a slot; the guest reports by _OST what it does with each."""
 

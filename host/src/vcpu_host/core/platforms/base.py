@@ -18,7 +18,10 @@ from ..text import cpu_count
 
 @dataclass(frozen=True)
 class Platform(ABC):
-    """A platform whose slots can all be plugged and unplugged, and that leaves no evidence beside the agent's."""
+    """A platform whose slots can all be plugged and unplugged, and that leaves no evidence beside the agent's.
+
+    Those below it have no fields and are no dataclasses of their own: making nine took 3 % of a list.
+    """
 
     #: For people: "ACPI (pc, q35)".
     name: ClassVar[str]

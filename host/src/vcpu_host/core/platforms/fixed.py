@@ -8,14 +8,11 @@ it, since all CPUs are there from the start and none ever comes or goes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..model import HostView, Slot
 from ..reason import Reason
 from .base import Platform
 
 
-@dataclass(frozen=True)
 class Fixed(Platform):
     """The platform of machines without CPU hotplug: their guests can switch CPUs, nobody can plug any."""
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .. import codes
 from ..finding import Finding, Level
@@ -12,7 +11,6 @@ from ..model import HostView
 from .acpi import AcpiPlatform
 
 
-@dataclass(frozen=True)
 class LoongArch(AcpiPlatform):
     """The platform of LoongArch's virt machine."""
 

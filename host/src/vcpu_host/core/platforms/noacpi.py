@@ -9,8 +9,6 @@ has no name that could be told.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .. import codes
 from ..guest import AgentInfo
 from ..model import HostView, Slot
@@ -21,7 +19,6 @@ from .base import Cause, Platform
 _FIX = "start the VM without acpi=off (-machine ...,acpi=on)"
 
 
-@dataclass(frozen=True)
 class NoAcpi(Platform):
     """The platform of such machines: their guests can switch CPUs, nobody can plug any."""
 

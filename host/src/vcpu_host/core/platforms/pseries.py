@@ -8,7 +8,6 @@ place times ``vsmt``, plus the thread (hw/ppc/spapr.c, spapr_vcpu_id; the place 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .. import codes
 from ..finding import Finding, Level
@@ -17,7 +16,6 @@ from ..reason import Reason
 from .base import Platform, boot_cpu
 
 
-@dataclass(frozen=True)
 class Pseries(Platform):
     """The platform of pseries machines. The guest's refusals come as DEVICE_UNPLUG_GUEST_ERROR."""
 

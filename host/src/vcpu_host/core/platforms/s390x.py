@@ -8,7 +8,6 @@ prepare_cpu_entries).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .. import codes
 from ..finding import Finding, Level
@@ -17,7 +16,6 @@ from ..reason import Origin, Reason
 from .base import Platform
 
 
-@dataclass(frozen=True)
 class S390x(Platform):
     """The platform of s390-ccw-virtio machines."""
 

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from .. import codes
 from ..model import HostView, Slot
 from ..reason import Origin, Reason
 from .base import Platform
 
 
-@dataclass(frozen=True)
 class Unknown(Platform):
     """Says no, with the reason."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from .. import codes
 from ..finding import Finding, Level
@@ -77,7 +76,6 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-@dataclass(frozen=True)
 class X86(AcpiPlatform):
     """The platform of pc and q35 machines."""
 

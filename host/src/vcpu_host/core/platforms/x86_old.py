@@ -9,19 +9,17 @@ by the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from .. import codes
 from ..model import HostView, Slot
 from ..reason import Origin, Reason
 from .x86 import X86, apic_id
 
-_TYPE = re.compile(r"pc-(?:i440fx|q35)-(\d+)\.(\d+)")
+_TYPE = r"pc-(?:i440fx|q35)-(\d+)\.(\d+)"
 #: The first with today's kind (docs/specs/acpi_cpu_hotplug).
 _TODAYS = (2, 7)
 
 
-@dataclass(frozen=True)
 class OldX86(X86):
     """The platform of old pc and q35 types: CPUs can be plugged, and stay; the guest alone can take them offline."""
 
@@ -30,8 +28,10 @@ class OldX86(X86):
 
     def matches(self, host: HostView) -> bool:
         """By the version in the type's name."""
-        version = _TYPE.fullmatch(host.machine)
-        return super().matches(host) and version is not None and (int(version[1]), int(version[2])) < _TODAYS
+        if not super().matches(host):
+            return False
+        version = re.fullmatch(_TYPE, host.machine)
+        return version is not None and (int(version[1]), int(version[2])) < _TODAYS
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
         """One thread a slot; none if its APIC id cannot be told."""
