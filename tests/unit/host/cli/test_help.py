@@ -10,6 +10,7 @@ import pytest
 from vcpu_host import __version__
 from vcpu_host.cli.parser import build_parser
 from vcpu_host.cli.usage import CommandLineError, read
+from vcpu_host.core.operation.limits import PATIENCE_PER_VCPU, Limits
 
 
 def _printed(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -86,3 +87,8 @@ def test_help_says_what_becomes_of_cpus_that_the_guests_administrator_took_offli
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_the_version_is_told(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _printed(option, capsys) == f"vcpuctl {__version__}\n"
+
+
+def test_help_says_how_long_an_operation_may_take_if_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    told = f"default: {Limits().timeout:g} s, and {PATIENCE_PER_VCPU:g} s for each vCPU"
+    assert told in " ".join(_printed("--help", capsys).split())
