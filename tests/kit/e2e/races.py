@@ -34,6 +34,11 @@ _HUNG = 5.0
 T = TypeVar("T")
 
 
+def died_of_it(vm: Vm) -> bool:
+    """Whether QEMU's last words are those of its race."""
+    return any(word in line for line in vm.record.messages for word in WORDS)
+
+
 def outlived(machine: Callable[[], Machine], test: Callable[[Machine], T]) -> T:
     """The test on a VM, or on another one where QEMU died of its race; of three deaths the last one is told."""
     for left in reversed(range(_MOST)):
@@ -41,8 +46,7 @@ def outlived(machine: Callable[[], Machine], test: Callable[[Machine], T]) -> T:
         try:
             return test(vm)
         except (AssertionError, LabError, subprocess.TimeoutExpired):
-            died = any(word in line for line in vm.vm.record.messages for word in WORDS)
-            if left == 0 or not died:
+            if left == 0 or not died_of_it(vm.vm):
                 raise
     raise AssertionError("not reached")
 
