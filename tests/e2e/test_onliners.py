@@ -11,6 +11,7 @@ import pytest
 from kit.e2e import guestfirst
 from kit.e2e.load import onliner, rounds
 from kit.e2e.machine import Ended, Machine, Vcpuctl
+from kit.e2e.races import died_of_it
 from kit.lab import Lives
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.t
 #: Room for many plugs: under TCG a QEMU has a budget.
 WIDE = "1,maxcpus=64,sockets=2,cores=16,threads=2"
 ONE, SEVERAL = ("3",), ("3", "4", "5")
+#: How often QEMU may die of its own race (``races``) while a CPU is plugged that is to be unplugged.
+DEATHS = 3
 #: Seconds of the host's time that may lie between the last look at a CPU and its device_del. They are 0.02 of the
 #: guest's own, which on a busy host is given a fraction of its CPUs; what it was is printed.
 WINDOW = 0.2
@@ -36,15 +39,21 @@ def start_takes(machine: Machine, slot: int) -> float:
 
 def unplugs(lives: Lives, slots: tuple[str, ...], seconds: float) -> Iterator[tuple[Ended, dict[int, float]]]:
     """How each unplug ended, and which slots' CPUs were online when their device_del came, for how many seconds."""
-    known = 0
+    known = done = deaths = 0
     takes = 0.0
-    for number in range(rounds(20)):
-        if number == 0 or lives.vm.plugs_left < len(slots):
-            if number:
-                lives.again()
+    while done < rounds(20):
+        if lives.vm.plugs_left < len(slots):
+            lives.again()
             known = 0
         machine = Machine(lives.vm, Vcpuctl(lives.vm))
         up = machine.vcpuctl("plug", "--slot", *slots)
+        if up.status != 0 and deaths < DEATHS and died_of_it(lives.vm):
+            # The guest started anew while a CPU came up, and QEMU did not survive that (docs/testing.md).
+            print(f"QEMU died in a plug: {up.stdout}", file=sys.stderr)
+            deaths += 1
+            lives.again()
+            known = 0
+            continue
         assert (up.status, up.outcome()) == (0, "done"), up.stdout
         takes = takes or start_takes(machine, int(slots[0]))
         with onliner(lives.vm, seconds):
@@ -54,6 +63,7 @@ def unplugs(lives: Lives, slots: tuple[str, ...], seconds: float) -> Iterator[tu
         print(f"{ended.outcome()}; started before: {lasted}, where a start takes {takes}", file=sys.stderr)
         yield ended, {slot: time - takes for slot, time in lasted.items() if time > takes}
         known = len(found)
+        done += 1
 
 
 def judged(ended: Ended) -> Counter[str]:
