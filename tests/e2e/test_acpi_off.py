@@ -37,8 +37,10 @@ def test_without_acpi_a_plug_is_refused_in_the_plan_with_the_cause(
     problems = [finding for finding in doctor.json["findings"] if finding["level"] == "problem"]
     assert problems, doctor.stdout
     assert all("ACPI" in finding["text"] for finding in problems), problems
-    # what the guest's side alone can do is offered, and done
-    assert machine.vcpuctl("offline", "1").status == 0
-    assert not machine.vm.guest_cpus()["cpu1"]["online"]
-    assert machine.vcpuctl("online", "1").status == 0
+    if "cpu1" in machine.vm.guest_cpus():
+        # The firmware has made ACPI tables of its own, whose names of CPUs are not known (q35, 10.0).
+        ended = machine.vcpuctl("offline", "1")
+        assert (ended.status, ended.json["reason"]["code"]) == (3, "agent-platform")
+        assert "firmware" in ended.json["reason"]["text"]
+        assert "vcpu-guest" not in ended.json["reason"]["hint"]
     assert (machine.vm.guest_cpus(), machine.filled()) == before

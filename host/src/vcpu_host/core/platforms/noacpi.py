@@ -35,6 +35,14 @@ class NoAcpi(Platform):
         del host
         return (f"boot:{slot.index}",) if slot.at_start else ()
 
+    def misunderstanding(self, agent: AgentInfo) -> Reason:
+        """Say that the firmware has made ACPI tables of its own, with other names (seen on q35 of QEMU 10.0.13)."""
+        text = (
+            f"the VM was started with acpi=off, and yet its guest has ACPI (the agent takes its machine for "
+            f"{agent.platform!r}): the firmware has made tables of its own, in which CPUs have other names"
+        )
+        return Reason(codes.AGENT_PLATFORM, Origin.VCPUCTL, text, f"{_FIX}; or switch CPUs in the guest by hand")
+
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
         """What was there at its boot is all."""
         del host, agent

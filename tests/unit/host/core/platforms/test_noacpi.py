@@ -120,3 +120,15 @@ def test_an_agent_that_finds_no_names_for_another_reason_is_told_as_before(acpi:
     hint = decided.refusals[0].reason.hint
     assert "update vcpu-guest" in hint
     assert ("acpi=off" in hint) is (platform == "boot")
+
+
+def test_where_the_firmware_makes_acpi_of_its_own_that_is_the_cause_and_not_an_old_agent() -> None:
+    view = _without()
+    assert view.agent is not None
+    agent = replace(view.agent, platform="acpi")
+    decided = plan(join(view.host, view.guest, agent=agent), Request(Operation.OFFLINE, selectors=("1",)))
+    (refusal,) = decided.refusals
+    assert refusal.reason.code == "agent-platform"
+    assert "firmware" in refusal.reason.text
+    assert "acpi=on" in refusal.reason.hint
+    assert "vcpu-guest" not in refusal.reason.hint
