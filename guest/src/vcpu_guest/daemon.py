@@ -81,10 +81,8 @@ async def run(
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signals(loop)
     loop_errors = LoopErrors(loop)
     instance = os.urandom(8)
     parts = await _assemble(machine, instance, socket_path, port, gate_directory, hooks)

@@ -15,6 +15,7 @@ one table, ``cli/exitcodes.py``.
 
 from __future__ import annotations
 
+from .core import codes
 from .core.reason import Origin, Reason
 
 
@@ -33,6 +34,11 @@ class VcpuctlError(Exception):
 
 class UsageError(VcpuctlError):
     """What was asked for does not fit: unknown slot, bad props, a socket that is not a monitor."""
+
+
+def bad_slot(text: str) -> UsageError:
+    """Return the error of a selector that this VM has no slot for, or that nobody understands; ``text`` says why."""
+    return UsageError(Reason(codes.BAD_SLOT, Origin.VCPUCTL, text, "vcpuctl list shows the slots and their names"))
 
 
 class RefusedError(VcpuctlError):

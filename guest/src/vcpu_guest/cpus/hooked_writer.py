@@ -28,6 +28,10 @@ class HookedWriter:
         """See Writer.settling."""
         return self._writer.settling()
 
+    def forget_ejections(self) -> None:
+        """See Writer.forget_ejections."""
+        self._writer.forget_ejections()
+
     async def run(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
         """See Writer.run. If a hook objects to an offline, refuse every CPU of the request and write nothing."""
         if not request.online:

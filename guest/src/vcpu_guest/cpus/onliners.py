@@ -61,6 +61,10 @@ class Onliners:
         """Note that the host does not want cpuN ejected any more: anybody may bring it online."""
         self._let_go.pop(number, None)
 
+    def forget(self) -> None:
+        """Note that nobody wants any CPU ejected any more: the host that asked for it has gone."""
+        self._let_go.clear()
+
     def looked(self, online: Collection[int]) -> None:
         """Note that these CPUs were seen online."""
         for number in [number for number in self._let_go if number in online]:

@@ -83,6 +83,7 @@ class Writer:
         self._pending: set[Future[Any]] = set()
         self._attempts: dict[int, _Attempt] = {}
         self._numbers = itertools.count()
+        self._closed = False
         self.hotplug.start(self.queue, inventory.rescan)
 
     def submit(
@@ -126,6 +127,11 @@ class Writer:
         seconds = time.monotonic() - began
         return {self.platform.identity(self.sysfs, number): seconds for number in moving}
 
+    def forget_ejections(self) -> None:
+        """Do not take CPUs offline again that were to be ejected: their host has gone, and others may want them."""
+        if not self._closed:  # its stream may end after the writer, when the agent stops
+            self.queue(self.onliners.forget)
+
     def queue(self, work: Callable[[], None]) -> None:
         """Queue other work for the writer's thread, so that all changes to CPUs are made one after another."""
         self._queued(self._executor.submit(work)).add_done_callback(_complain)
@@ -162,6 +168,7 @@ class Writer:
 
     async def close(self, timeout: float) -> bool:
         """Start nothing more. Wait at most `timeout` seconds for the write that runs; return False if it still runs."""
+        self._closed = True
         self.hotplug.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._reader.shutdown(wait=False, cancel_futures=True)

@@ -50,6 +50,9 @@ class Runner(Protocol):
     def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
         """See Writer.settling."""
 
+    def forget_ejections(self) -> None:
+        """See Writer.forget_ejections."""
+
 
 class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     """The gRPC service vcpu.v1.GuestAgent, as agent.proto describes it."""
@@ -129,6 +132,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
             await control.close()
+            self._writer.forget_ejections()
             if self._gate is not None:
                 self._gate.withdraw(stream)
 

@@ -9,9 +9,6 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from vcpu_host import documents
-from vcpu_host.core import codes
-from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.errors import UsageError
 from vcpu_host.local.target import plain_name
 
 from . import render
@@ -21,16 +18,7 @@ from .exitcodes import Exit
 
 async def run(args: argparse.Namespace) -> Exit:
     """Run the command that ``args`` name."""
-    try:
-        return await _COMMANDS[args.command](args)
-    except ValueError as error:
-        from vcpu_host.core.planning.selectors import SelectorError  # late: a list selects nothing
-
-        if not isinstance(error, SelectorError):
-            raise
-        raise UsageError(
-            Reason(codes.BAD_SLOT, Origin.VCPUCTL, str(error), "vcpuctl list shows the slots and their names")
-        ) from error
+    return await _COMMANDS[args.command](args)
 
 
 async def _list(args: argparse.Namespace) -> Exit:

@@ -13,8 +13,9 @@ from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.numa import ByMap, ByPolicy, MapError, Wish
 from vcpu_host.core.planning.placement import Placement
+from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Outcome, Reason
-from vcpu_host.errors import UsageError
+from vcpu_host.errors import UsageError, bad_slot
 from vcpu_host.vm.numa_assign import assign
 from vcpu_host.vm.open import open_preconfig
 
@@ -35,6 +36,8 @@ async def numa(args: argparse.Namespace) -> Exit:
             assigned = await assign(qemu, wish, dry_run=args.dry_run)
         except MapError as error:
             raise _bad_map(str(error)) from error
+        except SelectorError as error:
+            raise bad_slot(str(error)) from error
     if args.output == "json":
         render.emit_json(documents.of_assigned(assigned))
     elif not (args.quiet and assigned.outcome is Outcome.DONE and not args.dry_run):

@@ -18,7 +18,7 @@ from ..core.operation import record
 from ..core.reason import Origin, Reason
 from ..core.view import VmView, join, with_pending
 from ..core.vm_events import VmEvent
-from ..errors import AgentGoneError, RefusedError, UsageError
+from ..errors import AgentGoneError, RefusedError, UsageError, bad_slot
 from .agent_session import Sessions
 from .waiting import first_of, hear_agent, hear_vmm, unless
 
@@ -385,8 +385,9 @@ def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan
     try:
         return plan(view, request, recovered=recovered)
     except ValueError as error:
-        code, hint = ("bad-slot", "see vcpuctl list") if isinstance(error, SelectorError) else ("bad-usage", "")
-        raise UsageError(Reason(code, Origin.VCPUCTL, str(error), hint)) from error
+        if isinstance(error, SelectorError):
+            raise bad_slot(str(error)) from error
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error))) from error
 
 
 def _nobody_hears(trouble: Reason, left: float) -> None:

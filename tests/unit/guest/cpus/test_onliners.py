@@ -230,3 +230,27 @@ async def test_nobody_waits_for_a_cpu_that_has_gone(guest: Guest) -> None:
     guest.kernel.remove(1)
     guest.sysfs.settled_online = None  # type: ignore[method-assign, assignment]
     assert guest.writer.settling() is None
+
+
+async def test_what_a_host_that_has_gone_wanted_ejected_is_not_taken_offline_for_the_next_one(guest: Guest) -> None:
+    """Nobody has asked the agent for it in this session: the guest's administrator may want the CPU."""
+    await guest.ask(1)
+    guest.somebody_onlines(1)
+    await guest.ask(1)  # here the agent sees that somebody meddles
+    guest.writer.forget_ejections()
+
+    def await_turn(number: int, is_online: object) -> bool:
+        del is_online
+        for each in (1, number):
+            guest.somebody_onlines(each)
+        return True
+
+    guest.onliners.await_turn = await_turn  # type: ignore[method-assign]
+    await guest.ask(2)
+    assert guest.kernel.online == {0, 1}
+
+
+async def test_a_stream_that_ends_after_the_writer_ends_in_order(guest: Guest) -> None:
+    await guest.ask(1)
+    assert await guest.writer.close(20)
+    guest.writer.forget_ejections()
