@@ -6,18 +6,18 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kit.fakes.qemu import Config, FakeProcess, FakeQemu, Rule
+from kit.component.adapter import machine
+from kit.fakes.qemu import FakeProcess, Rule
 from kit.sim.views import slot as slot_of
 from vcpu_host.core.model import Channel, Ost
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, PortChanged, QemuGone, VmEvent, VmReset, VmStatus
 from vcpu_host.errors import QemuError, QemuGoneError
-from vcpu_host.qmp import QmpVmm, connect
+from vcpu_host.qmp import connect
 from vcpu_host.qmp.events import EventStream
 
 
@@ -26,17 +26,6 @@ def folder() -> Iterator[Path]:
     """Short, for sockets."""
     with tempfile.TemporaryDirectory(prefix="vq", dir="/tmp") as name:
         yield Path(name)
-
-
-@asynccontextmanager
-async def machine(folder: Path, **config: object) -> AsyncIterator[tuple[FakeQemu, QmpVmm]]:
-    """A fake QEMU and the adapter on it, whose guest is up."""
-    async with FakeQemu(folder, Config(**config)) as qemu:  # type: ignore[arg-type]
-        vmm = await connect(str(qemu.qmp), call_timeout=60)
-        try:
-            yield qemu, vmm
-        finally:
-            await vmm.close()
 
 
 async def take(stream: EventStream, count: int) -> list[VmEvent]:

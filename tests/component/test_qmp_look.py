@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.fakes.qemu import Config, FakeQemu
+from kit.component.adapter import machine
 from vcpu_host.errors import QemuError
-from vcpu_host.qmp import QmpVmm, connect
 
 
 @pytest.fixture
@@ -19,17 +17,6 @@ def folder() -> Iterator[Path]:
     """Short, for sockets."""
     with tempfile.TemporaryDirectory(prefix="vq", dir="/tmp") as name:
         yield Path(name)
-
-
-@asynccontextmanager
-async def machine(folder: Path, **config: object) -> AsyncIterator[tuple[FakeQemu, QmpVmm]]:
-    """A fake QEMU and the adapter on it, whose guest is up."""
-    async with FakeQemu(folder, Config(**config)) as qemu:  # type: ignore[arg-type]
-        vmm = await connect(str(qemu.qmp), call_timeout=60)
-        try:
-            yield qemu, vmm
-        finally:
-            await vmm.close()
 
 
 async def test_what_cannot_change_is_asked_for_once(folder: Path) -> None:
