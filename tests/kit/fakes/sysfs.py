@@ -12,7 +12,7 @@ a process of its own. Quirks kept:
 - `topology` has files only while the CPU is online; a directory that comes back is another inode;
 - a write can be refused by rule (`refuse`), and held (`released.clear()`) as the real one can take seconds. Meanwhile
   whoever reads that CPU's `online` waits for the write's end: reading takes the device's lock (drivers/base/core.c,
-  online_show), which the write holds;
+  online_show), which the write holds. If the CPU goes meanwhile, the write fails, and who reads waits no more;
 - opening for that can be denied (`deny`), as by a mount or a security module.
 """
 
@@ -22,8 +22,8 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from vcpu_guest.core import cpulist
@@ -85,6 +85,8 @@ class FakeKernel:
         #: Set once a write is held.
         self.holding = threading.Event()
         self._lock = threading.RLock()
+        #: The `online` files of which a write is held.
+        self._held: set[str] = set()
         self._listeners: list[Listener] = []
         self._graves = 0
         self.cpu_dir.mkdir(parents=True)
@@ -142,6 +144,7 @@ class FakeKernel:
     def remove(self, number: int, *, linger: bool = False) -> None:
         """Take a CPU away, as after device_del; the kernel itself takes it offline first."""
         with self._lock:
+            self._let_read(f"{self._cpus}{number}/online")
             was_online = number in self.online
             self.online.discard(number)
             self._show(number)
@@ -195,12 +198,9 @@ class FakeKernel:
             return
         number, goal = int(path.rsplit("/", 2)[1].removeprefix("cpu")), data.strip() == b"1"
         self.writes.append((number, goal))
-        if not self.released.is_set():
-            with self._lock_device(path):
-                self.holding.set()
-                self.released.wait(60)
+        gone = not self.released.is_set() and not self._wait_for_release(path)
         with self._lock:
-            self._answer(path, number, goal)
+            self._answer(path, number, goal, gone=gone)
             if (number in self.online) == goal:
                 return
             (self.online.add if goal else self.online.discard)(number)
@@ -208,24 +208,29 @@ class FakeKernel:
             self._lists("online")
         self.tell("online" if goal else "offline", number)
 
-    @contextmanager
-    def _lock_device(self, path: str) -> Iterator[None]:
-        """A pipe in the file's place: to open it takes somebody at the other end."""
-        kept = f"{path.rpartition('/')[0]}/.online"
-        try:
-            os.link(path, kept)
-            os.mkfifo(f"{path}.fifo")
-            os.replace(f"{path}.fifo", path)
-        except FileNotFoundError:  # it is not there, as will be answered
-            yield
-            return
-        try:
-            yield
-        finally:
-            with suppress(FileNotFoundError):  # the CPU is gone
-                end = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # who waits goes on
-                os.replace(kept, path)
-                os.close(end)
+    def _wait_for_release(self, path: str) -> bool:
+        """Hold the write of a CPU's `online` until it is released; whether the CPU still is the one that it was."""
+        with self._lock:
+            cpu = _inode(path)
+            if cpu is not None and path not in self._held:
+                # A pipe in the file's place: who opens it waits for somebody at the other end.
+                os.link(path, _kept(path))
+                os.mkfifo(f"{path}.fifo")
+                os.replace(f"{path}.fifo", path)
+                self._held.add(path)
+        self.holding.set()
+        self.released.wait(60)
+        with self._lock:
+            self._let_read(path)
+            return cpu == _inode(path)
+
+    def _let_read(self, path: str) -> None:
+        """End the hold on reading this file, if there is one."""
+        if path in self._held:
+            self._held.discard(path)
+            end = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # who waits goes on
+            os.replace(_kept(path), path)
+            os.close(end)
 
     def attempt(self, path: str) -> None:
         """What opening it for writing does: `vcpu_guest.kernel.sysfs.Try`."""
@@ -238,8 +243,8 @@ class FakeKernel:
         self._put(path, data.decode().strip())
         self.ejects.append(data.strip() == b"1")
 
-    def _answer(self, path: str, number: int, goal: bool) -> None:
-        if not os.path.exists(path):
+    def _answer(self, path: str, number: int, goal: bool, *, gone: bool) -> None:
+        if gone or not os.path.exists(path):
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         code = self.refusals.get((number, goal), 0)
         if number not in self.slots:
@@ -285,6 +290,19 @@ class FakeKernel:
         """Release a write that is held, and take the tree away."""
         self.released.set()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _kept(path: str) -> str:
+    """Where a file is while a pipe has its place."""
+    return f"{path.rpartition('/')[0]}/.online"
+
+
+def _inode(path: str) -> int | None:
+    """Which CPU's folder a file is in; None if that is not there."""
+    try:
+        return os.stat(path.rpartition("/")[0]).st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _list(numbers: Collection[int]) -> str:

@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import json
 import socket
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,11 @@ class Client:
         except QmpError as err:
             self.send({**tag, "error": {"class": err.cls, "desc": err.desc}})
             return
+        except Exception:
+            # A fault of the fake's own: without an answer somebody would wait for his deadline, and not know why.
+            traceback.print_exc()
+            self._qemu.die()
+            raise
         if isinstance(result, Raw):
             ending = f', "id": {json.dumps(tag["id"])}' if tag else ""
             self.write(f'{{"return": {result}{ending}}}\r\n'.encode())
