@@ -76,6 +76,9 @@ def _scale_up(view: VmView, request: Request, lacking: int) -> Plan:
 
 def _scale_down(view: VmView, request: Request, goal: int, surplus: int) -> Plan:
     """Unplug ``surplus`` vCPUs, those first that the guest's SMT mode keeps offline, and bring the rest online."""
+    forbidden = _nothing_goes(view, view.slots)
+    if forbidden is not None:
+        return _refused(request, forbidden)
     stuck = [s for s in view.slots if s.slot.filled and s.not_removable is not None]
     floor = sum(s.slot.vcpus for s in stuck)
     if goal < floor:
@@ -155,12 +158,10 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
     where = _there(view, request)
     if not isinstance(where, tuple):
         return (), where
-    filled = [s for s in where if s.slot.filled]
-    removable = [s for s in filled if s.not_removable is None]
-    never = [view.platform.cannot_unplug(view.host, s.slot) for s in filled]
-    telling = [reason for reason in never if reason is not None and reason.code != codes.BOOT_CPU]
-    if not removable and telling:
-        return (), telling[0]
+    forbidden = _nothing_goes(view, where)
+    if forbidden is not None:
+        return (), forbidden
+    removable = [s for s in where if s.slot.filled and s.not_removable is None]
     in_use = (SlotState.ONLINE, SlotState.UNKNOWN)
     leftovers = [s for s in removable if s.state not in in_use]
     online = {s.index: s for s in removable if s.state in in_use}
@@ -178,6 +179,15 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
     ]
     hint = "the other CPUs were there at start, or the guest cannot let them go"
     return _take(candidates, count, "unplug", hint, _on(request))
+
+
+def _nothing_goes(view: VmView, where: Sequence[SlotView]) -> Reason | None:
+    """The machine's own reason if none of these slots can be unplugged; None if one can, or the boot CPU is all."""
+    filled = [s for s in where if s.slot.filled]
+    if any(s.not_removable is None for s in filled):
+        return None
+    never = (view.platform.cannot_unplug(view.host, s.slot) for s in filled)
+    return next((reason for reason in never if reason is not None and reason.code != codes.BOOT_CPU), None)
 
 
 def _there(view: VmView, request: Request) -> tuple[SlotView, ...] | Reason:

@@ -339,10 +339,11 @@ def test_what_is_planned_without_the_guest_is_what_is_planned_with_it() -> None:
     assert plan(join(view, None, agent=INFO), request) == plan(join(view, guest(view, {0}), agent=INFO), request)
 
 
-def test_unplug_by_number_where_nothing_can_be_unplugged_says_what_the_machine_says() -> None:
+@pytest.mark.parametrize(("operation", "count"), [("unplug", 1), ("scale", 1), ("scale", 2)])
+def test_less_where_nothing_can_be_unplugged_is_refused_as_the_machine_says(operation: str, count: int) -> None:
     slots = tuple(replace(slot(i), props=freeze_props({"core-id": i})) for i in range(3))
     view = replace(host(3, slots=slots), arch="s390x", machine="s390-ccw-virtio-10.0")
-    decided = planned(join(view, guest(view, {0, 1, 2})), "unplug", 1)
+    decided = planned(join(view, guest(view, {0, 1, 2})), operation, count)
     assert codes(decided) == ["no-unplug"]
     assert "vcpuctl offline" in decided.refusals[0].reason.hint
 
