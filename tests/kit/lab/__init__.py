@@ -7,6 +7,7 @@ from kit.lab.cache import Cache
 from kit.lab.errors import CommandError, LabError, QmpError, ShellError, VmDiedError, WaitTimeoutError
 from kit.lab.lab import Lab
 from kit.lab.lives import Lives
+from kit.lab.nested import KvmHost
 from kit.lab.qmp import Event, Qmp
 from kit.lab.road import Road
 from kit.lab.spec import AGENT_PORT, VmSpec
@@ -18,6 +19,7 @@ __all__ = [
     "CommandError",
     "Event",
     "GuestCpu",
+    "KvmHost",
     "Lab",
     "LabError",
     "Lives",

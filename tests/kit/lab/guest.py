@@ -20,18 +20,18 @@ _RECIPE = 2
 _BUILD = 1800.0
 #: Fixes owners of an unpacked root without being root.
 _FAKEROOT = () if os.geteuid() == 0 else ("fakeroot",)
+_SYSTEM = ("systemd", "systemd-sysv", "udev", "kmod", "busybox-static", "python3-minimal")
 _PACKAGES = (
-    "systemd",
-    "systemd-sysv",
-    "udev",
-    "kmod",
-    "busybox-static",
-    "python3-minimal",
+    *_SYSTEM,
     "python3-grpcio",
     "python3-protobuf",
     "python3-pyudev",
     "python3-structlog",
 )
+
+
+#: A host of VMs, for ``lab.nested``: what the package vcpu-host depends on, and no QEMU (the lab brings its own).
+_HOST_PACKAGES = ("python3-grpcio", "python3-protobuf", "python3-rich", "python3-structlog")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ RECIPES: Mapping[str, Recipe] = {
         # the kernels that an installation has: with them udev loads modules for each new CPU
         Recipe("debian13-amd64", "trixie", ARCHES["amd64"], "linux-image-amd64", wants_hypervisor=True),
         Recipe("sid-amd64", "sid", ARCHES["amd64"], "linux-image-amd64", (*_PACKAGES, "mount"), wants_hypervisor=True),
+        Recipe("kvm-host-amd64", "trixie", ARCHES["amd64"], "linux-image-cloud-amd64", (*_SYSTEM, *_HOST_PACKAGES)),
         Recipe("debian12-ppc64el", "bookworm", ARCHES["ppc64el"], "linux-image-powerpc64le"),
         # a kernel that has an SMT mode on POWER (6.6 and newer)
         Recipe(

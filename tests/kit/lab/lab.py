@@ -9,9 +9,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
-from kit.lab import accel, guest, host, qemu, scratch, states
+from kit.lab import accel, guest, host, nested_states, qemu, scratch, states
 from kit.lab.cache import Cache
 from kit.lab.lives import Lives
+from kit.lab.nested import KvmHost
 from kit.lab.road import Road
 from kit.lab.spec import VmSpec
 from kit.lab.vm import Vm
@@ -53,7 +54,7 @@ class Lab:
             self._ground(spec) as (found, image, accelerator),
             states.find(self._cache, spec, found, image, accelerator, self._progress) as state,
             _folder() as folder,
-            states.restore(spec, found, image, accelerator, state, folder / "disk.qcow2") as vm,
+            states.restore(spec, found, image, accelerator, state.path, folder / "disk.qcow2") as vm,
         ):
             yield vm
 
@@ -65,7 +66,7 @@ class Lab:
             states.find(self._cache, spec, found, image, accelerator, self._progress) as state,
             _folder() as folder,
         ):
-            lives = Lives(spec, found, image, accelerator, state, folder)
+            lives = Lives(spec, found, image, accelerator, state.path, folder)
             try:
                 yield lives
             finally:
@@ -82,10 +83,19 @@ class Lab:
                 qemus[version] = stack.enter_context(other)
             state = stack.enter_context(states.find(self._cache, spec, found, image, accelerator, self._progress))
             disk = stack.enter_context(_folder()) / "disk.qcow2"
-            road = Road(states.restore(spec, found, image, accelerator, state, disk), qemus, image, disk)
+            road = Road(states.restore(spec, found, image, accelerator, state.path, disk), qemus, image, disk)
             stack.enter_context(road.vm)
             stack.callback(road.close)
             yield road
+
+    @contextmanager
+    def kvm(self, spec: VmSpec) -> Iterator[KvmHost]:
+        """A VM under KVM in an emulated host, restored from a saved state that is made the first time.
+
+        It works on any machine; see ``lab.nested``. The -cpu of the spec has to be one that KVM takes: ``host``.
+        """
+        with nested_states.vm(self._cache, spec, self._progress) as host_of_it:
+            yield host_of_it
 
     @contextmanager
     def boot(self, spec: VmSpec) -> Iterator[Vm]:

@@ -10,6 +10,16 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from typing import Protocol
+
+
+class Ends(Protocol):
+    """A process that can be ended and waited for."""
+
+    def kill(self) -> None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
 
 _requests: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], Callable[[], subprocess.Popen[bytes]]]] = (
     queue.SimpleQueue()
@@ -42,7 +52,7 @@ def start(argv: Sequence[str], env: Mapping[str, str], sockets: Sequence[socket.
     return done.result()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Ends) -> None:
     """Kill it if it still runs, and reap it."""
     process.kill()
     process.wait()

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kit.lab import host
@@ -55,6 +55,22 @@ class Qemu:
     env: Mapping[str, str] = field(default_factory=dict)
     #: Identity of the build, for the keys of what is saved with it.
     key: str = ""
+    #: The private root that it comes from; None for the host's own.
+    root: Path | None = None
+
+    def moved(self, root: Path) -> Qemu:
+        """The same QEMU, whose private root lies elsewhere: in a guest, say."""
+
+        def there(text: str) -> str:
+            return text.replace(str(self.root), str(root))
+
+        return replace(
+            self,
+            system=tuple(map(there, self.system)),
+            img=tuple(map(there, self.img)),
+            env={name: there(value) for name, value in self.env.items()},
+            root=root,
+        )
 
 
 @contextmanager
@@ -69,6 +85,15 @@ def find(
     if own is not None and (own.version == version or (version == STANDARD and _number(own) >= (10, 0))):
         yield own
         return
+    with private(cache, version, target, progress) as found:
+        yield found
+
+
+@contextmanager
+def private(
+    cache: Cache, version: str, target: str = NATIVE_TARGET, progress: host.Progress = host.quiet
+) -> Iterator[Qemu]:
+    """The QEMU of that version in a private root (``Qemu.root``). Raises LabError for a version nobody carries."""
     if version not in SUITES:
         raise LabError(f"no QEMU {version}: the lab knows {', '.join(SUITES)}")
     suite = SUITES[version]
@@ -114,6 +139,7 @@ def _private(version: str, target: str, folder: Path, key: str) -> Qemu:
         img=_program(root, "qemu-img"),
         env={"QEMU_MODULE_DIR": str(root / _LIBS / "qemu")},
         key=key,
+        root=root,
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from kit.lab.arch import Arch
 from kit.lab.guest import Image, arch_of, recipe_of
@@ -61,6 +62,8 @@ class VmSpec:
     #: -device arguments of CPUs, each with its "-device" before it.
     devices: tuple[str, ...] = ()
     extra_args: tuple[str, ...] = ()
+    #: Further virtio-serial ports of the guest, each with a socket of its name.
+    ports: ClassVar[tuple[str, ...]] = ()
 
     @property
     def arch(self) -> Arch:
@@ -97,7 +100,8 @@ def command_line(
 ) -> list[str]:
     """QEMU's arguments for that VM; those of two specs differ wherever a saved state of one would not fit the other.
 
-    ``sockets`` says for each name of SOCKETS what its chardev listens on (``path=...`` or ``fd=...``).
+    ``sockets`` says for each name of SOCKETS and each of the spec's ports what its chardev listens on (``path=...`` or
+    ``fd=...``).
     """
 
     def socket(name: str) -> list[str]:
@@ -127,6 +131,9 @@ def command_line(
     argv += ["-device", "virtconsole,chardev=shell,bus=lab-serial.0,nr=0"]
     argv += [*socket(AGENT_CHARDEV), "-device", f"virtio-serial-{arch.bus},id=agent-serial"]
     argv += ["-device", f"virtserialport,chardev={AGENT_CHARDEV},name={AGENT_PORT},id=agent-port,bus=agent-serial.0"]
+    argv += ["-device", f"virtio-serial-{arch.bus},id=port-serial"] if spec.ports else []
+    for port in spec.ports:
+        argv += [*socket(port), "-device", f"virtserialport,chardev={port},name={port},bus=port-serial.0"]
     argv += [*socket("qmp"), "-mon", "chardev=qmp,mode=control"]
     argv += [*socket("oracle"), "-mon", "chardev=oracle,mode=control"]
     # both kinds of record come from QEMU itself, on one stream and one clock: see lab.record

@@ -24,7 +24,8 @@ from kit.lab.spec import AGENT_CHARDEV, AGENT_READY, SOCKETS, VmSpec, command_li
 from kit.lab.vm import Vm
 
 _RECIPE = 2
-_DISK, _RAM = "disk.qcow2", "ram"
+#: The files of a saved state.
+DISK, RAM = "disk.qcow2", "ram"
 #: Seconds, with wide margins for TCG on a busy machine.
 _BOOT, _INSTALL, _READY = 600.0, 600.0, 300.0
 #: The same for a restored VM, which has only to go on.
@@ -43,25 +44,31 @@ def overlay(qemu: Qemu, backing: Path, backing_format: str, path: Path, *, relat
     host.run([*qemu.img, "create", "-q", "-f", "qcow2", "-b", name, "-F", backing_format, str(path)])
 
 
+def rebase(qemu: Qemu, disk: Path, backing: Path) -> None:
+    """Have an overlay name its backing file by a relative path, so that both are found when their parent moves."""
+    name = os.path.relpath(backing, disk.parent)
+    host.run([*qemu.img, "rebase", "-u", "-F", "qcow2", "-b", name, str(disk)])
+
+
 @contextmanager
 def find(
     cache: Cache, spec: VmSpec, qemu: Qemu, image: Image, accel: str, progress: host.Progress = host.quiet
-) -> Iterator[Path]:
-    """The directory of the spec's saved state, made (with the ones below it) the first time."""
+) -> Iterator[Entry]:
+    """The spec's saved state, made (with the ones below it) the first time."""
     with _booted(cache, spec, qemu, image, accel, progress) as booted:
         if spec.debs is None:
-            yield booted.path
+            yield booted
         else:
             with _installed(cache, spec, qemu, image, accel, booted, progress) as installed:
-                yield installed.path
+                yield installed
 
 
 def restore(spec: VmSpec, qemu: Qemu, image: Image, accel: str, state: Path, disk: Path) -> Vm:
     """A new VM from that state, on a throw-away overlay at ``disk``."""
-    overlay(qemu, state / _DISK, "qcow2", disk)
+    overlay(qemu, state / DISK, "qcow2", disk)
     vm = Vm(spec, qemu, image, accel, disk, incoming=True)
     try:
-        vm.load(state / _RAM)
+        vm.load(state / RAM)
         vm.wait_shell(_RESTORED)
     except BaseException:
         vm.close()
@@ -73,12 +80,17 @@ def boot(spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path) -> Vm:
     """A VM booted from the image, up to a settled systemd, on the overlay at ``disk``."""
     vm = Vm(spec, qemu, image, accel, disk)
     try:
-        vm.wait_shell(_BOOT)
-        vm.shell(_SETTLED, _BOOT)
+        settle(vm)
     except BaseException:
         vm.close()
         raise
     return vm
+
+
+def settle(vm: Vm, timeout: float = _BOOT) -> None:
+    """Wait until the VM has booted and systemd in it has nothing left to start."""
+    vm.wait_shell(timeout)
+    vm.shell(_SETTLED, timeout)
 
 
 def install(vm: Vm, files: Mapping[str, bytes]) -> None:
@@ -90,13 +102,18 @@ def install(vm: Vm, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         vm.put(data, f"/run/lab/debs/{name}")
     vm.shell("dpkg -i /run/lab/debs/*.deb && rm -r /run/lab/debs", _INSTALL)
+    wait_ready(vm)
+
+
+def wait_ready(vm: Vm) -> None:
+    """Wait until what is installed counts as ready (``spec.ready``). Raises LabError as ``install`` does."""
     try:
         vm.shell(f"until {vm.spec.ready}; do sleep 0.5; done", _READY)
         if vm.spec.ready == AGENT_READY:
             _wait_agent_port(vm)
     except LabError as error:
         journal = vm.shell("systemctl --failed --no-pager; journalctl -b -n 40 --no-pager -o short-monotonic", 30.0)
-        raise LabError(f"{', '.join(files)} installed, but not ready: {error}\n{journal}") from error
+        raise LabError(f"{', '.join(vm.spec.packages)}: installed, but not ready: {error}\n{journal}") from error
 
 
 def debs(spec: VmSpec) -> dict[str, bytes]:
@@ -129,12 +146,13 @@ def _booted(
 
     def build(folder: Path) -> None:
         progress(f"booting {spec.guest} on {spec.machine}, QEMU {qemu.full_version}, {accel} (once)")
-        overlay(qemu, image.root, "raw", folder / _DISK, relative=True)
-        with boot(bare, qemu, image, accel, folder / _DISK) as vm:
+        overlay(qemu, image.root, "raw", folder / DISK, relative=True)
+        with boot(bare, qemu, image, accel, folder / DISK) as vm:
             progress("saving the booted state")
-            vm.save(folder / _RAM)
+            vm.save(folder / RAM)
 
-    line = command_line(spec, qemu, image, accel, Path("disk"), Path("console"), dict.fromkeys(SOCKETS, ""))
+    sockets = dict.fromkeys((*SOCKETS, *spec.ports), "")
+    line = command_line(spec, qemu, image, accel, Path("disk"), Path("console"), sockets)
     key = digest(_RECIPE, line, qemu.key, image.key)
     with cache.entry(f"booted-{digest(asdict(bare), accel)}", key, build) as entry:
         yield entry
@@ -148,12 +166,11 @@ def _installed(
 
     def build(folder: Path) -> None:
         progress(f"installing {', '.join(files)} in the running guest (once)")
-        with restore(spec, qemu, image, accel, booted.path, folder / _DISK) as vm:
+        with restore(spec, qemu, image, accel, booted.path, folder / DISK) as vm:
             install(vm, files)
             progress("saving the installed state")
-            vm.save(folder / _RAM)
-        rebase = [*qemu.img, "rebase", "-u", "-F", "qcow2", "-b", os.path.relpath(booted.path / _DISK, folder)]
-        host.run([*rebase, str(folder / _DISK)])
+            vm.save(folder / RAM)
+        rebase(qemu, folder / DISK, booted.path / DISK)
 
     key = digest(
         _RECIPE, booted.build_id, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, spec.ready
@@ -172,4 +189,4 @@ def _wait_agent_port(vm: Vm) -> None:
         return any(item["label"] == AGENT_CHARDEV and item["frontend-open"] for item in chardevs)
 
     if not is_open():
-        vm.qmp.wait_event("VSERPORT_CHANGE", 30.0, id="agent-port", open=True)
+        vm.qmp.wait_event("VSERPORT_CHANGE", _READY, id="agent-port", open=True)

@@ -16,6 +16,7 @@ from typing import Any, Self, TypedDict
 from kit.lab import process, quiet, scratch
 from kit.lab.errors import LabError, VmDiedError, WaitTimeoutError
 from kit.lab.guest import Image
+from kit.lab.place import Here, Place
 from kit.lab.qemu import Qemu
 from kit.lab.qmp import Qmp
 from kit.lab.record import Record
@@ -24,6 +25,9 @@ from kit.lab.spec import AGENT_CHARDEV, SOCKETS, VmSpec, command_line
 
 #: plugs_left where no budget applies (KVM).
 UNLIMITED = 1 << 30
+
+#: Seconds for QEMU's first word on a command, on a busy machine.
+_TRACES = 30.0
 
 #: The tests ask for it all the time: what need not start a program doesn't, and busybox is linked statically.
 _GUEST_CPUS = """cd /sys/devices/system/cpu
@@ -55,32 +59,43 @@ class Vm:
     """A QEMU process with its sockets. ``close`` ends it; use it as a context manager."""
 
     def __init__(
-        self, spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path, *, incoming: bool = False
+        self,
+        spec: VmSpec,
+        qemu: Qemu,
+        image: Image,
+        accel: str,
+        disk: Path,
+        *,
+        incoming: bool = False,
+        place: Place | None = None,
     ) -> None:
-        """Start QEMU on that disk (a qcow2 file of this VM alone), waiting for ``load`` if ``incoming``."""
+        """Start QEMU on that disk (a qcow2 file of this VM alone), waiting for ``load`` if ``incoming``.
+
+        It runs on this machine, if no other ``place`` is given.
+        """
         self.spec = spec
         self.accel = accel
         self.dir = scratch.make()
-        self.qmp_socket = self.dir / "qmp.sock"
-        self.agent_socket = self.dir / f"{AGENT_CHARDEV}.sock"
-        # We make the sockets and QEMU inherits them: they accept from the first moment, so nobody has to poll for them.
-        listeners = {name: self._listen(name) for name in SOCKETS}
-        chardevs = {name: f"fd={listener.fileno()}" for name, listener in listeners.items()}
-        argv = command_line(spec, qemu, image, accel, disk, self.dir / "console.log", chardevs)
-        argv += ["-incoming", "defer"] if incoming else []
-        self._process = process.start(argv, qemu.env, list(listeners.values()))
-        for listener in listeners.values():
-            listener.close()
+
+        def line(console: Path, chardevs: Mapping[str, str]) -> list[str]:
+            argv = command_line(spec, qemu, image, accel, disk, console, chardevs)
+            return [*argv, "-incoming", "defer"] if incoming else argv
+
+        self._started = (place or Here()).start(line, qemu.env, (*SOCKETS, *spec.ports), self.dir)
+        self.sockets = self._started.sockets
+        #: For vcpuctl. They and the process's id are those of the machine on which QEMU runs.
+        self.qmp_socket = self.sockets["qmp"]
+        self.agent_socket = self.sockets[AGENT_CHARDEV]
+        self._process = self._started.process
         self.pid = self._process.pid
-        assert self._process.stderr is not None
-        self.record = Record(self._process.stderr)
+        self.record = Record(self._started.said)
         self._clients: list[Qmp | Shell] = []
         try:
-            self.qmp = Qmp(self.dir / "oracle.sock", tail=self.record.tail)
+            self.qmp = Qmp(self.sockets["oracle"], tail=self.record.tail)
             self._clients.append(self.qmp)
-            if not self.record.wait(lambda: bool(self.record.commands), 5.0):
+            if not self.record.wait(lambda: bool(self.record.commands), _TRACES):
                 raise LabError(f"QEMU {qemu.full_version} does not trace its QMP commands as the lab knows it")
-            self._shell = Shell(self.dir / "shell.sock", tail=self.record.tail)
+            self._shell = Shell(self.sockets["shell"], tail=self.record.tail)
             self._clients.append(self._shell)
         except BaseException:
             self.close()
@@ -95,6 +110,11 @@ class Vm:
     def close(self) -> None:
         """End QEMU and remove the VM's directory; what to keep must be collected before."""
         process.end(self._process)
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the VM, which runs on where it does not end with this process: see ``lab.place``."""
+        self._started.leave()
         for client in self._clients:
             client.close()
         self.record.join(5.0)
@@ -228,7 +248,7 @@ class Vm:
     def collect(self, dest: Path) -> None:
         """Write what a failure leaves to look at: console, kernel log and QMP log with times, QEMU's words, journal."""
         dest.mkdir(parents=True, exist_ok=True)
-        shutil.copy(self.dir / "console.log", dest)
+        self._started.copy_console(dest / "console.log")
         log = "".join(f"{when:.6f} {line}\n" for when, line in self.kernel_log)
         (dest / "kernel.log").write_text(log)
         commands = "".join(f"{when:.6f} {json.dumps(command)}\n" for when, command in self.qmp_commands())
@@ -241,12 +261,6 @@ class Vm:
         except LabError as error:
             journal = f"the guest's shell did not give its journal: {error}\n"
         (dest / "journal.log").write_text(journal)
-
-    def _listen(self, name: str) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self.dir / f"{name}.sock"))
-        listener.listen(1)  # as QEMU itself would: one client, one more in the queue
-        return listener
 
 
 def homeless(slots: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, Any]]) -> list[str]:

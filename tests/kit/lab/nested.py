@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host with KVM on any machine: a VM of the lab, whose CPUs QEMU emulates with AMD's SVM, and the VM under KVM in it.
+
+The VM in the host is made as every other VM of the lab but for its accelerator, and the lab sees it by the same means,
+its monitor, its shell and its record, which ``lab.relay`` hands on through virtio-serial ports of the host. The record
+is QEMU's own, and all of it is on the host's clock. What is to be tried on the VM runs in the host (``KvmHost.run``).
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from kit.lab.errors import LabError, VmDiedError, WaitTimeoutError
+from kit.lab.place import Line, Started
+from kit.lab.spec import VmSpec
+from kit.lab.vm import Vm
+
+#: In the host: the QEMUs, the disk of its VM, and the VM's own files.
+QEMUS, ROOT, RUN = Path("/srv/qemu"), Path("/dev/vdc"), Path("/run/vm")
+#: Sizes of the disks with the QEMUs and with the VM's root, in MB: they are in the saved states.
+QEMUS_MB, ROOT_MB = 640, 1024
+#: Files of the VM in RUN: the overlay on its disk, its kernel and initrd.
+DISK, KERNEL, INITRD = RUN / "disk.qcow2", RUN / "kernel", RUN / "initrd"
+#: The ports of the host, and what is behind each in RUN.
+_RECORD, _ORACLE, _SHELL = "vm-record", "vm-oracle", "vm-shell"
+_JOINTS = {_RECORD: "record", _ORACLE: "oracle.sock", _SHELL: "shell.sock"}
+_RELAY = Path(__file__).with_name("relay.py")
+#: Seconds for something small in the host, on a busy machine.
+_SOON = 120.0
+
+
+@dataclass(frozen=True)
+class _HostSpec(VmSpec):
+    """The host, with ports for the lab's eyes on its VM."""
+
+    ports: ClassVar[tuple[str, ...]] = tuple(_JOINTS)
+
+
+def drives(qemus: str, root: str) -> tuple[str, ...]:
+    """QEMU's arguments for the host's drives vdb and vdc, from what -blockdev is told of where their content is."""
+    argv: list[str] = []
+    for name, content in (("qemus", qemus), ("vm-root", root)):
+        argv += ["-blockdev", f"node-name={name},read-only=on,{content}"]
+        argv += ["-device", f"virtio-blk-pci,drive={name},id={name}-disk"]
+    return tuple(argv)
+
+
+def _nothing(size_mb: int) -> str:
+    return f"driver=null-co,size={size_mb << 20},read-zeroes=on"
+
+
+#: The drives are filled when the host is to have a VM: so it need not be booted anew for another VM.
+HOST = _HostSpec(
+    guest="kvm-host-amd64",
+    cpu="max",
+    smp="2",
+    memory_mb=2560,
+    kernel_args="mitigations=off nokaslr",
+    packages=("python3-vcpu-proto", "vcpu-host"),
+    ready="true",
+    extra_args=drives(_nothing(QEMUS_MB), _nothing(ROOT_MB)),
+)
+
+
+class KvmHost:
+    """The emulated host, ``vm``, and the VM under KVM in it, ``guest``. It is a ``lab.place``."""
+
+    guest: Vm
+
+    def __init__(self, vm: Vm) -> None:
+        self.vm = vm
+
+    def run(self, argv: Sequence[str], timeout: float = _SOON) -> subprocess.CompletedProcess[str]:
+        """Run a program in the host to its end. Raises subprocess.TimeoutExpired."""
+        files = f"{RUN}/stdout {RUN}/stderr"
+        script = f"{shlex.join(argv)} >{RUN}/stdout 2>{RUN}/stderr; echo $? $(stat -c %s {files}); cat {files}"
+        try:
+            head, _, said = self.vm.shell(script, timeout).partition("\n")
+        except LabError as error:
+            raise subprocess.TimeoutExpired(list(argv), timeout) from error
+        status, size, _ = map(int, head.split())
+        both = said.encode()
+        return subprocess.CompletedProcess(list(argv), status, both[:size].decode(), both[size:].decode())
+
+    def begin(self, argv: Sequence[str]) -> Inside:
+        """Start a program in the host and leave it running; what it says is dropped."""
+        script = f"setsid {shlex.join(argv)} </dev/null >/dev/null 2>&1 & echo $!"
+        return Inside(self.vm, int(self.vm.shell(script, _SOON)))
+
+    def prepare(self, img: Sequence[str], kernel: bytes, initrd: bytes) -> None:
+        """Have KVM, the VM's files and the relay in a host whose drives are filled."""
+        joints = " ".join(f"{port}={name}" for port, name in _JOINTS.items())
+        overlay = shlex.join([*img, "create", "-q", "-f", "qcow2", "-b", str(ROOT), "-F", "raw", str(DISK)])
+        # flushbufs: what was read while the drives held nothing is forgotten
+        self.vm.shell(
+            f"blockdev --flushbufs /dev/vdb {ROOT} && modprobe kvm_amd nested=0 avic=0 && [ -e /dev/kvm ]"
+            f" && mkdir -p {QEMUS} {RUN} && mount -o ro /dev/vdb {QEMUS} && mount -t tmpfs -o size=1G vm {RUN}"
+            f" && {overlay}",
+            _SOON,
+        )
+        for content, path in ((kernel, KERNEL), (initrd, INITRD), (_RELAY.read_bytes(), RUN / "relay.py")):
+            self.vm.put(content, str(path), _SOON)
+        relay = f"python3 {RUN}/relay.py {RUN} {joints}"
+        self.vm.shell(f"setsid {relay} </dev/null >{RUN}/relay.log 2>&1 &", _SOON)
+
+    def forget(self) -> None:
+        """Have the record begin anew: what the VM said before is kept in the host, beside it."""
+        self.vm.shell(f"cp {RUN}/record {RUN}/record.before && : >{RUN}/record", _SOON)
+
+    def start(self, line: Line, env: Mapping[str, str], names: Sequence[str], folder: Path) -> Started:
+        """Start QEMU in the host: see ``lab.place``. Raises VmDiedError with its words."""
+        argv = line(RUN / "console.log", {name: f"path={RUN / name}.sock" for name in names})
+        words = shlex.join([*(f"{name}={value}" for name, value in env.items()), *argv])
+        script = f"echo $$ >{RUN}/pid; exec env {words} </dev/null >/dev/null 2>>{RUN}/record"
+        up = f"until [ -S {RUN}/oracle.sock ]; do kill -0 $(cat {RUN}/pid) || exit 1; busybox usleep 20000; done"
+        try:
+            self.vm.shell(
+                f"setsid sh -c {shlex.quote(script)} &\nuntil [ -s {RUN}/pid ]; do busybox usleep 20000; done; {up}",
+                _SOON,
+            )
+        except LabError as error:
+            raise VmDiedError(f"QEMU in the emulated host: {self.vm.shell(f'cat {RUN}/record')}") from error
+        return self._attach(names)
+
+    def _attach(self, names: Sequence[str]) -> Started:
+        """Take up the QEMU that runs there."""
+        stream = socket.socket(socket.AF_UNIX)
+        stream.connect(str(self.vm.sockets[_RECORD]))
+        return Started(
+            Inside(self.vm, int(self.vm.shell(f"cat {RUN}/pid", _SOON))),
+            stream.makefile("rb"),
+            {
+                **{name: RUN / f"{name}.sock" for name in names},
+                "oracle": self.vm.sockets[_ORACLE],
+                "shell": self.vm.sockets[_SHELL],
+            },
+            lambda path: path.write_text(self.vm.shell(f"cat {RUN}/console.log", _SOON)),
+            lambda: stream.shutdown(socket.SHUT_RDWR),
+        )
+
+
+class RestoredHost(KvmHost):
+    """The host after a restore: the QEMU of its VM is there."""
+
+    def start(self, line: Line, env: Mapping[str, str], names: Sequence[str], folder: Path) -> Started:
+        """Take it up."""
+        return self._attach(names)
+
+
+class Inside:
+    """A process in the host; see ``lab.place``."""
+
+    def __init__(self, vm: Vm, pid: int) -> None:
+        self._vm, self.pid = vm, pid
+
+    def poll(self) -> int | None:
+        """None while it runs; 0 when it is gone: nobody there keeps its status."""
+        alive = self._vm.shell(f"kill -0 {self.pid} 2>/dev/null && echo alive || :", _SOON)
+        return None if alive else 0
+
+    def kill(self) -> None:
+        """Kill it, if it and the host still run."""
+        with suppress(VmDiedError):
+            self._vm.shell(f"kill -9 {self.pid} 2>/dev/null || :", _SOON)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it is gone. Raises WaitTimeoutError."""
+        until = time.monotonic() + (timeout or _SOON)
+        with suppress(VmDiedError):
+            while self.poll() is None:
+                if time.monotonic() > until:
+                    raise WaitTimeoutError(f"process {self.pid} of the emulated host does not end")
+        return 0

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saved hosts with a VM under KVM in them (``lab.nested``), and what they are made of.
+
+The VM is booted once, then stopped and saved with its host around it. While its vCPUs stand still no CPU of the host
+is in guest mode, so what is saved is an ordinary VM. To go on takes seconds; the boot takes more than a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from kit.lab import accel, guest, host, nested, qemu, scratch, states
+from kit.lab.cache import Cache, Entry, digest, digest_tree
+from kit.lab.errors import LabError
+from kit.lab.guest import Image
+from kit.lab.nested import KvmHost, RestoredHost
+from kit.lab.qemu import SUITES, Qemu
+from kit.lab.spec import VmSpec
+from kit.lab.vm import Vm
+
+_RECIPE = 1
+_RAW = "disk.img"
+#: Seconds, with wide margins: for the VM's boot, and for it to go on.
+_BOOT, _RESTORED = 900.0, 120.0
+_FILES = tuple(Path(__file__).with_name(name) for name in ("nested.py", "relay.py"))
+
+
+@contextmanager
+def vm(cache: Cache, spec: VmSpec, progress: host.Progress = host.quiet) -> Iterator[KvmHost]:
+    """The spec's VM under KVM, running, in its host. The saved state is made the first time."""
+    with ExitStack() as stack:
+        parts = _Parts.find(cache, spec, stack, progress)
+        state = stack.enter_context(parts.saved(cache, progress))
+        folder = scratch.make()
+        stack.callback(shutil.rmtree, folder)
+        whole = RestoredHost(stack.enter_context(parts.restore(state.path, folder / states.DISK)))
+        whole.guest = stack.enter_context(parts.start(whole))
+        whole.guest.qmp.execute("cont")
+        whole.guest.wait_shell(_RESTORED)
+        yield whole
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a VM under KVM is made of: ``spec``, ``qemu`` and ``image`` are the VM's, by their paths in the host.
+
+    ``outer`` is the host, with what that is made of.
+    """
+
+    spec: VmSpec
+    qemu: Qemu
+    image: Image
+    kernel: tuple[Path, Path]
+    outer: VmSpec
+    outer_qemu: Qemu
+    outer_image: Image
+    #: The host's saved state without a VM.
+    below: Entry
+    key: str
+
+    @classmethod
+    def find(cls, cache: Cache, spec: VmSpec, stack: ExitStack, progress: host.Progress) -> _Parts:
+        """Find or make them. They are held until the stack ends."""
+        hold = stack.enter_context
+        image = hold(guest.find(cache, spec.guest, progress))
+        qemus = hold(_qemus(cache, progress))
+        root, root_key = hold(_root(cache, spec, image, progress))
+        bare = replace(nested.HOST, debs=spec.debs)
+        outer_qemu = hold(qemu.find(cache, bare.qemu, progress=progress))
+        outer_image = hold(guest.find(cache, bare.guest, progress))
+        below = hold(states.find(cache, bare, outer_qemu, outer_image, "tcg", progress))
+        own = hold(qemu.private(cache, spec.qemu, progress=progress)).moved(nested.QEMUS / spec.qemu)
+        files = (qemus.path / _RAW, root)
+        drives = nested.drives(*(f"driver=raw,file.driver=file,file.filename={path}" for path in files))
+        moved = replace(image, root=nested.ROOT, kernel=nested.KERNEL, initrd=nested.INITRD)
+        builds = (below.build_id, qemus.build_id, root_key, image.key, digest_tree(*_FILES))
+        return cls(
+            spec=spec,
+            qemu=own,
+            image=moved,
+            kernel=(image.kernel, image.initrd),
+            outer=replace(bare, extra_args=drives),
+            outer_qemu=outer_qemu,
+            outer_image=outer_image,
+            below=below,
+            key=digest(_RECIPE, builds, asdict(spec)),
+        )
+
+    def restore(self, state: Path, disk: Path) -> Vm:
+        """The host from that state, on a new overlay at ``disk``."""
+        return states.restore(self.outer, self.outer_qemu, self.outer_image, "tcg", state, disk)
+
+    def start(self, place: KvmHost) -> Vm:
+        """The VM in that host."""
+        return Vm(self.spec, self.qemu, self.image, "kvm", nested.DISK, place=place)
+
+    @contextmanager
+    def saved(self, cache: Cache, progress: host.Progress) -> Iterator[Entry]:
+        """The saved host with the VM in it, which stands still."""
+
+        def build(folder: Path) -> None:
+            version = self.qemu.full_version
+            progress(f"booting {self.spec.guest} under KVM in an emulated host, QEMU {version} (once)")
+            with self.restore(self.below.path, folder / states.DISK) as here:
+                place = KvmHost(here)
+                place.prepare(self.qemu.img, *(path.read_bytes() for path in self.kernel))
+                self._boot(place)
+                progress("saving the emulated host")
+                here.save(folder / states.RAM)
+            states.rebase(self.outer_qemu, folder / states.DISK, self.below.path / states.DISK)
+
+        kind = digest({**asdict(self.spec), "debs": self.spec.debs and self.spec.debs.name})
+        with cache.entry(f"nested-{kind}", self.key, build) as entry:
+            yield entry
+
+    def _boot(self, place: KvmHost) -> None:
+        """Boot the VM, and leave it standing still, with a record that begins anew."""
+        vm = self.start(place)
+        try:
+            states.settle(vm, _BOOT)
+            if self.spec.debs is not None:
+                states.wait_ready(vm)
+            vm.qmp.execute("stop")
+        except BaseException:
+            vm.close()
+            raise
+        vm.leave()
+        place.forget()
+
+
+@contextmanager
+def _qemus(cache: Cache, progress: host.Progress) -> Iterator[Entry]:
+    """A disk with the QEMUs of all versions, each in its private root, for the host to mount."""
+    with ExitStack() as stack:
+        found = {version: stack.enter_context(qemu.private(cache, version, progress=progress)) for version in SUITES}
+
+        def build(folder: Path) -> None:
+            progress("putting all QEMUs on a disk for the emulated host")
+            for version, each in found.items():
+                assert each.root is not None
+                shutil.copytree(each.root, folder / "tree" / version, symlinks=True, ignore=_unneeded)
+            argv = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(folder / "tree")]
+            host.run([*argv, str(folder / _RAW), f"{nested.QEMUS_MB}M"])
+            shutil.rmtree(folder / "tree")
+
+        key = digest(_RECIPE, nested.QEMUS_MB, {version: each.key for version, each in found.items()})
+        yield stack.enter_context(cache.entry("nested-qemus", key, build))
+
+
+def _unneeded(folder: str, names: Sequence[str]) -> list[str]:
+    """Programs that the host does not run."""
+    if not folder.endswith("/usr/bin"):
+        return [name for name in names if folder.endswith("/usr") and name in ("libexec", "sbin")]
+    return [name for name in names if name not in ("qemu-img", f"qemu-system-{qemu.NATIVE_TARGET}")]
+
+
+@contextmanager
+def _root(cache: Cache, spec: VmSpec, image: Image, progress: host.Progress) -> Iterator[tuple[Path, str]]:
+    """The VM's root disk and its key: the guest's image, with the spec's packages installed in it, if it has any.
+
+    They are installed as in any other VM of the lab, without KVM, since that is quicker.
+    """
+    if guest.recipe_of(spec.guest).size_mb != nested.ROOT_MB:
+        raise LabError(f"{spec.guest}: the emulated host takes disks of {nested.ROOT_MB} MB")
+    if spec.debs is None:
+        yield image.root, image.key
+        return
+    plain = VmSpec(guest=spec.guest, debs=spec.debs, packages=spec.packages, ready=spec.ready)
+    files = states.debs(plain)
+
+    def build(folder: Path) -> None:
+        with ExitStack() as stack:
+            found = stack.enter_context(qemu.find(cache, plain.qemu, progress=progress))
+            how = accel.choose(cache, found, image, progress)
+            booted = stack.enter_context(states.find(cache, plain.without_debs(), found, image, how, progress))
+            progress(f"installing {', '.join(files)} on a disk (once)")
+            overlay = folder / "overlay"
+            with states.restore(plain, found, image, how, booted.path, overlay) as vm:
+                states.install(vm, files)
+                vm.shell("(busybox usleep 1000; systemctl poweroff) >/dev/null 2>&1 </dev/null &", _RESTORED)
+                vm.qmp.wait_closed(_RESTORED)
+            host.run([*found.img, "convert", "-O", "raw", str(overlay), str(folder / _RAW)])
+            overlay.unlink()
+
+    key = digest(_RECIPE, image.key, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    with cache.entry(f"nested-root-{spec.guest}", key, build) as entry:
+        yield entry.path / _RAW, entry.build_id
