@@ -31,15 +31,19 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture
 def machines(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Machine]]:
-    """Makes VMs: ``machines(smp=..., kernel_args=...)`` changes fields of the standard spec; ``cold`` boots it anew."""
+    """Makes VMs: ``machines(smp=..., kernel_args=...)`` changes fields of the standard spec.
+
+    With ``cold`` it is booted anew, with ``kvm`` it runs under KVM in an emulated host.
+    """
     with ExitStack() as stack:
         made: list[tuple[Vm, guestfirst.Start]] = []
 
-        def make(*, cold: bool = False, **changes: Any) -> Machine:
+        def make(*, cold: bool = False, kvm: bool = False, **changes: Any) -> Machine:
             spec = replace(SPEC, **changes)
-            vm = stack.enter_context(lab.boot(spec) if cold else lab.vm(spec))
+            host = stack.enter_context(lab.kvm(replace(spec, cpu=spec.cpu or "host"))) if kvm else None
+            vm = host.guest if host else stack.enter_context(lab.boot(spec) if cold else lab.vm(spec))
             made.append((vm, guestfirst.look(vm)))
-            vcpuctl = Vcpuctl(vm)
+            vcpuctl = Vcpuctl(vm, host)
             stack.callback(vcpuctl.end)
             return Machine(vm, vcpuctl)
 
@@ -89,16 +93,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """The table of platforms is this run's; the workers of a run only add to it."""
+    """The reports are this run's; the workers of a run only add to them."""
     if not hasattr(session.config, "workerinput"):
-        from kit.e2e import matrix
+        from kit.e2e import footprint, matrix
 
         matrix.clear()
+        footprint.clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """When all workers have ended, and there is somebody to read it."""
-    from kit.e2e import matrix
+    from kit.e2e import footprint, matrix
 
+    footprint.write()
     for line in matrix.write().splitlines():
         terminalreporter.write_line(line)

@@ -12,7 +12,8 @@ from typing import Any
 
 from kit import documents
 from kit.ended import Ended
-from kit.lab import Vm, VmSpec
+from kit.lab import KvmHost, Vm, VmSpec
+from kit.lab.nested import Inside
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,18 +26,28 @@ SPEC = VmSpec(debs=ROOT / "build" / "deb", guest=os.environ.get("VCPU_E2E_GUEST"
 
 
 class Vcpuctl:
-    """Runs the real ``vcpuctl`` against a VM, as a process."""
+    """Runs the real ``vcpuctl`` against a VM, as a process: in the emulated host of the VM, if that has one."""
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: Vm, host: KvmHost | None = None) -> None:
         self.vm = vm
+        self.host = host
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *words: str, json_output: bool = True) -> subprocess.Popen[str]:
-        """Start it and leave it running; the caller waits for it."""
-        argv = [str(VCPUCTL), "--qmp", str(self.vm.qmp_socket), *(["-o", "json"] if json_output else []), *words]
+        """Start it on this machine and leave it running; the caller waits for it."""
+        argv = self._argv(*words, json_output=json_output)
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._started.append(process)
         return process
+
+    def begin(self, *words: str) -> Inside:
+        """Start it in the emulated host and leave it running."""
+        assert self.host is not None, "the VM runs on this machine"
+        return self.host.begin(self._argv(*words))
+
+    def _argv(self, *words: str, json_output: bool = True) -> list[str]:
+        program = str(VCPUCTL) if self.host is None else "vcpuctl"
+        return [program, "--qmp", str(self.vm.qmp_socket), *(["-o", "json"] if json_output else []), *words]
 
     def end(self) -> None:
         """Kill what a test that failed has left running, so that the next one starts without it."""
@@ -49,7 +60,11 @@ class Vcpuctl:
 
     def __call__(self, *words: str, timeout: float = 180.0) -> Ended:
         """Run it to its end."""
-        return self.wait(self.start(*words), timeout)
+        if self.host is None:
+            return self.wait(self.start(*words), timeout)
+        done = self.host.run(self._argv(*words), timeout)
+        documents.check_output(done.stdout)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     @staticmethod
     def wait(process: subprocess.Popen[str], timeout: float = 180.0) -> Ended:

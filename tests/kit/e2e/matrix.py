@@ -80,10 +80,11 @@ def _checks(cells: Iterable[dict[str, Any]]) -> list[str]:
 
 def _table(report: dict[str, Any]) -> str:
     names = _checks(report["cells"])
-    rows = [["platform", "QEMU", "guest", *names], ["---"] * (3 + len(names))]
+    described = ("platform", "qemu", "guest", "accel")
+    rows = [["platform", "QEMU", "guest", "accel", *names], ["---"] * (len(described) + len(names))]
     rows += [
-        [cell["platform"], cell["qemu"], cell["guest"], *(cell["checks"].get(name, "not tried") for name in names)]
+        [*(cell[part] for part in described), *(cell["checks"].get(name, "not tried") for name in names)]
         for cell in report["cells"]
     ]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", f"{report['date']}, commit {report['commit']}, {report['cells'][0]['accel']}.", ""])
+    return "\n".join([*lines, "", f"{report['date']}, commit {report['commit']}.", ""])

@@ -3,17 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kit.e2e import numa
+from kit.e2e import matrix, numa
 from kit.e2e.machine import Machine
 from kit.e2e.platforms import Cell
 from kit.ended import Ended
+from kit.lab import LabError
 
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
 _REBOOT = 600.0
+#: How often slots are filled and emptied again.
+_AGAIN = 20
 
 
 class Trial:
@@ -23,6 +29,7 @@ class Trial:
         self.machine = machine
         self.cell = cell
         self.high, self.low = cell.slots
+        self._again = f"re-plug {_AGAIN} times"
         self._both = ("--slot", str(self.high), str(self.low))
         self.checks: Mapping[str, Callable[[], str]] = {
             "list": self.list_is_right,
@@ -35,12 +42,20 @@ class Trial:
             "reboot": self.reboot,
             "scale": self.scale,
             "unplug": self.unplug,
+            self._again: self.plug_again,
         }
 
     @property
     def together(self) -> tuple[str, ...]:
         """The names of the checks that are made on one VM."""
         return tuple(name for name in self.checks if self.cell.restarts or name != "reboot")
+
+    @property
+    def hopeless(self) -> Mapping[str, str]:
+        """The checks that are not made, and why."""
+        if self.cell.kvm:
+            return self.cell.hopeless
+        return {self._again: "without KVM QEMU has a budget of plugs", **self.cell.hopeless}
 
     # -- what the lab sees -------------------------------------------------------------------------------------------
 
@@ -222,3 +237,37 @@ class Trial:
         self.list_is_right()
         self.run(*words)
         return OK
+
+    def plug_again(self) -> str:
+        """The same slot, and every fourth time another one, comes and goes; the end is as the start."""
+        before = self.filled(), self.machine.vm.guest_cpus()
+        for number in range(_AGAIN):
+            slot = self.high if number % 4 == 3 else self.low
+            self.run("plug", "--slot", str(slot))
+            assert self.filled()[slot] == f"/machine/peripheral/vcpu-{slot}"
+            assert set(self.online()) == {0, slot}
+            self.run("unplug", "--slot", str(slot))
+            assert (self.filled(), self.machine.vm.guest_cpus()) == before
+        self.list_is_right()
+        return OK
+
+
+def tried(cell: Cell, test: str, checks: Sequence[str] | None, machine: Machine) -> None:
+    """Make these checks, or all that are made together, on one VM, and keep for the table what each gave."""
+    described = matrix.describe(cell, machine)
+    trial = Trial(machine, cell)
+    results: dict[str, str] = {}
+    failures: list[str] = []
+    for name in checks or trial.together:
+        if name in trial.hopeless:
+            results[name] = f"not tried: {trial.hopeless[name]}"
+            continue
+        began = time.monotonic()
+        try:
+            results[name] = trial.checks[name]()
+        except (AssertionError, LabError, subprocess.TimeoutExpired) as error:
+            results[name] = f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}"
+            failures.append(f"{name}: {error!r}")
+        print(f"{cell.name}: {name} {results[name]}, {time.monotonic() - began:.1f} s", file=sys.stderr)
+    matrix.keep(cell, test, {**described, "checks": results})
+    assert failures == []

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Under KVM: the built vcpuctl in a host that QEMU emulates, against a VM under KVM in it that has the built agent.
+
+See ``kit.lab.nested``. What is shown holds for the KVM code of Linux and QEMU; it says nothing of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from kit.e2e import footprint
+from kit.e2e.machine import Machine
+from kit.e2e.platforms import CELLS, Cell
+from kit.e2e.trial import tried
+from kit.lab.qemu import SUITES
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
+
+#: Small, so that the guest boots in tolerable time.
+SMP = "1,maxcpus=8,sockets=2,cores=2,threads=2"
+#: Seconds for a command of vcpuctl in the emulated host, on a busy machine.
+WITHIN = 180.0
+#: Descriptors of the kind kvm-vcpu-stats that QEMU leaves open at each unplug, by its version.
+LEFT_AT_EACH_UNPLUG = {"10.0": 1, "11.1": 1}
+
+
+def _cells() -> list[object]:
+    return [pytest.param(cell, id=cell.name) for cell in CELLS if cell.kvm]
+
+
+@pytest.fixture
+def kvm(machines: Callable[..., Machine]) -> Callable[..., Machine]:
+    """Makes VMs under KVM."""
+    return partial(machines, kvm=True, smp=SMP)
+
+
+@pytest.mark.parametrize("cell", _cells())
+def test_every_command_under_kvm(cell: Cell, machines: Callable[..., Machine]) -> None:
+    machine = machines(kvm=True, qemu=cell.qemu, guest=cell.guest, **cell.changes)
+    assert machine.vm.qmp.execute("query-kvm") == {"enabled": True, "present": True}
+    tried(cell, "trial", None, machine)
+
+
+def test_one_scale_mends_what_a_vcpuctl_that_was_killed_has_left(kvm: Callable[..., Machine]) -> None:
+    machine = kvm()
+    for words, command, goal in (
+        (("scale", "4"), "device_add", 3),
+        (("scale", "1"), "device_del", 2),
+        (("scale", "4"), "device_add", 4),
+        (("scale", "1"), "device_del", 1),
+    ):
+        before = len(machine.sent(command))
+        running = machine.vcpuctl.begin(*words)
+        assert machine.vm.record.wait(lambda said=command, n=before: len(machine.sent(said)) > n, WITHIN)  # type: ignore[misc]
+        assert running.poll() is None, f"{words}: it has ended before it could be killed"
+        running.kill()
+        running.wait()
+        ended = machine.vcpuctl("scale", str(goal))
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
+        assert set(machine.filled()) == machine.online()
+        assert len(machine.online()) == len(machine.slots_in_guest()) == goal
+        assert [slot for slot, shown in machine.vcpuctl.map().items() if shown["pending"] is not None] == []
+
+
+def test_a_newest_guest_from_which_kvm_is_hidden_is_told_as_such_at_once(kvm: Callable[..., Machine]) -> None:
+    machine = kvm(guest="debian13-amd64", qemu="11.1", cpu="host,kvm=off")
+    assert machine.vm.shell("cat /sys/devices/system/cpu/possible").strip() == "0"
+    before = machine.state()
+    for words in (("plug",), ("plug", "--slot", "5"), ("scale", "2")):
+        ended = machine.vcpuctl(*words)
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout + ended.stderr
+        assert "hypervisor" in ended.json["reason"]["text"], ended.stdout
+        assert machine.state() == before
+    assert machine.sent("device_add") == []
+
+
+@pytest.mark.parametrize("qemu", list(SUITES))
+def test_nothing_of_a_cpu_is_left_in_qemu_but_what_is_known(qemu: str, kvm: Callable[..., Machine]) -> None:
+    machine = kvm(qemu=qemu, debs=None)
+    seen = footprint.rounds(machine)
+    footprint.keep(machine, seen)
+    first, middle, last = (seen[number] for number in footprint.LOOKS)
+    assert first["threads"] == last["threads"]
+    # parked for the next plug of the same slot
+    assert last["descriptors: kvm-vcpu"] - first["descriptors: kvm-vcpu"] == len(footprint.SLOTS)
+    left = {what: last[what] - middle[what] for what in last if what.startswith("descriptors: ")}
+    each = LEFT_AT_EACH_UNPLUG.get(qemu, 0)
+    assert {what: more for what, more in left.items() if more} == (
+        {"descriptors: kvm-vcpu-stats": each * (footprint.LOOKS[2] - footprint.LOOKS[1])} if each else {}
+    )
