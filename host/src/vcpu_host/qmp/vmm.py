@@ -210,7 +210,7 @@ class QmpVmm:
                     raise
                 cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
                 return _Found(replies.fixed_slots(cpus), devices, err.reason)
-            slots = replies.slots(raw, cpus)
+            slots = replies.slots(raw, cpus, self._hub.paths.above)
             self._hub.paths.note(slots)
             if replies.consistent(slots, cpus):
                 break
