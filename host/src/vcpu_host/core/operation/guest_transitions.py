@@ -201,14 +201,16 @@ def request_ended(state: State, event: RequestEnded) -> None:
     request = state.requests.pop(event.request, None)
     if request is None or event.session != state.session:
         return
-    for name in request.open_ids:
-        job, thread = state.threads[name]
+    asked = [state.threads[name] for name in request.open_ids if name in state.threads]
+    # A CPU that turned out to have another identity is asked for by another request.
+    asked = [(job, thread) for job, thread in asked if thread.asked == event.request]
+    for job, thread in asked:
         thread.asked = None
         # It may have been switched, and the answer was not told: what was known of it is not any more.
         thread.online = thread.parked = False
         thread.offline_in = None
         state.mark_dirty(job)
-    for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
+    for job in {job.order: job for job, _ in asked}.values():
         if not job.open:
             continue
         if event.error is not None and event.error.code == codes.AGENT_REJECTED:

@@ -90,6 +90,7 @@ def _host_looked(state: State, event: HostLooked) -> None:
         _paused(state, paused=event.view.status == "paused")
     if event.view.status == "postmigrate":
         state.end_all(not_running(event.view))
+    renames = state.platform.numbers_plugs(event.view)
     for job in state.open_jobs():
         slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
         if slot is None or job.adding:
@@ -107,9 +108,29 @@ def _host_looked(state: State, event: HostLooked) -> None:
                 state.look_by(state.now + state.poll)
             continue
         job.seen_by_qemu = slot.filled
+        if renames and slot.filled:
+            _take_name(state, job, state.platform.firmware_ids(event.view, slot))
         if job.filled is slot.filled and job.order not in state.awaiting_look:
             continue
         _slot_shown(state, job, slot)
+
+
+def _take_name(state: State, job: Job, names: tuple[str, ...]) -> None:
+    """The CPU has another identity than was expected, since a plug before it failed, or another client plugged one."""
+    if not job.threads or len(names) != len(job.threads) or names == tuple(t.firmware_id for t in job.threads):
+        return
+    for thread in job.threads:
+        known = state.threads.get(thread.firmware_id)
+        if known is not None and known[1] is thread:
+            del state.threads[thread.firmware_id]
+    for thread, name in zip(job.threads, names, strict=True):
+        thread.forget()
+        thread.firmware_id = name
+        state.threads[name] = (job, thread)
+    job.absent_at = None
+    job.seen_down.forget()
+    state.guest_look.wanted = True
+    state.mark_dirty(job)
 
 
 def _slot_shown(state: State, job: Job, slot: Slot) -> None:

@@ -84,6 +84,18 @@ def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
     return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
 
 
+def no_way_back(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """Why these removals cannot be all or nothing: QEMU does not survive that those which came about are plugged again.
+
+    At least one has to fail for that.
+    """
+    vcpus = [each.slot.vcpus for each in steps if each.kind is StepKind.UNPLUG]
+    limit = beyond_limit(view.host, view.platform, sum(vcpus) - min(vcpus, default=0))
+    if limit is None:
+        return None
+    return replace(limit, text=f"what was unplugged may have to be taken back, and vcpuctl {limit.text}")
+
+
 def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
     """Whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
     if view.platform.dies_of_replug(view.host):

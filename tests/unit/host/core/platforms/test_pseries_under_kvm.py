@@ -167,7 +167,7 @@ def test_a_plug_whose_number_no_core_has_is_refused_since_qemu_ends_of_it() -> N
     decided = _plan(view, "plug", "1")
     assert not decided.steps
     (refusal,) = decided.refusals
-    assert (refusal.reason.code, refusal.reason.who) == ("vcpu-numbers", Origin.VCPUCTL)
+    assert (refusal.reason.code, refusal.reason.who) == ("plug-numbers", Origin.VCPUCTL)
     assert "none at most" in refusal.reason.text
     assert "a number above 3 ends QEMU" in refusal.reason.text
     assert "came last" in refusal.reason.hint
@@ -199,7 +199,7 @@ def test_under_tcg_a_hole_can_be_filled_again() -> None:
 def test_removals_that_could_not_be_taken_back_are_not_all_or_nothing() -> None:
     view = _seen(_machine({1: 1, 2: 2, 3: 3}), [0, 1, 2, 3])
     (refusal,) = _plan(view, "unplug", count=2, atomic=True).refusals
-    assert refusal.reason.code == "vcpu-numbers"
+    assert refusal.reason.code == "plug-numbers"
     assert "taken back" in refusal.reason.text
     assert len(_plan(view, "unplug", count=2).steps) == 2
     assert len(_plan(view, "unplug", count=1, atomic=True).steps) == 1
@@ -210,6 +210,6 @@ def test_doctor_says_how_many_numbers_are_left_and_warns_when_slots_outnumber_th
     numbers: Mapping[int, int], level: Level
 ) -> None:
     view = _seen(_machine(numbers), [0, *numbers.values()])
-    (finding,) = (each for each in diagnose(view) if each.code == "vcpu-numbers")
+    (finding,) = (each for each in diagnose(view) if each.code == "plug-numbers")
     assert finding.level is level
     assert ("no more" if level is Level.WARNING else "1 more") in finding.text
