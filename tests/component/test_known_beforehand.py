@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.component.cli import Ended, done, run, stands
+from kit.component.cli import done, run, stands
+from kit.ended import Ended
 from kit.fakes.qemu import FakeVm, QmpError
 
 

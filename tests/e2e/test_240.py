@@ -30,7 +30,7 @@ def test_from_one_to_240_and_back_every_cpu_by_its_identity(machines: Callable[.
     machine = machines(**WIDE)
     before = machine.state()
     up = machine.vcpuctl("--timeout", "1400", "scale", str(MANY), timeout=1500)
-    assert (up.status, up.outcome()) == (0, "done"), up.stdout + up.stderr
+    assert (up.status, up.outcome) == (0, "done"), up.stdout + up.stderr
     assert set(machine.filled()) == set(range(MANY))
     in_guest = machine.slots_in_guest()
     assert {slot for slot, cpu in in_guest.items() if cpu["online"]} == set(range(MANY))
@@ -39,6 +39,6 @@ def test_from_one_to_240_and_back_every_cpu_by_its_identity(machines: Callable[.
         slot: cpu["cpu"] for slot, cpu in in_guest.items()
     }
     down = machine.vcpuctl("--timeout", "1400", "scale", "1", timeout=1500)
-    assert (down.status, down.outcome()) == (0, "done"), down.stdout + down.stderr
+    assert (down.status, down.outcome) == (0, "done"), down.stdout + down.stderr
     assert machine.state() == before
     print(f"{time}: up {up.json['elapsed']:.1f} s, down {down.json['elapsed']:.1f} s", file=sys.stderr)

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from kit.e2e.machine import Ended, Machine
+from kit.e2e.machine import Machine
 from kit.e2e.operation import ARRIVED, PID, Operation, run, when
+from kit.ended import Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -44,7 +45,7 @@ def unchanged(machine: Machine) -> None:
 
 def done(machine: Machine, ended: Ended, slots: set[int]) -> None:
     """The operation says that it is done, and both QEMU and the guest's console agree."""
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     settled(machine, slots)
 
 
@@ -56,7 +57,7 @@ def settled(machine: Machine, slots: set[int]) -> None:
 
 def refused_for_want_of_an_agent(ended: Ended, *codes: str) -> None:
     assert ended.status == 5, ended.stdout + ended.stderr
-    assert ended.outcome() in codes
+    assert ended.outcome in codes
     assert ended.json["error"]["hint"]
 
 
@@ -66,7 +67,7 @@ def test_without_a_running_agent_nothing_is_changed_and_starting_it_is_enough(ma
     refused_for_want_of_an_agent(run(machine, "--timeout", "2", "scale", "4", within=QUICK), "agent-absent")
     listed = run(machine, "list", within=QUICK)
     assert (listed.status, listed.json["agent"]) == (0, None)
-    assert [slot["state"] for slot in listed.slots().values()] == ["unknown", *["empty"] * 15]
+    assert [slot["state"] for slot in listed.slots.values()] == ["unknown", *["empty"] * 15]
     unchanged(machine)
 
     machine.vm.shell("systemctl start vcpud", timeout=60)
@@ -103,8 +104,8 @@ def test_an_agent_stopped_in_the_middle_delays_the_operation_by_just_that_long(m
 def test_an_agent_stopped_for_good_is_unknown_at_the_timeout_and_the_next_run_ends_right(machine: Machine) -> None:
     when(machine, ARRIVED, "kill -STOP $pid")
     ended = run(machine, "--timeout", "6", "scale", "5", within=6 + QUICK)
-    assert (ended.status, ended.outcome()) == (4, "unknown")
-    assert all(slot["reason"] for slot in ended.slots().values() if slot["outcome"] == "unknown")
+    assert (ended.status, ended.outcome) == (4, "unknown")
+    assert all(slot["reason"] for slot in ended.slots.values() if slot["outcome"] == "unknown")
     assert machine.device_dels() == 0
 
     machine.vm.shell(f"kill -CONT {PID}")
@@ -138,8 +139,8 @@ def test_an_agent_that_ends_in_the_middle_leaves_an_unknown_that_the_next_run_se
     override(machine, "Restart=no")
     when(machine, ARRIVED, f"kill -{number} $pid")
     ended = run(machine, "--timeout", "8", "scale", "5", within=8 + QUICK)
-    assert (ended.status, ended.outcome()) == (4, "unknown")
-    reasons = {slot["reason"]["code"] for slot in ended.slots().values() if slot["outcome"] == "unknown"}
+    assert (ended.status, ended.outcome) == (4, "unknown")
+    reasons = {slot["reason"]["code"] for slot in ended.slots.values() if slot["outcome"] == "unknown"}
     assert "agent-lost" in reasons
     refused_for_want_of_an_agent(run(machine, "--timeout", "2", "scale", "5", within=QUICK), "agent-absent")
     machine.vm.shell("systemctl reset-failed vcpud; systemctl start vcpud", timeout=60)

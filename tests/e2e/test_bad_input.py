@@ -12,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kit.e2e.machine import VCPUCTL, Ended, Machine, Vcpuctl
+from kit.e2e.machine import VCPUCTL, Machine, Vcpuctl
+from kit.ended import Ended
 from kit.lab import Cache, Qmp, qemu
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

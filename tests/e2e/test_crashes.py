@@ -32,7 +32,7 @@ def scaled(lives: Lives, goal: int) -> None:
     """One ``scale`` does it, by the lab's own eyes, and nothing is pending after it."""
     machine = Machine(lives.vm, Vcpuctl(lives.vm))
     ended = machine.vcpuctl("scale", str(goal))
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == machine.online() == set(range(goal))
     assert set(machine.slots_in_guest()) == set(range(goal)), "CPUs that are offline are left"
     assert [slot for slot, shown in machine.vcpuctl.map().items() if shown["pending"] is not None] == []

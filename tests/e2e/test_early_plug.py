@@ -35,7 +35,7 @@ def plugs_during_the_boot(machine: Machine) -> None:
     plug(machine, 5)  # before the kernel looks for CPUs, or just then
     booting = run(machine, "--timeout", "2", "scale", "4", within=60)
     assert booting.status == 5, booting.stdout + booting.stderr
-    assert booting.outcome() in {"guest-booting", "agent-absent"}
+    assert booting.outcome in {"guest-booting", "agent-absent"}
     machine.vm.wait_kernel(r"virtio_blk|vda", 60, since=since)
     plug(machine, 1)  # the kernel is up, udev and the agent are not
     assert machine.device_dels() == 0
@@ -43,11 +43,11 @@ def plugs_during_the_boot(machine: Machine) -> None:
     machine.vm.wait_shell(120)
     machine.vm.shell("until systemctl is-active --quiet vcpud; do busybox usleep 100000; done", timeout=120)
     ended = run(machine, "scale", "4", within=60)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == machine.online() == {0, 1, 2, 5}
     listed = machine.vcpuctl.map()
     assert [slot for slot in listed if listed[slot]["state"] == "online"] == [0, 1, 2, 5]
 
     ended = run(machine, "scale", "1", within=60)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == machine.online() == {0}

@@ -34,7 +34,7 @@ def test_with_the_gate_a_cpu_is_ejected_with_the_agents_word_alone(machine: Mach
     assert machine.state() == now
 
     ended = machine.vcpuctl("unplug", "--slot", "1")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
     wait_closed(machine)
     assert machine.state() == before
 

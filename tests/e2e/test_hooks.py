@@ -33,8 +33,8 @@ def test_a_hook_keeps_cpus_in_its_own_words_and_one_that_agrees_is_told_which_go
     restart(machine)
     now = machine.state()
     ended = machine.vcpuctl("unplug", "--slot", "1", "2")
-    assert (ended.status, ended.outcome(), sorted(ended.slots())) == (3, "refused", [1, 2]), ended.stdout
-    for part in ended.slots().values():
+    assert (ended.status, ended.outcome, sorted(ended.slots)) == (3, "refused", [1, 2]), ended.stdout
+    for part in ended.slots.values():
         assert (part["reason"]["code"], part["reason"]["who"]) == ("hook-refused", "guest")
         assert "10-database (status 1): the database needs them" in part["reason"]["text"]
     assert machine.device_dels() == 0
@@ -42,7 +42,7 @@ def test_a_hook_keeps_cpus_in_its_own_words_and_one_that_agrees_is_told_which_go
 
     put_hook(machine, f'echo "$1 $2 $VCPUD_EVENT $VCPUD_CPUS" >{SEEN}')
     ended = machine.vcpuctl("unplug", "--slot", "1", "2")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
     assert machine.vm.shell(f"cat {SEEN}").splitlines() == ["pre-offline 1-2 pre-offline 1-2"]
     assert machine.state() == before
 
@@ -59,7 +59,7 @@ def test_the_drop_in_of_the_man_page_lets_a_hook_write_where_it_could_not(machin
     put_hook(machine, "echo here >/srv/app/seen")
     restart(machine)
     ended = machine.vcpuctl("unplug")
-    assert (ended.status, ended.slots()[1]["reason"]["code"]) == (3, "hook-refused"), ended.stdout
+    assert (ended.status, ended.slots[1]["reason"]["code"]) == (3, "hook-refused"), ended.stdout
     machine.vm.put(drop_in[0].encode(), "/etc/systemd/system/vcpud.service.d/override.conf")
     restart(machine)
     assert machine.vcpuctl("unplug").status == 0

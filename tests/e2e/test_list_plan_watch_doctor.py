@@ -48,7 +48,7 @@ def test_watch_tells_every_change_that_others_make_and_ends_when_told(machine: M
 
     # the monitor has one client, and a VM one vcpuctl: it says so, and who it is
     busy = machine.vcpuctl("plug")
-    assert (busy.status, busy.outcome()) == (3, "vm-busy")
+    assert (busy.status, busy.outcome) == (3, "vm-busy")
     assert str(process.pid) in busy.json["error"]["text"]
     assert "watch" in busy.json["error"]["text"]
 
@@ -97,7 +97,7 @@ def test_list_and_doctor_say_what_is_the_matter_with_the_agent(machine: Machine)
         if words[0] == "plan":
             assert (ended.status, ended.json["refusals"][0]["reason"]["code"]) == (3, "agent-absent")
         else:
-            assert (ended.status, ended.outcome()) == (5, "agent-absent"), ended.stdout
+            assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout
             assert "systemctl start vcpud" in ended.stderr
     assert machine.state() == now
 

@@ -19,7 +19,7 @@ def test_on_ten_zero_the_cpu_never_shows_in_the_guest_and_the_outcome_is_unknown
     findings = {finding["code"] for finding in machine.vcpuctl("doctor").json["findings"]}
     assert "loongarch-acpi" in findings, findings
     ended = machine.vcpuctl("--timeout", "10", "plug", "--slot", "2")
-    assert (ended.status, ended.outcome()) == (4, "unknown"), ended.stdout
+    assert (ended.status, ended.outcome) == (4, "unknown"), ended.stdout
     assert ended.json["slots"][0]["reason"]["code"] == "arrival-pending"
     assert set(machine.filled()) == {0, 2}
     assert machine.vm.shell("cat /sys/devices/system/cpu/online").strip() == "0"

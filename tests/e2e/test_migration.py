@@ -50,7 +50,7 @@ def journeys(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 
 def _ok(machine: Machine, *words: str) -> None:
     ended = machine.vcpuctl(*words)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
 
 
 def test_slots_in_any_order_without_some_boot_cpus_arrive_as_they_were_and_come_back_under_load(
@@ -136,7 +136,7 @@ def test_every_other_difference_is_said_exactly(journeys: Callable[..., Journey]
     for name, (smp, changes, codes) in _WRONG.items():
         destination = trip.waiting(arguments=["-smp", smp], **changes)
         checked = trip.check(destination)
-        assert (checked.status, checked.outcome()) == (3, "refused"), f"{name}: {checked.stdout}"
+        assert (checked.status, checked.outcome) == (3, "refused"), f"{name}: {checked.stdout}"
         wide = {code for code, slot in codes if slot is None}
         problems = [d for d in checked.json["differences"] if d["level"] == "problem"]
         said = {(d["code"], None if d["code"] in wide else d["slot"]) for d in problems}
@@ -236,7 +236,7 @@ def test_an_operation_whose_vm_moves_away_ends_as_unknown_and_converges_where_it
         destination = trip.waiting(arguments=[*arguments, "-device", device])
         trip.road.go(destination)
         ended = trip.here.vcpuctl.wait(under_way.process, 30.0)
-    assert (ended.status, ended.outcome(), ended.json["reason"]["code"]) == (4, "unknown", "vm-moved"), ended.stdout
+    assert (ended.status, ended.outcome, ended.json["reason"]["code"]) == (4, "unknown", "vm-moved"), ended.stdout
     trip.arrived(destination)
     trip.here.vm.qmp.execute("cont")
     trip.here.vm.wait_shell(60.0)
@@ -261,7 +261,7 @@ def test_a_removal_that_is_pending_travels_and_ends_on_the_other_side(journeys: 
     assert "pending" in {d["code"] for d in prepared.json["differences"]}
     trip.road.go(destination)
     trip.arrived(destination)
-    pending = trip.here.vcpuctl("list").slots()[9]["pending"]
+    pending = trip.here.vcpuctl("list").slots[9]["pending"]
     assert pending["operation"] == "unplug"
     trip.here.vm.qmp.execute("cont")
     trip.here.vm.wait_shell(60.0)

@@ -42,7 +42,7 @@ def _counts(nodes: Iterable[int]) -> list[int]:
 
 def _ok(machine: Machine, *words: str) -> None:
     ended = machine.vcpuctl(*words)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
 
 
 def _both_ways(machine: Machine, spread: list[int], pack: list[int]) -> None:
@@ -121,7 +121,7 @@ def test_numa_assign_gives_the_guest_exactly_the_map(lab: Lab, tmp_path: Path, q
         assert (refused.status, refused.json["reason"]["code"]) == (3, "no-such-node"), refused.stdout
         assert all("node-id" not in slot["props"] for slot in vm.qmp.execute("query-hotpluggable-cpus"))
         ended = vcpuctl("numa", "assign", "--map", str(written))
-        assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
         assert not [line for line in vm.record.messages if "not present in any NUMA nodes" in line]
         reply = vm.qmp.execute("query-hotpluggable-cpus")
         assert {len(reply) - 1 - i: slot["props"]["node-id"] for i, slot in enumerate(reply)} == _MAPPED

@@ -32,12 +32,12 @@ def test_seven_two_plugs_and_unplugs_and_is_sent_no_plug_after_that(
     assert machine.vcpuctl("offline", "5").status == 0
     assert machine.online() == {0, 1, 2}
     down = machine.vcpuctl("scale", "1")
-    assert (down.status, down.outcome()) == (0, "done"), down.stdout
+    assert (down.status, down.outcome) == (0, "done"), down.stdout
     assert machine.state() == before
 
     for words in (("plug",), ("plug", "--slot", "7"), ("scale", "2"), ("plug", "--without-agent")):
         refused = machine.vcpuctl(*words)
-        assert (refused.status, refused.outcome()) == (3, "refused"), refused.stdout
+        assert (refused.status, refused.outcome) == (3, "refused"), refused.stdout
         assert refused.json["reason"]["code"] == "tcg-replug"
     doctor = machine.vcpuctl("doctor")
     assert doctor.status == 1

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from kit.e2e import guestfirst
 from kit.e2e.load import onliner, rounds
-from kit.e2e.machine import Ended, Machine, Vcpuctl
+from kit.e2e.machine import Machine, Vcpuctl
 from kit.e2e.races import died_of_it
+from kit.ended import Ended
 from kit.lab import Lives
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
@@ -54,13 +55,13 @@ def unplugs(lives: Lives, slots: tuple[str, ...], seconds: float) -> Iterator[tu
             lives.again()
             known = 0
             continue
-        assert (up.status, up.outcome()) == (0, "done"), up.stdout
+        assert (up.status, up.outcome) == (0, "done"), up.stdout
         takes = takes or start_takes(machine, int(slots[0]))
         with onliner(lives.vm, seconds):
             ended = machine.vcpuctl("unplug", "--slot", *slots)
         found = guestfirst.find(lives.vm.qmp_commands(), lives.vm.kernel_log, WIDE)
         lasted = {violation.apic: violation.when - violation.since for violation in found[known:]}
-        print(f"{ended.outcome()}; started before: {lasted}, where a start takes {takes}", file=sys.stderr)
+        print(f"{ended.outcome}; started before: {lasted}, where a start takes {takes}", file=sys.stderr)
         yield ended, {slot: time - takes for slot, time in lasted.items() if time > takes}
         known = len(found)
         done += 1
@@ -70,7 +71,7 @@ def judged(ended: Ended) -> Counter[str]:
     """Each slot is done or refused, with the reason; how many are what."""
     assert ended.status in (0, 3, 6), ended.stdout + ended.stderr
     outcomes: Counter[str] = Counter()
-    for slot, part in ended.slots().items():
+    for slot, part in ended.slots.items():
         outcomes[part["outcome"]] += 1
         if part["outcome"] != "done":
             assert part["outcome"] == "refused", part
@@ -103,5 +104,5 @@ def test_where_a_cpu_never_stays_offline_unplugs_are_refused_or_done_and_what_sl
         for slot, lasted in online.items():
             slipped.append(lasted)
             assert lasted <= WINDOW, f"slot {slot} was online for {lasted:.3f} s"
-            assert ended.slots()[slot]["reason"] is not None, f"slot {slot} was online, and nothing is said of it"
+            assert ended.slots[slot]["reason"] is not None, f"slot {slot} was online, and nothing is said of it"
     print(f"every 0.05 s, {len(slots)} slots: {dict(outcomes)}, slipped through: {slipped}", file=sys.stderr)

@@ -16,7 +16,7 @@ def test_a_paused_vm_is_refused_at_once_and_nothing_is_changed(machine: Machine)
     machine.vm.qmp.execute("stop")
     for words in (("plug",), ("scale", "4"), ("unplug", "--slot", "0")):
         ended = run(machine, *words, within=60)
-        assert (ended.status, ended.outcome()) == (3, "refused")
+        assert (ended.status, ended.outcome) == (3, "refused")
         assert ended.json["reason"]["code"] == "vm-not-running"
     assert run(machine, "list", within=60).status == 0
     assert not any(command["execute"] == "device_add" for _, command in machine.vm.qmp_commands())
@@ -33,7 +33,7 @@ def test_a_pause_in_the_middle_only_delays(machine: Machine) -> None:
         operation.stays(3.0)
         machine.vm.qmp.execute("cont")
         ended = operation.ends(within=60)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == machine.online() == {0, 1, 2, 3}
 
     with Operation(machine, "scale", "1") as operation:
@@ -41,7 +41,7 @@ def test_a_pause_in_the_middle_only_delays(machine: Machine) -> None:
         machine.vm.qmp.execute("stop")
         machine.vm.qmp.execute("cont")
         ended = operation.ends(within=60)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == machine.online() == {0}
 
 
@@ -51,8 +51,8 @@ def test_a_pause_that_does_not_end_is_unknown_at_the_timeout_and_the_next_run_en
         machine.vm.qmp.execute("stop")
         ended = operation.ends(within=60)
         assert time.monotonic() - operation.began >= 5.0
-    assert (ended.status, ended.outcome()) == (4, "unknown")
-    assert {s["reason"]["code"] for s in ended.slots().values() if s["outcome"] == "unknown"} == {"vm-paused"}
+    assert (ended.status, ended.outcome) == (4, "unknown")
+    assert {s["reason"]["code"] for s in ended.slots.values() if s["outcome"] == "unknown"} == {"vm-paused"}
 
     machine.vm.qmp.execute("cont")
     assert run(machine, "scale", "4", within=60).status == 0

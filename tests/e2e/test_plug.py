@@ -77,7 +77,7 @@ def test_slots_plugged_out_of_order_are_each_tied_to_the_right_guest_cpu(machine
     before = machine.state()
     for slot in (5, 2, 7):
         ended = machine.vcpuctl("plug", "--slot", str(slot))
-        assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
         (part,) = ended.json["slots"]
         assert (part["slot"], part["id"], part["outcome"], part["reason"]) == (slot, f"vcpu-{slot}", "done", None)
         assert set(part["phases"]) == {"device_add", "arrival", "online"}
@@ -92,8 +92,8 @@ def test_slots_plugged_out_of_order_are_each_tied_to_the_right_guest_cpu(machine
     adds, now = len(machine.sent("device_add")), machine.state()
     for selector in ("5", "vcpu-5", "socket-id=0,core-id=2,thread-id=1"):
         again = machine.vcpuctl("plug", "--slot", selector)
-        assert (again.status, again.outcome()) == (0, "done"), again.stdout
-        assert again.slots()[5]["reason"]["code"] == "already"
+        assert (again.status, again.outcome) == (0, "done"), again.stdout
+        assert again.slots[5]["reason"]["code"] == "already"
     assert len(machine.sent("device_add")) == adds
     assert machine.state() == now
 
@@ -104,9 +104,9 @@ def test_slots_plugged_out_of_order_are_each_tied_to_the_right_guest_cpu(machine
 def test_a_count_takes_the_lowest_empty_slots_and_one_is_the_default(machine: Machine) -> None:
     before = machine.state()
     one = machine.vcpuctl("plug")
-    assert (one.status, sorted(one.slots())) == (0, [1])
+    assert (one.status, sorted(one.slots)) == (0, [1])
     three = machine.vcpuctl("plug", "-n", "3")
-    assert (three.status, sorted(three.slots())) == (0, [2, 3, 4])
+    assert (three.status, sorted(three.slots)) == (0, [2, 3, 4])
     assert {slot["outcome"] for slot in three.json["slots"]} == {"done"}
     assert machine.online() == {0, 1, 2, 3, 4}
     slots = check_list(machine)
@@ -118,7 +118,7 @@ def test_a_count_takes_the_lowest_empty_slots_and_one_is_the_default(machine: Ma
 def test_props_name_every_slot_that_has_them_and_reach_qemu_verbatim(machine: Machine) -> None:
     before = machine.state()
     ended = machine.vcpuctl("plug", "--slot", "socket-id=1,core-id=0", "3")
-    assert (ended.status, sorted(ended.slots())) == (0, [3, 8, 9]), ended.stdout
+    assert (ended.status, sorted(ended.slots)) == (0, [3, 8, 9]), ended.stdout
     assert machine.online() == {0, 3, 8, 9}
     props = {
         f"vcpu-{i}": entry["props"] for i, entry in enumerate(machine.vm.qmp.execute("query-hotpluggable-cpus")[::-1])
@@ -127,7 +127,7 @@ def test_props_name_every_slot_that_has_them_and_reach_qemu_verbatim(machine: Ma
         assert {name: value for name, value in add.items() if name.endswith("-id")} == props[add["id"]]
     down = machine.vcpuctl("unplug", "--slot", "vcpu-3", "socket-id=1")
     # Most of socket 1's slots are empty already: nothing is to be done for them.
-    assert (down.status, sorted(down.slots())) == (0, [3, *range(8, 16)]), down.stdout
+    assert (down.status, sorted(down.slots)) == (0, [3, *range(8, 16)]), down.stdout
     assert machine.state() == before
 
 
@@ -146,7 +146,7 @@ def test_a_plan_tells_what_the_run_does_and_changes_nothing(machine: Machine) ->
         adds, dels = len(machine.sent("device_add")), len(machine.sent("device_del"))
         ended = machine.vcpuctl(*words)
         assert ended.status == 0, ended.stdout
-        assert set(ended.slots()) == {slot for _, slot in steps}
+        assert set(ended.slots) == {slot for _, slot in steps}
         added = [int(add["id"].removeprefix("vcpu-")) for add in machine.sent("device_add")[adds:]]
         assert added == [slot for kind, slot in steps if kind == "plug"]
         # Removals go out as each CPU has been let go.

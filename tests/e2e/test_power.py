@@ -46,7 +46,7 @@ def test_with_smt_off_a_core_is_done_with_its_idle_thread_named(machines: Callab
     assert machine.vm.shell(f"cat {CPUS}/online").strip() == "0"
 
     ended = machine.vcpuctl("plug", "--slot", "3")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
     (part,) = ended.json["slots"]
     assert part["reason"]["code"] == "smt-off", part
     assert "cpu3" in part["reason"]["text"]
@@ -54,11 +54,11 @@ def test_with_smt_off_a_core_is_done_with_its_idle_thread_named(machines: Callab
     slot = machine.vcpuctl.map()[3]
     assert [(t["guest_cpu"], t["online"]) for t in slot["threads"]] == [(2, True), (3, False)]
     assert slot["state"] == "online"
-    assert machine.vcpuctl("plug", "--slot", "3").outcome() == "done"
+    assert machine.vcpuctl("plug", "--slot", "3").outcome == "done"
 
     machine.vm.shell(f"echo on >{CPUS}/smt/control")
     assert machine.vm.shell(f"cat {CPUS}/online").strip() == "0-3"
-    assert machine.vcpuctl("unplug", "--slot", "3").outcome() == "done"
+    assert machine.vcpuctl("unplug", "--slot", "3").outcome == "done"
     assert present(machine.vm) == "0-1"
 
 
@@ -74,7 +74,7 @@ def test_legacy_events_come_to_nothing_without_the_agent_and_are_made_good_when_
     vm.shell("systemctl start vcpud", 120)
     assert comes(vm, 30)
     ended = machine.vcpuctl("plug", "--slot", "2")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
     assert [t["online"] for t in machine.vcpuctl.map()[2]["threads"]] == [True, True]
 
     # And on the way down: asked for while no agent runs, done when it does.
@@ -97,7 +97,7 @@ def test_a_lost_record_is_made_good_by_the_request_that_waits_for_its_core(machi
     vm.shell("systemctl start vcpud", 120)
     assert not comes(vm, 3)
     ended = machine.vcpuctl("plug", "--slot", "2")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
     assert present(vm) == "0-3"
 
 
@@ -110,23 +110,23 @@ def test_where_rtas_errd_runs_the_agent_leaves_the_records_to_it_and_says_so(mac
     findings = machine.vcpuctl("doctor").json["findings"]
     assert any("udev+rtas_errd" in finding["text"] for finding in findings), findings
     ended = machine.vcpuctl("--timeout", "5", "plug", "--slot", "2")
-    assert (ended.status, ended.outcome()) == (4, "unknown"), ended.stdout
+    assert (ended.status, ended.outcome) == (4, "unknown"), ended.stdout
     assert present(vm) == "0-1"
     vm.shell("kill $(cat /run/errd.pid); systemctl restart vcpud", 120)
     ended = machine.vcpuctl("plug", "--slot", "2")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
 
 
 def test_a_qemu_that_dies_in_the_middle_of_an_unplug_is_said_long_before_the_time_is_over(
     machines: Callable[..., Machine],
 ) -> None:
     machine = machines(**LEGACY)  # where letting go of a core takes the agent a while
-    assert machine.vcpuctl("plug", "--slot", "3", "5").outcome() == "done"
+    assert machine.vcpuctl("plug", "--slot", "3", "5").outcome == "done"
     with Operation(machine, "--timeout", "3600", "unplug", "--slot", "3", "5") as operation:
         operation.told("device_del", 5)
         os.kill(machine.vm.pid, signal.SIGKILL)
         ended = operation.ends(within=60)
-    assert (ended.status, ended.outcome()) == (5, "unknown"), ended.stdout
+    assert (ended.status, ended.outcome) == (5, "unknown"), ended.stdout
     assert ended.json["reason"]["code"] == "qemu-gone"
     again = machine.vcpuctl("list")
-    assert (again.status, again.outcome()) == (5, "qemu-gone")
+    assert (again.status, again.outcome) == (5, "qemu-gone")

@@ -118,7 +118,7 @@ def test_two_clients_share_the_port_and_outlive_the_agent(machine: Machine, fold
 
     # meanwhile vcpuctl itself says that it is busy, and with what
     busy = machine.vcpuctl("plug")
-    assert (busy.status, busy.outcome()) == (3, "vm-busy")
+    assert (busy.status, busy.outcome) == (3, "vm-busy")
     assert "agent-proxy" in busy.json["error"]["text"]
 
     machine.vm.shell("systemctl restart vcpud", timeout=90)
@@ -144,7 +144,7 @@ def test_the_proxy_takes_nobodys_file_and_says_when_there_is_no_agent(machine: M
     mine = folder / "mine"
     mine.write_text("not yours")
     refused = machine.vcpuctl("agent-proxy", "--listen", str(mine))
-    assert (refused.status, refused.outcome()) == (2, "bad-socket")
+    assert (refused.status, refused.outcome) == (2, "bad-socket")
     assert mine.read_text() == "not yours"
 
     machine.vm.shell("systemctl stop vcpud", timeout=30)

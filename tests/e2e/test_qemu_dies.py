@@ -27,10 +27,10 @@ def test_a_qemu_that_is_killed_in_the_middle_is_said_long_before_the_time_is_ove
         os.kill(machine.vm.pid, signal.SIGKILL)
         ended = operation.ends(within=60)
     assert ended.status == 5, ended.stdout + ended.stderr
-    assert ended.outcome() == "unknown"
+    assert ended.outcome == "unknown"
     assert ended.json["reason"]["code"] == "qemu-gone"
     again = run(machine, *words, within=60)
-    assert (again.status, again.outcome()) == (5, "qemu-gone")
+    assert (again.status, again.outcome) == (5, "qemu-gone")
 
 
 def test_ctrl_c_in_the_middle_says_what_is_unknown_and_the_next_run_ends_right(machine: Machine) -> None:
@@ -38,10 +38,10 @@ def test_ctrl_c_in_the_middle_says_what_is_unknown_and_the_next_run_ends_right(m
         operation.booting(1)
         operation.interrupt()
         ended = operation.ends(within=60)
-    assert (ended.status, ended.outcome()) == (4, "unknown")
-    reasons = {slot["reason"]["code"] for slot in ended.slots().values() if slot["outcome"] == "unknown"}
+    assert (ended.status, ended.outcome) == (4, "unknown")
+    reasons = {slot["reason"]["code"] for slot in ended.slots.values() if slot["outcome"] == "unknown"}
     assert reasons == {"interrupted"}
-    assert set(ended.slots()) == {1, 2, 3, 4}
+    assert set(ended.slots) == {1, 2, 3, 4}
 
     assert run(machine, "scale", "5", within=60).status == 0
     assert set(machine.filled()) == machine.online() == {0, 1, 2, 3, 4}
@@ -82,7 +82,7 @@ def test_two_at_once_exclude_each_other_and_the_second_is_told_who_is_at_work(ma
         machine.vm.shell(f"until grep -q '^State:.T' /proc/{PID}/status; do busybox usleep 10000; done")
         for words in (("plug",), ("list",)):
             second = run(machine, *words, within=60)
-            assert (second.status, second.outcome()) == (3, "vm-busy")
+            assert (second.status, second.outcome) == (3, "vm-busy")
             assert str(first.process.pid) in second.json["error"]["text"]
             assert "scale 5" in second.json["error"]["text"]
         assert first.process.poll() is None

@@ -56,7 +56,7 @@ def restart_in_a_plug(machine: Machine, restart: Callable[[Vm], None]) -> None:
         restart(machine.vm)
         ended = operation.ends(within=REBOOTED + 10)
     assert has_restarted(machine)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == set(range(UP))
     machine.vm.wait_shell(60)
     assert machine.online() == set(range(UP))
@@ -76,7 +76,7 @@ def restart_in_an_unplug(machine: Machine) -> None:
     with Operation(machine, "--timeout", str(REBOOTED), "scale", "1") as operation:
         ended = operation.ends(within=REBOOTED + 10)
     assert has_restarted(machine)
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert set(machine.filled()) == {0}
     machine.vm.wait_shell(60)
     assert machine.online() == {0}

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from kit.e2e.machine import Ended, Machine
+from kit.e2e.machine import Machine
+from kit.ended import Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -27,7 +28,7 @@ NARROW = {
 def only_part(ended: Ended) -> dict[str, str]:
     """The reason of the only slot of a result."""
     (part,) = ended.json["slots"]
-    assert part["outcome"] == ended.outcome()
+    assert part["outcome"] == ended.outcome
     reason: dict[str, str] = part["reason"]
     assert reason["text"]
     return reason
@@ -46,7 +47,7 @@ def test_reserved_deadline_bandwidth_keeps_a_cpu_and_is_named(machine: Machine) 
     now = machine.state()
     for words in (("unplug", "--slot", "1"), ("offline", "1"), ("scale", "1"), ("unplug", "--slot", "1")):
         ended = machine.vcpuctl(*words)
-        assert (ended.status, ended.outcome()) == (3, "refused"), ended.stdout
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
         reason = only_part(ended)
         assert (reason["code"], reason["who"], reason["errno"]) == ("deadline-bandwidth", "guest", "EBUSY")
         assert "SCHED_DEADLINE" in reason["text"]
@@ -70,7 +71,7 @@ def test_the_last_housekeeping_cpu_stays(machines: Callable[..., Machine]) -> No
     now = machine.state()
     for words in (("unplug", "--slot", "1"), ("offline", "1")):
         ended = machine.vcpuctl(*words)
-        assert (ended.status, ended.outcome()) == (3, "refused"), ended.stdout
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
         reason = only_part(ended)
         assert (reason["code"], reason["who"], reason["errno"]) == ("last-housekeeping", "guest", "EBUSY")
         assert "0,2" in reason["text"]
@@ -82,15 +83,15 @@ def test_the_last_housekeeping_cpu_stays(machines: Callable[..., Machine]) -> No
 
     # One that may go beside one that may not: all or nothing only if asked for.
     undone = machine.vcpuctl("unplug", "--slot", "1", "4", "--atomic")
-    assert (undone.status, undone.outcome()) == (1, "failed"), undone.stdout
-    assert {slot: part["reason"]["code"] for slot, part in undone.slots().items()} == {
+    assert (undone.status, undone.outcome) == (1, "failed"), undone.stdout
+    assert {slot: part["reason"]["code"] for slot, part in undone.slots.items()} == {
         1: "last-housekeeping",
         4: "atomic",
     }
     assert machine.online() == {0, 1, 4}
     some = machine.vcpuctl("unplug", "--slot", "1", "4")
-    assert (some.status, some.outcome()) == (6, "partial"), some.stdout
-    assert {slot: part["outcome"] for slot, part in some.slots().items()} == {1: "refused", 4: "done"}
+    assert (some.status, some.outcome) == (6, "partial"), some.stdout
+    assert {slot: part["outcome"] for slot, part in some.slots.items()} == {1: "refused", 4: "done"}
     assert machine.state() == before
 
 
@@ -101,7 +102,7 @@ def test_a_guest_that_will_not_eject_gets_its_cpu_back_online(machine: Machine) 
     now = machine.state()
     for times in (1, 2):
         ended = machine.vcpuctl("unplug", "--slot", "1")
-        assert (ended.status, ended.outcome()) == (1, "failed"), ended.stdout
+        assert (ended.status, ended.outcome) == (1, "failed"), ended.stdout
         reason = only_part(ended)
         assert (reason["code"], reason["who"]) == ("eject-disabled", "guest")
         assert "3/128" in reason["text"]
@@ -123,7 +124,7 @@ def test_cpus_that_the_kernel_has_no_room_for_are_not_plugged(machines: Callable
     before = machine.state()
     for words in (("plug", "-n", "2"), ("plug", "-n", "2", "--atomic"), ("plug", "--slot", "5", "6"), ("scale", "4")):
         refused = machine.vcpuctl(*words)
-        assert (refused.status, refused.outcome()) == (3, "refused"), refused.stdout
+        assert (refused.status, refused.outcome) == (3, "refused"), refused.stdout
         reason = refused.json["reason"]
         assert reason["code"] == "guest-possible"
         assert "1 at most" in reason["text"]
@@ -151,7 +152,7 @@ def test_the_boot_cpu_stays_and_qemu_is_not_even_asked(machine: Machine) -> None
         (("offline", "0"), "cpu0"),
     ):
         ended = machine.vcpuctl(*words)
-        assert (ended.status, ended.outcome()) == (3, "refused"), ended.stdout
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
         assert ended.json["reason"]["code"] == code
         assert machine.state() == now
     assert machine.device_dels() == 0

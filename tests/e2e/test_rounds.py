@@ -19,14 +19,14 @@ ALL = 16
 def one_round(machine: Machine, before: object) -> None:
     """Up and down, each verified from inside; the end equals ``before``."""
     up = machine.vcpuctl("scale", str(ALL))
-    assert (up.status, up.outcome()) == (0, "done"), up.stdout + up.stderr
+    assert (up.status, up.outcome) == (0, "done"), up.stdout + up.stderr
     assert machine.online() == set(range(ALL))
     assert sorted(machine.filled()) == list(range(ALL))
     listed = {slot["slot"]: slot for slot in up.json["slots"]}
     in_guest = machine.slots_in_guest()
     assert {slot: [in_guest[slot]["cpu"]] for slot in listed} == {i: part["guest_cpus"] for i, part in listed.items()}
     down = machine.vcpuctl("scale", "1")
-    assert (down.status, down.outcome()) == (0, "done"), down.stdout + down.stderr
+    assert (down.status, down.outcome) == (0, "done"), down.stdout + down.stderr
     assert machine.online() == {0}
     assert machine.state() == before  # no leftover id, slot or guest CPU
 

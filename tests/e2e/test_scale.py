@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kit.e2e.machine import Ended, Machine
+from kit.e2e.machine import Machine
+from kit.ended import Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -14,12 +15,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 def scaled(machine: Machine, goal: int) -> Ended:
     """``scale goal``, which must be done, and then be so by every account; the second time nothing is left to do."""
     ended = machine.vcpuctl("scale", str(goal))
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert len(machine.online()) == goal
     assert machine.online() == set(machine.filled())
     adds, dels = len(machine.sent("device_add")), len(machine.sent("device_del"))
     again = machine.vcpuctl("scale", str(goal))
-    assert (again.status, again.outcome(), again.json["slots"]) == (0, "done", [])
+    assert (again.status, again.outcome, again.json["slots"]) == (0, "done", [])
     assert (len(machine.sent("device_add")), len(machine.sent("device_del"))) == (adds, dels)
     return ended
 
@@ -64,7 +65,7 @@ def test_what_others_plugged_counts_is_finished_and_can_go(machine: Machine) -> 
     assert machine.online() == {0}
 
     occupied = machine.vcpuctl("plug", "--slot", "3")
-    assert (occupied.status, occupied.outcome()) == (3, "refused")
+    assert (occupied.status, occupied.outcome) == (3, "refused")
     assert occupied.json["reason"]["code"] == "slot-occupied"
     assert "foreign-1" in occupied.json["reason"]["text"]
 
@@ -76,8 +77,8 @@ def test_what_others_plugged_counts_is_finished_and_can_go(machine: Machine) -> 
     machine.vm.shell(f"echo 1 > {machine.switch(5)}", timeout=30)
     now = machine.state()
     clash = machine.vcpuctl("plug", "--slot", "1")
-    assert (clash.status, clash.outcome()) == (3, "refused"), clash.stdout
-    assert clash.slots()[1]["reason"]["code"] == "id-taken"
+    assert (clash.status, clash.outcome) == (3, "refused"), clash.stdout
+    assert clash.slots[1]["reason"]["code"] == "id-taken"
     assert machine.state() == now
 
     assert sorted(changed(scaled(machine, 1))) == [3, 5]

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from kit.e2e.machine import Ended, Machine
+from kit.e2e.machine import Machine
+from kit.ended import Ended
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -19,7 +20,7 @@ def in_time(machine: Machine, *words: str) -> Ended:
 def scaled(machine: Machine, goal: int) -> None:
     """Said once, it is done, by the lab's own eyes."""
     ended = in_time(machine, "scale", str(goal))
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
     assert machine.online() == set(machine.filled()) == set(range(goal))
     assert set(machine.slots_in_guest()) == set(range(goal))
 
@@ -47,9 +48,9 @@ def test_after_a_revert_the_same_plug_and_the_unplug_of_what_the_guest_does_not_
 ) -> None:
     reverted(machine)
     gone = in_time(machine, "unplug", "--slot", "3")
-    assert (gone.status, gone.outcome()) == (0, "done"), gone.stdout
+    assert (gone.status, gone.outcome) == (0, "done"), gone.stdout
     again = in_time(machine, "plug", "--slot", "2", "3")
-    assert (again.status, again.outcome()) == (0, "done"), again.stdout
+    assert (again.status, again.outcome) == (0, "done"), again.stdout
     assert machine.online() == set(machine.filled()) == {0, 1, 2, 3}
 
 
@@ -77,7 +78,7 @@ def test_a_vm_that_could_not_go_back_is_left_alone_and_its_user_told_what_to_do(
     told = len(machine.sent("device_add")) + len(machine.sent("device_del"))
     for words in (("scale", "4"), ("plug",), ("unplug",), ("scale", "1")):
         ended = in_time(machine, *words)
-        assert (ended.status, ended.outcome()) == (3, "refused"), ended.stdout
+        assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
         reason = reason_of(ended)
         assert "restore-vm" in reason["text"], reason
         assert "loadvm" in reason["hint"], reason

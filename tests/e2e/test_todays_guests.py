@@ -71,11 +71,11 @@ def both_ways(machine: Machine, step: int, way: str) -> float:
     began = time.monotonic()
     ended = machine.vcpuctl("--timeout", str(WITHIN), way, "-n", str(step), timeout=WITHIN + 60)
     took = time.monotonic() - began
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
-    slots = set(ended.slots())
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
+    slots = set(ended.slots)
     assert len(slots) == step
     said = [line for when, line in machine.vm.kernel_log if when >= began]
-    for slot, part in ended.slots().items():
+    for slot, part in ended.slots.items():
         assert part["outcome"] == "done", part
         # by its place in the firmware's table, which is the slot's: Linux 6.6 and newer
         word = f"Processor {slot} APIC 0x{slot:x}" if way == "plug" else f"CPU {slot} is now offline"

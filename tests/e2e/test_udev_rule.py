@@ -18,7 +18,7 @@ def test_a_rule_that_brings_cpus_online_first_is_no_failure_either_way(machine: 
     machine.vm.shell("udevadm control --reload")
     for goal in (4, 1, 3, 1):
         ended = run(machine, "scale", str(goal), within=60)
-        assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout + ended.stderr
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
         assert set(machine.filled()) == machine.online() == set(range(goal))
     # A CPU that is taken offline and stays plugged stays offline: the rule acts on "add" alone.
     assert run(machine, "plug", within=60).status == 0
@@ -35,6 +35,6 @@ def test_a_cpu_that_the_rule_brings_up_without_the_agents_doing_is_found_online(
     machine.vm.wait_kernel(r"Booting Node \d+ Processor \d+ APIC 0x2\b", 30)
     machine.vm.shell(f'until [ "$(cat {machine.switch(2)})" = 1 ]; do busybox usleep 20000; done', 30)
     ended = run(machine, "plug", "--slot", "2", within=30)
-    assert (ended.status, ended.outcome()) == (0, "done")
-    assert ended.slots()[2]["reason"]["code"] == "already"
+    assert (ended.status, ended.outcome) == (0, "done")
+    assert ended.slots[2]["reason"]["code"] == "already"
     assert machine.vcpuctl.map()[2]["state"] == "online"

@@ -24,8 +24,8 @@ def test_slots_are_given_up_by_count_id_index_and_props_the_guest_first(machine:
     before = machine.state()
     assert machine.vcpuctl("plug", "-n", "5").status == 0
     last = machine.vcpuctl("unplug")
-    assert (last.status, last.outcome(), sorted(last.slots())) == (0, "done", [5])
-    part = last.slots()[5]
+    assert (last.status, last.outcome, sorted(last.slots)) == (0, "done", [5])
+    part = last.slots[5]
     assert (part["id"], part["guest_cpus"], part["reason"]) == ("vcpu-5", [5], None)
     assert set(part["phases"]) == {"offline", "device_del"}
     assert offline_before_removal(machine, 5, "vcpu-5")
@@ -33,14 +33,14 @@ def test_slots_are_given_up_by_count_id_index_and_props_the_guest_first(machine:
     assert sorted(machine.filled()) == [0, 1, 2, 3, 4]
 
     some = machine.vcpuctl("unplug", "--slot", "vcpu-1", "4", "socket-id=0,core-id=1,thread-id=0")
-    assert (some.status, sorted(some.slots())) == (0, [1, 2, 4]), some.stdout
+    assert (some.status, sorted(some.slots)) == (0, [1, 2, 4]), some.stdout
     assert machine.online() == {0, 3}
     for number, target in ((1, "vcpu-1"), (4, "vcpu-4"), (2, "vcpu-2")):
         assert offline_before_removal(machine, number, target)
 
     dels, now = machine.device_dels(), machine.state()
     again = machine.vcpuctl("unplug", "--slot", "4", "1")
-    assert (again.status, again.outcome()) == (0, "done")
+    assert (again.status, again.outcome) == (0, "done")
     assert {slot["reason"]["code"] for slot in again.json["slots"]} == {"already"}
     assert (machine.device_dels(), machine.state()) == (dels, now)
 
@@ -55,8 +55,8 @@ def test_a_cpu_is_taken_offline_and_brought_back_without_being_unplugged(machine
     for word, there in (("offline", {0, 1}), ("online", {0, 1, 2})):
         for outcome in (None, "already"):  # the second time changes nothing
             ended = machine.vcpuctl(word, "2")
-            assert (ended.status, ended.outcome(), list(ended.slots())) == (0, "done", [2]), ended.stdout
-            reason = ended.slots()[2]["reason"]
+            assert (ended.status, ended.outcome, list(ended.slots)) == (0, "done", [2]), ended.stdout
+            reason = ended.slots[2]["reason"]
             assert (reason and reason["code"]) == outcome
             assert machine.online() == there
             assert machine.filled() == filled
@@ -70,7 +70,7 @@ def test_a_cpu_is_taken_offline_and_brought_back_without_being_unplugged(machine
     ):
         now = machine.state()
         refused = machine.vcpuctl(*words)
-        assert (refused.status, refused.outcome()) == (3, "refused"), refused.stdout
+        assert (refused.status, refused.outcome) == (3, "refused"), refused.stdout
         reason = refused.json["reason"]
         assert reason["code"] == code, reason
         assert reason["who"] in (who, "guest")
@@ -94,13 +94,13 @@ def test_a_cpu_of_the_start_is_unplugged_by_its_path_and_can_come_back(machines:
     occupied = machine.vcpuctl("plug", "--slot", "1")
     assert (occupied.status, occupied.json["reason"]["code"]) == (3, "slot-occupied")
     ended = machine.vcpuctl("unplug", "--slot", "1")
-    assert (ended.status, ended.outcome()) == (0, "done"), ended.stdout
+    assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
     assert sorted(machine.filled()) == [0]
     assert machine.online() == {0}
     assert offline_before_removal(machine, 1, path)
 
     back = machine.vcpuctl("scale", "2")
-    assert (back.status, list(back.slots())) == (0, [1]), back.stdout
+    assert (back.status, list(back.slots)) == (0, [1]), back.stdout
     assert machine.online() == {0, 1}
     assert machine.filled()[1] == "/machine/peripheral/vcpu-1"
     assert machine.vcpuctl("scale", "2").json["slots"] == []

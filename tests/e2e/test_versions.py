@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kit import documents
 from kit.e2e.machine import ROOT, Machine
 from kit.lab import Vm
 
@@ -37,6 +38,7 @@ def vcpuctl(host: Path, vm: Vm, *words: str) -> dict[str, object]:
     argv = [str(host / "vcpuctl"), "--qmp", str(vm.qmp_socket), "-o", "json", *words]
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
+    documents.check_output(ended.stdout)
     document: dict[str, object] = json.loads(ended.stdout)
     return document
 

@@ -15,11 +15,11 @@ def test_without_an_agent_qemu_is_resized_and_nothing_is_said_of_the_guest(machi
     assert machine.vcpuctl("--timeout", "2", "plug").status == 5
     assert machine.state() == before
     plugged = machine.vcpuctl("plug", "--without-agent", "--slot", "3")
-    assert (plugged.status, plugged.outcome()) == (0, "done"), plugged.stdout
-    assert plugged.slots()[3]["reason"]["code"] == "not-verified"
+    assert (plugged.status, plugged.outcome) == (0, "done"), plugged.stdout
+    assert plugged.slots[3]["reason"]["code"] == "not-verified"
     assert set(machine.filled()) == {0, 3}
     assert machine.slots_in_guest()[3]["online"] is False
     machine.vm.shell(f"echo 1 > {machine.switch(3)}; echo 0 > {machine.switch(3)}", 30)
     gone = machine.vcpuctl("unplug", "--without-agent", "--slot", "3")
-    assert (gone.status, gone.slots()[3]["reason"]["code"]) == (0, "not-verified"), gone.stdout
+    assert (gone.status, gone.slots[3]["reason"]["code"]) == (0, "not-verified"), gone.stdout
     assert machine.state() == before

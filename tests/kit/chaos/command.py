@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from kit import documents
-from kit.e2e.machine import VCPUCTL, Ended
+from kit.e2e.machine import VCPUCTL
+from kit.ended import Ended
 
 
 class Command:

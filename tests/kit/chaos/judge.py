@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kit.e2e.machine import Ended
 from kit.e2e.platforms import SlotOf
+from kit.ended import Ended
 from kit.lab import GuestCpu
 
 #: The exit status of each outcome.

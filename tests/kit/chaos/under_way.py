@@ -16,7 +16,7 @@ from kit.chaos.judge import Seen, said
 from kit.chaos.report import Agent, Report
 from kit.chaos.world import OwnTroubleError, World
 from kit.e2e.guestfirst import Violation
-from kit.e2e.machine import Ended
+from kit.ended import Ended
 from kit.lab import WaitTimeoutError
 
 #: The bound for the ``scale`` after the faults: its own, and what may come on top for its process (seconds).

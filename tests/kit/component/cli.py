@@ -3,52 +3,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from kit import documents
+from kit.ended import Ended
 from kit.fakes.qemu import FakeVm
 from kit.fakes.qemu.process import UNSHARE
 
 #: Seconds after which a command, or a condition, is given up: many, since a busy machine is no failure.
 SOON = 90.0
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.stdout)
-        return document
-
-    @property
-    def outcome(self) -> str:
-        """The operation's outcome, or the error's code."""
-        document = self.json
-        return str(document["error"]["code"] if "error" in document else document["outcome"])
-
-    @property
-    def slots(self) -> dict[int, dict[str, Any]]:
-        return {slot["slot"]: slot for slot in self.json["slots"]}
-
-    def code(self, slot: int) -> str | None:
-        """The code of the reason for one slot's outcome."""
-        reason = self.slots[slot]["reason"]
-        return None if reason is None else str(reason["code"])
 
 
 class Vcpuctl:

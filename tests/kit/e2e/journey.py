@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.e2e import guestfirst
-from kit.e2e.machine import Ended, Machine, Vcpuctl
+from kit.e2e.machine import Machine, Vcpuctl
+from kit.ended import Ended
 from kit.lab import Lab, Road, Vm, VmSpec
 
 #: Seconds in which a process that runs has done something, on a busy machine.
@@ -70,7 +71,7 @@ class Journey:
         before = self.shape()
         destination = self.waiting(qemu=qemu)
         checked = self.check(destination)
-        assert (checked.status, checked.outcome()) == (0, "done"), checked.stdout
+        assert (checked.status, checked.outcome) == (0, "done"), checked.stdout
         self.road.go(destination)
         self.arrived(destination)
         after = self.shape()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kit import documents
+from kit.ended import Ended
 from kit.lab import Vm, VmSpec
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,30 +22,6 @@ VCPUCTL = Path(sys.executable).parent / "vcpuctl"
 
 #: Another guest of the lab may take the standard one's place, to see that what holds for one holds for it as well.
 SPEC = VmSpec(debs=ROOT / "build" / "deb", guest=os.environ.get("VCPU_E2E_GUEST") or VmSpec.guest)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a ``vcpuctl`` process ended. ``json`` is its stdout, if it is one document."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.stdout)
-        return document
-
-    def outcome(self) -> str:
-        """The operation's outcome, or the error's code."""
-        document = self.json
-        if "outcome" in document:
-            return str(document["outcome"])
-        return str(document["error"]["code"])
-
-    def slots(self) -> dict[int, dict[str, Any]]:
-        return {slot["slot"]: slot for slot in self.json["slots"]}
 
 
 class Vcpuctl:
@@ -91,7 +67,7 @@ class Vcpuctl:
         """``list -o json``'s slots by index, which must work."""
         ended = self("list")
         assert ended.status == 0, ended.stderr
-        return ended.slots()
+        return ended.slots
 
 
 @dataclass

@@ -13,7 +13,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from kit.e2e.machine import Ended, Machine
+from kit.e2e.machine import Machine
+from kit.ended import Ended
 from kit.lab import WaitTimeoutError
 
 #: Seconds that a command may take to begin its work (Python's start on a busy machine, and the first look).

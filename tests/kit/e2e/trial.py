@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kit.e2e import numa
-from kit.e2e.machine import Ended, Machine
+from kit.e2e.machine import Machine
 from kit.e2e.platforms import Cell
+from kit.ended import Ended
 
 OK, REFUSED = "ok", "refused as it must"
 #: Seconds for a guest's whole restart, emulated on a busy machine.
@@ -69,7 +70,7 @@ class Trial:
         """One command, that must end so."""
         ended = self.machine.vcpuctl(*words)
         assert ended.stdout, f"{words}: {ended.stderr}"
-        assert (ended.status, ended.outcome()) == (status, outcome), f"{words}: {ended.stdout} {ended.stderr}"
+        assert (ended.status, ended.outcome) == (status, outcome), f"{words}: {ended.stdout} {ended.stderr}"
         return ended
 
     def refused(self, *words: str) -> Ended:
@@ -216,7 +217,7 @@ class Trial:
             self.reason(self.refused("unplug"), code)
             return REFUSED
         ended = self.run(*words)
-        assert set(ended.slots()) == plugged
+        assert set(ended.slots) == plugged
         assert set(self.online()) == set(self.filled()) == {0}
         self.list_is_right()
         self.run(*words)

@@ -28,7 +28,7 @@ class Exit(IntEnum):
     UNKNOWN = 4
     """Unknown: the time ran out, or the wait was interrupted, for something that was begun and may still happen."""
     UNREACHABLE = 5
-    """QEMU or the agent cannot be reached, or went away in the middle."""
+    """QEMU or the agent cannot be reached, or QEMU went away in the middle."""
     PARTIAL = 6
     """Partial: some slots are done, others are not."""
 

@@ -35,13 +35,13 @@ _UNPLUG = """Take vCPUs offline in the guest and, once it has let go of them, ou
 
 A bare number is an amount of vCPUs; slots are named by --slot. An amount
 counts first what is plugged and not online, also what the guest's
-administrator took offline; then what was plugged last, as far as it can be
-removed. --dry-run shows it."""
+administrator took offline; then the highest slots that can be removed, or
+those that --policy says. --dry-run shows it."""
 _SCALE = """Converge to N online vCPUs.
 
-What is plugged and not online is brought online, also what the guest's
-administrator took offline; then slots are plugged, or unplugged. --dry-run
-shows it."""
+Going up, what is plugged and not online is brought online first, also what
+the guest's administrator took offline; then empty slots are plugged. Going
+down, what is plugged and not online is unplugged first. --dry-run shows it."""
 _SWITCH = """
 
 A bare number is a slot's index here, as it is behind --slot. cpu5 is the CPU

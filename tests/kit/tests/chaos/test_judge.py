@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from kit.chaos import judge
 from kit.chaos.judge import Seen
-from kit.e2e.machine import Ended
 from kit.e2e.platforms import by_acpi_path, by_two_threads
+from kit.ended import Ended
 from kit.lab import GuestCpu
 
 PATH = "/machine/peripheral"

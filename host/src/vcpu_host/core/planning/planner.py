@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decides what an operation will do, before anything is done: ``plan(view, request) -> Plan``.
 
-A plan with refusals does nothing at all. Every choice is made here and in ``by_count``, so that ``vcpuctl plan`` shows
-what the others do.
+A plan with refusals does nothing at all. Every choice is made in this package (``by_count`` for an amount or a goal,
+``placement`` for the order, ``selectors`` for named slots), so that ``vcpuctl plan`` shows what the others do.
 """
 
 from __future__ import annotations
