@@ -59,14 +59,12 @@ def test_a_look_for_several_slots_keeps_its_distance_from_the_last_one() -> None
 
 def test_the_guests_list_is_asked_for_once_and_again_only_when_it_is_time() -> None:
     look = GuestLook()
-    assert look.next_at is None
-    assert not look.due(5.0)
+    assert (look.next_at, look.due(5.0)) == (None, False)
     look.want()
     assert look.due(5.0)
     look.asked()
     look.want()
-    assert look.next_at is None
-    assert not look.due(5.0), "one is under way"
+    assert (look.next_at, look.due(5.0)) == (None, False), "one is under way"
     look.again(8.0)
     assert look.next_at == 8.0
     assert not look.due(7.9)
