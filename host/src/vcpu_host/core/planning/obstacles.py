@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .. import codes
+from ..descriptors import too_few
 from ..model import HostView, Slot
 from ..platforms import Platform
 from ..reason import Origin, Reason
@@ -132,9 +133,9 @@ def _arrivals(view: VmView, each: Step) -> int:
 
 
 def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | None:
-    """Why QEMU is not asked to plug so many vCPUs: it would end of it."""
+    """Why QEMU is not asked to plug so many vCPUs: it would end of it, now or later."""
     limit = platform.plug_limit(host)
     if limit is None or vcpus <= limit[0]:
-        return None
+        return too_few(host.descriptors, host.accel, vcpus)
     left, reason = limit
     return replace(reason, text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")
