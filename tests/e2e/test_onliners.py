@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from kit.e2e import guestfirst
+from kit.e2e.bringup import bringups
 from kit.e2e.load import onliner, rounds
 from kit.e2e.machine import Machine, Vcpuctl
 from kit.e2e.races import died_of_it
@@ -22,26 +23,14 @@ WIDE = "1,maxcpus=64,sockets=2,cores=16,threads=2"
 ONE, SEVERAL = ("3",), ("3", "4", "5")
 #: How often QEMU may die of its own race (``races``) while a CPU is plugged that is to be unplugged.
 DEATHS = 3
-#: Seconds that may lie between the last look at a CPU and its device_del, on a quiet host (docs/tried.md has what was
-#: measured). They are reckoned with the shortest start of a CPU, so they come out too long rather than too short.
+#: Seconds for which a CPU may have been online when its device_del comes, on a quiet host: it came online between the
+#: last look at it and that (docs/tried.md has what was measured).
 WINDOW = 0.02
-#: Shell in the guest: how long each of some starts of cpu3 takes, in microseconds. The kernel's word of a start comes
-#: when it begins; until it ends the CPU is offline for everybody who looks.
-STARTS = """for n in 1 2 3 4 5; do
-    echo 0 >{file}; began=${{EPOCHREALTIME/./}}; echo 1 >{file}; echo $((${{EPOCHREALTIME/./}} - began))
-done"""
-
-
-def start_takes(machine: Machine, slot: int) -> float:
-    """The seconds that the slot's CPU needs to come online, at the least."""
-    machine.vm.put(STARTS.format(file=machine.switch(slot)).encode(), "/run/starts")
-    return min(map(int, machine.vm.shell("bash /run/starts", 60).split())) / 1e6
 
 
 def unplugs(lives: Lives, slots: tuple[str, ...], seconds: float) -> Iterator[tuple[Ended, dict[int, float]]]:
     """How each unplug ended, and which slots' CPUs were online when their device_del came, for how many seconds."""
     known = done = deaths = 0
-    takes = 0.0
     while done < rounds(20):
         if lives.vm.plugs_left < len(slots):
             lives.again()
@@ -56,13 +45,13 @@ def unplugs(lives: Lives, slots: tuple[str, ...], seconds: float) -> Iterator[tu
             known = 0
             continue
         assert (up.status, up.outcome) == (0, "done"), up.stdout
-        takes = takes or start_takes(machine, int(slots[0]))
-        with onliner(lives.vm, seconds):
+        with bringups(lives.vm) as traced, onliner(lives.vm, seconds):
             ended = machine.vcpuctl("unplug", "--slot", *slots)
-        found = guestfirst.find(lives.vm.qmp_commands(), lives.vm.kernel_log, WIDE)
-        lasted = {violation.apic: violation.when - violation.since for violation in found[known:]}
-        print(f"{ended.outcome}; started before: {lasted}, where a start takes {takes}", file=sys.stderr)
-        yield ended, {slot: time - takes for slot, time in lasted.items() if time > takes}
+        kernel = lives.vm.kernel_log
+        found = guestfirst.find(lives.vm.qmp_commands(), kernel, WIDE)
+        online = {violation.apic: traced.online_for(violation, kernel) for violation in found[known:]}
+        print(f"{ended.outcome}; begun to come online before: {online}", file=sys.stderr)
+        yield ended, {slot: time for slot, time in online.items() if time > 0}
         known = len(found)
         done += 1
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .core.migration.compare import Comparison, Difference
     from .core.migration.export import Arguments
     from .core.migration.shape import Shape
+    from .core.model import HostView
     from .core.operation.result import OperationResult, SlotResult
     from .core.planning.plan import Plan, Request, Step
     from .core.reason import Outcome, Reason
@@ -74,6 +75,7 @@ def of_view(view: VmView) -> Document:
             "online_vcpus": view.online_vcpus,
             "migration": host.migration or None,
             "no_hotplug": _or_none(host.no_hotplug),
+            "descriptors": _of_descriptors(host),
         },
         "agent": None
         if agent is None
@@ -90,6 +92,20 @@ def of_view(view: VmView) -> Document:
         "slots": [_of_slot(slot) for slot in view.slots],
         "unexplained_guest_cpus": [cpu.number for cpu in view.strangers],
     }
+
+
+def _of_descriptors(host: HostView) -> Document | None:
+    from .core.descriptors import vcpus_left
+
+    has = host.descriptors
+    if has is None:
+        return None
+    return {"open": has.open, "limit": has.limit, "vcpus_left": vcpus_left(has, host.accel)}
+
+
+def without_descriptors(document: Document) -> Document:
+    """Return what ``of_view`` made, without what changes when somebody just looks."""
+    return {**document, "vm": {**document["vm"], "descriptors": None}}
 
 
 def _of_slot(view: SlotView) -> Document:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from vcpu_host.core.descriptors import Descriptors
 from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
 from vcpu_host.core.model import Channel, HostThread, HostView, Ost, PropValue, Slot, freeze_props
 from vcpu_host.core.platforms import Platform, fixed, x86
@@ -122,6 +123,7 @@ def host(
         channel or Channel("/run/vm/agent.sock", guest_open=True, device_id="vcpuctl"),
         no_hotplug,
         properties={"pflash0": "firmware"} if flash else {},
+        descriptors=Descriptors(60, 524_288, 4711),
         devices={each.device_id: each.type for each in slots if each.device_id is not None},
     )
 

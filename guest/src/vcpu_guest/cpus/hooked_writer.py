@@ -28,6 +28,10 @@ class HookedWriter:
         """See Writer.settling."""
         return self._writer.settling()
 
+    async def stays_offline(self) -> bool:
+        """See Writer.stays_offline."""
+        return await self._writer.stays_offline()
+
     def forget_ejections(self) -> None:
         """See Writer.forget_ejections."""
         self._writer.forget_ejections()

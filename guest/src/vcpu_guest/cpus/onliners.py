@@ -97,6 +97,19 @@ def unsettled(
         began = clock()
         for number in numbers:
             settled_online(number)
-        if clock() - began <= STILL + STILL_PER_CPU * len(numbers):
+        if _at_once(began, clock(), numbers):
             return ()
     return numbers
+
+
+def stay_offline(
+    numbers: Sequence[int], settled_online: Callable[[int], object], clock: Callable[[], float] = time.monotonic
+) -> bool:
+    """Say whether all the CPUs are offline still, and nobody is bringing one up."""
+    began = clock()
+    return not any(settled_online(number) for number in numbers) and _at_once(began, clock(), numbers)
+
+
+def _at_once(began: float, ended: float, numbers: Sequence[int]) -> bool:
+    """Say whether a round of looks at these CPUs had to wait for nobody."""
+    return ended - began <= STILL + STILL_PER_CPU * len(numbers)

@@ -22,7 +22,7 @@ from vcpu_guest.core import cmdline, reasons
 from vcpu_guest.core.model import Arrived, Cpu, CpuResult, CpuStatus, Reason
 from vcpu_guest.core.request import Request
 from vcpu_guest.cpus.inventory import Inventory
-from vcpu_guest.cpus.onliners import Onliners, unsettled
+from vcpu_guest.cpus.onliners import Onliners, stay_offline, unsettled
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.platforms import Platform
@@ -126,6 +126,16 @@ class Writer:
             moving = going
         seconds = time.monotonic() - began
         return {self.platform.identity(self.sysfs, number): seconds for number in moving}
+
+    async def stays_offline(self) -> bool:
+        """Return whether every CPU that is to be ejected is offline still, and nobody is bringing one up."""
+        going = self.onliners.going()
+        loop = asyncio.get_running_loop()
+        looking = loop.run_in_executor(self._reader, stay_offline, going, self.sysfs.settled_online)
+        try:
+            return await asyncio.wait_for(asyncio.shield(looking), SETTLE)
+        except TimeoutError:
+            return False
 
     def forget_ejections(self) -> None:
         """Do not take CPUs offline again that were to be ejected: their host has gone, and others may want them."""

@@ -20,6 +20,7 @@ from vcpu_guest.core.model import AgentInfo, Arrived, CpuResult, CpuStatus, Envi
 from vcpu_guest.core.request import Request, RequestError, check, check_request_id
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.onliners import LOOKS
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
 
@@ -49,6 +50,9 @@ class Runner(Protocol):
 
     def settling(self) -> Coroutine[Any, Any, dict[str, float]] | None:
         """See Writer.settling."""
+
+    async def stays_offline(self) -> bool:
+        """See Writer.stays_offline."""
 
     def forget_ejections(self) -> None:
         """See Writer.forget_ejections."""
@@ -146,8 +150,17 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     async def _list_at_rest(
         self, request: pb.ListCpusRequest, settling: Awaitable[dict[str, float]]
     ) -> pb.ListCpusResponse:
-        moving = await settling
-        return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(moving))
+        """Answer when nobody is switching what is to be ejected, and again if that changed while the answer was made.
+
+        The host asks for the ejection next, so nothing but the way of the answer is to lie between the look and that.
+        """
+        answer = pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(await settling))
+        for _ in range(LOOKS):
+            again = None if await self._writer.stays_offline() else self._writer.settling()
+            if again is None:
+                break  # nothing has changed, or all of them are back, as the answer says
+            answer = pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(await again))
+        return answer
 
     async def _set_online(
         self, request: pb.SetOnlineRequest, stream: object = None

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from vcpu_host.core import descriptors
 from vcpu_host.core.model import LEVELS, SlotState
 from vcpu_host.core.view import SlotView, VmView
 
@@ -187,6 +188,10 @@ def _below(view: VmView) -> Iterator[Line]:
         yield Line(f"no hotplug: {view.host.no_hotplug}")
     if view.record_trouble is not None:
         yield Line(str(view.record_trouble), "red")
+    has = view.host.descriptors
+    if has is not None and descriptors.are_few(has, view.host.accel):
+        few = descriptors.found(has, view.host.accel)
+        yield Line(f"{few.text}; {few.fix}", "yellow")
     for slot in view.slots:
         if slot.pending is not None:
             when = datetime.fromtimestamp(slot.pending.since).astimezone().isoformat(" ", "seconds")

@@ -30,9 +30,10 @@ async def watch(args: argparse.Namespace, vm: Coordinator) -> Exit:
         until = loop.time() + args.timeout if args.timeout else None
         async for view in vm.watch(stop, until):
             document = documents.of_view(view)
-            if document == shown:
+            told = documents.without_descriptors(document)
+            if told == shown:
                 continue
-            shown = document
+            shown = told
             _show(screen, view, document, args.output)
     return Exit.DONE
 

@@ -99,6 +99,11 @@ TAKEN_AWAY = Code("taken-away", "Somebody else emptied the slot while it was bei
 APIC_ID_TOO_LARGE = Code("apic-id-too-large", "The CPU model has no x2APIC, which the slot's APIC id needs.")
 APIC_ID_NOT_REMAPPED = Code("apic-id-not-remapped", "Linux needs interrupt remapping for the slot's APIC id.")
 TCG_PLUG_BUDGET = Code("tcg-plug-budget", "Under TCG a QEMU process can start only maxcpus vCPUs in its life.")
+DESCRIPTORS = Code("descriptors", "How many file descriptors QEMU has open, and how many it may have.")
+FEW_DESCRIPTORS = Code("few-descriptors", "QEMU has few file descriptors left, or too few for what was asked, or none.")
+PLUG_NUMBERS = Code(
+    "plug-numbers", "Under KVM QEMU has no number left for a new vCPU of a pseries machine, or may run out of them."
+)
 TCG_REPLUG = Code("tcg-replug", "QEMU before 10.0 under TCG does not survive a plug after an unplug.")
 UNKNOWN_PLATFORM = Code("unknown-platform", "vcpuctl does not know how this machine's guests name their CPUs.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from . import codes
+from . import codes, descriptors
 from .channel import no_channel, no_socket
 from .finding import Finding, Level
 from .model import SlotState
@@ -105,6 +105,10 @@ def _which(indices: Sequence[int]) -> str:
 
 def _known_bugs(view: VmView) -> Iterator[Finding]:
     yield from view.platform.known_bugs(view.host)
+
+
+def _descriptors(view: VmView) -> Iterator[Finding]:
+    yield descriptors.found(view.host.descriptors, view.host.accel)
 
 
 def _channel(view: VmView) -> Iterator[Finding]:
@@ -251,6 +255,7 @@ _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _barred,
     _open_ends,
     _known_bugs,
+    _descriptors,
     _channel,
     _agent,
     _slots,

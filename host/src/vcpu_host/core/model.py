@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from .descriptors import Descriptors
 from .reason import Reason
 
 PropValue = int | str | bool
@@ -153,7 +154,7 @@ class HostView:
     what the machine was started with (-smp, completed by QEMU: cpus, maxcpus, sockets ...), empty where QEMU does not
     show it. ``iommu`` are properties of the machine's IOMMU (IOMMU_PROPERTIES), empty if it has none. ``devices`` are
     those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
-    query-migrate, empty if there has been none.
+    query-migrate, empty if there has been none. ``descriptors`` is None where QEMU's process cannot be looked at.
     """
 
     qemu_version: tuple[int, int, int]
@@ -172,6 +173,7 @@ class HostView:
     devices: Mapping[str, str] = field(default_factory=dict)
     iommu: Mapping[str, PropValue] = field(default_factory=dict)
     migration: str = ""
+    descriptors: Descriptors | None = None
 
     @property
     def running(self) -> bool:

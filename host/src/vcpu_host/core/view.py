@@ -133,7 +133,7 @@ def join(
     by_identity = {cpu.firmware_id: cpu for cpu in guest.cpus if cpu.firmware_id} if guest else {}
     asked = guest is not None and (agent is None or platform.understood_by(agent.platform))
     names = {slot.index: platform.firmware_ids(host, slot) for slot in host.slots}
-    identities = frozenset(name for each in names.values() for name in each)
+    identities = frozenset(name for each in names.values() for name in each) | platform.unheld(host)
     foreign = unexplained(guest.cpus, identities) if guest and asked and identities else ()
     proves = asked and not foreign
     views = tuple(

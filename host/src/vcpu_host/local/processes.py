@@ -13,6 +13,7 @@ import socket
 import struct
 from pathlib import Path
 
+from ..core.descriptors import Descriptors
 from ..core.identity import ProcessId, SocketId, VmIdentity
 from ..core.text import printable
 from .unix_sockets import place
@@ -85,6 +86,33 @@ def process_id(pid: int) -> ProcessId | None:
 def ended(process: ProcessId) -> bool:
     """Return whether the process was seen from here and is no more."""
     return process.namespace == _namespace() and _started(process.pid) != process.started
+
+
+def descriptors(pid: int) -> Descriptors | None:
+    """Return how many file descriptors the process has open and may have; None where that cannot be seen."""
+    limit = _limit(pid)
+    count = _count(pid) if limit else 0
+    return Descriptors(count, limit, pid) if count else None
+
+
+def _count(pid: int) -> int:
+    """How many the process has open: Linux tells anybody since 6.2, as the directory's size, and before that its user.
+
+    0 if it cannot be seen.
+    """
+    try:
+        return os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+
+
+def _limit(pid: int) -> int:
+    """The limit that counts, the soft one (proc_pid_limits(5)); 0 if it cannot be seen, or there is none."""
+    for line in _read(f"{pid}/limits").splitlines():
+        if line.startswith(b"Max open files"):
+            soft = line.split()[3]
+            return int(soft) if soft.isdigit() else 0
+    return 0
 
 
 def _socket_id(path: str) -> SocketId:

@@ -15,8 +15,10 @@ import socket
 import stat
 
 from ..core import codes
+from ..core.descriptors import none_left
 from ..core.reason import Origin, Reason
 from ..errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
+from ..local.processes import descriptors, peer
 from ..local.unix_sockets import dial, is_abstract
 from .words import clean
 
@@ -47,14 +49,19 @@ def not_qmp(path: str, saw: str) -> UsageError:
     )
 
 
-def busy(path: str, timeout: float) -> RefusedError:
-    """Connected, but nobody speaks."""
+def busy(path: str, timeout: float, sock: socket.socket | None) -> RefusedError:
+    """Connected by ``sock``, but nobody speaks. (None: the listen queue was full all the time.)"""
+    listener = 0 if sock is None else peer(sock)
+    has = descriptors(listener) if listener > 0 else None
+    if has is not None and not has.left:
+        return RefusedError(none_left(has, clean(path)))
+    unseen = " or has no file descriptor left" if has is None else ""
     return RefusedError(
         Reason(
             codes.MONITOR_BUSY,
             Origin.VCPUCTL,
             f"{clean(path)} took the connection but sent no QMP greeting within {timeout:g} s: "
-            "another client has this monitor, or it is no monitor, or QEMU is stopped or not up yet",
+            f"another client has this monitor, or it is no monitor, or QEMU is stopped or not up yet{unseen}",
             "QEMU serves one client per monitor: close the other one, or give the VM a second -qmp socket",
         )
     )
@@ -174,10 +181,11 @@ async def open_monitor(path: str, timeout: float) -> socket.socket:
         if first != b"{":
             raise not_qmp(path, f"it greets with {clean(repr(first))} where a monitor sends a JSON object")
     except BaseException as err:
+        silent = busy(path, timeout, sock) if isinstance(err, TimeoutError) else None
         if sock is not None:
             sock.close()
-        if isinstance(err, TimeoutError):
-            raise busy(path, timeout) from err
+        if silent is not None:
+            raise silent from err
         if isinstance(err, OSError):
             raise gone(path, f"connection lost: {err.strerror}") from err
         raise

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ..core.model import HostThread, Ost, PropValue, Slot, freeze_props
+from ..core.model import LEVELS, HostThread, Ost, PropValue, Slot, freeze_props
 from .names import device_id, is_at_start, owner_of, slot_id
 from .traps import bad_reply
 from .words import clean
@@ -20,6 +20,11 @@ T = TypeVar("T", int, str, bool)
 _MOST = 65_536
 #: How QEMU writes the type of a property that is a child (qom/object.c, object_property_try_add_child).
 _CHILD = "child<"
+
+
+def _never(_path: str) -> int | None:
+    """Nothing was seen before."""
+    return None
 
 
 def entry(value: object, command: str) -> Mapping[str, Any]:
@@ -112,12 +117,12 @@ def _props(value: object, command: str) -> Mapping[str, PropValue]:
     return freeze_props(props)
 
 
-def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
-    """query-hotpluggable-cpus joined with query-cpus-fast, in slot order.
+def slots(value: object, raw_cpus: object, seen: Callable[[str], int | None] = _never) -> tuple[Slot, ...]:
+    """query-hotpluggable-cpus joined with query-cpus-fast by QOM path, in slot order.
 
-    QEMU prepends while it walks possible_cpus (hw/core/machine.c, machine_query_hotpluggable_cpus), so the reply comes
-    highest first. That is not promised anywhere, so it is checked against the CPUs' own numbers, which grow with it on
-    every machine that QEMU has.
+    A vCPU belongs to the slot whose object is at its path or above it. Nothing else tells: pseries under KVM numbers
+    vCPUs as they come since QEMU 9.1 (target/ppc/kvm.c, kvmppc_cpu_realize), and ``props`` in query-cpus-fast, which
+    QEMU makes of that number, are another core's then. ``seen`` tells which slot had a path in an earlier look.
     """
     command = "query-hotpluggable-cpus"
     raw = entries(value, command)
@@ -133,9 +138,6 @@ def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
             homeless.append(thread)
         else:
             own.setdefault(owner, []).append(thread)
-    numbers = [own[index][0].cpu_index for index in sorted(own)]
-    if any(low >= high for low, high in pairwise(numbers)):
-        raise bad_reply(command, "its order does not agree with cpu-index in query-cpus-fast")
     found = [
         Slot(
             index=last - place,
@@ -148,13 +150,37 @@ def slots(value: object, raw_cpus: object) -> tuple[Slot, ...]:
         for place, item in enumerate(raw)
     ]
     found.reverse()
-    return _with_leaving(found, homeless, raw_cpus) if homeless else tuple(found)
+    if not (_ascends([own[index][0].cpu_index for index in sorted(own)]) or _ascends(_places(found))):
+        raise bad_reply(command, "its order agrees neither with its props nor with cpu-index in query-cpus-fast")
+    return _with_leaving(found, homeless, raw_cpus, seen) if homeless else tuple(found)
 
 
-def _with_leaving(found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpus: object) -> tuple[Slot, ...]:
-    """vCPUs whose slot is empty belong to it by their properties. Mostly it has lost its CPU object before they end.
+def _ascends(numbers: Sequence[Any]) -> bool:
+    """QEMU prepends while it walks possible_cpus (hw/core/machine.c, machine_query_hotpluggable_cpus), so the reply
+    comes highest first.
 
-    Seen with pseries, whose core goes before its threads (hw/ppc/spapr.c, spapr_core_unplug; cpu_remove_sync waits).
+    That is not promised anywhere, so it is checked: by the numbers of the CPUs, or by the slots' places. Each of them
+    grows with the slots on every machine but one: the numbers do not on pseries under KVM, the places do not on an
+    s390x machine whose CPUs were given other places (set-cpu-topology).
+    """
+    return all(low < high for low, high in pairwise(numbers))
+
+
+def _places(found: Sequence[Slot]) -> list[tuple[int, ...]]:
+    """Where each slot is, from the outermost level to the innermost. The node says nothing of the order."""
+    names = [f"{level}-id" for level in LEVELS if level != "node"]
+    return [tuple(value for name in names if type(value := slot.props.get(name)) is int) for slot in found]
+
+
+def _with_leaving(
+    found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpus: object, seen: Callable[[str], int | None]
+) -> tuple[Slot, ...]:
+    """The slots, with the vCPUs whose slot is empty. Mostly it has lost its CPU object before they end.
+
+    Seen with pseries, whose core goes before its threads (hw/ppc/spapr.c, spapr_core_unplug; cpu_remove_sync waits). A
+    vCPU that is being removed keeps its place in the QOM tree: it belongs to the slot that had this path before. Where
+    that was not seen, its properties tell, as long as those of the other vCPUs are their slots'. One that was never
+    finished has no place.
     """
     command = "query-cpus-fast"
     props = {
@@ -162,16 +188,22 @@ def _with_leaving(found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpu
         for cpu in entries(raw_cpus, command)
     }
 
-    def of(slot: Slot, *, phantom: bool) -> tuple[HostThread, ...]:
-        """A vCPU that is being removed keeps its place in the QOM tree; one that was never finished has none."""
-        return tuple(
-            thread
-            for thread in homeless
-            if (not thread.path) is phantom and slot.props.items() <= props[thread.cpu_index].items()
-        )
+    def fits(slot: Slot, thread: HostThread) -> bool:
+        return slot.props.items() <= props[thread.cpu_index].items()
 
+    props_tell = all(fits(slot, thread) for slot in found for thread in slot.threads)
+    leaving: dict[int, list[HostThread]] = {}
+    phantoms: dict[int, list[HostThread]] = {}
+    for thread in homeless:
+        owner = seen(thread.path) if thread.path else None
+        if owner is None and props_tell:
+            owner = next((slot.index for slot in found if fits(slot, thread)), None)
+        if owner is not None:
+            (leaving if thread.path else phantoms).setdefault(owner, []).append(thread)
     return tuple(
-        slot if slot.filled else replace(slot, leaving=of(slot, phantom=False), phantoms=of(slot, phantom=True))
+        slot
+        if slot.filled
+        else replace(slot, leaving=tuple(leaving.get(slot.index, ())), phantoms=tuple(phantoms.get(slot.index, ())))
         for slot in found
     )
 

@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import codes
-from ..core.identity import VmIdentity
+from ..core.descriptors import Descriptors
+from ..core.identity import ProcessId, VmIdentity
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
@@ -28,6 +29,7 @@ from ..core.model import (
 )
 from ..core.reason import Reason
 from ..errors import QemuError, RefusedError
+from ..local import processes
 from . import ages, channel, queues, replies, traps
 from .events import EventHub, EventStream
 from .monitor import SocketMonitor
@@ -123,6 +125,7 @@ class QmpVmm:
             no_hotplug=found.no_hotplug,
             cpu_properties=cpu_properties,
             iommu=iommu,
+            descriptors=self._descriptors(),
         )
         return view
 
@@ -161,7 +164,15 @@ class QmpVmm:
             no_hotplug=found.no_hotplug,
             status=status,
             migration=migration,
+            descriptors=self._descriptors(),
         )
+
+    def _descriptors(self) -> Descriptors | None:
+        """Those of QEMU's process, if that is to be seen from here, and known: a look does not ask for it."""
+        process = None if self._identity is None else self._identity.by
+        if not isinstance(process, ProcessId) or processes.ended(process):
+            return None
+        return processes.descriptors(process.pid)
 
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         """See ``qmp.queues``."""
@@ -210,7 +221,7 @@ class QmpVmm:
                     raise
                 cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
                 return _Found(replies.fixed_slots(cpus), devices, err.reason)
-            slots = replies.slots(raw, cpus)
+            slots = replies.slots(raw, cpus, self._hub.paths.above)
             self._hub.paths.note(slots)
             if replies.consistent(slots, cpus):
                 break

@@ -167,3 +167,25 @@ async def test_a_socket_that_cannot_be_had_is_an_error(tmp_path: Path, inventory
         await serve(agent, str(tmp_path / "no/such/directory"))
     gc.collect()
     await writer.close(DEADLINE)
+
+
+async def test_a_list_has_a_cpu_that_was_brought_online_while_the_list_was_made(
+    agent: Any, sysfs: Sysfs, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host ejects the CPU next, by that list."""
+    number = kernel.add(3)
+    ask = pb.SetOnlineRequest(request_id="r", firmware_ids=[firmware_id(3)], online=False, for_eject=True)
+    async for _ in agent.SetOnline(ask):
+        pass
+    read, reads = sysfs.settled_online, []
+
+    def second_look_finds_it_online(asked: int) -> bool:
+        reads.append(asked)
+        if len(reads) == 2:  # the first one is before the list is made
+            kernel.write(str(kernel.cpu_dir / f"cpu{number}/online"), b"1")
+        return read(asked)
+
+    monkeypatch.setattr(sysfs, "settled_online", second_look_finds_it_online)
+    answer = await agent.ListCpus(pb.ListCpusRequest(request_id="l"))
+    assert len(reads) >= 2
+    assert {cpu.number: cpu.online for cpu in answer.snapshot.cpus}[number]

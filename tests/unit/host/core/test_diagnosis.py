@@ -33,7 +33,7 @@ def _environment(**values: object) -> AgentInfo:
 
 def test_a_healthy_vm_has_nothing_to_mend() -> None:
     found = _found(host(4, {0}))
-    assert set(found) == {"qemu", "slots", "agent"}
+    assert set(found) == {"qemu", "slots", "descriptors", "agent"}
     assert all(finding.level is Level.OK for finding in found.values())
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -132,3 +133,23 @@ def test_before_there_is_a_vcpu_the_command_line_has_to_do(folder: Path) -> None
         assert processes.identify(pid, None, str(folder / "s")).by == processes.process_id(pid)
     with listening(folder / "t") as (pid, _):
         assert processes.identify(pid, None, str(folder / "t")).pid is None
+
+
+def test_a_process_has_as_many_descriptors_as_it_has_opened_and_its_soft_limit_counts() -> None:
+    before = processes.descriptors(os.getpid())
+    assert before is not None
+    assert before.limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    pair = os.pipe()
+    try:
+        after = processes.descriptors(os.getpid())
+    finally:
+        for number in pair:
+            os.close(number)
+    assert after is not None
+    assert after.open == before.open + 2
+
+
+def test_of_a_process_that_is_not_there_no_descriptors_are_known() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert processes.descriptors(ended.pid) is None

@@ -54,7 +54,7 @@ def test_a_cores_threads_are_those_below_its_path() -> None:
 def test_a_reply_in_another_order_is_noticed_instead_of_believed() -> None:
     paths = {0: "/machine/unattached/device[0]", 3: "/machine/peripheral/x"}
     threads = [cpu(0, paths[0]), cpu(3, paths[3])]
-    with pytest.raises(QemuError, match="order does not agree"):
+    with pytest.raises(QemuError, match="its order agrees neither"):
         replies.slots(list(reversed(hotpluggable(4, paths))), threads)
 
 
@@ -154,3 +154,54 @@ def test_a_boolean_is_no_number() -> None:
 def test_a_reply_without_end_is_refused_before_it_is_read() -> None:
     with pytest.raises(QemuError, match="list was expected"):
         replies.threads([{}] * 70_000)
+
+
+def pseries_under_kvm(**numbers: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What QEMU 11.1.3 under KVM answered: cores by device id, with their cpu-index; cN is in slot N.
+
+    ``core-id`` in query-cpus-fast is made of cpu-index, whatever core it is.
+    """
+    paths = {0: "/machine/unattached/device[0]", **{int(name[1:]): f"/machine/peripheral/{name}" for name in numbers}}
+    raw = [
+        {"type": "host-spapr-cpu-core", "vcpus-count": 1, "props": {"core-id": index}}
+        | ({"qom-path": paths[index]} if index in paths else {})
+        for index in reversed(range(4))
+    ]
+    order = [(0, paths[0]), *((number, f"/machine/peripheral/{name}") for name, number in numbers.items())]
+    cpus = [{**cpu(number, f"{path}/thread[0]"), "props": {"core-id": number}} for number, path in order]
+    return raw, cpus
+
+
+def test_cores_that_qemu_numbers_in_order_of_plugging_are_found_by_their_path() -> None:
+    raw, cpus = pseries_under_kvm(c3=1, c1=2, c2=3)
+    slots = replies.slots(raw, cpus)
+    assert [[thread.cpu_index for thread in slot.threads] for slot in slots] == [[0], [2], [3], [1]]
+    assert [slot.device_id for slot in slots] == [None, "c1", "c2", "c3"]
+    assert replies.consistent(slots, cpus)
+
+
+def test_a_core_that_leaves_belongs_to_the_slot_that_had_its_path_not_to_the_one_in_its_props() -> None:
+    raw, cpus = pseries_under_kvm(c3=1, c1=2)
+    assert "qom-path" in raw[0]
+    del raw[0]["qom-path"]
+    slots = replies.slots(raw, cpus, {"/machine/peripheral/c3/thread[0]": 3}.get)
+    assert [[thread.cpu_index for thread in slot.leaving] for slot in slots] == [[], [], [], [1]]
+    assert [slot.index for slot in slots if slot.vacant] == [2]
+
+
+def test_where_props_are_another_cores_a_vcpu_of_an_unseen_path_is_nobodys() -> None:
+    raw, cpus = pseries_under_kvm(c3=1, c1=2)
+    del raw[0]["qom-path"]
+    slots = replies.slots(raw, cpus)
+    assert not any(slot.leaving for slot in slots)
+    assert not replies.consistent(slots, cpus), "so it is looked at again"
+
+
+def test_an_order_that_numbers_do_not_show_is_shown_by_the_places() -> None:
+    """The other way round: an s390x core that was moved keeps its number (set-cpu-topology)."""
+    paths = {index: f"/machine/unattached/device[{index}]" for index in range(2)}
+    raw = hotpluggable(2, paths)
+    for item, socket in zip(raw, (0, 1), strict=True):
+        item["props"] = {"socket-id": socket, "core-id": item["props"]["core-id"]}
+    slots = replies.slots(raw, [cpu(index, path) for index, path in paths.items()])
+    assert [slot.props["core-id"] for slot in slots] == [0, 1]

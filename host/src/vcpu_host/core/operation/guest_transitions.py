@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How what the guest says changes what is known; the other half of ``evidence``. What counts as a proof: ``proof``."""
+"""How what the guest says changes what is known; the other half of ``transitions``.
+
+What counts as a proof is in ``core.proof``; what follows from it for a job in ``verdicts``.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,11 @@ from .. import codes
 from ..guest import CpuStatus, GuestCpu
 from ..proof import is_being_switched, no_slot_explains, unexplained
 from ..reason import Outcome
-from . import reasons
-from .events import AgentUp, CpuArrived, CpuSettled, GuestLooked, RequestEnded
+from . import reasons, verdicts
+from .events import CpuArrived, CpuSettled, GuestLooked, RequestEnded
+from .online_requests import OnlineRequest
 from .slot_job import Goal, Job, ThreadEvidence
-from .state import OnlineRequest, State
-
-
-def agent_up(state: State, event: AgentUp) -> None:
-    """A link session was made."""
-    if state.session is not None:
-        state.lose_agent(reasons.guest_restarted())  # that it ended was not told
-    state.dialing = False
-    state.trouble = None
-    state.session = event.session
-    state.hears_since = state.now
-    state.mark_all_dirty()
+from .state import State
 
 
 def observe(state: State, cpu: GuestCpu) -> None:
@@ -44,7 +37,7 @@ def observe(state: State, cpu: GuestCpu) -> None:
         job.seen_down.forget()
     state.mark_dirty(job)
     if cpu.online and was_confirmed and job.open and job.goal is not Goal.UP:
-        state.came_back(job)
+        verdicts.came_back(state, job)
 
 
 def arrived(state: State, event: CpuArrived) -> None:
@@ -63,7 +56,7 @@ def guest_looked(state: State, event: GuestLooked) -> None:
     """Take in a list of all CPUs. What the agent said of a CPU since the list was asked for is newer."""
     asked_at = event.asked_at
     if asked_at is not None:
-        state.guest_look.asked_at = None
+        state.guest_look_ended()
     newer = {name for name, (_, thread) in state.threads.items() if asked_at is not None and thread.heard_at > asked_at}
     shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
     for cpu in event.view.cpus:
@@ -97,9 +90,9 @@ def _all_listed(
     for job in list(state.open_jobs()):
         if not any(thread.firmware_id in newer for thread in job.threads):
             _listed(state, job, shown, asked_at, absence_proven=absence_proven)
-    if any(state.jobs[order].relapses for order in state.removing):
+    if any(job.relapses for job in state.removing()):
         # As long as it has not gone, it may come back once more.
-        state.guest_look.again(state.now + state.limits.poll_first)
+        state.look_at_guest_again(state.limits.poll_first)
 
 
 def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: float, *, absence_proven: bool) -> None:
@@ -123,7 +116,7 @@ def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[Gue
             # The agent found none of them to switch, so there is nothing to bring back either.
             state.settle(job, Outcome.REFUSED, no_slot_explains(foreign))
         else:
-            state.cannot_go(job, no_slot_explains(foreign))
+            verdicts.cannot_go(state, job, no_slot_explains(foreign))
     elif job.goal is Goal.UP and job.filled and overdue and missed:
         state.settle(job, Outcome.UNKNOWN, no_slot_explains(foreign))
 
@@ -136,18 +129,14 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
         return
     job, thread = entry
     thread.heard_at = state.now
-    request = state.requests.get(event.request)
+    request = state.request(event.request)
     if request is None:
         return  # nobody asks any more: what it says may be older than what is known
     if result.observed is not None and result.observed.firmware_id == thread.firmware_id:
         observe(state, result.observed)
     if result.firmware_id not in request.open_ids:
         return
-    # The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
-    state.hears_since = state.now
-    state.offlining_until = state.now + state.limits.let_go_grace
-    request.open_ids.discard(result.firmware_id)
-    thread.asked = None
+    state.request_answered(request, thread)
     state.mark_dirty(job)
     if result.observed is not None:
         thread.touched = result.observed.online is not thread.was_online
@@ -172,8 +161,8 @@ def _online_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSe
         return
     if event.result.status is CpuStatus.ABSENT:
         state.wait(job)
-    elif not state.retry(job, reason):
-        state.cannot_come(job, reason)
+    elif not verdicts.retry(state, job, reason):
+        verdicts.cannot_come(state, job, reason)
 
 
 def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuSettled, request: OnlineRequest) -> None:
@@ -192,26 +181,28 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
             job.seen_down.shown(request.asked_at, state.now)
         return
     reason = result.reason or reasons.inconsistent(result)
-    if not state.retry(job, reason):
-        state.cannot_go(job, reason)
+    if not verdicts.retry(state, job, reason):
+        verdicts.cannot_go(state, job, reason)
 
 
 def request_ended(state: State, event: RequestEnded) -> None:
     """What the request has not answered is unknown, and asked for again."""
-    request = state.requests.pop(event.request, None)
+    request = state.request_ended(event.request)
     if request is None or event.session != state.session:
         return
-    for name in request.open_ids:
-        job, thread = state.threads[name]
+    asked = [state.threads[name] for name in request.open_ids if name in state.threads]
+    # A CPU that turned out to have another identity is asked for by another request.
+    asked = [(job, thread) for job, thread in asked if thread.asked == event.request]
+    for job, thread in asked:
         thread.asked = None
         # It may have been switched, and the answer was not told: what was known of it is not any more.
         thread.online = thread.parked = False
         thread.offline_in = None
         state.mark_dirty(job)
-    for job in {state.threads[name][0].order: state.threads[name][0] for name in request.open_ids}.values():
+    for job in {job.order: job for job, _ in asked}.values():
         if not job.open:
             continue
         if event.error is not None and event.error.code == codes.AGENT_REJECTED:
-            (state.cannot_come if request.online else state.cannot_go)(job, event.error)
+            (verdicts.cannot_come if request.online else verdicts.cannot_go)(state, job, event.error)
         elif not request.cancelled:
             state.wait(job)

@@ -15,19 +15,18 @@ ask again if nothing happens.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 
 from ..planning.plan import Plan, StepKind
 from ..platforms import Platform
 from ..reason import Outcome, Reason
 from ..view import SlotView
-from . import reasons, transitions
+from . import reasons, transitions, verdicts
 from .events import Action, DoCancel, DoDial, DoLookGuest, DoLookHost, DoPlug, DoSetOnline, DoUnplug, Event
 from .limits import Limits
 from .result import OperationResult, SlotResult, summarize
 from .slot_job import Goal, Job, ThreadEvidence
-from .state import OnlineRequest, State
+from .state import State
 
 
 class Machine:
@@ -46,7 +45,8 @@ class Machine:
         now: float,
         identities: frozenset[str],
     ) -> None:
-        self._state = State(plan, platform, limits, session, now, identities)
+        self._state = State(plan, platform, limits, session=session, now=now, identities=identities)
+        self._taken_back = False  # --atomic has its turn once
 
     # --- what the executor asks -------------------------------------------------------------------------------------
 
@@ -63,17 +63,7 @@ class Machine:
     @property
     def wake_at(self) -> float:
         """When to call ``advance`` again if no event comes, on the clock of ``now``."""
-        state = self._state
-        times = [state.deadline] if state.looking else [state.deadline, state.next_look]
-        if state.timers:
-            times.append(state.timers[0][0])
-        if state.session is None and not state.dialing:
-            times.append(state.redial_at)
-        if state.ready_to_remove and state.offlining:
-            times.append(state.offlining_until)
-        if state.guest_look.wanted and state.guest_look.asked_at is None and state.session is not None:
-            times.append(state.guest_look.not_before)
-        return min(times)
+        return self._state.wake_at
 
     def result(self, now: float) -> OperationResult:
         """The result; call it once ``finished``."""
@@ -102,22 +92,11 @@ class Machine:
             text = reasons.timed_out(waiting, self._state.trouble, paused=self._state.paused).code.replace("-", " ")
             text = f"slot {waiting.slot}: {text}"
         total = len(self._state.jobs)
-        return total - len(self._state.open), total, text
+        return total - self._state.open_count, total, text
 
     def dump(self) -> dict[str, object]:
         """The whole state, for logs and bug reports."""
-        return {
-            "operation": str(self._state.plan.request.operation),
-            "session": self._state.session,
-            "requests": {
-                str(number): {"online": r.online, "open": sorted(r.open_ids), "cancelled": r.cancelled}
-                for number, r in self._state.requests.items()
-            },
-            "looking": self._state.looking,
-            "paused": self._state.paused,
-            "seconds_left": self._state.deadline - self._state.now,
-            "jobs": [job.dump() for job in self._state.jobs],
-        }
+        return self._state.dump()
 
     def feed(self, event: Event, now: float) -> None:
         """Take in one observation."""
@@ -127,10 +106,7 @@ class Machine:
 
     def advance(self, now: float) -> list[Action]:
         """The actions that are due; each is given once."""
-        state = self._state
-        state.now = now
-        while state.timers and state.timers[0][0] <= now:
-            state.dirty.add(heapq.heappop(state.timers)[1])
+        self._state.tick(now)
         changed = self._settle_due()
         if self.finished:
             return []
@@ -149,29 +125,26 @@ class Machine:
     def _settle_due(self) -> list[Job]:
         """Settle what has come to its end by now; the jobs that changed since the last time, in the plan's order."""
         state = self._state
-        changed: set[int] = set()
         if state.now >= state.deadline:
             for job in state.open_jobs():
                 self._settle(job)
             for job in state.open_jobs():
-                state.give_up(job, reasons.timed_out(job, state.trouble, paused=state.paused))
-        while state.dirty:
-            now_dirty = sorted(state.dirty)
-            state.dirty.clear()
-            changed.update(now_dirty)
-            for order in now_dirty:
-                self._settle(state.jobs[order])
-                state.sort(state.jobs[order])
-            if self.finished and state.plan.request.atomic and not state.taken_back:
+                verdicts.give_up(state, job, reasons.timed_out(job, state.trouble, paused=state.paused))
+        changed: set[int] = set()
+        while dirty := state.take_dirty():
+            for job in dirty:
+                changed.add(job.order)
+                self._settle(job)
+                state.sort(job)
+            if self.finished and state.plan.request.atomic and not self._taken_back:
                 self._take_back()
         return [state.jobs[order] for order in sorted(changed)]
 
     def _settle(self, job: Job) -> None:
-        state = self._state
         if not job.open:
             return
-        if state.proven_up(job) or state.proven_gone(job) or state.proven_down(job):
-            state.reach(job)
+        if verdicts.proven(self._state, job):
+            verdicts.reach(self._state, job)
         elif job.goal is Goal.UP and job.filled:
             self._await_arrival(job)
         elif job.goal is Goal.GONE and job.del_sent and job.del_in is not None and job.ending is None:
@@ -196,13 +169,11 @@ class Machine:
             return
         overdue_at = max(since, state.hears_since) + grace
         if state.now < overdue_at:
-            if job.overdue_at != overdue_at:
-                job.overdue_at = overdue_at
-                heapq.heappush(state.timers, (overdue_at, job.order))
+            state.overdue_from(job, overdue_at)
         elif job.absent_at is None or job.absent_at < overdue_at:
-            state.guest_look.wanted = True
+            state.look_at_guest()
         elif job.added_at is not None:
-            state.cannot_come(job, reasons.guest_ignored(job))
+            verdicts.cannot_come(state, job, reasons.guest_ignored(job))
         elif job.step.replaceable and not job.replugged:
             job.plug_anew()
             state.mark_dirty(job)
@@ -218,14 +189,13 @@ class Machine:
         again_at = job.del_at + self._state.limits.eject_again
         if self._state.now >= again_at:
             job.del_in = None
-        elif job.overdue_at != again_at:
-            job.overdue_at = again_at
-            heapq.heappush(self._state.timers, (again_at, job.order))
+        else:
+            self._state.overdue_from(job, again_at)
 
     def _take_back(self) -> None:
         """--atomic: what came about is taken back, since not all of it did."""
         state = self._state
-        state.taken_back = True
+        self._taken_back = True
         if state.now >= state.deadline or state.cause is not None:
             return
         if all(job.outcome is Outcome.DONE for job in state.jobs):
@@ -244,12 +214,12 @@ class Machine:
         """A request that would do the contrary of what is wanted by now, or serve a slot that is settled, ends."""
         for job in changed:
             for thread in job.threads:
-                request = self._state.requests.get(thread.asked) if thread.asked is not None else None
+                request = self._state.request(thread.asked)
                 if thread.asked is None or request is None or request.cancelled:
                     continue
                 wanted = job.wants(thread, self._state.session)
                 if not job.open or (wanted is not None and wanted is not request.online):
-                    request.cancelled = True
+                    request.cancel()
                     yield DoCancel(thread.asked)
 
     def _requests(self, changed: list[Job]) -> Iterable[Action]:
@@ -272,14 +242,8 @@ class Machine:
         for (online, for_eject), threads in wanted.items():
             if not threads:
                 continue
-            number = state.next_request
-            state.next_request += 1
-            for thread in threads:
-                thread.asked = number
-                thread.touched = True
+            number = state.request_sent(threads, online=online)
             ids = tuple(thread.firmware_id for thread in threads)
-            state.offlining_until = state.now + state.limits.let_go_grace
-            state.requests[number] = OnlineRequest(online, set(ids), state.now)
             brief = not online or self._state.platform.acknowledges
             yield DoSetOnline(number, ids, online, wait=online, brief=brief, for_eject=for_eject)
 
@@ -289,85 +253,68 @@ class Machine:
         A guest that has one CPU does everything on it, so it is not to register eight CPUs while it starts the second.
         """
         state = self._state
-        if self._waits_for(state.last_plug):
+        if state.next_plug_waits:
             return
-        alone = state.plan.one_at_a_time or state.last_plug is None
-        for order in sorted(state.to_add):
-            job = state.jobs[order]
-            if job.not_before > state.now:
-                continue
-            state.last_plug = job
-            state.to_add.discard(order)
-            state.adding.add(order)
-            job.adding = True
-            job.acknowledged_at = None
-            job.mark("device_add", state.now)
+        alone = state.plan.one_at_a_time or state.none_plugged
+        for job in state.ready_to_plug():
+            state.plug_asked(job)
             yield DoPlug(job.slot)
             if alone:
                 return
 
-    @staticmethod
-    def _waits_for(last: Job | None) -> bool:
-        """Whether the next plug has to wait for the one before it."""
-        if last is None:
-            return False
-        return last.adding or (last.open and last.goal is Goal.UP and last.filled and not last.seen)
-
     def _dels(self) -> Iterable[Action]:
-        """Send device_del only while no offline request is running, and on a confirmation that is fresh.
+        """Send device_del where everything allows it.
 
-        Removing one CPU while another goes offline is slow; only a request that does not get on is not waited for.
-        What was confirmed a while ago may be online again, so the guest is looked at once more before.
+        All that must hold for one slot, in the order in which it is asked:
+
+        1. The plan removes the slot, and nothing speaks against that, such as a boot CPU (``planning.planner``); or
+           the job goes back to an empty slot (``verdicts.cannot_come``, ``--atomic``, ``Job.plug_anew``).
+        2. The job is open and its goal is still ``GONE``: the time is not over and nothing has ended or turned it
+           round (``_settle_due``, ``verdicts``). So much, and 3 to 5, is ``Job.may_be_deleted``; ``State.sort`` asks
+           it whenever something about the job has changed.
+        3. QEMU shows the slot filled: in the view of the plan, in each look since, or by its answer to device_add
+           (``Job.of``; ``transitions``: ``_slot_shown``, ``_added``).
+        4. QEMU has answered every device_del for it, and none was sent on the confirmations of this session. One may
+           be sent again in a new session; when the guest has left it unanswered for ``eject_again``
+           (``_await_ejection``); when QEMU did not find the device (``transitions._del_returned``); and when the job
+           has turned round meanwhile (``Job.roll_back``).
+        5. There is a session, and in it the agent confirmed every thread offline: it read that back, or it found no
+           such CPU and its list shows no CPU that may be the same one (``guest_transitions``: ``_offline_settled``,
+           ``_is_absent``). A thread loses its confirmation when it is seen online (``observe``) or a request for it
+           ends without an answer (``request_ended``), and all lose it with the session (``State.session_ended``).
+           With --without-agent a job has no threads, so nothing is asked here.
+        6. No offline request gets on (``State.offlining``): removing one CPU while another goes offline is slow. One
+           that does not get on is waited for no longer than ``let_go_grace``.
+        7. The job does not wait for its next try (``Job.not_before``: ``State.wait``).
+        8. The guest showed every thread offline a moment ago: what was confirmed a while ago may be online again
+           (``proof.SeenDown``; ``guest_transitions``: ``_listed``, ``_offline_settled``). Else its list is asked for
+           first. With --without-agent nobody can be asked.
+
+        The executor then puts the removal on record, or does not send it (``record.before``).
         """
         state = self._state
         if state.offlining:
             return
-        for order in sorted(state.ready_to_remove):
-            job = state.jobs[order]
-            if job.not_before > state.now:
-                continue
-            if not (state.asks_nobody or job.seen_down.is_fresh(state.now, state.limits.look_fresh)):
-                state.guest_look.wanted = True
-                continue
-            job.deleting = job.del_sent = True
-            job.del_in = state.session
-            job.del_at = state.now
-            job.mark("device_del", state.now)
-            state.poll = state.limits.poll_first
-            state.ready_to_remove.discard(order)
-            state.removing.add(order)
-            state.removing_unheard.add(order)
-            yield DoUnplug(job.slot)
+        for job in state.ready_to_remove():
+            if state.asks_nobody or job.seen_down.is_fresh(state.now, state.limits.look_fresh):
+                state.unplug_asked(job)
+                yield DoUnplug(job.slot)
+            else:
+                state.look_at_guest()
 
     def _guest_looks(self) -> Iterable[Action]:
-        state = self._state
-        if state.session is not None and not state.asks_nobody and state.guest_look.due(state.now):
-            state.guest_look.asked(state.now)
+        if self._state.guest_look_due:
+            self._state.guest_look_asked()
             yield DoLookGuest()
 
     def _dials(self) -> Iterable[Action]:
-        if self._state.session is None and not self._state.dialing and self._state.now >= self._state.redial_at:
-            self._state.dialing = True
+        if self._state.dial_due:
+            self._state.dialed()
             yield DoDial()
 
     def _looks(self) -> Iterable[Action]:
         """A look is dear with many slots: one as soon as it can settle all that is left, else now and then."""
-        state = self._state
-        if state.awaiting_look:
-            if len(state.awaiting_look) == len(state.coming_up):
-                state.look_wanted = True
-            else:
-                state.look_by(state.looked_at + state.limits.poll_most)
-        if state.looking or not (state.look_wanted or state.now >= state.next_look):
-            return
-        if state.removing:
-            state.next_look = state.now + state.poll
-            state.poll = min(state.poll * 2, state.limits.poll_most)
-        else:
-            state.next_look = state.now + state.limits.poll_idle
-        state.look_wanted = False
-        state.looking = True
-        state.looked_at = state.now
-        for job in state.open_jobs():
-            job.added_since_look = False
-        yield DoLookHost()
+        self._state.look_for_arrivals()
+        if self._state.look_due:
+            self._state.look_asked()
+            yield DoLookHost()

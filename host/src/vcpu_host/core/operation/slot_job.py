@@ -7,6 +7,7 @@ evidence only. So any event may come late, twice or never.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
@@ -104,7 +105,7 @@ class Job:
     _marks: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, step: Step, order: int) -> Job:
+    def of(cls, step: Step, order: int, *, by_firmware: bool) -> Job:
         """A job for one step of a plan, before anything is known of the guest."""
         return cls(
             step,
@@ -112,6 +113,7 @@ class Job:
             step.slot.filled,
             goal=_FIRST_GOAL[step.kind],
             threads=tuple(ThreadEvidence(name, name in step.online_before) for name in step.firmware_ids),
+            by_firmware=by_firmware,
         )
 
     @property
@@ -192,6 +194,12 @@ class Job:
         for thread in self.threads:
             thread.forget()
 
+    def take_names(self, names: Sequence[str]) -> None:
+        """The threads have these identities; nothing is known of them yet."""
+        self.forget_guest()
+        for thread, name in zip(self.threads, names, strict=True):
+            thread.firmware_id = name
+
     def roll_back(self, goal: Goal, outcome: Outcome, reason: Reason | None) -> None:
         """Take the slot back to where it came from; ``outcome`` and ``reason`` stand once that is reached."""
         self.anew = False
@@ -219,6 +227,34 @@ class Job:
         self.anew, self.replugged = False, True
         self.acknowledged_at = None
         self.absent_at = None
+
+    def plug_asked(self, now: float) -> None:
+        """device_add goes out."""
+        self.adding = True
+        self.acknowledged_at = None
+        self.mark("device_add", now)
+
+    def plug_answered(self, now: float) -> None:
+        """QEMU has answered device_add."""
+        self.adding = False
+        self.done("device_add", now)
+
+    def plugged(self, now: float) -> None:
+        """QEMU has done device_add: no look has shown it yet, and the guest is to take notice of it."""
+        self.filled = True
+        self.added_at = now
+        self.added_since_look = True
+        self.seen_by_qemu = False
+        self.mark("arrival", now)
+        if any(thread.present for thread in self.threads):
+            self.done("arrival", now)  # the guest was quicker than the answer
+
+    def unplug_asked(self, session: str | None, now: float) -> None:
+        """device_del goes out on the confirmations of ``session``."""
+        self.deleting = self.del_sent = True
+        self.del_in = session
+        self.del_at = now
+        self.mark("device_del", now)
 
     def mark(self, phase: str, now: float) -> None:
         """``phase`` begins, unless it is under way."""

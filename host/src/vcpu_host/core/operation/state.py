@@ -1,307 +1,400 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that the state machine knows of one operation, and the verdicts that its parts share.
+"""All that the state machine knows of one operation.
 
-Every change of a job goes by ``mark_dirty`` (directly, or through a verdict). So the cost of deciding what to do next
-depends on what has changed, and not on what there is: a guest with 4096 CPUs answers 4096 times.
+``State`` owns its rules: a method named after what happened takes it in, and nobody else writes what is known. The
+looks, the session, the requests, the groups of jobs and the threads' names are a value each, in modules of their own.
+
+Every change of a job goes by ``mark_dirty`` (directly, or through another method). So the cost of deciding what to do
+next depends on what has changed, and not on what there is: a guest with 4096 CPUs answers 4096 times.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-from ..planning.plan import Plan, StepKind
+from ..planning.plan import Plan
 from ..platforms import Platform
 from ..reason import Outcome, Reason
 from . import reasons
 from .limits import Limits
+from .looks import GuestLook, HostLook
+from .online_requests import OnlineRequest, OnlineRequests
+from .session import Session
 from .slot_job import Goal, Job, ThreadEvidence
-
-#: Stands for a session where nobody is asked (--without-agent): no confirmation is ever given in it, nor needed.
-_NOBODY = "without agent"
-
-
-@dataclass(slots=True)
-class OnlineRequest:
-    """A SetOnline under way: which CPUs it has not answered yet."""
-
-    online: bool
-    open_ids: set[str]
-    asked_at: float
-    cancelled: bool = False
-    of: int = field(init=False)  # how many CPUs it was for
-
-    def __post_init__(self) -> None:
-        self.of = len(self.open_ids)
+from .thread_names import ThreadNames
+from .under_way import UnderWay
 
 
-@dataclass(slots=True)
-class GuestLook:
-    """The look at the guest's list: wanted, or under way since ``asked_at``, or neither."""
-
-    wanted: bool = False
-    asked_at: float | None = None
-    not_before: float = 0.0
-
-    def due(self, now: float) -> bool:
-        """Whether to ask now."""
-        return self.wanted and self.asked_at is None and now >= self.not_before
-
-    def asked(self, now: float) -> None:
-        """It was asked for."""
-        self.wanted, self.asked_at = False, now
-
-    def again(self, again_at: float) -> None:
-        """There was an answer that is not the last one needed, or there will be none: ask again then."""
-        self.wanted, self.asked_at, self.not_before = True, None, again_at
-
-
-@dataclass(slots=True)
 class State:
-    """One operation on one VM. Times are the machine's ``now``, in seconds; ``session`` is None without an agent."""
+    """One operation on one VM. Times are the machine's ``now``, in seconds.
 
-    plan: Plan
-    platform: Platform
-    limits: Limits
-    session: str | None
-    now: float
-    #: The names of all slots' threads in the guest.
-    identities: frozenset[str] = frozenset()
-    began: float = field(init=False)
-    deadline: float = field(init=False)
-    jobs: list[Job] = field(init=False)
-    by_slot: dict[int, Job] = field(init=False)
-    threads: dict[str, tuple[Job, ThreadEvidence]] = field(init=False)
-    # Orders of jobs: what is not settled; what is yet to be looked at; and, of the open ones, what waits for what.
-    open: set[int] = field(init=False)
-    dirty: set[int] = field(init=False)
-    to_add: set[int] = field(default_factory=set)
-    adding: set[int] = field(default_factory=set)  # device_add sent, and not answered
-    coming_up: set[int] = field(default_factory=set)  # to come up
-    awaiting_look: set[int] = field(default_factory=set)  # up by the guest's word: only a look at QEMU is missing
-    ready_to_remove: set[int] = field(default_factory=set)  # the guest has let go: device_del is to be sent
-    removing: set[int] = field(default_factory=set)  # device_del sent
-    removing_unheard: set[int] = field(default_factory=set)  # of those, the ones that no event says to be gone
-    last_plug: Job | None = None  # the plug that no other may overtake, where that matters
-    timers: list[tuple[float, int]] = field(default_factory=list)
-    dialing: bool = False
-    redial_at: float = 0.0
-    offlining_until: float = 0.0  # how long what is offline waits for what is still going offline
-    hears_since: float = 0.0  # from when on the guest could have been heard, without a break
-    requests: dict[int, OnlineRequest] = field(default_factory=dict)
-    next_request: int = 1
-    guest_look: GuestLook = field(default_factory=GuestLook)
-    looking: bool = False
-    look_wanted: bool = False
-    looked_at: float = field(init=False)
-    poll: float = field(init=False)
-    next_look: float = field(init=False)
-    cause: Reason | None = None  # what ended all of it
-    trouble: Reason | None = None  # why there is no session
-    paused: bool = False
-    taken_back: bool = False
+    ``session`` is the link session that the plan's view came through, None without an agent. ``identities`` are the
+    names of all slots' threads in the guest. ``jobs`` are in the plan's order; ``threads`` goes by firmware identity.
+    """
 
-    def __post_init__(self) -> None:
-        self.began = self.redial_at = self.hears_since = self.looked_at = self.now
-        self.deadline = self.now + self.limits.timeout + self.limits.timeout_per_vcpu * self.plan.vcpus
-        self.jobs = [Job.of(step, order) for order, step in enumerate(self.plan.steps)]
-        if self.plan.request.without_agent:
-            self.session = _NOBODY
-            for job in self.jobs:
-                job.by_firmware = self.platform.acknowledges
-        self.by_slot = {job.slot: job for job in self.jobs}
-        self.threads = {thread.firmware_id: (job, thread) for job in self.jobs for thread in job.threads}
-        self.open = {job.order for job in self.jobs}
-        self.dirty = set(self.open)
-        self.poll = self.limits.poll_first
-        self.next_look = self.now + self.limits.poll_idle
+    def __init__(
+        self,
+        plan: Plan,
+        platform: Platform,
+        limits: Limits,
+        *,
+        session: str | None,
+        now: float,
+        identities: frozenset[str],
+    ) -> None:
+        self.plan: Final = plan
+        self.platform: Final = platform
+        self.limits: Final = limits
+        self.identities: Final = identities
+        self.began: Final = now
+        self.deadline: Final = now + limits.timeout + limits.timeout_per_vcpu * plan.vcpus
+        by_firmware = plan.request.without_agent and platform.acknowledges
+        jobs = tuple(Job.of(step, order, by_firmware=by_firmware) for order, step in enumerate(plan.steps))
+        self.jobs: Final = jobs
+        self.by_slot: Final[Mapping[int, Job]] = {job.slot: job for job in jobs}
+        self._names = ThreadNames(jobs)
+        self.threads: Final[Mapping[str, tuple[Job, ThreadEvidence]]] = self._names.by_name
+        self._now = now
+        self._open = {job.order for job in jobs}  # not settled
+        self._dirty = set(self._open)  # to be decided anew
+        self._timers: list[tuple[float, int]] = []  # when to decide a job anew, though nothing has happened
+        self._under_way = UnderWay(jobs)
+        self._session = Session(session, now, without_agent=plan.request.without_agent)
+        self._requests = OnlineRequests(limits.let_go_grace)
+        self._host_look = HostLook(limits, now)
+        self._guest_look = GuestLook()
+        self._cause: Reason | None = None
+        self._paused = False
+
+    def names_shown(self, job: Job, names: tuple[str, ...]) -> None:
+        """QEMU shows the identities of the job's CPU."""
+        if self._names.shown(job, names):
+            self.look_at_guest()
+            self.mark_dirty(job)
+
+    # --- time, and what is to be decided ------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        """The time of the last event, or of the last decision."""
+        return self._now
+
+    def tick(self, now: float) -> None:
+        """It is ``now``."""
+        self._now = now
+
+    @property
+    def wake_at(self) -> float:
+        """When something is to be done although nothing happens."""
+        times = [self.deadline]
+        if self._timers:
+            times.append(self._timers[0][0])
+        if self._under_way.some_ready_to_remove and self.offlining:
+            times.append(self._requests.offlining_until)
+        guest_look_at = None if self._session.name is None else self._guest_look.next_at
+        times += [at for at in (self._host_look.next_at, self._session.dial_at, guest_look_at) if at is not None]
+        return min(times)
 
     @property
     def finished(self) -> bool:
         """Whether every job has ended."""
-        return not self.open
+        return not self._open
+
+    @property
+    def open_count(self) -> int:
+        """How many jobs have not ended."""
+        return len(self._open)
 
     def open_jobs(self) -> Iterator[Job]:
         """What has not ended, in the plan's order."""
-        return (self.jobs[order] for order in sorted(self.open))
+        return (self.jobs[order] for order in sorted(self._open))
 
     def mark_dirty(self, job: Job) -> None:
         """Something about the job changed: decide anew."""
-        self.dirty.add(job.order)
+        self._dirty.add(job.order)
 
     def mark_all_dirty(self) -> None:
         """Something changed that bears on every job."""
-        self.dirty |= self.open
+        self._dirty |= self._open
+
+    def take_dirty(self) -> list[Job]:
+        """Return the jobs to be decided anew, in the plan's order; each is given once. Timers that ran count."""
+        while self._timers and self._timers[0][0] <= self._now:
+            self._dirty.add(heapq.heappop(self._timers)[1])
+        dirty = sorted(self._dirty)
+        self._dirty.clear()
+        return [self.jobs[order] for order in dirty]
 
     def sort(self, job: Job) -> None:
-        """Put the job where it belongs now."""
-        up = job.open and job.goal is Goal.UP
-        removing = job.open and job.goal is Goal.GONE and job.del_sent
-        for group, belongs in (
-            (self.coming_up, up),
-            (self.to_add, up and not job.filled and not job.adding),
-            (self.adding, job.adding),
-            (self.awaiting_look, job.open and self.up_by_the_guest(job)),
-            (self.ready_to_remove, job.may_be_deleted(self.session)),
-            (self.removing, removing),
-            (self.removing_unheard, removing and not job.removal_hinted),
-        ):
-            if belongs:
-                group.add(job.order)
-            else:
-                group.discard(job.order)
+        """Put the job into the groups where it belongs now."""
+        self._under_way.sort(job, self._session.name, up_by_the_guest=job.open and self.up_by_the_guest(job))
 
-    # --- what is proven (promise 1) -----------------------------------------------------------------------------------
+    def wait(self, job: Job) -> None:
+        """Leave the job alone for a while."""
+        job.not_before = self._now + self.limits.retry_after
+        heapq.heappush(self._timers, (job.not_before, job.order))
+
+    def overdue_from(self, job: Job, overdue_at: float) -> None:
+        """What the job waits for is overdue then: decide anew."""
+        if job.overdue_at != overdue_at:
+            job.overdue_at = overdue_at
+            heapq.heappush(self._timers, (overdue_at, job.order))
+
+    # --- the link session ---------------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> str | None:
+        """The link session with the agent, by its name; None while there is none."""
+        return self._session.name
+
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether there is no agent to be asked, because the user said so (--without-agent)."""
+        return self._session.asks_nobody
+
+    @property
+    def trouble(self) -> Reason | None:
+        """Why there is no session."""
+        return self._session.trouble
+
+    @property
+    def hears_since(self) -> float:
+        """From when on the guest could have been heard, without a break."""
+        return self._session.hears_since
+
+    @property
+    def dial_due(self) -> bool:
+        """Whether a session is to be made now."""
+        dial_at = self._session.dial_at
+        return dial_at is not None and self._now >= dial_at
+
+    def dialed(self) -> None:
+        """A session is being made."""
+        self._session.dialed()
+
+    def session_began(self, name: str) -> None:
+        """A session was made."""
+        if self.session is not None:
+            self._lose_agent(reasons.guest_restarted())  # that it ended was not told
+        self._session.began(name, self._now)
+        self.mark_all_dirty()
+
+    def session_ended(self, why: Reason) -> None:
+        """The session ended, or could not be made."""
+        self._session.dial_ended()
+        self._lose_agent(why)
+
+    def guest_restarted(self) -> None:
+        """The guest starts anew. A reset loses or settles a pending removal, by platform: the next look tells."""
+        self._lose_agent(reasons.guest_restarted())
+        self.look_soon()
+
+    def _lose_agent(self, why: Reason) -> None:
+        """The session is over: what was said in it is void."""
+        if self.asks_nobody:
+            return
+        self._session.lost(why, self._now + self.limits.retry_after)
+        self._requests.forget()
+        self._guest_look = GuestLook()
+        for job in self.open_jobs():
+            job.forget_guest()
+        self.mark_all_dirty()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the VM's CPUs stand still."""
+        return self._paused
+
+    def run_state_shown(self, *, paused: bool) -> None:
+        """The VM is paused, or runs: for what the guest owes, only the time counts in which it can be heard."""
+        if self._paused and not paused:
+            self._session.hears_anew(self._now)
+            self.mark_all_dirty()
+        self._paused = paused
+
+    # --- requests to the agent ----------------------------------------------------------------------------------------
+
+    def request(self, number: int | None) -> OnlineRequest | None:
+        """Return the request of this number if it is under way."""
+        return self._requests.get(number)
+
+    def request_sent(self, threads: Sequence[ThreadEvidence], *, online: bool) -> int:
+        """A request to switch these threads goes out; return its number."""
+        return self._requests.sent(threads, self._now, online=online)
+
+    def request_answered(self, request: OnlineRequest, thread: ThreadEvidence) -> None:
+        """The agent's answer for one thread of a request came.
+
+        The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
+        """
+        self._session.hears_anew(self._now)
+        self._requests.answered(request, thread, self._now)
+
+    def request_ended(self, number: int) -> OnlineRequest | None:
+        """A request is over; return it, if it was still under way."""
+        return self._requests.ended(number)
+
+    @property
+    def offlining(self) -> bool:
+        """Whether the guest is getting on with taking CPUs offline."""
+        return self._requests.offlining(self._now)
+
+    def has_opposite_request(self, job: Job, *, online: bool) -> bool:
+        """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
+        return self._requests.has_opposite(job, online=online)
 
     def up_by_the_guest(self, job: Job) -> bool:
         """Whether the guest shows the slot's CPUs as they are wanted, and no request under way will change that."""
         return job.goal is Goal.UP and job.filled and job.guest_up and not self.has_opposite_request(job, online=True)
 
-    def proven_up(self, job: Job) -> bool:
-        """Whether both sides show that the CPU is up: QEMU was asked after the plug."""
-        return self.up_by_the_guest(job) and job.seen_by_qemu
-
-    def proven_gone(self, job: Job) -> bool:
-        """Whether QEMU shows that nothing is left of the CPU."""
-        return job.goal is Goal.GONE and not job.filled and not job.adding
-
-    def proven_down(self, job: Job) -> bool:
-        """Whether the agent has shown, in this session, that every thread is offline."""
-        return job.goal is Goal.DOWN and job.down(self.session) and not self.has_opposite_request(job, online=False)
+    # --- plugs and removals -------------------------------------------------------------------------------------------
 
     @property
-    def asks_nobody(self) -> bool:
-        """Whether there is no agent to be asked, because the user said so (--without-agent)."""
-        return self.session == _NOBODY
+    def none_plugged(self) -> bool:
+        """Whether no device_add was sent yet."""
+        return self._under_way.none_plugged
 
     @property
-    def offlining(self) -> bool:
-        """Whether the guest is getting on with taking CPUs offline."""
-        return self.now < self.offlining_until and any(
-            not request.online and request.open_ids for request in self.requests.values()
-        )
+    def next_plug_waits(self) -> bool:
+        """Whether the next plug has to wait until the guest has taken notice of the one before it."""
+        return self._under_way.next_plug_waits
 
-    def has_opposite_request(self, job: Job, *, online: bool) -> bool:
-        """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
-        asked = (self.requests.get(thread.asked) for thread in job.threads if thread.asked is not None)
-        return any(request is not None and request.online is not online for request in asked)
+    def ready_to_plug(self) -> Iterator[Job]:
+        """Return the jobs whose device_add may be sent now, in the plan's order."""
+        return self._under_way.ready_to_plug(self._now)
+
+    def plug_asked(self, job: Job) -> None:
+        """device_add goes out for the job."""
+        self._under_way.plug_asked(job)
+        job.plug_asked(self._now)
+
+    def plug_answered(self, job: Job) -> None:
+        """QEMU has answered the job's device_add."""
+        self._under_way.plug_answered(job)
+        job.plug_answered(self._now)
+        self.mark_dirty(job)
+        if self._under_way.all_plugs_answered:
+            self.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
+
+    def ready_to_remove(self) -> Iterator[Job]:
+        """Return the jobs whose device_del is allowed and does not wait for a retry, in the plan's order."""
+        return self._under_way.ready_to_remove(self._now)
+
+    def unplug_asked(self, job: Job) -> None:
+        """device_del goes out for the job."""
+        self._under_way.unplug_asked(job)
+        job.unplug_asked(self.session, self._now)
+        self._host_look.restart_interval()
+
+    def removal_hinted(self, job: Job) -> None:
+        """The job's CPU seems to be gone. One look tells of many: it waits a little while more are to follow."""
+        job.removal_hinted = True
+        self._under_way.removal_hinted(job)
+        if self._under_way.all_removals_hinted:
+            self.look_soon()
+        else:
+            self._host_look.follow_others(self._now)
+
+    def removing(self) -> Iterator[Job]:
+        """Return the jobs whose removal is awaited, in no order."""
+        return self._under_way.removing()
+
+    # --- looks --------------------------------------------------------------------------------------------------------
+
+    def awaits_look(self, job: Job) -> bool:
+        """Whether the job comes up and only a look at QEMU is missing."""
+        return self._under_way.awaits_look(job)
 
     def look_soon(self) -> None:
         """Something says that QEMU's side has changed."""
-        self.look_wanted = True
-        self.poll = self.limits.poll_first
+        self._host_look.want()
+        self._host_look.restart_interval()
 
-    def look_by(self, when: float) -> None:
-        """Look then at the latest."""
-        self.next_look = min(self.next_look, max(when, self.now))
+    def look_for_removals(self) -> None:
+        """QEMU is at work on a removal, which mostly takes a moment."""
+        self._host_look.follow_removal(self._now)
 
-    def lose_agent(self, reason: Reason) -> None:
-        """The session is over: what was said in it is void."""
-        if self.session == _NOBODY:
+    def look_for_arrivals(self) -> None:
+        """See to it that a look settles what comes up: at once if it can settle all of it, else now and then."""
+        if not self._under_way.some_await_look:
             return
-        self.session = None
-        self.trouble = reason
-        self.redial_at = self.now + self.limits.retry_after
-        self.requests.clear()
-        self.guest_look = GuestLook()
+        if self._under_way.all_await_look:
+            self._host_look.want()
+        else:
+            self._host_look.follow_others(self._now)
+
+    @property
+    def look_due(self) -> bool:
+        """Whether QEMU is to be looked at now."""
+        return self._host_look.due(self._now)
+
+    def look_asked(self) -> None:
+        """A look at QEMU was asked for: what is plugged from now on it may not show."""
+        self._host_look.asked(self._now, removing=self._under_way.some_removing)
         for job in self.open_jobs():
-            job.forget_guest()
-        self.mark_all_dirty()
+            job.added_since_look = False
 
-    def wait(self, job: Job) -> None:
-        """Leave the job alone for a while."""
-        job.not_before = self.now + self.limits.retry_after
-        heapq.heappush(self.timers, (job.not_before, job.order))
+    def look_ended(self) -> None:
+        """QEMU has answered the look."""
+        self._host_look.ended()
 
-    def retry(self, job: Job, reason: Reason) -> bool:
-        """Whether the refusal may pass by itself, and is tried again."""
-        if reason.code not in self.limits.retry_codes or job.retries >= self.limits.retries:
-            return False
-        job.retries += 1
-        job.passing = reason
-        self.wait(job)
-        return True
+    @property
+    def guest_look_due(self) -> bool:
+        """Whether the agent is to be asked for its list now."""
+        return self._guest_look.due(self._now) and self.session is not None and not self.asks_nobody
 
-    # --- verdicts -----------------------------------------------------------------------------------------------------
+    def look_at_guest(self) -> None:
+        """Only the guest's list can tell what is to be known now."""
+        self._guest_look.want()
+
+    def look_at_guest_again(self, seconds: float) -> None:
+        """The list does not say all yet, or did not come: ask for it anew in so many seconds."""
+        self._guest_look.again(self._now + seconds)
+
+    def guest_look_asked(self) -> None:
+        """The agent was asked for its list."""
+        self._guest_look.asked()
+
+    def guest_look_ended(self) -> None:
+        """The list that was asked for came."""
+        self._guest_look.ended()
+
+    # --- the whole ----------------------------------------------------------------------------------------------------
+
+    @property
+    def cause(self) -> Reason | None:
+        """What ended all of it before its end."""
+        return self._cause
+
+    def end_comes(self, cause: Reason) -> None:
+        """Nothing more can be learnt, for this cause."""
+        self._cause = cause
 
     def settle(self, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
         """The job ends."""
         job.outcome = outcome
         if reason is not None or outcome is Outcome.DONE:
             job.reason = reason
-        self.open.discard(job.order)
+        self._open.discard(job.order)
         self.mark_dirty(job)
 
     def roll_back(self, job: Job, goal: Goal, outcome: Outcome, reason: Reason) -> None:
         """The job goes back to where it came from."""
         job.roll_back(goal, outcome, reason)
         job.outcome = None
-        self.open.add(job.order)
+        self._open.add(job.order)
         self.mark_dirty(job)
 
-    def reach(self, job: Job) -> None:
-        """The job is where it was to end, or half-way, if it is to be plugged anew."""
-        if job.anew:
-            job.is_out()
-            self.mark_dirty(job)
-        elif job.outcome_if_reached is Outcome.DONE:
-            self.succeed(job)
-        else:
-            self.settle(job, job.outcome_if_reached)
-
-    def succeed(self, job: Job) -> None:
-        """What was asked for came about; where the proof has a gap, the reason says so."""
-        if self.plan.request.without_agent:
-            self.settle(job, Outcome.DONE, reasons.not_verified(filled=job.filled, by_firmware=job.by_firmware))
-        else:
-            up = job.goal is Goal.UP and job.filled
-            self.settle(job, Outcome.DONE, reasons.parked(job, self.plan.smt_remedy) if up else reasons.slipped(job))
-
-    def cannot_come(self, job: Job, reason: Reason) -> None:
-        """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""
-        if job.goal is not Goal.UP:
-            return
-        if job.rolling_back:
-            self.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
-        elif job.adding or job.added_at is not None:
-            self.roll_back(job, Goal.GONE, Outcome.FAILED, reason)
-        elif job.step.kind is StepKind.ONLINE and job.touched:
-            self.roll_back(job, Goal.DOWN, Outcome.FAILED, reason)
-        else:
-            self.settle(job, Outcome.REFUSED, reason)
-
-    def came_back(self, job: Job) -> None:
-        """Something in the guest has brought a CPU online again that the agent had taken offline."""
-        job.relapses += 1
-        job.seen_down.forget()
-        if job.del_sent:
-            job.slipped = True
-        elif job.relapses > self.limits.relapses:
-            self.cannot_go(job, reasons.came_back(job), Outcome.REFUSED)
-
-    def cannot_go(self, job: Job, reason: Reason, ended: Outcome = Outcome.FAILED) -> None:
-        """The slot cannot be given up: what was taken offline goes back online, and then it has ``ended`` so."""
-        if job.goal is Goal.UP:
-            return
-        if job.anew:
-            self.settle(job, Outcome.REFUSED, reasons.not_plugged_anew(job, reason))
-        elif job.rolling_back:
-            self.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
-        elif job.touched:
-            self.roll_back(job, Goal.UP, ended, reason)
-        else:
-            self.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
-
-    def give_up(self, job: Job, why: Reason) -> None:
-        """No more is waited for: what was begun is unknown, and what was not is as it was."""
-        if job.begun:
-            self.settle(job, Outcome.UNKNOWN, why)
-        else:
-            self.settle(job, Outcome.REFUSED, reasons.not_begun(job, why))
-
-    def end_all(self, reason: Reason) -> None:
-        """Nothing more can be learnt."""
-        self.cause = reason
-        for job in self.open_jobs():
-            self.give_up(job, reason)
+    def dump(self) -> dict[str, object]:
+        """Everything, for logs and bug reports."""
+        return {
+            "operation": str(self.plan.request.operation),
+            "session": self.session,
+            "requests": self._requests.dump(),
+            "looking": self._host_look.under_way,
+            "paused": self._paused,
+            "seconds_left": self.deadline - self._now,
+            "jobs": [job.dump() for job in self.jobs],
+        }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How each event changes what is known. Nothing is asked for here: an event is an observation, or a hint to look.
 
-What the guest says is in ``guest_evidence``.
+What the guest says is in ``guest_transitions``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..model import Slot
 from ..planning.plan import StepKind
 from ..reason import Outcome
 from ..run_states import not_running
-from . import guest_transitions, reasons
+from . import guest_transitions, reasons, verdicts
 from .events import (
     AgentDown,
     AgentUp,
@@ -39,7 +39,7 @@ from .state import State
 
 def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one case an event is the clearest table
     """Take in one observation."""
-    state.now = now
+    state.tick(now)
     match event:
         case HostLooked():
             _host_looked(state, event)
@@ -48,10 +48,9 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
         case UnplugReturned():
             _del_returned(state, event)
         case AgentUp():
-            guest_transitions.agent_up(state, event)
+            state.session_began(event.session)
         case AgentDown():
-            state.dialing = False
-            state.lose_agent(event.reason)
+            state.session_ended(event.reason)
         case CpuArrived():
             if event.session == state.session:
                 guest_transitions.arrived(state, event)
@@ -63,7 +62,7 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
                 guest_transitions.guest_looked(state, event)
         case GuestLookFailed():
             if event.session == state.session:
-                state.guest_look.again(state.now + state.limits.retry_after)
+                state.look_at_guest_again(state.limits.retry_after)
         case RequestEnded():
             guest_transitions.request_ended(state, event)
         case OstReported():
@@ -73,23 +72,24 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
         case UnplugRefused():
             _unplug_refused(state, event)
         case VmReset():
-            _restarted(state)
+            state.guest_restarted()
         case VmStatus():
             _status_changed(state, event.status)
         case QemuGone():
-            state.end_all(event.reason)
+            verdicts.end_all(state, event.reason)
         case Interrupted():
-            state.end_all(reasons.interrupted())
+            verdicts.end_all(state, reasons.interrupted())
         case Tick():
             pass
 
 
 def _host_looked(state: State, event: HostLooked) -> None:
-    state.looking = False
+    state.look_ended()
     if event.view.status in ("running", "paused"):
-        _paused(state, paused=event.view.status == "paused")
+        state.run_state_shown(paused=event.view.status == "paused")
     if event.view.status == "postmigrate":
-        state.end_all(not_running(event.view))
+        verdicts.end_all(state, not_running(event.view))
+    renames = state.platform.numbers_plugs(event.view)
     for job in state.open_jobs():
         slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
         if slot is None or job.adding:
@@ -103,11 +103,12 @@ def _host_looked(state: State, event: HostLooked) -> None:
         if job.ending is not None:
             # QEMU is not through with it: neither a CPU that is there nor an empty slot. Mostly that lasts a moment.
             if before is None:
-                state.poll = state.limits.poll_first
-                state.look_by(state.now + state.poll)
+                state.look_for_removals()
             continue
         job.seen_by_qemu = slot.filled
-        if job.filled is slot.filled and job.order not in state.awaiting_look:
+        if renames and slot.filled:
+            state.names_shown(job, state.platform.firmware_ids(event.view, slot))
+        if job.filled is slot.filled and not state.awaits_look(job):
             continue
         _slot_shown(state, job, slot)
 
@@ -118,29 +119,18 @@ def _slot_shown(state: State, job: Job, slot: Slot) -> None:
     if was_filled and not slot.filled:
         job.done("device_del", state.now)
         if job.step.kind is StepKind.UNPLUG:
-            state.succeed(job)  # even on its way back: what was asked for came about
+            verdicts.succeed(state, job)  # even on its way back: what was asked for came about
         elif job.goal is not Goal.GONE:
             state.settle(job, Outcome.FAILED, reasons.taken_away(job))
-    if job.open and state.proven_up(job):
-        state.reach(job)
+    if job.open and verdicts.proven_up(state, job):
+        verdicts.reach(state, job)
 
 
 def _added(state: State, event: PlugReturned) -> None:
     job = state.by_slot[event.slot]
-    job.adding = False
-    state.adding.discard(job.order)
-    job.done("device_add", state.now)
-    state.mark_dirty(job)
-    if not state.to_add and not state.adding:
-        state.look_soon()  # QEMU's half of the proof, while the guest is at work on its own
+    state.plug_answered(job)
     if event.error is None:
-        job.filled = True
-        job.added_at = state.now
-        job.added_since_look = True
-        job.seen_by_qemu = False
-        job.mark("arrival", state.now)
-        if any(thread.present for thread in job.threads):
-            job.done("arrival", state.now)  # the guest was quicker than the answer
+        job.plugged(state.now)
     elif job.open and job.rolling_back and job.goal is Goal.UP:
         state.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, event.error))
     elif job.open:
@@ -152,10 +142,9 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
     job.deleting = False
     state.mark_dirty(job)
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
-        state.poll = state.limits.poll_first
-        state.look_by(state.now + state.poll)
-        # What has come back before may do so in this very moment: see whether it does.
-        state.guest_look.wanted = state.guest_look.wanted or job.relapses > 0
+        state.look_for_removals()
+        if job.relapses > 0:
+            state.look_at_guest()  # what has come back before may do so in this very moment: see whether it does
         return
     state.look_soon()
     if not job.open:
@@ -165,7 +154,7 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
         job.del_in = None
         state.wait(job)
         return
-    state.cannot_go(job, event.error)
+    verdicts.cannot_go(state, job, event.error)
 
 
 def _ost_seen(state: State, event: OstReported) -> None:
@@ -185,53 +174,30 @@ def _ost_seen(state: State, event: OstReported) -> None:
     refusal = state.platform.refusal(event.ost)
     if refusal is not None:
         state.look_soon()
-        state.cannot_go(job, refusal)
+        verdicts.cannot_go(state, job, refusal)
         return
     job.del_at = state.now
     state.mark_dirty(job)
     if state.platform.ejected(event.ost):
-        _hint(state, job)
+        state.removal_hinted(job)
 
 
 def _device_deleted(state: State, event: DeviceDeleted) -> None:
     """Something of the slot's is gone: the CPU, or what is below it, which under TCG is all that is ever reported."""
     job = None if event.slot is None else state.by_slot.get(event.slot)
     if job is not None and job.open:
-        _hint(state, job)
-
-
-def _hint(state: State, job: Job) -> None:
-    """One of ours seems to be gone. One look tells of many: it waits a little while more are to follow."""
-    job.removal_hinted = True
-    state.removing_unheard.discard(job.order)
-    if not state.removing_unheard:
-        state.look_soon()
-    else:
-        state.look_by(state.looked_at + state.limits.poll_most)
+        state.removal_hinted(job)
 
 
 def _unplug_refused(state: State, event: UnplugRefused) -> None:
     state.look_soon()
     job = state.by_slot.get(event.slot)
     if job is not None and job.open and job.goal is Goal.GONE and job.del_sent:
-        state.cannot_go(job, reasons.unplug_refused())
-
-
-def _restarted(state: State) -> None:
-    # A reset loses or settles a pending removal, by platform: the next look tells, the next session asks again.
-    state.lose_agent(reasons.guest_restarted())
-    state.look_soon()
+        verdicts.cannot_go(state, job, reasons.unplug_refused())
 
 
 def _status_changed(state: State, status: str) -> None:
     if status == "shutdown":
-        state.end_all(reasons.shut_down())
+        verdicts.end_all(state, reasons.shut_down())
     else:
-        _paused(state, paused=status == "paused")
-
-
-def _paused(state: State, *, paused: bool) -> None:
-    if state.paused and not paused:
-        state.hears_since = state.now
-        state.mark_all_dirty()
-    state.paused = paused
+        state.run_state_shown(paused=status == "paused")

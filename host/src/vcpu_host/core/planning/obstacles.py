@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .. import codes
+from ..descriptors import too_few
 from ..model import HostView, Slot
 from ..platforms import Platform
 from ..reason import Origin, Reason
@@ -84,6 +85,18 @@ def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
     return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
 
 
+def no_way_back(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """Why these removals cannot be all or nothing: QEMU does not survive that those which came about are plugged again.
+
+    At least one has to fail for that.
+    """
+    vcpus = [each.slot.vcpus for each in steps if each.kind is StepKind.UNPLUG]
+    limit = beyond_limit(view.host, view.platform, sum(vcpus) - min(vcpus, default=0))
+    if limit is None:
+        return None
+    return replace(limit, text=f"what was unplugged may have to be taken back, and vcpuctl {limit.text}")
+
+
 def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
     """Whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
     if view.platform.dies_of_replug(view.host):
@@ -120,9 +133,9 @@ def _arrivals(view: VmView, each: Step) -> int:
 
 
 def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | None:
-    """Why QEMU is not asked to plug so many vCPUs: it would end of it."""
+    """Why QEMU is not asked to plug so many vCPUs: it would end of it, now or later."""
     limit = platform.plug_limit(host)
     if limit is None or vcpus <= limit[0]:
-        return None
+        return too_few(host.descriptors, host.accel, vcpus)
     left, reason = limit
     return replace(reason, text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")

@@ -18,7 +18,7 @@ from ..reason import Origin, Reason
 from ..run_states import not_running
 from ..view import SlotView, VmView, in_guest
 from .by_count import BEGUN, PLANNERS
-from .obstacles import blocked, survives_replacing, too_many
+from .obstacles import blocked, no_way_back, survives_replacing, too_many
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .selectors import GuestUnknownError, SelectorError, select
 from .smt import dark, kept_offline, remedy
@@ -49,7 +49,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     else:
         needed = "a number of vCPUs or a slot" if request.operation in PLANNERS else "slots"
         raise SelectorError(f"{request.operation} needs {needed}")
-    barred = _misunderstood(view) or too_many(view, decided.steps)
+    barred = _barred(view, request, decided.steps)
     if barred is not None and not decided.refusals:
         decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
@@ -66,6 +66,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     recover = () if recovered or not curable else _recover(view, request)
     going = {each.slot.index for each in recover}
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
+    steps = _named(view, steps)
     if request.guest_alone or not survives_replacing(view, steps):
         steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
     return replace(
@@ -75,6 +76,21 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         recover=recover,
         smt_remedy="" if view.agent is None else remedy(view.agent.environment),
     )
+
+
+def _barred(view: VmView, request: Request, steps: Sequence[Step]) -> Reason | None:
+    """Why these steps are not taken, although each of them could be."""
+    barred = _misunderstood(view) or too_many(view, steps)
+    return no_way_back(view, steps) if barred is None and request.atomic else barred
+
+
+def _named(view: VmView, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps; where a CPU's identity follows from the order of plugging, plugs get theirs by their order."""
+    if not view.platform.numbers_plugs(view.host):
+        return steps
+    plugs = [each.slot for each in steps if each.kind is StepKind.PLUG]
+    names = iter(view.platform.arriving(view.host, plugs))
+    return tuple(replace(each, firmware_ids=next(names)) if each.kind is StepKind.PLUG else each for each in steps)
 
 
 def _misunderstood(view: VmView) -> Reason | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -39,6 +39,20 @@ class Platform(ABC):
     @abstractmethod
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
         """The identities of the slot's threads in the guest, in thread order; empty if the platform has none."""
+
+    def numbers_plugs(self, host: HostView) -> bool:
+        """Whether a thread's identity follows from the order of plugging, so that an empty slot has none yet."""
+        del host
+        return False
+
+    def arriving(self, host: HostView, slots: Sequence[Slot]) -> tuple[tuple[str, ...], ...]:
+        """The identities that the threads of these empty slots get if they are plugged in this order."""
+        return tuple(self.firmware_ids(host, slot) for slot in slots)
+
+    def unheld(self, host: HostView) -> frozenset[str]:
+        """The identities that a guest may show for a moment although no slot has them, or not any more."""
+        del host
+        return frozenset()
 
     def understood_by(self, agent_platform: str) -> bool:
         """Whether an agent that says so of its machine names the CPUs as this module does."""

@@ -218,12 +218,12 @@ def test_a_type_that_one_qemu_does_not_show_is_no_other_type() -> None:
     assert compare(_of(told), untold, {}).differences == ()
 
 
-def _pseries(*filled: Slot, ic_mode: str = "dual") -> HostView:
+def _pseries(*filled: Slot, ic_mode: str = "dual", accel: str = "tcg") -> HostView:
     """Cores of one thread; what ``filled`` does not name is empty."""
     there = {each.index: each for each in filled}
     slots = tuple(there.get(n, slot(n, filled=False, props={"core-id": n})) for n in range(4))
-    view = replace(host(4, slots=slots, status=WAITING), topology=_SMP, arch="ppc64", machine="pseries-11.1")
-    return replace(view, properties={"ic-mode": ic_mode})
+    view = replace(host(4, slots=slots, status=WAITING, accel=accel), topology=_SMP)
+    return replace(view, arch="ppc64", machine="pseries-11.1", properties={"ic-mode": ic_mode})
 
 
 def _core(index: int, made: int, *, boot: bool = False) -> Slot:
@@ -247,12 +247,23 @@ def test_what_is_missing_is_plugged_only_if_the_order_comes_out_right() -> None:
     assert [place.index for place in compare(here, _pseries(boot), {}).missing] == [2, 1]
 
 
-def test_with_xics_the_order_does_not_matter() -> None:
+def _with_xics(accel: str) -> tuple[HostView, HostView]:
+    """The same cores, which came in another order."""
     boot = _core(0, 0, boot=True)
-    here, there = (
-        _pseries(boot, *cores, ic_mode="xics") for cores in ([_core(2, 1), _core(1, 2)], [_core(1, 1), _core(2, 2)])
-    )
-    assert compare(_of(here), there, {}).differences == ()
+    orders = ([_core(2, 1), _core(1, 2)], [_core(1, 1), _core(2, 2)])
+    here, there = (_pseries(boot, *cores, ic_mode="xics", accel=accel) for cores in orders)
+    return here, there
+
+
+def test_with_xics_the_order_does_not_matter_under_tcg() -> None:
+    here, there = _with_xics("tcg")
+    assert "cpu-order" not in {difference.finding.code for difference in compare(_of(here), there, {}).differences}
+
+
+def test_under_kvm_the_order_matters_whatever_the_interrupt_controller_is() -> None:
+    here, there = _with_xics("kvm")
+    found = {difference.finding.code for difference in compare(_of(here), there, {}).differences}
+    assert {"cpu-order", "cpu-numbers"} <= found
 
 
 def test_what_is_pending_is_a_warning_with_its_slot() -> None:

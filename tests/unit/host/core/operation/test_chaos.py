@@ -12,7 +12,7 @@ import vcpu_host.core.view
 from kit.sim.chaos import Chaos
 from vcpu_host.core.guest import GuestView
 from vcpu_host.core.model import HostView
-from vcpu_host.core.operation import guest_transitions, record
+from vcpu_host.core.operation import guest_transitions, record, verdicts
 from vcpu_host.core.operation.machine import Machine
 from vcpu_host.core.operation.slot_job import Goal, Job
 from vcpu_host.core.operation.state import State
@@ -73,7 +73,7 @@ def agents_word_is_enough(patch: Patch) -> None:
 
     def settled(self: Machine, job: Job) -> None:
         if job.open and job.goal is Goal.UP and job.guest_up:
-            self._state.reach(job)
+            verdicts.reach(self._state, job)
         settle(self, job)
 
     patch.setattr(Machine, "_settle", settled)

@@ -16,12 +16,13 @@ from vcpu_host.core.reason import Origin, Reason
 _NO_HOTPLUG = Reason("no-hotplug", Origin.QEMU, "machine does not support hot-plugging CPUs")
 
 
-def _machine(arch: str, machine: str, *, threads: int = 1, **fields: object) -> HostView:
+def _machine(arch: str, machine: str, *, threads: int = 1, accel: str = "tcg", **fields: object) -> HostView:
     """Four slots of so many threads, as pseries and s390x have them."""
     slots = tuple(
         Slot(i, "cpu", freeze_props({"core-id": i * threads}), threads, filled=True, at_start=True) for i in range(4)
     )
-    return replace(host(4, slots=slots), arch=arch, machine=machine, **fields)  # type: ignore[arg-type]
+    view = host(4, slots=slots, accel=accel)
+    return replace(view, arch=arch, machine=machine, **fields)  # type: ignore[arg-type]
 
 
 def _names(view: HostView, index: int) -> tuple[str, ...]:
@@ -133,8 +134,9 @@ def test_known_bugs_are_told_of_the_machines_that_have_them(
     found = list(platform_for(view).known_bugs(view))
     assert {finding.code for finding in found} == codes
     assert all(finding.fix and finding.level in (Level.WARNING, Level.PROBLEM) for finding in found)
-    under_kvm = platform_for(view).known_bugs(replace(view, accel="kvm"))
-    assert {finding.code for finding in under_kvm} <= {"loongarch-acpi"}
+    under_kvm = list(platform_for(view).known_bugs(replace(view, accel="kvm")))
+    assert {finding.code for finding in under_kvm} <= {"loongarch-acpi", "plug-numbers"}
+    assert not any(finding.code.startswith("tcg") for finding in under_kvm)
 
 
 def test_a_platform_that_restricts_slots_says_so_and_no_other_is_asked() -> None:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is proven of a job, and how it ends or goes back.
+
+The machine and both modules of transitions judge by these functions alone. ``State.settle`` and ``State.roll_back``
+carry out what they decide.
+"""
+
+from __future__ import annotations
+
+from ..planning.plan import StepKind
+from ..reason import Outcome, Reason
+from . import reasons
+from .slot_job import Goal, Job
+from .state import State
+
+# --- what is proven (promise 1) ---------------------------------------------------------------------------------------
+
+
+def proven(state: State, job: Job) -> bool:
+    """Whether the job is where it was to end."""
+    return proven_up(state, job) or proven_gone(job) or proven_down(state, job)
+
+
+def proven_up(state: State, job: Job) -> bool:
+    """Whether both sides show that the CPU is up: QEMU was asked after the plug."""
+    return state.up_by_the_guest(job) and job.seen_by_qemu
+
+
+def proven_gone(job: Job) -> bool:
+    """Whether QEMU shows that nothing is left of the CPU."""
+    return job.goal is Goal.GONE and not job.filled and not job.adding
+
+
+def proven_down(state: State, job: Job) -> bool:
+    """Whether the agent has shown, in this session, that every thread is offline."""
+    return job.goal is Goal.DOWN and job.down(state.session) and not state.has_opposite_request(job, online=False)
+
+
+# --- how a job ends ---------------------------------------------------------------------------------------------------
+
+
+def reach(state: State, job: Job) -> None:
+    """The job is where it was to end, or half-way, if it is to be plugged anew."""
+    if job.anew:
+        job.is_out()
+        state.mark_dirty(job)
+    elif job.outcome_if_reached is Outcome.DONE:
+        succeed(state, job)
+    else:
+        state.settle(job, job.outcome_if_reached)
+
+
+def succeed(state: State, job: Job) -> None:
+    """What was asked for came about; where the proof has a gap, the reason says so."""
+    if state.plan.request.without_agent:
+        state.settle(job, Outcome.DONE, reasons.not_verified(filled=job.filled, by_firmware=job.by_firmware))
+    else:
+        up = job.goal is Goal.UP and job.filled
+        state.settle(job, Outcome.DONE, reasons.parked(job, state.plan.smt_remedy) if up else reasons.slipped(job))
+
+
+def retry(state: State, job: Job, reason: Reason) -> bool:
+    """Whether the refusal may pass by itself, and is tried again."""
+    if reason.code not in state.limits.retry_codes or job.retries >= state.limits.retries:
+        return False
+    job.retries += 1
+    job.passing = reason
+    state.wait(job)
+    return True
+
+
+def cannot_come(state: State, job: Job, reason: Reason) -> None:
+    """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""
+    if job.goal is not Goal.UP:
+        return
+    if job.rolling_back:
+        state.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
+    elif job.adding or job.added_at is not None:
+        state.roll_back(job, Goal.GONE, Outcome.FAILED, reason)
+    elif job.step.kind is StepKind.ONLINE and job.touched:
+        state.roll_back(job, Goal.DOWN, Outcome.FAILED, reason)
+    else:
+        state.settle(job, Outcome.REFUSED, reason)
+
+
+def came_back(state: State, job: Job) -> None:
+    """Something in the guest has brought a CPU online again that the agent had taken offline."""
+    job.relapses += 1
+    job.seen_down.forget()
+    if job.del_sent:
+        job.slipped = True
+    elif job.relapses > state.limits.relapses:
+        cannot_go(state, job, reasons.came_back(job), Outcome.REFUSED)
+
+
+def cannot_go(state: State, job: Job, reason: Reason, ended: Outcome = Outcome.FAILED) -> None:
+    """The slot cannot be given up: what was taken offline goes back online, and then it has ``ended`` so."""
+    if job.goal is Goal.UP:
+        return
+    if job.anew:
+        state.settle(job, Outcome.REFUSED, reasons.not_plugged_anew(job, reason))
+    elif job.rolling_back:
+        state.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
+    elif job.touched:
+        state.roll_back(job, Goal.UP, ended, reason)
+    else:
+        state.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
+
+
+def give_up(state: State, job: Job, why: Reason) -> None:
+    """No more is waited for: what was begun is unknown, and what was not is as it was."""
+    if job.begun:
+        state.settle(job, Outcome.UNKNOWN, why)
+    else:
+        state.settle(job, Outcome.REFUSED, reasons.not_begun(job, why))
+
+
+def end_all(state: State, reason: Reason) -> None:
+    """Nothing more can be learnt."""
+    state.end_comes(reason)
+    for job in state.open_jobs():
+        give_up(state, job, reason)
