@@ -12,14 +12,12 @@ from functools import partial
 import pytest
 from kit.e2e import footprint
 from kit.e2e.machine import Machine
-from kit.e2e.platforms import CELLS, Cell
+from kit.e2e.platforms import CELLS, KVM, Cell
 from kit.e2e.trial import tried
 from kit.lab.qemu import SUITES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
 
-#: Small, so that the guest boots in tolerable time.
-SMP = "1,maxcpus=8,sockets=2,cores=2,threads=2"
 #: Seconds for a command of vcpuctl in the emulated host, on a busy machine.
 WITHIN = 180.0
 #: Descriptors of the kind kvm-vcpu-stats that QEMU leaves open at each unplug, by its version.
@@ -33,7 +31,7 @@ def _cells() -> list[object]:
 @pytest.fixture
 def kvm(machines: Callable[..., Machine]) -> Callable[..., Machine]:
     """Makes VMs under KVM."""
-    return partial(machines, kvm=True, smp=SMP)
+    return partial(machines, kvm=True, **KVM)
 
 
 @pytest.mark.parametrize("cell", _cells())

@@ -98,8 +98,8 @@ _LOONG = {"machine": "virt", "smp": "1,maxcpus=4,sockets=1,cores=4,threads=1"}
 _S390X = {"machine": "s390-ccw-virtio", "smp": "1,maxcpus=8,sockets=8"}
 _ARM = {"machine": "virt", "smp": "4"}
 _NONE: Mapping[str, Any] = {"plug": False, "unplug": False, "problems": frozenset({"no-hotplug"})}
-#: With so few that Linux boots in tolerable time.
-_KVM = {"smp": "1,maxcpus=8,sockets=2,cores=2,threads=2"}
+#: Few, so that Linux boots in tolerable time, and of one thread, as the emulated CPU's family has.
+KVM: Mapping[str, Any] = {"smp": "1,maxcpus=8,sockets=2,cores=4,threads=1"}
 _POWER = "debian12-ppc64el"
 _power = partial(Cell, guest=_POWER, slot_of=by_two_threads, threads=2)
 
@@ -123,8 +123,8 @@ CELLS = (
     Cell("pc", "10.0", "debian13-amd64", {"machine": "pc"}),
     Cell("q35", "10.0", "sid-amd64", {}, slots=(9, 1)),
     Cell("q35", "11.1", "sid-amd64", {}, slots=(9, 1)),
-    Cell("q35", "10.0", "debian12-amd64", _KVM, kvm=True),
-    Cell("q35", "11.1", "debian13-amd64", _KVM, slots=(5, 2), kvm=True),
+    Cell("q35", "10.0", "debian12-amd64", KVM, kvm=True),
+    Cell("q35", "11.1", "debian13-amd64", KVM, slots=(5, 2), kvm=True),
     # types from before 2.7, which QEMU 11.1 has no more
     _old("pc-i440fx-2.6", guest="debian12-amd64", changes={**ODD, "machine": "pc-i440fx-2.6"}),
     _old("pc-i440fx-2.6", guest="debian13-amd64", changes={**ODD, "machine": "pc-i440fx-2.6"}),

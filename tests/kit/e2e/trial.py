@@ -192,6 +192,8 @@ class Trial:
         vm.qmp.wait_event("RESET", 60.0)
         vm.wait_shell(_REBOOT)
         vm.shell("until systemctl is-active --quiet vcpud; do busybox usleep 200000; done", _REBOOT)
+        if self.machine.vcpuctl.host is not None:
+            self.machine.vcpuctl.host.speak()
         wanted = ("plug", *self._both) if self.cell.plug else ("online", "1", "3")
         self.run(*wanted)
         self.list_is_right()

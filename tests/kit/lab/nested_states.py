@@ -27,7 +27,7 @@ _RECIPE = 1
 _RAW = "disk.img"
 #: Seconds, with wide margins: for the VM's boot, and for it to go on.
 _BOOT, _RESTORED = 900.0, 120.0
-_FILES = tuple(Path(__file__).with_name(name) for name in ("nested.py", "relay.py"))
+_RELAY = Path(__file__).with_name("relay.py")
 
 
 @contextmanager
@@ -66,6 +66,7 @@ class _Parts:
     @classmethod
     def find(cls, cache: Cache, spec: VmSpec, stack: ExitStack, progress: host.Progress) -> _Parts:
         """Find or make them. They are held until the stack ends."""
+        spec = replace(spec, kernel_args=f"{nested.QUIET} {spec.kernel_args}".strip())
         hold = stack.enter_context
         image = hold(guest.find(cache, spec.guest, progress))
         qemus = hold(_qemus(cache, progress))
@@ -78,7 +79,7 @@ class _Parts:
         files = (qemus.path / _RAW, root)
         drives = nested.drives(*(f"driver=raw,file.driver=file,file.filename={path}" for path in files))
         moved = replace(image, root=nested.ROOT, kernel=nested.KERNEL, initrd=nested.INITRD)
-        builds = (below.build_id, qemus.build_id, root_key, image.key, digest_tree(*_FILES))
+        builds = (below.build_id, qemus.build_id, root_key, image.key, digest_tree(_RELAY))
         return cls(
             spec=spec,
             qemu=own,
@@ -120,11 +121,12 @@ class _Parts:
 
     def _boot(self, place: KvmHost) -> None:
         """Boot the VM, and leave it standing still, with a record that begins anew."""
-        vm = self.start(place)
+        place.guest = vm = self.start(place)
         try:
             states.settle(vm, _BOOT)
             if self.spec.debs is not None:
                 states.wait_ready(vm)
+            place.speak()
             vm.qmp.execute("stop")
         except BaseException:
             vm.close()
@@ -161,15 +163,12 @@ def _unneeded(folder: str, names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def _root(cache: Cache, spec: VmSpec, image: Image, progress: host.Progress) -> Iterator[tuple[Path, str]]:
-    """The VM's root disk and its key: the guest's image, with the spec's packages installed in it, if it has any.
+    """The VM's root disk and its key: the guest's, trimmed, with the spec's packages installed, if it has any.
 
-    They are installed as in any other VM of the lab, without KVM, since that is quicker.
+    That is done in a VM like any other of the lab, without KVM: so it is quicker.
     """
     if guest.recipe_of(spec.guest).size_mb != nested.ROOT_MB:
         raise LabError(f"{spec.guest}: the emulated host takes disks of {nested.ROOT_MB} MB")
-    if spec.debs is None:
-        yield image.root, image.key
-        return
     plain = VmSpec(guest=spec.guest, debs=spec.debs, packages=spec.packages, ready=spec.ready)
     files = states.debs(plain)
 
@@ -178,15 +177,18 @@ def _root(cache: Cache, spec: VmSpec, image: Image, progress: host.Progress) -> 
             found = stack.enter_context(qemu.find(cache, plain.qemu, progress=progress))
             how = accel.choose(cache, found, image, progress)
             booted = stack.enter_context(states.find(cache, plain.without_debs(), found, image, how, progress))
-            progress(f"installing {', '.join(files)} on a disk (once)")
+            progress(f"preparing a disk for the emulated host: {', '.join([spec.guest, *files])} (once)")
             overlay = folder / "overlay"
             with states.restore(plain, found, image, how, booted.path, overlay) as vm:
-                states.install(vm, files)
+                if files:
+                    states.install(vm, files)
+                vm.shell(nested.TRIM, _RESTORED)
                 vm.shell("(busybox usleep 1000; systemctl poweroff) >/dev/null 2>&1 </dev/null &", _RESTORED)
                 vm.qmp.wait_closed(_RESTORED)
             host.run([*found.img, "convert", "-O", "raw", str(overlay), str(folder / _RAW)])
             overlay.unlink()
 
-    key = digest(_RECIPE, image.key, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-    with cache.entry(f"nested-root-{spec.guest}", key, build) as entry:
+    contents = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    key = digest(_RECIPE, image.key, nested.TRIM, contents)
+    with cache.entry(f"nested-root-{spec.guest}{'' if files else '-bare'}", key, build) as entry:
         yield entry.path / _RAW, entry.build_id
