@@ -127,6 +127,8 @@ class Machine:
 
     def sent(self, command: str) -> list[dict[str, Any]]:
         """The arguments of every such command that QEMU received from others than the lab."""
+        if self.vcpuctl.host is not None:
+            self.vm.catch_up()
         return [
             said.get("arguments", {})
             for _, said in self.vm.qmp_commands()

@@ -35,6 +35,8 @@ class Qmp:
         """Connect and negotiate; ``tail`` gives the text that errors end with."""
         self._tail = tail
         self._ids = itertools.count()
+        #: The id of the last command.
+        self.last = ""
         self._changed = threading.Condition()
         self._replies: dict[str, dict[str, Any]] = {}
         self._events: list[Event] = []
@@ -63,7 +65,7 @@ class Qmp:
 
     def send(self, request: dict[str, Any], *, timeout: float = 30.0) -> Any:
         """Send a request as it stands (an id is added) and return its value; raises as ``execute`` does."""
-        key = f"lab-{next(self._ids)}"
+        key = self.last = f"lab-{next(self._ids)}"
         line = json.dumps({**request, "id": key}).encode() + b"\n"
         try:
             self._socket.sendall(line)

@@ -174,6 +174,13 @@ class Vm:
         """
         return self.record.commands
 
+    def catch_up(self) -> None:
+        """Wait until the record holds all that was said so far: from an emulated host it comes late."""
+        self.qmp.execute("query-name")
+        last = self.qmp.last
+        if not self.record.wait(lambda: any(said.get("id") == last for _, said in self.qmp_commands()), _TRACES):
+            raise WaitTimeoutError(f"the record has no command {last}\n{self.record.tail()}")
+
     @property
     def plugs_left(self) -> int:
         """How many more vCPUs can ever be plugged in this process: under TCG each plug uses one of maxcpus up for good.
