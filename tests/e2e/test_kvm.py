@@ -16,7 +16,7 @@ from kit.e2e.platforms import CELLS, KVM, Cell
 from kit.e2e.trial import tried
 from kit.lab.qemu import SUITES
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
 
 #: Seconds for a command of vcpuctl in the emulated host, on a busy machine.
 WITHIN = 180.0

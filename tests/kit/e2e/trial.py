@@ -19,8 +19,8 @@ from kit.ended import Ended
 from kit.lab import LabError
 
 OK, REFUSED = "ok", "refused as it must"
-#: Seconds for a guest's whole restart, emulated on a busy machine.
-_REBOOT = 600.0
+#: Seconds for a guest's whole restart, emulated on a busy machine, perhaps under an emulated KVM.
+_REBOOT = 1800.0
 #: How often slots are filled and emptied again.
 _AGAIN = 20
 #: Seconds for each time, on a busy machine.

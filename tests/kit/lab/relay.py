@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +55,7 @@ def _one_client(device: int, file: Path) -> None:
 
 def _wait(condition: Callable[[], bool]) -> None:
     while not condition():
-        time.sleep(_LOOK)
+        select.select([], [], [], _LOOK)
 
 
 @contextmanager
