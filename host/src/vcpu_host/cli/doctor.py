@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from vcpu_host import documents
 from vcpu_host.core import codes
-from vcpu_host.core.diagnosis import diagnose
+from vcpu_host.core.diagnosis import above_recommended, diagnose
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.identity import VmIdentity
+from vcpu_host.core.view import VmView
 from vcpu_host.errors import VcpuctlError
 
 from . import render
@@ -30,6 +31,7 @@ async def doctor(args: argparse.Namespace) -> Exit:
         async with coordinator(args) as vm:
             view = await vm.look()
             findings += _process(vm.identity)
+            findings += _kvm(view, vm.identity)
         if view.host.channel is not None and view.host.channel.socket is not None:
             findings += _permissions(view.host.channel.socket, "agent channel")
         findings += diagnose(view)
@@ -55,6 +57,14 @@ def _process(identity: VmIdentity | None) -> Iterator[Finding]:
             "vcpuctl that comes by another monitor of this VM is not kept out, and does not see what is pending",
             "give vcpuctl one monitor of this VM and no other, or run it where QEMU's process is to be seen",
         )
+
+
+def _kvm(view: VmView, identity: VmIdentity | None) -> Iterator[Finding]:
+    """What this host's KVM says, if it is the one that runs the VM: QEMU's process is seen here."""
+    if view.host.accel == "kvm" and identity is not None and identity.pid is not None:
+        from vcpu_host.local.kvm import recommended_vcpus
+
+        yield from above_recommended(view, recommended_vcpus())
 
 
 def _permissions(path: str, what: str) -> Iterator[Finding]:

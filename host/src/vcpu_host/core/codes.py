@@ -99,6 +99,7 @@ TAKEN_AWAY = Code("taken-away", "Somebody else emptied the slot while it was bei
 APIC_ID_TOO_LARGE = Code("apic-id-too-large", "The CPU model has no x2APIC, which the slot's APIC id needs.")
 APIC_ID_NOT_REMAPPED = Code("apic-id-not-remapped", "Linux needs interrupt remapping for the slot's APIC id.")
 TCG_PLUG_BUDGET = Code("tcg-plug-budget", "Under TCG a QEMU process can start only maxcpus vCPUs in its life.")
+KVM_RECOMMENDS = Code("kvm-recommends", "The VM may have more vCPUs than KVM recommends on this host.")
 DESCRIPTORS = Code("descriptors", "How many file descriptors QEMU has open, and how many it may have.")
 FEW_DESCRIPTORS = Code("few-descriptors", "QEMU has few file descriptors left, or too few for what was asked, or none.")
 PLUG_NUMBERS = Code(

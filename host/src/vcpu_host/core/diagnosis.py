@@ -40,6 +40,20 @@ def _qemu(view: VmView) -> Iterator[Finding]:
         )
 
 
+def above_recommended(view: VmView, recommended: int | None) -> Iterator[Finding]:
+    """KVM recommends no more vCPUs than this host's QEMU is told (KVM_CAP_NR_VCPUS: mostly the host's CPUs).
+
+    QEMU warns of that at its start, and goes on (accel/kvm/kvm-all.c, kvm_init).
+    """
+    if view.host.accel == "kvm" and recommended is not None and view.possible_vcpus > recommended:
+        yield Finding(
+            Level.NOTE,
+            codes.KVM_RECOMMENDS,
+            f"the VM may have {view.possible_vcpus} vCPUs, and KVM recommends {recommended} at most on this host: more "
+            "work, but share the host's CPUs",
+        )
+
+
 def _open_ends(view: VmView) -> Iterator[Finding]:
     if view.record_trouble is not None:
         yield Finding(Level.PROBLEM, view.record_trouble.code, view.record_trouble.text, view.record_trouble.hint)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from kit.sim.views import INFO, guest, host, identities, slot
-from vcpu_host.core.diagnosis import diagnose
+from vcpu_host.core.diagnosis import above_recommended, diagnose
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
 from vcpu_host.core.model import Channel, HostView, Ost
@@ -230,3 +230,23 @@ def test_a_finding_is_json() -> None:
         "text": "text",
         "fix": "",
     }
+
+
+@pytest.mark.parametrize(
+    ("accel", "recommended", "said"), [("kvm", 2, True), ("kvm", 4, False), ("kvm", None, False), ("tcg", 2, False)]
+)
+def test_more_vcpus_than_kvm_recommends_are_a_note_under_kvm_alone(
+    accel: str, recommended: int | None, *, said: bool
+) -> None:
+    view = host(4, {0}, accel=accel)
+    found = list(above_recommended(join(view, guest(view, {0}), agent=INFO), recommended))
+    assert [(finding.level, finding.code) for finding in found] == [(Level.NOTE, "kvm-recommends")] * said
+    assert all("may have 4 vCPUs, and KVM recommends 2" in finding.text for finding in found)
+
+
+def test_warnings_of_tcgs_traps_are_given_under_tcg_alone() -> None:
+    slots = (slot(0, boot=True, type_="max-x86_64-cpu"), *(slot(index, filled=False) for index in (1, 2, 3)))
+    for version in ((7, 2, 22), (10, 0, 13), (11, 1, 3)):
+        for accel in ("tcg", "kvm"):
+            found = _found(host(4, slots=slots, accel=accel, version=version))
+            assert any(code.startswith("tcg-") for code in found) is (accel == "tcg"), (version, accel)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .. import codes
 
 #: What a slow guest needs for one vCPU, with room to spare, in seconds: its kernel brings CPUs up one after another
-#: (0.02 s each under KVM, 0.2 to 0.8 s under TCG).
+#: (0.2 to 0.8 s each under TCG; 0.1 to 2.2 s under a KVM in a host that TCG emulated; no other KVM was measured).
 PATIENCE_PER_VCPU = 3.0
 
 

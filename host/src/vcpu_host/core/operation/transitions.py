@@ -183,7 +183,10 @@ def _ost_seen(state: State, event: OstReported) -> None:
 
 
 def _device_deleted(state: State, event: DeviceDeleted) -> None:
-    """Something of the slot's is gone: the CPU, or what is below it, which under TCG is all that is ever reported."""
+    """Something of the slot's is gone: the CPU, or what is below it.
+
+    Under KVM both are reported, one after the other. On x86 under TCG the CPU itself is not (10.0), or late (11.1).
+    """
     job = None if event.slot is None else state.by_slot.get(event.slot)
     if job is not None and job.open:
         state.removal_hinted(job)

@@ -19,7 +19,7 @@ from .base import Platform, boot_cpu
 
 #: The first version whose KVM half numbers vCPUs itself (commit cfb52d07f53a, of July 2024).
 _NUMBERS_PLUGS = (9, 1, 0)
-_NUMBERS_FIX = "unplug the cores that came last before others; a restart of the VM, or a migration, numbers them anew"
+_NUMBERS_FIX = "unplug the cores that came last before others; a restart of the VM numbers them anew"
 
 
 def _name(number: int) -> str:
