@@ -87,7 +87,8 @@ def test_nothing_of_a_cpu_is_left_in_qemu_but_what_is_known(qemu: str, kvm: Call
     seen = footprint.rounds(machine)
     footprint.keep(machine, seen)
     first, middle, last = (seen[number] for number in footprint.LOOKS)
-    assert first["threads"] == last["threads"]
+    # those of the block layer come and go, those of vCPUs would stay
+    assert last["threads"] - first["threads"] < footprint.LOOKS[1], (first, last)
     # parked for the next plug of the same slot
     assert last["descriptors: kvm-vcpu"] - first["descriptors: kvm-vcpu"] == len(footprint.SLOTS)
     left = {what: last[what] - middle[what] for what in last if what.startswith("descriptors: ")}
