@@ -155,16 +155,23 @@ class KvmHost:
         """Take up the QEMU that runs there."""
         stream = socket.socket(socket.AF_UNIX)
         stream.connect(str(self.vm.sockets[_RECORD]))
+        said = stream.makefile("rb")
+        stream.close()  # which it is with the file
+
+        def leave() -> None:
+            with suppress(OSError):  # the host has ended it
+                stream.shutdown(socket.SHUT_RDWR)
+
         return Started(
             Inside(self.vm, int(self.vm.shell(f"cat {RUN}/pid", _SOON))),
-            stream.makefile("rb"),
+            said,
             {
                 **{name: RUN / f"{name}.sock" for name in names},
                 "oracle": self.vm.sockets[_ORACLE],
                 "shell": self.vm.sockets[_SHELL],
             },
             lambda path: path.write_text(self.vm.shell(f"cat {RUN}/console.log", _SOON)),
-            lambda: stream.shutdown(socket.SHUT_RDWR),
+            leave,
         )
 
 
