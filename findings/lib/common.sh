@@ -24,7 +24,7 @@ pip_packages() {
 
 # debian_root NAME SUITES PACKAGE=VERSION... : unpacks these packages and all they need into $work/NAME. Nothing of it is
 # installed or configured: programs are run by the root's own loader. SUITES are Debian's (more than one with spaces
-# between); they come from the archive that the host's own apt uses.
+# between); they come from the archive that the host's own apt uses. The packages are the host's, or of $architecture.
 debian_root() {
     root=$work/$1 suites=$2
     shift 2
@@ -40,6 +40,7 @@ debian_root() {
         set -- "$@" "deb $archive $suite main"
     done
     timeout 900 mmdebstrap --quiet --variant=extract --format=tar --include="${include#,}" \
+        --architectures="${architecture:-$(dpkg --print-architecture)}" \
         --aptopt='APT::Install-Recommends "false"' --aptopt="$work/apt.conf" "$first" "$work/root.tar" "$@"
     mkdir "$root"
     tar -C "$root" --no-same-owner --exclude=./dev --exclude=./usr/share/doc --exclude=./var -xf "$work/root.tar"
