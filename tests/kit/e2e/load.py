@@ -37,6 +37,8 @@ def busy_host() -> Iterator[None]:
     finally:
         for hog in hogs:
             process.end(hog)
+            if hog.stderr is not None:
+                hog.stderr.close()
 
 
 def rounds(default: int) -> int:
