@@ -150,16 +150,19 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     async def _list_at_rest(
         self, request: pb.ListCpusRequest, settling: Awaitable[dict[str, float]]
     ) -> pb.ListCpusResponse:
-        """Answer when nobody is switching what is to be ejected, and again if that changed while the answer was made.
+        """Answer when nobody is switching what is to be ejected, and anew if that changed while the answer was made.
 
         The host asks for the ejection next, so nothing but the way of the answer is to lie between the look and that.
+        It asks for none of a CPU that is said to be moving, so then there is nothing more to wait for.
         """
-        answer = pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(await settling))
+        moving = await settling
+        answer = pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(moving))
         for _ in range(LOOKS):
-            again = None if await self._writer.stays_offline() else self._writer.settling()
-            if again is None:
-                break  # nothing has changed, or all of them are back, as the answer says
-            answer = pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(await again))
+            if moving or await self._writer.stays_offline():
+                break
+            again = self._writer.settling()  # None: all of them were seen online meanwhile
+            moving = {} if again is None else await again
+            answer = pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot(moving))
         return answer
 
     async def _set_online(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -173,10 +174,7 @@ async def test_a_list_has_a_cpu_that_was_brought_online_while_the_list_was_made(
     agent: Any, sysfs: Sysfs, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The host ejects the CPU next, by that list."""
-    number = kernel.add(3)
-    ask = pb.SetOnlineRequest(request_id="r", firmware_ids=[firmware_id(3)], online=False, for_eject=True)
-    async for _ in agent.SetOnline(ask):
-        pass
+    number = await let_go(agent, kernel)
     read, reads = sysfs.settled_online, []
 
     def second_look_finds_it_online(asked: int) -> bool:
@@ -189,3 +187,33 @@ async def test_a_list_has_a_cpu_that_was_brought_online_while_the_list_was_made(
     answer = await agent.ListCpus(pb.ListCpusRequest(request_id="l"))
     assert len(reads) >= 2
     assert {cpu.number: cpu.online for cpu in answer.snapshot.cpus}[number]
+
+
+async def test_a_list_waits_once_for_a_cpu_whose_switching_does_not_end(
+    agent: Any, sysfs: Sysfs, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = await let_go(agent, kernel)
+    monkeypatch.setattr("vcpu_guest.cpus.writer.SETTLE", 0.05)
+    end, reads = threading.Event(), []
+
+    def held(asked: int) -> bool:
+        reads.append(asked)
+        return end.wait(DEADLINE)
+
+    monkeypatch.setattr(sysfs, "settled_online", held)
+    monkeypatch.setattr(Writer, "stays_offline", None)  # it has nothing to add
+    try:
+        answer = await agent.ListCpus(pb.ListCpusRequest(request_id="l"))
+    finally:
+        end.set()
+    assert reads[:2] == [number]
+    assert {cpu.number: cpu.HasField("switching_seconds") for cpu in answer.snapshot.cpus}[number]
+
+
+async def let_go(agent: Any, kernel: FakeKernel) -> int:
+    """Have the agent take a CPU offline for its ejection."""
+    number = kernel.add(3)
+    ask = pb.SetOnlineRequest(request_id="r", firmware_ids=[firmware_id(3)], online=False, for_eject=True)
+    async for _ in agent.SetOnline(ask):
+        pass
+    return number
