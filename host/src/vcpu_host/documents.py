@@ -50,6 +50,13 @@ def of_reason(reason: Reason) -> Document:
     }
 
 
+def read_reason(document: Mapping[str, Any]) -> Reason:
+    """Return the reason that ``of_reason`` made the document from."""
+    from .core.reason import Origin, Reason
+
+    return Reason(document["code"], Origin(document["who"]), document["text"], document["hint"], document["errno"])
+
+
 def _or_none(reason: Reason | None) -> Document | None:
     return None if reason is None else of_reason(reason)
 
@@ -74,6 +81,7 @@ def of_view(view: VmView) -> Document:
             "plugged_vcpus": view.plugged_vcpus,
             "online_vcpus": view.online_vcpus,
             "migration": host.migration or None,
+            "migrating": host.migrating,
             "no_hotplug": _or_none(host.no_hotplug),
             "descriptors": _of_descriptors(host),
         },
@@ -95,12 +103,18 @@ def of_view(view: VmView) -> Document:
 
 
 def _of_descriptors(host: HostView) -> Document | None:
-    from .core.descriptors import vcpus_left
+    from .core import descriptors
 
     has = host.descriptors
     if has is None:
         return None
-    return {"open": has.open, "limit": has.limit, "vcpus_left": vcpus_left(has, host.accel)}
+    few = descriptors.found(has, host.accel) if descriptors.are_few(has, host.accel) else None
+    return {
+        "open": has.open,
+        "limit": has.limit,
+        "vcpus_left": descriptors.vcpus_left(has, host.accel),
+        "few": None if few is None else of_finding(few),
+    }
 
 
 def without_descriptors(document: Document) -> Document:
@@ -115,6 +129,7 @@ def _of_slot(view: SlotView) -> Document:
         "type": view.slot.type,
         "vcpus": view.slot.vcpus,
         "state": str(view.state),
+        "filled": view.slot.filled,
         "id": view.slot.device_id,
         "qom_path": view.slot.path,
         "pending": _of_pending(view),

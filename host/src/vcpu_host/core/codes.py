@@ -44,6 +44,7 @@ def meaning(code: str) -> str:
 # What the user has named: nothing was tried.
 BAD_USAGE = Code("bad-usage", "The words or options make no command, or do not go together.")
 BAD_SLOT = Code("bad-slot", "A slot selector is not understood, or this VM has no such slot.")
+BAD_CALL = Code("bad-call", "Another process asked for something that this vcpuctl does not know.")
 BAD_MAP = Code("bad-map", "The map for numa assign cannot be read, or does not place every slot once.")
 BAD_EXPORT = Code("bad-export", "The file is no export that this vcpuctl reads.")
 BAD_SOCKET = Code("bad-socket", "agent-proxy cannot listen on the path that it was given.")
@@ -125,6 +126,7 @@ GUEST_RESTARTED = Code("guest-restarted", "The guest restarted in the middle of 
 MIGRATING = Code("migrating", "The VM is being migrated.")
 
 # What vcpuctl keeps on this host.
+SERVICE_LOST = Code("service-lost", "The process that carried an operation out ended in the middle of it.")
 VM_BUSY = Code("vm-busy", "Another vcpuctl is at work on this VM.")
 BAD_RECORD = Code("bad-record", "The record of what is pending on this VM cannot be read.")
 NO_RECORD = Code("no-record", "The record of what is about to be done cannot be written.")

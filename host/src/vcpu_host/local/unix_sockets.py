@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vcpu_proto.link import unix
@@ -29,6 +31,36 @@ def bound_name(connection: socket.socket) -> str:
     if isinstance(name, str):
         return f"./{name}" if is_abstract(name) else name
     return "@" + os.fsdecode(name[1:].rstrip(b"\0"))
+
+
+def bound(path: Path) -> socket.socket:
+    """Return a socket that listens at ``path``, however long that is, in place of what lay there. Raise OSError."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with _near(path) as short:
+            listener.bind(short)
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def dial_far(path: Path) -> socket.socket:
+    """Return a non-blocking socket that is connected to ``path``, however long that is. Raise OSError."""
+    with _near(path) as short:
+        return unix.dial(short)
+
+
+@contextmanager
+def _near(path: Path) -> Iterator[str]:
+    """A short name for ``path``, whose directory is there: sun_path has 108 bytes."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def dial(name: str) -> socket.socket:
