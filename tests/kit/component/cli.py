@@ -18,7 +18,7 @@ from kit.fakes.qemu import FakeVm
 from kit.fakes.qemu.process import UNSHARE
 
 #: Seconds after which a command, or a condition, is given up: many, since a busy machine is no failure.
-SOON = 20.0
+SOON = 90.0
 
 
 class Vcpuctl:
