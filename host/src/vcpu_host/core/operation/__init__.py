@@ -12,7 +12,8 @@
   ``thread_names`` (whose an identity is).
 - ``slot_job`` is the part of it that concerns one slot, made of ``plug`` and ``removal`` (what QEMU was asked for, and
   what came of it) and ``thread_evidence`` (what the guest said of each thread).
-- Each of these takes in what happens by a method named after it, and nobody else writes its attributes.
+- Each of these takes in what happens by a method named after it, and nobody else writes its attributes: a rule of
+  ``make check``.
 - ``verdicts``: what is proven of a job, and how it ends or goes back.
 - ``stages`` puts the removals of earlier operations before the request. ``patience``: how long an agent is waited for.
 - ``limits`` are times; ``reasons`` puts into words why a slot ended as it did; ``result`` is the end, slot by slot.
