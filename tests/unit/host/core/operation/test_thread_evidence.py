@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from vcpu_host.core import codes
 from vcpu_host.core.guest import GuestCpu
 from vcpu_host.core.operation.thread_evidence import ThreadEvidence
@@ -10,6 +13,7 @@ from vcpu_host.core.reason import Origin, Reason
 
 OFF = GuestCpu(3, "a", False)
 ON = GuestCpu(3, "a", True)
+PARKED = GuestCpu(3, "a", False, cannot_online=Reason(codes.SMT_OFF, Origin.GUEST, "its SMT mode", ""))
 
 
 def confirmed() -> ThreadEvidence:
@@ -20,13 +24,17 @@ def confirmed() -> ThreadEvidence:
     return thread
 
 
+def is_proven_absent(thread: ThreadEvidence) -> None:
+    """A list shows no such CPU."""
+    assert thread.proven_absent("s")
+
+
 def test_a_cpu_that_is_shown_is_present_as_it_is_shown() -> None:
     thread = ThreadEvidence("a")
     assert (thread.present, thread.number) == (None, None), "nobody has asked"
     assert thread.shown(ON) is None, "nothing was confirmed"
     assert (thread.present, thread.number, thread.online, thread.parked) == (True, 3, True, False)
-    smt_off = Reason(codes.SMT_OFF, Origin.GUEST, "its SMT mode", "")
-    assert thread.shown(GuestCpu(3, "a", False, cannot_online=smt_off)) is None
+    assert thread.shown(PARKED) is None
     assert (thread.online, thread.parked) == (False, True)
 
 
@@ -86,6 +94,19 @@ def test_the_guests_words_are_void_when_the_session_ends_but_not_what_was_asked_
     thread.forget()
     assert (thread.present, thread.offline_in, thread.absent_in, thread.request) == (None, None, None, None)
     assert (thread.number, thread.heard_at, thread.touched) == (3, 2.0, True)
+
+
+@pytest.mark.parametrize("cpu", [ON, PARKED])
+@pytest.mark.parametrize(
+    "happens", [ThreadEvidence.answer_lost, ThreadEvidence.forget, ThreadEvidence.missing, is_proven_absent]
+)
+def test_a_cpu_is_neither_online_nor_parked_when_that_is_not_known_any_more(
+    cpu: GuestCpu, happens: Callable[[ThreadEvidence], None]
+) -> None:
+    thread = ThreadEvidence("a")
+    thread.shown(cpu)
+    happens(thread)
+    assert (thread.online, thread.parked) == (False, False)
 
 
 def test_under_another_name_nothing_is_known_of_it() -> None:
