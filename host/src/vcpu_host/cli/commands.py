@@ -85,6 +85,12 @@ async def _doctor(args: argparse.Namespace) -> Exit:
     return await doctor(args)
 
 
+async def _vms(args: argparse.Namespace) -> Exit:
+    from .vms import vms
+
+    return await vms(args)
+
+
 async def _agent_proxy(args: argparse.Namespace) -> Exit:
     from vcpu_host.agent.proxy import serve
 
@@ -111,5 +117,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "numa": _numa,
     "watch": _watch,
     "doctor": _doctor,
+    "vms": _vms,
     "agent-proxy": _agent_proxy,
 }
