@@ -24,8 +24,8 @@ from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
-from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.qemu_argv import CommandLine
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, join
 from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view, of_vms

@@ -24,8 +24,8 @@ from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.model import SlotState
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request, StepKind
-from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.qemu_argv import CommandLine
+from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
 from vcpu_host.vm.migration_target import Prepared
@@ -46,7 +46,7 @@ def _export() -> dict[str, Any]:
 
 
 def _vms() -> Vms:
-    """One VM that is configured and runs, one that is not, a file that is wrong, and something that is not to be seen."""
+    """One VM that is configured and runs, one that is not, a file that is wrong, and something that is not seen."""
     files = [Configured("web1", "/d/web1.toml", "/q", key="1"), Configured("web2", "/d/web2.toml", trouble=_WHY)]
     running = [
         Process(pid, "ada", pid, CommandLine("web"), (Monitor("/q", "/q", key=str(pid)), Monitor("/x", None, _WHY)))

@@ -97,7 +97,7 @@ class CommandLine:
 
 def program(argv: Sequence[str]) -> Sequence[str]:
     """Return the words from the program on: bundles start it by the dynamic linker, with options of that before it."""
-    if not re.fullmatch(r"ld[-.][\w.-]*so[\w.-]*", argv[0].rpartition("/")[2] if argv else ""):
+    if not re.fullmatch(r"ld(64)?[-.][\w.-]*so[\w.-]*", argv[0].rpartition("/")[2] if argv else ""):
         return argv
     place = 1
     while place < len(argv) and argv[place].startswith("--"):

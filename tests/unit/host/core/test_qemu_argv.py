@@ -99,7 +99,7 @@ _CHARDEV = "-chardev socket,id=c,path=/run/a,server=on,wait=off "
         "-device virtserialport,chardev=c,name=org.vcpuctl.agent.0 " + _CHARDEV,
         # What begins with a brace is JSON, as libvirt writes it.
         _CHARDEV
-        + """-device '{"driver":"virtserialport","bus":"s.0","nr":1,"chardev":"c","id":"p","name":"org.vcpuctl.agent.0"}'""",
+        + """-device '{"driver":"virtserialport","nr":1,"chardev":"c","id":"p","name":"org.vcpuctl.agent.0"}'""",
     ],
 )
 def test_the_agents_port_is_found_in_all_forms_that_qemu_takes(line: str) -> None:
@@ -156,8 +156,8 @@ def test_a_qemu_of_libvirts_is_known_by_its_monitor() -> None:
     handed = "-name guest=web1,debug-threads=on -S -chardev socket,id=charmonitor,fd=36,server=on,wait=off "
     named = "-chardev socket,id=charmonitor,path=/var/lib/libvirt/qemu/domain-1-a/monitor.sock,server,nowait "
     for line in (handed, named):
-        assert read(["qemu", *line.split(), *"-mon chardev=charmonitor,id=monitor,mode=control".split()]).libvirt
-    assert not read(["qemu", *named.split(), *"-qmp unix:/q,server=on".split()]).libvirt
+        assert read(["qemu", *line.split(), "-mon", "chardev=charmonitor,id=monitor,mode=control"]).libvirt
+    assert not read(["qemu", *named.split(), "-qmp", "unix:/q,server=on"]).libvirt
 
 
 def test_options_that_are_not_read_are_told() -> None:
