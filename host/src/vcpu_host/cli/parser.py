@@ -48,11 +48,11 @@ _SWITCH = """
 A bare number is a slot's index here, as it is behind --slot. cpu5 is the CPU
 that the guest calls so. A slot goes as a whole, with all of its threads."""
 
-_VMS = """Show the VMs that are configured, and the QEMU processes of this host.
+_VMS = """Show the VMs that are configured, and this host's QEMUs.
 
-Of each process that no file of vms.d stands for it says what vcpuctl lacks
-there, if anything, and the command that writes the file. It reads /proc
-and connects to nothing. What a process says of itself is its owner's word."""
+Of each QEMU process that no file of vms.d stands for it says what vcpuctl
+lacks there, if anything, and the command that writes such a file. It reads
+/proc and connects to nothing. A process's command line is its owner's word."""
 
 options.Fill = Callable[[Parser], None]
 
@@ -250,11 +250,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
     commands.add("watch", "the slots as they change", "watch", "-o json watch --timeout 1m")
     commands.add("doctor", "what stands in the way, and the fix for each", "doctor")
     commands.add(
-        "vms",
-        "the VMs that are configured, and the QEMU processes of this host",
-        *("vms", "-o json vms"),
-        about=_VMS,
-        vm=False,
+        "vms", "the VMs that are configured, and this host's QEMUs", "vms", "-o json vms", about=_VMS, vm=False
     )
     commands.add(
         "agent-proxy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from vcpu_host.core.vms import Process
@@ -17,7 +17,7 @@ _QMP = ("/usr/bin/qemu-system-x86_64", "-qmp", "unix:/nowhere,server=on")
 class _Table:
     """A table of processes: their command lines, None for those that may not be read; who is whose parent."""
 
-    def __init__(self, lines: dict[int, tuple[str, ...] | None], parents: dict[int, int] | None = None) -> None:
+    def __init__(self, lines: Mapping[int, tuple[str, ...] | None], parents: dict[int, int] | None = None) -> None:
         self.lines = lines
         self.parents = parents or {}
 
