@@ -97,7 +97,8 @@ class CommandLine:
 
 def program(argv: Sequence[str]) -> Sequence[str]:
     """Return the words from the program on: bundles start it by the dynamic linker, with options of that before it."""
-    if not re.fullmatch(r"ld(64)?[-.][\w.-]*so[\w.-]*", argv[0].rpartition("/")[2] if argv else ""):
+    name = argv[0].rpartition("/")[2] if argv else ""
+    if not (name.startswith(("ld-", "ld.", "ld64.")) and ".so" in name):
         return argv
     place = 1
     while place < len(argv) and argv[place].startswith("--"):

@@ -78,7 +78,7 @@ def _read(path: Path) -> Target:
 
     try:
         # Before it is opened: that would wait for somebody to write into a FIFO.
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise _bad_file(path, "it is no file")
         with path.open("rb") as file:
             return _parse(path, tomllib.load(file))

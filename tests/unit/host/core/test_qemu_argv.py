@@ -204,9 +204,31 @@ def test_a_program_that_the_dynamic_linker_starts_is_found_behind_it(before: str
     assert list(program(line.split())) == ["/opt/qemu-system-x86_64", "-name", "a"]
 
 
+@pytest.mark.parametrize("line", ["/opt/ld-qemu -name a", "/opt/old.so.qemu --argv0 a", "ld64 -name a"])
+def test_what_is_no_dynamic_linker_is_the_program_itself(line: str) -> None:
+    assert list(program(line.split())) == line.split()
+
+
 @pytest.mark.parametrize("line", ["", "ld.so.1", "ld-linux.so.2 --library-path"])
 def test_a_dynamic_linker_without_a_program_starts_none(line: str) -> None:
     assert list(program(line.split())) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ld-" + "so" * 60_000 + "!"],
+        ["qemu", "-chardev", "," * 130_000],
+        ["qemu", "-device", "a," * 65_000],
+        ["qemu", "-device", '{"a":' * 20_000],
+        ["qemu", "-device", '{"a":' + "9" * 100_000 + "}"],
+    ],
+    ids=["linker", "commas", "flags", "braces", "digits"],
+)
+def test_the_longest_words_are_read_once(words: list[str]) -> None:
+    """Any user may start a process with them, and root looks at it: what looks back again and again takes minutes."""
+    says = read(program(words))
+    assert (says.monitors, says.port) == ((), None)
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z]+", fullmatch=True), st.text(), max_size=5))
