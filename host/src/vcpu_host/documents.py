@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .core.planning.plan import Plan, Request, Step
     from .core.reason import Outcome, Reason
     from .core.view import SlotView, ThreadView, VmView
+    from .core.vms import Configured, Found, Vms
     from .vm.migration_target import Prepared
     from .vm.numa_assign import Assigned
 
@@ -54,7 +55,8 @@ def read_reason(document: Mapping[str, Any]) -> Reason:
     """Return the reason that ``of_reason`` made the document from."""
     from .core.reason import Origin, Reason
 
-    return Reason(document["code"], Origin(document["who"]), document["text"], document["hint"], document["errno"])
+    words = {name: document[name] for name in ("code", "text", "hint", "errno")}
+    return Reason(who=Origin(document["who"]), **words)
 
 
 def _or_none(reason: Reason | None) -> Document | None:
@@ -232,6 +234,42 @@ def of_findings(findings: Iterable[Finding]) -> Document:
 def of_finding(finding: Finding) -> Document:
     """Return one finding."""
     return {"level": str(finding.level), "code": finding.code, "text": finding.text, "fix": finding.fix}
+
+
+def of_vms(vms: Vms) -> Document:
+    """Return which VMs are configured, and which QEMU processes there are."""
+    return {
+        "configured": [_of_configured(file, vms.pids(file)) for file in vms.configured],
+        "processes": [_of_process(found) for found in vms.found],
+        "unseen": _or_none(vms.unseen),
+    }
+
+
+def _of_configured(file: Configured, pids: Iterable[int]) -> Document:
+    return {
+        "name": file.name,
+        "file": file.file,
+        "qmp": file.qmp,
+        "agent": file.agent,
+        "hidden_by": file.hidden_by,
+        "trouble": _or_none(file.trouble),
+        "pids": list(pids),
+    }
+
+
+def _of_process(found: Found) -> Document:
+    process, offer = found.process, found.offer
+    return {
+        "pid": process.pid,
+        "user": process.user,
+        "name": process.says.name,
+        "configured": list(found.configured),
+        "libvirt": process.says.libvirt,
+        "monitors": [{"told": monitor.told, "socket": monitor.here} for monitor in process.monitors],
+        "port": found.port,
+        "lacks": [of_reason(reason) for reason in found.lacks],
+        "add": None if offer is None else {"name": offer.name, "file": offer.file, "command": offer.command},
+    }
 
 
 def of_export(shape: Shape, arguments: Arguments) -> Document:

@@ -83,6 +83,12 @@ async def _doctor(args: argparse.Namespace) -> Exit:
     return await doctor(args)
 
 
+async def _vms(args: argparse.Namespace) -> Exit:
+    from .vms import vms
+
+    return await vms(args)
+
+
 async def _agent_proxy(args: argparse.Namespace) -> Exit:
     from .proxy import proxy
 
@@ -102,5 +108,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "numa": _numa,
     "watch": _watch,
     "doctor": _doctor,
+    "vms": _vms,
     "agent-proxy": _agent_proxy,
 }

@@ -30,7 +30,11 @@ def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.enviro
         named = Target.named(vm)
         return named if args.agent is None else Target(named.qmp, plain_name(args.agent))
     if qmp is None:
-        raise _usage(codes.NO_VM, "no VM is named", f"give --qmp SOCKET or --vm NAME, or set {QMP} or {VM}")
+        raise _usage(
+            codes.NO_VM,
+            "no VM is named",
+            f"give --qmp SOCKET or --vm NAME (vcpuctl vms shows them), or set {QMP} or {VM}",
+        )
     return Target(plain_name(qmp), None if args.agent is None else plain_name(args.agent))
 
 

@@ -71,6 +71,14 @@ NO_SUCH_SLOT = Code("no-such-slot", "QEMU's machine has no slot with these prope
 SLOT_EMPTY = Code("slot-empty", "The slot is empty.")
 SLOT_OCCUPIED = Code("slot-occupied", "Another CPU is in the slot.")
 
+# What vms finds on this host.
+NO_MONITOR = Code("no-monitor", "The process has no QMP monitor on a unix socket on which QEMU listens.")
+SOCKET_ELSEWHERE = Code("socket-elsewhere", "The path that QEMU has for its monitor does not lead to it from here.")
+SOCKET_TAKEN = Code("socket-taken", "Another QEMU was started later with the same path for its monitor.")
+LIBVIRT_OWNED = Code("libvirt-owned", "libvirt started this QEMU and holds its monitor.")
+NOT_READ = Code("not-read", "QEMU was given options that vms does not read, so there may be more than it tells.")
+PROCESSES_UNSEEN = Code("processes-unseen", "Some processes of this host cannot be looked at by this user.")
+
 # QEMU's monitor, and what QEMU can do.
 NO_SUCH_SOCKET = Code("no-such-socket", "The monitor's socket does not exist.")
 NOT_PERMITTED = Code("not-permitted", "This user may not connect to the monitor's socket.")

@@ -97,9 +97,26 @@ def is_busy(name: str) -> bool:
     What fills up an abstract name's length is shown as "@", too.
     """
     accepted = waiting = False
-    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and name in (fields[7], fields[7].rstrip("@")):
+    for fields in _named():
+        if name in (fields[7], fields[7].rstrip("@")):
             accepted |= fields[5] == "03"
             waiting |= fields[5] == "02"
     return accepted and waiting
+
+
+def listeners() -> Iterator[tuple[str, str]]:
+    """Yield the name of each socket that listens in this network namespace, and its inode number.
+
+    (unix_seq_show: the flag 00010000, __SO_ACCEPTCON.)
+    """
+    for fields in _named():
+        if fields[3] == "00010000":
+            yield fields[7].rstrip("@") if is_abstract(fields[7]) else fields[7], fields[6]
+
+
+def _named() -> Iterator[list[str]]:
+    """Yield the fields of /proc/net/unix of each socket that has a name."""
+    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8:
+            yield fields
