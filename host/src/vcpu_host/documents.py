@@ -272,6 +272,30 @@ def _of_process(found: Found) -> Document:
     }
 
 
+def of_member(
+    name: str, vcpus: int | None, answer: Document | None, error: Reason | None, exit_status: int
+) -> Document:
+    """Return how a command for several VMs ended for one: with the document that it has for one VM, or an error."""
+    return {
+        "vm": name,
+        "vcpus": vcpus,
+        "exit_status": exit_status,
+        "document": None if answer is None else {"schema_version": SCHEMA_VERSION, **answer},
+        "error": _or_none(error),
+    }
+
+
+def of_fleet(command: str, members: Iterable[Document], exit_status: int, elapsed: float, *, dry_run: bool) -> Document:
+    """Return how a command for several VMs ended; ``members`` are by ``of_member``."""
+    return {
+        "command": command,
+        "dry_run": dry_run,
+        "vms": list(members),
+        "exit_status": exit_status,
+        "elapsed": round(elapsed, 6),
+    }
+
+
 def of_export(shape: Shape, arguments: Arguments) -> Document:
     """Return what ``export`` writes: the shape, which is read back, and how another QEMU gets it."""
     from .core.migration.export import device_add

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the benchmark and writes ``build/bench.json``; ``--only`` runs a part of it, and then writes nothing."""
+"""Runs the benchmark and writes ``build/bench.json``; ``--only`` runs a part of it, and then writes nothing.
+
+``--fleet`` measures many VMs instead, on fakes, and writes ``build/fleet.json``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from kit.bench import own, real, report, request
+from kit.bench import fleet, own, real, report, request
 from kit.lab import Lab, Vm
 from kit.lab.report import commit
 
@@ -57,6 +60,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="cycles of each kind (default: 7)")
     parser.add_argument("--only", choices=("floor", "own", "agent"), help="measure this part and print it")
+    parser.add_argument("--fleet", action="store_true", help="measure many VMs in one process, on fakes")
     args = parser.parse_args()
     began = time.monotonic()
 
@@ -64,6 +68,9 @@ def main() -> int:
         print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     found: dict[str, Any] = {}
+    if args.fleet:
+        print(json.dumps(fleet.write(args.rounds, say), indent=2))
+        return 0
     with Lab(progress=say) as lab:
         if args.only in (None, "own"):
             found |= own.measure(args.rounds, say)

@@ -55,6 +55,14 @@ def _vms() -> Vms:
     return join(files, running, _WHY, "/d")
 
 
+def _members() -> list[dict[str, Any]]:
+    """Of a VM that is done, of one that has been planned for, of one that was looked at, and of one that has failed."""
+    answers = [documents.of_result(_RESULT), documents.of_plan(planned(_VIEW, "scale", 3)), documents.of_view(_VIEW)]
+    members = [documents.of_member("web1", 4, answer, None, 0) for answer in answers]
+    found = documents.of_findings([Finding(Level.OK, codes.QEMU, "x")])
+    return [*members, documents.of_member("web2", None, found, None, 0), documents.of_member("w", 1, None, _WHY, 5)]
+
+
 def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "list", documents.of_view(_VIEW)
     yield "plan", documents.of_plan(planned(_VIEW, "scale", 3))
@@ -67,6 +75,7 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "numa-assign", documents.of_assigned(Assigned(Outcome.DONE, _VIEW.host.slots, dict.fromkeys(range(3), 0)))
     yield "vms", documents.of_vms(_vms())
     yield "vms", documents.of_vms(join([], [], None, "/d"))
+    yield "fleet", documents.of_fleet("apply", _members(), 4, 1.5, dry_run=False)
     yield "error", documents.of_error(_WHY, 5)
 
 

@@ -13,10 +13,15 @@ from . import render
 from .connect import vm_of
 from .exitcodes import Exit
 from .progress import Progress
+from .target import many
 
 
 async def run(args: argparse.Namespace) -> Exit:
     """Run the command that ``args`` name."""
+    if args.command in _OF_MANY and (words := many(args)):
+        from .fleet import ask_many
+
+        return await ask_many(args, words)
     return await _COMMANDS[args.command](args)
 
 
@@ -83,6 +88,12 @@ async def _doctor(args: argparse.Namespace) -> Exit:
     return await doctor(args)
 
 
+async def _apply(args: argparse.Namespace) -> Exit:
+    from .apply import apply
+
+    return await apply(args)
+
+
 async def _vms(args: argparse.Namespace) -> Exit:
     from .vms import vms
 
@@ -95,6 +106,9 @@ async def _agent_proxy(args: argparse.Namespace) -> Exit:
     return await proxy(args, vm_of(args))
 
 
+#: The commands that may be given several VMs.
+_OF_MANY = frozenset({"list", "plan", "plug", "unplug", "scale", "online", "offline", "doctor"})
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "list": _list,
     "plan": _plan,
@@ -103,6 +117,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "scale": _operate,
     "online": _operate,
     "offline": _operate,
+    "apply": _apply,
     "export": _export,
     "migrate": _migrate,
     "numa": _numa,

@@ -22,14 +22,27 @@ async def doctor(args: argparse.Namespace) -> Exit:
         with Progress.of(args) as progress:
             found = await vm_of(args).ask(Call(Kind.DOCTOR), progress.hear)
     except VcpuctlError as error:
-        reason = error.reason
-        found = documents.of_findings([Finding(Level.PROBLEM, reason.code, reason.text, reason.hint)])
-    findings = found["findings"]
+        found = of_error(error)
     if args.output == "json":
         render.emit_json(found)
     else:
         from . import tables
 
-        told = [each for each in findings if not args.quiet or each["level"] in (Level.WARNING, Level.PROBLEM)]
-        tables.show(tables.findings_blocks(told))
-    return Exit.FAILED if any(finding["level"] == Level.PROBLEM for finding in findings) else Exit.DONE
+        tables.show(tables.findings_blocks(told(found, quiet=args.quiet)))
+    return status(found)
+
+
+def of_error(error: VcpuctlError) -> documents.Document:
+    """Return the findings where a VM could not be asked at all."""
+    reason = error.reason
+    return documents.of_findings([Finding(Level.PROBLEM, reason.code, reason.text, reason.hint)])
+
+
+def told(found: documents.Document, *, quiet: bool) -> list[documents.Document]:
+    """Return the findings that people are shown."""
+    return [each for each in found["findings"] if not quiet or each["level"] in (Level.WARNING, Level.PROBLEM)]
+
+
+def status(found: documents.Document) -> Exit:
+    """Return the exit status."""
+    return Exit.FAILED if any(each["level"] == Level.PROBLEM for each in found["findings"]) else Exit.DONE

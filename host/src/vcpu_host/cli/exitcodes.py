@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ class Exit(IntEnum):
     """Partial: some slots are done, others are not."""
 
 
+#: From the best to the worst: all is as asked; nothing was changed; some of it was; nobody knows.
+_FROM_BEST = (Exit.DONE, Exit.REFUSED, Exit.USAGE, Exit.PARTIAL, Exit.FAILED, Exit.UNREACHABLE, Exit.UNKNOWN)
+
 _OUTCOMES = {
     Outcome.DONE: Exit.DONE,
     Outcome.FAILED: Exit.FAILED,
@@ -60,9 +64,19 @@ def of_result(result: Document) -> Exit:
     return of_outcome(outcome)
 
 
+def of_plan(plan: Document) -> Exit:
+    """The status of a plan (``documents.of_plan``): that with which the operation would end."""
+    return Exit.REFUSED if plan["refusals"] else Exit.DONE
+
+
 def of_outcome(outcome: Outcome) -> Exit:
     """The status of an outcome as such."""
     return _OUTCOMES[outcome]
+
+
+def worst(statuses: Iterable[Exit]) -> Exit:
+    """The status of the whole that has parts with these statuses; without parts it is done."""
+    return max(statuses, key=_FROM_BEST.index, default=Exit.DONE)
 
 
 def of_error(error: VcpuctlError) -> Exit:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Callable
 
 from vcpu_host.core import codes
 from vcpu_host.core.planning.placement import Placement
@@ -14,11 +15,10 @@ from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.documents import Document
 from vcpu_host.errors import UsageError
 from vcpu_host.sharing.calls import Call, Kind
-from vcpu_host.sharing.vm import Vm
 
 from . import render
 from .connect import vm_of
-from .exitcodes import Exit, of_result
+from .exitcodes import Exit, of_plan, of_result
 from .progress import Progress
 
 
@@ -61,7 +61,7 @@ async def show_plan(args: argparse.Namespace) -> Exit:
     with Progress.of(args) as progress:
         plan = await vm_of(args).ask(Call(Kind.PLAN, request), progress.hear)
     _print_plan(args, plan)
-    return Exit.REFUSED if plan["refusals"] else Exit.DONE
+    return of_plan(plan)
 
 
 def _print_plan(args: argparse.Namespace, plan: Document) -> None:
@@ -79,7 +79,7 @@ async def operate(args: argparse.Namespace) -> Exit:
         return await show_plan(args)
     request = request_of(args, args.command)
     vm = vm_of(args)
-    with Progress.of(args) as progress, _interruptible(vm):
+    with Progress.of(args) as progress, interruptible(vm.interrupt):
         call = Call(Kind.RUN, request, args.timeout, progress.draws, min(args.verbose, 2))
         result = await vm.ask(call, progress.hear)
     _print_result(args, result)
@@ -89,29 +89,29 @@ async def operate(args: argparse.Namespace) -> Exit:
 def _print_result(args: argparse.Namespace, result: Document) -> None:
     if args.output == "json":
         render.emit_json(result)
-    elif not (args.quiet and _as_asked(result)):
+    elif not (args.quiet and as_asked(result)):
         from . import tables
 
         tables.show(tables.result_blocks(result))
 
 
-def _as_asked(result: Document) -> bool:
-    """Whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
+def as_asked(result: Document) -> bool:
+    """Return whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
     reasons = [slot["reason"] for slot in result["slots"]]
     telling = [reason for reason in reasons if reason is not None and reason["code"] != codes.ALREADY]
     return result["outcome"] == Outcome.DONE and not telling and not result["recovered"]
 
 
-class _interruptible:  # noqa: N801 - used like a keyword
+class interruptible:  # noqa: N801 - used like a keyword
     """Ctrl-C and SIGTERM end the wait, not the program: the result then says what is known."""
 
-    def __init__(self, vm: Vm) -> None:
-        self._vm = vm
+    def __init__(self, interrupt: Callable[[], None]) -> None:
+        self._interrupt = interrupt
         self._loop = asyncio.get_running_loop()
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._vm.interrupt)
+            self._loop.add_signal_handler(number, self._interrupt)
 
     def __exit__(self, *exception: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -29,7 +29,22 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
     if vm:
         group = parser.add_argument_group("virtual machine")
         which = group.add_mutually_exclusive_group()
-        add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
+        add(
+            which,
+            "--vm",
+            metavar="NAME",
+            action="append",
+            words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM); list, doctor, plan, plug, unplug, scale, online "
+            "and offline take it more than once, and patterns such as 'web*'",
+        )
+        add(
+            which,
+            "--all",
+            dest="all_vms",
+            action="store_true",
+            default=False,
+            words="every VM of vms.d, for the commands that take more than one",
+        )
         add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
         add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
@@ -176,6 +191,20 @@ def add_assignment(parser: Parser) -> None:
         help="as many cores on each node as on the others: neighbours together, or in turn",
     )
     parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
+
+
+def add_goals(parser: Parser) -> None:
+    """Add what apply takes."""
+    parser.add_argument("file", metavar="FILE", help="the VMs and their vCPUs, in TOML or JSON; - for stdin")
+    _add_dry_run(parser)
+    parser.add_argument(
+        "--parallel",
+        metavar="N",
+        type=values.positive,
+        default=None,
+        help="how many VMs are worked on at once (default: 32); one that makes no progress for 3 s is waited for "
+        "beside them",
+    )
 
 
 def add_listen(parser: Parser) -> None:

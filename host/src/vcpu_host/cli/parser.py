@@ -23,7 +23,7 @@ exit status:
   4 unknown: time ran out, it may still happen; 5 QEMU or the agent cannot be
   reached; 6 partial: some slots done, others not
 """
-_COMMON = "common options (--vm, --qmp, --agent, -o, --timeout, -v, -q): see vcpuctl --help"
+_COMMON = "common options (--vm, --all, --qmp, --agent, -o, --timeout, -v, -q): see vcpuctl --help"
 _COMMON_WITHOUT_VM = "common options (-o, -v, -q): see vcpuctl --help"
 _PLUG = """Plug vCPUs and bring them online in the guest: done means online there.
 
@@ -54,7 +54,20 @@ Of each QEMU process that no file of vms.d stands for it says what vcpuctl
 lacks there, if anything, and the command that writes such a file. It reads
 /proc and connects to nothing. A process's command line is its owner's word."""
 
-options.Fill = Callable[[Parser], None]
+_APPLY = """Give many VMs their vCPUs, at once.
+
+FILE is TOML, or JSON of the same shape: by the VM's name in vms.d, how many
+vCPUs are to be online. Each VM is scaled to its number; all at once.
+
+  [vms]
+  web1 = 4
+
+  [vms.web2]
+  vcpus = 8
+
+The whole file is checked before anything is done. --timeout is each VM's own.
+A VM that fails or hangs holds up no other one. The exit status is the worst
+of all VMs'. Ctrl-C ends the waits; what is known is told."""
 
 
 class _Commands:
@@ -214,7 +227,11 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
     )
     options.add_common(parser, top=True, shown=True)
     commands = _Commands(parser, words, full=full, title="commands", dest="command", metavar="COMMAND")
-    commands.add("list", "the map of slots, guest CPUs and host threads", "list", "-o json list")
+    commands.add(
+        "list",
+        "the map of slots, guest CPUs and host threads; of many VMs a line each",
+        *("list", "-o json list", "--vm vm2 list"),
+    )
     _add_operations(commands)
     commands.add_group(
         "plan",
@@ -225,6 +242,14 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         fill=_add_plan,
     )
     _add_switches(commands)
+    commands.add(
+        "apply",
+        "give many VMs their vCPUs, at once",
+        *("apply vms.toml", "apply vms.toml --dry-run", "-o json apply - <vms.json"),
+        fill=options.add_goals,
+        about=_APPLY,
+        vm=False,
+    )
     commands.add(
         "export",
         "the -smp and -device arguments that give a QEMU exactly these vCPUs",

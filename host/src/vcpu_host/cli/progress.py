@@ -17,6 +17,31 @@ from vcpu_host.sharing.wire import Message
 _USUAL = 80  # columns of a terminal that does not say
 
 
+class RedrawnLine:
+    """One line on stderr that is drawn over and over, and taken back. ``quiet``: it is never drawn."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        #: Whether there is such a line.
+        self.draws = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = False
+
+    def draw(self, line: str) -> None:
+        """Draw it in place of what was drawn before."""
+        width = _width()
+        # What wraps could not be taken back.
+        line = line if len(line) < width else line[: max(0, width - 2)] + "…"
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
+        self._shown = True
+
+    def clear(self) -> None:
+        """Take it back."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
+
+
 class Progress:
     """Hears what a VM tells on the way to its answer.
 
@@ -26,9 +51,7 @@ class Progress:
     def __init__(self, log: Log, verbosity: int, *, quiet: bool = False) -> None:
         self._log = log
         self._verbosity = verbosity
-        #: Whether there is a line that shows how far it is.
-        self.draws = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._shown = False
+        self._line = RedrawnLine(quiet=quiet)
         self._quiet = quiet
         self._said: str | None = None  # of what is waited for, where it does not go into a line that is redrawn
 
@@ -36,6 +59,11 @@ class Progress:
     def of(cls, args: argparse.Namespace) -> Self:
         """As the common options want it."""
         return cls(open_log(args.verbose, args.log_format), args.verbose, quiet=args.quiet)
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is a line that shows how far it is."""
+        return self._line.draws
 
     def hear(self, message: Message) -> None:
         """Log it, or redraw."""
@@ -45,7 +73,7 @@ class Progress:
             (self._log.debug if name == "state" else self._log.info)(name, **fields)
         elif "progress" in message and self.draws:
             settled, total, words = message["progress"]
-            self._draw(f"{settled}/{total} slots  {words}")
+            self._line.draw(f"{settled}/{total} slots  {words}")
         elif "waits" in message:
             self._waits(read_reason(message["waits"]["reason"]), message["waits"]["seconds"])
         elif "holder" in message:
@@ -60,26 +88,12 @@ class Progress:
     def _say(self, about: str, words: str) -> None:
         """Draw the words where they fit into a line, else write them once."""
         if self.draws and len(words) < _width():
-            self._draw(words)
+            self._line.draw(words)
         elif not self._quiet and about != self._said:
             self._said = about
-            self._clear()
+            self._line.clear()
             sys.stderr.write(f"vcpuctl: {words}\n")
             sys.stderr.flush()
-
-    def _draw(self, line: str) -> None:
-        """The line that is redrawn."""
-        width = _width()
-        # What wraps could not be taken back.
-        line = line if len(line) < width else line[: max(0, width - 2)] + "…"
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
-        self._shown = True
-
-    def _clear(self) -> None:
-        if self._shown:
-            sys.stderr.write("\r\x1b[K")
-            self._shown = False
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +101,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._clear()
-        sys.stderr.flush()
+        self._line.clear()
 
 
 def _width() -> int:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vcpu_host.vm.numa_assign import Assigned
 
 _STATE_STYLE = {"online": "green", "empty": "dim", "partial": "yellow", "offline": "yellow", "plugged": "yellow"}
-_OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}
+OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}
 _LEVELS = [f"{name}-id" for name in LEVELS]
 _LEVEL_STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 _FINDING = 9  # columns before a finding's text
@@ -240,7 +240,7 @@ def result_blocks(result: Document) -> list[Block]:
         blocks.append(Line(f"begun before: removal of slot {slot['slot']}: {slot['outcome']}{why}"))
     nothing = " (nothing to do)" if not slots and outcome == Outcome.DONE else ""
     words = f"{result['operation']}: {outcome} in {result['elapsed']:.3f} s{nothing}"
-    blocks.append(Line(words, _OUTCOME_STYLE.get(outcome, "")))
+    blocks.append(Line(words, OUTCOME_STYLE.get(outcome, "")))
     if reason is not None and not any(slot["reason"] == reason for slot in slots):
         blocks.append(Line(str(read_reason(reason))))
     return blocks
@@ -250,7 +250,7 @@ def _result_row(slot: Document) -> list[str | Span]:
     return [
         str(slot["slot"]),
         slot["id"] or "-",
-        _styled(slot["outcome"], _OUTCOME_STYLE),
+        _styled(slot["outcome"], OUTCOME_STYLE),
         _join(f"cpu{number}" for number in slot["guest_cpus"]),
         " ".join(f"{name} {seconds:.3f}s" for name, seconds in slot["phases"].items()) or "-",
     ]
@@ -286,7 +286,7 @@ def comparison_blocks(
     if reason is not None:
         blocks.append(Line(str(reason), "red"))
     same = "" if comparison.obstacles else " (the destination has the vCPUs that the VM has)"
-    return [*blocks, Line(f"migrate {step}: {outcome}{same}", _OUTCOME_STYLE.get(str(outcome), ""))]
+    return [*blocks, Line(f"migrate {step}: {outcome}{same}", OUTCOME_STYLE.get(str(outcome), ""))]
 
 
 def assigned_blocks(assigned: Assigned) -> list[Block]:
@@ -296,7 +296,7 @@ def assigned_blocks(assigned: Assigned) -> list[Block]:
         columns = (Column("SLOT"), Column("PROPS", breaks=True), Column("NODE"))
         rows = [[str(slot.index), props_text(slot.props), str(assigned.nodes[slot.index])] for slot in assigned.slots]
         blocks.append(Table(columns, rows))
-    style = _OUTCOME_STYLE.get(str(assigned.outcome), "")
+    style = OUTCOME_STYLE.get(str(assigned.outcome), "")
     blocks.append(Line(f"numa assign: {assigned.outcome}{assigned.what}", style))
     if assigned.reason is not None:
         blocks.append(Line(str(assigned.reason)))

@@ -25,8 +25,10 @@ _LONGEST = 2000
 
 async def vms(args: argparse.Namespace) -> Exit:
     """Look, and show what there is. A file that is wrong is shown, and does not change the exit status."""
-    if args.vm or args.qmp or args.agent:
-        reason = Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl vms takes no VM", "leave --vm, --qmp and --agent out")
+    if args.vm or args.all_vms or args.qmp or args.agent:
+        reason = Reason(
+            codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl vms takes no VM", "leave --vm, --all, --qmp and --agent out"
+        )
         raise UsageError(reason)
     document = documents.of_vms(look())
     if args.output == "json":

@@ -19,6 +19,11 @@ def printable(text: str, limit: int = 400) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def is_pattern(word: str) -> bool:
+    """Return whether the word is a pattern that may fit several names of VMs: no name has one of these characters."""
+    return any(character in word for character in "*?[")
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the word that a user may have meant by ``word``, or None if no word that is known is near to it."""
     import difflib  # late: only mistakes need it

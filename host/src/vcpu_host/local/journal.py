@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..core import codes
-from ..core.identity import VmIdentity
+from ..core.identity import ProcessId, VmIdentity
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError
@@ -29,6 +30,10 @@ _NEW = ".new"
 _LEFT = (_SUFFIX, _NEW, ".lock", ".sock")
 #: No record of 4096 slots is larger: a bound for what is read.
 _MOST = 4 << 20
+#: How often this process looks for what others have left, in seconds: with many VMs each would look at the files of all.
+_TIDY_EVERY = 60.0
+#: When it does so again, by directory (time.monotonic).
+_TIDY_AGAIN: dict[Path, float] = {}
 
 
 class FileJournal:
@@ -43,13 +48,12 @@ class FileJournal:
     def load(self) -> tuple[Intent, ...]:
         """Return what is recorded for this VM. Raise RefusedError "bad-record" if nobody could have written that.
 
-        Records and locks of processes that have ended are removed on the way.
+        Records and locks of processes that have ended are removed on the way, now and then.
         """
-        for path in self._directory.glob("*-*"):
-            process = names.process_of(path.stem) if path.suffix in _LEFT and path.stem != self._path.stem else None
-            if process is not None and processes.ended(process) and not path.is_dir():
-                with suppress(OSError):  # somebody else's, or gone by now
-                    path.unlink()
+        now = time.monotonic()
+        if now >= _TIDY_AGAIN.get(self._directory, now):
+            _TIDY_AGAIN[self._directory] = now + _TIDY_EVERY
+            _tidy(self._directory, self._path.stem)
         for path in filter(None, (self._path, self._path_before)):
             try:
                 return _read(path)
@@ -76,6 +80,25 @@ class FileJournal:
         except OSError as error:
             text = f"cannot record what is about to be done in {self._path}: {error.strerror}"
             raise RefusedError(Reason(codes.NO_RECORD, Origin.VCPUCTL, text, "make room there, or mend it")) from error
+
+
+def _tidy(directory: Path, but: str) -> None:
+    """Remove the records and locks of processes that have ended, except those of this name."""
+    try:
+        entries = os.listdir(directory)
+    except OSError:
+        return  # there is no directory yet, or it is not ours: whoever writes there says so
+    ended: dict[ProcessId, bool] = {}
+    for name in entries:
+        stem, suffix = os.path.splitext(name)
+        process = names.process_of(stem) if suffix in _LEFT and stem != but else None
+        if process is None:
+            continue
+        if process not in ended:
+            ended[process] = processes.ended(process)
+        if ended[process] and not (path := directory / name).is_dir():
+            with suppress(OSError):  # somebody else's, or gone by now
+                path.unlink()
 
 
 def _read(path: Path) -> tuple[Intent, ...]:

@@ -109,6 +109,20 @@ def listed() -> Iterator[tuple[Path, Target | Reason]]:
                 yield directory / name, _target_or_reason(directory / name)
 
 
+def known() -> dict[str, Target | Reason]:
+    """Return each VM of vms.d by its name, in alphabetical order: its sockets, or what is wrong with its file.
+
+    Of two files with one name the first counts. Raise UsageError if a directory may not be read.
+    """
+    found: dict[str, Target | Reason] = {}
+    for path, says in listed():
+        if path.suffix != ".toml" and isinstance(says, Reason):
+            raise UsageError(says)
+        if not (isinstance(says, Reason) and says.code == codes.NO_SUCH_VM):  # which Target.named passes over
+            found.setdefault(path.stem, says)
+    return dict(sorted(found.items()))
+
+
 def _target_or_reason(path: Path) -> Target | Reason:
     if not re.fullmatch(_NAME, path.stem):
         return _bad_name(path.stem).reason

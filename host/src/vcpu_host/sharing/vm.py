@@ -44,6 +44,11 @@ class Vm:
             return await self._order(call, say)
         return await self._question(call, say)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether an operation is under way, which ``interrupt`` would end."""
+        return self._interrupt is not None
+
     def interrupt(self) -> None:
         """End the wait of the operation under way; its answer says what is known."""
         if self._interrupt is not None:

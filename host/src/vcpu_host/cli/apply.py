@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl apply``: a file says how many vCPUs each of many VMs is to have."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from vcpu_host.core import codes
+from vcpu_host.core.fleet import Goal, GoalsError, goals
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.errors import UsageError
+from vcpu_host.local.target import Target
+from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.fleet import Member
+
+from .connect import vm_at
+from .exitcodes import Exit
+from .fleet import bound, carry_out, check_distinct
+
+#: No file of 10,000 VMs is larger, in characters.
+_MOST = 4 << 20
+_HINT = 'name each VM with its vCPUs below [vms]: web1 = 4; or in JSON: {"vms": {"web1": 4}}'
+
+
+async def apply(args: argparse.Namespace) -> Exit:
+    """Scale each VM to what the file says. Raise UsageError, before anything is done, if it says anything wrong."""
+    if args.vm or args.all_vms or args.qmp or args.agent:
+        hint = "leave --vm, --all, --qmp and --agent out"
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl apply takes the VMs of its file", hint))
+    wanted = _read(args.file)
+    targets = {goal.name: Target.named(goal.name) for goal in wanted}
+    check_distinct(targets)
+    members = []
+    for goal in wanted:
+        call = _call(args, goal)
+        members.append(Member(goal.name, vm_at(targets[goal.name]), call, bound(call, args.timeout)))
+    numbers = {goal.name: goal.vcpus for goal in wanted}
+    return await carry_out(args, members, dry_run=args.dry_run, wanted=numbers, parallel=args.parallel)
+
+
+def _call(args: argparse.Namespace, goal: Goal) -> Call:
+    request, verbosity = Request(Operation.SCALE, goal.vcpus), min(args.verbose, 2)
+    if args.dry_run:
+        return Call(Kind.PLAN, request, verbosity=verbosity)
+    return Call(Kind.RUN, request, args.timeout, steps=True, verbosity=verbosity)
+
+
+def _read(path: str) -> tuple[Goal, ...]:
+    """Return what the file says. Raise UsageError "bad-goals"."""
+    try:
+        if path == "-":
+            text = sys.stdin.read(_MOST + 1)
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_MOST + 1)
+        if len(text) > _MOST:
+            raise GoalsError(f"it has more than {_MOST} characters")
+        return goals(text)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(Reason(codes.BAD_GOALS, Origin.VCPUCTL, f"{path}: {why}", _HINT)) from error
