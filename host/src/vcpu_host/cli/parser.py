@@ -132,6 +132,13 @@ class _Commands:
         return parser
 
 
+_SERVE = """\
+Keep the VMs of vms.d, each by one session, and serve others until interrupted.
+
+Other vcpuctl commands use it by themselves. Programs use it by gRPC, vcpu.host.v1,
+on a unix socket: who may write to that may do all that vcpuctl does. SIGHUP makes it
+look at vms.d at once; it does so every 10 s anyway."""
+
 _FillGroup = Callable[[_Commands], None]
 
 
@@ -257,6 +264,14 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         "offer the agent's gRPC service on a host socket",
         "agent-proxy --listen /run/vm1/agent-grpc.sock",
         fill=options.add_listen,
+    )
+    commands.add(
+        "serve",
+        "keep the VMs of vms.d, and serve others",
+        *("serve", "serve --socket /run/user/1000/vcpuctl.sock"),
+        fill=options.add_serve,
+        about=_SERVE,
+        vm=False,
     )
     commands.add_help("help", "what a command does and takes")
     return parser
