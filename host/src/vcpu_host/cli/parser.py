@@ -205,6 +205,24 @@ def _add_numa(steps: _Commands) -> None:
     )
 
 
+def _add_services(commands: _Commands) -> None:
+    """Add what runs until it is told to end, for other programs."""
+    commands.add(
+        "agent-proxy",
+        "offer the agent's gRPC service on a host socket",
+        "agent-proxy --listen /run/vm1/agent-grpc.sock",
+        fill=options.add_listen,
+    )
+    commands.add(
+        "serve",
+        "keep the VMs of vms.d, and serve others",
+        *("serve", "serve --socket /run/user/1000/vcpuctl.sock"),
+        fill=options.add_serve,
+        about=_SERVE,
+        vm=False,
+    )
+
+
 def build_parser(words: Collection[str] | None = None, *, full: bool = False) -> Parser:
     """Return the grammar: of a command line with these words, or, without them, all of it.
 
@@ -259,19 +277,6 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
     commands.add(
         "vms", "the VMs that are configured, and this host's QEMUs", "vms", "-o json vms", about=_VMS, vm=False
     )
-    commands.add(
-        "agent-proxy",
-        "offer the agent's gRPC service on a host socket",
-        "agent-proxy --listen /run/vm1/agent-grpc.sock",
-        fill=options.add_listen,
-    )
-    commands.add(
-        "serve",
-        "keep the VMs of vms.d, and serve others",
-        *("serve", "serve --socket /run/user/1000/vcpuctl.sock"),
-        fill=options.add_serve,
-        about=_SERVE,
-        vm=False,
-    )
+    _add_services(commands)
     commands.add_help("help", "what a command does and takes")
     return parser
