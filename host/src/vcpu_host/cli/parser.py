@@ -135,9 +135,9 @@ class _Commands:
 _SERVE = """\
 Keep the VMs of vms.d, each by one session, and serve others until interrupted.
 
-Other vcpuctl commands use it by themselves. Programs use it by gRPC, vcpu.host.v1,
-on a unix socket: who may write to that may do all that vcpuctl does. SIGHUP makes it
-look at vms.d at once; it does so every 10 s anyway."""
+Other vcpuctl commands use it by themselves. Programs use it by gRPC,
+vcpu.host.v1, on a unix socket: who may write to that may do all that vcpuctl
+does. SIGHUP makes it look at vms.d at once; it does so every 10 s anyway."""
 
 _FillGroup = Callable[[_Commands], None]
 
