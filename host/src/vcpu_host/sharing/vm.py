@@ -89,6 +89,8 @@ class Vm:
             answer = await self._asked_once(left, say)
             if answer is not None:
                 return answer
+            if call.kind is Kind.PROXY:
+                say({"proxy": None})  # it is with the next holder
             if not endless and loop.time() - began > _ENOUGH:
                 raise lost()
             await asyncio.sleep(_AFTER_YOU)
