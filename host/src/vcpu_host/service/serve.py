@@ -52,14 +52,14 @@ async def serve(
     """
     from .rpc import RpcServers
 
-    handed = _handed_over(environment)
-    listener = handed or _made(path)
     notifier = Notifier(environment)
     keeper = Keeper(heard or Unheard())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, keeper.rescan)  # first: who sees the socket may send one
+    handed = _handed_over(environment)
+    listener = handed or _made(path)
     servers = RpcServers(keeper)
     door = Door(keeper, servers.of_user)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, keeper.rescan)
     keeping = loop.create_task(keeper.keep())
     telling = loop.create_task(_tell(notifier, keeper))
     stopped = loop.create_task(stop.wait())
