@@ -181,8 +181,7 @@ def test_a_qemu_without_the_agents_port_is_told_with_what_it_lacks(folder: Path)
         (f"-qmp unix:/etc/passwd,server=on {_PORT}/x/a", ["not-a-socket"]),
         ("-readconfig /etc/vm.cfg", ["no-monitor", "no-channel", "not-read"]),
         (
-            "-object secret,id=masterKey0,file=/x -chardev socket,id=charmonitor,fd=9,server=on "
-            "-mon charmonitor,mode=control",
+            "-object secret,id=masterKey0 -chardev socket,id=charmonitor,fd=9,server=on -mon charmonitor,mode=control",
             ["libvirt-owned"],
         ),
     ],

@@ -37,7 +37,7 @@ _LINKERS = frozenset(
 #: What libvirt calls its monitor's chardev. So do systemd-vmspawn and others that start QEMU, so it is not enough.
 _LIBVIRTS_MONITOR = "charmonitor"
 #: What libvirt calls the secret that each of its domains has, in a file (seen from 2.x to today).
-_LIBVIRTS_SECRET = "masterKey0"
+_LIBVIRTS_OBJECT = "masterKey0"
 #: No path of a unix socket is longer (unix(7), sun_path with its NUL); an abstract name may be as long.
 _LONGEST_PATH = 107
 #: So many monitors and unread options are told of one process.
@@ -125,7 +125,7 @@ class _Found:
         self._monitors: list[Chardev | str] = []
         self._port: str | None = None
         self._unread: list[str] = []
-        self._has_secret = False
+        self._has_object = False
 
     def take(self, option: str, value: str) -> None:
         """Read one option."""
@@ -146,7 +146,7 @@ class _Found:
                 self._device(value)
             case "object":
                 words = _json(value) or {} if value.startswith("{") else settings(value, "qom-type")
-                self._has_secret |= words.get("id") == _LIBVIRTS_SECRET
+                self._has_object |= words.get("id") == _LIBVIRTS_OBJECT
             case "readconfig" | "set":
                 self._unread.append(f"-{option} {printable(value, 80)}")
             case _:
@@ -160,11 +160,11 @@ class _Found:
             self._port = words.get("chardev", "")
 
     def _is_libvirts(self) -> bool:
-        """Return whether libvirt started it: by names that it gives, or, in versions before the secret, by a path."""
+        """Return whether libvirt started it: by names that it gives, or, in versions before that object, by a path."""
         if _LIBVIRTS_MONITOR not in self._monitors:
             return False
         monitor = self._chardevs.get(_LIBVIRTS_MONITOR)
-        return self._has_secret or (monitor is not None and "/libvirt/" in monitor.path)
+        return self._has_object or (monitor is not None and "/libvirt/" in monitor.path)
 
     def result(self) -> CommandLine:
         """Return it with the chardevs in their places."""

@@ -161,7 +161,7 @@ _SECRET = ',"format":"raw","file":"/var/lib/libvirt/qemu/domain-1-a/master-key.a
         # As libvirt starts QEMU today, with -object in JSON (QEMU 6.0 and newer) and without; and long ago.
         f"""-name guest=a -S -object '{{"qom-type":"secret","id":"masterKey0"{_SECRET}' {_HANDED}""",
         f"-object secret,id=masterKey0,format=raw,file=/var/lib/libvirt/qemu/domain-1-a/master-key.aes {_HANDED}",
-        "-chardev socket,id=charmonitor,path=/var/lib/libvirt/qemu/a.monitor,server,nowait -mon charmonitor,mode=control",
+        "-chardev socket,id=charmonitor,path=/var/lib/libvirt/qemu/a,server,nowait -mon charmonitor,mode=control",
     ],
 )
 def test_a_qemu_of_libvirts_is_known_by_the_names_that_libvirt_gives(line: str) -> None:
