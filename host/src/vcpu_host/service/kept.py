@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -50,7 +51,6 @@ class Kept:
         self.held: Held | None = None
         self.trouble: Reason | None = None
         self._heard = heard
-        self._elsewhere = Vm(target, HOLDER)
 
     async def keep(self) -> None:
         """Hold the VM, and again whenever it was lost or lent, until cancelled."""
@@ -84,16 +84,35 @@ class Kept:
             async for view in views:
                 self._heard.view(self.name, documents.of_view(view))
 
-    async def ask(self, call: Call, say: Say) -> Document:
+    def asked(self) -> Asked:
+        """Return somebody's way to ask, once."""
+        return Asked(self)
+
+
+class Asked:
+    """One call to a VM of the service, with its own way to be interrupted: nobody ends the wait of somebody else."""
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._interrupt: Callable[[], None] | None = None
+
+    async def answer(self, call: Call, say: Say) -> Document:
         """Return the answer, as ``sharing.vm.Vm`` does."""
-        held = self.held
+        held = self._kept.held
         if held is None:
-            return await self._elsewhere.ask(call, say)
-        return await (held.order(call, say) if call.changes else held.answer(call, say))
+            elsewhere = Vm(self._kept.target, HOLDER)
+            self._interrupt = elsewhere.interrupt
+            return await elsewhere.ask(call, say)
+        if not call.changes:
+            return await held.answer(call, say)
+        with held.operation():
+            self._interrupt = held.vm.interrupt
+            try:
+                return await held.answer(call, say)
+            finally:
+                self._interrupt = None
 
     def interrupt(self) -> None:
-        """End the wait of the operation under way."""
-        if self.held is None:
-            self._elsewhere.interrupt()
-        else:
-            self.held.vm.interrupt()
+        """End the wait of the operation, if it was begun for this call."""
+        if self._interrupt is not None:
+            self._interrupt()

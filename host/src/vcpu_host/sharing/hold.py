@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..documents import Document
-from ..errors import RefusedError
+from ..errors import OutcomeLostError
+from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.target import Target
 from ..vm.coordinator import Coordinator
@@ -68,10 +69,9 @@ class Held:
             self._ended(document)
         return document
 
-    async def order(self, call: Call, say: Say) -> Document:
-        """Answer a call of somebody else who has come by another way. RefusedError "vm-busy" if it changes, too."""
-        with self._hub.operation():
-            return await self.answer(call, say)
+    def operation(self) -> AbstractContextManager[None]:
+        """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
+        return self._hub.operation()
 
 
 class _Taker:
@@ -97,7 +97,10 @@ class _Taker:
             await self._take(lock, until)
         finally:
             told.cancel()
-        await self._hub.listen(lock.address)
+        try:
+            await self._hub.listen(lock.address)
+        except OSError as error:
+            raise directory.unsafe(f"cannot listen on {lock.address}: {error.strerror}") from error
 
     async def _take(self, lock: VmLock, until: float) -> None:
         loop = asyncio.get_running_loop()
@@ -158,7 +161,7 @@ async def hold(
             try:
                 yield ready.result()
             finally:
-                await hub.end()
+                await hub.leave()
                 await offer.close()
     finally:
         ready.cancel()
@@ -181,9 +184,9 @@ async def open_vm(target: Target, holder: str = SOMEBODY, *, patience: float = P
         raise busy(elsewhere.holder) from elsewhere
 
 
-def lost() -> RefusedError:
+def lost() -> OutcomeLostError:
     """Return the error that the process which carried out an operation has ended in the middle of it."""
-    return RefusedError(
+    return OutcomeLostError(
         Reason(
             codes.SERVICE_LOST,
             Origin.VCPUCTL,

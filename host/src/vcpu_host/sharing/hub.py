@@ -68,22 +68,29 @@ class Hub:
 
         Raise OSError if nothing can be made there.
         """
-        server = await asyncio.start_unix_server(self._serve, sock=bound(path), limit=wire.LONGEST)
+        server = await asyncio.start_unix_server(self._serve, sock=bound(path), limit=wire.LONGEST_CALL)
         self._servers.append((server, path))
 
-    async def end(self) -> None:
-        """Serve nobody any more; who waits for the VM goes on waiting."""
-        self._ended = True
-        for server, path in self._servers:
-            server.close()
+    async def leave(self) -> None:
+        """Serve nobody any more; who waits for the VM goes on waiting. The caller still holds the locks."""
+        for _, path in self._servers:
             path.unlink(missing_ok=True)
-        self._servers.clear()
-        await _end(self._serving - self._waiting)
+        await self._end()
 
     async def close(self) -> None:
-        """Tell those who wait that the VM is free."""
-        await self.end()
+        """Tell those who wait that the VM is free.
+
+        A socket that is there yet is left: without the lock it may be the next holder's, who also replaces ours.
+        """
+        await self._end()
         await _end(self._waiting)
+
+    async def _end(self) -> None:
+        self._ended = True
+        for server, _ in self._servers:
+            server.close()
+        self._servers.clear()
+        await _end(self._serving - self._waiting)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..documents import Document, without_descriptors
 from ..local import directory
+from ..local.lock import busy
 from ..local.target import Target
 from ..local.unix_sockets import place
 from .answers import Say
@@ -55,6 +56,8 @@ class Vm:
 
     async def _order(self, call: Call, say: Say) -> Document:
         """An operation is carried out once: where it was begun and how it ended is not told, that is an error."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ENOUGH
         asking: Asking | None = _of_service(self._target, call)
         while True:
             if asking is not None:
@@ -70,6 +73,9 @@ class Vm:
                     self._interrupt = held.vm.interrupt
                     return await held.answer(call, say)
             except ElsewhereError as elsewhere:
+                if asking is not None and loop.time() > until:  # it has been asked, and cuts everybody off
+                    raise busy(elsewhere.holder) from elsewhere
+                await asyncio.sleep(0 if asking is None else _AFTER_YOU)
                 asking = Asking(elsewhere.path, call)
             finally:
                 self._interrupt = None
@@ -92,7 +98,7 @@ class Vm:
             if call.kind is Kind.PROXY:
                 say({"proxy": None})  # it is with the next holder
             if not endless and loop.time() - began > _ENOUGH:
-                raise lost()
+                raise busy(f"one after another for {_ENOUGH:.0f} s")
             await asyncio.sleep(_AFTER_YOU)
 
     async def _asked_once(self, call: Call, say: Say) -> Document | None:
@@ -100,7 +106,7 @@ class Vm:
         service = _of_service(self._target, call)
         if service is not None:
             answer = await service.answer(say)
-            if answer is not None or not service.unknown:
+            if answer is not None or (service.reached and not service.unknown):
                 return answer
         try:
             async with hold(self._target, Part.READS, self._holder, waits=_teller(say)) as held:
@@ -116,10 +122,15 @@ class Vm:
 
 def _of_service(target: Target, call: Call) -> Asking | None:
     """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
-    if os.geteuid() == 0:
-        return None  # the service's locks are in the same directory, and lead to it
+    if _may_use_locks_of_service():
+        return None
     path = Path(directory.service_socket())
     return Asking(path, call, monitor=place(target.qmp)) if os.access(path, os.W_OK) else None
+
+
+def _may_use_locks_of_service() -> bool:
+    """Whether its locks lie where this user's do, and so lead to it."""
+    return os.geteuid() == 0
 
 
 def _teller(say: Say) -> Callable[[str], None]:
