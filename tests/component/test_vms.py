@@ -280,9 +280,10 @@ def test_vms_takes_no_vm(folder: Path, words: str) -> None:
     assert "takes no VM" in done.stderr
 
 
-#: All that is needed is imported before the rights go: nobody may not read root's Python.
+#: All that is needed is imported before the rights go: nobody may not read root's Python. So is the codec that makes
+#: names printable, which a look needs if any process on this machine has such a name at that moment.
 _AS_NOBODY = """
-import json, os, sys
+import encodings.unicode_escape, json, os, sys
 from vcpu_host.cli import vms
 from vcpu_host import documents
 os.setgid(65534)
