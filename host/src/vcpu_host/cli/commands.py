@@ -106,6 +106,12 @@ async def _agent_proxy(args: argparse.Namespace) -> Exit:
     return await proxy(args, vm_of(args))
 
 
+async def _serve(args: argparse.Namespace) -> Exit:
+    from .serve import serve
+
+    return await serve(args)
+
+
 #: The commands that may be given several VMs.
 _OF_MANY = frozenset({"list", "plan", "plug", "unplug", "scale", "online", "offline", "doctor"})
 
@@ -125,4 +131,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "doctor": _doctor,
     "vms": _vms,
     "agent-proxy": _agent_proxy,
+    "serve": _serve,
 }

@@ -207,6 +207,16 @@ def add_goals(parser: Parser) -> None:
     )
 
 
+def add_serve(parser: Parser) -> None:
+    """Add what serve takes."""
+    parser.add_argument(
+        "--socket",
+        metavar="SOCKET",
+        help="the unix socket to make, mode 0660 (default: $VCPUCTL_SOCKET, or /run/vcpuctl.sock); systemd's, if it "
+        "hands one over",
+    )
+
+
 def add_listen(parser: Parser) -> None:
     """Add what agent-proxy takes."""
     parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..documents import Document
-from ..errors import RefusedError
+from ..errors import OutcomeLostError
+from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.target import Target
 from ..vm.coordinator import Coordinator
@@ -31,6 +32,8 @@ _MOMENT = 0.5
 
 #: Hears for whom is waited: process id and command.
 Waits = Callable[[str], None]
+#: Hears how an operation ended (``documents.of_result``).
+Ended = Callable[[Document], None]
 
 
 class ElsewhereError(Exception):
@@ -45,11 +48,12 @@ class ElsewhereError(Exception):
 class Held:
     """A VM that this process holds."""
 
-    def __init__(self, vm: Coordinator, hub: Hub, monitor: str, offer: Offer) -> None:
+    def __init__(self, vm: Coordinator, hub: Hub, monitor: str, offer: Offer, ended: Ended) -> None:
         self.vm = vm
         self.monitor = monitor
         self._hub = hub
         self._offer = offer
+        self._ended = ended
 
     @property
     def asked(self) -> asyncio.Event:
@@ -60,7 +64,14 @@ class Held:
         """Answer a call, of this process or of another one."""
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
-        return await answer(self.vm, call, say, self.monitor)
+        document = await answer(self.vm, call, say, self.monitor)
+        if call.changes:
+            self._ended(document)
+        return document
+
+    def operation(self) -> AbstractContextManager[None]:
+        """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
+        return self._hub.operation()
 
 
 class _Taker:
@@ -86,7 +97,10 @@ class _Taker:
             await self._take(lock, until)
         finally:
             told.cancel()
-        await self._hub.listen(lock.address)
+        try:
+            await self._hub.listen(lock.address)
+        except OSError as error:
+            raise directory.unsafe(f"cannot listen on {lock.address}: {error.strerror}") from error
 
     async def _take(self, lock: VmLock, until: float) -> None:
         loop = asyncio.get_running_loop()
@@ -107,9 +121,9 @@ class _Taker:
                     raise busy(other.name) from error
 
 
-def _nobody_hears(holder: str) -> None:
-    """Nobody wants to know who is waited for."""
-    del holder
+def _nobody_hears(what: object) -> None:
+    """Nobody wants to know."""
+    del what
 
 
 @asynccontextmanager
@@ -121,8 +135,11 @@ async def hold(
     patience: float = PATIENCE,
     insists: bool = False,
     waits: Waits = _nobody_hears,
+    ended: Ended = _nobody_hears,
 ) -> AsyncIterator[Held]:
     """Hold the VM, and answer others meanwhile. Raise as ``vm.open.opened``, or ElsewhereError.
+
+    ``ended`` hears how each operation ended that was carried out here.
 
     A program that reads has to watch ``Held.asked``, and to end the context when it is set.
     """
@@ -140,11 +157,11 @@ async def hold(
     try:
         async with opened(target, holder=holder, take=taker.take) as vm:
             offer = Offer(vm, hub)
-            ready.set_result(Held(vm, hub, target.qmp, offer))
+            ready.set_result(Held(vm, hub, target.qmp, offer, ended))
             try:
                 yield ready.result()
             finally:
-                await hub.end()
+                await hub.leave()
                 await offer.close()
     finally:
         ready.cancel()
@@ -167,9 +184,9 @@ async def open_vm(target: Target, holder: str = SOMEBODY, *, patience: float = P
         raise busy(elsewhere.holder) from elsewhere
 
 
-def lost() -> RefusedError:
+def lost() -> OutcomeLostError:
     """Return the error that the process which carried out an operation has ended in the middle of it."""
-    return RefusedError(
+    return OutcomeLostError(
         Reason(
             codes.SERVICE_LOST,
             Origin.VCPUCTL,

@@ -16,6 +16,7 @@ from ..core.reason import Origin, Reason
 from ..documents import of_reason, read_reason
 from ..errors import (
     AgentGoneError,
+    OutcomeLostError,
     QemuError,
     QemuGoneError,
     RefusedError,
@@ -26,8 +27,10 @@ from ..errors import (
 
 Message = dict[str, Any]
 
-#: The longest line, in bytes: a map of 65536 slots is shorter.
+#: The longest answer, in bytes: a map of 65536 slots is shorter.
 LONGEST = 64 << 20
+#: The longest call, in bytes: one that names 16384 slots is shorter. Who serves holds up to twice that for each caller.
+LONGEST_CALL = 256 << 10
 
 _KINDS: dict[str, type[VcpuctlError]] = {
     "usage": UsageError,
@@ -36,6 +39,7 @@ _KINDS: dict[str, type[VcpuctlError]] = {
     "qemu-gone": QemuGoneError,
     "agent-gone": AgentGoneError,
     "unreachable": UnreachableError,
+    "outcome-lost": OutcomeLostError,
 }
 
 
@@ -44,11 +48,10 @@ def line(message: Message) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-async def receive(reader: asyncio.StreamReader) -> Message | None:
-    """Return the next message; None at the end, or if what comes is none."""
+async def receive(reader: asyncio.StreamReader, begun: bytes = b"") -> Message | None:
+    """Return the next message, of which ``begun`` was read already; None at the end, or if what comes is none."""
     try:
-        raw = await reader.readuntil(b"\n")
-        message = json.loads(raw)
+        message = json.loads(begun + await reader.readuntil(b"\n"))
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None
