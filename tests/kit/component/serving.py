@@ -30,11 +30,11 @@ class Serving:
         self._folder = Path(tempfile.mkdtemp(prefix="vs", dir="/tmp"))
         self._vms = self._folder / "vcpuctl" / "vms.d"
         self._vms.mkdir(parents=True)
-        self._socket = self._folder / "serve.sock"
+        self.socket = self._folder / "serve.sock"
         for name, vm in vms.items():
             self._write(name, vm)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self._socket)],
+            [sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self.socket)],
             env={**os.environ, "XDG_CONFIG_HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder)},
         )
 
@@ -49,7 +49,7 @@ class Serving:
     @contextmanager
     def host(self) -> Iterator[HostStub]:
         """A client."""
-        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
+        with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             yield HostStub(channel)  # type: ignore[no-untyped-call] # generated
 
     def held(self, name: str) -> bool:
@@ -64,7 +64,7 @@ class Serving:
         assert self.process.poll() is None, "the service has ended"
 
     def __enter__(self) -> Self:
-        until(lambda: self._socket.exists() or self.process.poll() is not None)
+        until(lambda: self.socket.exists() or self.process.poll() is not None)
         return self
 
     def __exit__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import resource
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from vcpu_host.core.fleet import NoMatchError, named
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
 from vcpu_host.errors import UsageError
+from vcpu_host.local.open_files import allow_for
 from vcpu_host.local.target import Target, known
 from vcpu_host.local.unix_sockets import place
 from vcpu_host.sharing.calls import Call, Kind
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 _QUESTION = 60.0
 #: Seconds beyond an operation's own time limit: for reaching the VM, and for the last look at what was done.
 _BEYOND = 15.0
-#: Descriptors of one VM at once (its locks, their sockets, the monitor, the port, gRPC's), and of the process itself.
-_DESCRIPTORS, _OWN = 16, 64
 
 
 async def ask_many(args: argparse.Namespace, words: Sequence[str]) -> Exit:
@@ -113,10 +111,9 @@ async def carry_out(
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    parallel = min(parallel or PARALLEL, len(members))
-    _allow_descriptors(parallel)
+    allow_for(len(members))  # those that stall are waited for beside the others
     with FleetProgress(args, len(members)) as progress:
-        fleet = Fleet(members, progress.hear, lambda ended: progress.ended(status_of(ended)), parallel=parallel)
+        fleet = Fleet(members, progress.hear, lambda ended: progress.ended(status_of(ended)), parallel or PARALLEL)
         with interruptible(fleet.interrupt):
             ends = await fleet.to_end()
     parts = [_member(args.command, ended, wanted) for ended in ends]
@@ -158,15 +155,6 @@ def status_of(ended: Ended) -> Exit:
     if "findings" in ended.answer:
         return doctor.status(ended.answer)
     return Exit.DONE
-
-
-def _allow_descriptors(parallel: int) -> None:
-    """Allow this process the descriptors of so many VMs, as far as the system lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = parallel * _DESCRIPTORS + _OWN
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _usage(code: codes.Code, text: str, hint: str) -> UsageError:

@@ -30,7 +30,7 @@ _NEW = ".new"
 _LEFT = (_SUFFIX, _NEW, ".lock", ".sock")
 #: No record of 4096 slots is larger: a bound for what is read.
 _MOST = 4 << 20
-#: How often this process looks for what others have left, in seconds: with many VMs each would look at the files of all.
+#: How often this process looks for what others have left, in seconds: else each of many VMs has the files of all seen.
 _TIDY_EVERY = 60.0
 #: When it does so again, by directory (time.monotonic).
 _TIDY_AGAIN: dict[Path, float] = {}

@@ -8,6 +8,7 @@ import asyncio
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
+from ..local.open_files import allow_for
 from ..local.target import Target, listed
 from ..local.unix_sockets import place
 from .kept import Heard, Kept
@@ -41,7 +42,10 @@ class Keeper:
 
     def at(self, monitor: str) -> Kept | None:
         """Return the VM whose monitor is the socket of that name, or None."""
-        there = place(monitor)
+        for kept, _ in self._vms.values():
+            if kept.target.qmp == monitor:
+                return kept
+        there = place(monitor)  # which costs some calls of the system, and as much for each VM
         return next((kept for kept, _ in self._vms.values() if place(kept.target.qmp) == there), None)
 
     def rescan(self) -> None:
@@ -65,6 +69,7 @@ class Keeper:
     async def _take(self, wanted: dict[str, Target], broken: dict[str, Reason]) -> None:
         """Keep these VMs, and no others. What stays as it was is not touched."""
         self.broken = broken
+        allow_for(len(wanted))
         unwanted = {name for name, (kept, _) in self._vms.items() if wanted.get(name) != kept.target}
         tasks = [self._vms.pop(name)[1] for name in unwanted]
         for task in tasks:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..documents import Document
-from ..errors import RefusedError, UnreachableError, VcpuctlError
+from ..errors import OutcomeLostError, RefusedError, UnreachableError, VcpuctlError
 from .answers import Say
 from .calls import Call
 from .wire import Message
@@ -21,6 +22,9 @@ from .wire import Message
 PARALLEL = 32
 #: A VM that makes no progress for so many seconds is waited for beside those that are worked on at once.
 STALLED = 3.0
+#: A VM of which nothing at all was heard for so many seconds is given up. (An operation tells each second how far it
+#: is, and each question to QEMU or to the agent has a shorter limit. Another process that holds the VM has none.)
+SILENT = 120.0
 #: How long an operation whose wait was ended may take to say what is known, in seconds.
 _LAST_WORDS = 5.0
 #: The longest text of a failure that nobody foresaw, in characters.
@@ -91,7 +95,7 @@ class UnforeseenError(VcpuctlError):
 class Fleet:
     """Asks the members, ``parallel`` at once."""
 
-    def __init__(self, members: Sequence[Member], hear: Hear, tell: Tell, *, parallel: int = PARALLEL) -> None:
+    def __init__(self, members: Sequence[Member], hear: Hear, tell: Tell, parallel: int = PARALLEL) -> None:
         self._members = members
         self._hear = hear
         self._tell = tell
@@ -128,7 +132,9 @@ class Fleet:
             return Ended(member.name, error=_not_begun())
         turn = _Turn(self._free)
         try:
-            return _not_asked(member) if self._stop.done() else await self._asked(member, turn)
+            if self._stop.done():
+                return Ended(member.name, error=_not_begun())
+            return await self._asked(member, turn)
         finally:
             turn.over()
 
@@ -139,15 +145,27 @@ class Fleet:
 
         working = asyncio.ensure_future(member.vm.ask(member.call, say))
         try:
-            await _first(working, self._stop, within=member.within)
+            late = await self._end(working, member, turn)
             if not working.done():
-                late = not self._stop.done()
                 begun = await self._last_words(member, working)
                 if not working.done() or working.cancelled():
-                    return Ended(member.name, error=_given_up(member, late=late, begun=begun), begun=begun)
+                    return Ended(member.name, error=_given_up(late, begun=begun), begun=begun)
             return _ended(member, working, say)
         finally:
             working.cancel()
+
+    async def _end(self, working: asyncio.Future[Document], member: Member, turn: _Turn) -> str:
+        """Return when the work has ended, or is given up: then in words why, or nothing if ``interrupt`` was asked."""
+        loop = asyncio.get_running_loop()
+        until = math.inf if member.within is None else loop.time() + member.within
+        while not working.done() and not self._stop.done():
+            left = min(until, turn.heard + SILENT) - loop.time()
+            if left <= 0:
+                if turn.heard + SILENT < until:
+                    return f"nothing was heard of it for {SILENT:g} s"
+                return f"it has not ended in {member.within:g} s"
+            await _first(working, self._stop, within=left)
+        return ""
 
     async def _last_words(self, member: Member, working: asyncio.Future[Document]) -> bool:
         """Have the work end, with an answer if it gives one soon. Return whether an operation was under way."""
@@ -165,14 +183,18 @@ class _Turn:
 
     def __init__(self, free: asyncio.Semaphore) -> None:
         self._free = free
-        self._heard: object = None
+        self._loop = asyncio.get_running_loop()
+        #: When something was heard of the VM, by the loop's clock.
+        self.heard = self._loop.time()
+        self._progress: object = None
         self._stalls = self._timer()
         self._over = False
 
     def hear(self, message: Message) -> None:
-        """Take note of progress."""
-        if "progress" in message and message["progress"] != self._heard and not self._over:
-            self._heard = message["progress"]
+        """Take note of it, and of progress."""
+        self.heard = self._loop.time()
+        if "progress" in message and message["progress"] != self._progress and not self._over:
+            self._progress = message["progress"]
             self._stalls.cancel()
             self._stalls = self._timer()
 
@@ -184,7 +206,7 @@ class _Turn:
             self._free.release()
 
     def _timer(self) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(STALLED, self.over)
+        return self._loop.call_later(STALLED, self.over)
 
 
 async def _first(*awaited: asyncio.Future[Any], within: float | None = None) -> None:
@@ -197,7 +219,7 @@ def _ended(member: Member, working: asyncio.Future[Document], say: Say) -> Ended
     if error is None:
         return Ended(member.name, working.result())
     if isinstance(error, VcpuctlError):
-        return Ended(member.name, error=error, begun=error.reason.code == codes.SERVICE_LOST)
+        return Ended(member.name, error=error, begun=isinstance(error, OutcomeLostError))
     import traceback
 
     say({"log": {"event": "unforeseen", "traceback": "".join(traceback.format_exception(error))}})
@@ -207,20 +229,16 @@ def _ended(member: Member, working: asyncio.Future[Document], say: Say) -> Ended
     return Ended(member.name, error=UnforeseenError(reason), begun=member.call.changes)
 
 
-def _not_asked(member: Member) -> Ended:
-    return Ended(member.name, error=_not_begun())
-
-
 def _not_begun() -> VcpuctlError:
     text = "the wait was ended before this VM's turn came: nothing was changed"
     return RefusedError(Reason(codes.INTERRUPTED, Origin.VCPUCTL, text))
 
 
-def _given_up(member: Member, *, late: bool, begun: bool) -> VcpuctlError:
+def _given_up(late: str, *, begun: bool) -> VcpuctlError:
     """Return why there is no answer."""
     known = "it is not known how far the operation came" if begun else "nothing was changed"
     hint = "vcpuctl list shows how the VM stands and what is pending" if begun else ""
     if late:
-        text = f"it has not ended in {member.within:g} s: {known}"
-        return UnreachableError(Reason(codes.VM_OVERDUE, Origin.VCPUCTL, text, hint or "vcpuctl doctor looks for why"))
+        hint = hint or "vcpuctl doctor looks for why"
+        return UnreachableError(Reason(codes.VM_OVERDUE, Origin.VCPUCTL, f"{late}: {known}", hint))
     return RefusedError(Reason(codes.INTERRUPTED, Origin.VCPUCTL, f"the wait was ended: {known}", hint))

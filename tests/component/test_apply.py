@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many VMs by one command: each ends as it would alone, whatever the others do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from kit.component.cli import filled, stands, until
+from kit.component.many import ForMany, for_many
+from kit.component.serving import Serving
+from kit.fakes.fleet import FakeFleet, FleetVm, fake_fleet
+from kit.fakes.hostile import Answer, Hostile, Script, identity
+from kit.fakes.terminal import run_on_terminal
+from vcpu_proto.v1 import agent_pb2 as pb
+
+#: What QEMU answers where it refuses.
+_NO = {"class": "GenericError", "desc": "no room"}
+
+
+@contextmanager
+def fleet_of(*names: str, without_agent: tuple[str, ...] = ()) -> Iterator[FakeFleet]:
+    """VMs of one vCPU each, of 8 at most."""
+    with (
+        tempfile.TemporaryDirectory(prefix="va", dir="/tmp") as folder,
+        fake_fleet(Path(folder), names, "--maxcpus", "8", without_agent=without_agent) as fleet,
+    ):
+        yield fleet
+
+
+@contextmanager
+def stopped(vm: FleetVm) -> Iterator[None]:
+    """Its QEMU hangs."""
+    os.kill(vm.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(vm.pid, signal.SIGCONT)
+
+
+def die(vm: FleetVm) -> None:
+    """Its QEMU dies, and that is seen."""
+    os.kill(vm.pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{vm.pid}").exists())
+
+
+class Liar(Script):
+    """Says of every CPU that it is online, and does nothing."""
+
+    async def switched(self, request: pb.SetOnlineRequest) -> AsyncIterator[Answer]:
+        for name in request.firmware_ids:
+            number = int(name.rpartition("C")[2], 16)
+            assert name == identity(number)
+            observed = pb.Cpu(number=number, firmware_id=name, online=True)
+            result = pb.CpuResult(firmware_id=name, status=pb.CpuResult.STATUS_DONE, observed=observed)
+            yield pb.SetOnlineResponse(request_id=request.request_id, result=result)
+        yield pb.SetOnlineResponse(request_id=request.request_id, final=self.snapshot())
+
+
+def lying(vm: FleetVm) -> Hostile:
+    """An agent at the VM's port that lies."""
+    return Hostile(vm, Liar(vm.folder))
+
+
+# --- what it does -----------------------------------------------------------------------------------------------------
+
+
+def test_every_vm_gets_its_number_and_a_second_time_changes_nothing() -> None:
+    with fleet_of("web1", "web2", "db1") as fleet:
+        goals = fleet.goals({"web2": 3, "db1": 1, "web1": 2})
+        ended = for_many(fleet, "apply", str(goals))
+        assert ended.status == 0, ended.stdout + ended.stderr
+        assert [(vm["vm"], vm["vcpus"]) for vm in ended.json["vms"]] == [("web2", 3), ("db1", 1), ("web1", 2)]
+        assert {name: ended.outcome_of(name) for name in ended.vms} == dict.fromkeys(fleet.vms, "done")
+        for name, slots in (("web1", {0, 1}), ("web2", {0, 1, 2}), ("db1", {0})):
+            stands(fleet.vms[name], slots)
+        again = for_many(fleet, "apply", str(goals))
+        assert [vm["document"]["slots"] for vm in again.json["vms"]] == [[], [], []]
+        assert sum(len(vm.steer.commands("device_add")) for vm in fleet.vms.values()) == 3
+
+
+def test_a_dry_run_says_what_would_be_done_for_each_and_does_nothing() -> None:
+    with fleet_of("web1", "web2") as fleet:
+        ended = for_many(fleet, "apply", "--dry-run", str(fleet.goals({"web1": 2, "web2": 99})))
+        assert ended.json["dry_run"] is True
+        assert [step["slot"] for step in ended.vms["web1"]["document"]["steps"]] == [1]
+        assert (ended.status, ended.statuses) == (3, {"web1": 0, "web2": 3})
+        for vm in fleet.vms.values():
+            stands(vm, {0})
+
+
+def test_the_file_may_be_json_on_standard_input() -> None:
+    with fleet_of("web1") as fleet:
+        ended = for_many(fleet, "apply", "-", stdin='{"schema_version": 1, "vms": {"web1": {"vcpus": 2}}}')
+        assert ended.status == 0, ended.stdout
+        stands(fleet.vms["web1"], {0, 1})
+
+
+def test_every_command_for_slots_takes_names_and_patterns_and_all() -> None:
+    with fleet_of("web1", "web2", "db1") as fleet:
+        assert for_many(fleet, "--vm", "web*", "plug").statuses == {"web1": 0, "web2": 0}
+        for name, slots in (("web1", {0, 1}), ("web2", {0, 1}), ("db1", {0})):
+            stands(fleet.vms[name], slots)
+        planned = for_many(fleet, "--vm", "db1", "--vm", "web1", "plan", "scale", "1")
+        assert [len(planned.vms[name]["document"]["steps"]) for name in ("db1", "web1")] == [0, 1]
+        assert for_many(fleet, "--vm", "web1", "--vm", "web2", "offline", "1").status == 0
+        listed = for_many(fleet, "--all", "list")
+        assert {name: vm["document"]["vm"]["online_vcpus"] for name, vm in listed.vms.items()} == dict.fromkeys(
+            fleet.vms, 1
+        )
+        assert for_many(fleet, "--vm", "web?", "online", "1").status == 0
+        assert for_many(fleet, "--vm", "w*", "unplug").status == 0
+        assert for_many(fleet, "--all", "scale", "2").status == 0
+        for vm in fleet.vms.values():
+            stands(vm, {0, 1})
+        checked = for_many(fleet, "--all", "doctor")
+        assert all(vm["document"]["findings"] for vm in checked.vms.values())
+
+
+def test_a_list_of_many_has_a_line_for_each_vm_with_its_reasons_below() -> None:
+    with fleet_of("db1", "web1", "web2", without_agent=("web2",)) as fleet:
+        assert for_many(fleet, "apply", str(fleet.goals({"web1": 3}))).status == 0
+        die(fleet.vms["db1"])
+        ended = for_many(fleet, "--all", "list", output="table")
+        assert ended.status == 5
+        head, db1, web1, web2, *reasons = ended.stdout.splitlines()
+        assert head.split() == ["VM", "POSSIBLE", "PLUGGED", "ONLINE", "AGENT", "PENDING"]
+        assert db1.split() == ["db1", "-", "-", "-", "qemu-gone", "-"]
+        assert web1.split()[:4] == ["web1", "8", "3", "3"]
+        assert web2.split()[:4] == ["web2", "8", "1", "?"]
+        assert [reason.partition(":")[0] for reason in reasons if reason.strip()] == ["db1", "web2"]
+
+
+def test_a_terminal_shows_how_many_have_ended_and_is_left_with_the_table_alone() -> None:
+    with fleet_of("web1", "web2") as fleet:
+        words = [sys.executable, "-m", "vcpu_host.cli.main", "apply", str(fleet.goals(2))]
+        shown = run_on_terminal(words, 80, environment=fleet.environment)
+        assert shown.status == 0
+        assert "2/2 VMs" in shown.written
+        assert "2/2 VMs" not in "\n".join(shown.screen.rows)
+        assert any(row.startswith("apply: 2 done") for row in shown.screen.rows)
+
+
+# --- VMs in trouble ---------------------------------------------------------------------------------------------------
+
+
+def test_each_vms_trouble_is_its_own() -> None:
+    names = ("dead", "dies", "held", "hung", "lies", "lost", "mute", "refuses", "well1", "well2")
+    with fleet_of(*names, without_agent=("lies", "mute")) as fleet, ExitStack() as ends:
+        vms = fleet.vms
+        die(vms["dead"])
+        vms["dies"].steer.rule("after:device_add", "die")
+        vms["refuses"].steer.rule("before:device_add", "fail", **_NO)
+        vms["lost"].steer.rule("guest:insert", "hold")
+        ends.enter_context(lying(vms["lies"]))
+        other = ends.enter_context(socket.socket(socket.AF_UNIX))
+        other.connect(str(vms["held"].qmp))
+        other.recv(1)
+        ends.enter_context(stopped(vms["hung"]))
+        ended = for_many(fleet, "apply", "--timeout", "3", str(fleet.goals(2)))
+        assert ended.status == 4
+        assert ended.statuses == {
+            "dead": 5,
+            "dies": 5,
+            "held": 3,
+            "hung": 3,
+            "lies": 4,
+            "lost": 4,
+            "mute": 5,
+            "refuses": 3,
+            "well1": 0,
+            "well2": 0,
+        }, ended.stdout
+        stands(vms["well1"], {0, 1})
+        stands(vms["well2"], {0, 1})
+        assert filled(vms["refuses"]) == filled(vms["held"]) == {0}
+
+
+def test_ctrl_c_keeps_what_is_done_says_what_is_known_and_begins_nothing_more() -> None:
+    with fleet_of("a", "b", "c") as fleet:
+        rule = fleet.vms["b"].steer.rule("before:device_add", "hold")
+        goals = str(fleet.goals(2))
+        with ForMany(fleet, "apply", "--parallel", "1", goals) as command:
+            fleet.vms["b"].steer.wait(rule)
+            command.interrupt()
+            ended = command.ends_for_each()
+        assert (ended.status, ended.statuses) == (4, {"a": 0, "b": 4, "c": 3}), ended.stdout
+        assert (ended.codes_of("b"), ended.codes_of("c")) == ({"interrupted"}, {"interrupted"})
+        fleet.vms["b"].steer.release(rule)
+        assert for_many(fleet, "apply", goals).status == 0
+        for vm in fleet.vms.values():
+            stands(vm, {0, 1})
+
+
+def test_a_vm_that_hangs_holds_up_no_other_one() -> None:
+    with fleet_of("a", "b", "c") as fleet:
+        rule = fleet.vms["a"].steer.rule("guest:insert", "hold")
+        with ForMany(fleet, "apply", "--parallel", "1", str(fleet.goals(2))) as command:
+            until(lambda: [filled(fleet.vms[name]) for name in "bc"] == [{0, 1}, {0, 1}])
+            assert command.process.poll() is None
+            fleet.vms["a"].steer.release(rule)
+            assert command.ends_for_each().status == 0
+
+
+# --- by a service -----------------------------------------------------------------------------------------------------
+
+
+def test_vms_that_the_service_keeps_are_reached_through_it_and_the_others_beside_it() -> None:
+    names = [f"vm{number:02}" for number in range(12)]
+    with fleet_of(*names, "mine") as fleet:
+        kept = {name: fleet.vms[name] for name in names}
+        with Serving(kept) as service:
+            for name in names:
+                service.holds(name)
+            kept["vm03"].steer.rule("before:device_add", "fail", **_NO)
+            ended = for_many(fleet, "apply", str(fleet.goals(3)))
+            assert ended.statuses == {**dict.fromkeys((*names, "mine"), 0), "vm03": 3}, ended.stdout
+            assert all(service.held(name) for name in names)
+            assert for_many(fleet, "--all", "list").statuses == dict.fromkeys((*names, "mine"), 0)
+            for name, vm in fleet.vms.items():
+                stands(vm, {0} if name == "vm03" else {0, 1, 2})
+
+
+def test_a_user_without_rights_on_the_vms_reaches_all_of_them_by_the_services_socket() -> None:
+    names = [f"vm{number:02}" for number in range(6)]
+    with fleet_of(*names) as fleet, Serving(fleet.vms) as service:
+        for name in names:
+            service.holds(name)
+        locks = fleet.folder / "nobody"
+        locks.mkdir(mode=0o700)
+        more = {"USER_ID": "65534", "VCPUCTL_SOCKET": str(service.socket), "XDG_RUNTIME_DIR": str(locks)}
+        ended = for_many(fleet, "apply", str(fleet.goals(2)), **more)
+        assert ended.statuses == dict.fromkeys(names, 0), ended.stdout
+        for vm in fleet.vms.values():
+            stands(vm, {0, 1})
+
+
+def test_a_service_that_hangs_or_is_killed_is_one_vms_trouble_after_the_other() -> None:
+    with fleet_of("kept", "mine") as fleet, Serving({"kept": fleet.vms["kept"]}) as service:
+        service.holds("kept")
+        rule = fleet.vms["kept"].steer.rule("guest:insert", "hold")
+        with ForMany(fleet, "apply", str(fleet.goals(2))) as command:
+            fleet.vms["kept"].steer.wait(rule)
+            service.process.kill()
+            ended = command.ends_for_each()
+        assert (ended.status, ended.statuses) == (4, {"kept": 4, "mine": 0}), ended.stdout
+        assert ended.codes_of("kept") == {"service-lost"}
+        fleet.vms["kept"].steer.release(rule)
+        assert for_many(fleet, "apply", str(fleet.goals(2))).status == 0
+
+
+# --- what is refused before anything is done --------------------------------------------------------------------------
+
+BAD = {
+    "a VM that is not known": ("[vms]\nweb1 = 2\nweb3 = 2\n", "no-such-vm", "web3"),
+    "a name that is none": ('[vms]\nweb1 = 2\n"../web2" = 2\n', "bad-vm-name", "../web2"),
+    "a pattern": ('[vms]\n"web*" = 2\n', "bad-vm-name", "web*"),
+    "no number": ('[vms]\nweb1 = "two"\n', "bad-goals", "two"),
+    "a number below one": ("[vms]\nweb1 = 2\nweb2 = 0\n", "bad-goals", "web2"),
+    "two names of one VM": ("[vms]\nweb1 = 2\nalias = 3\n", "same-names", "alias"),
+    "a name twice": ("[vms]\nweb1 = 2\nweb1 = 3\n", "bad-goals", "web1"),
+    "a name twice in JSON": ('{"vms": {"web1": 2, "web1": 3}}', "bad-goals", "web1"),
+    "a file that is too large": ("[vms]\nweb1 = 2\n#" + "x" * (4 << 20), "bad-goals", "characters"),
+    "bytes that are no text": (b"[vms]\nweb1 = 2 # \xff\n", "bad-goals", "utf-8"),
+    "nothing": ("", "bad-goals", "vms"),
+    "a VM whose file is wrong": ("[vms]\nweb1 = 2\nbroken = 2\n", "bad-vm-file", "broken"),
+}
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[FakeFleet]:
+    """Two VMs, of which one has another name, too; and a file of vms.d that is wrong."""
+    with fleet_of("web1", "web2") as fleet:
+        vms_d = fleet.folder / "vcpuctl/vms.d"
+        (fleet.folder / "link").symlink_to(fleet.vms["web1"].folder)
+        (vms_d / "alias.toml").write_text(f'qmp = "{fleet.folder}/link/qmp"\n')
+        (vms_d / "broken.toml").write_text("qmp = 4\n")
+        yield fleet
+        for vm in fleet.vms.values():
+            stands(vm, {0})
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_file_with_anything_wrong_in_it_is_a_usage_error_before_anything_is_done(two: FakeFleet, case: str) -> None:
+    text, code, told = BAD[case]
+    path = two.folder / "bad"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    before = [len(vm.steer.commands()) for vm in two.vms.values()]
+    ended = for_many(two, "apply", str(path))
+    assert (ended.status, ended.json["error"]["code"]) == (2, code), ended.stdout
+    assert told in ended.json["error"]["text"]
+    assert ended.json["error"]["hint"]
+    assert before == [len(vm.steer.commands()) - 1 for vm in two.vms.values()]  # the question itself
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("apply", "/nowhere/goals"), "bad-goals"),
+        (("apply", "/"), "bad-goals"),
+        (("--vm", "web1", "apply", "-"), "bad-usage"),
+        (("--all", "apply", "-"), "bad-usage"),
+        (("apply", "-", "--parallel", "0"), "bad-usage"),
+        (("--vm", "nobody*", "list"), "no-such-vm"),
+        (("--vm", "web1", "--vm", "nobody", "list"), "no-such-vm"),
+        (("--vm", "web1", "--vm", "alias", "plug"), "same-names"),
+        (("--all", "plug"), "bad-vm-file"),
+        (("--vm", "web1", "--vm", "web2", "--agent", "/a", "list"), "many-vms"),
+        (("--vm", "web1", "--vm", "web2", "watch"), "many-vms"),
+        (("--all", "export"), "many-vms"),
+        (("--vm", "web1", "--all", "list"), "bad-usage"),
+    ],
+)
+def test_words_that_do_not_fit_many_vms_are_a_usage_error(two: FakeFleet, words: tuple[str, ...], code: str) -> None:
+    ended = for_many(two, *words)
+    assert (ended.status, ended.json["error"]["code"]) == (2, code), ended.stdout
+
+
+def test_a_look_at_all_goes_on_beside_a_file_that_is_wrong(two: FakeFleet) -> None:
+    ended = for_many(two, "--all", "list")
+    assert ended.statuses == {"alias": 0, "broken": 2, "web1": 0, "web2": 0}, ended.stdout
+    assert ended.codes_of("broken") == {"bad-vm-file"}
+
+
+# --- a host full of them ----------------------------------------------------------------------------------------------
+
+
+def test_two_hundred_vms_of_which_forty_are_sick_end_each_as_it_must() -> None:
+    kinds = {"hang": 10, "refuse": 10, "die": 10, "lie": 10, "well": 160}
+    names = {kind: [f"{kind}{number:03}" for number in range(count)] for kind, count in kinds.items()}
+    everybody = sorted((name for some in names.values() for name in some), key=lambda name: name[-3:])
+    with fleet_of(*everybody, without_agent=tuple(names["lie"])) as fleet, ExitStack() as ends:
+        vms = fleet.vms
+        for name in names["hang"][:5]:
+            vms[name].steer.rule("guest:insert", "hold")
+        for name in names["refuse"]:
+            vms[name].steer.rule("before:device_add", "fail", **_NO)
+        for name in names["die"]:
+            vms[name].steer.rule("after:device_add", "die")
+        for name in names["lie"]:
+            ends.enter_context(lying(vms[name]))
+        for name in names["hang"][5:]:
+            ends.enter_context(stopped(vms[name]))
+        # Seconds until a VM is given up; the whole has so many more as a busy machine may need for the 160.
+        ended = for_many(fleet, "apply", "--timeout", "10", str(fleet.goals(2)), within=240)
+        assert ended.status == 4
+        expected = {"hang": 4, "refuse": 3, "die": 5, "lie": 4, "well": 0}
+        wanted = {name: expected[kind] for kind, some in names.items() for name in some}
+        wanted |= dict.fromkeys(names["hang"][5:], 3)  # it says nothing at all, and nothing was begun
+        assert ended.statuses == wanted, {
+            name: ended.vms[name] for name, status in ended.statuses.items() if status != wanted[name]
+        }
+        for name in names["well"]:
+            stands(vms[name], {0, 1})
+        assert all(filled(vms[name]) == {0} for name in names["refuse"])
