@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,13 +14,9 @@ import pytest
 from kit.component.cli import filled, stands, until
 from kit.component.many import ForMany, for_many
 from kit.component.serving import Serving
-from kit.fakes.fleet import FakeFleet, FleetVm, fake_fleet
-from kit.fakes.hostile import Answer, Hostile, Script, identity
+from kit.fakes.fleet import FakeFleet, fake_fleet
+from kit.fakes.sick import SICK, dead, refuses
 from kit.fakes.terminal import run_on_terminal
-from vcpu_proto.v1 import agent_pb2 as pb
-
-#: What QEMU answers where it refuses.
-_NO = {"class": "GenericError", "desc": "no room"}
 
 
 @contextmanager
@@ -33,40 +27,6 @@ def fleet_of(*names: str, without_agent: tuple[str, ...] = ()) -> Iterator[FakeF
         fake_fleet(Path(folder), names, "--maxcpus", "8", without_agent=without_agent) as fleet,
     ):
         yield fleet
-
-
-@contextmanager
-def stopped(vm: FleetVm) -> Iterator[None]:
-    """Its QEMU hangs."""
-    os.kill(vm.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(vm.pid, signal.SIGCONT)
-
-
-def die(vm: FleetVm) -> None:
-    """Its QEMU dies, and that is seen."""
-    os.kill(vm.pid, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{vm.pid}").exists())
-
-
-class Liar(Script):
-    """Says of every CPU that it is online, and does nothing."""
-
-    async def switched(self, request: pb.SetOnlineRequest) -> AsyncIterator[Answer]:
-        for name in request.firmware_ids:
-            number = int(name.rpartition("C")[2], 16)
-            assert name == identity(number)
-            observed = pb.Cpu(number=number, firmware_id=name, online=True)
-            result = pb.CpuResult(firmware_id=name, status=pb.CpuResult.STATUS_DONE, observed=observed)
-            yield pb.SetOnlineResponse(request_id=request.request_id, result=result)
-        yield pb.SetOnlineResponse(request_id=request.request_id, final=self.snapshot())
-
-
-def lying(vm: FleetVm) -> Hostile:
-    """An agent at the VM's port that lies."""
-    return Hostile(vm, Liar(vm.folder))
 
 
 # --- what it does -----------------------------------------------------------------------------------------------------
@@ -127,8 +87,8 @@ def test_every_command_for_slots_takes_names_and_patterns_and_all() -> None:
 def test_a_list_of_many_has_a_line_for_each_vm_with_its_reasons_below() -> None:
     with fleet_of("db1", "web1", "web2", without_agent=("web2",)) as fleet:
         assert for_many(fleet, "apply", str(fleet.goals({"web1": 3}))).status == 0
-        die(fleet.vms["db1"])
-        ended = for_many(fleet, "--all", "list", output="table")
+        with dead(fleet.vms["db1"]):
+            ended = for_many(fleet, "--all", "list", output="table")
         assert ended.status == 5
         head, db1, web1, web2, *reasons = ended.stdout.splitlines()
         assert head.split() == ["VM", "POSSIBLE", "PLUGGED", "ONLINE", "AGENT", "PENDING"]
@@ -152,35 +112,22 @@ def test_a_terminal_shows_how_many_have_ended_and_is_left_with_the_table_alone()
 
 
 def test_each_vms_trouble_is_its_own() -> None:
-    names = ("dead", "dies", "held", "hung", "lies", "lost", "mute", "refuses", "well1", "well2")
-    with fleet_of(*names, without_agent=("lies", "mute")) as fleet, ExitStack() as ends:
+    names = ("dead", "held", "mute", "well1", "well2", *SICK)
+    with fleet_of(*names, without_agent=("lie", "mute")) as fleet, ExitStack() as ends:
         vms = fleet.vms
-        die(vms["dead"])
-        vms["dies"].steer.rule("after:device_add", "die")
-        vms["refuses"].steer.rule("before:device_add", "fail", **_NO)
-        vms["lost"].steer.rule("guest:insert", "hold")
-        ends.enter_context(lying(vms["lies"]))
+        ends.enter_context(dead(vms["dead"]))
+        for name, (has, _) in SICK.items():
+            ends.enter_context(has(vms[name]))
         other = ends.enter_context(socket.socket(socket.AF_UNIX))
         other.connect(str(vms["held"].qmp))
         other.recv(1)
-        ends.enter_context(stopped(vms["hung"]))
         ended = for_many(fleet, "apply", "--timeout", "3", str(fleet.goals(2)))
         assert ended.status == 4
-        assert ended.statuses == {
-            "dead": 5,
-            "dies": 5,
-            "held": 3,
-            "hung": 3,
-            "lies": 4,
-            "lost": 4,
-            "mute": 5,
-            "refuses": 3,
-            "well1": 0,
-            "well2": 0,
-        }, ended.stdout
+        expected = {"dead": 5, "held": 3, "mute": 5, "well1": 0, "well2": 0}
+        assert ended.statuses == expected | {name: status for name, (_, status) in SICK.items()}, ended.stdout
         stands(vms["well1"], {0, 1})
         stands(vms["well2"], {0, 1})
-        assert filled(vms["refuses"]) == filled(vms["held"]) == {0}
+        assert filled(vms["refuse"]) == filled(vms["held"]) == {0}
 
 
 def test_ctrl_c_keeps_what_is_done_says_what_is_known_and_begins_nothing_more() -> None:
@@ -219,8 +166,8 @@ def test_vms_that_the_service_keeps_are_reached_through_it_and_the_others_beside
         with Serving(kept) as service:
             for name in names:
                 service.holds(name)
-            kept["vm03"].steer.rule("before:device_add", "fail", **_NO)
-            ended = for_many(fleet, "apply", str(fleet.goals(3)))
+            with refuses(kept["vm03"]):
+                ended = for_many(fleet, "apply", str(fleet.goals(3)))
             assert ended.statuses == {**dict.fromkeys((*names, "mine"), 0), "vm03": 3}, ended.stdout
             assert all(service.held(name) for name in names)
             assert for_many(fleet, "--all", "list").statuses == dict.fromkeys((*names, "mine"), 0)
@@ -297,7 +244,7 @@ def test_a_file_with_anything_wrong_in_it_is_a_usage_error_before_anything_is_do
     assert (ended.status, ended.json["error"]["code"]) == (2, code), ended.stdout
     assert told in ended.json["error"]["text"]
     assert ended.json["error"]["hint"]
-    assert before == [len(vm.steer.commands()) - 1 for vm in two.vms.values()]  # the question itself
+    assert before == [len(vm.steer.commands()) for vm in two.vms.values()]
 
 
 @pytest.mark.parametrize(
@@ -333,30 +280,18 @@ def test_a_look_at_all_goes_on_beside_a_file_that_is_wrong(two: FakeFleet) -> No
 
 
 def test_two_hundred_vms_of_which_forty_are_sick_end_each_as_it_must() -> None:
-    kinds = {"hang": 10, "refuse": 10, "die": 10, "lie": 10, "well": 160}
-    names = {kind: [f"{kind}{number:03}" for number in range(count)] for kind, count in kinds.items()}
+    counts = {"hang": 5, "lose": 5, "refuse": 10, "die": 10, "lie": 10, "well": 160}
+    names = {kind: [f"{kind}{number:03}" for number in range(count)] for kind, count in counts.items()}
     everybody = sorted((name for some in names.values() for name in some), key=lambda name: name[-3:])
     with fleet_of(*everybody, without_agent=tuple(names["lie"])) as fleet, ExitStack() as ends:
-        vms = fleet.vms
-        for name in names["hang"][:5]:
-            vms[name].steer.rule("guest:insert", "hold")
-        for name in names["refuse"]:
-            vms[name].steer.rule("before:device_add", "fail", **_NO)
-        for name in names["die"]:
-            vms[name].steer.rule("after:device_add", "die")
-        for name in names["lie"]:
-            ends.enter_context(lying(vms[name]))
-        for name in names["hang"][5:]:
-            ends.enter_context(stopped(vms[name]))
-        # Seconds until a VM is given up; the whole has so many more as a busy machine may need for the 160.
-        ended = for_many(fleet, "apply", "--timeout", "10", str(fleet.goals(2)), within=240)
-        assert ended.status == 4
-        expected = {"hang": 4, "refuse": 3, "die": 5, "lie": 4, "well": 0}
-        wanted = {name: expected[kind] for kind, some in names.items() for name in some}
-        wanted |= dict.fromkeys(names["hang"][5:], 3)  # it says nothing at all, and nothing was begun
-        assert ended.statuses == wanted, {
-            name: ended.vms[name] for name, status in ended.statuses.items() if status != wanted[name]
-        }
+        wanted = dict.fromkeys(names["well"], 0)
+        for kind, (has, status) in SICK.items():
+            for name in names[kind]:
+                ends.enter_context(has(fleet.vms[name]))
+                wanted[name] = status
+        ended = for_many(fleet, "apply", "--timeout", "20", str(fleet.goals(2)), within=240)
+        unlike = {name: ended.vms[name] for name, status in ended.statuses.items() if status != wanted[name]}
+        assert (ended.status, unlike) == (4, {})
         for name in names["well"]:
-            stands(vms[name], {0, 1})
-        assert all(filled(vms[name]) == {0} for name in names["refuse"])
+            stands(fleet.vms[name], {0, 1})
+        assert all(filled(fleet.vms[name]) == {0} for name in names["refuse"])

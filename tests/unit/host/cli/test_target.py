@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import sockets
+from vcpu_host.cli.target import many, sockets
 from vcpu_host.errors import UsageError
 from vcpu_host.local import target
 from vcpu_host.local.target import Target, plain_name
@@ -107,3 +107,60 @@ def test_what_is_no_unix_socket_on_which_qemu_listens_is_told_as_that(text: str)
     assert code == "not-unix"
     assert text in said
     assert refusal("--qmp", "/q", "--agent", text)[0] == "not-unix"
+
+
+# --- more than one VM -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "named"),
+    [
+        (("--all",), {}, ["*"]),
+        (("--all",), {"VCPUCTL_VM": "web1"}, ["*"]),
+        (("--vm", "web1"), {}, []),
+        (("--vm", "web1", "--vm", "web2"), {}, ["web1", "web2"]),
+        (("--vm", "web?"), {}, ["web?"]),
+        (("--qmp", "/q"), {"VCPUCTL_VM": "web*"}, []),
+        ((), {"VCPUCTL_VM": "web*"}, ["web*"]),
+        ((), {"VCPUCTL_VM": "web1"}, []),
+        ((), {}, []),
+    ],
+)
+def test_several_vms_are_meant_by_several_names_a_pattern_or_all(
+    words: tuple[str, ...], environment: dict[str, str], named: list[str]
+) -> None:
+    assert many(build_parser().parse_args([*words, "list"]), environment) == named
+
+
+def test_the_name_behind_the_command_takes_the_place_of_those_before_it() -> None:
+    assert many(build_parser().parse_args(["--vm", "a", "list", "--vm", "b", "--vm", "c"]), {}) == ["b", "c"]
+
+
+def test_a_command_for_one_vm_is_refused_more(vms: Path) -> None:
+    assert refusal("--vm", "web1", "--vm", "web2")[0] == "many-vms"
+    assert refusal("--all")[0] == "many-vms"
+
+
+# --- all of vms.d -----------------------------------------------------------------------------------------------------
+
+
+def test_the_vms_that_are_known_are_those_of_all_directories_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, common = tmp_path / "own", tmp_path / "common"
+    monkeypatch.setattr(target, "directories", lambda: (own, common, tmp_path / "none"))
+    for folder, name, text in (
+        (own, "web2", 'qmp = "/own"'),
+        (common, "web2", 'qmp = "/common"'),
+        (common, "db1", 'qmp = "/db1"'),
+        (common, "broken", "qmp = 4"),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.toml").write_text(text)
+    (common / "README").write_text("no VM")
+    found = target.known()
+    assert list(found) == ["broken", "db1", "web2"]
+    assert (found["db1"], found["web2"]) == (Target("/db1"), Target("/own"))
+    broken = found["broken"]
+    assert not isinstance(broken, Target)
+    assert broken.code == "bad-vm-file"
