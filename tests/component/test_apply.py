@@ -212,7 +212,7 @@ BAD = {
     "no number": ('[vms]\nweb1 = "two"\n', "bad-goals", "two"),
     "a number below one": ("[vms]\nweb1 = 2\nweb2 = 0\n", "bad-goals", "web2"),
     "two names of one VM": ("[vms]\nweb1 = 2\nalias = 3\n", "same-names", "alias"),
-    "a name twice": ("[vms]\nweb1 = 2\nweb1 = 3\n", "bad-goals", "web1"),
+    "a name twice": ("[vms]\nweb1 = 2\nweb1 = 3\n", "bad-goals", "line 3"),
     "a name twice in JSON": ('{"vms": {"web1": 2, "web1": 3}}', "bad-goals", "web1"),
     "a file that is too large": ("[vms]\nweb1 = 2\n#" + "x" * (4 << 20), "bad-goals", "characters"),
     "bytes that are no text": (b"[vms]\nweb1 = 2 # \xff\n", "bad-goals", "utf-8"),

@@ -27,6 +27,15 @@ from typing import Any
 from kit.fakes.qemu import FakeVm, Steer
 
 _TESTS = Path(__file__).resolve().parents[2]
+#: What the processes would load by themselves, each of them. (structlog loads rich where it can.)
+_NEEDED = (
+    "kit.fakes.qemu.bridge",
+    "kit.fakes.vcpud",
+    "rich.traceback",
+    "structlog.dev",
+    "vcpu_guest.daemon",
+    "vcpu_guest.rpc.service",
+)
 
 
 class FleetVm(FakeVm):
@@ -169,7 +178,7 @@ def _vcpud(folder: Path) -> None:
 def _load() -> None:
     """Load what all of them need, once."""
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before gRPC is loaded; nothing of it runs yet when it is forked
-    for module in ("kit.fakes.qemu.bridge", "kit.fakes.vcpud", "vcpu_guest.daemon", "vcpu_guest.rpc.service"):
+    for module in _NEEDED:
         import_module(module)
 
     gc.collect()

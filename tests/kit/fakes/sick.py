@@ -15,14 +15,15 @@ from vcpu_proto.v1 import agent_pb2 as pb
 
 
 class Liar(Script):
-    """Says of every CPU that it is online, and does nothing."""
+    """Says that every CPU is online, and proves it by the CPU of slot 0; it does nothing.
+
+    (Of a guest that lies about its own CPU alone nobody outside it could know.)
+    """
 
     async def switched(self, request: pb.SetOnlineRequest) -> AsyncIterator[Answer]:
         """See Script."""
         for name in request.firmware_ids:
-            number = int(name.rpartition("C")[2], 16)
-            assert name == identity(number)
-            observed = pb.Cpu(number=number, firmware_id=name, online=True)
+            observed = pb.Cpu(number=0, firmware_id=identity(0), online=True)
             result = pb.CpuResult(firmware_id=name, status=pb.CpuResult.STATUS_DONE, observed=observed)
             yield pb.SetOnlineResponse(request_id=request.request_id, result=result)
         yield pb.SetOnlineResponse(request_id=request.request_id, final=self.snapshot())

@@ -23,7 +23,7 @@ exit status:
   4 unknown: time ran out, it may still happen; 5 QEMU or the agent cannot be
   reached; 6 partial: some slots done, others not
 """
-_COMMON = "common options (--vm, --all, --qmp, --agent, -o, --timeout, -v, -q): see vcpuctl --help"
+_COMMON = "common options (--vm, --all, --qmp, -o, --timeout, -v, -q): see vcpuctl --help"
 _COMMON_WITHOUT_VM = "common options (-o, -v, -q): see vcpuctl --help"
 _PLUG = """Plug vCPUs and bring them online in the guest: done means online there.
 
@@ -270,7 +270,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
     commands.add(
         "apply",
         "give many VMs their vCPUs, at once",
-        *("apply vms.toml", "apply vms.toml --dry-run", "-o json apply - <vms.json"),
+        *("apply vms.toml", "apply vms.toml --dry-run", "-o json apply vms.json >ended.json"),
         fill=options.add_goals,
         about=_APPLY,
         vm=False,

@@ -68,16 +68,16 @@ def goals(text: str) -> tuple[Goal, ...]:
 def _toml(text: str) -> Any:
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError as such
         raise GoalsError(str(error)) from error
 
 
 def _json(text: str) -> Any:
     try:
         return json.loads(text.lstrip("\ufeff"), object_pairs_hook=_no_doubles)
-    except RecursionError as error:
-        raise GoalsError(str(error)) from error
-    except json.JSONDecodeError as error:
+    except GoalsError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise GoalsError(str(error)) from error
 
 

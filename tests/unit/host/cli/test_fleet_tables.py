@@ -18,7 +18,7 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.documents import Document
 
-_NO = Reason(codes.QEMU_REFUSED, Origin.QEMU, "no room", "make some")
+_NO = Reason(codes.QEMU_ERROR, Origin.QEMU, "no room", "make some")
 _GONE = Reason(codes.QEMU_GONE, Origin.QEMU, "nobody listens", "start it")
 _VIEW = documents.of_view(view_of(4, {0, 1}))
 
@@ -93,7 +93,7 @@ def test_findings_stand_below_each_vms_name_and_quiet_leaves_out_who_has_none_th
     bad = documents.of_findings([Finding(Level.PROBLEM, codes.QEMU_GONE, "it is gone")])
     told = _shown("doctor", _member("web1", good), _member("web2", bad, 1))
     assert (told[0], told[2]) == ("web1:", "web2:")
-    assert [line for line in _shown("doctor", _member("web1", good), _member("web2", bad, 1), quiet=True)][0] == "web2:"
+    assert _shown("doctor", _member("web1", good), _member("web2", bad, 1), quiet=True)[0] == "web2:"
 
 
 def test_the_worst_status_is_the_one_of_which_least_is_known() -> None:
