@@ -19,7 +19,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -147,9 +147,10 @@ class _Children:
     def end(self) -> None:
         """Kill those that are left."""
         for pid in list(self._alive):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has been reaped meanwhile
+                os.kill(pid, signal.SIGKILL)
         while self._alive:
-            signal.pause()
+            signal.sigtimedwait((), 0.01)  # it may have been reaped right before this
 
 
 def _qemu(folder: Path, options: Sequence[str], ready: int) -> None:

@@ -16,8 +16,9 @@ from ..local.lock import busy
 from ..local.target import Target
 from ..sharing.answers import Say
 from ..sharing.calls import Call
-from ..sharing.hold import ElsewhereError, Held, hold
+from ..sharing.hold import Held, hold
 from ..sharing.hub import Part
+from ..sharing.taking import ElsewhereError
 from ..sharing.vm import Vm
 
 HOLDER = "vcpuctl serve"

@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taking hold of a VM: who waits for whom, who gives way, and who asks the one who has it."""
+"""Holding a VM, and answering others meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from pathlib import Path
 
-from ..core import codes
-from ..core.reason import Origin, Reason
 from ..documents import Document
-from ..errors import OutcomeLostError
 from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.target import Target
@@ -21,28 +17,10 @@ from .answers import Say, answer
 from .calls import Call, Kind
 from .hub import Hub, Part
 from .offer import Offer
-from .remote import asked_to_give_way
+from .taking import PATIENCE, ElsewhereError, Locks, Waits
 
-#: How long another program that holds the VM, and does not give way, is waited for, in seconds.
-PATIENCE = 2.0
-#: How often is tried again where nobody says when the VM is free, in seconds.
-_AGAIN = 0.02
-#: Who waits longer, in seconds, is told for whom.
-_MOMENT = 0.5
-
-#: Hears for whom is waited: process id and command.
-Waits = Callable[[str], None]
 #: Hears how an operation ended (``documents.of_result``).
 Ended = Callable[[Document], None]
-
-
-class ElsewhereError(Exception):
-    """Another process holds the VM, and answers at ``path``."""
-
-    def __init__(self, path: Path, holder: str) -> None:
-        super().__init__(holder)
-        self.path = path
-        self.holder = holder
 
 
 class Held:
@@ -72,53 +50,6 @@ class Held:
     def operation(self) -> AbstractContextManager[None]:
         """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
         return self._hub.operation()
-
-
-class _Taker:
-    """Takes the locks of one VM for ``part``, one after the other, and listens beside each that it has.
-
-    ``insists``: a program that keeps the VM is to give way, too. ``waits`` hears for whom it waits, if it does for more
-    than a moment.
-    """
-
-    def __init__(self, hub: Hub, part: Part, patience: float, waits: Waits, *, insists: bool) -> None:
-        self._hub = hub
-        self._part = part
-        self._insists = insists
-        self._patience = patience
-        self._waits = waits
-
-    async def take(self, lock: VmLock) -> None:
-        """Take it. Raise ElsewhereError if its holder is to be asked instead, RefusedError "vm-busy" if it stays."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._patience
-        told = loop.call_later(_MOMENT, lambda: self._waits(lock.holder))
-        try:
-            await self._take(lock, until)
-        finally:
-            told.cancel()
-        try:
-            await self._hub.listen(lock.address)
-        except OSError as error:
-            raise directory.unsafe(f"cannot listen on {lock.address}: {error.strerror}") from error
-
-    async def _take(self, lock: VmLock, until: float) -> None:
-        loop = asyncio.get_running_loop()
-        while not lock.try_take():
-            left = until - loop.time()
-            if left <= 0:
-                raise busy(lock.holder)
-            async with asked_to_give_way(lock.address, self._part, left, insists=self._insists) as other:
-                if other is None:
-                    await asyncio.sleep(min(left, _AGAIN))  # it begins, or ends, or is of a version without a hub
-                    continue
-                if self._part is Part.READS or (other.part == Part.KEEPS and not other.gives_way):
-                    raise ElsewhereError(lock.address, other.name)
-                try:
-                    async with asyncio.timeout(left):
-                        await other.released()
-                except TimeoutError as error:
-                    raise busy(other.name) from error
 
 
 def _nobody_hears(what: object) -> None:
@@ -153,9 +84,17 @@ async def hold(
             ready.result().vm.interrupt()
 
     hub = Hub(part, holder, answer_others, interrupt)
-    taker = _Taker(hub, part, patience, waits, insists=insists)
+    locks = Locks(part, patience, waits, insists=insists)
+
+    async def take(lock: VmLock) -> None:
+        await locks.take(lock)
+        try:
+            await hub.listen(lock.address)
+        except OSError as error:
+            raise directory.unsafe(f"cannot listen on {lock.address}: {error.strerror}") from error
+
     try:
-        async with opened(target, holder=holder, take=taker.take) as vm:
+        async with opened(target, holder=holder, take=take) as vm:
             offer = Offer(vm, hub)
             ready.set_result(Held(vm, hub, target.qmp, offer, ended))
             try:
@@ -182,15 +121,3 @@ async def open_vm(target: Target, holder: str = SOMEBODY, *, patience: float = P
             yield held.vm
     except ElsewhereError as elsewhere:
         raise busy(elsewhere.holder) from elsewhere
-
-
-def lost() -> OutcomeLostError:
-    """Return the error that the process which carried out an operation has ended in the middle of it."""
-    return OutcomeLostError(
-        Reason(
-            codes.SERVICE_LOST,
-            Origin.VCPUCTL,
-            "the process that carried out the operation has ended in the middle of it: it is not known how far it came",
-            "vcpuctl list shows how the VM stands and what is pending; the same scale, or --slot, goes on from there",
-        )
-    )

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from ..core import codes
+from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..documents import Document
+from ..errors import OutcomeLostError
 from ..local.unix_sockets import dial_far
 from . import wire
 from .answers import Say
@@ -72,6 +75,18 @@ class Asking:
         """Say that nobody waits any longer; the answer then says what is known."""
         if self._writer is not None:
             self._writer.write(wire.line({"interrupt": True}))
+
+
+def lost() -> OutcomeLostError:
+    """Return the error that the process which carried out an operation has ended in the middle of it."""
+    return OutcomeLostError(
+        Reason(
+            codes.SERVICE_LOST,
+            Origin.VCPUCTL,
+            "the process that carried out the operation has ended in the middle of it: it is not known how far it came",
+            "vcpuctl list shows how the VM stands and what is pending; the same scale, or --slot, goes on from there",
+        )
+    )
 
 
 class Holder:

@@ -17,12 +17,14 @@ from ..local.target import Target
 from ..local.unix_sockets import place
 from .answers import Say
 from .calls import Call, Kind
-from .hold import ElsewhereError, hold, lost
 from .hub import Part
-from .remote import Asking
+from .remote import Asking, lost
+from .taking import ElsewhereError, look_for_holder
 from .wire import Message
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from .hold import Held
 
 #: How long a reader that gave way lets others come first, in seconds: it would take the VM from the one who asked.
@@ -73,7 +75,7 @@ class Vm:
                 if asking.begun:
                     raise lost()
             try:
-                async with hold(self._target, Part.WRITES, self._holder, waits=_teller(say)) as held:
+                async with await self._hold(Part.WRITES, say) as held:
                     self._has_loaded()
                     self._interrupt = held.vm.interrupt
                     return await held.answer(call, say)
@@ -114,11 +116,19 @@ class Vm:
             if answer is not None or (service.reached and not service.unknown):
                 return answer
         try:
-            async with hold(self._target, Part.READS, self._holder, waits=_teller(say)) as held:
+            async with await self._hold(Part.READS, say) as held:
                 self._has_loaded()
                 return await _unless_asked(held, call, say)
         except ElsewhereError as elsewhere:
             return await Asking(elsewhere.path, call).answer(say)
+
+    async def _hold(self, part: Part, say: Say) -> AbstractAsyncContextManager[Held]:
+        """Return a hold to enter. Raise ElsewhereError, or RefusedError "vm-busy", before what that needs is loaded."""
+        waits = _teller(say)
+        await look_for_holder(self._target, part, self._holder, waits)
+        from .hold import hold
+
+        return hold(self._target, part, self._holder, waits=waits)
 
     def _has_loaded(self) -> None:
         if self._loaded is not None:

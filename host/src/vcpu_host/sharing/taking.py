@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking the locks of a VM: who waits for whom, and who asks the one who has it instead.
+
+It loads nothing of what a VM is held with: most of the time of a command that another process answers would be that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from ..local.lock import VmLock, busy
+from ..local.target import Target
+from .hub import Part
+from .remote import asked_to_give_way
+
+#: How long another program that holds the VM, and does not give way, is waited for, in seconds.
+PATIENCE = 2.0
+#: How often is tried again where nobody says when the VM is free, in seconds.
+_AGAIN = 0.02
+#: Who waits longer, in seconds, is told for whom.
+_MOMENT = 0.5
+
+#: Hears for whom is waited: process id and command.
+Waits = Callable[[str], None]
+
+
+class ElsewhereError(Exception):
+    """Another process holds the VM, and answers at ``path``."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(holder)
+        self.path = path
+        self.holder = holder
+
+
+async def look_for_holder(target: Target, part: Part, holder: str, waits: Waits) -> None:
+    """Return when the VM's monitor is nobody's. Raise as ``Locks.take`` does if it stays somebody's."""
+    lock = VmLock(target.qmp, holder)
+    await Locks(part, PATIENCE, waits).take(lock)
+    lock.release()
+
+
+class Locks:
+    """The locks of one VM, which are taken for ``part``.
+
+    ``insists``: a program that keeps the VM is to give way, too. ``waits`` hears for whom is waited, if that takes more
+    than a moment.
+    """
+
+    def __init__(self, part: Part, patience: float, waits: Waits, *, insists: bool = False) -> None:
+        self._part = part
+        self._insists = insists
+        self._patience = patience
+        self._waits = waits
+
+    async def take(self, lock: VmLock) -> None:
+        """Take it. Raise ElsewhereError if its holder is to be asked instead, RefusedError "vm-busy" if it stays."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience
+        told = loop.call_later(_MOMENT, lambda: self._waits(lock.holder))
+        try:
+            await self._take(lock, until)
+        finally:
+            told.cancel()
+
+    async def _take(self, lock: VmLock, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        while not lock.try_take():
+            left = until - loop.time()
+            if left <= 0:
+                raise busy(lock.holder)
+            async with asked_to_give_way(lock.address, self._part, left, insists=self._insists) as other:
+                if other is None:
+                    await asyncio.sleep(min(left, _AGAIN))  # it begins, or ends, or is of a version without a hub
+                    continue
+                if self._part is Part.READS or (other.part == Part.KEEPS and not other.gives_way):
+                    raise ElsewhereError(lock.address, other.name)
+                try:
+                    async with asyncio.timeout(left):
+                        await other.released()
+                except TimeoutError as error:
+                    raise busy(other.name) from error
