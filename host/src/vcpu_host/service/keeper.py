@@ -9,7 +9,7 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from ..local.open_files import allow_for
-from ..local.target import Target, listed
+from ..local.target import Target, listed, marks
 from ..local.unix_sockets import place
 from .kept import Heard, Kept
 
@@ -54,13 +54,17 @@ class Keeper:
 
     async def keep(self) -> None:
         """Keep all VMs, until cancelled."""
+        seen: object = None
         try:
             while True:
                 self._again.clear()
-                await self._take(*_configured())
+                if (now := marks()) != seen:  # to read the files of 200 VMs takes 0.2 s
+                    await self._take(*_configured())
+                    seen = now
                 try:
                     async with asyncio.timeout(_RESCAN):
                         await self._again.wait()
+                        seen = None
                 except TimeoutError:
                     pass
         finally:

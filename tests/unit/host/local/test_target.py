@@ -151,3 +151,38 @@ def test_root_adds_vms_for_all_users_and_others_for_themselves(
     assert target.own_directory() == places[1]
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert target.own_directory() == places[0]
+
+
+def test_any_change_of_a_file_has_other_marks_and_looking_alone_has_not(places: tuple[Path, Path]) -> None:
+    seen = [target.marks()]
+
+    def changed() -> bool:
+        seen.append(target.marks())
+        return seen[-1] != seen[-2]
+
+    path = places[1] / "web1.toml"
+    path.write_text('qmp = "/a"\n')
+    assert changed()
+    target.Target.named("web1")
+    list(target.listed())
+    assert not changed()
+    for text in ('qmp = "/ab"\n', 'qmp = "/ba"\n'):  # the second is as long as the first
+        new = path.with_suffix(".new")
+        new.write_text(text)
+        new.replace(path)
+        assert changed()
+    path.chmod(0o600)
+    assert changed()
+    (places[0] / "link.toml").symlink_to("nowhere")
+    assert changed()
+    (places[0] / "nowhere").write_text("")
+    assert changed()
+    path.unlink()
+    assert changed()
+    places[1].rmdir()
+    assert changed()
+
+
+def test_a_number_of_thousands_of_digits_is_a_mistake_in_the_file(places: tuple[Path, Path]) -> None:
+    (places[0] / "web1.toml").write_text("qmp = " + "9" * 5000)
+    assert _refusal("web1")[0] == "bad-vm-file"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which VMs the service keeps, as their files come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from kit.until import until
+from vcpu_host.local import target
+from vcpu_host.service import keeper as module
+from vcpu_host.service.keeper import Keeper
+from vcpu_host.service.serve import Unheard
+
+
+@pytest.fixture
+def vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where VMs have their files."""
+    monkeypatch.setattr(target, "directories", lambda: (tmp_path,))
+    monkeypatch.setattr(module, "_RESCAN", 0.005)
+    return tmp_path
+
+
+@asynccontextmanager
+async def _keeping() -> AsyncIterator[Keeper]:
+    keeper = Keeper(Unheard())
+    task = asyncio.ensure_future(keeper.keep())
+    try:
+        yield keeper
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _write(vms: Path, name: str, text: str) -> None:
+    (vms / f"{name}.toml").write_text(text)
+
+
+async def test_files_that_come_change_and_go_are_seen_and_the_others_are_left_alone(vms: Path) -> None:
+    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    async with _keeping() as keeper:
+        await until(lambda: [vm.name for vm in keeper.vms] == ["web1"])
+        (first,) = keeper.vms
+        _write(vms, "web2", 'qmp = "/nowhere/2"\n')
+        await until(lambda: [vm.name for vm in keeper.vms] == ["web1", "web2"])
+        _write(vms, "web2", 'qmp = "/nowhere/22"\n')
+        await until(lambda: "/nowhere/22" in [vm.target.qmp for vm in keeper.vms])
+        _write(vms, "web2", "qmp = 2\n")
+        await until(lambda: "web2" in keeper.broken)
+        assert keeper.vms == [first]
+        (vms / "web2.toml").unlink()
+        await until(lambda: not keeper.broken)
+        assert keeper.vms == [first]
+
+
+async def test_files_that_stay_as_they_are_are_not_read_again_unless_it_is_asked_for(
+    vms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, reads = [0], [0]
+    monkeypatch.setattr(module, "marks", lambda: (_count(looks), target.marks())[1])
+    monkeypatch.setattr(module, "listed", lambda: (_count(reads), target.listed())[1])
+    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    async with _keeping() as keeper:
+        await until(lambda: looks[0] > 5)
+        assert reads == [1]
+        keeper.rescan()
+        await until(lambda: reads == [2])
+
+
+def _count(counter: list[int]) -> None:
+    counter[0] += 1
+
+
+async def test_a_vm_is_found_by_any_name_of_its_monitor(vms: Path) -> None:
+    (vms / "link").symlink_to(vms)
+    _write(vms, "web1", f'qmp = "{vms}/qmp"\n')
+    async with _keeping() as keeper:
+        await until(lambda: keeper.vms)
+        assert keeper.at(f"{vms}/qmp") is keeper.at(f"{vms}/link/qmp") is keeper.vms[0]
+        assert keeper.at(f"{vms}/other") is None
