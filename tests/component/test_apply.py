@@ -183,7 +183,7 @@ def test_a_user_without_rights_on_the_vms_reaches_all_of_them_by_the_services_so
         locks = fleet.folder / "nobody"
         locks.mkdir(mode=0o700)
         more = {"USER_ID": "65534", "VCPUCTL_SOCKET": str(service.socket), "XDG_RUNTIME_DIR": str(locks)}
-        ended = for_many(fleet, "apply", str(fleet.goals(2)), **more)
+        ended = for_many(fleet, "apply", str(fleet.goals(2)), environment=more)
         assert ended.statuses == dict.fromkeys(names, 0), ended.stdout
         for vm in fleet.vms.values():
             stands(vm, {0, 1})
@@ -205,7 +205,7 @@ def test_a_service_that_hangs_or_is_killed_is_one_vms_trouble_after_the_other() 
 
 # --- what is refused before anything is done --------------------------------------------------------------------------
 
-BAD = {
+BAD: dict[str, tuple[str | bytes, str, str]] = {
     "a VM that is not known": ("[vms]\nweb1 = 2\nweb3 = 2\n", "no-such-vm", "web3"),
     "a name that is none": ('[vms]\nweb1 = 2\n"../web2" = 2\n', "bad-vm-name", "../web2"),
     "a pattern": ('[vms]\n"web*" = 2\n', "bad-vm-name", "web*"),

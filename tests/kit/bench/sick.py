@@ -56,4 +56,5 @@ def _grown(fleet: FakeFleet, names: list[str], well: list[str], status: int) -> 
     began = time.monotonic()
     words = ("--timeout", _TIMEOUT, "-o", "json", "apply", str(fleet.goals(dict.fromkeys(names, 2))))
     run(fleet, *words, ends_with=(status,))
-    return max(fleet.vms[name].steer.commands()[-1]["time"] for name in well) - began
+    ended = max(float(fleet.vms[name].steer.commands()[-1]["time"]) for name in well)
+    return ended - began

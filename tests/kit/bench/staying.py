@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,15 @@ def idle(fleet: FakeFleet, say: Say) -> dict[str, float]:
     for path in others:
         path.rename(path.with_suffix(".off"))
     with _serving(fleet, 1) as one:
-        first = memory_of(one)
+        first = memory_of(one.pid)
     for path in others:
         path.with_suffix(".off").rename(path)
     with _serving(fleet, len(names)) as all_of_them:
         say(f"the service holds {len(names)} VMs")
-        used, began = cpu_of(all_of_them), time.monotonic()
-        time.sleep(_IDLE)
-        percent = 100 * (cpu_of(all_of_them) - used) / (time.monotonic() - began)
-        megabytes = (memory_of(all_of_them) - first) / (len(names) - 1) / 1e6
+        used, began = cpu_of(all_of_them.pid), time.monotonic()
+        _lives(all_of_them, _IDLE)
+        percent = 100 * (cpu_of(all_of_them.pid) - used) / (time.monotonic() - began)
+        megabytes = (memory_of(all_of_them.pid) - first) / (len(names) - 1) / 1e6
     say(f"idle: {percent:.3f} % of a core, {megabytes:.3f} MB a VM")
     return {"serve_idle_core_percent": round(percent, 3), "serve_mb_per_vm": round(megabytes, 3)}
 
@@ -62,8 +63,8 @@ def beside(fleet: FakeFleet, old: Path, rounds: int, say: Say) -> dict[str, Any]
             now = [run(fleet, "--vm", other, "-o", "json", "list").cpu for _ in range(_TIMES)]
             readers.enter_context(started(fleet, "--vm", name, "-o", "json", "watch"))
             proxy = fleet.folder / f"proxy{number}"
-            readers.enter_context(started(fleet, "--vm", name, "agent-proxy", "--listen", str(proxy)))
-            _wait(proxy.exists, "agent-proxy does not listen")
+            offering = readers.enter_context(started(fleet, "--vm", name, "agent-proxy", "--listen", str(proxy)))
+            _wait(offering, proxy.exists, "agent-proxy does not listen")
             beside = _operations(fleet, name)
         lists.append(statistics.median(now) / statistics.median(then))
         operations.append(statistics.median(beside) / statistics.median(without))
@@ -87,25 +88,32 @@ def _operations(fleet: FakeFleet, name: str) -> list[float]:
 
 
 @contextmanager
-def _serving(fleet: FakeFleet, size: int) -> Iterator[int]:
-    """The process id of a service that holds all VMs."""
+def _serving(fleet: FakeFleet, size: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A service that holds all VMs."""
     socket = fleet.folder / "serve.sock"
     with started(fleet, "serve", "--socket", str(socket)) as process:
-        _wait(socket.exists, "the service does not listen")
+        _wait(process, socket.exists, "the service does not listen")
         with grpc.insecure_channel(f"unix:{socket}") as channel:
             host = HostStub(channel)  # type: ignore[no-untyped-call] # generated
 
             def held() -> bool:
                 vms = host.ListVms(pb.ListVmsRequest(), timeout=_SOON).vms
-                return sum(vm.held for vm in vms) == size
+                return bool(sum(vm.held for vm in vms) == size)
 
-            _wait(held, f"the service does not hold {size} VMs")
-        yield process.pid
+            _wait(process, held, f"the service does not hold {size} VMs")
+        yield process
 
 
-def _wait(condition: Any, otherwise: str) -> None:
+def _wait(process: subprocess.Popen[bytes], condition: Callable[[], bool], otherwise: str) -> None:
+    """Wait for something that the process does. Raise NotDoneError."""
     deadline = time.monotonic() + _SOON
     while not condition():
         if time.monotonic() > deadline:
             raise NotDoneError(otherwise)
-        time.sleep(0.05)
+        _lives(process, 0.05)
+
+
+def _lives(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Let the process be for so long. Raise NotDoneError if it ends."""
+    with suppress(subprocess.TimeoutExpired):
+        raise NotDoneError(f"a process has ended, with status {process.wait(seconds)}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +49,21 @@ class EndedForEach(Ended):
 class ForMany(Vcpuctl):
     """One command under way that finds the VMs of the fleet by their names; gone at the end of its block."""
 
-    def __init__(self, fleet: FakeFleet, *words: str, output: str = "json", stdin: str = "", **more: str) -> None:
+    def __init__(
+        self,
+        fleet: FakeFleet,
+        *words: str,
+        output: str = "json",
+        stdin: str = "",
+        environment: Mapping[str, str] = {},
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_PROGRAM), "-o", output, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**fleet.environment, "PYTHONPATH": os.pathsep.join(sys.path), **more},
+            env={**fleet.environment, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
         )
         assert self.process.stdin is not None
         self.process.stdin.write(stdin)
@@ -69,8 +77,13 @@ class ForMany(Vcpuctl):
 
 
 def for_many(
-    fleet: FakeFleet, *words: str, output: str = "json", stdin: str = "", within: float = SOON, **more: str
+    fleet: FakeFleet,
+    *words: str,
+    output: str = "json",
+    stdin: str = "",
+    within: float = SOON,
+    environment: Mapping[str, str] = {},
 ) -> EndedForEach:
     """A command from start to end."""
-    with ForMany(fleet, *words, output=output, stdin=stdin, **more) as command:
+    with ForMany(fleet, *words, output=output, stdin=stdin, environment=environment) as command:
         return command.ends_for_each(within)

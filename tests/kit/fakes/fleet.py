@@ -20,6 +20,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -196,14 +197,14 @@ def main() -> None:
         for vm in wanted:
             ready, told = os.pipe()
             folder = Path(vm["folder"])
-            begun.append((children.fork(lambda f=folder, o=vm["options"], t=told: _qemu(f, o, t)), ready))
+            begun.append((children.fork(partial(_qemu, folder, vm["options"], told)), ready))
             os.close(told)
         started = []
         for vm, (pid, ready) in zip(wanted, begun, strict=True):
             with open(ready, "rb") as words:
                 if words.readline() != b"ready\n":
                     raise RuntimeError(f"the fake in {vm['folder']} did not start")
-            agent = children.fork(lambda f=Path(vm["folder"]): _vcpud(f)) if vm["agent"] else None
+            agent = children.fork(partial(_vcpud, Path(vm["folder"]))) if vm["agent"] else None
             started.append((pid, agent))
         print(json.dumps(started), flush=True)
         sys.stdin.read()

@@ -33,8 +33,8 @@ class FleetProgress:
         """Log it, or redraw."""
         if "log" in message:
             fields = dict(message["log"])
-            event = fields.pop("event")
-            (self._log.debug if event == "state" else self._log.info)(event, vm=name, **fields)
+            about = fields.pop("event")
+            (self._log.debug if about == "state" else self._log.info)(about, vm=name, **fields)
         elif "progress" in message:
             settled, total, words = message["progress"]
             self._redraw(f"{name}: {settled}/{total} slots  {words}")

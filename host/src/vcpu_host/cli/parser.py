@@ -236,6 +236,17 @@ def _add_services(commands: _Commands) -> None:
     )
 
 
+def _add_apply(commands: _Commands) -> None:
+    commands.add(
+        "apply",
+        "give many VMs their vCPUs, at once",
+        *("apply vms.toml", "apply vms.toml --dry-run", "-o json apply vms.toml >ended.json"),
+        fill=options.add_goals,
+        about=_APPLY,
+        vm=False,
+    )
+
+
 def build_parser(words: Collection[str] | None = None, *, full: bool = False) -> Parser:
     """Return the grammar: of a command line with these words, or, without them, all of it.
 
@@ -267,14 +278,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         fill=_add_plan,
     )
     _add_switches(commands)
-    commands.add(
-        "apply",
-        "give many VMs their vCPUs, at once",
-        *("apply vms.toml", "apply vms.toml --dry-run", "-o json apply vms.json >ended.json"),
-        fill=options.add_goals,
-        about=_APPLY,
-        vm=False,
-    )
+    _add_apply(commands)
     commands.add(
         "export",
         "the -smp and -device arguments that give a QEMU exactly these vCPUs",

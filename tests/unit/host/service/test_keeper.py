@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.until import until
@@ -60,8 +61,8 @@ async def test_files_that_stay_as_they_are_are_not_read_again_unless_it_is_asked
     vms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks, reads = [0], [0]
-    monkeypatch.setattr(module, "marks", lambda: (_count(looks), target.marks())[1])
-    monkeypatch.setattr(module, "listed", lambda: (_count(reads), target.listed())[1])
+    monkeypatch.setattr(module, "marks", _counted(target.marks, looks))
+    monkeypatch.setattr(module, "listed", _counted(target.listed, reads))
     _write(vms, "web1", 'qmp = "/nowhere/1"\n')
     async with _keeping() as keeper:
         await until(lambda: looks[0] > 5)
@@ -70,8 +71,12 @@ async def test_files_that_stay_as_they_are_are_not_read_again_unless_it_is_asked
         await until(lambda: reads == [2])
 
 
-def _count(counter: list[int]) -> None:
-    counter[0] += 1
+def _counted(function: Callable[[], Any], counter: list[int]) -> Callable[[], Any]:
+    def counted() -> Any:
+        counter[0] += 1
+        return function()
+
+    return counted
 
 
 async def test_a_vm_is_found_by_any_name_of_its_monitor(vms: Path) -> None:
