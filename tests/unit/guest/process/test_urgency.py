@@ -14,6 +14,7 @@ class _Kernel:
     def __init__(self, error: OSError | None = None) -> None:
         self.policies: dict[int, tuple[int, int]] = {}
         self.calls = 0
+        self.calm = asyncio.Event()  # a thread was set back
         self._error = error
 
     def set_policy(self, thread: int, policy: int, priority: int) -> None:
@@ -21,13 +22,9 @@ class _Kernel:
         if self._error is not None:
             raise self._error
         self.policies[thread] = (policy & ~os.SCHED_RESET_ON_FORK, priority)
+        if self.policies[thread][0] == os.SCHED_OTHER:
+            self.calm.set()
         assert policy & os.SCHED_RESET_ON_FORK, "a hook would inherit it"
-
-
-async def _until(condition: asyncio.Event, kernel: _Kernel, policy: int) -> None:
-    while {each for each, _ in kernel.policies.values()} != {policy}:
-        await asyncio.sleep(0)
-    condition.set()
 
 
 async def test_every_thread_goes_before_others_for_a_moment_and_then_no_more() -> None:
@@ -41,7 +38,9 @@ async def test_every_thread_goes_before_others_for_a_moment_and_then_no_more() -
         assert kernel.policies[other.native_id or 0] == (os.SCHED_RR, 1)
         assert kernel.policies[threading.get_native_id()] == (os.SCHED_RR, 1)
         async with asyncio.timeout(60):
-            await _until(asyncio.Event(), kernel, os.SCHED_OTHER)
+            await kernel.calm.wait()
+        await asyncio.sleep(0)
+        assert {policy for policy, _ in kernel.policies.values()} == {os.SCHED_OTHER}
     finally:
         stop.set()
         other.join()
