@@ -46,12 +46,11 @@ class Urgency:
 
     def hurry(self) -> None:
         """Go before others from now on, for LASTS seconds."""
-        if self._denied:
+        # Each time, for threads that have begun meanwhile.
+        if self._denied or not self._set(_URGENT, _PRIORITY):
             return
         if self._ends is not None:
             self._ends.cancel()
-        elif not self._set(_URGENT, _PRIORITY):
-            return
         self._ends = asyncio.get_running_loop().call_later(self._lasts, self._calm_down)
 
     def _calm_down(self) -> None:
