@@ -66,10 +66,10 @@ def guest_looked(state: State, event: GuestLooked) -> None:
                 state.mark_dirty(job)
     if asked_at is not None:
         _all_listed(state, shown, asked_at, newer, absence_proven=not foreign)
-    if asked_at is not None and any(not cpu.firmware_id for cpu in foreign):
-        # One without a name may get it in a moment, and then it is known whether any is missing.
-        if any(job.goal is Goal.UP and job.filled and _missed(job, shown) for job in state.open_jobs()):
-            state.look_at_guest_again(state.limits.retry_after)
+    nameless = any(not cpu.firmware_id for cpu in foreign)
+    if asked_at is not None and nameless and any(_is_missed(job, shown) for job in state.open_jobs()):
+        # It may get a name in a moment, and then it is known whether any is missing.
+        state.look_at_guest_again(state.limits.retry_after)
     if any(cpu.firmware_id for cpu in foreign):
         # A name that no slot has stays so.
         for job in list(state.open_jobs()):
@@ -115,6 +115,10 @@ def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[Gue
 
 def _missed(job: Job, shown: Collection[str]) -> list[ThreadEvidence]:
     return [thread for thread in job.threads if thread.firmware_id not in shown]
+
+
+def _is_missed(job: Job, shown: Collection[str]) -> bool:
+    return job.goal is Goal.UP and job.filled and bool(_missed(job, shown))
 
 
 def cpu_settled(state: State, event: CpuSettled) -> None:
