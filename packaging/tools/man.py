@@ -27,7 +27,7 @@ VM_NAMES = (
     "sh -c 'ls /etc/vcpuctl/vms.d ${XDG_CONFIG_HOME:-~/.config}/vcpuctl/vms.d 2>/dev/null | sed -n s/[.]toml$//p'"
 )
 #: What is a path: of a socket or a file.
-PATHS = {"qmp", "agent", "to", "source", "map", "listen"}
+PATHS = {"file", "qmp", "agent", "to", "source", "map", "listen"}
 SHELLS = {"bash": "vcpuctl", "zsh": "_vcpuctl", "fish": "vcpuctl.fish"}
 
 
