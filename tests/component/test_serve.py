@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from kit.component.cli import Vcpuctl, done, run, stands, until
+from kit.component.cli import SOON, Vcpuctl, done, run, stands, until
 from kit.component.serving import Serving
 from kit.component.watching import Watching
 from kit.fakes.qemu import FakeVm
@@ -38,6 +41,22 @@ def test_commands_are_carried_out_by_the_service_that_keeps_the_vm_one_at_a_time
             assert first.ends().outcome == "done"
         done(vm, {0}, "unplug", "2")
         watch.shows(online=1)
+
+
+def test_a_command_that_the_service_answers_loads_nothing_that_reaches_a_vm(vm: FakeVm) -> None:
+    def loaded(*words: str) -> set[str]:
+        command = [sys.executable, "-X", "importtime", "-m", "vcpu_host.cli.main", "--qmp", str(vm.qmp), *words]
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(vm.folder)}
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=SOON)
+        return {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines()}
+
+    costly = {"grpc", "qemu.qmp", "vcpu_host.vm.coordinator", "vcpu_host.sharing.hold"}
+    with Serving({"web1": vm}) as service:
+        service.holds("web1")
+        for words in (("-o", "json", "list"), ("-o", "json", "plug")):
+            assert not loaded(*words) & costly
+    stands(vm, {0, 1})
+    assert loaded("-o", "json", "list") >= costly
 
 
 def test_other_programs_look_and_resize_by_grpc(vm: FakeVm) -> None:

@@ -41,6 +41,7 @@ def idle(fleet: FakeFleet, say: Say) -> dict[str, float]:
         path.with_suffix(".off").rename(path)
     with _serving(fleet, len(names)) as all_of_them:
         say(f"the service holds {len(names)} VMs")
+        _wait(all_of_them, lambda: _is_quiet(all_of_them), "the service does not come to rest")
         used, began = cpu_of(all_of_them.pid), time.monotonic()
         _lives(all_of_them, _IDLE)
         percent = 100 * (cpu_of(all_of_them.pid) - used) / (time.monotonic() - began)
@@ -102,6 +103,13 @@ def _serving(fleet: FakeFleet, size: int) -> Iterator[subprocess.Popen[bytes]]:
 
             _wait(process, held, f"the service does not hold {size} VMs")
         yield process
+
+
+def _is_quiet(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it has looked at all VMs for the first time, and so uses next to nothing of a core."""
+    before = cpu_of(process.pid)
+    _lives(process, 2.0)
+    return cpu_of(process.pid) - before < 0.02
 
 
 def _wait(process: subprocess.Popen[bytes], condition: Callable[[], bool], otherwise: str) -> None:
