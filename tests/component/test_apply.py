@@ -189,7 +189,7 @@ def test_a_user_without_rights_on_the_vms_reaches_all_of_them_by_the_services_so
             stands(vm, {0, 1})
 
 
-def test_a_service_that_hangs_or_is_killed_is_one_vms_trouble_after_the_other() -> None:
+def test_a_service_that_is_killed_is_the_trouble_of_its_own_vms_alone() -> None:
     with fleet_of("kept", "mine") as fleet, Serving({"kept": fleet.vms["kept"]}) as service:
         service.holds("kept")
         rule = fleet.vms["kept"].steer.rule("guest:insert", "hold")
