@@ -18,6 +18,7 @@ from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.core.log_entry import Caller, Subject, fields, read
 from vcpu_host.core.migration.compare import Comparison, Difference
 from vcpu_host.core.migration.export import arguments
 from vcpu_host.core.migration.shape import Shape
@@ -37,6 +38,9 @@ _RESULT = OperationResult(
 )
 
 
+_STAMP = {"__REALTIME_TIMESTAMP": "1795920926494275"}
+
+
 def _export() -> dict[str, Any]:
     shape = Shape.of(_VIEW.host, (Intent(IntentKind.PLUG, 2, "vcpu-2", 1.5),), {"virtio-blk-device.num-queues": (1,)})
     shape = replace(shape, topology={"cpus": 2, "sockets": 1, "maxcpus": 3})
@@ -53,6 +57,8 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "migrate-check", documents.of_comparison(Comparison((_LACKS,)), Outcome.REFUSED)
     yield "migrate-prepare", documents.of_prepared(Prepared(Outcome.DONE, Comparison((_LACKS,)), reason=_WHY))
     yield "numa-assign", documents.of_assigned(Assigned(Outcome.DONE, _VIEW.host.slots, dict.fromkeys(range(3), 0)))
+    entry = read({**dict(fields(Subject("x", "y"), Caller(0), documents.of_result(_RESULT), None, None)), **_STAMP})
+    yield "log", documents.of_log([entry], 1, complete=False)
     yield "error", documents.of_error(_WHY, 5)
 
 

@@ -85,6 +85,12 @@ async def _doctor(args: argparse.Namespace) -> Exit:
     return await doctor(args)
 
 
+async def _log(args: argparse.Namespace) -> Exit:
+    from .log import log
+
+    return await log(args)
+
+
 async def _agent_proxy(args: argparse.Namespace) -> Exit:
     from vcpu_host.agent.proxy import serve
 
@@ -112,4 +118,5 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "watch": _watch,
     "doctor": _doctor,
     "agent-proxy": _agent_proxy,
+    "log": _log,
 }

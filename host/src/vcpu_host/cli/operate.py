@@ -19,9 +19,11 @@ from vcpu_host.logs import open_log
 from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
-from .connect import coordinator
+from .connect import coordinator, coordinator_of
 from .exitcodes import Exit, of_result
+from .logged import logged
 from .progress import Progress
+from .target import sockets, vm_name
 
 
 def request_of(args: argparse.Namespace, name: str) -> Request:
@@ -81,9 +83,12 @@ async def operate(args: argparse.Namespace) -> Exit:
         return await show_plan(args)
     request = request_of(args, args.command)
     log = open_log(args.verbose, args.log_format)
-    async with coordinator(args) as vm:
-        with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
-            result = await vm.run(request, Limits.within(args.timeout), progress, progress.waits)
+    target = sockets(args)
+    with logged(target, vm_name(args), request, log) as entry:
+        async with coordinator_of(target) as vm:
+            with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
+                result = await vm.run(request, Limits.within(args.timeout), progress, progress.waits)
+            entry.ended(result, vm)
     _print_result(args, result)
     return of_result(result)
 

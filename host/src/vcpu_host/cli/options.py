@@ -177,3 +177,14 @@ def add_assignment(parser: Parser) -> None:
 def add_listen(parser: Parser) -> None:
     """Add what agent-proxy takes."""
     parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
+
+
+def add_log(parser: Parser) -> None:
+    """Add what log takes."""
+    parser.add_argument(
+        "--since", metavar="TIME", help="only what is newer, in journalctl's words: 2026-11-29, yesterday, '1 hour ago'"
+    )
+    parser.add_argument(
+        "-n", "--lines", metavar="N", type=values.lines, default=100, help="the newest N entries, or all (default: 100)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with each entry as it comes, until Ctrl-C")

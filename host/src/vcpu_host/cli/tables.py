@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vcpu_host.core import descriptors
 from vcpu_host.core.model import LEVELS, SlotState
+from vcpu_host.core.text import ranges
 from vcpu_host.core.view import SlotView, VmView
 
 from .layout import Block, Column, Line, Span, Table, compose
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from vcpu_host.vm.numa_assign import Assigned
 
 _STATE_STYLE = {"online": "green", "empty": "dim", "partial": "yellow", "offline": "yellow", "plugged": "yellow"}
-_OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}
+OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "failed": "red", "unknown": "magenta"}
 _LEVELS = [f"{name}-id" for name in LEVELS]
 _LEVEL_STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 _FINDING = 9  # columns before a finding's text
@@ -241,7 +242,7 @@ def result_blocks(result: OperationResult) -> list[Block]:
         blocks.append(Line(f"begun before: removal of slot {slot.slot}: {slot.outcome}{why}"))
     nothing = " (nothing to do)" if not result.slots and result.outcome == "done" else ""
     words = f"{result.request.operation}: {result.outcome} in {result.elapsed:.3f} s{nothing}"
-    blocks.append(Line(words, _OUTCOME_STYLE.get(str(result.outcome), "")))
+    blocks.append(Line(words, OUTCOME_STYLE.get(str(result.outcome), "")))
     if result.reason is not None and not any(slot.reason == result.reason for slot in result.slots):
         blocks.append(Line(str(result.reason)))
     return blocks
@@ -251,7 +252,7 @@ def _result_row(slot: SlotResult) -> list[str | Span]:
     return [
         str(slot.slot),
         slot.device_id or "-",
-        _styled(str(slot.outcome), _OUTCOME_STYLE),
+        _styled(str(slot.outcome), OUTCOME_STYLE),
         _join(f"cpu{number}" for number in slot.guest_cpus),
         " ".join(f"{name} {seconds:.3f}s" for name, seconds in slot.phases.items()) or "-",
     ]
@@ -267,17 +268,6 @@ def _reasons(slots: Iterable[SlotResult]) -> Iterator[Line]:
         yield Line(f"slot{'s' * (len(numbers) > 1)} {ranges(numbers)}: {reason}")
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers, neighbours as a range: "1, 3-6"."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ", ".join("-".join(map(str, part)) for part in parts)
-
-
 def comparison_blocks(
     step: str, comparison: Comparison, plugged: Sequence[Place], outcome: Outcome, reason: Reason | None
 ) -> list[Block]:
@@ -287,7 +277,7 @@ def comparison_blocks(
     if reason is not None:
         blocks.append(Line(str(reason), "red"))
     same = "" if comparison.obstacles else " (the destination has the vCPUs that the VM has)"
-    return [*blocks, Line(f"migrate {step}: {outcome}{same}", _OUTCOME_STYLE.get(str(outcome), ""))]
+    return [*blocks, Line(f"migrate {step}: {outcome}{same}", OUTCOME_STYLE.get(str(outcome), ""))]
 
 
 def assigned_blocks(assigned: Assigned) -> list[Block]:
@@ -297,7 +287,7 @@ def assigned_blocks(assigned: Assigned) -> list[Block]:
         columns = (Column("SLOT"), Column("PROPS", breaks=True), Column("NODE"))
         rows = [[str(slot.index), props_text(slot), str(assigned.nodes[slot.index])] for slot in assigned.slots]
         blocks.append(Table(columns, rows))
-    style = _OUTCOME_STYLE.get(str(assigned.outcome), "")
+    style = OUTCOME_STYLE.get(str(assigned.outcome), "")
     blocks.append(Line(f"numa assign: {assigned.outcome}{assigned.what}", style))
     if assigned.reason is not None:
         blocks.append(Line(str(assigned.reason)))

@@ -34,5 +34,12 @@ def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.enviro
     return Target(plain_name(qmp), None if args.agent is None else plain_name(args.agent))
 
 
+def vm_name(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the name in vms.d by which ``sockets`` finds the VM; empty where it goes by a socket."""
+    if args.vm is not None or args.qmp is not None:
+        return args.vm or ""
+    return environment.get(VM) or ""
+
+
 def _usage(code: codes.Code, text: str, hint: str) -> UsageError:
     return UsageError(Reason(code, Origin.VCPUCTL, text, hint))

@@ -128,6 +128,8 @@ MIGRATING = Code("migrating", "The VM is being migrated.")
 VM_BUSY = Code("vm-busy", "Another vcpuctl is at work on this VM.")
 BAD_RECORD = Code("bad-record", "The record of what is pending on this VM cannot be read.")
 NO_RECORD = Code("no-record", "The record of what is about to be done cannot be written.")
+NO_JOURNAL = Code("no-journal", "The system's journal cannot be read: journalctl is not there, or has failed.")
+JOURNAL_CLOSED = Code("journal-closed", "This user may not read the system's journal.")
 UNSAFE_DIRECTORY = Code("unsafe-directory", "vcpuctl's directory or a file in it could be changed by others.")
 
 # The agent's port and the link over it. Those that vcpu_proto.link gives are the same there.
