@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of vcpuctl's man page that are made from the code: exit statuses, reasons, documents, fields, facts."""
+"""The sections of vcpuctl's man page that are made from the code: exit statuses, reasons, documents, fields, facts.
 
 ``packaging/man/vcpuctl.1.inc`` has a line ``@NAME@`` where each of them goes.
 """

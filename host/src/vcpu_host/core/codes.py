@@ -46,7 +46,7 @@ BAD_USAGE = Code("bad-usage", "The words or options make no command, or do not g
 BAD_SLOT = Code("bad-slot", "A slot selector is not understood, or this VM has no such slot.")
 BAD_MAP = Code("bad-map", "The map for numa assign cannot be read, or does not place every slot once.")
 BAD_EXPORT = Code("bad-export", "The file is no export that this vcpuctl reads.")
-BAD_SOCKET = Code("bad-socket", "agent-proxy cannot listen on the path that it was given.")
+BAD_SOCKET = Code("bad-socket", "vcpuctl cannot listen on the path that it was given.")
 BAD_VM_NAME = Code("bad-vm-name", "A VM's name has characters that no VM's name has.")
 BAD_VM_FILE = Code("bad-vm-file", "The VM's file in vms.d cannot be read, or has settings that are none.")
 NO_SUCH_VM = Code("no-such-vm", "No file in vms.d has this name.")
@@ -54,6 +54,7 @@ NO_VM = Code("no-vm", "Neither the command line nor the environment names a VM."
 TWO_VMS = Code("two-vms", "The environment names two VMs.")
 SAME_VM = Code("same-vm", "A migration's source and destination are one VM.")
 NOT_UNIX = Code("not-unix", "The address is not a unix socket on which QEMU listens.")
+BAD_METRICS = Code("bad-metrics", "Metrics are not offered at this address, or not written to this file.")
 NOT_A_SOCKET = Code("not-a-socket", "The path is no socket.")
 PATH_TOO_LONG = Code("path-too-long", "The path is longer than the path of a unix socket can be.")
 NOT_QMP = Code("not-qmp", "The socket is not a QMP monitor.")
@@ -130,6 +131,7 @@ BAD_RECORD = Code("bad-record", "The record of what is pending on this VM cannot
 NO_RECORD = Code("no-record", "The record of what is about to be done cannot be written.")
 NO_JOURNAL = Code("no-journal", "The system's journal cannot be read: journalctl is not there, or has failed.")
 JOURNAL_CLOSED = Code("journal-closed", "This user may not read the system's journal.")
+NO_METRICS = Code("no-metrics", "The library that metrics are made with is not installed.")
 UNSAFE_DIRECTORY = Code("unsafe-directory", "vcpuctl's directory or a file in it could be changed by others.")
 
 # The agent's port and the link over it. Those that vcpu_proto.link gives are the same there.

@@ -11,10 +11,16 @@ from ..reason import Outcome, Reason
 from ..view import VmView
 from .counts import Counts
 
+#: What a slot goes through, up or down.
+PHASES = ("device_add", "arrival", "online", "offline", "device_del")
+
 
 @dataclass(frozen=True, slots=True)
 class SlotResult:
-    """One slot's outcome. ``phases`` holds seconds by phase, ``guest_cpus`` the logical CPUs it is in the guest."""
+    """One slot's outcome.
+
+    ``phases`` holds seconds by phase (``PHASES``), ``guest_cpus`` the logical CPUs it is in the guest.
+    """
 
     slot: int
     device_id: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operation says of the VM's vCPUs before and after it."""
+"""What a result says of the VM's vCPUs before and after the operation, and of its phases."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from kit.fakes.adapters import BRISK, Rig, until
 from vcpu_host.core.operation.counts import Counts
+from vcpu_host.core.operation.result import PHASES
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Outcome
 
@@ -22,6 +23,11 @@ async def test_a_result_counts_the_vcpus_before_and_as_the_operation_saw_them_la
     ):
         result = await rig.whole.run(request, BRISK)
         assert (result.before, result.after) == (Counts(*before), Counts(*after)), request
+
+
+async def test_a_slot_goes_through_the_phases_of_the_table_and_no_others(rig: Rig) -> None:
+    results = [await rig.whole.run(Request(operation, 1), BRISK) for operation in (Operation.PLUG, Operation.UNPLUG)]
+    assert {phase for result in results for slot in result.slots for phase in slot.phases} == set(PHASES)
 
 
 async def test_a_count_that_nobody_can_tell_is_not_guessed(rig: Rig) -> None:

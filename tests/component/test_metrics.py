@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics before Debian's Prometheus and its promtool, made of what the real ``vcpuctl`` prints.
+
+`make test-oldest` runs this with the oldest prometheus_client, `make component` with the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit.component.cli import run
+from kit.component.prometheus import Prometheus, check_metrics, programs
+from kit.fakes.qemu import FakeVm
+from vcpu_host.service.exposition import Address, Exposition, textfile, write_textfile
+from vcpu_host.service.metrics import Metrics
+
+
+@pytest.fixture(scope="module")
+def prometheus() -> Iterator[Path]:
+    with programs() as found:
+        yield found
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vm", dir="/tmp") as name:
+        yield Path(name)
+
+
+def _seen(metrics: Metrics, vm: FakeVm, *words: str) -> None:
+    """Run a command on the VM, and hand the document that it prints to the metrics."""
+    document = json.loads(run(vm, *words).stdout)
+    if words[0] == "list":
+        metrics.looked("web1", document)
+    else:
+        metrics.operated("web1", document)
+
+
+def _lived(metrics: Metrics, vm: FakeVm) -> None:
+    """Something of each kind."""
+    _seen(metrics, vm, "list")
+    _seen(metrics, vm, "plug", "2")
+    _seen(metrics, vm, "unplug")
+    _seen(metrics, vm, "plug", "99")
+    metrics.look_failed("web1", "qemu-silent")
+    metrics.session_began("web1")
+    metrics.exposition_failed("http")
+    _seen(metrics, vm, "list")
+
+
+def test_promtool_finds_no_fault_with_the_metrics_in_either_form_nor_with_the_file(
+    folder: Path, prometheus: Path
+) -> None:
+    metrics = Metrics(["web1"], version="9.8.7")
+    assert check_metrics(prometheus, metrics.exposed()[0].decode()) == "", "before anything has happened"
+    with FakeVm(folder, "--maxcpus", "4", "--accel", "kvm", "--deleted", "kvm") as vm:
+        _lived(metrics, vm)
+    file = textfile(str(folder / "vcpuctl.prom"))
+    assert write_textfile(metrics, file)
+    assert "vcpuctl_pluggable_vcpus" in file.read_text()
+    assert check_metrics(prometheus, file.read_text()) == ""
+
+
+def test_promtool_would_find_a_fault(prometheus: Path) -> None:
+    assert "counter" in check_metrics(prometheus, "# HELP x_total y\n# TYPE x_total gauge\nx_total 1\n")
+    assert check_metrics(prometheus, "x{ 1\n")
+
+
+async def test_prometheus_scrapes_them_and_knows_how_many_vcpus_are_online_after_a_plug(
+    folder: Path, prometheus: Path
+) -> None:
+    metrics = Metrics(["web1", "web2"], version="9.8.7")
+    online = 'vcpuctl_vcpus{vm="web1",state="online"}'
+    done = 'sum(vcpuctl_operations_total{vm="web1",operation="plug",outcome="done"})'
+    with FakeVm(folder, "--maxcpus", "4") as vm:
+        async with Exposition(metrics, Address("127.0.0.1", 0)) as served:
+            with Prometheus(prometheus, folder, f"127.0.0.1:{served.port}") as server:
+                await asyncio.to_thread(_seen, metrics, vm, "list")
+                await asyncio.to_thread(server.wait_value, online, 1)
+                await asyncio.to_thread(_seen, metrics, vm, "plug", "2")
+                await asyncio.to_thread(_seen, metrics, vm, "list")
+                await asyncio.to_thread(server.wait_value, online, 3)
+                await asyncio.to_thread(server.wait_value, done, 1)
+                await asyncio.to_thread(server.wait_value, "sum(vcpuctl_phase_duration_seconds_count)", 6)
+                await asyncio.to_thread(server.wait_value, "sum(up)", 1)
+                metrics.configure(["web2"])
+                await asyncio.to_thread(server.wait_value, "count(vcpuctl_link_sessions_total)", 1)
+                assert await asyncio.to_thread(server.query, online) == []
