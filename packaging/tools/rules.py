@@ -4,10 +4,11 @@
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
 or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
 platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
-a machine or an event; the host's core has no device id and no QOM path of QEMU's; tests neither sleep nor skip, nor
-judge by the time that something took; all versions agree; no file names the host of a package index, since which one
-is used is the machine's business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead
-somewhere, and so do the promises, decisions, paths and tests that documents and comments name (``references.py``).
+a machine or an event; the host's core has no device id and no QOM path of QEMU's; in the host's core/operation an
+object's attributes are written by its own methods alone; tests neither sleep nor skip, nor judge by the time that
+something took; all versions agree; no file names the host of a package index, since which one is used is the machine's
+business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the
+promises, decisions, paths and tests that documents and comments name (``references.py``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ COMPLEX = re.compile(r"# noqa:[^#]*\bC901\b(?! - \w)")
 #: What only an adapter to QEMU makes or takes apart: ids of devices and paths of objects. Our packages' names are fine.
 CORE = "host/src/vcpu_host/core/"
 QEMU_WORDS = re.compile(r"\bvcpu-(?!guest\b|host\b|proto\b)|/machine/|peripheral")
+#: Where what is known changes by methods that are named after what happened, and by nothing else.
+OPERATION = CORE + "operation/"
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 PARTS = ("proto", "host", "guest")
 #: Generated code, and files that go into guests as they are.
@@ -103,6 +106,11 @@ def check_source(name: str, text: str) -> Iterator[str]:
     yield from (f"{name}:{line}: {what}" for line, what in functions(text))
     if name.startswith(CORE):
         yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
+    if name.startswith(OPERATION):
+        yield from (
+            f"{name}:{line}: writes an attribute of another object: give that a method named after what happened"
+            for line in foreign_writes(text)
+        )
     if match := DODGES.search(text):
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
     if TIMED.search(text):
@@ -125,6 +133,26 @@ def qemu_words(text: str) -> Iterator[int]:
             continue
         if QEMU_WORDS.search(node.value):
             yield node.lineno
+
+
+def foreign_writes(text: str) -> Iterator[int]:
+    """The lines on which an attribute of anything but ``self`` is set or deleted, or an item of such an attribute."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Attribute(value=owner, ctx=ast.Store() | ast.Del()):
+                foreign = not _is_self(owner)
+            case ast.Subscript(value=ast.Attribute(value=owner), ctx=ast.Store() | ast.Del()):
+                foreign = not _is_self(owner)
+            case ast.Call(func=ast.Name(id="setattr" | "delattr")):
+                foreign = True
+            case _:
+                continue
+        if foreign:
+            yield node.lineno
+
+
+def _is_self(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"
 
 
 def functions(text: str) -> Iterator[tuple[int, str]]:

@@ -38,6 +38,7 @@ def kind_of(document: dict[str, Any]) -> str:
         ("initial_vcpus", "export"),
         ("cpus", "vcpud-check"),
         ("skipped", "log"),
+        ("processes", "vms"),
     ):
         if field in document:
             return name

@@ -24,9 +24,11 @@ from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
+from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
-from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view
+from vcpu_host.core.vms import Configured, Monitor, Process, join
+from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view, of_vms
 from vcpu_host.local.target import _KEYS
 from vcpu_host.vm.numa_assign import Assigned
 
@@ -139,11 +141,14 @@ def test_the_page_tells_every_field_of_the_documents_and_every_key_of_a_vms_file
     result = OperationResult(
         Request(Operation.PLUG, 1), Outcome.DONE, (SlotResult(1, "vcpu-1", Outcome.DONE, reason),), 1.0
     )
+    running = Process(1, "ada", 1, CommandLine(), (Monitor("/q", "/q", key="1"),))
+    vms = join([Configured("web1", "/d/web1.toml")], [running], None, "/d")
     assigned = Assigned(Outcome.DONE, seen.host.slots, dict.fromkeys(range(3), 0))
     documents = [
         *(of_view(seen), of_view(pending), of_result(result), of_assigned(assigned), of_reason(reason)),
         *(of_plan(plan(seen, Request(Operation.PLUG, count))) for count in (1, 99)),
         of_finding(Finding(Level.OK, "fine", "it is")),
+        of_vms(vms),
     ]
     missing = _names(documents) - set(re.findall(r"[a-z_]+", text))
     assert missing == set()

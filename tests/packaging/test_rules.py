@@ -131,6 +131,36 @@ def test_the_core_neither_makes_nor_reads_ids_and_paths_of_qemu(text: str) -> No
     assert list(rules.check_source("host/src/vcpu_host/qmp/a.py", HEADER + text + "\n")) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "job.outcome = outcome",
+        "thread.present = thread.online = False",
+        "job.retries += 1",
+        "before, job.ending = job.ending, None",
+        "job.phases[phase] = 1.0",
+        "job.removal.sent = True",
+        "self._state.paused = True",
+        "for job.order in orders: pass",
+        "del job.reason",
+        'setattr(job, "outcome", outcome)',
+    ],
+)
+def test_nobody_writes_what_another_object_of_the_state_machine_knows(text: str) -> None:
+    found = list(rules.check_source("host/src/vcpu_host/core/operation/transitions.py", HEADER + text + "\n"))
+    assert found
+    assert all("a method named after what happened" in line for line in found)
+    assert list(rules.check_source("host/src/vcpu_host/core/planning/plan.py", HEADER + text + "\n")) == []
+
+
+def test_an_object_of_the_state_machine_may_write_what_it_knows_itself_and_anybody_may_read_it() -> None:
+    text = (
+        HEADER
+        + "self.sent, self.ending = True, job.plug\nself.phases[name] += 1\ngroups[job.order] = job.phases[name]\n"
+    )
+    assert list(rules.check_source("host/src/vcpu_host/core/operation/removal.py", text)) == []
+
+
 def test_the_core_may_name_our_packages_and_say_anything_in_docstrings() -> None:
     text = HEADER + '"""As /machine/peripheral/vcpu-1."""\nx = "update vcpu-guest in the guest"\n'
     assert list(rules.check_source("host/src/vcpu_host/core/a.py", text)) == []

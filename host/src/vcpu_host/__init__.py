@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         VcpuctlError,
     )
     from .local.target import Target
+    from .sharing.hold import open_vm
     from .vm.coordinator import Coordinator
-    from .vm.open import open_vm
 
 __version__ = "0.1.0"
 
@@ -66,7 +66,7 @@ _HOMES = {
     **dict.fromkeys(("Placement",), "core.planning.placement"),
     **dict.fromkeys(("SlotView", "VmView"), "core.view"),
     **dict.fromkeys(("Target",), "local.target"),
-    **dict.fromkeys(("open_vm",), "vm.open"),
+    **dict.fromkeys(("open_vm",), "sharing.hold"),
 }
 
 

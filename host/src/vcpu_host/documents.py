@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .core.planning.plan import Plan, Request, Step
     from .core.reason import Outcome, Reason
     from .core.view import SlotView, ThreadView, VmView
+    from .core.vms import Configured, Found, Vms
     from .vm.migration_target import Prepared
     from .vm.numa_assign import Assigned
 
@@ -50,6 +51,14 @@ def of_reason(reason: Reason) -> Document:
         "hint": reason.hint,
         "errno": reason.errno,
     }
+
+
+def read_reason(document: Mapping[str, Any]) -> Reason:
+    """Return the reason that ``of_reason`` made the document from."""
+    from .core.reason import Origin, Reason
+
+    words = {name: document[name] for name in ("code", "text", "hint", "errno")}
+    return Reason(who=Origin(document["who"]), **words)
 
 
 def _or_none(reason: Reason | None) -> Document | None:
@@ -76,6 +85,7 @@ def of_view(view: VmView) -> Document:
             "plugged_vcpus": view.plugged_vcpus,
             "online_vcpus": view.online_vcpus,
             "migration": host.migration or None,
+            "migrating": host.migrating,
             "no_hotplug": _or_none(host.no_hotplug),
             "descriptors": _of_descriptors(host),
         },
@@ -97,12 +107,18 @@ def of_view(view: VmView) -> Document:
 
 
 def _of_descriptors(host: HostView) -> Document | None:
-    from .core.descriptors import vcpus_left
+    from .core import descriptors
 
     has = host.descriptors
     if has is None:
         return None
-    return {"open": has.open, "limit": has.limit, "vcpus_left": vcpus_left(has, host.accel)}
+    few = descriptors.found(has, host.accel) if descriptors.are_few(has, host.accel) else None
+    return {
+        "open": has.open,
+        "limit": has.limit,
+        "vcpus_left": descriptors.vcpus_left(has, host.accel),
+        "few": None if few is None else of_finding(few),
+    }
 
 
 def without_descriptors(document: Document) -> Document:
@@ -117,6 +133,7 @@ def _of_slot(view: SlotView) -> Document:
         "type": view.slot.type,
         "vcpus": view.slot.vcpus,
         "state": str(view.state),
+        "filled": view.slot.filled,
         "id": view.slot.device_id,
         "qom_path": view.slot.path,
         "pending": _of_pending(view),
@@ -219,6 +236,42 @@ def of_findings(findings: Iterable[Finding]) -> Document:
 def of_finding(finding: Finding) -> Document:
     """Return one finding."""
     return {"level": str(finding.level), "code": finding.code, "text": finding.text, "fix": finding.fix}
+
+
+def of_vms(vms: Vms) -> Document:
+    """Return which VMs are configured, and which QEMU processes there are."""
+    return {
+        "configured": [_of_configured(file, vms.pids(file)) for file in vms.configured],
+        "processes": [_of_process(found) for found in vms.found],
+        "unseen": _or_none(vms.unseen),
+    }
+
+
+def _of_configured(file: Configured, pids: Iterable[int]) -> Document:
+    return {
+        "name": file.name,
+        "file": file.file,
+        "qmp": file.qmp,
+        "agent": file.agent,
+        "hidden_by": file.hidden_by,
+        "trouble": _or_none(file.trouble),
+        "pids": list(pids),
+    }
+
+
+def _of_process(found: Found) -> Document:
+    process, offer = found.process, found.offer
+    return {
+        "pid": process.pid,
+        "user": process.user,
+        "name": process.says.name,
+        "configured": list(found.configured),
+        "libvirt": process.says.libvirt,
+        "monitors": [{"told": monitor.told, "socket": monitor.here} for monitor in process.monitors],
+        "port": found.port,
+        "lacks": [of_reason(reason) for reason in found.lacks],
+        "add": None if offer is None else {"name": offer.name, "file": offer.file, "command": offer.command},
+    }
 
 
 def of_export(shape: Shape, arguments: Arguments) -> Document:

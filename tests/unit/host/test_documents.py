@@ -25,8 +25,10 @@ from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.model import SlotState
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request, StepKind
+from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
+from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
 from vcpu_host.vm.migration_target import Prepared
 from vcpu_host.vm.numa_assign import Assigned
 
@@ -47,6 +49,16 @@ def _export() -> dict[str, Any]:
     return documents.of_export(shape, arguments(shape))
 
 
+def _vms() -> Vms:
+    """One VM that is configured and runs, one that is not, a file that is wrong, and something that is not seen."""
+    files = [Configured("web1", "/d/web1.toml", "/q", key="1"), Configured("web2", "/d/web2.toml", trouble=_WHY)]
+    running = [
+        Process(pid, "ada", pid, CommandLine("web"), (Monitor("/q", "/q", key=str(pid)), Monitor("/x", None, _WHY)))
+        for pid in (1, 2)
+    ]
+    return join(files, running, _WHY, "/d")
+
+
 def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "list", documents.of_view(_VIEW)
     yield "plan", documents.of_plan(planned(_VIEW, "scale", 3))
@@ -59,6 +71,8 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "numa-assign", documents.of_assigned(Assigned(Outcome.DONE, _VIEW.host.slots, dict.fromkeys(range(3), 0)))
     entry = read({**dict(fields(Subject("x", "y"), Caller(0), documents.of_result(_RESULT), None, None)), **_STAMP})
     yield "log", documents.of_log([entry], 1, complete=False)
+    yield "vms", documents.of_vms(_vms())
+    yield "vms", documents.of_vms(join([], [], None, "/d"))
     yield "error", documents.of_error(_WHY, 5)
 
 

@@ -39,7 +39,8 @@ _LAST_WORDS = 0.2
 #: The capability of agents that take requests as messages on one stream.
 _CONTROL = "control"
 
-_OPTIONS = [
+#: Of every channel that carries what an agent says.
+OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     # What came compressed stays so, and is no message then: a few bytes of it could stand for gigabytes, and older gRPC
     # unpacks before it looks at the size (core 1.51, message_decompress_filter.cc).
@@ -100,7 +101,7 @@ class LinkAgent:
     @classmethod
     async def over(cls, link: HostLink, *, call_timeout: float) -> LinkAgent:
         """Begin gRPC over a new link session, with Hello. ``call_timeout`` bounds each unary call, in seconds."""
-        channel = grpc.aio.insecure_channel("unix:" + await link.listen(), options=_OPTIONS)
+        channel = grpc.aio.insecure_channel("unix:" + await link.listen(), options=OPTIONS)
         agent = cls(link, channel, call_timeout)
         try:
             await agent._hello()

@@ -11,18 +11,20 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 from vcpu_proto.v1 import agent_pb2 as pb
 
-from vcpu_host.errors import VcpuctlError
+from vcpu_host.core import codes
+from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 from vcpu_host.local.unix_sockets import bad_socket, make_way
 from vcpu_host.ports import GuestAgent
 
-from .client import LinkAgent
+from .client import OPTIONS, LinkAgent
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
 #: Path of each method -> what streams of it: requests, answers. (Descriptors of protobuf 3.21 do not say.)
@@ -37,7 +39,14 @@ _STREAMS = {
     }.items()
 }
 
+#: Those that change the guest.
+_CHANGES = {f"/{_SERVICE.full_name}/{name}" for name in ("SetOnline", "Control")}
+#: How long a client's call waits for the VM to be held by somebody, in seconds.
+_PATIENCE = 5.0
+
 Connect = Callable[[], Awaitable[GuestAgent]]
+#: For as long as a client changes the guest. It may raise an error.
+Changing = Callable[[], AbstractContextManager[None]]
 if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
     _Context = grpc.aio.ServicerContext[bytes, bytes]
     _Handler = grpc.RpcMethodHandler[bytes, bytes]
@@ -53,8 +62,9 @@ def _identity(message: bytes) -> bytes:
 class _Forwarder(_Generic):
     """Serves vcpu.v1.GuestAgent by asking the agent itself."""
 
-    def __init__(self, connect: Connect) -> None:
-        self._connect = connect
+    def __init__(self, channel: Callable[[], Awaitable[grpc.aio.Channel]], changing: Changing) -> None:
+        self._channel = channel
+        self._changing = changing
 
     def service(self, details: grpc.HandlerCallDetails) -> _Handler | None:
         """The handler of one method, or None for methods that the contract does not have."""
@@ -64,44 +74,45 @@ class _Forwarder(_Generic):
         if _STREAMS[method] == (True, True):
 
             async def both(requests: AsyncIterator[bytes], context: _Context) -> AsyncIterator[bytes]:
-                agent = await self._agent(context)
-                call = agent.channel.stream_stream(method, _identity, _identity)(requests, timeout=_left(context))
-                async for answer in _answers(call, context):
-                    yield answer
+                async with self._upstream(context, method) as channel:
+                    call = channel.stream_stream(method, _identity, _identity)(requests, timeout=_left(context))
+                    async for answer in _answers(call, context):
+                        yield answer
 
             return grpc.stream_stream_rpc_method_handler(both, _identity, _identity)
         if _STREAMS[method] == (False, True):
 
             async def stream(request: bytes, context: _Context) -> AsyncIterator[bytes]:
-                agent = await self._agent(context)
-                call = agent.channel.unary_stream(method, _identity, _identity)(request, timeout=_left(context))
-                async for answer in _answers(call, context):
-                    yield answer
+                async with self._upstream(context, method) as channel:
+                    call = channel.unary_stream(method, _identity, _identity)(request, timeout=_left(context))
+                    async for answer in _answers(call, context):
+                        yield answer
 
             return grpc.unary_stream_rpc_method_handler(stream, _identity, _identity)
 
         async def unary(request: bytes, context: _Context) -> bytes:
-            agent = await self._agent(context)
-            try:
-                answer: bytes = await agent.channel.unary_unary(method, _identity, _identity)(
-                    request, timeout=_left(context)
-                )
-            except grpc.aio.AioRpcError as error:
-                await context.abort(error.code(), error.details() or "")
-                raise AssertionError("abort() raises") from error
-            return answer
+            async with self._upstream(context, method) as channel:
+                try:
+                    answer: bytes = await channel.unary_unary(method, _identity, _identity)(
+                        request, timeout=_left(context)
+                    )
+                except grpc.aio.AioRpcError as error:
+                    await context.abort(error.code(), error.details() or "")
+                    raise AssertionError("abort() raises") from error
+                return answer
 
         return grpc.unary_unary_rpc_method_handler(unary, _identity, _identity)
 
-    async def _agent(self, context: _Context) -> LinkAgent:
+    @asynccontextmanager
+    async def _upstream(self, context: _Context, method: str) -> AsyncIterator[grpc.aio.Channel]:
+        """Where to pass a call on to, for as long as it lasts."""
         try:
-            agent = await self._connect()
-            if not isinstance(agent, LinkAgent):
-                raise TypeError("a proxy needs a session that speaks gRPC")
-            return agent
+            with self._changing() if method in _CHANGES else nullcontext():
+                yield await self._channel()
+        except RefusedError as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except VcpuctlError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-            raise AssertionError("abort() raises") from error
 
 
 async def _answers(call: Any, context: _Context) -> AsyncIterator[bytes]:
@@ -120,14 +131,61 @@ def _left(context: _Context) -> float | None:
     return left
 
 
-async def serve(connect: Connect, path: str, stop: asyncio.Event) -> None:
+def _of_session(connect: Connect) -> Callable[[], Awaitable[grpc.aio.Channel]]:
+    async def channel() -> grpc.aio.Channel:
+        agent = await connect()
+        if not isinstance(agent, LinkAgent):
+            raise TypeError("a proxy needs a session that speaks gRPC")
+        return agent.channel
+
+    return channel
+
+
+class Upstream:
+    """Another process's socket with the same service, which may come, go and be another one."""
+
+    def __init__(self) -> None:
+        self._there = asyncio.Event()
+        self._channel: grpc.aio.Channel | None = None
+
+    async def is_at(self, path: str | None) -> None:
+        """It is there now; None: nowhere."""
+        old, self._channel = self._channel, None
+        self._there.clear()
+        if old is not None:
+            await old.close(None)
+        if path is not None:
+            self._channel = grpc.aio.insecure_channel(f"unix:{path}", options=OPTIONS)
+            self._there.set()
+
+    async def channel(self) -> grpc.aio.Channel:
+        """Return the channel there. Raise AgentGoneError if it is nowhere for some seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._there.wait()
+        if self._channel is None:
+            text = "no process holds the VM at this moment"
+            raise AgentGoneError(Reason(codes.AGENT_LOST, Origin.VCPUCTL, text, "try again"))
+        return self._channel
+
+
+async def serve(
+    connect: Connect | Upstream,
+    path: str,
+    stop: asyncio.Event,
+    *,
+    changing: Changing = nullcontext,
+    up: asyncio.Event | None = None,
+) -> None:
     """Serve on the unix socket ``path`` (made with mode 0600, removed at the end) until ``stop`` is set.
 
-    Raises UsageError if something other than a left-over socket is at ``path``, or nothing can be made there.
+    ``changing`` is entered for as long as a client changes the guest; ``up`` is set when the socket is there. Raises
+    UsageError if something other than a left-over socket is at ``path``, or nothing can be made there.
     """
     make_way(path)
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers((_Forwarder(connect),))
+    channel = connect.channel if isinstance(connect, Upstream) else _of_session(connect)
+    server.add_generic_rpc_handlers((_Forwarder(channel, changing),))
     before = os.umask(0o177)
     try:
         _check_place(path)
@@ -140,6 +198,8 @@ async def serve(connect: Connect, path: str, stop: asyncio.Event) -> None:
         await server.start()
     finally:
         os.umask(before)
+    if up is not None:
+        up.set()
     try:
         await stop.wait()
     finally:

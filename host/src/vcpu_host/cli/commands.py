@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each command does: ask the coordinator, show the answer, say how it ended."""
+"""What each command does: ask the VM, show the answer, say how it ended."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable
 
-from vcpu_host import documents
-from vcpu_host.local.target import plain_name
+from vcpu_host.sharing.calls import Call, Kind
 
 from . import render
-from .connect import coordinator
+from .connect import vm_of
 from .exitcodes import Exit
+from .progress import Progress
 
 
 async def run(args: argparse.Namespace) -> Exit:
@@ -22,13 +21,13 @@ async def run(args: argparse.Namespace) -> Exit:
 
 
 async def _list(args: argparse.Namespace) -> Exit:
-    async with coordinator(args) as vm:
-        if args.output != "json":
-            # While the guest thinks about its answer: what draws tables is slow to import.
-            asyncio.get_running_loop().run_in_executor(None, _load_tables)
-        view = await vm.look()
+    if args.output != "json":
+        # While the guest thinks about its answer: what draws tables is slow to import.
+        asyncio.get_running_loop().run_in_executor(None, _load_tables)
+    with Progress.of(args) as progress:
+        view = await vm_of(args).ask(Call(Kind.LIST), progress.hear)
     if args.output == "json":
-        render.emit_json(documents.of_view(view))
+        render.emit_json(view)
     else:
         from . import tables
 
@@ -75,8 +74,7 @@ async def _numa(args: argparse.Namespace) -> Exit:
 async def _watch(args: argparse.Namespace) -> Exit:
     from .watch import watch
 
-    async with coordinator(args) as vm:
-        return await watch(args, vm)
+    return await watch(args, vm_of(args))
 
 
 async def _doctor(args: argparse.Namespace) -> Exit:
@@ -91,17 +89,16 @@ async def _log(args: argparse.Namespace) -> Exit:
     return await log(args)
 
 
-async def _agent_proxy(args: argparse.Namespace) -> Exit:
-    from vcpu_host.agent.proxy import serve
+async def _vms(args: argparse.Namespace) -> Exit:
+    from .vms import vms
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    path = plain_name(args.listen)
-    async with coordinator(args) as vm:
-        await serve(vm.session, path, stop)
-    return Exit.DONE
+    return await vms(args)
+
+
+async def _agent_proxy(args: argparse.Namespace) -> Exit:
+    from .proxy import proxy
+
+    return await proxy(args, vm_of(args))
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
@@ -117,6 +114,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "numa": _numa,
     "watch": _watch,
     "doctor": _doctor,
+    "vms": _vms,
     "agent-proxy": _agent_proxy,
     "log": _log,
 }

@@ -11,7 +11,7 @@ from vcpu_host.core.reason import Outcome
 from vcpu_host.errors import QemuError, RefusedError, UnreachableError, UsageError, VcpuctlError
 
 if TYPE_CHECKING:
-    from vcpu_host.core.operation.result import OperationResult
+    from vcpu_host.documents import Document
 
 
 class Exit(IntEnum):
@@ -52,12 +52,12 @@ _ERRORS: tuple[tuple[type[VcpuctlError], Exit], ...] = (
 _GONE = frozenset({codes.QEMU_GONE, codes.QEMU_SILENT})
 
 
-def of_result(result: OperationResult) -> Exit:
-    """The status of an operation's result."""
-    open_still = result.outcome in (Outcome.UNKNOWN, Outcome.REFUSED)
-    if open_still and result.reason is not None and result.reason.code in _GONE:
+def of_result(result: Document) -> Exit:
+    """The status of an operation's result (``documents.of_result``)."""
+    outcome, reason = Outcome(result["outcome"]), result["reason"]
+    if outcome in (Outcome.UNKNOWN, Outcome.REFUSED) and reason is not None and reason["code"] in _GONE:
         return Exit.UNREACHABLE
-    return of_outcome(result.outcome)
+    return of_outcome(outcome)
 
 
 def of_outcome(outcome: Outcome) -> Exit:

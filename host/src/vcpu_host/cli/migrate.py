@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from vcpu_host import documents
 from vcpu_host.core import codes
@@ -17,11 +17,14 @@ from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.local.target import Target, plain_name
 from vcpu_host.local.unix_sockets import place
+from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.hold import open_vm
 from vcpu_host.vm.coordinator import Coordinator
 
 from . import render
-from .connect import coordinator, coordinator_of
+from .connect import command_line, vm_of
 from .exitcodes import Exit, of_outcome
+from .progress import Progress
 from .target import sockets
 
 #: No export of 65536 slots is larger.
@@ -30,8 +33,8 @@ _MOST = 64 << 20
 
 async def export(args: argparse.Namespace) -> Exit:
     """``vcpuctl export``: nothing is changed."""
-    async with coordinator(args) as vm:
-        shape = await vm.shape()
+    with Progress.of(args) as progress:
+        shape = Shape.from_json(await vm_of(args).ask(Call(Kind.SHAPE), progress.hear))
     try:
         start = arguments(shape)
     except ExportError as error:
@@ -73,12 +76,17 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
     """The source, live or from what it exported, and the destination."""
     if args.source is not None:
         shape = _read(args.source)
-        async with coordinator(args) as destination:
+        async with _held(sockets(args)) as destination:
             yield shape, destination
         return
     here, there = _two(args)
-    async with coordinator_of(here) as vm, coordinator_of(there) as destination:
+    async with _held(here) as vm, _held(there) as destination:
         yield await vm.shape(), destination
+
+
+def _held(target: Target) -> AbstractAsyncContextManager[Coordinator]:
+    """Both sides are to stay as they are meanwhile."""
+    return open_vm(target, command_line())
 
 
 def _two(args: argparse.Namespace) -> tuple[Target, Target]:

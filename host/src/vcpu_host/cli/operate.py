@@ -7,23 +7,19 @@ import argparse
 import asyncio
 import signal
 
-from vcpu_host import documents
 from vcpu_host.core import codes
-from vcpu_host.core.operation.limits import Limits
-from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.planning.placement import Placement
-from vcpu_host.core.planning.plan import Operation, Plan, Request
+from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.documents import Document
 from vcpu_host.errors import UsageError
-from vcpu_host.logs import open_log
-from vcpu_host.vm.coordinator import Coordinator
+from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.vm import Vm
 
 from . import render
-from .connect import coordinator, coordinator_of
+from .connect import vm_of
 from .exitcodes import Exit, of_result
-from .logged import logged
 from .progress import Progress
-from .target import sockets, vm_name
 
 
 def request_of(args: argparse.Namespace, name: str) -> Request:
@@ -62,15 +58,15 @@ def _wanted(args: argparse.Namespace, operation: Operation) -> tuple[tuple[str, 
 async def show_plan(args: argparse.Namespace) -> Exit:
     """``vcpuctl plan``, and ``--dry-run``: a plan that refuses ends with the status that the operation would."""
     request = request_of(args, args.planned if args.command == "plan" else args.command)
-    async with coordinator(args) as vm:
-        plan = await vm.plan(request)
+    with Progress.of(args) as progress:
+        plan = await vm_of(args).ask(Call(Kind.PLAN, request), progress.hear)
     _print_plan(args, plan)
-    return Exit.REFUSED if plan.refusals else Exit.DONE
+    return Exit.REFUSED if plan["refusals"] else Exit.DONE
 
 
-def _print_plan(args: argparse.Namespace, plan: Plan) -> None:
+def _print_plan(args: argparse.Namespace, plan: Document) -> None:
     if args.output == "json":
-        render.emit_json(documents.of_plan(plan))
+        render.emit_json(plan)
     else:
         from . import tables
 
@@ -82,36 +78,34 @@ async def operate(args: argparse.Namespace) -> Exit:
     if getattr(args, "dry_run", False):
         return await show_plan(args)
     request = request_of(args, args.command)
-    log = open_log(args.verbose, args.log_format)
-    target = sockets(args)
-    with logged(target, vm_name(args), request, log) as entry:
-        async with coordinator_of(target) as vm:
-            with Progress(log, args.verbose, quiet=args.quiet) as progress, _interruptible(vm):
-                result = await vm.run(request, Limits.within(args.timeout), progress, progress.waits)
-            entry.ended(result, vm)
+    vm = vm_of(args)
+    with Progress.of(args) as progress, _interruptible(vm):
+        call = Call(Kind.RUN, request, args.timeout, progress.draws, min(args.verbose, 2))
+        result = await vm.ask(call, progress.hear)
     _print_result(args, result)
     return of_result(result)
 
 
-def _print_result(args: argparse.Namespace, result: OperationResult) -> None:
+def _print_result(args: argparse.Namespace, result: Document) -> None:
     if args.output == "json":
-        render.emit_json(documents.of_result(result))
+        render.emit_json(result)
     elif not (args.quiet and _as_asked(result)):
         from . import tables
 
         tables.show(tables.result_blocks(result))
 
 
-def _as_asked(result: OperationResult) -> bool:
+def _as_asked(result: Document) -> bool:
     """Whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
-    telling = [slot for slot in result.slots if slot.reason is not None and slot.reason.code != codes.ALREADY]
-    return result.outcome is Outcome.DONE and not telling and not result.recovered
+    reasons = [slot["reason"] for slot in result["slots"]]
+    telling = [reason for reason in reasons if reason is not None and reason["code"] != codes.ALREADY]
+    return result["outcome"] == Outcome.DONE and not telling and not result["recovered"]
 
 
 class _interruptible:  # noqa: N801 - used like a keyword
     """Ctrl-C and SIGTERM end the wait, not the program: the result then says what is known."""
 
-    def __init__(self, vm: Coordinator) -> None:
+    def __init__(self, vm: Vm) -> None:
         self._vm = vm
         self._loop = asyncio.get_running_loop()
 

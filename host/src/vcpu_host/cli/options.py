@@ -16,18 +16,22 @@ _SLOT = "an index, a range (4-7), a device id, props such as socket=1,core=0, or
 Fill = Callable[[Parser], None]
 
 
-def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool) -> None:
-    """Add the options that may stand before and behind the command; behind it they only override."""
+def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: bool = True) -> None:
+    """Add the options that may stand before and behind the command; behind it they only override.
+
+    ``vm``: the command takes a VM.
+    """
 
     def add(where: Any, *names: str, words: str, default: object = None, **settings: Any) -> None:
         settings["default"] = default if top else argparse.SUPPRESS
         where.add_argument(*names, help=words if shown else argparse.SUPPRESS, **settings)
 
-    group = parser.add_argument_group("virtual machine")
-    which = group.add_mutually_exclusive_group()
-    add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
-    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
-    add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
+    if vm:
+        group = parser.add_argument_group("virtual machine")
+        which = group.add_mutually_exclusive_group()
+        add(which, "--vm", metavar="NAME", words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM)")
+        add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
+        add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(
         common,

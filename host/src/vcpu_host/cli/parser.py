@@ -24,6 +24,7 @@ exit status:
   reached; 6 partial: some slots done, others not
 """
 _COMMON = "common options (--vm, --qmp, --agent, -o, --timeout, -v, -q): see vcpuctl --help"
+_COMMON_WITHOUT_VM = "common options (-o, -v, -q): see vcpuctl --help"
 _PLUG = """Plug vCPUs and bring them online in the guest: done means online there.
 
 A bare number is an amount of vCPUs; slots are named by --slot. An amount
@@ -52,6 +53,11 @@ _LOG = """Show what was done to VMs, by whom, and how it ended.
 Each operation leaves an entry in the system's journal, refused ones too.
 Without --vm and --qmp the entries of all VMs are shown. Other users' entries
 are shown to root and to members of the group systemd-journal."""
+_VMS = """Show the VMs that are configured, and this host's QEMUs.
+
+Of each QEMU process that no file of vms.d stands for it says what vcpuctl
+lacks there, if anything, and the command that writes such a file. It reads
+/proc and connects to nothing. A process's command line is its owner's word."""
 
 options.Fill = Callable[[Parser], None]
 
@@ -81,11 +87,12 @@ class _Commands:
         fill: options.Fill | None = None,
         about: str = "",
         usage: str | None = None,
+        vm: bool = True,
     ) -> None:
-        """Add one command; ``fill`` gives it its arguments."""
-        parser = self._add(name, words, examples, about, usage, _COMMON)
+        """Add one command; ``fill`` gives it its arguments. ``vm``: it takes a VM."""
+        parser = self._add(name, words, examples, about, usage, _COMMON if vm else _COMMON_WITHOUT_VM, vm=vm)
         if parser is not None:
-            options.add_common(parser, top=False, shown=self._full)
+            options.add_common(parser, top=False, shown=self._full, vm=vm)
             if fill is not None:
                 fill(parser)
 
@@ -102,14 +109,22 @@ class _Commands:
             parser.add_argument("words", metavar="COMMAND", nargs="*", help="the command; none is all of them")
 
     def _add(
-        self, name: str, words: str, examples: tuple[str, ...], about: str, usage: str | None, epilog: str
+        self,
+        name: str,
+        words: str,
+        examples: tuple[str, ...],
+        about: str,
+        usage: str | None,
+        epilog: str,
+        *,
+        vm: bool = True,
     ) -> Parser | None:
         if self._words is not None and name not in self._words:
             self._commands.choices[name] = None
             pseudo = self._commands._ChoicesPseudoAction(name, (), words)  # noqa: SLF001 - argparse has no other way
             self._commands._choices_actions.append(pseudo)  # noqa: SLF001 - as above
             return None
-        whole = [f"vcpuctl --vm vm1 {example}" for example in examples]
+        whole = [f"vcpuctl{' --vm vm1' if vm else ''} {example}" for example in examples]
         shown = "examples:\n  " + "\n  ".join(whole) + "\n\n" if examples else ""
         parser: Parser = self._commands.add_parser(
             name,
@@ -251,6 +266,9 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         fill=_add_numa,
     )
     _add_looks(commands)
+    commands.add(
+        "vms", "the VMs that are configured, and this host's QEMUs", "vms", "-o json vms", about=_VMS, vm=False
+    )
     commands.add(
         "agent-proxy",
         "offer the agent's gRPC service on a host socket",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people read on stdout: for each command the blocks that it shows, and the console that shows them.
+"""What people read on stdout: for each document the blocks that show it, and the console that shows them.
 
 Reasons stand below the tables, each once, with the slots that it is about: they are the longest and the last to be
 missed. ``layout`` sees to it that nothing is cut off.
@@ -10,14 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from vcpu_host.core import descriptors
 from vcpu_host.core.model import LEVELS, SlotState
+from vcpu_host.core.reason import Outcome
 from vcpu_host.core.text import ranges
-from vcpu_host.core.view import SlotView, VmView
+from vcpu_host.documents import Document, of_finding, read_reason
 
 from .layout import Block, Column, Line, Span, Table, compose
 
@@ -25,13 +25,9 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
-    from vcpu_host.core.finding import Finding
     from vcpu_host.core.migration.compare import Comparison
     from vcpu_host.core.migration.shape import Place
-    from vcpu_host.core.model import Slot
-    from vcpu_host.core.operation.result import OperationResult, SlotResult
-    from vcpu_host.core.planning.plan import Plan
-    from vcpu_host.core.reason import Outcome, Reason
+    from vcpu_host.core.reason import Reason
     from vcpu_host.vm.numa_assign import Assigned
 
 _STATE_STYLE = {"online": "green", "empty": "dim", "partial": "yellow", "offline": "yellow", "plugged": "yellow"}
@@ -93,25 +89,26 @@ _RUN = 3
 _WIDE = (Column("VCPUS"), Column("TYPE"), Column("REMOVABLE"), Column("FIRMWARE ID", breaks=True), Column("QOM PATH"))
 
 
-def view_blocks(view: VmView, *, wide: bool = False, collapse: bool = False) -> list[Block]:
+def view_blocks(view: Document, *, wide: bool = False, collapse: bool = False) -> list[Block]:
     """Return what ``vcpuctl list`` shows. ``wide``: every column. ``collapse``: a run of empty slots is one row."""
     columns = (
         *(Column("SLOT"), Column("STATE"), Column("GUEST CPU", breaks=True), Column("ID")),
         *(Column("PROPS", breaks=True), Column("NODE", breaks=True), Column("HOST TID", breaks=True)),
     )
-    runs = _runs(view.slots) if collapse and not wide else [[slot] for slot in view.slots]
+    slots = view["slots"]
+    runs = _runs(slots) if collapse and not wide else [[slot] for slot in slots]
     rows = [
         _run_row(run) if len(run) > 1 else _slot_row(run[0]) + (_wide_cells(run[0]) if wide else []) for run in runs
     ]
     return [*_vm_lines(view), Table((*columns, *_WIDE) if wide else columns, rows), *_below(view)]
 
 
-def for_terminal(view: VmView, output: str) -> list[Block]:
+def for_terminal(view: Document, output: str) -> list[Block]:
     """Return what list and watch show where stdout is a terminal, or a file; ``output`` is the word behind -o."""
     return view_blocks(view, wide=output == "wide", collapse=sys.stdout.isatty())
 
 
-def _runs(slots: Iterable[SlotView]) -> Iterator[list[SlotView]]:
+def _runs(slots: Iterable[Document]) -> Iterator[list[Document]]:
     """Yield the slots in rows: those of a run of _RUN or more empty slots of one node together, others alone."""
     for (empty, _), group in itertools.groupby(slots, lambda slot: (_nothing_to_tell(slot), node_text(slot))):
         run = list(group)
@@ -121,149 +118,151 @@ def _runs(slots: Iterable[SlotView]) -> Iterator[list[SlotView]]:
             yield from ([slot] for slot in run)
 
 
-def _nothing_to_tell(slot: SlotView) -> bool:
-    return slot.state is SlotState.EMPTY and slot.pending is None
+def _nothing_to_tell(slot: Document) -> bool:
+    return slot["state"] == SlotState.EMPTY and slot["pending"] is None
 
 
-def _run_row(run: Sequence[SlotView]) -> list[str | Span]:
+def _run_row(run: Sequence[Document]) -> list[str | Span]:
     first, last = run[0], run[-1]
     return [
-        f"{first.index}-{last.index}",
-        _styled(str(first.state), _STATE_STYLE),
+        f"{first['slot']}-{last['slot']}",
+        _styled(first["state"], _STATE_STYLE),
         "-",
         "-",
-        f"{props_text(first.slot)} to {props_text(last.slot)}",
+        f"{props_text(first['props'])} to {props_text(last['props'])}",
         node_text(first),
         "-",
     ]
 
 
-def _wide_cells(slot: SlotView) -> list[str | Span]:
+def _wide_cells(slot: Document) -> list[str | Span]:
+    why = slot["not_removable"]
     return [
-        str(slot.slot.vcpus),
-        slot.slot.type,
-        "yes" if slot.not_removable is None else slot.not_removable.code,
-        _join(thread.firmware_id or None for thread in slot.threads),
-        slot.slot.path or "-",
+        str(slot["vcpus"]),
+        slot["type"],
+        "yes" if why is None else why["code"],
+        _join(thread["firmware_id"] for thread in slot["threads"]),
+        slot["qom_path"] or "-",
     ]
 
 
-def _vm_lines(view: VmView) -> Iterator[Line]:
-    online = "?" if view.online_vcpus is None else str(view.online_vcpus)
-    host = view.host
+def _vm_lines(view: Document) -> Iterator[Line]:
+    vm, agent, trouble = view["vm"], view["agent"], view["agent_trouble"]
+    moving = f", migration: {vm['migration']}" if vm["migrating"] else ""
+    online = "?" if vm["online_vcpus"] is None else str(vm["online_vcpus"])
     yield Line(
-        f"{host.vm_name or 'VM'}: QEMU {host.version_text} {host.machine} ({host.accel}), {host.status}"
-        f"{f', migration: {host.migration}' if host.migrating else ''}; "
-        f"vCPUs: {online} online, {view.plugged_vcpus} plugged, {view.possible_vcpus} possible"
+        f"{vm['name'] or 'VM'}: QEMU {vm['qemu_version']} {vm['machine']} ({vm['accel']}), {vm['status']}"
+        f"{moving}; "
+        f"vCPUs: {online} online, {vm['plugged_vcpus']} plugged, {vm['possible_vcpus']} possible"
     )
-    if view.agent is not None:
-        gate = "" if view.agent.eject_gate is None else f"; eject gate: {view.agent.eject_gate}"
-        yield Line(f"agent: vcpud {view.agent.version}, Linux {view.agent.kernel}{gate}")
-    if view.agent_trouble is not None:
-        yield Line("agent: " + str(view.agent_trouble).removeprefix("agent: "))
-    elif view.agent is None:
+    if agent is not None:
+        gate = "" if agent["eject_gate"] is None else f"; eject gate: {agent['eject_gate']}"
+        yield Line(f"agent: vcpud {agent['version']}, Linux {agent['kernel']}{gate}")
+    if trouble is not None:
+        yield Line("agent: " + str(read_reason(trouble)).removeprefix("agent: "))
+    elif agent is None:
         yield Line("agent: none")
 
 
-def _slot_row(slot: SlotView) -> list[str | Span]:
+def _slot_row(slot: Document) -> list[str | Span]:
+    threads = slot["threads"]
     return [
-        str(slot.index),
-        _styled(str(slot.state), _STATE_STYLE),
-        _join(f"cpu{thread.cpu.number}" if thread.cpu else None for thread in slot.threads),
-        slot.slot.device_id or ("(boot)" if slot.slot.filled else "-"),
-        props_text(slot.slot),
+        str(slot["slot"]),
+        _styled(slot["state"], _STATE_STYLE),
+        _join(_cpu_name(thread["guest_cpu"]) for thread in threads),
+        slot["id"] or ("(boot)" if slot["filled"] else "-"),
+        props_text(slot["props"]),
         node_text(slot),
-        _join(thread.host_tid for thread in slot.threads),
+        _join(thread["host_tid"] for thread in threads),
     ]
 
 
-def node_text(slot: SlotView) -> str:
+def _cpu_name(number: int | None) -> str | None:
+    return None if number is None else f"cpu{number}"
+
+
+def node_text(slot: Document) -> str:
     """The slot's NUMA node in QEMU, and that of its CPUs in the guest where the guest numbers them otherwise."""
-    node = slot.node
-    guests = sorted({t.cpu.node for t in slot.threads if t.cpu is not None and t.cpu.node is not None} - {node})
+    node = slot["node"]
+    guests = sorted({thread["guest_node"] for thread in slot["threads"]} - {node, None})
     return _join([node]) + (f" (guest: {_join(guests)})" if guests else "")
 
 
-def _below(view: VmView) -> Iterator[Line]:
-    if view.host.no_hotplug is not None:
-        yield Line(f"no hotplug: {view.host.no_hotplug}")
-    if view.record_trouble is not None:
-        yield Line(str(view.record_trouble), "red")
-    has = view.host.descriptors
-    if has is not None and descriptors.are_few(has, view.host.accel):
-        few = descriptors.found(has, view.host.accel)
-        yield Line(f"{few.text}; {few.fix}", "yellow")
-    for slot in view.slots:
-        if slot.pending is not None:
-            when = datetime.fromtimestamp(slot.pending.since).astimezone().isoformat(" ", "seconds")
-            yield Line(f"pending: {slot.pending.kind} of slot {slot.index}, since {when}", "yellow")
+def _below(view: Document) -> Iterator[Line]:
+    vm = view["vm"]
+    if vm["no_hotplug"] is not None:
+        yield Line(f"no hotplug: {read_reason(vm['no_hotplug'])}")
+    if view["record_trouble"] is not None:
+        yield Line(str(read_reason(view["record_trouble"])), "red")
+    few = None if vm["descriptors"] is None else vm["descriptors"]["few"]
+    if few is not None:
+        yield Line(f"{few['text']}; {few['fix']}", "yellow")
+    for slot in view["slots"]:
+        pending = slot["pending"]
+        if pending is not None:
+            when = datetime.fromisoformat(pending["since"]).astimezone().isoformat(" ", "seconds")
+            yield Line(f"pending: {pending['operation']} of slot {slot['slot']}, since {when}", "yellow")
 
 
 # --- operations -------------------------------------------------------------------------------------------------------
 
 
-def plan_blocks(plan: Plan) -> list[Block]:
+def plan_blocks(plan: Document) -> list[Block]:
     """``vcpuctl plan``."""
     blocks: list[Block] = []
-    if plan.recover:
-        names = ", ".join(str(step.slot.index) for step in plan.recover)
+    if plan["recover"]:
+        names = ", ".join(str(step["slot"]) for step in plan["recover"])
         blocks.append(
             Line(f"first: the removal of {names} is brought to its end; then the plan is made anew", "yellow")
         )
-    if plan.steps:
+    if plan["steps"]:
         columns = (Column("#"), Column("STEP"), Column("SLOT"), Column("ID"), Column("WHY", breaks=True))
         rows = [
-            [
-                str(number),
-                str(each.kind),
-                str(each.slot.index),
-                each.device_id or "(boot)",
-                each.why,
-                plan.on_failure(each),
-            ]
-            for number, each in enumerate(plan.steps, 1)
+            [str(number), step["step"], str(step["slot"]), step["id"] or "(boot)", step["why"], step["on_failure"]]
+            for number, step in enumerate(plan["steps"], 1)
         ]
         blocks.append(Table((*columns, Column("IF IT FAILS", breaks=True)), rows))
-    for refusal in plan.refusals:
-        where = "" if refusal.slot is None else f"slot {refusal.slot}: "
-        blocks.append(Line(f"refused: {where}{refusal.reason}", "yellow"))
+    for refusal in plan["refusals"]:
+        where = "" if refusal["slot"] is None else f"slot {refusal['slot']}: "
+        blocks.append(Line(f"refused: {where}{read_reason(refusal['reason'])}", "yellow"))
     return blocks or [Line("nothing to do")]
 
 
-def result_blocks(result: OperationResult) -> list[Block]:
+def result_blocks(result: Document) -> list[Block]:
     """An operation's result."""
     blocks: list[Block] = []
-    if result.slots:
+    slots, outcome, reason = result["slots"], result["outcome"], result["reason"]
+    if slots:
         columns = (Column("SLOT"), Column("ID"), Column("OUTCOME"), Column("GUEST CPU", breaks=True))
-        rows = [_result_row(slot) for slot in result.slots]
-        blocks += [Table((*columns, Column("PHASES", breaks=True)), rows), *_reasons(result.slots)]
-    for slot in result.recovered:
-        why = f" ({slot.reason})" if slot.reason else ""
-        blocks.append(Line(f"begun before: removal of slot {slot.slot}: {slot.outcome}{why}"))
-    nothing = " (nothing to do)" if not result.slots and result.outcome == "done" else ""
-    words = f"{result.request.operation}: {result.outcome} in {result.elapsed:.3f} s{nothing}"
-    blocks.append(Line(words, OUTCOME_STYLE.get(str(result.outcome), "")))
-    if result.reason is not None and not any(slot.reason == result.reason for slot in result.slots):
-        blocks.append(Line(str(result.reason)))
+        rows = [_result_row(slot) for slot in slots]
+        blocks += [Table((*columns, Column("PHASES", breaks=True)), rows), *_reasons(slots)]
+    for slot in result["recovered"]:
+        why = f" ({read_reason(slot['reason'])})" if slot["reason"] else ""
+        blocks.append(Line(f"begun before: removal of slot {slot['slot']}: {slot['outcome']}{why}"))
+    nothing = " (nothing to do)" if not slots and outcome == Outcome.DONE else ""
+    words = f"{result['operation']}: {outcome} in {result['elapsed']:.3f} s{nothing}"
+    blocks.append(Line(words, OUTCOME_STYLE.get(outcome, "")))
+    if reason is not None and not any(slot["reason"] == reason for slot in slots):
+        blocks.append(Line(str(read_reason(reason))))
     return blocks
 
 
-def _result_row(slot: SlotResult) -> list[str | Span]:
+def _result_row(slot: Document) -> list[str | Span]:
     return [
-        str(slot.slot),
-        slot.device_id or "-",
-        _styled(str(slot.outcome), OUTCOME_STYLE),
-        _join(f"cpu{number}" for number in slot.guest_cpus),
-        " ".join(f"{name} {seconds:.3f}s" for name, seconds in slot.phases.items()) or "-",
+        str(slot["slot"]),
+        slot["id"] or "-",
+        _styled(slot["outcome"], OUTCOME_STYLE),
+        _join(f"cpu{number}" for number in slot["guest_cpus"]),
+        " ".join(f"{name} {seconds:.3f}s" for name, seconds in slot["phases"].items()) or "-",
     ]
 
 
-def _reasons(slots: Iterable[SlotResult]) -> Iterator[Line]:
+def _reasons(slots: Iterable[Document]) -> Iterator[Line]:
     """Each reason once, with the slots whose reason it is."""
     about: dict[Reason, list[int]] = {}
     for slot in slots:
-        if slot.reason is not None:
-            about.setdefault(slot.reason, []).append(slot.slot)
+        if slot["reason"] is not None:
+            about.setdefault(read_reason(slot["reason"]), []).append(slot["slot"])
     for reason, numbers in about.items():
         yield Line(f"slot{'s' * (len(numbers) > 1)} {ranges(numbers)}: {reason}")
 
@@ -273,7 +272,7 @@ def comparison_blocks(
 ) -> list[Block]:
     """``vcpuctl migrate check`` and ``prepare``."""
     blocks: list[Block] = [Line(f"plugged on the destination: slot {p.index}, as {p.name}") for p in plugged]
-    blocks += findings_blocks([difference.finding for difference in comparison.differences])
+    blocks += findings_blocks(of_finding(difference.finding) for difference in comparison.differences)
     if reason is not None:
         blocks.append(Line(str(reason), "red"))
     same = "" if comparison.obstacles else " (the destination has the vCPUs that the VM has)"
@@ -285,7 +284,7 @@ def assigned_blocks(assigned: Assigned) -> list[Block]:
     blocks: list[Block] = []
     if assigned.nodes:
         columns = (Column("SLOT"), Column("PROPS", breaks=True), Column("NODE"))
-        rows = [[str(slot.index), props_text(slot), str(assigned.nodes[slot.index])] for slot in assigned.slots]
+        rows = [[str(slot.index), props_text(slot.props), str(assigned.nodes[slot.index])] for slot in assigned.slots]
         blocks.append(Table(columns, rows))
     style = OUTCOME_STYLE.get(str(assigned.outcome), "")
     blocks.append(Line(f"numa assign: {assigned.outcome}{assigned.what}", style))
@@ -295,14 +294,14 @@ def assigned_blocks(assigned: Assigned) -> list[Block]:
     return blocks
 
 
-def findings_blocks(findings: Sequence[Finding]) -> list[Block]:
+def findings_blocks(findings: Iterable[Document]) -> list[Block]:
     """``vcpuctl doctor``."""
     blocks: list[Block] = []
     for finding in findings:
-        level = str(finding.level)
-        blocks.append(Line(finding.text, lead=f"{level:{_FINDING}}", lead_style=_LEVEL_STYLE.get(level, "")))
-        if finding.fix:
-            blocks.append(Line(f"fix: {finding.fix}", lead=" " * _FINDING))
+        level = finding["level"]
+        blocks.append(Line(finding["text"], lead=f"{level:{_FINDING}}", lead_style=_LEVEL_STYLE.get(level, "")))
+        if finding["fix"]:
+            blocks.append(Line(f"fix: {finding['fix']}", lead=" " * _FINDING))
     return blocks
 
 
@@ -317,7 +316,7 @@ def _join(values: Iterable[object]) -> str:
     return ",".join("-" if value is None else str(value) for value in values) or "-"
 
 
-def props_text(slot: Slot) -> str:
+def props_text(props: Mapping[str, object]) -> str:
     """As a selector may name the slot, from the outermost level to the innermost; names unknown to us come first."""
-    props = sorted(slot.props.items(), key=lambda item: _LEVELS.index(item[0]) if item[0] in _LEVELS else -1)
-    return ",".join(f"{name.removesuffix('-id')}={value}" for name, value in props)
+    ordered = sorted(props.items(), key=lambda item: _LEVELS.index(item[0]) if item[0] in _LEVELS else -1)
+    return ",".join(f"{name.removesuffix('-id')}={value}" for name, value in ordered)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
@@ -28,17 +29,14 @@ def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.enviro
             raise _usage(codes.TWO_VMS, f"{VM} and {QMP} are both set", "unset one of them, or give --vm or --qmp")
     if vm is not None:
         named = Target.named(vm)
-        return named if args.agent is None else Target(named.qmp, plain_name(args.agent))
+        return named if args.agent is None else replace(named, agent=plain_name(args.agent))
     if qmp is None:
-        raise _usage(codes.NO_VM, "no VM is named", f"give --qmp SOCKET or --vm NAME, or set {QMP} or {VM}")
+        raise _usage(
+            codes.NO_VM,
+            "no VM is named",
+            f"give --qmp SOCKET or --vm NAME (vcpuctl vms shows them), or set {QMP} or {VM}",
+        )
     return Target(plain_name(qmp), None if args.agent is None else plain_name(args.agent))
-
-
-def vm_name(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the name in vms.d by which ``sockets`` finds the VM; empty where it goes by a socket."""
-    if args.vm is not None or args.qmp is not None:
-        return args.vm or ""
-    return environment.get(VM) or ""
 
 
 def _usage(code: codes.Code, text: str, hint: str) -> UsageError:

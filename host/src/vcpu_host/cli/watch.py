@@ -10,31 +10,41 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from vcpu_host import documents
-from vcpu_host.core.view import VmView
-from vcpu_host.vm.coordinator import Coordinator
+from vcpu_host.documents import Document
+from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.vm import Vm
+from vcpu_host.sharing.wire import Message
 
 from . import render
 from .exitcodes import Exit
+from .progress import Progress
 
 
-async def watch(args: argparse.Namespace, vm: Coordinator) -> Exit:
+async def watch(args: argparse.Namespace, vm: Vm) -> Exit:
     """Show changes until interrupted, or for ``--timeout`` seconds."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     live = args.output != "json" and sys.stdout.isatty()
-    with _screen() if live else nullcontext() as screen:
-        shown: dict[str, object] | None = None
-        until = loop.time() + args.timeout if args.timeout else None
-        async for view in vm.watch(stop, until):
-            document = documents.of_view(view)
-            told = documents.without_descriptors(document)
-            if told == shown:
-                continue
-            shown = told
-            _show(screen, view, document, args.output)
+    with _screen() if live else nullcontext() as screen, Progress.of(args) as progress:
+
+        def hear(message: Message) -> None:
+            if "view" in message:
+                _show(screen, message["view"], args.output)
+            elif not live:
+                progress.hear(message)
+
+        watching = loop.create_task(vm.ask(Call(Kind.WATCH, timeout=args.timeout), hear))
+        stopped = loop.create_task(stop.wait())
+        try:
+            await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                await watching
+        finally:
+            for task in (watching, stopped):
+                task.cancel()
+            await asyncio.gather(watching, stopped, return_exceptions=True)
     return Exit.DONE
 
 
@@ -47,9 +57,9 @@ def _screen() -> AbstractContextManager[Any]:
     return Live(console=console(), auto_refresh=False, screen=False, vertical_overflow="visible")
 
 
-def _show(screen: Any, view: VmView, document: dict[str, object], output: str) -> None:
+def _show(screen: Any, view: Document, output: str) -> None:
     if screen is None:
-        render.emit_json(document)
+        render.emit_json(view)
     else:
         from .tables import Screen, for_terminal
 

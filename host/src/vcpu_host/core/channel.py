@@ -11,6 +11,8 @@ from .reason import Origin, Reason
 PORT_NAME = "org.vcpuctl.agent.0"
 #: A chardev that we can connect to. libvirt's way to the same is <channel type='unix'> with <source mode='bind'/>.
 CHARDEV = "-chardev socket,id=vcpuctl,path=PATH,server=on,wait=off"
+#: A monitor that we can connect to.
+MONITOR = "-qmp unix:PATH,server=on,wait=off"
 
 
 def no_channel(serial_device: str = "virtio-serial-pci") -> Reason:

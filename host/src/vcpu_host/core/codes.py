@@ -44,6 +44,7 @@ def meaning(code: str) -> str:
 # What the user has named: nothing was tried.
 BAD_USAGE = Code("bad-usage", "The words or options make no command, or do not go together.")
 BAD_SLOT = Code("bad-slot", "A slot selector is not understood, or this VM has no such slot.")
+BAD_CALL = Code("bad-call", "Another process asked for something that this vcpuctl does not know.")
 BAD_MAP = Code("bad-map", "The map for numa assign cannot be read, or does not place every slot once.")
 BAD_EXPORT = Code("bad-export", "The file is no export that this vcpuctl reads.")
 BAD_SOCKET = Code("bad-socket", "vcpuctl cannot listen on the path that it was given.")
@@ -70,6 +71,14 @@ NO_SUCH_NODE = Code("no-such-node", "The VM has no such NUMA node.")
 NO_SUCH_SLOT = Code("no-such-slot", "QEMU's machine has no slot with these properties.")
 SLOT_EMPTY = Code("slot-empty", "The slot is empty.")
 SLOT_OCCUPIED = Code("slot-occupied", "Another CPU is in the slot.")
+
+# What vms finds on this host.
+NO_MONITOR = Code("no-monitor", "The process has no QMP monitor on a unix socket on which QEMU listens.")
+SOCKET_ELSEWHERE = Code("socket-elsewhere", "The path that QEMU has for its monitor does not lead to it from here.")
+SOCKET_TAKEN = Code("socket-taken", "Another QEMU was started later with the same path for its monitor.")
+LIBVIRT_OWNED = Code("libvirt-owned", "libvirt started this QEMU and holds its monitor.")
+NOT_READ = Code("not-read", "QEMU was given options that vms does not read, so there may be more than it tells.")
+PROCESSES_UNSEEN = Code("processes-unseen", "Some processes of this host cannot be looked at by this user.")
 
 # QEMU's monitor, and what QEMU can do.
 NO_SUCH_SOCKET = Code("no-such-socket", "The monitor's socket does not exist.")
@@ -126,6 +135,7 @@ GUEST_RESTARTED = Code("guest-restarted", "The guest restarted in the middle of 
 MIGRATING = Code("migrating", "The VM is being migrated.")
 
 # What vcpuctl keeps on this host.
+SERVICE_LOST = Code("service-lost", "The process that carried an operation out ended in the middle of it.")
 VM_BUSY = Code("vm-busy", "Another vcpuctl is at work on this VM.")
 BAD_RECORD = Code("bad-record", "The record of what is pending on this VM cannot be read.")
 NO_RECORD = Code("no-record", "The record of what is about to be done cannot be written.")

@@ -26,7 +26,7 @@ from . import names, processes
 _SCHEMA_VERSION = 1
 _SUFFIX = ".pending"
 _NEW = ".new"
-_LEFT = (_SUFFIX, _NEW, ".lock")
+_LEFT = (_SUFFIX, _NEW, ".lock", ".sock")
 #: No record of 4096 slots is larger: a bound for what is read.
 _MOST = 4 << 20
 

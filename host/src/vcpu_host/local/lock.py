@@ -35,9 +35,27 @@ class VmLock:
         self._path = self._directory / f"{name}.lock"
         self._holder = holder
         self._fd: int | None = None
+        self.holder = "unknown"  # who had it when it was tried last: process id and command
+
+    @property
+    def address(self) -> Path:
+        """Where the lock's holder may listen for those who want it (``sharing``)."""
+        return self._path.with_suffix(".sock")
 
     async def acquire(self, patience: float) -> None:
         """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        while not self.try_take():
+            if loop.time() >= until:
+                raise busy(self.holder)
+            await asyncio.sleep(0.05)
+
+    def try_take(self) -> bool:
+        """Take the lock if nobody has it, and return whether that is so; else ``holder`` says who has.
+
+        Raise RefusedError if no lock can be made.
+        """
         try:
             runtime.prepare(self._directory)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -46,13 +64,17 @@ class VmLock:
             raise runtime.unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
         try:
             self._inspect(fd)
-            await self._take(fd, patience)
+            taken = self._flock(fd)
         except BaseException:
             os.close(fd)
             raise
+        if not taken:
+            os.close(fd)
+            return False
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()} {self._holder}\n".encode(), 0)
         self._fd = fd
+        return True
 
     def release(self) -> None:
         """Let go. The file stays: removing it would let two holders lock two files of one name."""
@@ -60,28 +82,15 @@ class VmLock:
             os.close(self._fd)
             self._fd = None
 
-    async def _take(self, fd: int, patience: float) -> None:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + patience
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-            else:
-                return
-            if loop.time() >= until:
-                holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
-                raise RefusedError(
-                    Reason(
-                        codes.VM_BUSY,
-                        Origin.VCPUCTL,
-                        f"another vcpuctl is at work on this VM (pid and command: {holder})",
-                        "wait until it has ended",
-                    )
-                )
-            await asyncio.sleep(0.05)
+    def _flock(self, fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            self.holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
+            return False
+        return True
 
     def _inspect(self, fd: int) -> None:
         """What is opened is written to: it must be a file, and ours, and no other name of a file elsewhere."""
@@ -96,3 +105,9 @@ class VmLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def busy(holder: str) -> RefusedError:
+    """Return the error that another program changes the VM; ``holder`` is its process id and command."""
+    text = f"another vcpuctl is at work on this VM (pid and command: {holder})"
+    return RefusedError(Reason(codes.VM_BUSY, Origin.VCPUCTL, text, "wait until it has ended"))

@@ -18,6 +18,9 @@ from ..core.identity import ProcessId, SocketId, VmIdentity
 from ..core.text import printable
 from .unix_sockets import place
 
+#: Bytes that are read of a command line. libvirt's, with hundreds of devices, have a tenth of it.
+_LONGEST_LINE = 1 << 20
+
 
 def peer(sock: socket.socket) -> int:
     """The id that the process which listens at the other end of ``sock`` has here; 0 if it cannot be seen from here.
@@ -79,13 +82,13 @@ def _thread(process: ProcessId, thread_id: int | None) -> ProcessId | None:
 
 def process_id(pid: int) -> ProcessId | None:
     """Return which process or thread has this id here; None if there is none."""
-    started = _started(pid)
-    return None if started is None else ProcessId(pid, started, _namespace())
+    began = started(pid)
+    return None if began is None else ProcessId(pid, began, _namespace())
 
 
 def ended(process: ProcessId) -> bool:
     """Return whether the process was seen from here and is no more."""
-    return process.namespace == _namespace() and _started(process.pid) != process.started
+    return process.namespace == _namespace() and started(process.pid) != process.started
 
 
 def descriptors(pid: int) -> Descriptors | None:
@@ -128,10 +131,48 @@ def _namespace() -> int:
     return os.stat("/proc/self/ns/pid").st_ino
 
 
-def _started(pid: int) -> int | None:
+def started(pid: int) -> int | None:
+    """Return when the process or thread was started, in clock ticks since boot; None if there is none."""
     # The name in parentheses may hold anything, parentheses too.
     fields = _read(f"{pid}/stat").rpartition(b")")[2].split()
     return int(fields[19]) if len(fields) > 19 else None
+
+
+def pids() -> list[int]:
+    """Return the ids of all processes that are to be seen from here, in ascending order."""
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def arguments(pid: int) -> tuple[str, ...] | None:
+    """Return the process's command line; None if this user may not read it.
+
+    Empty for one that has none (a kernel thread), or has ended. A longer one than any real one is cut.
+    """
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            line = file.read(_LONGEST_LINE)
+    except PermissionError:
+        return None
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
+    return tuple(os.fsdecode(word) for word in line.removesuffix(b"\0").split(b"\0")) if line else ()
+
+
+def user(pid: int) -> int | None:
+    """Return the real id of the process's user; None if it has ended. (/proc/PID may be root's: proc(5).)"""
+    ids = _status(str(pid)).get("Uid", "").split()
+    return int(ids[0]) if ids else None
+
+
+def parent(pid: int) -> int | None:
+    """Return the id of the process's parent; None if the process has ended."""
+    number = _status(str(pid)).get("PPid")
+    return None if number is None else int(number)
+
+
+def is_nested(pid: int) -> bool:
+    """Return whether the process lives in a PID namespace below ours, as in a container."""
+    return len(_status(str(pid)).get("NSpid", "").split()) > 1
 
 
 def _says_qemu(pid: int) -> bool:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core import codes
@@ -35,10 +37,12 @@ class Target:
     """A VM by its sockets, each a path or "@NAME", one of the abstract namespace.
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
+    ``name`` is its name in vms.d, empty if it was named by its sockets.
     """
 
     qmp: str
     agent: str | None = None
+    name: str = field(default="", compare=False)
 
     @classmethod
     def named(cls, name: str) -> Target:
@@ -52,25 +56,76 @@ def directories() -> tuple[Path, ...]:
     return Path(home, "vcpuctl", "vms.d"), Path("/etc/vcpuctl/vms.d")
 
 
+def own_directory() -> Path:
+    """Return where this user adds VMs: root for all users."""
+    users, systems = directories()
+    return systems if os.geteuid() == 0 else users
+
+
 def _load(name: str) -> Target:
     if not re.fullmatch(_NAME, name):
-        hint = "a name has letters, digits and . _ -, and begins with a letter or a digit"
-        raise UsageError(Reason(codes.BAD_VM_NAME, Origin.VCPUCTL, f"{name!r} is no name of a VM", hint))
+        raise _bad_name(name)
+    for directory in directories():
+        try:
+            return _read(directory / f"{name}.toml")
+        except FileNotFoundError:
+            continue
+    raise _no_such_vm(name)
+
+
+def _read(path: Path) -> Target:
+    """Return what the file says. Raise FileNotFoundError, or UsageError if it is not right."""
     # Late: most commands name a socket.
     import tomllib
 
+    try:
+        # Before it is opened: that would wait for somebody to write into a FIFO.
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise _bad_file(path, "it is no file")
+        with path.open("rb") as file:
+            return _parse(path, tomllib.load(file))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _bad_file(path, error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _bad_file(path, str(error)) from error
+
+
+def listed() -> Iterator[tuple[Path, Target | Reason]]:
+    """Yield every file of vms.d with the VM that it names, or with what is wrong with it.
+
+    Files come by directory, the one that counts first, and by name. What begins with a dot or does not end with .toml
+    is nobody's VM. A directory that may not be read is told like a file.
+    """
     for directory in directories():
-        path = directory / f"{name}.toml"
         try:
-            with path.open("rb") as file:
-                return _parse(path, tomllib.load(file))
+            names = sorted(os.listdir(directory))
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise _bad_file(path, error.strerror or str(error)) from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _bad_file(path, str(error)) from error
-    raise _no_such_vm(name)
+            yield directory, _bad_file(directory, error.strerror or str(error)).reason
+            continue
+        for name in names:
+            if name.endswith(".toml") and not name.startswith("."):
+                yield directory / name, _target_or_reason(directory / name)
+
+
+def _target_or_reason(path: Path) -> Target | Reason:
+    if not re.fullmatch(_NAME, path.stem):
+        return _bad_name(path.stem).reason
+    try:
+        return _read(path)
+    except FileNotFoundError:
+        hint = "mend the link, or remove it"
+        return Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, f"{path} is a link that leads nowhere", hint)
+    except UsageError as error:
+        return error.reason
+
+
+def _bad_name(name: str) -> UsageError:
+    hint = "a name has letters, digits and . _ -, and begins with a letter or a digit"
+    return UsageError(Reason(codes.BAD_VM_NAME, Origin.VCPUCTL, f"{name!r} is no name of a VM", hint))
 
 
 def _no_such_vm(name: str) -> UsageError:
@@ -100,7 +155,7 @@ def _parse(path: Path, table: dict[str, object]) -> Target:
         problem = "agent is no path"
     if problem or not isinstance(qmp, str):
         raise _bad_file(path, problem)
-    return Target(plain_name(qmp), plain_name(agent) if isinstance(agent, str) else None)
+    return Target(plain_name(qmp), plain_name(agent) if isinstance(agent, str) else None, path.stem)
 
 
 def plain_name(text: str) -> str:
@@ -112,13 +167,13 @@ def plain_name(text: str) -> str:
         raise _not_unix(f"{text} is no unix socket, and vcpuctl speaks to no other")
     if not text.startswith("unix:"):
         return text
-    # A comma in the path is doubled (qemu-options of the first kind; util/qemu-option.c, get_opt_value).
-    first, *options = text.removeprefix("unix:").replace(",,", "\0").split(",")
-    path = first.removeprefix("path=").replace("\0", ",")
-    said = dict(option.partition("=")[::2] for option in options)
-    if said.get("server", "on") == "off":
+    # Late: most sockets are named by their paths.
+    from ..core.qemu_argv import is_on, settings
+
+    said = settings(text.removeprefix("unix:"), "path")
+    if not is_on({"server": "on", **said}, "server"):
         raise _not_unix(f"{text}: QEMU is the client there, and nobody listens for vcpuctl")
-    return f"@{path}" if said.get("abstract") == "on" else path
+    return f"@{said.get('path', '')}" if is_on(said, "abstract") else said.get("path", "")
 
 
 def _not_unix(text: str) -> UsageError:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vcpu_proto.link import unix
@@ -34,6 +36,36 @@ def bound_name(connection: socket.socket) -> str:
     if isinstance(name, str):
         return f"./{name}" if is_abstract(name) else name
     return "@" + os.fsdecode(name[1:].rstrip(b"\0"))
+
+
+def bound(path: Path) -> socket.socket:
+    """Return a socket that listens at ``path``, however long that is, in place of what lay there. Raise OSError."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        with _near(path) as short:
+            listener.bind(short)
+        listener.listen()
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def dial_far(path: Path) -> socket.socket:
+    """Return a non-blocking socket that is connected to ``path``, however long that is. Raise OSError."""
+    with _near(path) as short:
+        return unix.dial(short)
+
+
+@contextmanager
+def _near(path: Path) -> Iterator[str]:
+    """A short name for ``path``, whose directory is there: sun_path has 108 bytes."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def dial(name: str) -> socket.socket:
@@ -70,12 +102,29 @@ def is_busy(name: str) -> bool:
     What fills up an abstract name's length is shown as "@", too.
     """
     accepted = waiting = False
-    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
-        fields = line.split(maxsplit=7)
-        if len(fields) == 8 and name in (fields[7], fields[7].rstrip("@")):
+    for fields in _named():
+        if name in (fields[7], fields[7].rstrip("@")):
             accepted |= fields[5] == "03"
             waiting |= fields[5] == "02"
     return accepted and waiting
+
+
+def listeners() -> Iterator[tuple[str, str]]:
+    """Yield the name of each socket that listens in this network namespace, and its inode number.
+
+    (unix_seq_show: the flag 00010000, __SO_ACCEPTCON.)
+    """
+    for fields in _named():
+        if fields[3] == "00010000":
+            yield fields[7].rstrip("@") if is_abstract(fields[7]) else fields[7], fields[6]
+
+
+def _named() -> Iterator[list[str]]:
+    """Yield the fields of /proc/net/unix of each socket that has a name."""
+    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8:
+            yield fields
 
 
 def make_way(path: str) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from .. import ports
 from ..core import codes
@@ -28,6 +29,8 @@ class Sessions:
         self._dialer = dialer
         self._dial_timeout = dial_timeout
         self.until: float | None = None
+        self._one_dial = asyncio.Lock()
+        self._made = asyncio.Event()
 
     @property
     def live(self) -> ports.GuestAgent | None:
@@ -36,11 +39,22 @@ class Sessions:
 
     async def get(self, host: HostView) -> ports.GuestAgent:
         """The present session, or a new one. ``host`` is a fresh look, for what it says of the port."""
-        if self.current is not None and self.current.ended:
-            await self.drop()
-        if self.current is None:
-            self.current = await self._dial(host)
-        return self.current
+        async with self._one_dial:  # the port takes one client
+            if self.current is not None and self.current.ended:
+                await self.drop()
+            if self.current is None:
+                self.current = await self._dial(host)
+                self._made.set()
+            return self.current
+
+    async def made(self, seconds: float) -> ports.GuestAgent | None:
+        """Return the present session, or the one that somebody else makes within so many seconds, or None."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.live is None:
+                    self._made.clear()
+                    await self._made.wait()
+        return self.live
 
     async def _dial(self, host: HostView) -> ports.GuestAgent:
         """As the dialer does; nobody answers on a port that was closed meanwhile (the agent stops): that is said then.

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .. import ports
 from ..core import codes
-from ..core.guest import AgentInfo, GuestView
 from ..core.identity import VmIdentity
 from ..core.model import HostView
-from ..core.operation import record
 from ..core.reason import Origin, Reason
-from ..core.view import VmView, join, with_pending
+from ..core.view import VmView
 from ..core.vm_events import VmEvent
 from ..errors import AgentGoneError, RefusedError, UsageError, bad_slot
 from .agent_session import Sessions
+from .looking import Looker
 from .waiting import first_of, hear_agent, hear_vmm, unless
 
 if TYPE_CHECKING:
@@ -37,8 +35,6 @@ Waits = Callable[[Reason, float], None]
 
 #: How often ``watch`` looks without having heard of a change, in seconds.
 WATCH_INTERVAL = 2.0
-#: A CPU gets its firmware name a moment after its arrival: pauses before further looks, in seconds.
-_NAMELESS = (0.05, 0.2, 0.5, 1.0)
 #: How often an operation that waits for the agent looks without having heard of a change, in seconds.
 RETRY_INTERVAL = 1.0
 
@@ -63,8 +59,8 @@ class Coordinator:
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
-        self._host: HostView | None = None  # as last looked at
-        self._named_in: str | None = None  # the session in which a list had every CPU explained by a slot
+        self._looker = Looker(vmm, self._sessions, self._journal)
+        self._one_look = asyncio.Lock()
         self._interrupt: Callable[[], None] | None = None
         self._interrupted = False  # before there was anything to interrupt
 
@@ -76,7 +72,7 @@ class Coordinator:
     @property
     def name(self) -> str:
         """The VM's name, as QEMU has it (-name); empty if it has none, or was not looked at yet."""
-        return "" if self._host is None else self._host.vm_name
+        return self._looker.name
 
     async def close(self) -> None:
         """End the session and the monitor's connection."""
@@ -85,12 +81,7 @@ class Coordinator:
 
     async def session(self) -> ports.GuestAgent:
         """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
-        live = self._sessions.live
-        if live is not None:
-            return live
-        await self._sessions.drop()
-        self._host = await self._vmm.look()
-        return await self._sessions.get(self._host)
+        return await self._looker.session()
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -99,102 +90,22 @@ class Coordinator:
 
         A session that breaks off during the look (the agent is restarted, the guest reboots) is made anew, once:
         looking changes nothing, so it may be repeated.
-        """
-        return await self._observe_for(None)
 
-    async def _observe_for(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
-        """As ``look``; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
-
-        In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
-        makes every plug end in doubt (``core.proof``).
+        It may be called while ``run`` is under way, which it neither delays nor changes.
         """
-        view = await self._observe(needs_guest)
-        if view.agent_trouble is not None and view.agent_trouble.code == codes.AGENT_LOST:
-            view = await self._observe(needs_guest)
-        for pause in _NAMELESS:
-            if not view.unsettled:
-                break
-            await asyncio.sleep(pause)
-            view = await self._observe(needs_guest)
-        return view
+        if self._looker.operating:
+            return await self._looker.beside()
+        async with self._one_look:
+            return await self._looker.observe_for(None)
 
     async def shape(self) -> Shape:
         """Which vCPUs the VM has now, and what is pending. Raises RefusedError if it is not known what is pending."""
         from ..core.migration.shape import shape_of
 
-        view = await self._observe_qemu()
+        view = await self._looker.observe_qemu()
         if view.record_trouble is not None:
             raise RefusedError(view.record_trouble)
         return shape_of(view, await self._vmm.queues())
-
-    async def _observe_qemu(self) -> VmView:
-        """QEMU's side alone: the agent is neither asked nor missed."""
-        self._host = await self._vmm.look()
-        return self._with_pending(join(self._host, None))
-
-    async def _observe(self, needs_guest: Callable[[HostView], bool] | None) -> VmView:
-        # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
-        live = self._sessions.live
-        asked = None if live is None or needs_guest else asyncio.ensure_future(live.list_cpus())
-        guest: GuestView | None = None
-        info: AgentInfo | None = None
-        trouble: Reason | None = None
-        try:
-            host = await self._look_at_host(live)
-            if live is not None and not host.running:
-                # The session is good, but nobody is there to answer before the VM goes on.
-                from ..core.run_states import not_running  # late: most VMs run
-
-                return self._with_pending(join(host, None, agent_trouble=not_running(host)))
-            agent = await self._sessions.get(host)
-            if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
-                guest = await (asked if asked is not None and agent is live else agent.list_cpus())
-            else:
-                await agent.check()
-            info = agent.info
-        except AgentGoneError as error:
-            await self._sessions.drop()
-            trouble = error.reason
-        finally:
-            if asked is not None:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
-        view = join(host, guest, agent=info, agent_trouble=trouble)
-        if guest is not None and self._sessions.current is not None:
-            self._named_in = None if view.unexplained else self._sessions.current.session
-        return self._with_pending(view)
-
-    def _with_pending(self, view: VmView) -> VmView:
-        """The map, with what earlier operations left open; what this look settles is struck out of the record."""
-        try:
-            recorded = self._journal.load()
-        except RefusedError as error:
-            return replace(view, record_trouble=error.reason)
-        open_still = record.settle(recorded, view)
-        if open_still != recorded:
-            with suppress(RefusedError):  # the record may keep settled entries; the next look removes them
-                self._journal.save(open_still)
-        return with_pending(view, open_still) if open_still else view
-
-    def _has_record(self) -> bool:
-        """Whether earlier operations have left anything open, or that cannot be told."""
-        try:
-            return bool(self._journal.load())
-        except RefusedError:
-            return True
-
-    async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
-        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again.
-
-        Unless something is open: what the guest has said of it since counts.
-        """
-        host = self._host
-        if live is not None and host is not None and not self._has_record():
-            host = await self._vmm.look_slots(host)
-        if live is None or host is None or live.ended or self._has_record():
-            host = await self._vmm.look()
-        self._host = host
-        return host
 
     async def watch(
         self, stop: asyncio.Event | None = None, until: float | None = None
@@ -241,7 +152,7 @@ class Coordinator:
 
     async def plan(self, request: Request) -> Plan:
         """What ``run`` would do, from a fresh look. Raises UsageError for slots that the VM does not have."""
-        return _planned(await (self._observe_qemu() if request.without_agent else self.look()), request)
+        return _planned(await (self._looker.observe_qemu() if request.without_agent else self.look()), request)
 
     async def run(
         self,
@@ -263,10 +174,12 @@ class Coordinator:
         began = loop.time()
         self._interrupt, self._interrupted = None, False
         self._sessions.until = began + limits.timeout
+        self._looker.operating = True
         try:
             return await self._run(request, limits, progress, waits or _nobody_hears, began)
         finally:
             self._sessions.until = None
+            self._looker.operating = False
 
     async def _run(
         self, request: Request, limits: Limits, progress: Progress | None, waits: Waits, began: float
@@ -281,7 +194,7 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         patience = Patience(limits, began)
         # The guest's view can settle open intents, so ask the guest as well if there are any.
-        alone = request.operation is Operation.PLUG and not self._has_record()
+        alone = request.operation is Operation.PLUG and not self._looker.has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
         earlier: OperationResult | None = None
@@ -316,7 +229,11 @@ class Coordinator:
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
-            view = await (self._observe_qemu() if request.without_agent else self._observe_for(asks))
+            view = await (
+                self._looker.observe_qemu(operation=True)
+                if request.without_agent
+                else self._looker.observe_for(asks, operation=True)
+            )
             return view, _planned(view, request, recovered=recovered), events
 
         seen = await look()
@@ -366,9 +283,7 @@ class Coordinator:
         if self._interrupted:
             run.interrupt()
         result = await run.to_end(events)
-        if run.said and self._host is not None:
-            # A later look by this session does not ask for it again.
-            self._host = replace(self._host, ost={**self._host.ost, **run.said})
+        self._looker.said(run.said)
         return result
 
     def interrupt(self) -> None:

@@ -28,23 +28,26 @@ SOMEBODY = "a program that uses vcpu_host"
 
 
 Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig")
+#: Takes a lock, or raises an error that says who has it.
+Take = Callable[[VmLock], Awaitable[None]]
 
 
 @asynccontextmanager
-async def open_vm(
-    target: Target, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE
+async def opened(
+    target: Target, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE, take: Take | None = None
 ) -> AsyncIterator[Coordinator]:
     """Open a VM, to look at it and to change it. Nobody else can open it while the context lasts.
 
-    ``holder`` is what others are told of who has the VM. ``patience`` is how long they are waited for, in seconds.
-    Raise RefusedError "vm-busy" if somebody still has it then, and what ``qmp.vmm.connect`` raises if there is no
-    monitor. The agent is looked for when it is needed, so that its absence is no error here.
+    ``holder`` is what others are told of who has the VM. ``patience`` is how long they are waited for, in seconds;
+    ``take`` is another way to take the locks. Raise RefusedError "vm-busy" if somebody still has it then, and what
+    ``qmp.vmm.connect`` raises if there is no monitor. The agent is looked for when it is needed, so that its absence is
+    no error here.
     """
     # Late: each brings a library that takes long to import.
     from ..agent.dialer import LinkDialer
     from ..qmp.vmm import connect
 
-    async with _exclusive(target, connect, holder, patience) as (vmm, identity):
+    async with _exclusive(target, connect, holder, take or _waiting(patience)) as (vmm, identity):
         vm = Coordinator(
             vmm, LinkDialer(target.agent, vmm.check_port), journal=FileJournal(identity), identity=identity
         )
@@ -58,25 +61,32 @@ async def open_vm(
 async def open_preconfig(
     target: Target, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE
 ) -> AsyncIterator[ports.Preconfig]:
-    """Open a QEMU that may wait in preconfig, where there is no VM yet. Otherwise as ``open_vm``."""
+    """Open a QEMU that may wait in preconfig, where there is no VM yet. Otherwise as ``opened``."""
     from ..qmp.preconfig import connect
 
-    async with _exclusive(target, connect, holder, patience) as (qemu, _):
+    async with _exclusive(target, connect, holder, _waiting(patience)) as (qemu, _):
         yield qemu
+
+
+def _waiting(patience: float) -> Take:
+    async def take(lock: VmLock) -> None:
+        await lock.acquire(patience)
+
+    return take
 
 
 @asynccontextmanager
 async def _exclusive(
-    target: Target, connect: Callable[[str], Awaitable[Q]], holder: str, patience: float
+    target: Target, connect: Callable[[str], Awaitable[Q]], holder: str, take: Take
 ) -> AsyncIterator[tuple[Q, VmIdentity]]:
     """Hold the monitor's socket, then the QEMU behind it, which may have other monitors."""
     async with VmLock(target.qmp, holder) as socket_lock:
-        await socket_lock.acquire(patience)
+        await take(socket_lock)
         qemu = await connect(target.qmp)
         try:
             identity = await qemu.identity()
             async with VmLock(identity, holder) as vm_lock:
-                await vm_lock.acquire(patience)
+                await take(vm_lock)
                 yield qemu, identity
         finally:
             await qemu.close()

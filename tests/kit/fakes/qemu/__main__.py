@@ -14,6 +14,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from kit.fakes.qemu.config import Config
+from kit.fakes.qemu.process import DISK
 from kit.fakes.qemu.qemu import FakeQemu
 
 
@@ -60,7 +61,8 @@ async def serve(folder: Path, config: Config, *, bridge: bool) -> None:
 
 def main() -> int:
     """The exit status is 0 for a clean end; a crash is a signal."""
-    options = vars(build_parser().parse_args())
+    words = sys.argv[1:]
+    options = vars(build_parser().parse_args(words[: words.index(DISK)] if DISK in words else words))
     folder: Path = options.pop("dir")
     bridge: bool = options.pop("bridge")
     asyncio.run(serve(folder, Config(**options), bridge=bridge))

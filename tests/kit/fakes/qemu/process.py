@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,18 @@ def _bind(folder: Path, inside: Path) -> tuple[str, ...]:
     """Words to go on after UNSHARE: what runs has ``folder`` as ``inside``, and nobody else has."""
     script = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, "sh", str(folder), str(inside))
+
+
+#: What follows this word is not for the fake. QEMU takes what stands before it for options and their arguments.
+DISK = "disk.img"
+
+
+def python_as(folder: Path, name: str) -> str:
+    """Python by that name. It does not find what is installed for this one: PYTHONPATH has to name it."""
+    program = folder / name
+    if not program.is_symlink():
+        program.symlink_to(sys.executable)
+    return str(program)
 
 
 class Steer:
@@ -95,7 +107,7 @@ class FakeProcess:
     """``python -m kit.fakes.qemu`` in ``folder`` (a short path), from entry to exit of the context.
 
     ``apart``: in a PID namespace of its own, as in a container; ``inside``: where it has the folder there, an empty one
-    here.
+    here. ``words``: what its command line says as a QEMU's, whose name it has then.
     """
 
     def __init__(
@@ -105,12 +117,14 @@ class FakeProcess:
         stderr: int | None = None,
         apart: bool = False,
         inside: Path | None = None,
+        words: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self._prefix = [*(UNSHARE if apart or inside else ()), *(_bind(folder, inside) if inside else ())]
         self._inside = inside or folder
         self._stderr = stderr
         self._options = options
+        self._words = words
         self.process: subprocess.Popen[bytes]
         self.steer: Steer
 
@@ -125,9 +139,11 @@ class FakeProcess:
         return self.folder / "agent"
 
     def __enter__(self) -> Self:
+        program = python_as(self.folder, "qemu-system-x86_64") if self._words else sys.executable
+        words = [DISK, *self._words] if self._words else []
         self.process = subprocess.Popen(
-            [*self._prefix, sys.executable, "-m", "kit.fakes.qemu", "--dir", str(self._inside), *self._options],
-            env={**os.environ, "PYTHONPATH": str(_TESTS)},
+            [*self._prefix, program, "-m", "kit.fakes.qemu", "--dir", str(self._inside), *self._options, *words],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS), *sys.path])},
             stdout=subprocess.PIPE,
             stderr=self._stderr,
         )

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -32,8 +32,9 @@ class FakeVm(FakeProcess):
         python: str = sys.executable,
         apart: bool = False,
         inside: Path | None = None,
+        words: Sequence[str] = (),
     ) -> None:
-        super().__init__(folder, "--bridge", "on", *options, apart=apart, inside=inside)
+        super().__init__(folder, "--bridge", "on", *options, apart=apart, inside=inside, words=words)
         self._agent_wanted = agent
         self._python = python
         self._boot_id = str(uuid.uuid4())

@@ -15,7 +15,7 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.selectors import select
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import VmView, join, with_pending
-from vcpu_host.documents import of_view
+from vcpu_host.documents import of_result, of_view
 
 _WHY = Reason("guest-ignored", Origin.GUEST, "the kernel shows no such CPU", "look at its log", "ENODEV")
 
@@ -26,7 +26,7 @@ def _shown(blocks: Sequence[Block]) -> list[str]:
 
 def _result(*slots: SlotResult, reason: Reason | None = None) -> list[str]:
     whole = OperationResult(Request(Operation.PLUG, 1), Outcome.PARTIAL, slots, 0.5, reason)
-    return _shown(tables.result_blocks(whole))
+    return _shown(tables.result_blocks(of_result(whole)))
 
 
 def test_a_reason_stands_once_with_all_the_slots_that_it_is_about() -> None:
@@ -72,7 +72,7 @@ def test_the_table_has_qemus_node_and_the_guests_where_that_is_another(
     qemu: int | None, guest: tuple[int | None, ...], words: str
 ) -> None:
     view = _with_nodes(qemu, *guest)
-    assert tables.node_text(view.slots[0]) == words
+    assert tables.node_text(of_view(view)["slots"][0]) == words
     slots = of_view(view)["slots"]
     threads: list[dict[str, object]] = slots[0]["threads"]
     assert [thread["guest_node"] for thread in threads] == list(guest)
@@ -82,12 +82,14 @@ def test_the_table_has_qemus_node_and_the_guests_where_that_is_another(
 def test_the_props_of_the_table_name_the_slot() -> None:
     slots = host(4).slots
     for slot in slots:
-        assert select(slots, [tables.props_text(slot)]) == (slot,)
+        assert select(slots, [tables.props_text(slot.props)]) == (slot,)
 
 
 def _slots_of(view: VmView, *, wide: bool = False) -> list[str]:
     """The first column of the map on a terminal."""
-    (table,) = [block for block in tables.view_blocks(view, wide=wide, collapse=True) if isinstance(block, Table)]
+    (table,) = [
+        block for block in tables.view_blocks(of_view(view), wide=wide, collapse=True) if isinstance(block, Table)
+    ]
     return [str(row[0]) for row in table.rows]
 
 
@@ -95,7 +97,7 @@ def test_three_or_more_empty_slots_in_a_row_are_one_row() -> None:
     assert _slots_of(vm(9, {0, 3})) == ["0", "1", "2", "3", "4-8"]
     assert _slots_of(vm(6, {0, 4})) == ["0", "1-3", "4", "5"]
     assert _slots_of(vm(6, {0}), wide=True) == list("012345")
-    (table,) = [block for block in tables.view_blocks(vm(9, {0}), collapse=False) if isinstance(block, Table)]
+    (table,) = [block for block in tables.view_blocks(of_view(vm(9, {0})), collapse=False) if isinstance(block, Table)]
     assert len(table.rows) == 9
 
 
@@ -112,7 +114,7 @@ def test_empty_slots_of_which_there_is_something_to_tell_keep_their_rows() -> No
 
 
 def test_the_wide_map_has_every_column() -> None:
-    (table,) = [block for block in tables.view_blocks(vm(2, {0, 1}), wide=True) if isinstance(block, Table)]
+    (table,) = [block for block in tables.view_blocks(of_view(vm(2, {0, 1})), wide=True) if isinstance(block, Table)]
     names = [column.name for column in table.columns]
     assert names[-5:] == ["VCPUS", "TYPE", "REMOVABLE", "FIRMWARE ID", "QOM PATH"]
     assert all(len(row) == len(names) for row in table.rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import sockets, vm_name
+from vcpu_host.cli.target import sockets
 from vcpu_host.errors import UsageError
 from vcpu_host.local import target
 from vcpu_host.local.target import Target, plain_name
@@ -109,10 +109,7 @@ def test_what_is_no_unix_socket_on_which_qemu_listens_is_told_as_that(text: str)
     assert refusal("--qmp", "/q", "--agent", text)[0] == "not-unix"
 
 
-def test_the_name_is_known_where_the_vm_goes_by_one() -> None:
-    def name(*words: str, **environment: str) -> str:
-        return vm_name(build_parser().parse_args([*words, "list"]), environment)
-
-    assert name("--vm", "web1", VCPUCTL_VM="web2") == "web1"
-    assert name(VCPUCTL_VM="web2") == "web2"
-    assert name("--qmp", "/q", VCPUCTL_VM="web2") == name() == ""
+def test_the_name_is_known_where_the_vm_goes_by_one(vms: Path) -> None:
+    (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
+    assert meant("--vm", "web1").name == meant("--agent", "/a", VCPUCTL_VM="web1").name == "web1"
+    assert meant("--qmp", "/q", VCPUCTL_VM="web1").name == ""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,50 @@ def test_an_agent_socket_on_the_command_line_comes_before_the_files(places: tupl
     parse = build_parser().parse_args
     assert sockets(parse(["--vm", "web1", "list"])) == target.Target("/q", "/a")
     assert sockets(parse(["--vm", "web1", "--agent", "/b", "list"])) == target.Target("/q", "/b")
+
+
+def _listed() -> list[tuple[str, str]]:
+    """The directory and name of each file, with the monitor that it names, or the code of what is wrong with it."""
+    return [
+        (f"{path.parent.name}/{path.name}", says.qmp if isinstance(says, target.Target) else says.code)
+        for path, says in target.listed()
+    ]
+
+
+def test_files_are_listed_the_users_first_and_a_wrong_one_hides_no_other(places: tuple[Path, Path]) -> None:
+    (places[1] / "a.toml").write_text('qmp = "/a"')
+    (places[0] / "b.toml").write_text("qmp = 1")
+    (places[0] / "a.toml").write_text('qmp = "/mine"')
+    (places[0] / "no toml").touch()
+    (places[0] / ".swp.toml").touch()
+    assert _listed() == [("user/a.toml", "/mine"), ("user/b.toml", "bad-vm-file"), ("system/a.toml", "/a")]
+
+
+def test_what_can_be_no_vms_file_is_listed_with_the_reason(places: tuple[Path, Path]) -> None:
+    os.mkfifo(places[0] / "fifo.toml")
+    (places[0] / "link.toml").symlink_to("nowhere")
+    (places[0] / "-x.toml").touch()
+    wrong = {"user/-x.toml": "bad-vm-name", "user/fifo.toml": "bad-vm-file", "user/link.toml": "no-such-vm"}
+    assert dict(_listed()) == wrong
+
+
+def test_a_fifo_is_told_as_wrong_and_not_waited_for(places: tuple[Path, Path]) -> None:
+    os.mkfifo(places[0] / "web1.toml")
+    assert _refusal("web1")[0] == "bad-vm-file"
+
+
+def test_a_directory_that_is_not_there_lists_nothing_and_one_that_is_a_file_is_told(places: tuple[Path, Path]) -> None:
+    places[0].rmdir()
+    places[1].rmdir()
+    assert _listed() == []
+    places[1].touch()
+    assert [code for _, code in _listed()] == ["bad-vm-file"]
+
+
+def test_root_adds_vms_for_all_users_and_others_for_themselves(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert target.own_directory() == places[1]
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert target.own_directory() == places[0]

@@ -15,8 +15,9 @@ from ..reason import Outcome
 from . import reasons, verdicts
 from .events import CpuArrived, CpuSettled, GuestLooked, RequestEnded
 from .online_requests import OnlineRequest
-from .slot_job import Goal, Job, ThreadEvidence
+from .slot_job import Goal, Job
 from .state import State
+from .thread_evidence import ThreadEvidence
 
 
 def observe(state: State, cpu: GuestCpu) -> None:
@@ -27,16 +28,11 @@ def observe(state: State, cpu: GuestCpu) -> None:
     job, thread = entry
     if thread.present is not True and job.filled:
         job.done("arrival", state.now)
-    thread.present = True
-    thread.number = cpu.number
-    thread.online = cpu.online
-    thread.parked = cpu.parked
-    was_confirmed = thread.offline_in is not None and thread.offline_in == state.session
+    refuted = thread.shown(cpu)
     if cpu.online:
-        thread.offline_in = None
         job.seen_down.forget()
     state.mark_dirty(job)
-    if cpu.online and was_confirmed and job.open and job.goal is not Goal.UP:
+    if refuted is not None and refuted == state.session and job.open and job.goal is not Goal.UP:
         verdicts.came_back(state, job)
 
 
@@ -49,7 +45,7 @@ def arrived(state: State, event: CpuArrived) -> None:
 def _heard(state: State, name: str) -> None:
     entry = state.threads.get(name)
     if entry is not None:
-        entry[1].heard_at = state.now
+        entry[1].heard(state.now)
 
 
 def guest_looked(state: State, event: GuestLooked) -> None:
@@ -64,9 +60,10 @@ def guest_looked(state: State, event: GuestLooked) -> None:
             observe(state, cpu)
     foreign = unexplained(event.view.cpus, state.identities)
     if not foreign:
+        session = state.session
         for name, (job, thread) in state.threads.items():
-            if name not in shown and name not in newer:
-                _is_absent(state, job, thread)
+            if name not in shown and name not in newer and thread.proven_absent(session):
+                state.mark_dirty(job)
     if asked_at is not None:
         _all_listed(state, shown, asked_at, newer, absence_proven=not foreign)
     if any(cpu.firmware_id for cpu in foreign):
@@ -75,22 +72,13 @@ def guest_looked(state: State, event: GuestLooked) -> None:
             _unproven(state, job, shown, foreign, overdue=asked_at is not None)
 
 
-def _is_absent(state: State, job: Job, thread: ThreadEvidence) -> None:
-    if thread.absent_in is not None and thread.absent_in == state.session:
-        thread.offline_in = state.session
-        state.mark_dirty(job)
-    if thread.present:
-        thread.present = thread.online = thread.parked = False
-        state.mark_dirty(job)
-
-
 def _all_listed(
     state: State, shown: Mapping[str, GuestCpu], asked_at: float, newer: Collection[str], *, absence_proven: bool
 ) -> None:
     for job in list(state.open_jobs()):
         if not any(thread.firmware_id in newer for thread in job.threads):
             _listed(state, job, shown, asked_at, absence_proven=absence_proven)
-    if any(job.relapses for job in state.removing()):
+    if any(job.removal.relapses for job in state.removing()):
         # As long as it has not gone, it may come back once more.
         state.look_at_guest_again(state.limits.poll_first)
 
@@ -101,7 +89,7 @@ def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: flo
     if any(is_being_switched(shown[thread.firmware_id]) for thread in job.threads if thread.firmware_id in shown):
         return
     if absence_proven and not any(found):
-        job.absent_at = asked_at
+        job.listed_absent(asked_at)
         state.mark_dirty(job)
     if (absence_proven or all(found)) and job.guest_down(state.session):
         job.seen_down.shown(asked_at, state.now)
@@ -128,7 +116,7 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
     if entry is None:
         return
     job, thread = entry
-    thread.heard_at = state.now
+    thread.heard(state.now)
     request = state.request(event.request)
     if request is None:
         return  # nobody asks any more: what it says may be older than what is known
@@ -139,14 +127,12 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
     state.request_answered(request, thread)
     state.mark_dirty(job)
     if result.observed is not None:
-        thread.touched = result.observed.online is not thread.was_online
+        thread.switched(online=result.observed.online)
     elif result.status is CpuStatus.ABSENT:
-        thread.present = thread.online = thread.parked = False
-        thread.offline_in = None
+        thread.missing()
     if not job.open:
         return
-    phase = "online" if request.online else "offline"
-    job.phases[phase] = job.phases.get(phase, 0.0) + max(0.0, result.seconds)
+    job.took("online" if request.online else "offline", max(0.0, result.seconds))
     if request.online:
         _online_settled(state, job, thread, event)
     else:
@@ -171,11 +157,11 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
     result = event.result
     if result.status is CpuStatus.ABSENT and result.observed is None:
         # Not yet a confirmation: the snapshot that ends the request must show that every CPU there is another one.
-        thread.absent_in = state.session
+        thread.said_absent(state.session)
         state.wait(job)
         return
     if result.status in (CpuStatus.DONE, CpuStatus.ALREADY) and result.observed is not None and not thread.online:
-        thread.offline_in = state.session
+        thread.confirmed_offline(state.session)
         if request.of == 1 == len(job.threads):
             # Of several, the first one's word is old when the last one's comes.
             job.seen_down.shown(request.asked_at, state.now)
@@ -192,12 +178,9 @@ def request_ended(state: State, event: RequestEnded) -> None:
         return
     asked = [state.threads[name] for name in request.open_ids if name in state.threads]
     # A CPU that turned out to have another identity is asked for by another request.
-    asked = [(job, thread) for job, thread in asked if thread.asked == event.request]
+    asked = [(job, thread) for job, thread in asked if thread.request == event.request]
     for job, thread in asked:
-        thread.asked = None
-        # It may have been switched, and the answer was not told: what was known of it is not any more.
-        thread.online = thread.parked = False
-        thread.offline_in = None
+        thread.answer_lost()
         state.mark_dirty(job)
     for job in {job.order: job for job, _ in asked}.values():
         if not job.open:

@@ -26,8 +26,9 @@ from .counts import Counts
 from .events import Action, DoCancel, DoDial, DoLookGuest, DoLookHost, DoPlug, DoSetOnline, DoUnplug, Event
 from .limits import Limits
 from .result import OperationResult, SlotResult, summarize
-from .slot_job import Goal, Job, ThreadEvidence
+from .slot_job import Goal, Job
 from .state import State
+from .thread_evidence import ThreadEvidence
 
 
 class Machine:
@@ -167,7 +168,7 @@ class Machine:
             verdicts.reach(self._state, job)
         elif job.goal is Goal.UP and job.filled:
             self._await_arrival(job)
-        elif job.goal is Goal.GONE and job.del_sent and job.del_in is not None and job.ending is None:
+        elif job.goal is Goal.GONE and job.removal.awaits_guest:
             self._await_ejection(job)
 
     def _await_arrival(self, job: Job) -> None:
@@ -179,11 +180,11 @@ class Machine:
         state = self._state
         if state.session is None or state.asks_nobody or state.paused or not job.threads:
             return
-        if any(thread.present for thread in job.threads) or job.adding:
+        if any(thread.present for thread in job.threads) or job.plug.unanswered:
             return
-        if job.acknowledged_at is not None:
-            since, grace = job.acknowledged_at, state.limits.arrival_grace
-        elif job.added_at is None:
+        if job.plug.acknowledged_at is not None:
+            since, grace = job.plug.acknowledged_at, state.limits.arrival_grace
+        elif job.plug.done_at is None:
             since, grace = state.began, state.limits.notice_grace
         else:
             return
@@ -192,7 +193,7 @@ class Machine:
             state.overdue_from(job, overdue_at)
         elif job.absent_at is None or job.absent_at < overdue_at:
             state.look_at_guest()
-        elif job.added_at is not None:
+        elif job.plug.done_at is not None:
             verdicts.cannot_come(state, job, reasons.guest_ignored(job))
         elif job.step.replaceable and not job.replugged:
             job.plug_anew()
@@ -206,9 +207,9 @@ class Machine:
         QEMU only tells the guest once more (hw/acpi/cpu.c, acpi_cpu_unplug_request_cb; hw/ppc/spapr.c,
         spapr_core_unplug_request).
         """
-        again_at = job.del_at + self._state.limits.eject_again
+        again_at = job.removal.last_sign_at + self._state.limits.eject_again
         if self._state.now >= again_at:
-            job.del_in = None
+            job.removal.came_to_nothing()
         else:
             self._state.overdue_from(job, again_at)
 
@@ -234,13 +235,13 @@ class Machine:
         """A request that would do the contrary of what is wanted by now, or serve a slot that is settled, ends."""
         for job in changed:
             for thread in job.threads:
-                request = self._state.request(thread.asked)
-                if thread.asked is None or request is None or request.cancelled:
+                request = self._state.request(thread.request)
+                if thread.request is None or request is None or request.cancelled:
                     continue
                 wanted = job.wants(thread, self._state.session)
                 if not job.open or (wanted is not None and wanted is not request.online):
                     request.cancel()
-                    yield DoCancel(thread.asked)
+                    yield DoCancel(thread.request)
 
     def _requests(self, changed: list[Job]) -> Iterable[Action]:
         state = self._state
@@ -257,7 +258,7 @@ class Machine:
                 continue
             for thread in job.threads:
                 want = job.wants(thread, state.session)
-                if want is not None and thread.asked is None:
+                if want is not None and thread.request is None:
                     wanted[want, not want and job.goal is Goal.GONE].append(thread)
         for (online, for_eject), threads in wanted.items():
             if not threads:
@@ -293,15 +294,15 @@ class Machine:
            round (``_settle_due``, ``verdicts``). So much, and 3 to 5, is ``Job.may_be_deleted``; ``State.sort`` asks
            it whenever something about the job has changed.
         3. QEMU shows the slot filled: in the view of the plan, in each look since, or by its answer to device_add
-           (``Job.of``; ``transitions``: ``_slot_shown``, ``_added``).
+           (``Job.of``, ``Job.shown``, ``Job.plugged``).
         4. QEMU has answered every device_del for it, and none was sent on the confirmations of this session. One may
            be sent again in a new session; when the guest has left it unanswered for ``eject_again``
            (``_await_ejection``); when QEMU did not find the device (``transitions._del_returned``); and when the job
            has turned round meanwhile (``Job.roll_back``).
         5. There is a session, and in it the agent confirmed every thread offline: it read that back, or it found no
-           such CPU and its list shows no CPU that may be the same one (``guest_transitions``: ``_offline_settled``,
-           ``_is_absent``). A thread loses its confirmation when it is seen online (``observe``) or a request for it
-           ends without an answer (``request_ended``), and all lose it with the session (``State.session_ended``).
+           such CPU and its list shows no CPU that may be the same one (``ThreadEvidence``: ``confirmed_offline``,
+           ``proven_absent``). A thread loses its confirmation when it is seen online (``shown``) or a request for it
+           ends without an answer (``answer_lost``), and all lose it with the session (``State.session_ended``).
            With --without-agent a job has no threads, so nothing is asked here.
         6. No offline request gets on (``State.offlining``): removing one CPU while another goes offline is slow. One
            that does not get on is waited for no longer than ``let_go_grace``.

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from .slot_job import Job, ThreadEvidence
+from .slot_job import Job
+from .thread_evidence import ThreadEvidence
 
 
 class OnlineRequest:
@@ -68,8 +69,7 @@ class OnlineRequests:
         number = self._next
         self._next += 1
         for thread in threads:
-            thread.asked = number
-            thread.touched = True
+            thread.asked(number)
         self._by_number[number] = OnlineRequest((thread.firmware_id for thread in threads), now, online=online)
         self._offlining_until = now + self._grace
         return number
@@ -77,7 +77,7 @@ class OnlineRequests:
     def answered(self, request: OnlineRequest, thread: ThreadEvidence, now: float) -> None:
         """The agent's answer for one thread came, so the request gets on."""
         request.answered(thread.firmware_id)
-        thread.asked = None
+        thread.answered()
         self._offlining_until = now + self._grace
 
     def ended(self, number: int) -> OnlineRequest | None:
@@ -101,7 +101,7 @@ class OnlineRequests:
 
     def has_opposite(self, job: Job, *, online: bool) -> bool:
         """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
-        asked = (self._by_number.get(thread.asked) for thread in job.threads if thread.asked is not None)
+        asked = (self._by_number.get(thread.request) for thread in job.threads if thread.request is not None)
         return any(request is not None and request.online is not online for request in asked)
 
     def dump(self) -> dict[str, object]:

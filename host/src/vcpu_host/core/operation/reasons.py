@@ -112,14 +112,14 @@ def came_back(job: Job) -> Reason:
         codes.COMES_BACK_ONLINE,
         Origin.GUEST,
         f"something in the guest brings {numbers or f'the CPU of slot {job.slot}'} online again, "
-        f"{job.relapses} times by now",
+        f"{job.removal.relapses} times by now",
         "find what does so (a cron job, a udev rule, a CPU manager) and stop it; vcpud's journal has the times",
     )
 
 
 def slipped(job: Job) -> Reason | None:
     """What came about although the guest had let go, and was seen to: the CPU was online when it was ejected."""
-    if not job.slipped:
+    if not job.removal.slipped:
         return None
     return Reason(
         codes.EJECTED_ONLINE,
@@ -173,13 +173,13 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
         return Reason(codes.AGENT_LOST, Origin.AGENT, f"time ran out without the agent: {trouble.text}", hint)
     if not job.begun:
         return Reason(codes.NOT_BEGUN, Origin.VCPUCTL, "time ran out before its turn", hint)
-    if job.ending is not None:
-        return removal_stuck(job.ending)
-    if job.goal is Goal.GONE and job.del_sent:
+    if job.removal.ending is not None:
+        return removal_stuck(job.removal.ending)
+    if job.goal is Goal.GONE and job.removal.sent:
         return Reason(codes.REMOVAL_PENDING, Origin.GUEST, "the guest has not ejected the CPU yet", hint)
     if job.goal is not Goal.UP:
         return Reason(codes.OFFLINE_PENDING, Origin.GUEST, "the guest has not taken the CPU offline yet", hint)
-    if job.adding:
+    if job.plug.unanswered:
         return Reason(codes.ADD_PENDING, Origin.QEMU, "QEMU has not answered device_add yet", hint)
     if not job.filled:
         text = "the CPU was taken out in order to be plugged again, and that had not been done when time ran out"

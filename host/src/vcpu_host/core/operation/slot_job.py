@@ -3,6 +3,9 @@
 
 A job holds no procedure. The machine compares the goal with the evidence and asks for what is missing; an event changes
 evidence only. So any event may come late, twice or never.
+
+Whoever learns of an event calls the method that is named after it. Nobody else writes what a job knows: not what is in
+this module, nor the evidence on its threads (``thread_evidence``), its ``plug`` or its ``removal``.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from ..model import Slot
 from ..planning.plan import Step, StepKind
 from ..proof import SeenDown
 from ..reason import Outcome, Reason
+from .plug import Plug
+from .removal import Removal
 from .result import SlotResult
+from .thread_evidence import ThreadEvidence
 
 
 class Goal(StrEnum):
@@ -35,36 +41,6 @@ _FIRST_GOAL = {
 
 
 @dataclass(slots=True)
-class ThreadEvidence:
-    """What is known of one thread.
-
-    ``present`` is None until the guest was asked. ``offline_in`` is the link session in which the agent confirmed, by
-    reading back, that the thread is offline: it counts in that session only (promise 2).
-    """
-
-    firmware_id: str
-    was_online: bool = False  # when the operation was planned
-    number: int | None = None
-    present: bool | None = None
-    online: bool = False
-    parked: bool = False
-    offline_in: str | None = None
-    absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
-    asked: int | None = None  # the request that is to switch it, while that is under way
-    heard_at: float = -1.0  # when the agent last spoke of this very CPU: an older list says nothing of it
-    touched: bool = False  # it may no longer be as it was, because of this operation
-
-    def forget(self) -> None:
-        """What the guest said is void: the session ended, or the guest was restarted."""
-        self.present = None
-        self.online = False
-        self.parked = False
-        self.offline_in = None
-        self.absent_in = None
-        self.asked = None
-
-
-@dataclass(slots=True)
 class Job:
     """An operation's part for one slot: its goal, and what is known about it.
 
@@ -78,17 +54,8 @@ class Job:
     outcome_if_reached: Outcome = Outcome.DONE
     reason: Reason | None = None
     outcome: Outcome | None = None
-    adding: bool = False
-    added_at: float | None = None
-    added_since_look: bool = False  # since the present look was asked for
-    seen_by_qemu: bool = False  # QEMU itself has shown the slot filled, asked after the plug
-    acknowledged_at: float | None = None
-    deleting: bool = False
-    del_sent: bool = False
-    del_in: str | None = None  # the session whose confirmations device_del was sent on
-    del_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
-    ending: Slot | None = None  # as QEMU shows it: empty, but for vCPUs that have not ended
-    removal_hinted: bool = False  # an event said that it is gone; only a look can show it
+    plug: Plug = field(default_factory=Plug)
+    removal: Removal = field(default_factory=Removal)
     not_before: float = 0.0
     overdue_at: float | None = None  # the timer that is set for its arrival
     retries: int = 0
@@ -97,8 +64,6 @@ class Job:
     by_firmware: bool = False  # without threads to ask for: the firmware's acknowledgement is all there will be
     absent_at: float | None = None  # when the list was asked for that shows none of its threads
     seen_down: SeenDown = field(default_factory=SeenDown)  # every thread of it
-    relapses: int = 0  # how often something in the guest has brought it online again
-    slipped: bool = False  # it came online again when device_del had been sent
     anew: bool = False  # on its way out only to be plugged again: the guest never heard of it
     replugged: bool = False  # that was done
     phases: dict[str, float] = field(default_factory=dict)
@@ -131,7 +96,7 @@ class Job:
         """Whether the guest has taken notice of the CPU: its firmware acknowledged it, or its kernel shows it."""
         if not self.threads and not self.by_firmware:
             return True  # there is no agent to ask, and this firmware reports nothing
-        return self.acknowledged_at is not None or any(thread.present for thread in self.threads)
+        return self.plug.acknowledged_at is not None or any(thread.present for thread in self.threads)
 
     @property
     def touched(self) -> bool:
@@ -159,8 +124,9 @@ class Job:
 
         That the agent was told to wait for a CPU is nothing as long as the slot is empty: none comes by itself.
         """
-        asked = self.adding or self.deleting or self.del_sent or self.replugged
-        if asked or self.rolling_back or self.step.begun_before or self.ending:
+        removal = self.removal
+        asked = self.plug.unanswered or removal.unanswered or removal.sent or self.replugged
+        if asked or self.rolling_back or self.step.begun_before or removal.ending:
             return True
         return self.filled if self.step.kind is StepKind.PLUG else self.touched
 
@@ -182,8 +148,9 @@ class Job:
 
     def may_be_deleted(self, session: str | None) -> bool:
         """Whether device_del may go out: every thread confirmed offline in this session, in which none was sent yet."""
-        wanted = self.open and self.goal is Goal.GONE and self.filled and not self.deleting
-        return wanted and self.del_in != session and self.guest_down(session)
+        if self.outcome is not None or self.goal is not Goal.GONE or not self.filled or self.removal.unanswered:
+            return False
+        return self.removal.sent_in != session and self.guest_down(session)
 
     def down(self, session: str | None) -> bool:
         """Whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
@@ -192,7 +159,7 @@ class Job:
 
     def wants(self, thread: ThreadEvidence, session: str | None) -> bool | None:
         """Whether the thread is wanted online (True), offline (False), or as it is (None)."""
-        if not self.open:
+        if self.outcome is not None:
             return None
         if self.goal is Goal.UP:
             if thread.online or (self.rolling_back and not thread.was_online) or (thread.parked and self.guest_up):
@@ -201,6 +168,35 @@ class Job:
         if self.goal is Goal.DOWN and self.rolling_back and thread.was_online:
             return None
         return None if session is not None and thread.offline_in == session else False
+
+    def ended(self, outcome: Outcome, reason: Reason | None) -> None:
+        """It ends so. Without a ``reason`` the one stands for which it was on its way back, unless it is done."""
+        self.outcome = outcome
+        if reason is not None or outcome is Outcome.DONE:
+            self.reason = reason
+
+    def left_alone(self, until: float) -> None:
+        """Nothing is to be tried for it before then."""
+        self.not_before = until
+
+    def waits_until(self, overdue_at: float) -> bool:
+        """What it waits for is overdue then. Return whether that is another time than was known."""
+        if self.overdue_at == overdue_at:
+            return False
+        self.overdue_at = overdue_at
+        return True
+
+    def refused_for_now(self, reason: Reason) -> None:
+        """What was tried was refused for a reason that may pass, so it is tried again."""
+        self.retries += 1
+        self.passing = reason
+
+    def came_back(self) -> None:
+        """Something in the guest has brought a thread online again that was confirmed offline."""
+        self.removal.came_back()
+        self.seen_down.forget()
+
+    # --- what the guest says ------------------------------------------------------------------------------------------
 
     def forget_guest(self) -> None:
         """The guest's words are void."""
@@ -211,18 +207,26 @@ class Job:
 
     def take_names(self, names: Sequence[str]) -> None:
         """The threads have these identities; nothing is known of them yet."""
-        self.forget_guest()
+        self.seen_down.forget()
+        self.absent_at = None
         for thread, name in zip(self.threads, names, strict=True):
-            thread.firmware_id = name
+            thread.renamed(name)
+
+    def listed_absent(self, asked_at: float) -> None:
+        """A list that was asked for at ``asked_at`` proves that the guest has none of its threads."""
+        self.absent_at = asked_at
+
+    # --- which way it goes --------------------------------------------------------------------------------------------
 
     def roll_back(self, goal: Goal, outcome: Outcome, reason: Reason | None) -> None:
         """Take the slot back to where it came from; ``outcome`` and ``reason`` stand once that is reached."""
         self.anew = False
         self.goal = goal
+        self.outcome = None
         self.outcome_if_reached = outcome
         self.reason = reason
-        self.del_sent = self.removal_hinted = self.seen_by_qemu = False
-        self.del_in = None
+        self.plug.turned_round()
+        self.removal.turned_round()
         self.retries = 0
         self.not_before = 0.0
 
@@ -240,36 +244,42 @@ class Job:
         """It has gone, and is to be plugged again."""
         self.roll_back(Goal.UP, self.outcome_if_reached, self.reason)
         self.anew, self.replugged = False, True
-        self.acknowledged_at = None
+        self.plug.taken_out()
         self.absent_at = None
+
+    # --- what is asked of QEMU, and what it shows ---------------------------------------------------------------------
+
+    def shown(self, slot: Slot) -> None:
+        """A look at QEMU shows the slot. A CPU that is ending is neither there nor gone, so it changes nothing else."""
+        self.removal.shown(slot)
+        if self.removal.ending is None:
+            self.filled = slot.filled
+            self.plug.shown(filled=slot.filled)
 
     def plug_asked(self, now: float) -> None:
         """device_add goes out."""
-        self.adding = True
-        self.acknowledged_at = None
+        self.plug.asked()
         self.mark("device_add", now)
 
     def plug_answered(self, now: float) -> None:
         """QEMU has answered device_add."""
-        self.adding = False
+        self.plug.answered()
         self.done("device_add", now)
 
     def plugged(self, now: float) -> None:
         """QEMU has done device_add: no look has shown it yet, and the guest is to take notice of it."""
         self.filled = True
-        self.added_at = now
-        self.added_since_look = True
-        self.seen_by_qemu = False
+        self.plug.done(now)
         self.mark("arrival", now)
         if any(thread.present for thread in self.threads):
             self.done("arrival", now)  # the guest was quicker than the answer
 
     def unplug_asked(self, session: str | None, now: float) -> None:
         """device_del goes out on the confirmations of ``session``."""
-        self.deleting = self.del_sent = True
-        self.del_in = session
-        self.del_at = now
+        self.removal.asked(session, now)
         self.mark("device_del", now)
+
+    # --- how long each phase takes, and the end of it all -------------------------------------------------------------
 
     def mark(self, phase: str, now: float) -> None:
         """``phase`` begins, unless it is under way."""
@@ -280,6 +290,10 @@ class Job:
         began = self._marks.pop(phase, None)
         if began is not None:
             self.phases[phase] = self.phases.get(phase, 0.0) + now - began
+
+    def took(self, phase: str, seconds: float) -> None:
+        """``phase`` took so long, measured elsewhere; what it took before is added."""
+        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
 
     def result(self) -> SlotResult:
         """The job's part of the operation's result."""
@@ -298,12 +312,12 @@ class Job:
             "outcome": str(self.outcome) if self.outcome else None,
             "reason": asdict(self.reason) if self.reason else None,
             "filled": self.filled,
-            "adding": self.adding,
-            "acknowledged_at": self.acknowledged_at,
-            "deleting": self.deleting,
-            "del_sent": self.del_sent,
+            "adding": self.plug.unanswered,
+            "acknowledged_at": self.plug.acknowledged_at,
+            "deleting": self.removal.unanswered,
+            "del_sent": self.removal.sent,
             "retries": self.retries,
-            "relapses": self.relapses,
+            "relapses": self.removal.relapses,
             "anew": self.anew,
             "threads": [
                 {
@@ -313,7 +327,7 @@ class Job:
                     "online": t.online,
                     "parked": t.parked,
                     "offline_in": t.offline_in,
-                    "asked": t.asked,
+                    "asked": t.request,
                     "touched": t.touched,
                 }
                 for t in self.threads

@@ -3,6 +3,7 @@
 
 ``State`` owns its rules: a method named after what happened takes it in, and nobody else writes what is known. The
 looks, the session, the requests, the groups of jobs and the threads' names are a value each, in modules of their own.
+A job is one too (``slot_job``). What concerns one job alone, the job or a part of it takes in itself.
 
 Every change of a job goes by ``mark_dirty`` (directly, or through another method). So the cost of deciding what to do
 next depends on what has changed, and not on what there is: a guest with 4096 CPUs answers 4096 times.
@@ -22,7 +23,8 @@ from .limits import Limits
 from .looks import GuestLook, HostLook
 from .online_requests import OnlineRequest, OnlineRequests
 from .session import Session
-from .slot_job import Goal, Job, ThreadEvidence
+from .slot_job import Goal, Job
+from .thread_evidence import ThreadEvidence
 from .thread_names import ThreadNames
 from .under_way import UnderWay
 
@@ -133,13 +135,12 @@ class State:
 
     def wait(self, job: Job) -> None:
         """Leave the job alone for a while."""
-        job.not_before = self._now + self.limits.retry_after
+        job.left_alone(self._now + self.limits.retry_after)
         heapq.heappush(self._timers, (job.not_before, job.order))
 
     def overdue_from(self, job: Job, overdue_at: float) -> None:
         """What the job waits for is overdue then: decide anew."""
-        if job.overdue_at != overdue_at:
-            job.overdue_at = overdue_at
+        if job.waits_until(overdue_at):
             heapq.heappush(self._timers, (overdue_at, job.order))
 
     # --- the link session ---------------------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ class State:
 
     def removal_hinted(self, job: Job) -> None:
         """The job's CPU seems to be gone. One look tells of many: it waits a little while more are to follow."""
-        job.removal_hinted = True
+        job.removal.hinted()
         self._under_way.removal_hinted(job)
         if self._under_way.all_removals_hinted:
             self.look_soon()
@@ -334,7 +335,7 @@ class State:
         """A look at QEMU was asked for: what is plugged from now on it may not show."""
         self._host_look.asked(self._now, removing=self._under_way.some_removing)
         for job in self.open_jobs():
-            job.added_since_look = False
+            job.plug.look_asked()
 
     def look_ended(self) -> None:
         """QEMU has answered the look."""
@@ -374,16 +375,13 @@ class State:
 
     def settle(self, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
         """The job ends."""
-        job.outcome = outcome
-        if reason is not None or outcome is Outcome.DONE:
-            job.reason = reason
+        job.ended(outcome, reason)
         self._open.discard(job.order)
         self.mark_dirty(job)
 
     def roll_back(self, job: Job, goal: Goal, outcome: Outcome, reason: Reason) -> None:
         """The job goes back to where it came from."""
         job.roll_back(goal, outcome, reason)
-        job.outcome = None
         self._open.add(job.order)
         self.mark_dirty(job)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .slot_job import Job, ThreadEvidence
+from .slot_job import Job
+from .thread_evidence import ThreadEvidence
 
 
 class ThreadNames:

@@ -7,7 +7,6 @@ What the guest says is in ``guest_transitions``.
 from __future__ import annotations
 
 from .. import codes
-from ..model import Slot
 from ..planning.plan import StepKind
 from ..reason import Outcome
 from ..run_states import not_running
@@ -92,31 +91,26 @@ def _host_looked(state: State, event: HostLooked) -> None:
     renames = state.platform.numbers_plugs(event.view)
     for job in state.open_jobs():
         slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
-        if slot is None or job.adding:
-            continue
-        if job.added_since_look:
+        if slot is None or job.plug.unanswered or job.plug.since_look:
             continue  # the answer may be older than the plug
-        if job.removal_hinted:
-            job.removal_hinted = False
+        if job.removal.told_gone:
             state.mark_dirty(job)  # it is one of those again of which nothing is heard
-        before, job.ending = job.ending, slot if slot.leaving else None
-        if job.ending is not None:
+        was_filled, was_ending = job.filled, job.removal.ending is not None
+        job.shown(slot)
+        if job.removal.ending is not None:
             # QEMU is not through with it: neither a CPU that is there nor an empty slot. Mostly that lasts a moment.
-            if before is None:
+            if not was_ending:
                 state.look_for_removals()
             continue
-        job.seen_by_qemu = slot.filled
         if renames and slot.filled:
             state.names_shown(job, state.platform.firmware_ids(event.view, slot))
-        if job.filled is slot.filled and not state.awaits_look(job):
-            continue
-        _slot_shown(state, job, slot)
+        if job.filled is not was_filled or state.awaits_look(job):
+            _slot_shown(state, job, emptied=was_filled and not job.filled)
 
 
-def _slot_shown(state: State, job: Job, slot: Slot) -> None:
+def _slot_shown(state: State, job: Job, *, emptied: bool) -> None:
     state.mark_dirty(job)
-    was_filled, job.filled = job.filled, slot.filled
-    if was_filled and not slot.filled:
+    if emptied:
         job.done("device_del", state.now)
         if job.step.kind is StepKind.UNPLUG:
             verdicts.succeed(state, job)  # even on its way back: what was asked for came about
@@ -139,11 +133,11 @@ def _added(state: State, event: PlugReturned) -> None:
 
 def _del_returned(state: State, event: UnplugReturned) -> None:
     job = state.by_slot[event.slot]
-    job.deleting = False
+    job.removal.answered()
     state.mark_dirty(job)
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
         state.look_for_removals()
-        if job.relapses > 0:
+        if job.removal.relapses > 0:
             state.look_at_guest()  # what has come back before may do so in this very moment: see whether it does
         return
     state.look_soon()
@@ -151,7 +145,7 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
         return
     if event.error.code == codes.DEVICE_NOT_FOUND:
         # It went by itself, or another has taken its place: the look tells, and it is asked for again if need be.
-        job.del_in = None
+        job.removal.came_to_nothing()
         state.wait(job)
         return
     verdicts.cannot_go(state, job, event.error)
@@ -162,21 +156,18 @@ def _ost_seen(state: State, event: OstReported) -> None:
     if job is None or not job.open:
         return
     if state.platform.acknowledged(event.ost):
-        if job.acknowledged_at is None and job.added_at is None and not job.adding:
-            return  # of a plug that was not ours
-        if job.acknowledged_at is None:
-            job.acknowledged_at = state.now
+        if job.plug.acknowledged(state.now):
             job.done("arrival", state.now)
             state.mark_dirty(job)
         return
-    if job.goal is not Goal.GONE or not job.del_sent:
+    if job.goal is not Goal.GONE or not job.removal.sent:
         return
     refusal = state.platform.refusal(event.ost)
     if refusal is not None:
         state.look_soon()
         verdicts.cannot_go(state, job, refusal)
         return
-    job.del_at = state.now
+    job.removal.in_progress(state.now)
     state.mark_dirty(job)
     if state.platform.ejected(event.ost):
         state.removal_hinted(job)
@@ -195,7 +186,7 @@ def _device_deleted(state: State, event: DeviceDeleted) -> None:
 def _unplug_refused(state: State, event: UnplugRefused) -> None:
     state.look_soon()
     job = state.by_slot.get(event.slot)
-    if job is not None and job.open and job.goal is Goal.GONE and job.del_sent:
+    if job is not None and job.open and job.goal is Goal.GONE and job.removal.sent:
         verdicts.cannot_go(state, job, reasons.unplug_refused())
 
 

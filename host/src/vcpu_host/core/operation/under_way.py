@@ -41,16 +41,17 @@ class UnderWay:
 
     def sort(self, job: Job, session: str | None, *, up_by_the_guest: bool) -> None:
         """Put the job where it belongs now; ``up_by_the_guest``: it is open, and up by the guest's word."""
-        up = job.open and job.goal is Goal.UP
-        removing = job.open and job.goal is Goal.GONE and job.del_sent
+        is_open = job.open
+        up = is_open and job.goal is Goal.UP
+        removing = is_open and job.goal is Goal.GONE and job.removal.sent
         for group, belongs in (
             (self._coming_up, up),
-            (self._ready_to_plug, up and not job.filled and not job.adding),
-            (self._plugging, job.adding),
+            (self._ready_to_plug, up and not job.filled and not job.plug.unanswered),
+            (self._plugging, job.plug.unanswered),
             (self._awaiting_look, up_by_the_guest),
             (self._ready_to_remove, job.may_be_deleted(session)),
             (self._removing, removing),
-            (self._removing_unheard, removing and not job.removal_hinted),
+            (self._removing_unheard, removing and not job.removal.told_gone),
         ):
             if belongs:
                 group.add(job.order)
@@ -74,7 +75,7 @@ class UnderWay:
         last = self._last_plug
         if last is None:
             return False
-        return last.adding or (last.open and last.goal is Goal.UP and last.filled and not last.seen)
+        return last.plug.unanswered or (last.open and last.goal is Goal.UP and last.filled and not last.seen)
 
     @property
     def all_plugs_answered(self) -> bool:

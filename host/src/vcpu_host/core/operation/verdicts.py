@@ -23,12 +23,12 @@ def proven(state: State, job: Job) -> bool:
 
 def proven_up(state: State, job: Job) -> bool:
     """Whether both sides show that the CPU is up: QEMU was asked after the plug."""
-    return state.up_by_the_guest(job) and job.seen_by_qemu
+    return state.up_by_the_guest(job) and job.plug.seen_by_qemu
 
 
 def proven_gone(job: Job) -> bool:
     """Whether QEMU shows that nothing is left of the CPU."""
-    return job.goal is Goal.GONE and not job.filled and not job.adding
+    return job.goal is Goal.GONE and not job.filled and not job.plug.unanswered
 
 
 def proven_down(state: State, job: Job) -> bool:
@@ -63,8 +63,7 @@ def retry(state: State, job: Job, reason: Reason) -> bool:
     """Whether the refusal may pass by itself, and is tried again."""
     if reason.code not in state.limits.retry_codes or job.retries >= state.limits.retries:
         return False
-    job.retries += 1
-    job.passing = reason
+    job.refused_for_now(reason)
     state.wait(job)
     return True
 
@@ -75,7 +74,7 @@ def cannot_come(state: State, job: Job, reason: Reason) -> None:
         return
     if job.rolling_back:
         state.settle(job, Outcome.PARTIAL, reasons.not_taken_back(job, reason))
-    elif job.adding or job.added_at is not None:
+    elif job.plug.ours:
         state.roll_back(job, Goal.GONE, Outcome.FAILED, reason)
     elif job.step.kind is StepKind.ONLINE and job.touched:
         state.roll_back(job, Goal.DOWN, Outcome.FAILED, reason)
@@ -85,11 +84,8 @@ def cannot_come(state: State, job: Job, reason: Reason) -> None:
 
 def came_back(state: State, job: Job) -> None:
     """Something in the guest has brought a CPU online again that the agent had taken offline."""
-    job.relapses += 1
-    job.seen_down.forget()
-    if job.del_sent:
-        job.slipped = True
-    elif job.relapses > state.limits.relapses:
+    job.came_back()
+    if not job.removal.sent and job.removal.relapses > state.limits.relapses:
         cannot_go(state, job, reasons.came_back(job), Outcome.REFUSED)
 
 
@@ -104,7 +100,7 @@ def cannot_go(state: State, job: Job, reason: Reason, ended: Outcome = Outcome.F
     elif job.touched:
         state.roll_back(job, Goal.UP, ended, reason)
     else:
-        state.settle(job, Outcome.FAILED if job.del_sent else Outcome.REFUSED, reason)
+        state.settle(job, Outcome.FAILED if job.removal.sent else Outcome.REFUSED, reason)
 
 
 def give_up(state: State, job: Job, why: Reason) -> None:

@@ -113,8 +113,8 @@ def silence_is_a_verdict(patch: Patch) -> None:
 
     def awaited(self: Machine, job: Job) -> None:
         silent = not any(thread.present for thread in job.threads)
-        if silent and job.acknowledged_at is not None and self._state.session is not None:
-            job.absent_at = self._state.now
+        if silent and job.plug.acknowledged_at is not None and self._state.session is not None:
+            job.listed_absent(self._state.now)
         await_arrival(self, job)
 
     patch.setattr(Machine, "_await_arrival", awaited)

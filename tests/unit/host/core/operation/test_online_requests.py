@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vcpu_host.core.operation.online_requests import OnlineRequests
-from vcpu_host.core.operation.slot_job import ThreadEvidence
+from vcpu_host.core.operation.thread_evidence import ThreadEvidence
 
 
 def test_no_number_is_used_twice_even_when_the_session_was_lost() -> None:
@@ -23,9 +23,9 @@ def test_a_request_marks_its_threads_and_an_answer_frees_the_one_that_it_is_for(
     number = requests.sent([a, b], 0.0, online=False)
     request = requests.get(number)
     assert request is not None
-    assert (a.asked, b.asked, a.touched, request.of) == (number, number, True, 2)
+    assert (a.request, b.request, a.touched, request.of) == (number, number, True, 2)
     requests.answered(request, a, 1.0)
-    assert (a.asked, b.asked, request.open_ids, request.of) == (None, number, {"b"}, 2)
+    assert (a.request, b.request, request.open_ids, request.of) == (None, number, {"b"}, 2)
     assert requests.ended(number) is request
     assert requests.ended(number) is None
 

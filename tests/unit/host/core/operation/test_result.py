@@ -66,14 +66,15 @@ def _result(outcome: Outcome, reason: Reason | None = None) -> OperationResult:
 
 @pytest.mark.parametrize(("outcome", "status"), [(D, 0), (F, 1), (R, 3), (U, 4), (P, 6)])
 def test_each_outcome_has_its_exit_status(outcome: Outcome, status: int) -> None:
-    assert of_result(_result(outcome)) == status
-    assert of_result(_result(outcome, _WHY)) == status
+    assert of_result(documents.of_result(_result(outcome))) == status
+    assert of_result(documents.of_result(_result(outcome, _WHY))) == status
 
 
 @pytest.mark.parametrize("code", ["qemu-gone", "qemu-silent"])
 def test_an_operation_that_lost_qemu_ends_as_unreachable(code: str) -> None:
     for outcome in (U, R):  # refused: before anything had begun
-        assert of_result(_result(outcome, Reason(code, Origin.QEMU, "gone"))) is Exit.UNREACHABLE
+        ended = _result(outcome, Reason(code, Origin.QEMU, "gone"))
+        assert of_result(documents.of_result(ended)) is Exit.UNREACHABLE
 
 
 @pytest.mark.parametrize(

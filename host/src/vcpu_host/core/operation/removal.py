@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The removal of one slot's CPU: what was asked of QEMU, and what QEMU and the guest have shown of it since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..model import Slot
+
+
+@dataclass(slots=True)
+class Removal:
+    """What is known of a device_del for one slot.
+
+    ``relapses`` counts over the whole operation; ``slipped`` stays too. Times are the machine's ``now``, in seconds.
+    """
+
+    sent: bool = False  # device_del was sent since the job has its present goal
+    unanswered: bool = False  # QEMU has not answered it
+    sent_in: str | None = None  # the session whose confirmations it was sent on; None if it may be sent on them again
+    last_sign_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
+    told_gone: bool = False  # an event said that the CPU is gone; only a look can show it
+    ending: Slot | None = None  # the slot as QEMU shows it: empty, but for vCPUs that have not ended
+    relapses: int = 0  # how often something in the guest has brought the CPU online again
+    slipped: bool = False  # it came online again when device_del had been sent
+
+    @property
+    def awaits_guest(self) -> bool:
+        """Whether the guest is to let the CPU go: device_del was sent, is not given up, and shows no end."""
+        return self.sent and self.sent_in is not None and self.ending is None
+
+    def asked(self, session: str | None, now: float) -> None:
+        """device_del goes out on the confirmations of ``session``."""
+        self.unanswered = self.sent = True
+        self.sent_in = session
+        self.last_sign_at = now
+
+    def answered(self) -> None:
+        """QEMU has answered device_del, whatever it says."""
+        self.unanswered = False
+
+    def came_to_nothing(self) -> None:
+        """QEMU found no device, or the guest is silent: device_del may go out again, on the same confirmations."""
+        self.sent_in = None
+
+    def in_progress(self, now: float) -> None:
+        """The guest shows that it is at work on it."""
+        self.last_sign_at = now
+
+    def hinted(self) -> None:
+        """An event says that the CPU is gone."""
+        self.told_gone = True
+
+    def shown(self, slot: Slot) -> None:
+        """A look at QEMU shows the slot, which is worth more than what an event said."""
+        self.told_gone = False
+        self.ending = slot if slot.leaving else None
+
+    def came_back(self) -> None:
+        """Something in the guest has brought the CPU online again, which was confirmed offline."""
+        self.relapses += 1
+        if self.sent:
+            self.slipped = True
+
+    def turned_round(self) -> None:
+        """The job's goal has changed: nothing was sent for the new one."""
+        self.sent = self.told_gone = False
+        self.sent_in = None

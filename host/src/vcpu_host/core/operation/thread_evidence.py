@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the guest has said of one thread, and what was asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..guest import GuestCpu
+
+
+@dataclass(slots=True)
+class ThreadEvidence:
+    """What is known of one thread.
+
+    ``present`` is None until the guest was asked. ``offline_in`` is the link session in which the agent confirmed, by
+    reading back, that the thread is offline: it counts in that session only (promise 2). Times are the machine's
+    ``now``, in seconds.
+    """
+
+    firmware_id: str
+    was_online: bool = False  # when the operation was planned
+    number: int | None = None
+    present: bool | None = None
+    online: bool = False
+    parked: bool = False
+    offline_in: str | None = None
+    absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
+    request: int | None = None  # the number of the request that is to switch it, while that is under way
+    heard_at: float = -1.0  # when the agent last spoke of this very CPU: an older list says nothing of it
+    touched: bool = False  # it may no longer be as it was, because of this operation
+
+    def heard(self, now: float) -> None:
+        """The agent spoke of this very CPU."""
+        self.heard_at = now
+
+    def shown(self, cpu: GuestCpu) -> str | None:
+        """The guest shows the CPU. If it is online again, return the session in which it was confirmed offline."""
+        self.present = True
+        self.number = cpu.number
+        self.online = cpu.online
+        self.parked = cpu.parked
+        if not cpu.online:
+            return None
+        refuted, self.offline_in = self.offline_in, None
+        return refuted
+
+    def said_absent(self, session: str | None) -> None:
+        """The agent said in ``session`` that the guest shows no such CPU. Only a list proves that (``core.proof``)."""
+        self.absent_in = session
+
+    def proven_absent(self, session: str | None) -> bool:
+        """A list proves that the guest has no such CPU; return whether anything follows from that.
+
+        If the agent said so too, in this session, the thread is confirmed offline.
+        """
+        confirmed = self.absent_in is not None and self.absent_in == session
+        if confirmed:
+            self.offline_in = session
+        was_present = self.present is True
+        if was_present:
+            self.present = self.online = self.parked = False
+        return confirmed or was_present
+
+    def missing(self) -> None:
+        """The agent was to switch the CPU, and found none: no confirmation is left either."""
+        self.present = self.online = self.parked = False
+        self.offline_in = None
+
+    def confirmed_offline(self, session: str | None) -> None:
+        """The agent read back, in ``session``, that the thread is offline."""
+        self.offline_in = session
+
+    def asked(self, request: int) -> None:
+        """A request to switch it goes out. From now on it may be switched at any moment."""
+        self.request = request
+        self.touched = True
+
+    def answered(self) -> None:
+        """The agent has answered for it."""
+        self.request = None
+
+    def switched(self, *, online: bool) -> None:
+        """The agent's answer says how it is now, which may be how it was before this operation."""
+        self.touched = online is not self.was_online
+
+    def answer_lost(self) -> None:
+        """Its request ended without an answer for it. It may have been switched, so what was known of it is void."""
+        self.request = None
+        self.online = self.parked = False
+        self.offline_in = None
+
+    def forget(self) -> None:
+        """What the guest said is void: the session ended, or the guest was restarted."""
+        self.present = None
+        self.online = False
+        self.parked = False
+        self.offline_in = None
+        self.absent_in = None
+        self.request = None
+
+    def renamed(self, name: str) -> None:
+        """It has another identity than was expected, so what the guest said was of another CPU."""
+        self.forget()
+        self.firmware_id = name

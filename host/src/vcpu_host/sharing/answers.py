@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a coordinator answers a call: with a document, and with messages on the way there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from .. import documents
+from ..core.reason import Reason
+from ..documents import Document
+from .calls import Call, Kind
+from .wire import Message
+
+if TYPE_CHECKING:
+    from ..core.operation import events as ev
+    from ..core.operation.machine import Machine
+    from ..core.operation.result import OperationResult
+    from ..core.planning.plan import Request
+    from ..vm.coordinator import Coordinator
+
+#: Hears what is to be told before the answer:
+#: {"view": of_view}, {"progress": [settled slots, slots, words]}, {"log": {"event": name, ...}},
+#: {"proxy": the path of a unix socket with the agent's gRPC service},
+#: {"waits": {"reason": of_reason, "seconds": at most}}, {"holder": who is waited for}.
+Say = Callable[[Message], None]
+#: Hears how an operation has ended, and writes that down; returns what became of that, in words.
+Ended = Callable[["OperationResult"], str]
+
+#: Operations that are shorter, in seconds, show no progress.
+_MOMENT = 0.3
+
+
+def not_logged(result: OperationResult) -> str:
+    """Write no entry of it."""
+    del result
+    return "none"
+
+
+async def answer(vm: Coordinator, call: Call, say: Say, monitor: str, ended: Ended = not_logged) -> Document:
+    """Return the document that answers the call; ``monitor`` is the path of the VM's monitor.
+
+    WATCH ends when its time is over, or when it is cancelled. Raise what the coordinator raises. (PROXY is answered by
+    ``hold``: it takes more than a coordinator.)
+    """
+    match call.kind:
+        case Kind.LIST:
+            return documents.of_view(await vm.look())
+        case Kind.WATCH:
+            return await _watch(vm, call, say)
+        case Kind.PLAN:
+            return documents.of_plan(await vm.plan(_request(call)))
+        case Kind.DOCTOR:
+            from .checkup import findings
+
+            view = await vm.look()
+            return documents.of_findings(findings(view, vm.identity, monitor))
+        case Kind.SHAPE:
+            return (await vm.shape()).to_json()
+        case Kind.RUN:
+            return await _run(vm, call, say, ended)
+    raise ValueError(f"{call.kind} is no call that a coordinator answers")
+
+
+def _request(call: Call) -> Request:
+    if call.request is None:
+        raise ValueError(f"{call.kind} without a request")
+    return call.request
+
+
+async def _watch(vm: Coordinator, call: Call, say: Say) -> Document:
+    """Say each view that differs from the one before in more than what looking itself changes."""
+    until = None if call.timeout is None else asyncio.get_running_loop().time() + call.timeout
+    shown: Document | None = None
+    async with aclosing(vm.watch(until=until)) as views:
+        async for view in views:
+            document = documents.of_view(view)
+            told = documents.without_descriptors(document)
+            if told != shown:
+                shown = told
+                say({"view": document})
+    return {}
+
+
+async def _run(vm: Coordinator, call: Call, say: Say, ended: Ended) -> Document:
+    from ..core.operation.limits import Limits
+
+    def waits(trouble: Reason, left: float) -> None:
+        say({"waits": {"reason": documents.of_reason(trouble), "seconds": left}})
+
+    steps = Steps(call, say) if call.steps or call.verbosity else None
+    result = await vm.run(_request(call), Limits.within(call.timeout), steps, waits)
+    entry = ended(result)
+    if call.verbosity:
+        say({"log": {"event": "journal", "entry": entry}})
+    return documents.of_result(result)
+
+
+class Steps:
+    """Says how far an operation is. The coordinator calls it with every event and action."""
+
+    def __init__(self, call: Call, say: Say) -> None:
+        self._call = call
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+
+    def __call__(self, what: ev.Event | ev.Action, machine: Machine) -> None:
+        """Say what is worth it."""
+        # What nobody reads is not put into words: with many slots that would cost more than the operation itself.
+        if self._call.verbosity > 0 and _tells(what):
+            self._say({"log": {"event": type(what).__name__, **_fields(what)}})
+            if self._call.verbosity > 1:
+                self._say({"log": {"event": "state", **machine.dump()}})
+        if self._call.steps and self._loop.time() - self._began > _MOMENT:
+            self._say({"progress": list(machine.progress())})
+
+
+def _tells(what: ev.Event | ev.Action) -> bool:
+    from ..core.operation import events as ev
+
+    return not isinstance(what, (ev.DoLookHost, ev.HostLooked, ev.Tick))
+
+
+def _fields(what: ev.Event | ev.Action) -> dict[str, Any]:
+    """What is worth a log line: simple values as they are, the rest by its repr (which escapes control characters)."""
+    fields: dict[str, Any] = {}
+    for name in what.__dataclass_fields__:
+        value = getattr(what, name)
+        fields[name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
+    return fields

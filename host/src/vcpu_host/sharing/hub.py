@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The socket of the process that holds a VM, on which others ask it, and ask it to give way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+
+from ..documents import Document
+from ..errors import VcpuctlError
+from ..local.lock import busy
+from ..local.unix_sockets import bound
+from . import wire
+from .answers import Say
+from .calls import Call
+
+#: Answers one call of another process.
+Answer = Callable[[Call, Say], Awaitable[Document]]
+
+#: So many programs are served at once; the next are cut off, and come again.
+_MOST = 64
+#: Seconds in which a program that has connected has to say what it wants, and to take what it is told.
+_PATIENCE = 5.0
+#: Bytes that a program may leave unread before it is cut off; a map of 4096 slots is smaller.
+_UNREAD = 8 << 20
+
+
+class Part(StrEnum):
+    """What a process holds a VM for."""
+
+    READS = "reads"
+    WRITES = "writes"
+    KEEPS = "keeps"
+
+
+class Hub:
+    """Serves other processes for as long as this one holds the VM.
+
+    ``answer`` gets their calls; an operation gets there only if this process keeps the VM. ``asked`` is set when this
+    process is to give way, which is up to whoever made it.
+    """
+
+    def __init__(self, part: Part, holder: str, answer: Answer, interrupt: Callable[[], None]) -> None:
+        self.asked = asyncio.Event()
+        self._operating = False
+        self._wanted = False
+        self._ended = False
+        self._part = part
+        self._holder = f"{os.getpid()} {holder}"
+        self._answer = answer
+        self._interrupt = interrupt
+        self._servers: list[tuple[asyncio.Server, Path]] = []
+        self._serving: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()  # for the VM to be free
+
+    @contextmanager
+    def operation(self) -> Iterator[None]:
+        """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
+        if self._part is Part.WRITES or self._operating:
+            raise busy(self._holder)
+        self._operating = True
+        try:
+            yield
+        finally:
+            self._operating = False
+            if self._wanted:
+                self.asked.set()
+
+    async def listen(self, path: Path) -> None:
+        """Listen there, too. The caller holds the lock of that name, so that whatever lies there is left over.
+
+        Raise OSError if nothing can be made there.
+        """
+        server = await asyncio.start_unix_server(self._serve, sock=bound(path), limit=wire.LONGEST)
+        self._servers.append((server, path))
+
+    async def end(self) -> None:
+        """Serve nobody any more; who waits for the VM goes on waiting."""
+        self._ended = True
+        for server, path in self._servers:
+            server.close()
+            path.unlink(missing_ok=True)
+        self._servers.clear()
+        await _end(self._serving - self._waiting)
+
+    async def close(self) -> None:
+        """Tell those who wait that the VM is free."""
+        await self.end()
+        await _end(self._waiting)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("asyncio runs this as a task")
+        self._serving.add(task)
+        try:
+            if len(self._serving) <= _MOST and not self._ended:
+                await self._converse(reader, writer)
+        except asyncio.CancelledError:
+            pass  # by close: the task is nobody else's
+        finally:
+            self._serving.discard(task)
+            self._waiting.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                message = await wire.receive(reader)
+        except TimeoutError:
+            return
+        if message is None:
+            return
+        if message.get("call") == "give-way":
+            task = asyncio.current_task()
+            if task is not None:
+                self._waiting.add(task)
+            await self._give_way(message, reader, writer)
+            return
+        writer.transport.set_write_buffer_limits(_UNREAD)
+
+        def say(told: wire.Message) -> None:
+            if writer.transport.get_write_buffer_size() > _UNREAD:
+                writer.transport.abort()  # it does not read
+            else:
+                writer.write(wire.line(told))
+
+        try:
+            answered: wire.Message = {"answer": await self._answered(Call.from_json(message), say, reader)}
+        except VcpuctlError as error:
+            answered = wire.of_error(error)
+        writer.write(wire.line(answered))
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await writer.drain()
+
+    async def _give_way(
+        self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Say for what this process holds the VM, and stay until it does not any more, or the other one goes."""
+        wants = message.get("for") != Part.READS  # one that reads only wants to know whom to ask
+        yields = wants and (self._part is Part.READS or (self._part is Part.KEEPS and message.get("insists") is True))
+        self._wanted |= yields
+        if yields and not self._operating:
+            self.asked.set()
+        writer.write(wire.line({"part": str(self._part), "holder": self._holder, "gives_way": yields}))
+        while await wire.receive(reader) is not None:
+            pass
+
+    async def _answered(self, call: Call, say: Say, reader: asyncio.StreamReader) -> Document:
+        """The answer. A caller that goes away ends its question; of an operation, it ends the wait."""
+        work = asyncio.ensure_future(self._operated(call, say) if call.changes else self._answer(call, say))
+        gone = asyncio.ensure_future(self._gone(reader))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and call.changes:
+                self._interrupt()
+                await asyncio.wait({work})
+            if work.done():
+                return work.result()
+            raise asyncio.CancelledError
+        finally:
+            for task in (work, gone):
+                task.cancel()
+            await asyncio.gather(work, gone, return_exceptions=True)
+
+    async def _gone(self, reader: asyncio.StreamReader) -> None:
+        """Return when the caller has gone, or says that it waits no longer."""
+        await wire.receive(reader)
+
+    async def _operated(self, call: Call, say: Say) -> Document:
+        with self.operation():
+            say({"begun": True})
+            return await self._answer(call, say)
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    ended = list(tasks)
+    for task in ended:
+        task.cancel()
+    await asyncio.gather(*ended, return_exceptions=True)

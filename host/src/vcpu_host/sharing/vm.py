@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM to ask, wherever it is held: by nobody yet, by this process, or by another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..documents import Document, without_descriptors
+from ..local.target import Target
+from .answers import Say
+from .calls import Call, Kind
+from .hold import ElsewhereError, hold, lost
+from .hub import Part
+from .logged import no_result
+from .remote import Asking
+from .wire import Message
+
+if TYPE_CHECKING:
+    from .hold import Held
+
+#: How long a reader that gave way lets others come first, in seconds: it would take the VM from the one who asked.
+_AFTER_YOU = 0.1
+#: How long one question may be cut off again and again, in seconds. WATCH and PROXY have no such bound.
+_ENOUGH = 30.0
+
+
+class Vm:
+    """A VM by its sockets. ``holder`` is what others are told of who has it."""
+
+    def __init__(self, target: Target, holder: str, *, loaded: Callable[[], None] | None = None) -> None:
+        self._target = target
+        self._holder = holder
+        self._loaded = loaded
+        self._interrupt: Callable[[], None] | None = None
+
+    async def ask(self, call: Call, say: Say) -> Document:
+        """Return the answer, and say what there is to tell before it.
+
+        Raise RefusedError "vm-busy" if another program changes the VM for too long, and what opening and asking raise.
+        """
+        if call.request is not None and call.changes:
+            with no_result(self._target, self._holder, call.request):
+                return await self._order(call, say)
+        return await self._question(call, say)
+
+    def interrupt(self) -> None:
+        """End the wait of the operation under way; its answer says what is known."""
+        if self._interrupt is not None:
+            self._interrupt()
+
+    async def _order(self, call: Call, say: Say) -> Document:
+        """An operation is carried out once: where it was begun and how it ended is not told, that is an error."""
+        while True:
+            try:
+                async with hold(self._target, Part.WRITES, self._holder, waits=_teller(say)) as held:
+                    self._has_loaded()
+                    self._interrupt = held.vm.interrupt
+                    return await held.answer(call, say)
+            except ElsewhereError as elsewhere:
+                asking = Asking(elsewhere.path, call)
+                self._interrupt = asking.interrupt
+                answer = await asking.answer(say)
+                if answer is not None:
+                    return answer
+                if asking.begun:
+                    raise lost() from elsewhere
+            finally:
+                self._interrupt = None
+
+    async def _question(self, call: Call, say: Say) -> Document:
+        """A question changes nothing, so it may be asked again: of whoever holds the VM then."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        say = _Changes(say)
+        endless = call.kind in (Kind.WATCH, Kind.PROXY)
+        while True:
+            left = call
+            if call.timeout is not None:
+                if loop.time() - began >= call.timeout:
+                    return {}
+                left = replace(call, timeout=call.timeout - (loop.time() - began))
+            answer = await self._asked_once(left, say)
+            if answer is not None:
+                return answer
+            if not endless and loop.time() - began > _ENOUGH:
+                raise lost()
+            await asyncio.sleep(_AFTER_YOU)
+
+    async def _asked_once(self, call: Call, say: Say) -> Document | None:
+        """The answer, or None if this process gave way, or the one that was asked has lost the VM."""
+        try:
+            async with hold(self._target, Part.READS, self._holder, waits=_teller(say)) as held:
+                self._has_loaded()
+                return await _unless_asked(held, call, say)
+        except ElsewhereError as elsewhere:
+            return await Asking(elsewhere.path, call).answer(say)
+
+    def _has_loaded(self) -> None:
+        if self._loaded is not None:
+            self._loaded()
+
+
+def _teller(say: Say) -> Callable[[str], None]:
+    return lambda holder: say({"holder": holder})
+
+
+async def _unless_asked(held: Held, call: Call, say: Say) -> Document | None:
+    work = asyncio.ensure_future(held.answer(call, say))
+    asked = asyncio.ensure_future(held.asked.wait())
+    try:
+        await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for task in (work, asked):
+            task.cancel()
+        await asyncio.gather(work, asked, return_exceptions=True)
+
+
+class _Changes:
+    """Passes on what is said, but no view that is as the one before: each holder begins with one."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._shown: Document | None = None
+
+    def __call__(self, message: Message) -> None:
+        if "view" in message:
+            told = without_descriptors(message["view"])
+            if told == self._shown:
+                return
+            self._shown = told
+        self._say(message)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking at one VM: QEMU's side, the guest's, and what is on record, joined into one map."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from .. import ports
+from ..core import codes
+from ..core.guest import AgentInfo, GuestView
+from ..core.model import HostView, Ost
+from ..core.operation import record
+from ..core.reason import Origin, Reason
+from ..core.view import VmView, join, with_pending
+from ..errors import AgentGoneError, RefusedError
+from .agent_session import Sessions
+
+#: A CPU gets its firmware name a moment after its arrival: pauses before further looks, in seconds.
+_NAMELESS = (0.05, 0.2, 0.5, 1.0)
+
+#: How long who looks beside an operation waits for its session with the agent, in seconds.
+_SOON = 1.0
+
+_NO_SESSION = Reason(
+    codes.AGENT_LOST,
+    Origin.AGENT,
+    "the operation that is under way has no session with the agent at this moment",
+    "look again when it has ended",
+)
+
+
+class Looker:
+    """Looks at a VM. It keeps what need not be asked for twice in one link session.
+
+    ``observe`` may make a session, and strikes out of the record what it settles; ``beside`` does neither.
+    """
+
+    def __init__(self, vmm: ports.Vmm, sessions: Sessions, journal: ports.Journal) -> None:
+        self._vmm = vmm
+        self._sessions = sessions
+        self._journal = journal
+        self._host: HostView | None = None  # as last looked at
+        self._named_in: str | None = None  # the session in which a list had every CPU explained by a slot
+        #: Whether an operation is under way: then the record is its business.
+        self.operating = False
+
+    @property
+    def name(self) -> str:
+        """See ``Coordinator.name``."""
+        return "" if self._host is None else self._host.vm_name
+
+    async def session(self) -> ports.GuestAgent:
+        """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
+        live = self._sessions.live
+        if live is not None:
+            return live
+        if self.operating:
+            raise AgentGoneError(_NO_SESSION)
+        await self._sessions.drop()
+        self._host = await self._vmm.look()
+        return await self._sessions.get(self._host)
+
+    def said(self, said: dict[int, Ost]) -> None:
+        """The guest has said this of slots since the last look: a later one in this session does not ask for it."""
+        if said and self._host is not None:
+            self._host = replace(self._host, ost={**self._host.ost, **said})
+
+    async def beside(self) -> VmView:
+        """The map while an operation is under way, which alone makes and ends sessions and keeps the record."""
+        agent = await self._sessions.made(_SOON)
+        host = await (self._vmm.look() if self._host is None else self._vmm.look_slots(self._host))
+        if agent is None or not host.running:
+            from ..core.run_states import not_running  # late: most VMs run
+
+            trouble = _NO_SESSION if host.running else not_running(host)
+            return self._with_pending(join(host, None, agent_trouble=trouble))
+        try:
+            guest = await agent.list_cpus()
+        except AgentGoneError as error:
+            return self._with_pending(join(host, None, agent_trouble=error.reason))
+        return self._with_pending(join(host, guest, agent=agent.info))
+
+    async def observe_for(self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool = False) -> VmView:
+        """Both sides; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
+
+        In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
+        makes every plug end in doubt (``core.proof``). ``operation``: it is the operation under way that looks.
+        """
+        view = await self._observe(needs_guest, operation=operation)
+        if view.agent_trouble is not None and view.agent_trouble.code == codes.AGENT_LOST:
+            view = await self._observe(needs_guest, operation=operation)
+        for pause in _NAMELESS:
+            if not view.unsettled:
+                break
+            await asyncio.sleep(pause)
+            view = await self._observe(needs_guest, operation=operation)
+        return view
+
+    async def observe_qemu(self, *, operation: bool = False) -> VmView:
+        """QEMU's side alone: the agent is neither asked nor missed."""
+        self._host = await self._vmm.look()
+        return self._with_pending(join(self._host, None), operation=operation)
+
+    async def _observe(self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool) -> VmView:
+        # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
+        live = self._sessions.live
+        asked = None if live is None or needs_guest else asyncio.ensure_future(live.list_cpus())
+        guest: GuestView | None = None
+        info: AgentInfo | None = None
+        trouble: Reason | None = None
+        try:
+            host = await self._look_at_host(live)
+            if live is not None and not host.running:
+                # The session is good, but nobody is there to answer before the VM goes on.
+                from ..core.run_states import not_running  # late: most VMs run
+
+                trouble = not_running(host)
+                return self._with_pending(join(host, None, agent_trouble=trouble), operation=operation)
+            agent = await self._sessions.get(host)
+            if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
+                guest = await (asked if asked is not None and agent is live else agent.list_cpus())
+            else:
+                await agent.check()
+            info = agent.info
+        except AgentGoneError as error:
+            await self._sessions.drop()
+            trouble = error.reason
+        finally:
+            if asked is not None:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+        view = join(host, guest, agent=info, agent_trouble=trouble)
+        if guest is not None and self._sessions.current is not None:
+            self._named_in = None if view.unexplained else self._sessions.current.session
+        return self._with_pending(view, operation=operation)
+
+    def _with_pending(self, view: VmView, *, operation: bool = False) -> VmView:
+        """The map, with what earlier operations left open; what this look settles is struck out of the record.
+
+        But not while an operation is under way whose look this is not: it may have recorded more since.
+        """
+        try:
+            recorded = self._journal.load()
+        except RefusedError as error:
+            return replace(view, record_trouble=error.reason)
+        open_still = record.settle(recorded, view)
+        if open_still != recorded and (operation or not self.operating):
+            with suppress(RefusedError):  # the record may keep settled entries; the next look removes them
+                self._journal.save(open_still)
+        return with_pending(view, open_still) if open_still else view
+
+    def has_record(self) -> bool:
+        """Whether earlier operations have left anything open, or that cannot be told."""
+        try:
+            return bool(self._journal.load())
+        except RefusedError:
+            return True
+
+    async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
+        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again.
+
+        Unless something is open: what the guest has said of it since counts.
+        """
+        host = self._host
+        if live is not None and host is not None and not self.has_record():
+            host = await self._vmm.look_slots(host)
+        if live is None or host is None or live.ended or self.has_record():
+            host = await self._vmm.look()
+        self._host = host
+        return host

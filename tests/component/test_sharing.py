@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One writer, any number of readers (promise 8): readers are answered beside a writer, and never hold one up."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit.component.cli import SOON, Vcpuctl, done, run, stands, until
+from kit.component.proxies import Called, list_cpus, proxied, set_online
+from kit.component.watching import Watching
+from kit.fakes.qemu import FakeVm
+
+READS = [("list",), ("doctor",), ("plan", "plug", "1"), ("export",)]
+
+
+@pytest.fixture
+def vm() -> Iterator[FakeVm]:
+    with tempfile.TemporaryDirectory(prefix="ve", dir="/tmp") as name, FakeVm(Path(name)) as fake:
+        yield fake
+
+
+@pytest.mark.parametrize("monitor", ["qmp", "qmp2"])
+def test_readers_are_answered_in_the_middle_of_an_operation_which_goes_on(vm: FakeVm, monitor: str) -> None:
+    rule = vm.steer.rule("guest:insert", "hold")
+    with Vcpuctl(vm, "plug", "2") as plug:
+        vm.steer.wait(rule)
+        for words in READS:
+            ended = run(vm, *words, monitor=monitor)
+            assert ended.status == 0, ended.stdout + ended.stderr
+        assert run(vm, "list", monitor=monitor).slots[1]["state"] == "plugged"
+        vm.steer.release(rule)
+        assert plug.ends().outcome == "done"
+    stands(vm, {0, 1, 2})
+
+
+@pytest.mark.parametrize("monitor", ["qmp", "qmp2"])
+def test_a_watch_hands_the_vm_over_to_each_writer_and_goes_on_after_it(vm: FakeVm, monitor: str) -> None:
+    with Watching(vm, monitor=monitor) as watch, Watching(vm) as second:
+        for slots, words in (({0, 1}, ("plug",)), ({0, 1, 2, 3}, ("plug", "2")), ({0}, ("unplug", "3"))):
+            done(vm, slots, *words)
+            for each in (watch, second):
+                each.shows(online=len(slots))
+        for each in (watch, second):
+            each.process.send_signal(signal.SIGTERM)
+            assert each.process.wait(SOON) == 0
+
+
+def test_a_watch_shows_what_comes_about_in_the_middle_of_an_operation(vm: FakeVm) -> None:
+    with Watching(vm) as watch:
+        done(vm, {0, 1}, "plug")
+        watch.shows(online=2)
+        rule = vm.steer.rule("guest:eject", "hold")
+        with Vcpuctl(vm, "unplug") as unplug:
+            watch.shows_state(1, "unplugging")
+            assert run(vm, "list").slots[1]["state"] == "unplugging"
+            vm.steer.release(rule)
+            assert unplug.ends().outcome == "done"
+        watch.shows_state(1, "empty")
+
+
+def test_a_watch_that_is_killed_is_in_nobodys_way(vm: FakeVm) -> None:
+    with Watching(vm) as watch, Watching(vm) as second:
+        watch.process.kill()
+        watch.process.wait()
+        done(vm, {0, 1}, "plug")
+        second.shows(online=2)
+
+
+def test_a_writer_that_is_killed_leaves_its_readers_the_vm(vm: FakeVm) -> None:
+    with Watching(vm) as watch:
+        rule = vm.steer.rule("guest:insert", "hold")
+        with Vcpuctl(vm, "plug") as plug:
+            vm.steer.wait(rule)
+            plug.process.kill()
+            plug.process.wait()
+        vm.steer.release(rule)
+        done(vm, {0, 1}, "scale", "2")
+        watch.shows(online=2)
+
+
+def test_a_watch_that_is_stopped_is_named_to_a_writer_which_is_refused_in_time(vm: FakeVm) -> None:
+    with Watching(vm) as watch:
+        watch.process.send_signal(signal.SIGSTOP)
+        refused = run(vm, "plug")
+        assert (refused.status, refused.outcome) == (3, "vm-busy"), refused.stdout
+        assert f"{watch.process.pid} vcpuctl" in refused.json["error"]["text"]
+        assert "waiting for another program that has this VM: " in refused.stderr
+        watch.process.send_signal(signal.SIGCONT)
+        done(vm, {0, 1}, "plug")
+
+
+def test_clients_of_a_proxy_are_served_before_beside_and_after_a_writer(vm: FakeVm) -> None:
+    boot = "acpi:\\_SB_.CPUS.C000"
+    with proxied(vm) as path:
+        assert list_cpus(path) == Called("OK", cpus=1)
+        rule = vm.steer.rule("guest:insert", "hold")
+        with Vcpuctl(vm, "plug") as plug:
+            vm.steer.wait(rule)
+            until(lambda: list_cpus(path) == Called("OK", cpus=1))
+            refused = set_online(path, boot)
+            assert refused.status == "FAILED_PRECONDITION"
+            assert f"{plug.process.pid} vcpuctl" in refused.details
+            vm.steer.release(rule)
+            assert plug.ends().outcome == "done"
+        until(lambda: list_cpus(path) == Called("OK", cpus=2))
+        assert set_online(path, boot).status == "OK"
