@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from kit.component.cli import run
-from kit.component.prometheus import Prometheus, check_metrics, programs
+from kit.component.prometheus import Prometheus, check_expressions, check_metrics, programs
+from kit.dashboard_queries import load, queries
 from kit.fakes.qemu import FakeVm
 from vcpu_host.service.exposition import Address, Exposition, textfile, write_textfile
 from vcpu_host.service.metrics import Metrics
@@ -70,6 +71,25 @@ def test_promtool_finds_no_fault_with_the_metrics_in_either_form_nor_with_the_fi
 def test_promtool_would_find_a_fault(prometheus: Path) -> None:
     assert "counter" in check_metrics(prometheus, "# HELP x_total y\n# TYPE x_total gauge\nx_total 1\n")
     assert check_metrics(prometheus, "x{ 1\n")
+
+
+def test_promtool_reads_every_query_of_the_dashboard(folder: Path, prometheus: Path) -> None:
+    assert check_expressions(prometheus, folder, [query for _, query in queries(load())]) == ""
+    assert check_expressions(prometheus, folder, ["sum by (vcpuctl_vcpus"])
+
+
+async def test_every_panel_of_the_dashboard_shows_something_of_vms_to_which_everything_has_happened(
+    folder: Path, prometheus: Path
+) -> None:
+    metrics = Metrics(["web1"], version="9.8.7")
+    with FakeVm(folder, "--maxcpus", "4", "--accel", "kvm", "--deleted", "kvm") as vm:
+        async with Exposition(metrics, Address("127.0.0.1", 0)) as served:
+            with Prometheus(prometheus, folder, f"127.0.0.1:{served.port}") as server:
+                await asyncio.to_thread(_lived, metrics, vm)
+                await asyncio.to_thread(server.wait_value, "count_over_time(vcpuctl_build_info[1m]) > bool 1", 1)
+                await asyncio.to_thread(_lived, metrics, vm)
+                for title, query in queries(load()):
+                    await asyncio.to_thread(server.wait_any, query, title)
 
 
 async def test_prometheus_scrapes_them_and_knows_how_many_vcpus_are_online_after_a_plug(

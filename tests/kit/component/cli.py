@@ -99,8 +99,8 @@ def done(vm: FakeVm, slots: set[int], *words: str, within: float = SOON) -> Ende
     return ended
 
 
-def until(condition: Callable[[], bool], within: float = SOON) -> None:
-    """Ask again and again until the condition holds."""
+def until(condition: Callable[[], bool], within: float = SOON, what: str = "it") -> None:
+    """Ask again and again until the condition holds; ``what`` is what it is about."""
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, f"{what} did not come about in time"

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -44,6 +44,17 @@ def check_metrics(folder: Path, text: str) -> str:
         [folder / "promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=90, check=False
     )
     return checked.stdout + checked.stderr + ("" if checked.returncode == 0 else f"status {checked.returncode}")
+
+
+def check_expressions(programs: Path, folder: Path, expressions: Sequence[str]) -> str:
+    """Return what promtool finds wrong with expressions; empty if nothing. Rules of recording have them."""
+    rules = [{"record": f"x:y{place}", "expr": each} for place, each in enumerate(expressions)]
+    file = folder / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "x", "rules": rules}]}))  # JSON is YAML
+    checked = subprocess.run(
+        [programs / "promtool", "check", "rules", file], capture_output=True, text=True, timeout=90, check=False
+    )
+    return "" if checked.returncode == 0 else checked.stdout + checked.stderr
 
 
 class Prometheus:
@@ -88,6 +99,10 @@ class Prometheus:
     def wait_value(self, expression: str, value: float) -> None:
         """Wait until the expression is one series with this value. The first scrape comes after six seconds."""
         until(lambda: [each for _, each in self.query(expression)] == [value])
+
+    def wait_any(self, expression: str, title: str) -> None:
+        """Wait until the expression gives any series with a number; ``title`` is whose it is."""
+        until(lambda: any(value == value for _, value in self.query(expression)), what=f"{title}: {expression}")
 
 
 def _free_port() -> int:

@@ -23,6 +23,7 @@ FILES: tuple[tuple[str, str], ...] = (
     ("/etc/vcpuctl/vms.d/NAME.toml", "The same for all users. A user's own file comes before it."),
     ("/run/vcpuctl", "Root's locks, and records of what QEMU was asked for and whose end is not known yet."),
     ("/usr/share/vcpuctl/json", "The JSON Schemas of the documents."),
+    ("/usr/share/vcpuctl/grafana", "A Grafana dashboard of the metrics."),
     ("$XDG_RUNTIME_DIR/vcpuctl", "The same of any other user; /tmp/vcpuctl-UID if the variable is not set."),
 )
 
