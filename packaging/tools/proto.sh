@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 pins=requirements/proto.txt
 key=$(sha256sum "$pins" | cut -c1-16)
 tools="${XDG_CACHE_HOME:-$HOME/.cache}/vcpuctl/proto-$key"
-source=vcpu_proto/v1/agent.proto
+sources='vcpu_proto/v1/agent vcpu_proto/host/v1/host'
 
 if [ ! -e "$tools/.ready" ]; then
     version=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -26,17 +26,21 @@ if [ ! -e "$tools/.ready" ]; then
 fi
 
 generate() {
-    "$tools/bin/python" -W ignore -m grpc_tools.protoc --proto_path=proto/src \
-        --python_out="$1" --pyi_out="$1" --grpc_python_out="$1" "$source"
+    for source in $sources; do
+        "$tools/bin/python" -W ignore -m grpc_tools.protoc --proto_path=proto/src \
+            --python_out="$1" --pyi_out="$1" --grpc_python_out="$1" "$source.proto"
+    done
 }
 
 if [ "${1:-}" = --check ]; then
     made=$(mktemp -d)
     trap 'rm -rf "$made"' EXIT
     generate "$made"
-    for file in agent_pb2.py agent_pb2.pyi agent_pb2_grpc.py; do
-        cmp -s "$made/vcpu_proto/v1/$file" "proto/src/vcpu_proto/v1/$file" ||
-            { echo "proto: $file is not what the .proto gives now; run 'make proto'" >&2; exit 1; }
+    for source in $sources; do
+        for end in _pb2.py _pb2.pyi _pb2_grpc.py; do
+            cmp -s "$made/$source$end" "proto/src/$source$end" ||
+                { echo "proto: $source$end is not what the .proto gives now; run 'make proto'" >&2; exit 1; }
+        done
     done
 else
     generate proto/src

@@ -41,7 +41,7 @@ OPERATION = CORE + "operation/"
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 PARTS = ("proto", "host", "guest")
 #: Generated code, and files that go into guests as they are.
-GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "tests/kit/lab/guests/")
+GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "proto/src/vcpu_proto/host/v1/host_pb2", "tests/kit/lab/guests/")
 SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
 #: The only modules of the guest that open files under /sys.
 SYSFS_USERS = ("guest/src/vcpu_guest/kernel/sysfs.py", "guest/src/vcpu_guest/platforms/rtas.py")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vcpu_proto.link import GuestLink
+from vcpu_proto.notify import Notifier
 
 from vcpu_guest import __version__, logs
 from vcpu_guest.core import cpulist
@@ -28,7 +29,6 @@ from vcpu_guest.errors import StartError
 from vcpu_guest.machine import Machine
 from vcpu_guest.port import PortError, opener
 from vcpu_guest.process.loop_errors import LoopErrors
-from vcpu_guest.process.notify import Notifier
 from vcpu_guest.rpc.server import LocalServer
 
 #: Seconds that a write in progress gets when the agent is told to stop; the unit's TimeoutStopSec is longer.

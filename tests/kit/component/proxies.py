@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +30,18 @@ def _stub(channel: grpc.Channel) -> GuestAgentStub:
     return GuestAgentStub(channel)  # type: ignore[no-untyped-call] # generated
 
 
+def _listens(path: Path) -> bool:
+    """Whether somebody does: the path is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def proxied(vm: FakeVm) -> Iterator[Path]:
     """Offer the VM's agent, at this path, from when it is there."""
     path = vm.folder / "proxy.sock"
     with Vcpuctl(vm, "agent-proxy", "--listen", str(path)) as command:
-        until(lambda: path.exists() or command.process.poll() is not None)
+        until(lambda: _listens(path) or command.process.poll() is not None)
         assert command.process.poll() is None, command.ends()
         yield path
 

@@ -99,6 +99,9 @@ class _Forwarder(_Generic):
                 except grpc.aio.AioRpcError as error:
                     await context.abort(error.code(), error.details() or "")
                     raise AssertionError("abort() raises") from error
+                except asyncio.CancelledError:
+                    await _cut_off(context)
+                    raise
                 return answer
 
         return grpc.unary_unary_rpc_method_handler(unary, _identity, _identity)
@@ -122,8 +125,21 @@ async def _answers(call: Any, context: _Context) -> AsyncIterator[bytes]:
             yield answer
     except grpc.aio.AioRpcError as error:
         await context.abort(error.code(), error.details() or "")
+    except asyncio.CancelledError:
+        await _cut_off(context)
+        raise
     finally:
         call.cancel()
+
+
+async def _cut_off(context: _Context) -> None:
+    """End a call whose channel was closed under it. Its client is told; one that has cancelled the call is not.
+
+    (grpc.aio raises CancelledError for both. A handler that ends by it sends no status, and its client would wait.)
+    """
+    task = asyncio.current_task()
+    if task is not None and not task.cancelling():
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the VM has gone from one process to another; try again")
 
 
 def _left(context: _Context) -> float | None:
@@ -149,7 +165,7 @@ class Upstream:
         self._channel: grpc.aio.Channel | None = None
 
     async def is_at(self, path: str | None) -> None:
-        """It is there now; None: nowhere."""
+        """It is there now; None: nowhere, and calls wait until it is somewhere."""
         old, self._channel = self._channel, None
         self._there.clear()
         if old is not None:

@@ -101,6 +101,12 @@ async def _agent_proxy(args: argparse.Namespace) -> Exit:
     return await proxy(args, vm_of(args))
 
 
+async def _serve(args: argparse.Namespace) -> Exit:
+    from .serve import serve
+
+    return await serve(args)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "list": _list,
     "plan": _plan,
@@ -116,5 +122,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "doctor": _doctor,
     "vms": _vms,
     "agent-proxy": _agent_proxy,
+<<<<<<< HEAD
     "log": _log,
+=======
+    "serve": _serve,
+>>>>>>> main
 }

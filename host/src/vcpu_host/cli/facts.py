@@ -10,6 +10,7 @@ from __future__ import annotations
 ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("VCPUCTL_VM", "Stands for --vm if neither --vm nor --qmp is given. To set both variables is a usage error."),
     ("VCPUCTL_QMP", "Stands for --qmp if neither --vm nor --qmp is given."),
+    ("VCPUCTL_SOCKET", "Where vcpuctl serve listens, instead of /run/vcpuctl.sock."),
     ("NO_COLOR", "If it is set, output has no colours."),
     ("TERM", "If it is dumb, no line on the terminal is redrawn."),
     ("COLUMNS", "The width that help and tables are laid out for, instead of the terminal's own."),
@@ -22,6 +23,7 @@ FILES: tuple[tuple[str, str], ...] = (
     ("~/.config/vcpuctl/vms.d/NAME.toml", "The sockets of the VM that --vm NAME names, as this user has them."),
     ("/etc/vcpuctl/vms.d/NAME.toml", "The same for all users. A user's own file comes before it."),
     ("/run/vcpuctl", "Root's locks, and records of what QEMU was asked for and whose end is not known yet."),
+    ("/run/vcpuctl.sock", "The socket of vcpuctl serve. Who may write to it may do all that vcpuctl does."),
     ("/usr/share/vcpuctl/json", "The JSON Schemas of the documents."),
     ("/usr/share/vcpuctl/grafana", "A Grafana dashboard of the metrics."),
     ("$XDG_RUNTIME_DIR/vcpuctl", "The same of any other user; /tmp/vcpuctl-UID if the variable is not set."),

@@ -178,6 +178,16 @@ def add_assignment(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
 
 
+def add_serve(parser: Parser) -> None:
+    """Add what serve takes."""
+    parser.add_argument(
+        "--socket",
+        metavar="SOCKET",
+        help="the unix socket to make, mode 0660 (default: $VCPUCTL_SOCKET, or /run/vcpuctl.sock); systemd's, if it "
+        "hands one over",
+    )
+
+
 def add_listen(parser: Parser) -> None:
     """Add what agent-proxy takes."""
     parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")

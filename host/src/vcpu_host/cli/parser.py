@@ -137,6 +137,13 @@ class _Commands:
         return parser
 
 
+_SERVE = """\
+Keep the VMs of vms.d, each by one session, and serve others until interrupted.
+
+Other vcpuctl commands use it by themselves. Programs use it by gRPC,
+vcpu.host.v1, on a unix socket: who may write to that may do all that vcpuctl
+does. SIGHUP makes it look at vms.d at once; it does so every 10 s anyway."""
+
 _FillGroup = Callable[[_Commands], None]
 
 
@@ -203,6 +210,7 @@ def _add_numa(steps: _Commands) -> None:
     )
 
 
+<<<<<<< HEAD
 def _add_looks(commands: _Commands) -> None:
     """Add watch, doctor and log."""
     commands.add("watch", "the slots as they change", "watch", "-o json watch --timeout 1m")
@@ -213,6 +221,23 @@ def _add_looks(commands: _Commands) -> None:
         *("log", "log --since yesterday -n 20", "-o json log -n all"),
         fill=options.add_log,
         about=_LOG,
+=======
+def _add_services(commands: _Commands) -> None:
+    """Add what runs until it is told to end, for other programs."""
+    commands.add(
+        "agent-proxy",
+        "offer the agent's gRPC service on a host socket",
+        "agent-proxy --listen /run/vm1/agent-grpc.sock",
+        fill=options.add_listen,
+    )
+    commands.add(
+        "serve",
+        "keep the VMs of vms.d, and serve others",
+        *("serve", "serve --socket /run/user/1000/vcpuctl.sock"),
+        fill=options.add_serve,
+        about=_SERVE,
+        vm=False,
+>>>>>>> main
     )
 
 
@@ -269,11 +294,6 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
     commands.add(
         "vms", "the VMs that are configured, and this host's QEMUs", "vms", "-o json vms", about=_VMS, vm=False
     )
-    commands.add(
-        "agent-proxy",
-        "offer the agent's gRPC service on a host socket",
-        "agent-proxy --listen /run/vm1/agent-grpc.sock",
-        fill=options.add_listen,
-    )
+    _add_services(commands)
     commands.add_help("help", "what a command does and takes")
     return parser

@@ -46,7 +46,7 @@ async def proxy(args: argparse.Namespace, vm: Vm) -> Exit:
 
 async def _follow(vm: Vm, upstream: Upstream, first: asyncio.Future[None]) -> None:
     """Tell ``upstream`` where the service is, as the VM goes from one holder to the next."""
-    heard: asyncio.Queue[str] = asyncio.Queue()
+    heard: asyncio.Queue[str | None] = asyncio.Queue()
 
     def hear(message: Message) -> None:
         if "proxy" in message:
@@ -54,8 +54,9 @@ async def _follow(vm: Vm, upstream: Upstream, first: asyncio.Future[None]) -> No
 
     async def take() -> None:
         while True:
-            await upstream.is_at(await heard.get())
-            if not first.done():
+            path = await heard.get()
+            await upstream.is_at(path)
+            if path is not None and not first.done():
                 first.set_result(None)
 
     taking = asyncio.ensure_future(take())

@@ -19,6 +19,11 @@ def directory() -> Path:
     return Path(base, "vcpuctl") if base else Path(f"/tmp/vcpuctl-{os.geteuid()}")  # noqa: S108 - checked in prepare
 
 
+def service_socket() -> str:
+    """Where ``vcpuctl serve`` listens: VCPUCTL_SOCKET, or /run/vcpuctl.sock."""
+    return os.environ.get("VCPUCTL_SOCKET") or "/run/vcpuctl.sock"
+
+
 def prepare(path: Path) -> None:
     """Make the directory, or see that it is ours alone. Raises RefusedError "unsafe-directory", or OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Hears what is to be told before the answer:
 #: {"view": of_view}, {"progress": [settled slots, slots, words]}, {"log": {"event": name, ...}},
-#: {"proxy": the path of a unix socket with the agent's gRPC service},
+#: {"proxy": the path of a unix socket with the agent's gRPC service, or None},
 #: {"waits": {"reason": of_reason, "seconds": at most}}, {"holder": who is waited for}.
 Say = Callable[[Message], None]
 #: Hears how an operation has ended, and writes that down; returns what became of that, in words.

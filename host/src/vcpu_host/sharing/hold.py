@@ -36,6 +36,8 @@ _MOMENT = 0.5
 
 #: Hears for whom is waited: process id and command.
 Waits = Callable[[str], None]
+#: Hears how an operation ended (``documents.of_result``).
+Ended = Callable[[Document], None]
 
 
 class ElsewhereError(Exception):
@@ -50,12 +52,17 @@ class ElsewhereError(Exception):
 class Held:
     """A VM that this process holds."""
 
+<<<<<<< HEAD
     def __init__(self, vm: Coordinator, hub: Hub, target: Target, holder: str, offer: Offer) -> None:
+=======
+    def __init__(self, vm: Coordinator, hub: Hub, monitor: str, offer: Offer, ended: Ended) -> None:
+>>>>>>> main
         self.vm = vm
         self._target = target
         self._holder = holder
         self._hub = hub
         self._offer = offer
+        self._ended = ended
 
     @property
     def asked(self) -> asyncio.Event:
@@ -66,11 +73,23 @@ class Held:
         """Answer a call, of this process or of another one."""
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
+<<<<<<< HEAD
 
         def ended(result: OperationResult) -> str:
             return log(self._target, self._holder, result, self.vm, call.for_uid)
 
         return await answer(self.vm, call, say, self._target.qmp, ended)
+=======
+        document = await answer(self.vm, call, say, self.monitor)
+        if call.changes:
+            self._ended(document)
+        return document
+
+    async def order(self, call: Call, say: Say) -> Document:
+        """Answer a call of somebody else who has come by another way. RefusedError "vm-busy" if it changes, too."""
+        with self._hub.operation():
+            return await self.answer(call, say)
+>>>>>>> main
 
 
 class _Taker:
@@ -117,9 +136,9 @@ class _Taker:
                     raise busy(other.name) from error
 
 
-def _nobody_hears(holder: str) -> None:
-    """Nobody wants to know who is waited for."""
-    del holder
+def _nobody_hears(what: object) -> None:
+    """Nobody wants to know."""
+    del what
 
 
 @asynccontextmanager
@@ -131,8 +150,11 @@ async def hold(
     patience: float = PATIENCE,
     insists: bool = False,
     waits: Waits = _nobody_hears,
+    ended: Ended = _nobody_hears,
 ) -> AsyncIterator[Held]:
     """Hold the VM, and answer others meanwhile. Raise as ``vm.open.opened``, or ElsewhereError.
+
+    ``ended`` hears how each operation ended that was carried out here.
 
     A program that reads has to watch ``Held.asked``, and to end the context when it is set.
     """
@@ -150,7 +172,11 @@ async def hold(
     try:
         async with opened(target, holder=holder, take=taker.take) as vm:
             offer = Offer(vm, hub)
+<<<<<<< HEAD
             ready.set_result(Held(vm, hub, target, holder, offer))
+=======
+            ready.set_result(Held(vm, hub, target.qmp, offer, ended))
+>>>>>>> main
             try:
                 yield ready.result()
             finally:

@@ -5,28 +5,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 
 from ..documents import Document
-from ..errors import VcpuctlError
 from ..local.lock import busy
 from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
 from .calls import Call
-
-#: Answers one call of another process.
-Answer = Callable[[Call, Say], Awaitable[Document]]
+from .conversation import Answer, answer_one, first_message
 
 #: So many programs are served at once; the next are cut off, and come again.
 _MOST = 64
-#: Seconds in which a program that has connected has to say what it wants, and to take what it is told.
-_PATIENCE = 5.0
-#: Bytes that a program may leave unread before it is cut off; a map of 4096 slots is smaller.
-_UNREAD = 8 << 20
 
 
 class Part(StrEnum):
@@ -110,11 +103,7 @@ class Hub:
                 await writer.wait_closed()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                message = await wire.receive(reader)
-        except TimeoutError:
-            return
+        message = await first_message(reader)
         if message is None:
             return
         if message.get("call") == "give-way":
@@ -123,22 +112,7 @@ class Hub:
                 self._waiting.add(task)
             await self._give_way(message, reader, writer)
             return
-        writer.transport.set_write_buffer_limits(_UNREAD)
-
-        def say(told: wire.Message) -> None:
-            if writer.transport.get_write_buffer_size() > _UNREAD:
-                writer.transport.abort()  # it does not read
-            else:
-                writer.write(wire.line(told))
-
-        try:
-            answered: wire.Message = {"answer": await self._answered(Call.from_json(message), say, reader)}
-        except VcpuctlError as error:
-            answered = wire.of_error(error)
-        writer.write(wire.line(answered))
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
-                await writer.drain()
+        await answer_one(message, reader, writer, self._operated, self._interrupt)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -153,28 +127,9 @@ class Hub:
         while await wire.receive(reader) is not None:
             pass
 
-    async def _answered(self, call: Call, say: Say, reader: asyncio.StreamReader) -> Document:
-        """The answer. A caller that goes away ends its question; of an operation, it ends the wait."""
-        work = asyncio.ensure_future(self._operated(call, say) if call.changes else self._answer(call, say))
-        gone = asyncio.ensure_future(self._gone(reader))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and call.changes:
-                self._interrupt()
-                await asyncio.wait({work})
-            if work.done():
-                return work.result()
-            raise asyncio.CancelledError
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-
-    async def _gone(self, reader: asyncio.StreamReader) -> None:
-        """Return when the caller has gone, or says that it waits no longer."""
-        await wire.receive(reader)
-
     async def _operated(self, call: Call, say: Say) -> Document:
+        if not call.changes:
+            return await self._answer(call, say)
         with self.operation():
             say({"begun": True})
             return await self._answer(call, say)

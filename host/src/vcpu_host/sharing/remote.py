@@ -36,14 +36,14 @@ async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 class Asking:
     """One call to the process that listens at ``path``; ``about`` goes along with it.
 
-    ``begun`` says whether that process has begun to change the VM.
+    ``begun`` says whether that process has begun to change the VM, ``unknown`` that it has no such VM.
     """
 
     def __init__(self, path: Path, call: Call, **about: str) -> None:
         self._path = path
         self._message = {**call.to_json(), **about}
         self._writer: asyncio.StreamWriter | None = None
-        self.begun = False
+        self.begun = self.unknown = False
 
     async def answer(self, say: Say) -> Document | None:
         """Return the answer; None if the process ended, or lost the VM, before it gave one. Raise what it raised."""
@@ -60,6 +60,8 @@ class Asking:
                     raise wire.read_error(message)
                 if "begun" in message:
                     self.begun = True
+                elif "unknown" in message:
+                    self.unknown = True
                 else:
                     say(message)
             return None

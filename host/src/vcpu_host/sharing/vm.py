@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..documents import Document, without_descriptors
+from ..local import directory
 from ..local.target import Target
+from ..local.unix_sockets import place
 from .answers import Say
 from .calls import Call, Kind
 from .hold import ElsewhereError, hold, lost
@@ -53,7 +57,15 @@ class Vm:
 
     async def _order(self, call: Call, say: Say) -> Document:
         """An operation is carried out once: where it was begun and how it ended is not told, that is an error."""
+        asking: Asking | None = _of_service(self._target, call)
         while True:
+            if asking is not None:
+                self._interrupt = asking.interrupt
+                answer = await asking.answer(say)
+                if answer is not None:
+                    return answer
+                if asking.begun:
+                    raise lost()
             try:
                 async with hold(self._target, Part.WRITES, self._holder, waits=_teller(say)) as held:
                     self._has_loaded()
@@ -61,12 +73,6 @@ class Vm:
                     return await held.answer(call, say)
             except ElsewhereError as elsewhere:
                 asking = Asking(elsewhere.path, call)
-                self._interrupt = asking.interrupt
-                answer = await asking.answer(say)
-                if answer is not None:
-                    return answer
-                if asking.begun:
-                    raise lost() from elsewhere
             finally:
                 self._interrupt = None
 
@@ -85,12 +91,19 @@ class Vm:
             answer = await self._asked_once(left, say)
             if answer is not None:
                 return answer
+            if call.kind is Kind.PROXY:
+                say({"proxy": None})  # it is with the next holder
             if not endless and loop.time() - began > _ENOUGH:
                 raise lost()
             await asyncio.sleep(_AFTER_YOU)
 
     async def _asked_once(self, call: Call, say: Say) -> Document | None:
         """The answer, or None if this process gave way, or the one that was asked has lost the VM."""
+        service = _of_service(self._target, call)
+        if service is not None:
+            answer = await service.answer(say)
+            if answer is not None or not service.unknown:
+                return answer
         try:
             async with hold(self._target, Part.READS, self._holder, waits=_teller(say)) as held:
                 self._has_loaded()
@@ -101,6 +114,14 @@ class Vm:
     def _has_loaded(self) -> None:
         if self._loaded is not None:
             self._loaded()
+
+
+def _of_service(target: Target, call: Call) -> Asking | None:
+    """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
+    if os.geteuid() == 0:
+        return None  # the service's locks are in the same directory, and lead to it
+    path = Path(directory.service_socket())
+    return Asking(path, call, monitor=place(target.qmp)) if os.access(path, os.W_OK) else None
 
 
 def _teller(say: Say) -> Callable[[str], None]:

@@ -44,11 +44,10 @@ def line(message: Message) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-async def receive(reader: asyncio.StreamReader) -> Message | None:
-    """Return the next message; None at the end, or if what comes is none."""
+async def receive(reader: asyncio.StreamReader, begun: bytes = b"") -> Message | None:
+    """Return the next message, of which ``begun`` was read already; None at the end, or if what comes is none."""
     try:
-        raw = await reader.readuntil(b"\n")
-        message = json.loads(raw)
+        message = json.loads(begun + await reader.readuntil(b"\n"))
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError, RecursionError):
         return None
     return message if isinstance(message, dict) else None

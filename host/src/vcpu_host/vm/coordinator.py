@@ -108,11 +108,11 @@ class Coordinator:
         return shape_of(view, await self._vmm.queues())
 
     async def watch(
-        self, stop: asyncio.Event | None = None, until: float | None = None
+        self, stop: asyncio.Event | None = None, until: float | None = None, interval: float = WATCH_INTERVAL
     ) -> AsyncGenerator[VmView, None]:
         """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
 
-        Changes are heard from QEMU's events and the agent's stream; every ``WATCH_INTERVAL`` seconds it looks anyway.
+        Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway.
         """
         loop = asyncio.get_running_loop()
         stop, changed = stop or asyncio.Event(), asyncio.Event()
@@ -127,7 +127,7 @@ class Coordinator:
                     listener = loop.create_task(hear_agent(heard, changed))
                     listeners.add(listener)
                     listener.add_done_callback(listeners.discard)  # sessions may come and go for as long as one watches
-                left = WATCH_INTERVAL if until is None else min(WATCH_INTERVAL, until - loop.time())
+                left = interval if until is None else min(interval, until - loop.time())
                 await first_of(stop, changed, seconds=left)
         finally:
             for task in listeners:

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from vcpu_guest.process.notify import Notifier
+from vcpu_proto.notify import Notifier
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells systemd the state of the service (sd_notify(3)), without its library: each message is one datagram."""
+"""Tells systemd the state of a service (sd_notify(3)), without its library: each message is one datagram.
+
+Here because both services, vcpud and ``vcpuctl serve``, need it.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service's socket. Two languages are spoken there: vcpuctl's own lines, and gRPC, told apart by the first byte.
+
+So one socket can be systemd's (a gRPC server cannot be handed one that is open already), and one mode of one file says
+who may come in. Who has come in is known by the kernel's word (SO_PEERCRED, unix(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+
+from ..documents import Document
+from ..sharing import wire
+from ..sharing.answers import Say
+from ..sharing.calls import Call
+from ..sharing.conversation import PATIENCE, answer_one, first_message
+from .keeper import Keeper
+from .kept import Kept
+
+#: So many programs are served at once; the next ones are cut off.
+_MOST = 128
+#: What HTTP/2 begins with (RFC 9113, section 3.4).
+_HTTP2 = b"P"
+#: Bytes that are passed on at a time.
+_PIECE = 64 << 10
+
+#: Returns the path of a socket on which gRPC is served to the user with this id.
+Rpc = Callable[[int], Awaitable[str]]
+
+
+class Door:
+    """Serves whoever may connect to the listening socket that it is given."""
+
+    def __init__(self, keeper: Keeper, rpc: Rpc) -> None:
+        self._keeper = keeper
+        self._rpc = rpc
+        self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+
+    async def open(self, listener: socket.socket) -> None:
+        """Begin."""
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=wire.LONGEST)
+
+    async def close(self) -> None:
+        """Cut everybody off."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._serving):
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("asyncio runs this as a task")
+        self._serving.add(task)
+        try:
+            if len(self._serving) <= _MOST:
+                await self._let_in(reader, writer)
+        except asyncio.CancelledError:
+            pass  # by close: the task is nobody else's
+        finally:
+            self._serving.discard(task)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                first = await reader.read(1)
+        except (TimeoutError, OSError):
+            return
+        if first == _HTTP2:
+            with suppress(ConnectionError):
+                await _pass_on(first, reader, writer, await self._rpc(_uid(writer)))
+            return
+        message = await first_message(reader, first)
+        if message is None:
+            return
+        kept = self._kept(message)
+        if kept is None:
+            writer.write(wire.line({"unknown": True}))
+            return
+        await answer_one(message, reader, writer, partial(_ask, kept), kept.interrupt)
+
+    def _kept(self, message: wire.Message) -> Kept | None:
+        """The VM that is meant, by the path of its monitor."""
+        monitor = message.get("monitor")
+        return self._keeper.at(monitor) if isinstance(monitor, str) and monitor else None
+
+
+async def _ask(kept: Kept, call: Call, say: Say) -> Document:
+    if call.changes:
+        say({"begun": True})
+    return await kept.ask(call, say)
+
+
+def _uid(writer: asyncio.StreamWriter) -> int:
+    """The user id of the process that has connected."""
+    layout = "3i"
+    connection: socket.socket = writer.get_extra_info("socket")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
+    return int(struct.unpack(layout, raw)[1])
+
+
+async def _pass_on(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
+    """Pass bytes on, both ways, until one of the two ends; neither side makes this process hold more than a piece."""
+    there, back = await asyncio.open_unix_connection(path)
+    back.write(first)
+    try:
+        pumps = {asyncio.ensure_future(_pump(reader, back)), asyncio.ensure_future(_pump(there, writer))}
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+    finally:
+        back.close()
+        with suppress(OSError):
+            await back.wait_closed()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while piece := await source.read(_PIECE):
+            sink.write(piece)
+            await sink.drain()

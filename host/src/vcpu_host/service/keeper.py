@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All VMs of vms.d, as they come and go there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..core import codes
+from ..core.reason import Origin, Reason
+from ..errors import UsageError
+from ..local.target import Target, listed
+from ..local.unix_sockets import place
+from .kept import Heard, Kept
+
+#: How often vms.d is looked at, in seconds.
+_RESCAN = 10.0
+
+
+class Keeper:
+    """Keeps the VMs. ``broken`` are the files that name none, each with what is wrong."""
+
+    def __init__(self, heard: Heard) -> None:
+        self.broken: dict[str, Reason] = {}
+        self._heard = heard
+        self._vms: dict[str, tuple[Kept, asyncio.Task[None]]] = {}
+        self._again = asyncio.Event()
+
+    @property
+    def vms(self) -> list[Kept]:
+        """The VMs, by name."""
+        return [kept for _, (kept, _) in sorted(self._vms.items())]
+
+    def named(self, name: str) -> Kept:
+        """Return the VM of that name. Raise UsageError if there is none."""
+        found = self._vms.get(name)
+        if found is not None:
+            return found[0]
+        broken = self.broken.get(name)
+        text = f"vcpuctl serve keeps no VM of this name: {name!r:.100}"
+        raise UsageError(broken or Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, text, "vcpuctl vms shows the VMs"))
+
+    def at(self, monitor: str) -> Kept | None:
+        """Return the VM whose monitor is the socket of that name, or None."""
+        there = place(monitor)
+        return next((kept for kept, _ in self._vms.values() if place(kept.target.qmp) == there), None)
+
+    def rescan(self) -> None:
+        """Look at vms.d now."""
+        self._again.set()
+
+    async def keep(self) -> None:
+        """Keep all VMs, until cancelled."""
+        try:
+            while True:
+                self._again.clear()
+                await self._take(*_configured())
+                try:
+                    async with asyncio.timeout(_RESCAN):
+                        await self._again.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            await self._take({}, {})
+
+    async def _take(self, wanted: dict[str, Target], broken: dict[str, Reason]) -> None:
+        """Keep these VMs, and no others. What stays as it was is not touched."""
+        self.broken = broken
+        unwanted = {name for name, (kept, _) in self._vms.items() if wanted.get(name) != kept.target}
+        tasks = [self._vms.pop(name)[1] for name in unwanted]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for name in unwanted:
+            self._heard.gone(name)
+        for name, target in wanted.items():
+            if name not in self._vms:
+                kept = Kept(name, target, self._heard)
+                self._vms[name] = kept, asyncio.ensure_future(kept.keep())
+
+
+def _configured() -> tuple[dict[str, Target], dict[str, Reason]]:
+    """The VMs of vms.d, and what is wrong with the other files. Of two with one name the first counts."""
+    good: dict[str, Target] = {}
+    broken: dict[str, Reason] = {}
+    for path, found in listed():
+        if path.stem in good or path.stem in broken:
+            continue
+        if isinstance(found, Target):
+            good[path.stem] = found
+        else:
+            broken[path.stem] = found
+    return good, broken

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vcpu.host.v1.Host: the service for programs in any language. Each user that comes has a server of its own.
+
+gRPC does not tell who calls over a unix socket. So the door asks the kernel, and passes each user on to a private
+socket; the calls that come by it are that user's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Struct
+from vcpu_proto.host.v1 import host_pb2 as pb
+from vcpu_proto.host.v1 import host_pb2_grpc
+
+from ..core import codes
+from ..core.reason import Origin, Reason
+from ..documents import Document
+from ..errors import UnreachableError, UsageError, VcpuctlError
+from ..sharing.calls import Call, Kind
+from ..sharing.wire import Message
+from .keeper import Keeper
+from .kept import Kept
+
+if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
+    _Context = grpc.aio.ServicerContext[Any, Any]
+
+#: So many users' servers there are at most; each costs some hundred kilobytes.
+_USERS = 32
+_OPTIONS = [
+    ("grpc.max_receive_message_length", 1 << 20),
+    ("grpc.max_concurrent_streams", 32),
+    # What came compressed stays so, and is no message then: a few bytes of it could stand for gigabytes.
+    ("grpc.per_message_decompression", 0),
+    # What a client may leave unread before it is waited for, in bytes.
+    ("grpc.http2.write_buffer_size", 64 << 10),
+]
+_OPERATIONS = {
+    number: name.removeprefix("OPERATION_").lower() for name, number in pb.Order.Operation.items() if number != 0
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A call, and the VM that it is made of."""
+
+    kept: Kept
+    call: Call
+
+
+class _Host(host_pb2_grpc.HostServicer):
+    """The service as one user has it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+
+    async def ListVms(self, request: pb.ListVmsRequest, context: _Context) -> pb.ListVmsResponse:  # noqa: N802
+        """See host.proto."""
+        del request, context
+        vms = [
+            pb.Vm(name=kept.name, held=kept.held is not None, trouble=str(kept.trouble or ""))
+            for kept in self._keeper.vms
+        ]
+        vms += [pb.Vm(name=name, trouble=str(reason)) for name, reason in sorted(self._keeper.broken.items())]
+        return pb.ListVmsResponse(vms=vms)
+
+    async def List(self, request: pb.ListRequest, context: _Context) -> pb.ListResponse:  # noqa: N802
+        """See host.proto."""
+        return pb.ListResponse(document=await self._question(request.vm, Call(Kind.LIST), context))
+
+    async def Doctor(self, request: pb.DoctorRequest, context: _Context) -> pb.DoctorResponse:  # noqa: N802
+        """See host.proto."""
+        return pb.DoctorResponse(document=await self._question(request.vm, Call(Kind.DOCTOR), context))
+
+    async def Plan(self, request: pb.PlanRequest, context: _Context) -> pb.PlanResponse:  # noqa: N802
+        """See host.proto."""
+        call = await _or_abort(context, lambda: _call(Kind.PLAN, request.order))
+        return pb.PlanResponse(document=await self._question(request.vm, call, context))
+
+    async def Watch(  # noqa: N802
+        self, request: pb.WatchRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchResponse]:
+        """See host.proto."""
+        kept = await _or_abort(context, lambda: self._keeper.named(request.vm))
+        newest: asyncio.Queue[Document] = asyncio.Queue(1)
+
+        def say(message: Message) -> None:
+            if "view" in message:
+                if newest.full():
+                    newest.get_nowait()
+                newest.put_nowait(message["view"])
+
+        async for view in _until_ended(kept.ask(Call(Kind.WATCH), say), newest, context):
+            yield pb.WatchResponse(document=_struct(view))
+
+    async def Apply(  # noqa: N802
+        self, request: pb.ApplyRequest, context: _Context
+    ) -> AsyncIterator[pb.ApplyResponse]:
+        """See host.proto."""
+        kept = await _or_abort(context, lambda: self._keeper.named(request.vm))
+        call = await _or_abort(context, lambda: _call(Kind.RUN, request.order, request.timeout))
+        newest: asyncio.Queue[Document] = asyncio.Queue(1)
+
+        def say(message: Message) -> None:
+            if "progress" in message:
+                if newest.full():
+                    newest.get_nowait()
+                newest.put_nowait(message)
+
+        work = asyncio.ensure_future(kept.ask(call, say))
+        try:
+            async for message in _until_ended(work, newest, context):
+                settled, slots, words = message["progress"]
+                yield pb.ApplyResponse(progress=pb.Progress(settled_slots=settled, slots=slots, words=words))
+            yield pb.ApplyResponse(result=_struct(work.result()))
+        finally:
+            if not work.done():
+                kept.interrupt()
+                with suppress(VcpuctlError):
+                    await work
+
+    async def _question(self, name: str, call: Call, context: _Context) -> Struct:
+        kept = await _or_abort(context, lambda: self._keeper.named(name))
+        try:
+            return _struct(await kept.ask(call, lambda message: None))
+        except VcpuctlError as error:
+            await _abort(context, error)
+
+
+async def _until_ended(work: Any, newest: asyncio.Queue[Document], context: _Context) -> AsyncIterator[Document]:
+    """Yield what is said, the newest only, until the work has ended. Its error ends the call."""
+    working = asyncio.ensure_future(work)
+    try:
+        while True:
+            said = asyncio.ensure_future(newest.get())
+            await asyncio.wait({working, said}, return_when=asyncio.FIRST_COMPLETED)
+            if said.done():
+                yield said.result()
+                continue
+            said.cancel()
+            try:
+                await working
+            except VcpuctlError as error:
+                await _abort(context, error)
+            return
+    finally:
+        if working is not work:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+def _struct(document: Document) -> Struct:
+    struct: Struct = ParseDict(document, Struct())
+    return struct
+
+
+def _call(kind: Kind, order: pb.Order, timeout: float = 0.0) -> Call:
+    """The call that is ordered. Raise UsageError, in the words of ``Call.from_json``."""
+    request: dict[str, Any] = {
+        "operation": _OPERATIONS.get(order.operation, "unspecified"),
+        "slots": list(order.slots),
+        "in_guest": order.in_guest,
+        "without_agent": order.without_agent,
+        "atomic": order.atomic,
+    }
+    for name in ("count", "node"):
+        if order.HasField(name):
+            request[name] = getattr(order, name)
+    if order.policy:
+        request["policy"] = order.policy
+    if not order.slots and "count" not in request:
+        if request["operation"] not in ("plug", "unplug"):
+            text = f"{request['operation']} needs a count or slots"
+            raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, text, "see host.proto"))
+        request["count"] = 1
+    message = {"call": str(kind), "request": request, "timeout": timeout or None, "steps": True}
+    return Call.from_json(message)
+
+
+async def _or_abort(context: _Context, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except VcpuctlError as error:
+        await _abort(context, error)
+
+
+async def _abort(context: _Context, error: VcpuctlError) -> NoReturn:
+    reason = error.reason
+    status = grpc.StatusCode.FAILED_PRECONDITION
+    if reason.code == codes.NO_SUCH_VM:
+        status = grpc.StatusCode.NOT_FOUND
+    elif isinstance(error, UsageError):
+        status = grpc.StatusCode.INVALID_ARGUMENT
+    elif isinstance(error, UnreachableError):
+        status = grpc.StatusCode.UNAVAILABLE
+    # Metadata are ASCII; of a hint in other letters the details have it all.
+    hint = reason.hint.encode("ascii", "replace").decode()
+    context.set_trailing_metadata((("vcpuctl-code", str(reason.code)), ("vcpuctl-hint", hint)))
+    await context.abort(status, str(reason))
+    raise AssertionError("abort() raises")
+
+
+class RpcServers:
+    """A server for each user that has come."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._folder = tempfile.TemporaryDirectory(prefix="vcpuctl-rpc-")
+        self._servers: dict[int, asyncio.Task[tuple[grpc.aio.Server, str]]] = {}
+
+    async def of_user(self, uid: int) -> str:
+        """Return the path of the socket on which this user is served. Raise ConnectionError for one user too many."""
+        if uid not in self._servers:
+            if len(self._servers) >= _USERS:
+                raise ConnectionError("too many users")
+            self._servers[uid] = asyncio.ensure_future(self._start(uid))
+        return (await asyncio.shield(self._servers[uid]))[1]
+
+    async def _start(self, uid: int) -> tuple[grpc.aio.Server, str]:
+        path = os.path.join(self._folder.name, str(uid))
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=64)
+        host_pb2_grpc.add_HostServicer_to_server(_Host(self._keeper), server)  # type: ignore[no-untyped-call]
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        return server, path
+
+    async def close(self) -> None:
+        """End all."""
+        for starting in self._servers.values():
+            server, _ = await starting
+            await server.stop(0.5)
+        self._folder.cleanup()

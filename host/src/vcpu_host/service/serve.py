@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service as a process: its socket, its VMs, what systemd is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from vcpu_proto.notify import Notifier
+
+from ..core import codes
+from ..core.reason import Origin, Reason
+from ..documents import Document
+from ..errors import UsageError
+from ..local import unix_sockets
+from .door import Door
+from .keeper import Keeper
+from .kept import Heard
+
+#: Where systemd puts the first socket that it hands over (sd_listen_fds(3)).
+_FIRST_FD = 3
+#: Of a socket that the service makes itself: its user and group may connect.
+_MODE = 0o660
+
+
+class Unheard:
+    """Nobody wants to know."""
+
+    def view(self, name: str, document: Document) -> None:
+        """See Heard."""
+
+    def result(self, name: str, document: Document) -> None:
+        """See Heard."""
+
+    def gone(self, name: str) -> None:
+        """See Heard."""
+
+
+async def serve(
+    path: str, stop: asyncio.Event, heard: Heard | None = None, environment: Mapping[str, str] = os.environ
+) -> None:
+    """Serve the VMs of vms.d until ``stop`` is set, on the socket that systemd hands over, or on one made at ``path``.
+
+    Raise UsageError if neither can be had.
+    """
+    from .rpc import RpcServers
+
+    notifier = Notifier(environment)
+    keeper = Keeper(heard or Unheard())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, keeper.rescan)  # first: who sees the socket may send one
+    handed = _handed_over(environment)
+    listener = handed or _made(path)
+    servers = RpcServers(keeper)
+    door = Door(keeper, servers.of_user)
+    keeping = loop.create_task(keeper.keep())
+    telling = loop.create_task(_tell(notifier, keeper))
+    stopped = loop.create_task(stop.wait())
+    waits: set[asyncio.Task[Any]] = {keeping, telling, stopped}
+    try:
+        await door.open(listener)
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for ended in (keeping, telling):
+            if ended.done():
+                ended.result()
+    finally:
+        notifier.stopping()
+        loop.remove_signal_handler(signal.SIGHUP)
+        await door.close()
+        for task in (keeping, telling, stopped):
+            task.cancel()
+        await asyncio.gather(keeping, telling, stopped, return_exceptions=True)
+        await servers.close()
+        if handed is None:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+async def _tell(notifier: Notifier, keeper: Keeper) -> None:
+    """Tell systemd that the service is up, how many VMs it has, and that it lives."""
+    pause = 5.0 if notifier.watchdog is None else min(5.0, notifier.watchdog / 3)
+    status = ""
+    notifier.ready("starting")
+    while True:
+        vms = keeper.vms
+        now = f"{sum(kept.held is not None for kept in vms)} of {len(vms)} VMs held"
+        if now != status:
+            status = now
+            notifier.status(status)
+        notifier.alive()
+        await asyncio.sleep(pause)
+
+
+def _handed_over(environment: Mapping[str, str]) -> socket.socket | None:
+    """The listening socket that systemd made (sd_listen_fds(3)), or None."""
+    if environment.get("LISTEN_PID") != str(os.getpid()) or environment.get("LISTEN_FDS") != "1":
+        return None
+    listener = socket.socket(fileno=_FIRST_FD)
+    listener.setblocking(False)
+    return listener
+
+
+def _made(path: str) -> socket.socket:
+    """A listening socket at ``path``, in place of one that was left there. Raise UsageError if that cannot be."""
+    place = Path(path)
+    try:
+        if not stat.S_ISSOCK(place.lstat().st_mode):
+            raise _bad_socket(f"{path} exists and is no socket")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+        raise _bad_socket(f"another program listens on {path}")
+    except (FileNotFoundError, ConnectionRefusedError):
+        pass
+    except OSError as error:
+        raise _bad_socket(f"cannot look at {path}: {error.strerror}") from error
+    before = os.umask(0o777 & ~_MODE)
+    try:
+        return unix_sockets.bound(place)
+    except OSError as error:
+        raise _bad_socket(f"cannot listen on {path}: {error.strerror}") from error
+    finally:
+        os.umask(before)
+
+
+def _bad_socket(text: str) -> UsageError:
+    return UsageError(Reason(codes.BAD_SOCKET, Origin.VCPUCTL, text, "choose another path with --socket"))

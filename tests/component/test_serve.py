@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl serve``: it keeps the VMs of vms.d, and others are served by it, by lines and by gRPC."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from kit.component.cli import Vcpuctl, done, run, stands, until
+from kit.component.serving import Serving
+from kit.component.watching import Watching
+from kit.fakes.qemu import FakeVm
+from vcpu_proto.host.v1 import host_pb2 as pb
+
+
+@pytest.fixture
+def vm() -> Iterator[FakeVm]:
+    with tempfile.TemporaryDirectory(prefix="ve", dir="/tmp") as name, FakeVm(Path(name)) as fake:
+        yield fake
+
+
+def test_commands_are_carried_out_by_the_service_that_keeps_the_vm_one_at_a_time(vm: FakeVm) -> None:
+    with Serving({"web1": vm}) as service, Watching(vm) as watch:
+        service.holds("web1")
+        done(vm, {0, 1}, "plug")
+        watch.shows(online=2)
+        rule = vm.steer.rule("guest:insert", "hold")
+        with Vcpuctl(vm, "plug") as first:
+            vm.steer.wait(rule)
+            second = run(vm, "plug")
+            assert (second.status, second.outcome) == (3, "vm-busy")
+            assert run(vm, "list").slots[2]["state"] == "plugged"
+            vm.steer.release(rule)
+            assert first.ends().outcome == "done"
+        done(vm, {0}, "unplug", "2")
+        watch.shows(online=1)
+
+
+def test_other_programs_look_and_resize_by_grpc(vm: FakeVm) -> None:
+    with Serving({"web1": vm}) as service, service.host() as host:
+        service.holds("web1")
+        (known,) = host.ListVms(pb.ListVmsRequest()).vms
+        assert (known.name, known.held, known.trouble) == ("web1", True, "")
+        order = pb.Order(operation=pb.Order.OPERATION_SCALE, count=3)
+        assert len(host.Plan(pb.PlanRequest(vm="web1", order=order)).document["steps"]) == 2
+        *_, last = host.Apply(pb.ApplyRequest(vm="web1", order=order))
+        assert last.result["outcome"] == "done"
+        stands(vm, {0, 1, 2})
+        assert host.List(pb.ListRequest(vm="web1")).document["vm"]["online_vcpus"] == 3
+        assert len(host.Doctor(pb.DoctorRequest(vm="web1")).document["findings"]) > 0
+        views = host.Watch(pb.WatchRequest(vm="web1"))
+        assert next(views).document["vm"]["online_vcpus"] == 3
+        done(vm, {0, 1}, "unplug")
+        while next(views).document["vm"]["online_vcpus"] != 2:
+            pass
+        views.cancel()
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "status", "code"),
+    [
+        ("web2", pb.Order(operation=pb.Order.OPERATION_PLUG), grpc.StatusCode.NOT_FOUND, "no-such-vm"),
+        ("web1", pb.Order(), grpc.StatusCode.INVALID_ARGUMENT, "bad-usage"),
+        ("web1", pb.Order(operation=pb.Order.OPERATION_SCALE), grpc.StatusCode.INVALID_ARGUMENT, "bad-usage"),
+        (
+            "web1",
+            pb.Order(operation=pb.Order.OPERATION_PLUG, policy="best"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "bad-call",
+        ),
+        (
+            "web1",
+            pb.Order(operation=pb.Order.OPERATION_PLUG, slots=["99"]),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "bad-slot",
+        ),
+    ],
+)
+def test_what_does_not_fit_ends_with_a_status_a_code_and_what_to_do(
+    vm: FakeVm, name: str, order: pb.Order, status: grpc.StatusCode, code: str
+) -> None:
+    with Serving({"web1": vm}) as service, service.host() as host:
+        service.holds("web1")
+        with pytest.raises(grpc.RpcError) as refused:
+            list(host.Apply(pb.ApplyRequest(vm=name, order=order)))
+        metadata: Any = refused.value.trailing_metadata()
+        said = dict(metadata)
+        assert (refused.value.code(), said["vcpuctl-code"], bool(said["vcpuctl-hint"])) == (status, code, True)
+        stands(vm, {0})
+
+
+def test_a_killed_service_leaves_the_vm_to_everybody_and_the_next_command_goes_on(vm: FakeVm) -> None:
+    with Serving({"web1": vm}) as service:
+        service.holds("web1")
+        rule = vm.steer.rule("guest:insert", "hold")
+        with Vcpuctl(vm, "scale", "3") as command:
+            vm.steer.wait(rule)
+            service.process.kill()
+            ended = command.ends()
+        assert (ended.status, ended.outcome) == (3, "service-lost")
+        vm.steer.release(rule)
+    done(vm, {0, 1, 2}, "scale", "3")
+
+
+def test_a_vm_that_comes_later_or_again_is_held_then(vm: FakeVm) -> None:
+    with Serving({}) as service:
+        service.adds("web1", vm)
+        service.holds("web1")
+        vm.kill_agent()
+        vm.start_agent()
+        done(vm, {0, 1}, "plug")
+
+
+def test_migrate_gets_the_vm_itself_and_the_service_has_it_again_after_that(vm: FakeVm) -> None:
+    with (
+        Serving({"web1": vm}) as service,
+        tempfile.TemporaryDirectory(prefix="ve", dir="/tmp") as name,
+        FakeVm(Path(name), "--incoming", "on", agent=False) as destination,
+    ):
+        service.holds("web1")
+        checked = run(vm, "migrate", "check", "--to", str(destination.qmp))
+        assert checked.status in (0, 3), checked.stdout
+        assert checked.outcome in ("done", "refused")
+        until(lambda: service.held("web1"))

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real ``vcpuctl serve`` as a process, with a vms.d of its own, and a plain gRPC client of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+from kit.fakes.qemu import FakeVm
+from vcpu_proto.host.v1 import host_pb2 as pb
+from vcpu_proto.host.v1.host_pb2_grpc import HostStub
+
+from .cli import SOON, until
+
+
+class Serving:
+    """The service, up from the beginning of its block to the end."""
+
+    def __init__(self, vms: Mapping[str, FakeVm]) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="vs", dir="/tmp"))
+        self._vms = self._folder / "vcpuctl" / "vms.d"
+        self._vms.mkdir(parents=True)
+        self._socket = self._folder / "serve.sock"
+        for name, vm in vms.items():
+            self._write(name, vm)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self._socket)],
+            env={**os.environ, "XDG_CONFIG_HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder)},
+        )
+
+    def _write(self, name: str, vm: FakeVm) -> None:
+        (self._vms / f"{name}.toml").write_text(f'qmp = "{vm.qmp}"\n', encoding="utf-8")
+
+    def adds(self, name: str, vm: FakeVm) -> None:
+        """Configure another VM, and have the service look."""
+        self._write(name, vm)
+        self.process.send_signal(signal.SIGHUP)
+
+    @contextmanager
+    def host(self) -> Iterator[HostStub]:
+        """A client."""
+        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
+            yield HostStub(channel)  # type: ignore[no-untyped-call] # generated
+
+    def held(self, name: str) -> bool:
+        """Whether the service holds the VM."""
+        with self.host() as host, suppress(grpc.RpcError):
+            return any(vm.held for vm in host.ListVms(pb.ListVmsRequest(), timeout=SOON).vms if vm.name == name)
+        return False
+
+    def holds(self, name: str) -> None:
+        """Wait until it does."""
+        until(lambda: self.held(name) or self.process.poll() is not None)
+        assert self.process.poll() is None, "the service has ended"
+
+    def __enter__(self) -> Self:
+        until(lambda: self._socket.exists() or self.process.poll() is not None)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(SOON)
+            finally:
+                self.process.kill()
+        shutil.rmtree(self._folder)
