@@ -122,9 +122,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "doctor": _doctor,
     "vms": _vms,
     "agent-proxy": _agent_proxy,
-<<<<<<< HEAD
     "log": _log,
-=======
     "serve": _serve,
->>>>>>> main
 }

@@ -210,7 +210,6 @@ def _add_numa(steps: _Commands) -> None:
     )
 
 
-<<<<<<< HEAD
 def _add_looks(commands: _Commands) -> None:
     """Add watch, doctor and log."""
     commands.add("watch", "the slots as they change", "watch", "-o json watch --timeout 1m")
@@ -221,7 +220,9 @@ def _add_looks(commands: _Commands) -> None:
         *("log", "log --since yesterday -n 20", "-o json log -n all"),
         fill=options.add_log,
         about=_LOG,
-=======
+    )
+
+
 def _add_services(commands: _Commands) -> None:
     """Add what runs until it is told to end, for other programs."""
     commands.add(
@@ -237,7 +238,6 @@ def _add_services(commands: _Commands) -> None:
         fill=options.add_serve,
         about=_SERVE,
         vm=False,
->>>>>>> main
     )
 
 

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from ..documents import Document
@@ -87,7 +88,7 @@ class Door:
         if kept is None:
             writer.write(wire.line({"unknown": True}))
             return
-        await answer_one(message, reader, writer, partial(_ask, kept), kept.interrupt)
+        await answer_one(message, reader, writer, partial(_ask, kept, _uid(writer)), kept.interrupt)
 
     def _kept(self, message: wire.Message) -> Kept | None:
         """The VM that is meant, by the path of its monitor."""
@@ -95,10 +96,10 @@ class Door:
         return self._keeper.at(monitor) if isinstance(monitor, str) and monitor else None
 
 
-async def _ask(kept: Kept, call: Call, say: Say) -> Document:
+async def _ask(kept: Kept, uid: int, call: Call, say: Say) -> Document:
     if call.changes:
         say({"begun": True})
-    return await kept.ask(call, say)
+    return await kept.ask(replace(call, for_uid=uid), say)
 
 
 def _uid(writer: asyncio.StreamWriter) -> int:

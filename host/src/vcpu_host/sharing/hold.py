@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
 from .calls import Call, Kind
 from .hub import Hub, Part
-from .logged import log
+from .logged import log, no_result
 from .offer import Offer
 from .remote import asked_to_give_way
 
@@ -52,11 +52,7 @@ class ElsewhereError(Exception):
 class Held:
     """A VM that this process holds."""
 
-<<<<<<< HEAD
-    def __init__(self, vm: Coordinator, hub: Hub, target: Target, holder: str, offer: Offer) -> None:
-=======
-    def __init__(self, vm: Coordinator, hub: Hub, monitor: str, offer: Offer, ended: Ended) -> None:
->>>>>>> main
+    def __init__(self, vm: Coordinator, hub: Hub, target: Target, holder: str, offer: Offer, ended: Ended) -> None:
         self.vm = vm
         self._target = target
         self._holder = holder
@@ -73,23 +69,25 @@ class Held:
         """Answer a call, of this process or of another one."""
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
-<<<<<<< HEAD
+        with self._no_result(call):
+            return await self._answer(call, say)
 
-        def ended(result: OperationResult) -> str:
+    async def order(self, call: Call, say: Say) -> Document:
+        """Answer a call of somebody else who has come by another way. RefusedError "vm-busy" if it changes, too."""
+        with self._no_result(call), self._hub.operation():
+            return await self._answer(call, say)
+
+    async def _answer(self, call: Call, say: Say) -> Document:
+        def logged(result: OperationResult) -> str:
             return log(self._target, self._holder, result, self.vm, call.for_uid)
 
-        return await answer(self.vm, call, say, self._target.qmp, ended)
-=======
-        document = await answer(self.vm, call, say, self.monitor)
+        document = await answer(self.vm, call, say, self._target.qmp, logged)
         if call.changes:
             self._ended(document)
         return document
 
-    async def order(self, call: Call, say: Say) -> Document:
-        """Answer a call of somebody else who has come by another way. RefusedError "vm-busy" if it changes, too."""
-        with self._hub.operation():
-            return await self.answer(call, say)
->>>>>>> main
+    def _no_result(self, call: Call) -> AbstractContextManager[None]:
+        return no_result(self._target, self._holder, call, vm=self.vm)
 
 
 class _Taker:
@@ -172,11 +170,7 @@ async def hold(
     try:
         async with opened(target, holder=holder, take=taker.take) as vm:
             offer = Offer(vm, hub)
-<<<<<<< HEAD
-            ready.set_result(Held(vm, hub, target, holder, offer))
-=======
-            ready.set_result(Held(vm, hub, target.qmp, offer, ended))
->>>>>>> main
+            ready.set_result(Held(vm, hub, target, holder, offer, ended))
             try:
                 yield ready.result()
             finally:

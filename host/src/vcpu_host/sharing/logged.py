@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells the system's journal how operations end: each leaves one entry, whichever way it ended.
 
-The process that carries an operation out writes its result. Where there is none, because nothing was begun, whoever
-asked for the operation writes that.
+The process that carries an operation out writes how that ended. Where none has begun to, whoever asked for it writes
+why.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ from ..local.target import Target
 
 if TYPE_CHECKING:
     from ..core.operation.result import OperationResult
-    from ..core.planning.plan import Request
     from ..vm.coordinator import Coordinator
+    from .calls import Call
 
 
 def log(
@@ -43,22 +43,30 @@ def log(
     return str(journald.log_operation(subject, caller, documents.of_result(result), result.before, result.after))
 
 
+def _never() -> bool:
+    return False
+
+
 @contextmanager
-def no_result(target: Target, holder: str, request: Request) -> Iterator[None]:
-    """Write the entry of an operation that this block asks for, and that ends by an error.
+def no_result(
+    target: Target, holder: str, call: Call, *, vm: Coordinator | None = None, begun: Callable[[], bool] = _never
+) -> Iterator[None]:
+    """Write the entry of a call that changes the VM, and that ends this block by an error.
 
     Nothing was changed then, unless the error says that nobody knows. Words that do not fit the VM (UsageError) are no
-    operation.
+    operation. ``begun``: another process has begun, and writes the entry itself.
     """
-    began = time.monotonic()
+    since = time.monotonic()
     try:
         yield
     except UsageError:
         raise
     except VcpuctlError as error:
-        from ..core.operation.result import OperationResult
-        from ..core.reason import Outcome
+        if call.request is not None and call.changes and not begun():
+            from ..core.operation.result import OperationResult
+            from ..core.reason import Outcome
 
-        outcome = Outcome.UNKNOWN if error.reason.code == codes.SERVICE_LOST else Outcome.REFUSED
-        log(target, holder, OperationResult(request, outcome, (), time.monotonic() - began, error.reason))
+            outcome = Outcome.UNKNOWN if error.reason.code == codes.SERVICE_LOST else Outcome.REFUSED
+            result = OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason)
+            log(target, holder, result, vm, call.for_uid)
         raise

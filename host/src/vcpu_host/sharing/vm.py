@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,9 +46,8 @@ class Vm:
 
         Raise RefusedError "vm-busy" if another program changes the VM for too long, and what opening and asking raise.
         """
-        if call.request is not None and call.changes:
-            with no_result(self._target, self._holder, call.request):
-                return await self._order(call, say)
+        if call.changes:
+            return await self._order(call, say)
         return await self._question(call, say)
 
     def interrupt(self) -> None:
@@ -61,13 +61,14 @@ class Vm:
         while True:
             if asking is not None:
                 self._interrupt = asking.interrupt
-                answer = await asking.answer(say)
+                answer = await self._carried_out(asking, call, say)
                 if answer is not None:
                     return answer
-                if asking.begun:
-                    raise lost()
             try:
-                async with hold(self._target, Part.WRITES, self._holder, waits=_teller(say)) as held:
+                async with AsyncExitStack() as stack:
+                    with no_result(self._target, self._holder, call):
+                        taking = hold(self._target, Part.WRITES, self._holder, waits=_teller(say))
+                        held = await stack.enter_async_context(taking)
                     self._has_loaded()
                     self._interrupt = held.vm.interrupt
                     return await held.answer(call, say)
@@ -75,6 +76,18 @@ class Vm:
                 asking = Asking(elsewhere.path, call)
             finally:
                 self._interrupt = None
+
+    async def _carried_out(self, asking: Asking, call: Call, say: Say) -> Document | None:
+        """The answer of another process; None if it did not begin.
+
+        Raise RefusedError "service-lost" if it has begun, and ended before it gave an answer.
+        """
+        with no_result(self._target, self._holder, call, begun=lambda: asking.begun):
+            answer = await asking.answer(say)
+        if answer is None and asking.begun:
+            with no_result(self._target, self._holder, call):
+                raise lost()
+        return answer
 
     async def _question(self, call: Call, say: Say) -> Document:
         """A question changes nothing, so it may be asked again: of whoever holds the VM then."""

@@ -21,6 +21,7 @@ from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.logged import log, no_result
 
 _TARGET = Target("/run/vm1/qmp.sock", name="web1")
+_CALL = Call(Kind.RUN, PLUG, for_uid=1000)
 _Entry = tuple[Subject, Caller, Mapping[str, Any], Counts | None, Counts | None]
 
 
@@ -64,17 +65,28 @@ async def test_who_carries_an_operation_out_hears_its_result_once_and_questions_
 def test_who_asks_writes_of_what_was_not_begun_and_is_not_sure_of_what_was_lost(
     entries: list[_Entry], code: str, outcome: str
 ) -> None:
-    with pytest.raises(VcpuctlError), no_result(_TARGET, "vcpuctl plug", PLUG):
+    with pytest.raises(VcpuctlError), no_result(_TARGET, "vcpuctl plug", _CALL):
         raise RefusedError(Reason(code, Origin.VCPUCTL, "x"))
     ((_, caller, document, before, after),) = entries
     assert (document["outcome"], document["reason"]["code"]) == (outcome, code)
-    assert (caller.command, before, after) == ("vcpuctl plug", None, None)
+    assert (caller.command, caller.for_uid, before, after) == ("vcpuctl plug", 1000, None, None)
+
+
+def test_who_asks_leaves_it_to_the_process_that_has_begun_and_questions_are_no_operations(
+    entries: list[_Entry],
+) -> None:
+    error = RefusedError(Reason(codes.AGENT_ABSENT, Origin.AGENT, "x"))
+    with pytest.raises(RefusedError), no_result(_TARGET, "vcpuctl plug", _CALL, begun=lambda: True):
+        raise error
+    with pytest.raises(RefusedError), no_result(_TARGET, "vcpuctl plan", Call(Kind.PLAN, PLUG)):
+        raise error
+    assert entries == []
 
 
 def test_words_that_fit_no_vm_leave_no_entry_nor_does_what_went_well(entries: list[_Entry]) -> None:
-    with pytest.raises(UsageError), no_result(_TARGET, "vcpuctl plug", PLUG):
+    with pytest.raises(UsageError), no_result(_TARGET, "vcpuctl plug", _CALL):
         raise UsageError(Reason(codes.BAD_SLOT, Origin.VCPUCTL, "x"))
-    with no_result(_TARGET, "vcpuctl plug", PLUG):
+    with no_result(_TARGET, "vcpuctl plug", _CALL):
         pass
     assert entries == []
 
