@@ -16,8 +16,10 @@ import pytest
 from kit import documents
 from kit.component.cli import Vcpuctl, run
 from kit.component.journald import RealJournal
+from kit.component.serving import Serving
 from kit.fakes.qemu import FakeVm
 from vcpu_host.core.log_entry import MESSAGE_ID
+from vcpu_proto.host.v1 import host_pb2 as pb
 
 _OURS = f"MESSAGE_ID={MESSAGE_ID}"
 #: Sends one entry as any program may, given on its standard input as JSON: a list of names and values.
@@ -87,6 +89,36 @@ def test_an_operation_that_ends_before_it_began_leaves_its_refusal_and_a_wrong_w
         (entry,) = journal.entries(_OURS)
         assert (entry["VCPUCTL_OUTCOME"], entry["VCPUCTL_REASON_CODE"]) == ("refused", "agent-absent")
         assert "VCPUCTL_PLUGGED_AFTER" not in entry
+
+
+def test_what_the_service_does_for_others_leaves_one_entry_each_with_who_asked(
+    folder: Path, journal: RealJournal
+) -> None:
+    with (
+        FakeVm(folder, "--maxcpus", "4") as vm,
+        Serving({"web1": vm}, inside=journal.inside) as service,
+        service.host() as host,
+    ):
+        service.holds("web1")
+        assert run(vm, "plug", inside=journal.inside).status == 0
+        order = pb.Order(operation=pb.Order.OPERATION_SCALE, count=1)
+        *_, last = host.Apply(pb.ApplyRequest(vm="web1", order=order))
+        assert last.result["outcome"] == "done"
+        rule = vm.steer.rule("guest:insert", "hold")
+        with Vcpuctl(vm, "plug", inside=journal.inside) as first:
+            vm.steer.wait(rule)
+            assert run(vm, "plug", inside=journal.inside).outcome == "vm-busy"
+            vm.steer.release(rule)
+            assert first.ends().outcome == "done"
+        entries = journal.entries(_OURS)
+        told = [(entry["VCPUCTL_OPERATION"], entry["VCPUCTL_OUTCOME"]) for entry in entries]
+        assert told == [("plug", "done"), ("scale", "done"), ("plug", "refused"), ("plug", "done")]
+        for entry in (entries[0], entries[1], entries[3]):
+            assert entry["VCPUCTL_COMMAND"] == "vcpuctl serve"
+            assert (entry["VCPUCTL_VM"], int(entry["VCPUCTL_QEMU_PID"])) == ("web1", vm.process.pid)
+        assert entries[1]["VCPUCTL_FOR_UID"] == entries[1]["VCPUCTL_UID"] == "0", "it is root there who asked, too"
+        assert (entries[0]["VCPUCTL_PLUGGED_BEFORE"], entries[0]["VCPUCTL_PLUGGED_AFTER"]) == ("1", "2")
+        assert entries[2]["VCPUCTL_REASON_CODE"] == "vm-busy"
 
 
 def test_log_shows_what_was_done_and_takes_a_vm_by_its_name_or_its_socket(folder: Path, journal: RealJournal) -> None:
