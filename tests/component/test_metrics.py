@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.component.cli import run
-from kit.component.prometheus import Prometheus, check_expressions, check_metrics, programs
+from kit.component.cli import done, run, until
+from kit.component.prometheus import Prometheus, check_expressions, check_metrics, free_port, programs
+from kit.component.serving import Serving
 from kit.dashboard_queries import load, queries
 from kit.fakes.qemu import FakeVm
 from vcpu_host.service.exposition import Address, Exposition, textfile, write_textfile
@@ -112,3 +113,42 @@ async def test_prometheus_scrapes_them_and_knows_how_many_vcpus_are_online_after
                 metrics.configure(["web2"])
                 await asyncio.to_thread(server.wait_value, "count(vcpuctl_link_sessions_total)", 1)
                 assert await asyncio.to_thread(server.query, online) == []
+
+
+def test_prometheus_scrapes_the_service_which_counts_what_is_done_through_it_and_what_cannot_be_seen(
+    folder: Path, prometheus: Path
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    file = folder / "vcpuctl.prom"
+    with (
+        FakeVm(folder / "1", "--maxcpus", "4") as vm,
+        Serving({"web1": vm}, options=("--metrics", address, "--metrics-file", str(file))) as service,
+        Prometheus(prometheus, folder, address) as server,
+    ):
+        service.holds("web1")
+        done(vm, {0, 1, 2}, "plug", "2")
+        refused = run(vm, "plug", "99")
+        assert refused.status == 3
+        server.wait_value('vcpuctl_vcpus{vm="web1",state="online"}', 3)
+        server.wait_value('vcpuctl_operations_total{vm="web1",operation="plug",outcome="done",reason="none"}', 1)
+        server.wait_value('vcpuctl_operations_total{vm="web1",outcome="refused",reason="too-few-slots"}', 1)
+        server.wait_value('vcpuctl_link_sessions_total{vm="web1"}', 1)
+        server.wait_value('vcpuctl_vm_up{vm="web1"}', 1)
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 1.0' in (file.read_text() if file.exists() else ""))
+        vm.close()
+        server.wait_value('vcpuctl_vm_up{vm="web1"}', 0)
+        server.wait_value('sum(vcpuctl_look_errors_total{vm="web1"}) > bool 0', 1)
+        assert server.query('vcpuctl_vcpus{vm="web1"}') == []
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [("--metrics", "0.0.0.0:9712"), ("--metrics", "9712"), ("--metrics-file", "/tmp/vcpuctl.txt")],
+)
+def test_metrics_that_others_could_reach_or_nobody_reads_are_refused_before_anything_is_served(
+    folder: Path, option: str, word: str
+) -> None:
+    socket = folder / "s"
+    ended = command("serve", "--socket", str(socket), option, word)
+    assert (ended.status, ended.outcome) == (2, "bad-metrics"), ended.stderr
+    assert not socket.exists()

@@ -101,7 +101,7 @@ def test_a_killed_service_leaves_the_vm_to_everybody_and_the_next_command_goes_o
             vm.steer.wait(rule)
             service.process.kill()
             ended = command.ends()
-        assert (ended.status, ended.outcome) == (3, "service-lost")
+        assert (ended.status, ended.outcome) == (4, "service-lost")
         vm.steer.release(rule)
     done(vm, {0, 1, 2}, "scale", "3")
 

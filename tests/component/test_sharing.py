@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ from kit.component.cli import SOON, Vcpuctl, done, run, stands, until
 from kit.component.proxies import Called, list_cpus, proxied, set_online
 from kit.component.watching import Watching
 from kit.fakes.qemu import FakeVm
+from vcpu_host import Operation, Request, Target
+from vcpu_host.sharing import vm as module
+from vcpu_host.sharing.calls import Call, Kind
 
 READS = [("list",), ("doctor",), ("plan", "plug", "1"), ("export",)]
 
@@ -108,3 +113,22 @@ def test_clients_of_a_proxy_are_served_before_beside_and_after_a_writer(vm: Fake
             assert plug.ends().outcome == "done"
         until(lambda: list_cpus(path) == Called("OK", cpus=2))
         assert set_online(path, boot).status == "OK"
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["no socket", "a socket that was left"])
+async def test_a_service_that_is_not_there_is_not_waited_for(
+    vm: FakeVm, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    path = vm.folder / "serve.sock"
+    if left:
+        with socket.socket(socket.AF_UNIX) as gone:
+            gone.bind(str(path))
+    monkeypatch.setenv("VCPUCTL_SOCKET", str(path))
+    monkeypatch.setattr(module, "_may_use_locks_of_service", lambda: False)
+    asked = module.Vm(Target(str(vm.qmp)), "a test")
+    async with asyncio.timeout(SOON):
+        view = await asked.ask(Call(Kind.LIST), lambda message: None)
+        assert view["vm"]["online_vcpus"] == 1
+        request = Request(Operation.PLUG, 1)
+        assert (await asked.ask(Call(Kind.RUN, request), lambda message: None))["outcome"] == "done"
+    stands(vm, {0, 1})

@@ -180,7 +180,10 @@ def test_a_qemu_without_the_agents_port_is_told_with_what_it_lacks(folder: Path)
         (f"-qmp unix:nobodys-{os.getpid()},abstract=on,server=on {_PORT}/x/a", ["socket-elsewhere"]),
         (f"-qmp unix:/etc/passwd,server=on {_PORT}/x/a", ["not-a-socket"]),
         ("-readconfig /etc/vm.cfg", ["no-monitor", "no-channel", "not-read"]),
-        ("-chardev socket,id=charmonitor,fd=9,server=on -mon charmonitor,mode=control", ["libvirt-owned"]),
+        (
+            "-object secret,id=masterKey0 -chardev socket,id=charmonitor,fd=9,server=on -mon charmonitor,mode=control",
+            ["libvirt-owned"],
+        ),
     ],
 )
 def test_a_qemu_that_is_not_reached_is_told_with_the_reason_and_no_command(
@@ -277,9 +280,10 @@ def test_vms_takes_no_vm(folder: Path, words: str) -> None:
     assert "takes no VM" in done.stderr
 
 
-#: All that is needed is imported before the rights go: nobody may not read root's Python.
+#: All that is needed is imported before the rights go: nobody may not read root's Python. So is the codec that makes
+#: names printable, which a look needs if any process on this machine has such a name at that moment.
 _AS_NOBODY = """
-import json, os, sys
+import encodings.unicode_escape, json, os, sys
 from vcpu_host.cli import vms
 from vcpu_host import documents
 os.setgid(65534)

@@ -5,6 +5,7 @@
     ├── UsageError            the caller's words do not fit this VM (nothing was tried)
     ├── RefusedError          we, QEMU or the host's system said no (nothing was changed)
     ├── QemuError             QEMU answered a command with an error
+    ├── OutcomeLostError      an operation was begun, and nobody is left who could tell how it ended
     └── UnreachableError      nobody answers, or the answerer went away
         ├── QemuGoneError     QEMU's monitor: connection lost, QEMU died
         └── AgentGoneError    the guest agent: absent, silent, stopped, too old
@@ -51,6 +52,10 @@ class QemuError(VcpuctlError):
     def __init__(self, reason: Reason, qmp_class: str = "GenericError") -> None:
         super().__init__(reason)
         self.qmp_class = qmp_class
+
+
+class OutcomeLostError(VcpuctlError):
+    """An operation was begun by another process, which ended in the middle of it: what it began may still happen."""
 
 
 class UnreachableError(VcpuctlError):

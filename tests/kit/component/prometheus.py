@@ -63,7 +63,7 @@ class Prometheus:
     def __init__(self, programs: Path, folder: Path, scraped: str) -> None:
         self._program = programs / "prometheus"
         self._folder = folder
-        self._address = f"127.0.0.1:{_free_port()}"
+        self._address = f"127.0.0.1:{free_port()}"
         (folder / "prometheus.yml").write_text(
             "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
             f"scrape_configs: [{{job_name: vcpuctl, static_configs: [{{targets: ['{scraped}']}}]}}]\n"
@@ -105,7 +105,8 @@ class Prometheus:
         until(lambda: any(value == value for _, value in self.query(expression)), what=f"{title}: {expression}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody has at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -24,9 +24,9 @@ from .cli import SOON, until
 
 
 class Serving:
-    """The service, up from the beginning of its block to the end. ``inside``: as of ``cli.Vcpuctl``."""
+    """The service, up from the beginning of its block to the end. ``inside``: as of ``cli.Vcpuctl``; ``options``: more words of its command line."""
 
-    def __init__(self, vms: Mapping[str, FakeVm], inside: Sequence[str] = ()) -> None:
+    def __init__(self, vms: Mapping[str, FakeVm], inside: Sequence[str] = (), *, options: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vs", dir="/tmp"))
         self._vms = self._folder / "vcpuctl" / "vms.d"
         self._vms.mkdir(parents=True)
@@ -34,7 +34,7 @@ class Serving:
         for name, vm in vms.items():
             self._write(name, vm)
         self.process = subprocess.Popen(
-            [*inside, sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self._socket)],
+            [*inside, sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self._socket), *options],
             env={**os.environ, "XDG_CONFIG_HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder)},
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Outcome
-from vcpu_host.errors import QemuError, RefusedError, UnreachableError, UsageError, VcpuctlError
+from vcpu_host.errors import OutcomeLostError, QemuError, RefusedError, UnreachableError, UsageError, VcpuctlError
 
 if TYPE_CHECKING:
     from vcpu_host.documents import Document
@@ -26,7 +26,7 @@ class Exit(IntEnum):
     REFUSED = 3
     """Refused: nothing was changed."""
     UNKNOWN = 4
-    """Unknown: the time ran out, or the wait was interrupted, for something that was begun and may still happen."""
+    """Unknown: the time ran out, the wait was interrupted, or the process that did it ended; it may still happen."""
     UNREACHABLE = 5
     """QEMU or the agent cannot be reached, or QEMU went away in the middle."""
     PARTIAL = 6
@@ -46,6 +46,7 @@ _ERRORS: tuple[tuple[type[VcpuctlError], Exit], ...] = (
     (RefusedError, Exit.REFUSED),
     (UnreachableError, Exit.UNREACHABLE),
     (QemuError, Exit.REFUSED),
+    (OutcomeLostError, Exit.UNKNOWN),
 )
 
 #: Causes that end an operation because nobody is left to ask, as unknown, or as refused before it had begun.

@@ -186,6 +186,16 @@ def add_serve(parser: Parser) -> None:
         help="the unix socket to make, mode 0660 (default: $VCPUCTL_SOCKET, or /run/vcpuctl.sock); systemd's, if it "
         "hands one over",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        help="offer metrics for Prometheus at 127.0.0.1:PORT, [::1]:PORT or unix:PATH (default: nowhere)",
+    )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        help="write them every 10 s for node_exporter's textfile collector, to DIRECTORY/NAME.prom",
+    )
 
 
 def add_listen(parser: Parser) -> None:

@@ -42,7 +42,7 @@ FIELDS: Mapping[str, str] = {
     "VCPUCTL_UID": "The user id that vcpuctl or its service ran under.",
     "VCPUCTL_USER": "That user's name.",
     "VCPUCTL_FOR_UID": "The user id of who had asked the service.",
-    "VCPUCTL_COMMAND": "The command line; of a service, what it was asked by.",
+    "VCPUCTL_COMMAND": "The command that did it: vcpuctl serve, where the service did it for somebody.",
 }
 #: What else is read: added by journald itself, which asks the kernel for it (systemd.journal-fields(7)).
 TRUSTED = ("_UID", "_AUDIT_LOGINUID")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QEMU's command line, read as QEMU reads it, as far as it says how a VM is reached: monitors, agent's port, name.
 
-Sources are those of QEMU 10.0, by file and function. Words that QEMU would not have started with may mean anything
+Sources are QEMU's own, by file and function. Words that QEMU would not have started with may mean anything
 here, but raise nothing: a process may only look like a QEMU.
 """
 
@@ -34,8 +34,10 @@ _LINKERS = frozenset(
         *("glibc-hwcaps-prepend", "glibc-hwcaps-mask"),
     )
 )
-#: What libvirt calls the chardev of its monitor (qemu_command.c, qemuBuildMonitorCommandLine).
-_LIBVIRTS = "charmonitor"
+#: What libvirt calls its monitor's chardev. So do systemd-vmspawn and others that start QEMU, so it is not enough.
+_LIBVIRTS_MONITOR = "charmonitor"
+#: What libvirt calls the secret that each of its domains has, in a file (seen from 2.x to today).
+_LIBVIRTS_OBJECT = "masterKey0"
 #: No path of a unix socket is longer (unix(7), sun_path with its NUL); an abstract name may be as long.
 _LONGEST_PATH = 107
 #: So many monitors and unread options are told of one process.
@@ -123,6 +125,7 @@ class _Found:
         self._monitors: list[Chardev | str] = []
         self._port: str | None = None
         self._unread: list[str] = []
+        self._has_object = False
 
     def take(self, option: str, value: str) -> None:
         """Read one option."""
@@ -141,6 +144,9 @@ class _Found:
                 self._monitors.append(_compat(value))
             case "device":
                 self._device(value)
+            case "object":
+                words = _json(value) or {} if value.startswith("{") else settings(value, "qom-type")
+                self._has_object |= words.get("id") == _LIBVIRTS_OBJECT
             case "readconfig" | "set":
                 self._unread.append(f"-{option} {printable(value, 80)}")
             case _:
@@ -153,6 +159,13 @@ class _Found:
         elif words.get("driver") == "virtserialport" and words.get("name") == PORT_NAME and self._port is None:
             self._port = words.get("chardev", "")
 
+    def _is_libvirts(self) -> bool:
+        """Return whether libvirt started it: by names that it gives, or, in versions before that object, by a path."""
+        if _LIBVIRTS_MONITOR not in self._monitors:
+            return False
+        monitor = self._chardevs.get(_LIBVIRTS_MONITOR)
+        return self._has_object or (monitor is not None and "/libvirt/" in monitor.path)
+
     def result(self) -> CommandLine:
         """Return it with the chardevs in their places."""
         nothing = Chardev()
@@ -161,7 +174,7 @@ class _Found:
             printable(self._name, _LONGEST_NAME),
             tuple(self._chardevs.get(each, nothing) if isinstance(each, str) else each for each in monitors),
             None if self._port is None else self._chardevs.get(self._port, nothing),
-            _LIBVIRTS in self._monitors,
+            self._is_libvirts(),
             tuple(self._unread[:_MOST]),
         )
 

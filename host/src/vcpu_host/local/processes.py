@@ -28,11 +28,20 @@ def peer(sock: socket.socket) -> int:
     (unix(7), SO_PEERCRED. It is the one that called listen(2) last, and QEMU calls it on sockets that it was handed,
     too: socket_listen, util/qemu-sockets.c.)
     """
+    return _credentials(sock)[0]
+
+
+def peer_user(sock: socket.socket) -> int:
+    """The id of the user whose process is at the other end of ``sock``, as it was when it connected (unix(7))."""
+    return _credentials(sock)[1]
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """The process, the user and the group at the other end."""
     layout = "3i"
-    pid, _uid, _gid = struct.unpack(
-        layout, sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
-    )
-    return int(pid)
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
+    pid, uid, gid = struct.unpack(layout, raw)
+    return pid, uid, gid
 
 
 def describe(pid: int) -> str:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from ..documents import Document
+from ..local.processes import peer_user
 from ..sharing import wire
 from ..sharing.answers import Say
 from ..sharing.calls import Call
 from ..sharing.conversation import PATIENCE, answer_one, first_message
 from .keeper import Keeper
-from .kept import Kept
+from .kept import Asked, Kept
 
 #: So many programs are served at once; the next ones are cut off.
 _MOST = 128
@@ -45,7 +45,7 @@ class Door:
 
     async def open(self, listener: socket.socket) -> None:
         """Begin."""
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=wire.LONGEST)
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=wire.LONGEST_CALL)
 
     async def close(self) -> None:
         """Cut everybody off."""
@@ -77,9 +77,10 @@ class Door:
                 first = await reader.read(1)
         except (TimeoutError, OSError):
             return
+        uid = peer_user(writer.get_extra_info("socket"))
         if first == _HTTP2:
             with suppress(ConnectionError):
-                await _pass_on(first, reader, writer, await self._rpc(_uid(writer)))
+                await _pass_on(first, reader, writer, await self._rpc(uid))
             return
         message = await first_message(reader, first)
         if message is None:
@@ -88,7 +89,8 @@ class Door:
         if kept is None:
             writer.write(wire.line({"unknown": True}))
             return
-        await answer_one(message, reader, writer, partial(_ask, kept, _uid(writer)), kept.interrupt)
+        asked = kept.asked()
+        await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt)
 
     def _kept(self, message: wire.Message) -> Kept | None:
         """The VM that is meant, by the path of its monitor."""
@@ -96,18 +98,10 @@ class Door:
         return self._keeper.at(monitor) if isinstance(monitor, str) and monitor else None
 
 
-async def _ask(kept: Kept, uid: int, call: Call, say: Say) -> Document:
+async def _ask(asked: Asked, uid: int, call: Call, say: Say) -> Document:
     if call.changes:
         say({"begun": True})
-    return await kept.ask(replace(call, for_uid=uid), say)
-
-
-def _uid(writer: asyncio.StreamWriter) -> int:
-    """The user id of the process that has connected."""
-    layout = "3i"
-    connection: socket.socket = writer.get_extra_info("socket")
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
-    return int(struct.unpack(layout, raw)[1])
+    return await asked.answer(replace(call, for_uid=uid), say)
 
 
 async def _pass_on(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:

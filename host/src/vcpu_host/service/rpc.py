@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -29,7 +29,6 @@ from ..errors import UnreachableError, UsageError, VcpuctlError
 from ..sharing.calls import Call, Kind
 from ..sharing.wire import Message
 from .keeper import Keeper
-from .kept import Kept
 
 if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
     _Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,14 +46,6 @@ _OPTIONS = [
 _OPERATIONS = {
     number: name.removeprefix("OPERATION_").lower() for name, number in pb.Order.Operation.items() if number != 0
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A call, and the VM that it is made of."""
-
-    kept: Kept
-    call: Call
 
 
 class _Host(host_pb2_grpc.HostServicer):
@@ -100,7 +91,7 @@ class _Host(host_pb2_grpc.HostServicer):
                     newest.get_nowait()
                 newest.put_nowait(message["view"])
 
-        async for view in _until_ended(kept.ask(Call(Kind.WATCH), say), newest, context):
+        async for view in _until_ended(kept.asked().answer(Call(Kind.WATCH), say), newest, context):
             yield pb.WatchResponse(document=_struct(view))
 
     async def Apply(  # noqa: N802
@@ -117,7 +108,8 @@ class _Host(host_pb2_grpc.HostServicer):
                     newest.get_nowait()
                 newest.put_nowait(message)
 
-        work = asyncio.ensure_future(kept.ask(replace(call, for_uid=self._uid), say))
+        asked = kept.asked()
+        work = asyncio.ensure_future(asked.answer(replace(call, for_uid=self._uid), say))
         try:
             async for message in _until_ended(work, newest, context):
                 settled, slots, words = message["progress"]
@@ -125,14 +117,14 @@ class _Host(host_pb2_grpc.HostServicer):
             yield pb.ApplyResponse(result=_struct(work.result()))
         finally:
             if not work.done():
-                kept.interrupt()
+                asked.interrupt()
                 with suppress(VcpuctlError):
                     await work
 
     async def _question(self, name: str, call: Call, context: _Context) -> Struct:
         kept = await _or_abort(context, lambda: self._keeper.named(name))
         try:
-            return _struct(await kept.ask(call, lambda message: None))
+            return _struct(await kept.asked().answer(call, lambda message: None))
         except VcpuctlError as error:
             await _abort(context, error)
 

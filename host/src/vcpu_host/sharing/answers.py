@@ -92,7 +92,7 @@ async def _run(vm: Coordinator, call: Call, say: Say, ended: Ended) -> Document:
 
     steps = Steps(call, say) if call.steps or call.verbosity else None
     result = await vm.run(_request(call), Limits.within(call.timeout), steps, waits)
-    entry = ended(result)
+    entry = await asyncio.to_thread(ended, result)  # a journal that takes nothing is waited for
     if call.verbosity:
         say({"log": {"event": "journal", "entry": entry}})
     return documents.of_result(result)

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..core.reason import Origin, Reason
-from ..documents import Document
-from ..errors import RefusedError
+from ..documents import Document, of_result
+from ..errors import OutcomeLostError
+from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.target import Target
 from ..vm.coordinator import Coordinator
@@ -70,24 +72,28 @@ class Held:
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
         with self._no_result(call):
-            return await self._answer(call, say)
-
-    async def order(self, call: Call, say: Say) -> Document:
-        """Answer a call of somebody else who has come by another way. RefusedError "vm-busy" if it changes, too."""
-        with self._no_result(call), self._hub.operation():
-            return await self._answer(call, say)
-
-    async def _answer(self, call: Call, say: Say) -> Document:
-        def logged(result: OperationResult) -> str:
-            return log(self._target, self._holder, result, self.vm, call.for_uid)
-
-        document = await answer(self.vm, call, say, self._target.qmp, logged)
+            document = await answer(self.vm, call, say, self._target.qmp, partial(self._log, call))
         if call.changes:
             self._ended(document)
         return document
 
+    @contextmanager
+    def operation(self, call: Call) -> Iterator[None]:
+        """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
+        with ExitStack() as stack:
+            with self._no_result(call):
+                stack.enter_context(self._hub.operation())
+            yield
+
     def _no_result(self, call: Call) -> AbstractContextManager[None]:
-        return no_result(self._target, self._holder, call, vm=self.vm)
+        def write(result: OperationResult) -> None:
+            self._log(call, result)
+            self._ended(of_result(result))
+
+        return no_result(call, write)
+
+    def _log(self, call: Call, result: OperationResult) -> str:
+        return log(self._target, self._holder, result, self.vm, call.for_uid)
 
 
 class _Taker:
@@ -113,7 +119,10 @@ class _Taker:
             await self._take(lock, until)
         finally:
             told.cancel()
-        await self._hub.listen(lock.address)
+        try:
+            await self._hub.listen(lock.address)
+        except OSError as error:
+            raise directory.unsafe(f"cannot listen on {lock.address}: {error.strerror}") from error
 
     async def _take(self, lock: VmLock, until: float) -> None:
         loop = asyncio.get_running_loop()
@@ -134,7 +143,7 @@ class _Taker:
                     raise busy(other.name) from error
 
 
-def _nobody_hears(what: object) -> None:
+def nobody_hears(what: object) -> None:
     """Nobody wants to know."""
     del what
 
@@ -147,8 +156,8 @@ async def hold(
     *,
     patience: float = PATIENCE,
     insists: bool = False,
-    waits: Waits = _nobody_hears,
-    ended: Ended = _nobody_hears,
+    waits: Waits = nobody_hears,
+    ended: Ended = nobody_hears,
 ) -> AsyncIterator[Held]:
     """Hold the VM, and answer others meanwhile. Raise as ``vm.open.opened``, or ElsewhereError.
 
@@ -174,7 +183,7 @@ async def hold(
             try:
                 yield ready.result()
             finally:
-                await hub.end()
+                await hub.leave()
                 await offer.close()
     finally:
         ready.cancel()
@@ -197,9 +206,9 @@ async def open_vm(target: Target, holder: str = SOMEBODY, *, patience: float = P
         raise busy(elsewhere.holder) from elsewhere
 
 
-def lost() -> RefusedError:
+def lost() -> OutcomeLostError:
     """Return the error that the process which carried out an operation has ended in the middle of it."""
-    return RefusedError(
+    return OutcomeLostError(
         Reason(
             codes.SERVICE_LOST,
             Origin.VCPUCTL,

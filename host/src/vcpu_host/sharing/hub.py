@@ -7,11 +7,14 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from ..documents import Document
 from ..local.lock import busy
+from ..local.processes import peer_user
 from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
@@ -68,22 +71,29 @@ class Hub:
 
         Raise OSError if nothing can be made there.
         """
-        server = await asyncio.start_unix_server(self._serve, sock=bound(path), limit=wire.LONGEST)
+        server = await asyncio.start_unix_server(self._serve, sock=bound(path), limit=wire.LONGEST_CALL)
         self._servers.append((server, path))
 
-    async def end(self) -> None:
-        """Serve nobody any more; who waits for the VM goes on waiting."""
-        self._ended = True
-        for server, path in self._servers:
-            server.close()
+    async def leave(self) -> None:
+        """Serve nobody any more; who waits for the VM goes on waiting. The caller still holds the locks."""
+        for _, path in self._servers:
             path.unlink(missing_ok=True)
-        self._servers.clear()
-        await _end(self._serving - self._waiting)
+        await self._end()
 
     async def close(self) -> None:
-        """Tell those who wait that the VM is free."""
-        await self.end()
+        """Tell those who wait that the VM is free.
+
+        A socket that is there yet is left: without the lock it may be the next holder's, who also replaces ours.
+        """
+        await self._end()
         await _end(self._waiting)
+
+    async def _end(self) -> None:
+        self._ended = True
+        for server, _ in self._servers:
+            server.close()
+        self._servers.clear()
+        await _end(self._serving - self._waiting)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -112,7 +122,8 @@ class Hub:
                 self._waiting.add(task)
             await self._give_way(message, reader, writer)
             return
-        await answer_one(message, reader, writer, self._operated, self._interrupt)
+        uid = peer_user(writer.get_extra_info("socket"))
+        await answer_one(message, reader, writer, partial(self._operated, uid), self._interrupt)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -127,12 +138,12 @@ class Hub:
         while await wire.receive(reader) is not None:
             pass
 
-    async def _operated(self, call: Call, say: Say) -> Document:
+    async def _operated(self, uid: int, call: Call, say: Say) -> Document:
         if not call.changes:
             return await self._answer(call, say)
         with self.operation():
             say({"begun": True})
-            return await self._answer(call, say)
+            return await self._answer(replace(call, for_uid=uid), say)
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:

@@ -49,12 +49,12 @@ def _never() -> bool:
 
 @contextmanager
 def no_result(
-    target: Target, holder: str, call: Call, *, vm: Coordinator | None = None, begun: Callable[[], bool] = _never
+    call: Call, write: Callable[[OperationResult], object], *, begun: Callable[[], bool] = _never
 ) -> Iterator[None]:
-    """Write the entry of a call that changes the VM, and that ends this block by an error.
+    """Have the end of a call written down that changes the VM, and that ends this block by an error.
 
     Nothing was changed then, unless the error says that nobody knows. Words that do not fit the VM (UsageError) are no
-    operation. ``begun``: another process has begun, and writes the entry itself.
+    operation. ``begun``: another process has begun, and writes it down itself.
     """
     since = time.monotonic()
     try:
@@ -67,6 +67,5 @@ def no_result(
             from ..core.reason import Outcome
 
             outcome = Outcome.UNKNOWN if error.reason.code == codes.SERVICE_LOST else Outcome.REFUSED
-            result = OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason)
-            log(target, holder, result, vm, call.for_uid)
+            write(OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason))
         raise

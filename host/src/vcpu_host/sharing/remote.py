@@ -36,20 +36,22 @@ async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 class Asking:
     """One call to the process that listens at ``path``; ``about`` goes along with it.
 
-    ``begun`` says whether that process has begun to change the VM, ``unknown`` that it has no such VM.
+    ``reached`` says whether anybody listens there, ``begun`` whether that process has begun to change the VM,
+    ``unknown`` that it has no such VM.
     """
 
     def __init__(self, path: Path, call: Call, **about: str) -> None:
         self._path = path
         self._message = {**call.to_json(), **about}
         self._writer: asyncio.StreamWriter | None = None
-        self.begun = self.unknown = False
+        self.reached = self.begun = self.unknown = False
 
     async def answer(self, say: Say) -> Document | None:
         """Return the answer; None if the process ended, or lost the VM, before it gave one. Raise what it raised."""
         async with connected(self._path) as streams:
             if streams is None:
                 return None
+            self.reached = True
             reader, self._writer = streams
             self._writer.write(wire.line(self._message))
             while (message := await wire.receive(reader)) is not None:

@@ -6,24 +6,26 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..documents import Document, without_descriptors
+from ..documents import Document, of_result, without_descriptors
 from ..local import directory
+from ..local.lock import busy
 from ..local.target import Target
 from ..local.unix_sockets import place
 from .answers import Say
 from .calls import Call, Kind
-from .hold import ElsewhereError, hold, lost
+from .hold import ElsewhereError, Ended, hold, lost, nobody_hears
 from .hub import Part
-from .logged import no_result
+from .logged import log, no_result
 from .remote import Asking
 from .wire import Message
 
 if TYPE_CHECKING:
+    from ..core.operation.result import OperationResult
     from .hold import Held
 
 #: How long a reader that gave way lets others come first, in seconds: it would take the VM from the one who asked.
@@ -33,12 +35,24 @@ _ENOUGH = 30.0
 
 
 class Vm:
-    """A VM by its sockets. ``holder`` is what others are told of who has it."""
+    """A VM by its sockets.
 
-    def __init__(self, target: Target, holder: str, *, loaded: Callable[[], None] | None = None) -> None:
+    ``holder`` is what others are told of who has it. ``ended`` hears how each operation ended that another process has
+    not carried out (``documents.of_result``).
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        holder: str,
+        *,
+        loaded: Callable[[], None] | None = None,
+        ended: Ended = nobody_hears,
+    ) -> None:
         self._target = target
         self._holder = holder
         self._loaded = loaded
+        self._ended = ended
         self._interrupt: Callable[[], None] | None = None
 
     async def ask(self, call: Call, say: Say) -> Document:
@@ -57,6 +71,8 @@ class Vm:
 
     async def _order(self, call: Call, say: Say) -> Document:
         """An operation is carried out once: where it was begun and how it ended is not told, that is an error."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _ENOUGH
         asking: Asking | None = _of_service(self._target, call)
         while True:
             if asking is not None:
@@ -66,13 +82,17 @@ class Vm:
                     return answer
             try:
                 async with AsyncExitStack() as stack:
-                    with no_result(self._target, self._holder, call):
-                        taking = hold(self._target, Part.WRITES, self._holder, waits=_teller(say))
+                    with self._no_result(call):
+                        waits = _teller(say)
+                        taking = hold(self._target, Part.WRITES, self._holder, waits=waits, ended=self._ended)
                         held = await stack.enter_async_context(taking)
                     self._has_loaded()
                     self._interrupt = held.vm.interrupt
                     return await held.answer(call, say)
             except ElsewhereError as elsewhere:
+                if asking is not None and loop.time() > until:  # it has been asked, and cuts everybody off
+                    raise busy(elsewhere.holder) from elsewhere
+                await asyncio.sleep(0 if asking is None else _AFTER_YOU)
                 asking = Asking(elsewhere.path, call)
             finally:
                 self._interrupt = None
@@ -82,12 +102,19 @@ class Vm:
 
         Raise RefusedError "service-lost" if it has begun, and ended before it gave an answer.
         """
-        with no_result(self._target, self._holder, call, begun=lambda: asking.begun):
+        with self._no_result(call, begun=lambda: asking.begun):
             answer = await asking.answer(say)
         if answer is None and asking.begun:
-            with no_result(self._target, self._holder, call):
+            with self._no_result(call):
                 raise lost()
         return answer
+
+    def _no_result(self, call: Call, begun: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
+        def write(result: OperationResult) -> None:
+            log(self._target, self._holder, result, None, call.for_uid)
+            self._ended(of_result(result))
+
+        return no_result(call, write, begun=begun)
 
     async def _question(self, call: Call, say: Say) -> Document:
         """A question changes nothing, so it may be asked again: of whoever holds the VM then."""
@@ -107,7 +134,7 @@ class Vm:
             if call.kind is Kind.PROXY:
                 say({"proxy": None})  # it is with the next holder
             if not endless and loop.time() - began > _ENOUGH:
-                raise lost()
+                raise busy(f"one after another for {_ENOUGH:.0f} s")
             await asyncio.sleep(_AFTER_YOU)
 
     async def _asked_once(self, call: Call, say: Say) -> Document | None:
@@ -115,7 +142,7 @@ class Vm:
         service = _of_service(self._target, call)
         if service is not None:
             answer = await service.answer(say)
-            if answer is not None or not service.unknown:
+            if answer is not None or (service.reached and not service.unknown):
                 return answer
         try:
             async with hold(self._target, Part.READS, self._holder, waits=_teller(say)) as held:
@@ -131,10 +158,15 @@ class Vm:
 
 def _of_service(target: Target, call: Call) -> Asking | None:
     """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
-    if os.geteuid() == 0:
-        return None  # the service's locks are in the same directory, and lead to it
+    if _may_use_locks_of_service():
+        return None
     path = Path(directory.service_socket())
     return Asking(path, call, monitor=place(target.qmp)) if os.access(path, os.W_OK) else None
+
+
+def _may_use_locks_of_service() -> bool:
+    """Whether its locks lie where this user's do, and so lead to it."""
+    return os.geteuid() == 0
 
 
 def _teller(say: Say) -> Callable[[str], None]:

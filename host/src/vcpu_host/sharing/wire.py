@@ -16,6 +16,7 @@ from ..core.reason import Origin, Reason
 from ..documents import of_reason, read_reason
 from ..errors import (
     AgentGoneError,
+    OutcomeLostError,
     QemuError,
     QemuGoneError,
     RefusedError,
@@ -26,8 +27,10 @@ from ..errors import (
 
 Message = dict[str, Any]
 
-#: The longest line, in bytes: a map of 65536 slots is shorter.
+#: The longest answer, in bytes: a map of 65536 slots is shorter.
 LONGEST = 64 << 20
+#: The longest call, in bytes: one that names 16384 slots is shorter. Who serves holds up to twice that for each caller.
+LONGEST_CALL = 256 << 10
 
 _KINDS: dict[str, type[VcpuctlError]] = {
     "usage": UsageError,
@@ -36,6 +39,7 @@ _KINDS: dict[str, type[VcpuctlError]] = {
     "qemu-gone": QemuGoneError,
     "agent-gone": AgentGoneError,
     "unreachable": UnreachableError,
+    "outcome-lost": OutcomeLostError,
 }
 
 

@@ -70,6 +70,11 @@ class Coordinator:
         return self._sessions.current
 
     @property
+    def link_sessions(self) -> int:
+        """How many link sessions were made with the agent so far."""
+        return self._sessions.count
+
+    @property
     def name(self) -> str:
         """The VM's name, as QEMU has it (-name); empty if it has none, or was not looked at yet."""
         return self._looker.name

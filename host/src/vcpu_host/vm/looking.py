@@ -126,7 +126,8 @@ class Looker:
                 await agent.check()
             info = agent.info
         except AgentGoneError as error:
-            await self._sessions.drop()
+            if operation or not self.operating:  # else the session is the operation's
+                await self._sessions.drop()
             trouble = error.reason
         finally:
             if asked is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QEMU's command line is read as QEMU reads it. Each form has its source in QEMU 10.0, by file and function."""
+"""QEMU's command line is read as QEMU reads it. Each form has its source in QEMU, by file and function."""
 
 from __future__ import annotations
 
@@ -151,13 +151,37 @@ def test_the_guests_name_is_found(line: str, name: str) -> None:
     assert read(["qemu", *shlex.split(line)]).name == name
 
 
-def test_a_qemu_of_libvirts_is_known_by_its_monitor() -> None:
-    """As libvirt 9.0 and newer start it (qemu_command.c, qemuBuildMonitorCommandLine), and versions before 4.0."""
-    handed = "-name guest=web1,debug-threads=on -S -chardev socket,id=charmonitor,fd=36,server=on,wait=off "
-    named = "-chardev socket,id=charmonitor,path=/var/lib/libvirt/qemu/domain-1-a/monitor.sock,server,nowait "
-    for line in (handed, named):
-        assert read(["qemu", *line.split(), "-mon", "chardev=charmonitor,id=monitor,mode=control"]).libvirt
-    assert not read(["qemu", *named.split(), "-qmp", "unix:/q,server=on"]).libvirt
+_HANDED = "-chardev socket,id=charmonitor,fd=36,server=on,wait=off -mon chardev=charmonitor,id=monitor,mode=control"
+_SECRET = ',"format":"raw","file":"/var/lib/libvirt/qemu/domain-1-a/master-key.aes"}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # As libvirt starts QEMU today, with -object in JSON (QEMU 6.0 and newer) and without; and long ago.
+        f"""-name guest=a -S -object '{{"qom-type":"secret","id":"masterKey0"{_SECRET}' {_HANDED}""",
+        f"-object secret,id=masterKey0,format=raw,file=/var/lib/libvirt/qemu/domain-1-a/master-key.aes {_HANDED}",
+        "-chardev socket,id=charmonitor,path=/var/lib/libvirt/qemu/a,server,nowait -mon charmonitor,mode=control",
+    ],
+)
+def test_a_qemu_of_libvirts_is_known_by_the_names_that_libvirt_gives(line: str) -> None:
+    assert read(["qemu", *shlex.split(line)]).libvirt
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # systemd-vmspawn and others have taken the name of libvirt's monitor over.
+        _HANDED,
+        "-chardev socket,id=charmonitor,path=/run/a/monitor.sock,server=on -mon charmonitor,mode=control",
+        "-object secret,id=masterKey0,file=/x -qmp unix:/q,server=on",
+        f"-object '{{' {_HANDED}",
+    ],
+)
+def test_a_qemu_that_has_only_one_of_libvirts_names_is_not_its(line: str) -> None:
+    says = read(["qemu", *shlex.split(line)])
+    assert not says.libvirt
+    assert len(says.monitors) == 1
 
 
 def test_options_that_are_not_read_are_told() -> None:

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from vcpu_host.documents import Document
+from vcpu_host.errors import RefusedError
+from vcpu_host.sharing import wire
+from vcpu_host.sharing.answers import Say
+from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.hub import Hub, Part
+from vcpu_host.sharing.remote import Asking, asked_to_give_way, connected
+
+
+async def _answer(call: Call, say: Say) -> Document:
+    say({"holder": "said"})
+    return {"asked": str(call.kind)}
+
+
+def _hub(part: Part) -> Hub:
+    return Hub(part, "vcpuctl test", _answer, lambda: None)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Longer than sun_path has room for."""
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    return folder / "vm.sock"
+
+
+@pytest.mark.parametrize("part", list(Part))
+async def test_a_question_is_answered_whatever_the_vm_is_held_for(place: Path, part: Part) -> None:
+    hub = _hub(part)
+    await hub.listen(place)
+    said: list[wire.Message] = []
+    assert await Asking(place, Call(Kind.LIST)).answer(said.append) == {"asked": "list"}
+    assert said == [{"holder": "said"}]
+    await hub.close()
+
+
+async def test_an_order_is_carried_out_only_by_who_keeps_the_vm(place: Path) -> None:
+    hub = _hub(Part.WRITES)
+    await hub.listen(place)
+    with pytest.raises(RefusedError) as refused:
+        await Asking(place, Call.from_json(_PLUG)).answer(lambda message: None)
+    assert refused.value.reason.code == "vm-busy"
+    await hub.close()
+    keeper = _hub(Part.KEEPS)
+    await keeper.listen(place)
+    assert await Asking(place, Call.from_json(_PLUG)).answer(lambda message: None) == {"asked": "run"}
+    with keeper.operation(), pytest.raises(RefusedError):
+        await Asking(place, Call.from_json(_PLUG)).answer(lambda message: None)
+    await keeper.close()
+
+
+_PLUG = {"call": "run", "request": {"operation": "plug", "count": 1, "slots": []}}
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "insists", "yields"),
+    [
+        (Part.READS, Part.READS, False, False),
+        (Part.READS, Part.WRITES, False, True),
+        (Part.READS, Part.KEEPS, False, True),
+        (Part.WRITES, Part.WRITES, True, False),
+        (Part.KEEPS, Part.WRITES, False, False),
+        (Part.KEEPS, Part.WRITES, True, True),
+        (Part.KEEPS, Part.READS, True, False),
+    ],
+)
+async def test_who_gives_way_to_whom(place: Path, held: Part, wanted: Part, insists: bool, yields: bool) -> None:
+    hub = _hub(held)
+    await hub.listen(place)
+    async with asked_to_give_way(place, wanted, 10.0, insists=insists) as other:
+        assert other is not None
+        assert (other.part, other.gives_way, hub.asked.is_set()) == (str(held), yields, yields)
+        assert other.name.endswith(" vcpuctl test")
+    await hub.close()
+
+
+async def test_a_process_that_changes_the_vm_for_another_gives_way_only_after_that(place: Path) -> None:
+    hub = _hub(Part.KEEPS)
+    await hub.listen(place)
+    with hub.operation():
+        async with asked_to_give_way(place, Part.WRITES, 10.0, insists=True):
+            assert not hub.asked.is_set()
+    assert hub.asked.is_set()
+    await hub.close()
+
+
+async def _flood(writer: asyncio.StreamWriter) -> None:
+    """Write half of what an answer may have, and no end of a line."""
+    for _ in range(wire.LONGEST // 2 // 65536):
+        writer.write(b"x" * 65536)
+        await writer.drain()
+
+
+async def test_a_call_that_does_not_end_is_cut_off_before_it_takes_memory(place: Path) -> None:
+    hub = _hub(Part.KEEPS)
+    await hub.listen(place)
+    async with connected(place) as streams, asyncio.timeout(30):
+        assert streams is not None
+        _, writer = streams
+        with pytest.raises(ConnectionError):
+            await _flood(writer)
+        assert await Asking(place, Call(Kind.LIST)).answer(lambda message: None) == {"asked": "list"}
+    await hub.close()
+
+
+async def test_the_socket_goes_while_the_lock_is_held_and_is_left_alone_after_that(place: Path) -> None:
+    first, second = _hub(Part.READS), _hub(Part.WRITES)
+    await first.listen(place)
+    await second.listen(place)  # the lock has gone to another process
+    await first.close()
+    assert await Asking(place, Call(Kind.LIST)).answer(lambda message: None) == {"asked": "list"}
+    await second.leave()
+    async with connected(place) as streams:
+        assert streams is None
+    assert list(place.parent.iterdir()) == []
+    await second.close()
