@@ -24,7 +24,10 @@ from .cli import SOON, until
 
 
 class Serving:
-    """The service, up from the beginning of its block to the end. ``inside``: as of ``cli.Vcpuctl``; ``options``: more words of its command line."""
+    """The service, up from the beginning of its block to the end.
+
+    ``inside``: as of ``cli.Vcpuctl``; ``options``: more words of its command line.
+    """
 
     def __init__(self, vms: Mapping[str, FakeVm], inside: Sequence[str] = (), *, options: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vs", dir="/tmp"))
