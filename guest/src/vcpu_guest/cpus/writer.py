@@ -80,6 +80,7 @@ class Writer:
         self._executor.submit(lambda: None)
         # Reading a CPU's state waits for whoever is switching that CPU, and must not wait for the writer's queue too.
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="settle")
+        self._reader.submit(lambda: None)
         self._pending: set[Future[Any]] = set()
         self._attempts: dict[int, _Attempt] = {}
         self._numbers = itertools.count()

@@ -21,6 +21,7 @@ from vcpu_guest.core.request import Request, RequestError, check, check_request_
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import LOOKS
+from vcpu_guest.process.urgency import Urgency
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
 
@@ -69,6 +70,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         scheme: str,
         environment: Callable[[], Environment],
         gate: EjectGate | None = None,
+        urgency: Urgency | None = None,
     ) -> None:
         self._agent_info = agent_info
         self._inventory = inventory
@@ -76,6 +78,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._scheme = scheme
         self._environment = environment
         self._gate = gate
+        self._urgency = urgency or Urgency()
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Say who answers. If the versions do not overlap the host reports it: it knows both."""
@@ -144,6 +147,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         check_request_id(request.request_id)
         settling = self._writer.settling()
         if settling is not None:
+            self._urgency.hurry()
             return self._list_at_rest(request, settling)
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
 
@@ -176,6 +180,8 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             request_id=request.request_id,
             for_eject=request.for_eject,
         )
+        if checked.for_eject:
+            self._urgency.hurry()
         gate = self._gate if checked.for_eject else None
         as_wanted = True
         async with aclosing(self._writer.run(checked)) as answers:

@@ -66,8 +66,12 @@ def guest_looked(state: State, event: GuestLooked) -> None:
                 state.mark_dirty(job)
     if asked_at is not None:
         _all_listed(state, shown, asked_at, newer, absence_proven=not foreign)
+    nameless = any(not cpu.firmware_id for cpu in foreign)
+    if asked_at is not None and nameless and any(_is_missed(job, shown) for job in state.open_jobs()):
+        # It may get a name in a moment, and then it is known whether any is missing.
+        state.look_at_guest_again(state.limits.retry_after)
     if any(cpu.firmware_id for cpu in foreign):
-        # A name that no slot has stays so; one without a name may get it in a moment.
+        # A name that no slot has stays so.
         for job in list(state.open_jobs()):
             _unproven(state, job, shown, foreign, overdue=asked_at is not None)
 
@@ -98,7 +102,7 @@ def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: flo
 
 def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[GuestCpu, ...], *, overdue: bool) -> None:
     """A CPU is missed while the guest shows one that no slot explains: it may be the same one."""
-    missed = [thread for thread in job.threads if thread.firmware_id not in shown]
+    missed = _missed(job, shown)
     if job.goal is not Goal.UP and any(thread.absent_in is not None for thread in missed):
         if len(missed) == len(job.threads) and not (job.anew or job.rolling_back):
             # The agent found none of them to switch, so there is nothing to bring back either.
@@ -107,6 +111,14 @@ def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[Gue
             verdicts.cannot_go(state, job, no_slot_explains(foreign))
     elif job.goal is Goal.UP and job.filled and overdue and missed:
         state.settle(job, Outcome.UNKNOWN, no_slot_explains(foreign))
+
+
+def _missed(job: Job, shown: Collection[str]) -> list[ThreadEvidence]:
+    return [thread for thread in job.threads if thread.firmware_id not in shown]
+
+
+def _is_missed(job: Job, shown: Collection[str]) -> bool:
+    return job.goal is Goal.UP and job.filled and bool(_missed(job, shown))
 
 
 def cpu_settled(state: State, event: CpuSettled) -> None:
@@ -163,8 +175,8 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
     if result.status in (CpuStatus.DONE, CpuStatus.ALREADY) and result.observed is not None and not thread.online:
         thread.confirmed_offline(state.session)
         if request.of == 1 == len(job.threads):
-            # Of several, the first one's word is old when the last one's comes.
-            job.seen_down.shown(request.asked_at, state.now)
+            # Of several, the first one's word is old when the last one's comes. The agent looked after the write.
+            job.seen_down.shown(min(request.asked_at + result.seconds, state.now), state.now)
         return
     reason = result.reason or reasons.inconsistent(result)
     if not verdicts.retry(state, job, reason):

@@ -22,7 +22,8 @@ class Limits:
     agent is asked for its list, and only that is a verdict. ``notice_grace`` is the same for a CPU that was plugged
     before, of which the firmware says nothing.
     ``look_fresh`` is how long, from the question on, the guest's word that a CPU is offline allows a ``device_del``
-    (``proof.SeenDown``).
+    (``proof.SeenDown``): what brings CPUs online may get the processor of guest or host meanwhile, and then the answer
+    comes late. An emulated guest answers in some 20 ms.
     ``relapses`` is how often something in the guest may bring a CPU online again before its slot is refused.
     ``poll_first`` and ``poll_most`` bound the interval between looks at QEMU while a removal is awaited;
     ``poll_idle`` is the interval of the looks that make lost events harmless.
@@ -38,7 +39,7 @@ class Limits:
     timeout_per_vcpu: float = 0.0
     arrival_grace: float = 15.0
     notice_grace: float = 5.0
-    look_fresh: float = 0.25
+    look_fresh: float = 0.05
     relapses: int = 3
     poll_first: float = 0.02
     poll_most: float = 0.25

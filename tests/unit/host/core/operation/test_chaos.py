@@ -24,7 +24,7 @@ from vcpu_host.core.view import VmView, join
 Patch = pytest.MonkeyPatch
 
 
-@pytest.mark.parametrize("seed", range(34))
+@pytest.mark.parametrize("seed", range(46))
 def test_whatever_goes_wrong_one_scale_makes_it_right_and_the_promises_hold(seed: int) -> None:
     chaos = Chaos(seed)
     chaos.run(3000)
@@ -148,5 +148,5 @@ def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Pat
 
 def look_for_it() -> None:
     """As long as the test above looks."""
-    for seed in range(34):
+    for seed in range(46):
         Chaos(seed).run(3000)

@@ -219,6 +219,14 @@ def test_one_cpus_own_word_is_fresh_only_for_a_moment() -> None:
     assert step.of(ev.DoUnplug)
 
 
+def test_how_long_the_kernel_took_to_switch_a_cpu_does_not_make_its_word_older() -> None:
+    step = unplug()
+    told = step.settled(1, "done", online=False)
+    lasted = Limits().look_fresh + 0.1
+    step.tell(replace(told, result=replace(told.result, seconds=lasted)), after=lasted + 0.01)
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
+
+
 def test_a_list_older_than_the_cpus_own_word_says_nothing_of_it() -> None:
     step = two()
     step.tell(step.settled(2, "done", online=False), step.settled(1, "done", online=False))
@@ -291,6 +299,16 @@ def test_a_cpu_that_the_guest_was_never_told_of_is_plugged_anew() -> None:
     step.tell(step.looked(0, 1), after=0.1)
     assert step.over()
     assert step.slot.outcome is Outcome.DONE
+
+
+def test_a_cpu_without_a_name_may_be_the_missing_one_so_the_list_is_asked_for_until_it_has_one() -> None:
+    step = reverted()
+    step.tell(after=Limits().notice_grace)
+    nameless = replace(step.cpu(2, online=False), firmware_id="")
+    step.listed(nameless)
+    assert not step.of(ev.DoCancel)
+    step.tell(after=Limits().retry_after)
+    not_noticed(step)
 
 
 def test_a_cpu_that_is_out_when_the_time_is_over_is_not_told_as_untouched() -> None:
