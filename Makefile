@@ -13,11 +13,12 @@ TOOLS := packaging/tools
 SOURCES := proto/src host/src guest/src tests $(TOOLS)
 # Tests that need no guest: they run on both cores.
 QUICK := tests/unit tests/kit/tests tests/contract tests/component tests/packaging
-# What depends on the versions of gRPC, protobuf, pyudev and structlog: both ends' own use of them, and their meeting. The
-# build, the packages, the lab, the link, the core (which import contracts keep free of all of them), and what the host makes
-# of words that it has read, have nothing to find there. Debian 12's guest, on which the end-to-end tests run, has the oldest.
+# What depends on the versions of gRPC, protobuf, pyudev, structlog and prometheus_client: both ends' own use of them, and
+# their meeting. The build, the packages, the lab, the link, the core (which import contracts keep free of all of them), and
+# what the host makes of words that it has read, have nothing to find there. Debian 12's guest, on which the end-to-end tests
+# run, has the oldest.
 QUICK_OLDEST := tests/unit/guest tests/unit/host tests/contract \
-	$(foreach part,end_to_end events hostile_floods,tests/component/test_$(part).py)
+	$(foreach part,end_to_end events hostile_floods metrics,tests/component/test_$(part).py)
 NOT_OLDEST := --ignore tests/unit/host/core --ignore tests/unit/host/qmp
 PROJECTS := pyproject.toml proto/pyproject.toml host/pyproject.toml guest/pyproject.toml
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sections of vcpuctl's man page that are made from the code: exit statuses, reasons, documents, surroundings.
+"""The sections of vcpuctl's man page that are made from the code: exit statuses, reasons, documents, fields, facts.
 
 ``packaging/man/vcpuctl.1.inc`` has a line ``@NAME@`` where each of them goes.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from vcpu_host.cli import facts
 from vcpu_host.cli.exitcodes import Exit
-from vcpu_host.core import codes
+from vcpu_host.core import codes, log_entry
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs/json"
 
@@ -27,6 +27,7 @@ def fill(text: str) -> str:
         "EXIT STATUS": exit_status(),
         "REASONS": reasons(),
         "JSON": documents(),
+        "JOURNAL": told(log_entry.FIELDS.items(), "B"),
         "ENVIRONMENT": told(facts.ENVIRONMENT, "B"),
         "FILES": told(facts.FILES, "I"),
         "KEYS": told(facts.VM_FILE_KEYS, "B"),

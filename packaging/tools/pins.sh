@@ -16,7 +16,7 @@ $uv export --frozen --group dev --no-emit-workspace $quietly --output-file requi
 tools=$(mktemp)
 trap 'rm -f "$tools"' EXIT
 sed -n 's/^\([a-z][^ ]*==[^ ;]*\).*/\1/p' requirements/dev.txt |
-    grep -vE '^(grpcio|protobuf|structlog|pyudev|rich|qemu-qmp)=' >"$tools"
+    grep -vE '^(grpcio|protobuf|structlog|pyudev|rich|qemu-qmp|prometheus-client)=' >"$tools"
 
 compile() {
     name=$1

@@ -37,6 +37,7 @@ def kind_of(document: dict[str, Any]) -> str:
         ("refusals", "plan"),
         ("initial_vcpus", "export"),
         ("cpus", "vcpud-check"),
+        ("skipped", "log"),
         ("processes", "vms"),
         ("command", "fleet"),
     ):

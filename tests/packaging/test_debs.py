@@ -70,6 +70,10 @@ def test_the_host_package_brings_command_page_schemas_and_completions(debs: dict
     assert len(schemas) > 10
     assert beside_python(debs["vcpu-host"]) == schemas | {
         "/usr/bin/vcpuctl",
+        "/usr/lib/systemd/system/vcpuctl.service",
+        "/usr/lib/systemd/system/vcpuctl.socket",
+        "/usr/lib/sysusers.d/vcpuctl.conf",
+        "/usr/share/vcpuctl/grafana/vcpuctl.json",
         "/usr/share/bash-completion/completions/vcpuctl",
         "/usr/share/fish/vendor_completions.d/vcpuctl.fish",
         "/usr/share/man/man1/vcpuctl.1.gz",

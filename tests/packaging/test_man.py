@@ -17,7 +17,7 @@ from kit.sim.views import vm
 from vcpu_host.cli import facts
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.core import codes
+from vcpu_host.core import codes, log_entry
 from vcpu_host.core.codes import Code
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.intent import Intent, IntentKind
@@ -96,13 +96,22 @@ def test_the_page_tells_every_document_with_where_its_schema_lies(sections: dict
 
 
 @pytest.mark.parametrize(
-    ("section", "facts"), [("ENVIRONMENT", facts.ENVIRONMENT), ("FILES", (*facts.FILES, *facts.VM_FILE_KEYS))]
+    ("section", "facts"),
+    [
+        ("ENVIRONMENT", facts.ENVIRONMENT),
+        ("FILES", (*facts.FILES, *facts.VM_FILE_KEYS)),
+        ("JOURNAL", tuple(log_entry.FIELDS.items())),
+    ],
 )
 def test_the_page_tells_every_variable_file_and_key(
     sections: dict[str, str], section: str, facts: Iterable[tuple[str, str]]
 ) -> None:
     for name, words in facts:
         assert re.search(rf"\.TP \.[BI] {re.escape(name)} {re.escape(words)}", sections[section])
+
+
+def test_the_page_tells_the_message_id_by_which_the_entries_are_found(sections: dict[str, str]) -> None:
+    assert f"MESSAGE_ID={log_entry.MESSAGE_ID}" in sections["JOURNAL"]
 
 
 def test_a_section_that_the_page_has_no_place_for_is_an_error() -> None:

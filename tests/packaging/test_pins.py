@@ -31,7 +31,8 @@ def test_the_oldest_versions_under_test_are_the_floors_that_the_distributions_st
     pins["grpcio"] = re.search(r"^grpcio==(\S+) ;", (root / "requirements/oldest.in").read_text(), re.MULTILINE)[1]  # type: ignore[index]
     for part in ("proto", "host", "guest"):
         project = tomllib.loads((root / part / "pyproject.toml").read_text())["project"]
-        for need in project["dependencies"]:
+        optional = (need for needs in project.get("optional-dependencies", {}).values() for need in needs)
+        for need in (*project["dependencies"], *optional):
             name, floor = re.match(r"([\w.-]+?)(?:==|>=)([\d.]+)", need).groups()  # type: ignore[union-attr]
             if name == "vcpu-proto":
                 continue

@@ -6,7 +6,8 @@ schemas are docs/json/NAME.schema.json. Fields are only ever added: what is ther
 long as ``SCHEMA_VERSION`` stays.
 
 What is read back keeps its two directions in one place: a VM's record (``core.intent``), an export's shape
-(``core.migration.shape``).
+(``core.migration.shape``). Two modules take documents apart that were made here: ``core.log_entry``, which has an
+operation's for the system's journal, and ``service.metrics``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .core.finding import Finding
+    from .core.log_entry import LogEntry
     from .core.migration.compare import Comparison, Difference
     from .core.migration.export import Arguments
     from .core.migration.shape import Shape
@@ -351,4 +353,36 @@ def of_assigned(assigned: Assigned) -> Document:
         ],
         "arguments": [word for line in assigned.lines for word in line.split(" ", 1)],
         "reason": _or_none(assigned.reason),
+    }
+
+
+def of_log(entries: Iterable[LogEntry], skipped: int, *, complete: bool) -> Document:
+    """Return what ``log`` shows; with ``--follow`` it is one document an entry."""
+    return {"entries": [_of_entry(entry) for entry in entries], "skipped": skipped, "complete": complete}
+
+
+def _of_entry(entry: LogEntry) -> Document:
+    from datetime import UTC, datetime
+
+    subject, caller = entry.subject, entry.caller
+    plugged, online = entry.plugged, entry.online
+    return {
+        "time": datetime.fromtimestamp(entry.time, UTC).isoformat(timespec="milliseconds"),
+        "vm": {"name": subject.name, "socket": subject.socket, "qemu_pid": subject.pid},
+        "caller": {
+            "uid": caller.uid,
+            "user": caller.user,
+            "for_uid": caller.for_uid,
+            "login_uid": entry.login_uid,
+            "command": caller.command,
+        },
+        "operation": str(entry.operation),
+        "requested": entry.requested,
+        "outcome": str(entry.outcome),
+        "reasons": [{**of_reason(told.reason), "slots": told.slots} for told in entry.reasons],
+        "slots": entry.slots,
+        "before": {"plugged_vcpus": plugged[0], "online_vcpus": online[0]},
+        "after": {"plugged_vcpus": plugged[1], "online_vcpus": online[1]},
+        "phases": dict(entry.phases),
+        "elapsed": entry.elapsed,
     }

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -24,11 +24,14 @@ SOON = 90.0
 class Vcpuctl:
     """One command under way, by one of the VM's monitors ("qmp", "qmp2"); gone at the end of its block.
 
-    ``apart``: in a PID namespace of its own, from which QEMU's process is not to be seen.
+    ``apart``: in a PID namespace of its own, from which QEMU's process is not to be seen. ``inside``: words before the
+    command that bring it where it is to run.
     """
 
-    def __init__(self, vm: FakeVm, *words: str, monitor: str = "qmp", apart: bool = False) -> None:
-        program = (*(UNSHARE if apart else ()), sys.executable, "-m", "vcpu_host.cli.main")
+    def __init__(
+        self, vm: FakeVm, *words: str, monitor: str = "qmp", apart: bool = False, inside: Sequence[str] = ()
+    ) -> None:
+        program = (*inside, *(UNSHARE if apart else ()), sys.executable, "-m", "vcpu_host.cli.main")
         self.process = subprocess.Popen(
             [*program, "--qmp", str(vm.folder / monitor), "-o", "json", *words],
             stdout=subprocess.PIPE,
@@ -58,9 +61,16 @@ class Vcpuctl:
         return Ended(self.process.returncode, stdout, stderr)
 
 
-def run(vm: FakeVm, *words: str, within: float = SOON, monitor: str = "qmp", apart: bool = False) -> Ended:
+def run(
+    vm: FakeVm,
+    *words: str,
+    within: float = SOON,
+    monitor: str = "qmp",
+    apart: bool = False,
+    inside: Sequence[str] = (),
+) -> Ended:
     """A command from start to end."""
-    with Vcpuctl(vm, *words, monitor=monitor, apart=apart) as command:
+    with Vcpuctl(vm, *words, monitor=monitor, apart=apart, inside=inside) as command:
         return command.ends(within)
 
 
@@ -89,8 +99,8 @@ def done(vm: FakeVm, slots: set[int], *words: str, within: float = SOON) -> Ende
     return ended
 
 
-def until(condition: Callable[[], bool], within: float = SOON) -> None:
-    """Ask again and again until the condition holds."""
+def until(condition: Callable[[], bool], within: float = SOON, what: str = "it") -> None:
+    """Ask again and again until the condition holds; ``what`` is what it is about."""
     deadline = time.monotonic() + within
     while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
+        assert time.monotonic() < deadline, f"{what} did not come about in time"

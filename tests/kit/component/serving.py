@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +24,12 @@ from .cli import SOON, until
 
 
 class Serving:
-    """The service, up from the beginning of its block to the end."""
+    """The service, up from the beginning of its block to the end.
 
-    def __init__(self, vms: Mapping[str, FakeVm]) -> None:
+    ``inside``: as of ``cli.Vcpuctl``; ``options``: more words of its command line.
+    """
+
+    def __init__(self, vms: Mapping[str, FakeVm], inside: Sequence[str] = (), *, options: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vs", dir="/tmp"))
         self._vms = self._folder / "vcpuctl" / "vms.d"
         self._vms.mkdir(parents=True)
@@ -34,7 +37,7 @@ class Serving:
         for name, vm in vms.items():
             self._write(name, vm)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self.socket)],
+            [*inside, sys.executable, "-m", "vcpu_host.cli.main", "serve", "--socket", str(self.socket), *options],
             env={**os.environ, "XDG_CONFIG_HOME": str(self._folder), "XDG_RUNTIME_DIR": str(self._folder)},
         )
 

@@ -18,6 +18,7 @@ from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.core.log_entry import Caller, Subject, fields, read
 from vcpu_host.core.migration.compare import Comparison, Difference
 from vcpu_host.core.migration.export import arguments
 from vcpu_host.core.migration.shape import Shape
@@ -37,6 +38,9 @@ _LACKS = Difference(Finding(Level.PROBLEM, codes.CPU_MISSING, "x"), 1, "a", "b",
 _RESULT = OperationResult(
     Request(Operation.PLUG, 1), Outcome.DONE, (SlotResult(1, "vcpu-1", Outcome.DONE, _WHY, {"add": 0.1}, (4,)),), 1.0
 )
+
+
+_STAMP = {"__REALTIME_TIMESTAMP": "1795920926494275"}
 
 
 def _export() -> dict[str, Any]:
@@ -73,6 +77,8 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "migrate-check", documents.of_comparison(Comparison((_LACKS,)), Outcome.REFUSED)
     yield "migrate-prepare", documents.of_prepared(Prepared(Outcome.DONE, Comparison((_LACKS,)), reason=_WHY))
     yield "numa-assign", documents.of_assigned(Assigned(Outcome.DONE, _VIEW.host.slots, dict.fromkeys(range(3), 0)))
+    entry = read({**dict(fields(Subject("x", "y"), Caller(0), documents.of_result(_RESULT), None, None)), **_STAMP})
+    yield "log", documents.of_log([entry], 1, complete=False)
     yield "vms", documents.of_vms(_vms())
     yield "vms", documents.of_vms(join([], [], None, "/d"))
     yield "fleet", documents.of_fleet("apply", _members(), 4, 1.5, dry_run=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,8 @@ from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.errors import AgentGoneError, RefusedError, UsageError, VcpuctlError
+from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
+from vcpu_host.local.unix_sockets import bad_socket, make_way
 from vcpu_host.ports import GuestAgent
 
 from .client import OPTIONS, LinkAgent
@@ -198,7 +198,7 @@ async def serve(
     ``changing`` is entered for as long as a client changes the guest; ``up`` is set when the socket is there. Raises
     UsageError if something other than a left-over socket is at ``path``, or nothing can be made there.
     """
-    _make_way(path)
+    make_way(path)
     server = grpc.aio.server()
     channel = connect.channel if isinstance(connect, Upstream) else _of_session(connect)
     server.add_generic_rpc_handlers((_Forwarder(channel, changing),))
@@ -210,7 +210,7 @@ async def serve(
         except RuntimeError:  # so newer gRPC says it (grpc/_common.py, validate_port_binding_result)
             bound = False
         if not bound:
-            raise _bad_socket(f"cannot listen on {path}")
+            raise bad_socket(f"cannot listen on {path}")
         await server.start()
     finally:
         os.umask(before)
@@ -224,39 +224,13 @@ async def serve(
             os.unlink(path)
 
 
-def _make_way(path: str) -> None:
-    """Remove the socket that a killed proxy left. One that somebody listens on, and anything else, is left alone."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise _bad_socket(f"cannot look at {path}: {error.strerror}") from error
-    if not stat.S_ISSOCK(mode):
-        raise _bad_socket(f"{path} exists and is no socket")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:  # connect(2): nobody listens
-            os.unlink(path)
-            return
-        except OSError as error:
-            raise _bad_socket(f"cannot tell whether {path} is in use: {error.strerror}") from error
-    raise _bad_socket(f"another program listens on {path}")
-
-
 def _check_place(path: str) -> None:
     """Raise UsageError if no socket can be made at ``path``. gRPC would not say why, but write a line to stderr."""
     if not path:  # Linux would choose an abstract name (unix(7), autobind)
-        raise _bad_socket("'' is no path of a socket")
+        raise bad_socket("'' is no path of a socket")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.bind(path)
         except OSError as error:
-            raise _bad_socket(f"cannot listen on {path}: {error.strerror or error}") from error
+            raise bad_socket(f"cannot listen on {path}: {error.strerror or error}") from error
     os.unlink(path)
-
-
-def _bad_socket(text: str) -> UsageError:
-    return UsageError(Reason(codes.BAD_SOCKET, Origin.VCPUCTL, text, "choose another path"))

@@ -94,6 +94,12 @@ async def _apply(args: argparse.Namespace) -> Exit:
     return await apply(args)
 
 
+async def _log(args: argparse.Namespace) -> Exit:
+    from .log import log
+
+    return await log(args)
+
+
 async def _vms(args: argparse.Namespace) -> Exit:
     from .vms import vms
 
@@ -131,5 +137,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "doctor": _doctor,
     "vms": _vms,
     "agent-proxy": _agent_proxy,
+    "log": _log,
     "serve": _serve,
 }

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from vcpu_host.core.reason import Outcome
+from vcpu_host.core.text import ranges
 from vcpu_host.documents import Document, read_reason
 
 from . import doctor
 from .exitcodes import Exit
 from .layout import Block, Column, Line, Span, Table
 from .operate import as_asked
-from .tables import OUTCOME_STYLE, findings_blocks, plan_blocks, ranges, result_blocks
+from .tables import OUTCOME_STYLE, findings_blocks, plan_blocks, result_blocks
 
 if TYPE_CHECKING:
     from vcpu_host.core.reason import Reason

@@ -215,8 +215,29 @@ def add_serve(parser: Parser) -> None:
         help="the unix socket to make, mode 0660 (default: $VCPUCTL_SOCKET, or /run/vcpuctl.sock); systemd's, if it "
         "hands one over",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        help="offer metrics for Prometheus at 127.0.0.1:PORT, [::1]:PORT or unix:PATH (default: nowhere)",
+    )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="FILE",
+        help="write them every 10 s for node_exporter's textfile collector, to DIRECTORY/NAME.prom",
+    )
 
 
 def add_listen(parser: Parser) -> None:
     """Add what agent-proxy takes."""
     parser.add_argument("--listen", metavar="SOCKET", required=True, help="the unix socket to make (mode 0600)")
+
+
+def add_log(parser: Parser) -> None:
+    """Add what log takes."""
+    parser.add_argument(
+        "--since", metavar="TIME", help="only what is newer, in journalctl's words: 2026-11-29, yesterday, '1 hour ago'"
+    )
+    parser.add_argument(
+        "-n", "--lines", metavar="N", type=values.lines, default=100, help="the newest N entries, or all (default: 100)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with each entry as it comes, until Ctrl-C")

@@ -48,6 +48,11 @@ _SWITCH = """
 A bare number is a slot's index here, as it is behind --slot. cpu5 is the CPU
 that the guest calls so. A slot goes as a whole, with all of its threads."""
 
+_LOG = """Show what was done to VMs, by whom, and how it ended.
+
+Each operation leaves an entry in the system's journal, refused ones too.
+Without --vm and --qmp the entries of all VMs are shown. Other users' entries
+are shown to root and to members of the group systemd-journal."""
 _VMS = """Show the VMs that are configured, and this host's QEMUs.
 
 Of each QEMU process that no file of vms.d stands for it says what vcpuctl
@@ -218,6 +223,19 @@ def _add_numa(steps: _Commands) -> None:
     )
 
 
+def _add_looks(commands: _Commands) -> None:
+    """Add watch, doctor and log."""
+    commands.add("watch", "the slots as they change", "watch", "-o json watch --timeout 1m")
+    commands.add("doctor", "what stands in the way, and the fix for each", "doctor")
+    commands.add(
+        "log",
+        "what was done, by whom, and how it ended",
+        *("log", "log --since yesterday -n 20", "-o json log -n all"),
+        fill=options.add_log,
+        about=_LOG,
+    )
+
+
 def _add_services(commands: _Commands) -> None:
     """Add what runs until it is told to end, for other programs."""
     commands.add(
@@ -301,8 +319,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         metavar="STEP",
         fill=_add_numa,
     )
-    commands.add("watch", "the slots as they change", "watch", "-o json watch --timeout 1m")
-    commands.add("doctor", "what stands in the way, and the fix for each", "doctor")
+    _add_looks(commands)
     commands.add(
         "vms", "the VMs that are configured, and this host's QEMUs", "vms", "-o json vms", about=_VMS, vm=False
     )

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import signal
 
+from vcpu_host import __version__
 from vcpu_host.local import directory
 from vcpu_host.service.serve import serve as serve_vms
 
@@ -23,5 +24,18 @@ async def serve(args: argparse.Namespace) -> Exit:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await serve_vms(args.socket or directory.service_socket(), stop)
+    path = args.socket or directory.service_socket()
+    if args.metrics is None and args.metrics_file is None:
+        await serve_vms(path, stop)
+        return Exit.DONE
+    # Late: they need prometheus_client.
+    from vcpu_host.service.exposition import address, textfile
+    from vcpu_host.service.metrics import Metrics
+    from vcpu_host.service.observed import Observed, handed_out
+
+    where = None if args.metrics is None else address(args.metrics)
+    file = None if args.metrics_file is None else textfile(args.metrics_file)
+    metrics = Metrics(version=__version__)
+    async with handed_out(metrics, where, file):
+        await serve_vms(path, stop, Observed(metrics))
     return Exit.DONE

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vcpu_host.core.model import LEVELS, SlotState
 from vcpu_host.core.reason import Outcome
+from vcpu_host.core.text import ranges
 from vcpu_host.documents import Document, of_finding, read_reason
 
 from .layout import Block, Column, Line, Span, Table, compose
@@ -264,17 +265,6 @@ def _reasons(slots: Iterable[Document]) -> Iterator[Line]:
             about.setdefault(read_reason(slot["reason"]), []).append(slot["slot"])
     for reason, numbers in about.items():
         yield Line(f"slot{'s' * (len(numbers) > 1)} {ranges(numbers)}: {reason}")
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers, neighbours as a range: "1, 3-6"."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def comparison_blocks(

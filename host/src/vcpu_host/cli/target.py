@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
@@ -48,7 +49,7 @@ def sockets(args: argparse.Namespace, environment: Mapping[str, str] = os.enviro
     vm, qmp = _meant(args, environment)
     if vm is not None:
         named = Target.named(vm)
-        return named if args.agent is None else Target(named.qmp, plain_name(args.agent))
+        return named if args.agent is None else replace(named, agent=plain_name(args.agent))
     if qmp is None:
         raise _usage(
             codes.NO_VM,

@@ -47,3 +47,8 @@ def seconds(text: str) -> float:
     if not 0 < value <= _LONGEST:
         raise BadValueError(f"{text!r} is not a time: 30, 30s, 500ms, 2m or 1h, above 0 and at most a day")
     return value
+
+
+def lines(text: str) -> int | str:
+    """Return how many of the newest entries, or "all"."""
+    return text if text == "all" else positive(text)

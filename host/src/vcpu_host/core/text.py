@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str, limit: int = 400) -> str:
@@ -42,3 +42,14 @@ def cpu_count(cpulist: str) -> int:
             return 0
         total += int(last) - int(first) + 1 if dash else 1
     return total
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, neighbours as a range: "1, 3-6"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)

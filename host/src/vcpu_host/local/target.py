@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core import codes
@@ -37,10 +37,12 @@ class Target:
     """A VM by its sockets, each a path or "@NAME", one of the abstract namespace.
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
+    ``name`` is its name in vms.d, empty if it was named by its sockets.
     """
 
     qmp: str
     agent: str | None = None
+    name: str = field(default="", compare=False)
 
     @classmethod
     def named(cls, name: str) -> Target:
@@ -190,7 +192,7 @@ def _parse(path: Path, table: dict[str, object]) -> Target:
         problem = "agent is no path"
     if problem or not isinstance(qmp, str):
         raise _bad_file(path, problem)
-    return Target(plain_name(qmp), plain_name(agent) if isinstance(agent, str) else None)
+    return Target(plain_name(qmp), plain_name(agent) if isinstance(agent, str) else None, path.stem)
 
 
 def plain_name(text: str) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vcpu_proto.link import unix
+
+from ..core import codes
+from ..core.reason import Origin, Reason
+from ..errors import UsageError
 
 #: sizeof(sockaddr_un.sun_path), unix(7).
 _SUN_PATH = 108
@@ -120,3 +125,33 @@ def _named() -> Iterator[list[str]]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8:
             yield fields
+
+
+def make_way(path: str) -> None:
+    """Remove the socket that a killed listener left at ``path``, so that another can be made there.
+
+    Raise UsageError for one that somebody listens on, and for anything else: it is left alone.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise bad_socket(f"cannot look at {path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(mode):
+        raise bad_socket(f"{path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:  # connect(2): nobody listens
+            os.unlink(path)
+            return
+        except OSError as error:
+            raise bad_socket(f"cannot tell whether {path} is in use: {error.strerror}") from error
+    raise bad_socket(f"another program listens on {path}")
+
+
+def bad_socket(text: str) -> UsageError:
+    """Return the error of a path that no socket can be made at; ``text`` says why."""
+    return UsageError(Reason(codes.BAD_SOCKET, Origin.VCPUCTL, text, "choose another path"))

@@ -6,6 +6,8 @@
     door       the service's socket: vcpuctl's own lines, and gRPC
     rpc        vcpu.host.v1.Host
     serve      puts them together, and tells systemd
+    metrics    what Prometheus is told, of documents
+    exposition hands that out, to this host alone
 
 It keeps no state of its own: what is pending is on record beside the locks, as for any command.
 """

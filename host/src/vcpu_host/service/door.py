@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from ..documents import Document
@@ -76,9 +77,10 @@ class Door:
                 first = await reader.read(1)
         except (TimeoutError, OSError):
             return
+        uid = peer_user(writer.get_extra_info("socket"))
         if first == _HTTP2:
             with suppress(ConnectionError):
-                await _pass_on(first, reader, writer, await self._rpc(peer_user(writer.get_extra_info("socket"))))
+                await _pass_on(first, reader, writer, await self._rpc(uid))
             return
         message = await first_message(reader, first)
         if message is None:
@@ -88,7 +90,7 @@ class Door:
             writer.write(wire.line({"unknown": True}))
             return
         asked = kept.asked()
-        await answer_one(message, reader, writer, partial(_ask, asked), asked.interrupt)
+        await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt)
 
     def _kept(self, message: wire.Message) -> Kept | None:
         """The VM that is meant, by the path of its monitor."""
@@ -96,10 +98,10 @@ class Door:
         return self._keeper.at(monitor) if isinstance(monitor, str) and monitor else None
 
 
-async def _ask(asked: Asked, call: Call, say: Say) -> Document:
+async def _ask(asked: Asked, uid: int, call: Call, say: Say) -> Document:
     if call.changes:
         say({"begun": True})
-    return await asked.answer(call, say)
+    return await asked.answer(replace(call, for_uid=uid), say)
 
 
 async def _pass_on(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:

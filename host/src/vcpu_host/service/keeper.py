@@ -79,8 +79,7 @@ class Keeper:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for name in unwanted:
-            self._heard.gone(name)
+        self._heard.configured(wanted)
         for name, target in wanted.items():
             if name not in self._vms:
                 kept = Kept(name, target, self._heard)

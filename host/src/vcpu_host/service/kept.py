@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from typing import Protocol
 
@@ -39,8 +39,14 @@ class Heard(Protocol):
     def result(self, name: str, document: Document) -> None:
         """An operation has ended (``documents.of_result``)."""
 
-    def gone(self, name: str) -> None:
-        """The VM cannot be looked at any more."""
+    def gone(self, name: str, reason: Reason) -> None:
+        """The VM could not be looked at, for this reason."""
+
+    def sessions(self, name: str, more: int) -> None:
+        """So many more link sessions were made with the agent."""
+
+    def configured(self, names: Collection[str]) -> None:
+        """These are the VMs now, and no others."""
 
 
 class Kept:
@@ -52,6 +58,7 @@ class Kept:
         self.held: Held | None = None
         self.trouble: Reason | None = None
         self._heard = heard
+        self._link_sessions = 0  # of those of ``held`` that were told
 
     async def keep(self) -> None:
         """Hold the VM, and again whenever it was lost or lent, until cancelled."""
@@ -63,19 +70,20 @@ class Kept:
                     Part.KEEPS,
                     HOLDER,
                     patience=_PATIENCE,
-                    ended=lambda result: self._heard.result(self.name, result),
+                    ended=self._ended,
                 ) as held:
                     pause = _FIRST
-                    self.held, self.trouble = held, None
+                    self.held, self.trouble, self._link_sessions = held, None, 0
                     await self._follow(held)
                 continue  # it was asked for
             except ElsewhereError as elsewhere:
-                self.trouble = busy(elsewhere.holder).reason
+                trouble = busy(elsewhere.holder).reason
             except VcpuctlError as error:
-                self.trouble = error.reason
+                trouble = error.reason
             finally:
                 self.held = None
-            self._heard.gone(self.name)
+            self.trouble = trouble
+            self._heard.gone(self.name, trouble)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST)
 
@@ -84,6 +92,19 @@ class Kept:
         async with aclosing(held.vm.watch(stop=held.asked, interval=_INTERVAL)) as views:
             async for view in views:
                 self._heard.view(self.name, documents.of_view(view))
+                self._tell_sessions(held)
+
+    def _tell_sessions(self, held: Held) -> None:
+        if held.vm.link_sessions > self._link_sessions:
+            self._heard.sessions(self.name, held.vm.link_sessions - self._link_sessions)
+            self._link_sessions = held.vm.link_sessions
+
+    def _ended(self, result: Document) -> None:
+        self._heard.result(self.name, result)
+
+    def elsewhere(self) -> Vm:
+        """Return a way to the VM while it is not held here."""
+        return Vm(self.target, HOLDER, ended=self._ended)
 
     def asked(self) -> Asked:
         """Return somebody's way to ask, once."""
@@ -101,12 +122,12 @@ class Asked:
         """Return the answer, as ``sharing.vm.Vm`` does."""
         held = self._kept.held
         if held is None:
-            elsewhere = Vm(self._kept.target, HOLDER)
+            elsewhere = self._kept.elsewhere()
             self._interrupt = elsewhere.interrupt
             return await elsewhere.ask(call, say)
         if not call.changes:
             return await held.answer(call, say)
-        with held.operation():
+        with held.operation(call):
             self._interrupt = held.vm.interrupt
             try:
                 return await held.answer(call, say)

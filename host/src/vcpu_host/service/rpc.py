@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -50,8 +51,9 @@ _OPERATIONS = {
 class _Host(host_pb2_grpc.HostServicer):
     """The service as one user has it."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, uid: int) -> None:
         self._keeper = keeper
+        self._uid = uid
 
     async def ListVms(self, request: pb.ListVmsRequest, context: _Context) -> pb.ListVmsResponse:  # noqa: N802
         """See host.proto."""
@@ -107,7 +109,7 @@ class _Host(host_pb2_grpc.HostServicer):
                 newest.put_nowait(message)
 
         asked = kept.asked()
-        work = asyncio.ensure_future(asked.answer(call, say))
+        work = asyncio.ensure_future(asked.answer(replace(call, for_uid=self._uid), say))
         try:
             async for message in _until_ended(work, newest, context):
                 settled, slots, words = message["progress"]
@@ -219,7 +221,7 @@ class RpcServers:
     async def _start(self, uid: int) -> tuple[grpc.aio.Server, str]:
         path = os.path.join(self._folder.name, str(uid))
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=64)
-        host_pb2_grpc.add_HostServicer_to_server(_Host(self._keeper), server)  # type: ignore[no-untyped-call]
+        host_pb2_grpc.add_HostServicer_to_server(_Host(self._keeper, uid), server)  # type: ignore[no-untyped-call]
         server.add_insecure_port(f"unix:{path}")
         await server.start()
         return server, path

@@ -7,19 +7,16 @@ import asyncio
 import os
 import signal
 import socket
-import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from vcpu_proto.notify import Notifier
 
-from ..core import codes
-from ..core.reason import Origin, Reason
+from ..core.reason import Reason
 from ..documents import Document
-from ..errors import UsageError
-from ..local import unix_sockets
+from ..local.unix_sockets import bad_socket, bound, make_way
 from .door import Door
 from .keeper import Keeper
 from .kept import Heard
@@ -39,7 +36,13 @@ class Unheard:
     def result(self, name: str, document: Document) -> None:
         """See Heard."""
 
-    def gone(self, name: str) -> None:
+    def gone(self, name: str, reason: Reason) -> None:
+        """See Heard."""
+
+    def sessions(self, name: str, more: int) -> None:
+        """See Heard."""
+
+    def configured(self, names: Collection[str]) -> None:
         """See Heard."""
 
 
@@ -109,26 +112,11 @@ def _handed_over(environment: Mapping[str, str]) -> socket.socket | None:
 
 def _made(path: str) -> socket.socket:
     """A listening socket at ``path``, in place of one that was left there. Raise UsageError if that cannot be."""
-    place = Path(path)
-    try:
-        if not stat.S_ISSOCK(place.lstat().st_mode):
-            raise _bad_socket(f"{path} exists and is no socket")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-        raise _bad_socket(f"another program listens on {path}")
-    except (FileNotFoundError, ConnectionRefusedError):
-        pass
-    except OSError as error:
-        raise _bad_socket(f"cannot look at {path}: {error.strerror}") from error
+    make_way(path)
     before = os.umask(0o777 & ~_MODE)
     try:
-        return unix_sockets.bound(place)
+        return bound(Path(path))
     except OSError as error:
-        raise _bad_socket(f"cannot listen on {path}: {error.strerror}") from error
+        raise bad_socket(f"cannot listen on {path}: {error.strerror}") from error
     finally:
         os.umask(before)
-
-
-def _bad_socket(text: str) -> UsageError:
-    return UsageError(Reason(codes.BAD_SOCKET, Origin.VCPUCTL, text, "choose another path with --socket"))

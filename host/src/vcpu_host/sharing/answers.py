@@ -17,6 +17,7 @@ from .wire import Message
 if TYPE_CHECKING:
     from ..core.operation import events as ev
     from ..core.operation.machine import Machine
+    from ..core.operation.result import OperationResult
     from ..core.planning.plan import Request
     from ..vm.coordinator import Coordinator
 
@@ -25,12 +26,20 @@ if TYPE_CHECKING:
 #: {"proxy": the path of a unix socket with the agent's gRPC service, or None},
 #: {"waits": {"reason": of_reason, "seconds": at most}}, {"holder": who is waited for}.
 Say = Callable[[Message], None]
+#: Hears how an operation has ended, and writes that down; returns what became of that, in words.
+Ended = Callable[["OperationResult"], str]
 
 #: Operations that are shorter, in seconds, show no progress.
 _MOMENT = 0.3
 
 
-async def answer(vm: Coordinator, call: Call, say: Say, monitor: str) -> Document:
+def not_logged(result: OperationResult) -> str:
+    """Write no entry of it."""
+    del result
+    return "none"
+
+
+async def answer(vm: Coordinator, call: Call, say: Say, monitor: str, ended: Ended = not_logged) -> Document:
     """Return the document that answers the call; ``monitor`` is the path of the VM's monitor.
 
     WATCH ends when its time is over, or when it is cancelled. Raise what the coordinator raises. (PROXY is answered by
@@ -51,7 +60,7 @@ async def answer(vm: Coordinator, call: Call, say: Say, monitor: str) -> Documen
         case Kind.SHAPE:
             return (await vm.shape()).to_json()
         case Kind.RUN:
-            return await _run(vm, call, say)
+            return await _run(vm, call, say, ended)
     raise ValueError(f"{call.kind} is no call that a coordinator answers")
 
 
@@ -75,14 +84,18 @@ async def _watch(vm: Coordinator, call: Call, say: Say) -> Document:
     return {}
 
 
-async def _run(vm: Coordinator, call: Call, say: Say) -> Document:
+async def _run(vm: Coordinator, call: Call, say: Say, ended: Ended) -> Document:
     from ..core.operation.limits import Limits
 
     def waits(trouble: Reason, left: float) -> None:
         say({"waits": {"reason": documents.of_reason(trouble), "seconds": left}})
 
     steps = Steps(call, say) if call.steps or call.verbosity else None
-    return documents.of_result(await vm.run(_request(call), Limits.within(call.timeout), steps, waits))
+    result = await vm.run(_request(call), Limits.within(call.timeout), steps, waits)
+    entry = await asyncio.to_thread(ended, result)  # a journal that takes nothing is waited for
+    if call.verbosity:
+        say({"log": {"event": "journal", "entry": entry}})
+    return documents.of_result(result)
 
 
 class Steps:

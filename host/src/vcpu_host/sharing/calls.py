@@ -33,7 +33,8 @@ class Call:
     """One question, or one order.
 
     ``request`` is what PLAN and RUN are about. ``timeout``, in seconds, bounds RUN and WATCH; None: as long as it
-    takes. ``steps``: somebody wants to see how far it is. ``verbosity``: as ``-v`` counts.
+    takes. ``steps``: somebody wants to see how far it is. ``verbosity``: as ``-v`` counts. ``for_uid`` is the user who
+    asks, where a service has learnt that from the kernel: it is never sent.
     """
 
     kind: Kind
@@ -41,6 +42,7 @@ class Call:
     timeout: float | None = None
     steps: bool = False
     verbosity: int = 0
+    for_uid: int | None = None
 
     @property
     def changes(self) -> bool:

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
-from ..documents import Document
+from ..documents import Document, of_result
 from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.target import Target
@@ -16,19 +18,21 @@ from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
 from .calls import Call, Kind
 from .hub import Hub, Part
+from .logged import log, no_result
 from .offer import Offer
-from .taking import PATIENCE, ElsewhereError, Locks, Waits
+from .taking import PATIENCE, ElsewhereError, Ended, Locks, Waits, nobody_hears
 
-#: Hears how an operation ended (``documents.of_result``).
-Ended = Callable[[Document], None]
+if TYPE_CHECKING:
+    from ..core.operation.result import OperationResult
 
 
 class Held:
     """A VM that this process holds."""
 
-    def __init__(self, vm: Coordinator, hub: Hub, monitor: str, offer: Offer, ended: Ended) -> None:
+    def __init__(self, vm: Coordinator, hub: Hub, target: Target, holder: str, offer: Offer, ended: Ended) -> None:
         self.vm = vm
-        self.monitor = monitor
+        self._target = target
+        self._holder = holder
         self._hub = hub
         self._offer = offer
         self._ended = ended
@@ -42,19 +46,29 @@ class Held:
         """Answer a call, of this process or of another one."""
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
-        document = await answer(self.vm, call, say, self.monitor)
+        with self._no_result(call):
+            document = await answer(self.vm, call, say, self._target.qmp, partial(self._log, call))
         if call.changes:
             self._ended(document)
         return document
 
-    def operation(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def operation(self, call: Call) -> Iterator[None]:
         """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
-        return self._hub.operation()
+        with ExitStack() as stack:
+            with self._no_result(call):
+                stack.enter_context(self._hub.operation())
+            yield
 
+    def _no_result(self, call: Call) -> AbstractContextManager[None]:
+        def write(result: OperationResult) -> None:
+            self._log(call, result)
+            self._ended(of_result(result))
 
-def _nobody_hears(what: object) -> None:
-    """Nobody wants to know."""
-    del what
+        return no_result(call, write)
+
+    def _log(self, call: Call, result: OperationResult) -> str:
+        return log(self._target, self._holder, result, self.vm, call.for_uid)
 
 
 @asynccontextmanager
@@ -65,8 +79,8 @@ async def hold(
     *,
     patience: float = PATIENCE,
     insists: bool = False,
-    waits: Waits = _nobody_hears,
-    ended: Ended = _nobody_hears,
+    waits: Waits = nobody_hears,
+    ended: Ended = nobody_hears,
 ) -> AsyncIterator[Held]:
     """Hold the VM, and answer others meanwhile. Raise as ``vm.open.opened``, or ElsewhereError.
 
@@ -96,7 +110,7 @@ async def hold(
     try:
         async with opened(target, holder=holder, take=take) as vm:
             offer = Offer(vm, hub)
-            ready.set_result(Held(vm, hub, target.qmp, offer, ended))
+            ready.set_result(Held(vm, hub, target, holder, offer, ended))
             try:
                 yield ready.result()
             finally:

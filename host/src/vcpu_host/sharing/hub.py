@@ -7,11 +7,14 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from ..documents import Document
 from ..local.lock import busy
+from ..local.processes import peer_user
 from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
@@ -119,7 +122,8 @@ class Hub:
                 self._waiting.add(task)
             await self._give_way(message, reader, writer)
             return
-        await answer_one(message, reader, writer, self._operated, self._interrupt)
+        uid = peer_user(writer.get_extra_info("socket"))
+        await answer_one(message, reader, writer, partial(self._operated, uid), self._interrupt)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -134,12 +138,12 @@ class Hub:
         while await wire.receive(reader) is not None:
             pass
 
-    async def _operated(self, call: Call, say: Say) -> Document:
+    async def _operated(self, uid: int, call: Call, say: Say) -> Document:
         if not call.changes:
             return await self._answer(call, say)
         with self.operation():
             say({"begun": True})
-            return await self._answer(call, say)
+            return await self._answer(replace(call, for_uid=uid), say)
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from ..documents import Document
 from ..local.lock import VmLock, busy
 from ..local.target import Target
 from .hub import Part
@@ -24,6 +25,15 @@ _MOMENT = 0.5
 
 #: Hears for whom is waited: process id and command.
 Waits = Callable[[str], None]
+
+
+#: Hears how an operation ended (``documents.of_result``).
+Ended = Callable[[Document], None]
+
+
+def nobody_hears(what: object) -> None:
+    """Nobody wants to know."""
+    del what
 
 
 class ElsewhereError(Exception):

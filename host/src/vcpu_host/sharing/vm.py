@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..documents import Document, without_descriptors
+from ..documents import Document, of_result, without_descriptors
 from ..local import directory
 from ..local.lock import busy
 from ..local.target import Target
@@ -18,13 +19,15 @@ from ..local.unix_sockets import place
 from .answers import Say
 from .calls import Call, Kind
 from .hub import Part
+from .logged import log, no_result
 from .remote import Asking, lost
-from .taking import ElsewhereError, look_for_holder
+from .taking import ElsewhereError, Ended, look_for_holder, nobody_hears
 from .wire import Message
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from ..core.operation.result import OperationResult
     from .hold import Held
 
 #: How long a reader that gave way lets others come first, in seconds: it would take the VM from the one who asked.
@@ -34,12 +37,24 @@ _ENOUGH = 30.0
 
 
 class Vm:
-    """A VM by its sockets. ``holder`` is what others are told of who has it."""
+    """A VM by its sockets.
 
-    def __init__(self, target: Target, holder: str, *, loaded: Callable[[], None] | None = None) -> None:
+    ``holder`` is what others are told of who has it. ``ended`` hears how each operation ended that another process has
+    not carried out (``documents.of_result``).
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        holder: str,
+        *,
+        loaded: Callable[[], None] | None = None,
+        ended: Ended = nobody_hears,
+    ) -> None:
         self._target = target
         self._holder = holder
         self._loaded = loaded
+        self._ended = ended
         self._interrupt: Callable[[], None] | None = None
 
     async def ask(self, call: Call, say: Say) -> Document:
@@ -69,13 +84,13 @@ class Vm:
         while True:
             if asking is not None:
                 self._interrupt = asking.interrupt
-                answer = await asking.answer(say)
+                answer = await self._carried_out(asking, call, say)
                 if answer is not None:
                     return answer
-                if asking.begun:
-                    raise lost()
             try:
-                async with await self._hold(Part.WRITES, say) as held:
+                async with AsyncExitStack() as stack:
+                    with self._no_result(call):
+                        held = await stack.enter_async_context(await self._hold(Part.WRITES, say))
                     self._has_loaded()
                     self._interrupt = held.vm.interrupt
                     return await held.answer(call, say)
@@ -86,6 +101,25 @@ class Vm:
                 asking = Asking(elsewhere.path, call)
             finally:
                 self._interrupt = None
+
+    async def _carried_out(self, asking: Asking, call: Call, say: Say) -> Document | None:
+        """The answer of another process; None if it did not begin.
+
+        Raise RefusedError "service-lost" if it has begun, and ended before it gave an answer.
+        """
+        with self._no_result(call, begun=lambda: asking.begun):
+            answer = await asking.answer(say)
+        if answer is None and asking.begun:
+            with self._no_result(call):
+                raise lost()
+        return answer
+
+    def _no_result(self, call: Call, begun: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
+        def write(result: OperationResult) -> None:
+            log(self._target, self._holder, result, None, call.for_uid)
+            self._ended(of_result(result))
+
+        return no_result(call, write, begun=begun)
 
     async def _question(self, call: Call, say: Say) -> Document:
         """A question changes nothing, so it may be asked again: of whoever holds the VM then."""
@@ -128,7 +162,7 @@ class Vm:
         await look_for_holder(self._target, part, self._holder, waits)
         from .hold import hold
 
-        return hold(self._target, part, self._holder, waits=waits)
+        return hold(self._target, part, self._holder, waits=waits, ended=self._ended)
 
     def _has_loaded(self) -> None:
         if self._loaded is not None:

@@ -29,6 +29,7 @@ class Sessions:
         self._dialer = dialer
         self._dial_timeout = dial_timeout
         self.until: float | None = None
+        self.count = 0  # of those that were made
         self._one_dial = asyncio.Lock()
         self._made = asyncio.Event()
 
@@ -44,6 +45,7 @@ class Sessions:
                 await self.drop()
             if self.current is None:
                 self.current = await self._dial(host)
+                self.count += 1
                 self._made.set()
             return self.current
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..core.migration.shape import Shape
     from ..core.operation.limits import Limits
     from ..core.operation.patience import Patience
-    from ..core.operation.result import OperationResult, SlotResult
+    from ..core.operation.result import OperationResult
     from ..core.planning.plan import Plan, Request
     from .executor import Progress
     from .migration_target import Prepared
@@ -68,6 +68,16 @@ class Coordinator:
     def agent(self) -> ports.GuestAgent | None:
         """The present link session, if there is one."""
         return self._sessions.current
+
+    @property
+    def link_sessions(self) -> int:
+        """How many link sessions were made with the agent so far."""
+        return self._sessions.count
+
+    @property
+    def name(self) -> str:
+        """The VM's name, as QEMU has it (-name); empty if it has none, or was not looked at yet."""
+        return self._looker.name
 
     async def close(self) -> None:
         """End the session and the monitor's connection."""
@@ -192,20 +202,20 @@ class Coordinator:
         alone = request.operation is Operation.PLUG and not self._looker.has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
-        recovered: tuple[SlotResult, ...] = ()
+        earlier: OperationResult | None = None
         first = recovery(decided, limits)
         if first is not None:
             removal, brief = first
-            recovered = (await self._carry_out(removal, view, brief, events, progress)).slots
+            earlier = await self._carry_out(removal, view, brief, events, progress)
             view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
         if decided.refusals:
             trouble = lacks_agent(view, decided)
-            if trouble is not None and not recovered:
+            if trouble is not None and earlier is None:
                 raise AgentGoneError(patience.over(trouble, loop.time()))
-            result = refused(decided, loop.time() - began)
+            result = refused(decided, view, loop.time() - began)
         else:
             result = await self._carry_out(decided, view, limits, events, progress, began=began)
-        return replace(result, recovered=recovered) if recovered else result
+        return replace(result, recovered=earlier.slots, before=earlier.before) if earlier else result
 
     async def _decide(
         self,
@@ -268,14 +278,10 @@ class Coordinator:
         from .executor import Run, no_progress
 
         agent = self._sessions.current
+        session = agent.session if agent else None
         now = asyncio.get_running_loop().time() if began is None else began
         machine = Machine(
-            plan,
-            view.platform,
-            limits,
-            session=agent.session if agent else None,
-            now=now,
-            identities=view.identities,
+            plan, view.platform, limits, session=session, now=now, identities=view.identities, before=view
         )
         run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal)
         self._interrupt = run.interrupt

@@ -47,6 +47,11 @@ class Looker:
         #: Whether an operation is under way: then the record is its business.
         self.operating = False
 
+    @property
+    def name(self) -> str:
+        """See ``Coordinator.name``."""
+        return "" if self._host is None else self._host.vm_name
+
     async def session(self) -> ports.GuestAgent:
         """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
         live = self._sessions.live

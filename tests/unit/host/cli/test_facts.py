@@ -11,13 +11,15 @@ import vcpu_host
 from vcpu_host.cli.facts import ENVIRONMENT, FILES, VM_FILE_KEYS
 from vcpu_host.local import directory, target
 
+#: Tells of variables, and of the journal's fields, one of which has a variable's name.
+_TELLING = {"facts.py", "log_entry.py"}
 #: Read by the libraries that lay text out, not by us.
 _BY_LIBRARIES = {"COLUMNS"}
 
 
 def _read_by_us() -> set[str]:
     """The names of environment variables in the sources."""
-    texts = [path.read_text() for path in Path(vcpu_host.__file__).parent.rglob("*.py") if path.name != "facts.py"]
+    texts = [path.read_text() for path in Path(vcpu_host.__file__).parent.rglob("*.py") if path.name not in _TELLING]
     return {name for text in texts for name in re.findall(r"\"(VCPUCTL_[A-Z]+|XDG_[A-Z_]+|NO_COLOR|TERM)\"", text)}
 
 

@@ -42,11 +42,6 @@ def test_a_reason_of_the_whole_is_told_unless_a_slot_tells_it() -> None:
     assert "\n".join(_result(SlotResult(1, "", Outcome.REFUSED, _WHY), reason=_WHY)).count(str(_WHY)) == 1
 
 
-@pytest.mark.parametrize(("numbers", "words"), [([], ""), ([3], "3"), ([1, 2], "1-2"), ([0, 2, 3, 4, 9], "0, 2-4, 9")])
-def test_neighbours_are_a_range(numbers: list[int], words: str) -> None:
-    assert tables.ranges(numbers) == words
-
-
 @pytest.fixture(autouse=True)
 def _cores_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platforms, "_TABLE", (*platforms._TABLE, CORES))

@@ -109,6 +109,12 @@ def test_what_is_no_unix_socket_on_which_qemu_listens_is_told_as_that(text: str)
     assert refusal("--qmp", "/q", "--agent", text)[0] == "not-unix"
 
 
+def test_the_name_is_known_where_the_vm_goes_by_one(vms: Path) -> None:
+    (vms / "web1.toml").write_text('qmp = "/web1/qmp"\n')
+    assert meant("--vm", "web1").name == meant("--agent", "/a", VCPUCTL_VM="web1").name == "web1"
+    assert meant("--qmp", "/q", VCPUCTL_VM="web1").name == ""
+
+
 # --- more than one VM -------------------------------------------------------------------------------------------------
 
 

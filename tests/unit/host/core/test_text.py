@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcpu_host.core.text import printable
+from vcpu_host.core.text import printable, ranges
 
 
 @given(st.text(max_size=600), st.integers(1, 500))
@@ -42,3 +42,8 @@ def test_a_cut_is_shown() -> None:
     assert printable("x" * 11, 10) == "x" * 9 + "…"
     assert printable("x" * 10, 10) == "x" * 10
     assert printable("\x1b" * 10, 10).endswith("…")
+
+
+@pytest.mark.parametrize(("numbers", "words"), [([], ""), ([3], "3"), ([1, 2], "1-2"), ([0, 2, 3, 4, 9], "0, 2-4, 9")])
+def test_neighbours_are_a_range(numbers: list[int], words: str) -> None:
+    assert ranges(numbers) == words

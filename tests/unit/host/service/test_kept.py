@@ -33,7 +33,8 @@ class _Held:
         self.begun = asyncio.Event()
 
     @contextmanager
-    def operation(self) -> Iterator[None]:
+    def operation(self, call: Call) -> Iterator[None]:
+        del call
         if self.begun.is_set():
             raise busy("1 vcpuctl plug")
         self.begun.set()
@@ -51,7 +52,8 @@ async def test_who_is_refused_or_has_not_begun_does_not_end_the_wait_of_another(
     kept.held = held
     first, second, third = kept.asked(), kept.asked(), kept.asked()
     working = asyncio.ensure_future(first.answer(Call(Kind.RUN), lambda message: None))
-    await held.begun.wait()
+    async with asyncio.timeout(60):
+        await held.begun.wait()
     with pytest.raises(RefusedError):
         await second.answer(Call(Kind.RUN), lambda message: None)
     second.interrupt()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from kit.fakes.adapters import BRISK, PLUG, Rig
 from vcpu_host import ports
 from vcpu_host.core.intent import Intent
+from vcpu_host.core.operation.counts import Counts
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError
@@ -29,6 +30,7 @@ async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) 
     result = await rig.whole.run(PLUG, BRISK)
     assert (result.outcome, [slot.slot for slot in result.slots]) == (Outcome.DONE, [1])
     assert [(slot.slot, slot.outcome) for slot in result.recovered] == [(1, Outcome.DONE)]
+    assert (result.before, result.after) == (Counts(2, 1), Counts(2, 2)), "before is what it found, not what it made"
     assert rig.vm.commands == ["add 1 vcpu-1", "del vcpu-1", "del vcpu-1", "add 1 vcpu-1"]
     assert all(slot.pending is None for slot in (await rig.whole.look()).slots)
 

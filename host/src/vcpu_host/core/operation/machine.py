@@ -20,8 +20,9 @@ from collections.abc import Iterable
 from ..planning.plan import Plan, StepKind
 from ..platforms import Platform
 from ..reason import Outcome, Reason
-from ..view import SlotView
+from ..view import SlotView, VmView
 from . import reasons, transitions, verdicts
+from .counts import Counts
 from .events import Action, DoCancel, DoDial, DoLookGuest, DoLookHost, DoPlug, DoSetOnline, DoUnplug, Event
 from .limits import Limits
 from .result import OperationResult, SlotResult, summarize
@@ -33,7 +34,8 @@ from .thread_evidence import ThreadEvidence
 class Machine:
     """The state machine of one operation. ``session`` is the link session that the plan's view came through.
 
-    ``identities`` are the names of all slots' threads in the guest (``VmView.identities``).
+    ``identities`` are the names of all slots' threads in the guest (``VmView.identities``). ``before`` is that
+    view: without it the result counts no vCPUs.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Machine:
         session: str | None,
         now: float,
         identities: frozenset[str],
+        before: VmView | None = None,
     ) -> None:
         self._state = State(plan, platform, limits, session=session, now=now, identities=identities)
+        self._before = None if before is None else Counts.of(before)
         self._taken_back = False  # --atomic has its turn once
 
     # --- what the executor asks -------------------------------------------------------------------------------------
@@ -77,8 +81,24 @@ class Machine:
         slots.sort(key=lambda slot: slot.slot)
         outcome = summarize(slot.outcome for slot in slots)
         return OperationResult(
-            self._state.plan.request, outcome, tuple(slots), now - self._state.began, self._state.cause
+            self._state.plan.request,
+            outcome,
+            tuple(slots),
+            now - self._state.began,
+            self._state.cause,
+            before=self._before,
+            after=self._after(),
         )
+
+    def _after(self) -> Counts | None:
+        """Count what the jobs have seen change since the plan's view; None once nothing could be seen any more."""
+        if self._before is None or self._state.cause is not None:
+            return None
+        gained = [job.online_gained for job in self._state.jobs]
+        online = None
+        if self._before.online is not None and None not in gained:
+            online = self._before.online + sum(each for each in gained if each is not None)
+        return Counts(self._before.plugged + sum(job.vcpus_gained for job in self._state.jobs), online)
 
     def _why_already(self, view: SlotView) -> Reason:
         if self._state.plan.request.without_agent:

@@ -8,11 +8,19 @@ from dataclasses import dataclass, field
 
 from ..planning.plan import Plan, Request
 from ..reason import Outcome, Reason
+from ..view import VmView
+from .counts import Counts
+
+#: What a slot goes through, up or down.
+PHASES = ("device_add", "arrival", "online", "offline", "device_del")
 
 
 @dataclass(frozen=True, slots=True)
 class SlotResult:
-    """One slot's outcome. ``phases`` holds seconds by phase, ``guest_cpus`` the logical CPUs it is in the guest."""
+    """One slot's outcome.
+
+    ``phases`` holds seconds by phase (``PHASES``), ``guest_cpus`` the logical CPUs it is in the guest.
+    """
 
     slot: int
     device_id: str
@@ -26,7 +34,9 @@ class SlotResult:
 class OperationResult:
     """The whole. ``reason`` is set where one cause ended or forbade all of it (refused up front, QEMU died).
 
-    ``recovered`` is what became of removals that earlier operations had begun, and that were seen to first.
+    ``recovered`` is what became of removals that earlier operations had begun, and that were seen to first. ``before``
+    counts the vCPUs of the VM when the operation looked first, ``after`` as far as the operation saw them when it
+    ended; None if nobody looked, or could see how it ended.
     """
 
     request: Request
@@ -35,6 +45,8 @@ class OperationResult:
     elapsed: float
     reason: Reason | None = None
     recovered: tuple[SlotResult, ...] = ()
+    before: Counts | None = None
+    after: Counts | None = None
 
 
 def summarize(outcomes: Iterable[Outcome]) -> Outcome:
@@ -49,11 +61,12 @@ def summarize(outcomes: Iterable[Outcome]) -> Outcome:
     return Outcome.FAILED if Outcome.FAILED in seen else Outcome.REFUSED
 
 
-def refused(plan: Plan, elapsed: float) -> OperationResult:
-    """The result of a plan that refuses: nothing was tried."""
+def refused(plan: Plan, view: VmView, elapsed: float) -> OperationResult:
+    """The result of a plan, made from ``view``, that refuses: nothing was tried."""
     slots = tuple(
         SlotResult(refusal.slot, "", Outcome.REFUSED, refusal.reason)
         for refusal in plan.refusals
         if refusal.slot is not None
     )
-    return OperationResult(plan.request, Outcome.REFUSED, slots, elapsed, plan.refusals[0].reason)
+    why, seen = plan.refusals[0].reason, Counts.of(view)
+    return OperationResult(plan.request, Outcome.REFUSED, slots, elapsed, why, before=seen, after=seen)

@@ -104,6 +104,21 @@ class Job:
         return any(thread.touched for thread in self.threads)
 
     @property
+    def vcpus_gained(self) -> int:
+        """How many more vCPUs QEMU has in the slot than when the operation was planned."""
+        return self.step.slot.vcpus * (int(self.filled) - int(self.step.slot.filled))
+
+    @property
+    def online_gained(self) -> int | None:
+        """How many more of its threads are online than when the operation was planned; None if that is not known."""
+        before = sum(thread.was_online for thread in self.threads)
+        if not self.filled:
+            return -before
+        if not self.threads or any(thread.present is None for thread in self.threads):
+            return None
+        return sum(thread.online for thread in self.threads) - before
+
+    @property
     def begun(self) -> bool:
         """Whether anything was sent for it, now or by an earlier operation, that may still take effect.
 

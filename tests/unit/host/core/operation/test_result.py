@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kit.sim.views import vm
 from vcpu_host import documents
 from vcpu_host.cli.exitcodes import Exit, of_error, of_result
+from vcpu_host.core.operation.counts import Counts
 from vcpu_host.core.operation.result import OperationResult, SlotResult, refused, summarize
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
@@ -93,8 +94,10 @@ def test_each_error_has_its_exit_status(kind: type[VcpuctlError], status: int) -
 
 
 def test_a_refused_plan_gives_a_result_with_every_refusal() -> None:
-    decided = plan(vm(3, {0}, {}), Request(Operation.OFFLINE, None, ("1", "2")))
-    result = refused(decided, 0.25)
+    view = vm(3, {0}, {})
+    decided = plan(view, Request(Operation.OFFLINE, None, ("1", "2")))
+    result = refused(decided, view, 0.25)
+    assert result.before == result.after == Counts(1, view.online_vcpus)
     assert result.outcome is R
     assert [(slot.slot, slot.outcome) for slot in result.slots] == [(1, R), (2, R)]
     assert result.reason is decided.refusals[0].reason

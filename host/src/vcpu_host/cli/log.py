@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``vcpuctl log``: what was done to VMs, by whom and how it ended, as the system's journal has it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing, suppress
+from datetime import datetime
+
+from vcpu_host import documents
+from vcpu_host.core import codes
+from vcpu_host.core.log_entry import LogEntry, change, reason_line, told, who
+from vcpu_host.errors import UsageError
+from vcpu_host.local.journalctl import Journal
+from vcpu_host.local.target import Target, plain_name
+from vcpu_host.local.unix_sockets import place
+
+from . import render, tables
+from .exitcodes import Exit
+from .layout import Block, Column, Line, Span, Table
+from .target import QMP, VM
+
+_HINT = "entries of other users are not shown: only members of the group systemd-journal may read them"
+
+
+async def log(args: argparse.Namespace) -> Exit:
+    """Show the newest entries, the oldest of them first, or with ``--follow`` each as it comes, until interrupted."""
+    names, sockets = about(args)
+    lines = None if args.lines == "all" else args.lines
+    journal = Journal(names=names, sockets=sockets, since=args.since, lines=lines, follow=args.follow)
+    if args.follow:
+        await _follow(journal, args.output)
+        return Exit.DONE
+    async with aclosing(journal.entries()) as entries:
+        found = [entry async for entry in entries]
+    if args.output == "json":
+        render.emit_json(documents.of_log(found, journal.skipped, complete=not journal.hidden))
+    else:
+        tables.show(blocks(found))
+    _remark(journal)
+    return Exit.DONE
+
+
+def about(
+    args: argparse.Namespace, environment: Mapping[str, str] = os.environ
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names and the sockets that entries are about; none is all VMs.
+
+    A name stands for its socket, too: somebody else may have named that. One whose file has gone is a name alone.
+    """
+    if args.all_vms:
+        return (), ()
+    vms, qmp = args.vm or [], args.qmp
+    if not vms and qmp is None:
+        vms, qmp = list(filter(None, [environment.get(VM)])), environment.get(QMP) or None
+    if not vms:
+        return (), () if qmp is None else (place(plain_name(qmp)),)
+    sockets = []
+    for vm in vms:
+        try:
+            sockets.append(place(Target.named(vm).qmp))
+        except UsageError as error:
+            if error.reason.code != codes.NO_SUCH_VM:
+                raise
+    return tuple(vms), tuple(sockets)
+
+
+async def _follow(journal: Journal, output: str) -> None:
+    """Print each entry until there is a signal."""
+    task = asyncio.create_task(_print_each(journal, output))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _print_each(journal: Journal, output: str) -> None:
+    skipped = 0
+    async with aclosing(journal.entries()) as entries:
+        async for entry in entries:
+            if output == "json":
+                render.emit_json(documents.of_log([entry], journal.skipped - skipped, complete=not journal.hidden))
+                skipped = journal.skipped
+            else:
+                tables.show(_followed(entry))
+
+
+def _remark(journal: Journal) -> None:
+    """Say on stderr what the table does not show."""
+    if journal.skipped:
+        print(f"vcpuctl: {journal.skipped} entries were left out: vcpuctl has not written them", file=sys.stderr)  # noqa: T201
+    if journal.hidden:
+        print(f"vcpuctl: {_HINT}", file=sys.stderr)  # noqa: T201 - stderr is for people
+
+
+def blocks(entries: Sequence[LogEntry]) -> list[Block]:
+    """Return the table, and below it the reasons, each led by the time of its entry."""
+    if not entries:
+        return [Line("no entries")]
+    columns = (
+        *(Column("TIME"), Column("VM", breaks=True), Column("WHO", breaks=True), Column("OPERATION", breaks=True)),
+        *(Column("OUTCOME"), Column("PLUGGED"), Column("ONLINE"), Column("SECONDS")),
+    )
+    rows: list[list[str | Span]] = [
+        [
+            _time(entry),
+            _vm(entry),
+            who(entry.caller, entry.login_uid),
+            f"{entry.operation} {entry.requested}",
+            (str(entry.outcome), tables.OUTCOME_STYLE[str(entry.outcome)]),
+            change(entry.plugged),
+            change(entry.online),
+            f"{entry.elapsed:.3f}",
+        ]
+        for entry in entries
+    ]
+    return [Table(columns, rows), *(line for entry in entries for line in _reasons(entry, f"{_time(entry)}  "))]
+
+
+def _followed(entry: LogEntry) -> list[Block]:
+    ended = f"{entry.outcome} in {entry.elapsed:.3f} s"
+    counted = f"vCPUs plugged {change(entry.plugged)}, online {change(entry.online)}"
+    line = told(_vm(entry), f"{entry.operation} {entry.requested}", entry.caller, ended, counted)
+    style = tables.OUTCOME_STYLE[str(entry.outcome)]
+    return [Line(line, style, lead=f"{_time(entry)}  "), *_reasons(entry, "    ")]
+
+
+def _reasons(entry: LogEntry, lead: str) -> list[Line]:
+    return [Line(reason_line(each), lead=lead) for each in entry.reasons]
+
+
+def _vm(entry: LogEntry) -> str:
+    return entry.subject.name or entry.subject.socket or "-"
+
+
+def _time(entry: LogEntry) -> str:
+    """In this host's time, as journalctl has it."""
+    return datetime.fromtimestamp(entry.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service as Prometheus sees it: what is heard of the VMs becomes metrics, and these are handed out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from ..core.reason import Reason
+from ..documents import Document
+from .exposition import Address, Exposition, write_textfile
+from .metrics import Metrics
+
+#: How often the file is written, in seconds; node_exporter reads it whenever it is scraped itself.
+_INTERVAL = 10.0
+
+
+class Observed:
+    """Hears of all VMs (``kept.Heard``), and counts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def view(self, name: str, document: Document) -> None:
+        """See Heard."""
+        self._metrics.looked(name, document)
+
+    def result(self, name: str, document: Document) -> None:
+        """See Heard."""
+        self._metrics.operated(name, document)
+
+    def gone(self, name: str, reason: Reason) -> None:
+        """See Heard."""
+        self._metrics.look_failed(name, reason.code)
+
+    def sessions(self, name: str, more: int) -> None:
+        """See Heard."""
+        for _ in range(more):
+            self._metrics.session_began(name)
+
+    def configured(self, names: Collection[str]) -> None:
+        """See Heard."""
+        self._metrics.configure(names)
+
+
+@asynccontextmanager
+async def handed_out(metrics: Metrics, where: Address | None, file: Path | None) -> AsyncIterator[None]:
+    """Serve the metrics at ``where`` and write them to ``file``, each if it is given, for as long as the context lasts.
+
+    Raise UsageError if nothing can be served there. A file that cannot be written is counted (``write_textfile``).
+    """
+    async with AsyncExitStack() as stack:
+        if where is not None:
+            await stack.enter_async_context(Exposition(metrics, where))
+        writing = None if file is None else asyncio.ensure_future(_write(metrics, file))
+        try:
+            yield
+        finally:
+            if writing is not None:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _write(metrics: Metrics, file: Path) -> None:
+    while True:
+        write_textfile(metrics, file)
+        await asyncio.sleep(_INTERVAL)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells the system's journal how operations end: each leaves one entry, whichever way it ended.
+
+The process that carries an operation out writes how that ended. Where none has begun to, whoever asked for it writes
+why.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..core import codes
+from ..errors import UsageError, VcpuctlError
+from ..local.target import Target
+
+if TYPE_CHECKING:
+    from ..core.operation.result import OperationResult
+    from ..vm.coordinator import Coordinator
+    from .calls import Call
+
+
+def log(
+    target: Target, holder: str, result: OperationResult, vm: Coordinator | None = None, for_uid: int | None = None
+) -> str:
+    """Write the entry. Return what became of it, in words.
+
+    ``holder`` is this process's command, ``for_uid`` the user that it did this for if that is somebody else. ``vm``
+    tells what the target does not: QEMU's process, and its name for the VM.
+    """
+    # Late: the operation is over, and most commands never come here.
+    from .. import documents
+    from ..core.log_entry import Subject
+    from ..local import journald
+    from ..local.unix_sockets import place
+
+    identity = None if vm is None else vm.identity
+    name = target.name or ("" if vm is None else vm.name)
+    subject = Subject(name, place(target.qmp), None if identity is None else identity.pid)
+    caller = journald.this_process(holder, for_uid)
+    return str(journald.log_operation(subject, caller, documents.of_result(result), result.before, result.after))
+
+
+def _never() -> bool:
+    return False
+
+
+@contextmanager
+def no_result(
+    call: Call, write: Callable[[OperationResult], object], *, begun: Callable[[], bool] = _never
+) -> Iterator[None]:
+    """Have the end of a call written down that changes the VM, and that ends this block by an error.
+
+    Nothing was changed then, unless the error says that nobody knows. Words that do not fit the VM (UsageError) are no
+    operation. ``begun``: another process has begun, and writes it down itself.
+    """
+    since = time.monotonic()
+    try:
+        yield
+    except UsageError:
+        raise
+    except VcpuctlError as error:
+        if call.request is not None and call.changes and not begun():
+            from ..core.operation.result import OperationResult
+            from ..core.reason import Outcome
+
+            outcome = Outcome.UNKNOWN if error.reason.code == codes.SERVICE_LOST else Outcome.REFUSED
+            write(OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason))
+        raise

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics before Debian's Prometheus and its promtool, made of what the real ``vcpuctl`` prints.
+
+`make test-oldest` runs this with the oldest prometheus_client, `make component` with the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kit.component.cli import SOON, done, run, until
+from kit.component.prometheus import Prometheus, check_expressions, check_metrics, free_port, programs
+from kit.component.serving import Serving
+from kit.dashboard_queries import load, queries
+from kit.fakes.qemu import FakeVm
+from vcpu_host.service.exposition import Address, Exposition, textfile, write_textfile
+from vcpu_host.service.metrics import Metrics
+
+
+@pytest.fixture(scope="module")
+def prometheus() -> Iterator[Path]:
+    with programs() as found:
+        yield found
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="vm", dir="/tmp") as name:
+        yield Path(name)
+
+
+def _seen(metrics: Metrics, vm: FakeVm, *words: str) -> None:
+    """Run a command on the VM, and hand the document that it prints to the metrics."""
+    document = json.loads(run(vm, *words).stdout)
+    if words[0] == "list":
+        metrics.looked("web1", document)
+    else:
+        metrics.operated("web1", document)
+
+
+def _lived(metrics: Metrics, vm: FakeVm) -> None:
+    """Something of each kind."""
+    _seen(metrics, vm, "list")
+    _seen(metrics, vm, "plug", "2")
+    _seen(metrics, vm, "unplug")
+    _seen(metrics, vm, "plug", "99")
+    metrics.look_failed("web1", "qemu-silent")
+    metrics.session_began("web1")
+    metrics.exposition_failed("http")
+    _seen(metrics, vm, "list")
+
+
+def test_promtool_finds_no_fault_with_the_metrics_in_either_form_nor_with_the_file(
+    folder: Path, prometheus: Path
+) -> None:
+    metrics = Metrics(["web1"], version="9.8.7")
+    assert check_metrics(prometheus, metrics.exposed()[0].decode()) == "", "before anything has happened"
+    with FakeVm(folder, "--maxcpus", "4", "--accel", "kvm", "--deleted", "kvm") as vm:
+        _lived(metrics, vm)
+    file = textfile(str(folder / "vcpuctl.prom"))
+    assert write_textfile(metrics, file)
+    assert "vcpuctl_pluggable_vcpus" in file.read_text()
+    assert check_metrics(prometheus, file.read_text()) == ""
+
+
+def test_promtool_would_find_a_fault(prometheus: Path) -> None:
+    assert "counter" in check_metrics(prometheus, "# HELP x_total y\n# TYPE x_total gauge\nx_total 1\n")
+    assert check_metrics(prometheus, "x{ 1\n")
+
+
+def test_promtool_reads_every_query_of_the_dashboard(folder: Path, prometheus: Path) -> None:
+    assert check_expressions(prometheus, folder, [query for _, query in queries(load())]) == ""
+    assert check_expressions(prometheus, folder, ["sum by (vcpuctl_vcpus"])
+
+
+async def test_every_panel_of_the_dashboard_shows_something_of_vms_to_which_everything_has_happened(
+    folder: Path, prometheus: Path
+) -> None:
+    metrics = Metrics(["web1"], version="9.8.7")
+    with FakeVm(folder, "--maxcpus", "4", "--accel", "kvm", "--deleted", "kvm") as vm:
+        async with Exposition(metrics, Address("127.0.0.1", 0)) as served:
+            with Prometheus(prometheus, folder, f"127.0.0.1:{served.port}") as server:
+                await asyncio.to_thread(_lived, metrics, vm)
+                await asyncio.to_thread(server.wait_value, "count_over_time(vcpuctl_build_info[1m]) > bool 1", 1)
+                await asyncio.to_thread(_lived, metrics, vm)
+                for title, query in queries(load()):
+                    await asyncio.to_thread(server.wait_any, query, title)
+
+
+async def test_prometheus_scrapes_them_and_knows_how_many_vcpus_are_online_after_a_plug(
+    folder: Path, prometheus: Path
+) -> None:
+    metrics = Metrics(["web1", "web2"], version="9.8.7")
+    online = 'vcpuctl_vcpus{vm="web1",state="online"}'
+    done = 'sum(vcpuctl_operations_total{vm="web1",operation="plug",outcome="done"})'
+    with FakeVm(folder, "--maxcpus", "4") as vm:
+        async with Exposition(metrics, Address("127.0.0.1", 0)) as served:
+            with Prometheus(prometheus, folder, f"127.0.0.1:{served.port}") as server:
+                await asyncio.to_thread(_seen, metrics, vm, "list")
+                await asyncio.to_thread(server.wait_value, online, 1)
+                await asyncio.to_thread(_seen, metrics, vm, "plug", "2")
+                await asyncio.to_thread(_seen, metrics, vm, "list")
+                await asyncio.to_thread(server.wait_value, online, 3)
+                await asyncio.to_thread(server.wait_value, done, 1)
+                await asyncio.to_thread(server.wait_value, "sum(vcpuctl_phase_duration_seconds_count)", 6)
+                await asyncio.to_thread(server.wait_value, "sum(up)", 1)
+                metrics.configure(["web2"])
+                await asyncio.to_thread(server.wait_value, "count(vcpuctl_link_sessions_total)", 1)
+                assert await asyncio.to_thread(server.query, online) == []
+
+
+def test_prometheus_scrapes_the_service_which_counts_what_is_done_through_it_and_what_cannot_be_seen(
+    folder: Path, prometheus: Path
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    file = folder / "vcpuctl.prom"
+    with (
+        FakeVm(folder / "1", "--maxcpus", "4") as vm,
+        Serving({"web1": vm}, options=("--metrics", address, "--metrics-file", str(file))) as service,
+        Prometheus(prometheus, folder, address) as server,
+    ):
+        service.holds("web1")
+        done(vm, {0, 1, 2}, "plug", "2")
+        refused = run(vm, "plug", "99")
+        assert refused.status == 3
+        server.wait_value('vcpuctl_vcpus{vm="web1",state="online"}', 3)
+        server.wait_value('vcpuctl_operations_total{vm="web1",operation="plug",outcome="done",reason="none"}', 1)
+        reason = refused.json["reason"]["code"]
+        server.wait_value(f'vcpuctl_operations_total{{vm="web1",outcome="refused",reason="{reason}"}}', 1)
+        server.wait_value('vcpuctl_link_sessions_total{vm="web1"}', 1)
+        server.wait_value('vcpuctl_vm_up{vm="web1"}', 1)
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 1.0' in (file.read_text() if file.exists() else ""))
+        vm.process.kill()
+        server.wait_value('vcpuctl_vm_up{vm="web1"}', 0)
+        server.wait_value('sum(vcpuctl_look_errors_total{vm="web1"}) > bool 0', 1)
+        assert server.query('vcpuctl_vcpus{vm="web1"}') == []
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [("--metrics", "0.0.0.0:9712"), ("--metrics", "9712"), ("--metrics-file", "/tmp/vcpuctl.txt")],
+)
+def test_metrics_that_others_could_reach_or_nobody_reads_are_refused_before_anything_is_served(
+    folder: Path, option: str, word: str
+) -> None:
+    socket = folder / "s"
+    words = ["serve", "--socket", str(socket), option, word, "-o", "json"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "vcpu_host.cli.main", *words], capture_output=True, timeout=SOON, check=False
+    )
+    assert (ended.returncode, json.loads(ended.stdout)["error"]["code"]) == (2, "bad-metrics"), ended.stderr
+    assert not socket.exists()
