@@ -35,9 +35,11 @@ if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
 
 #: So many users' servers there are at most; each costs some hundred kilobytes.
 _USERS = 32
+#: So many calls of one user are answered at once: those of a few greedy clients, and others beside them.
+_CALLS = 256
 _OPTIONS = [
     ("grpc.max_receive_message_length", 1 << 20),
-    ("grpc.max_concurrent_streams", 32),
+    ("grpc.max_concurrent_streams", 16),
     # What came compressed stays so, and is no message then: a few bytes of it could stand for gigabytes.
     ("grpc.per_message_decompression", 0),
     # What a client may leave unread before it is waited for, in bytes.
@@ -220,7 +222,7 @@ class RpcServers:
 
     async def _start(self, uid: int) -> tuple[grpc.aio.Server, str]:
         path = os.path.join(self._folder.name, str(uid))
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=64)
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS)
         host_pb2_grpc.add_HostServicer_to_server(_Host(self._keeper, uid), server)  # type: ignore[no-untyped-call]
         server.add_insecure_port(f"unix:{path}")
         await server.start()
