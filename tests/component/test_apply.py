@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import tempfile
@@ -279,8 +280,11 @@ def test_a_look_at_all_goes_on_beside_a_file_that_is_wrong(two: FakeFleet) -> No
 # --- a host full of them ----------------------------------------------------------------------------------------------
 
 
-def test_two_hundred_vms_of_which_forty_are_sick_end_each_as_it_must() -> None:
-    counts = {"hang": 5, "lose": 5, "refuse": 10, "die": 10, "lie": 10, "well": 160}
+def test_of_many_vms_of_which_a_fifth_is_sick_each_ends_as_it_must() -> None:
+    """VMS=200 in the environment has ten of each kind of sickness; without it there are fewer, for less time."""
+    tenth = int(os.environ.get("VMS", "60")) // 20
+    counts = {"hang": tenth - tenth // 2, "lose": tenth // 2, "refuse": tenth, "die": tenth, "lie": tenth}
+    counts["well"] = 16 * tenth
     names = {kind: [f"{kind}{number:03}" for number in range(count)] for kind, count in counts.items()}
     everybody = sorted((name for some in names.values() for name in some), key=lambda name: name[-3:])
     with fleet_of(*everybody, without_agent=tuple(names["lie"])) as fleet, ExitStack() as ends:
@@ -289,7 +293,7 @@ def test_two_hundred_vms_of_which_forty_are_sick_end_each_as_it_must() -> None:
             for name in names[kind]:
                 ends.enter_context(has(fleet.vms[name]))
                 wanted[name] = status
-        ended = for_many(fleet, "apply", "--timeout", "20", str(fleet.goals(2)), within=240)
+        ended = for_many(fleet, "apply", "--timeout", "40", str(fleet.goals(2)), within=600)
         unlike = {name: ended.vms[name] for name, status in ended.statuses.items() if status != wanted[name]}
         assert (ended.status, unlike) == (4, {})
         for name in names["well"]:

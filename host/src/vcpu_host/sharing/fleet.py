@@ -22,6 +22,8 @@ from .wire import Message
 PARALLEL = 32
 #: A VM that makes no progress for so many seconds is waited for beside those that are worked on at once.
 STALLED = 3.0
+#: So many are waited for so at most: on a busy host all seem to stall, and each that begins then slows the others.
+MOST_STALLED = 64
 #: A VM of which nothing at all was heard for so many seconds is given up. (An operation tells each second how far it
 #: is, and each question to QEMU or to the agent has a shorter limit. Another process that holds the VM has none.)
 SILENT = 120.0
@@ -100,6 +102,7 @@ class Fleet:
         self._hear = hear
         self._tell = tell
         self._free = asyncio.Semaphore(parallel)
+        self._room = asyncio.Semaphore(parallel + MOST_STALLED)
         loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[None] = loop.create_future()
         self._now: asyncio.Future[None] = loop.create_future()
@@ -121,7 +124,7 @@ class Fleet:
         return ended
 
     async def _in_turn(self, member: Member) -> Ended:
-        waiting = asyncio.ensure_future(self._free.acquire())
+        waiting = asyncio.ensure_future(self._taken())
         try:
             await _first(waiting, self._stop)
         except asyncio.CancelledError:
@@ -137,6 +140,16 @@ class Fleet:
             return await self._asked(member, turn)
         finally:
             turn.over()
+            self._room.release()
+
+    async def _taken(self) -> None:
+        """Wait for a place among those that are worked on, and for room beside those that stall."""
+        await self._room.acquire()
+        try:
+            await self._free.acquire()
+        except asyncio.CancelledError:
+            self._room.release()
+            raise
 
     async def _asked(self, member: Member, turn: _Turn) -> Ended:
         def say(message: Message) -> None:

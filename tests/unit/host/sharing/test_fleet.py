@@ -123,6 +123,20 @@ async def test_a_vm_that_makes_no_progress_gives_its_place_to_the_next_and_is_wa
     assert await many.answers() == [("vm0", _ANSWER), ("vm1", _ANSWER)]
 
 
+async def test_vms_that_stall_make_way_for_so_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "STALLED", 0.01)
+    monkeypatch.setattr(fleet, "MOST_STALLED", 1)
+    first, second, third = _Vm(), _Vm(), _ready()
+    many = _Many(_members(first, second, third), parallel=1)
+    await second.asked.wait()
+    await until(lambda: not many.fleet._free.locked())  # the second one has stalled, too
+    assert not third.asked.is_set()
+    first.go_on.set()
+    await third.asked.wait()
+    second.go_on.set()
+    assert len(await many.answers()) == 3
+
+
 async def test_a_vm_that_makes_progress_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     timers: list[Callable[[], object]] = []
 
