@@ -51,6 +51,14 @@ def test_export_says_what_starts_a_qemu_with_these_vcpus(source: FakeVm) -> None
     assert [slot["slot"] for slot in document["slots"] if slot["filled"]] == [0, 1, 5]
 
 
+def test_a_boot_cpu_behind_a_slot_that_was_emptied_gets_the_id_that_it_would_be_plugged_with(folder: Path) -> None:
+    with FakeVm(folder / "a", *_MACHINE, "--smp", "3") as vm:
+        assert run(vm, "unplug", "--slot", "1").status == 0
+        arguments = run(vm, "export").json["arguments"]
+    assert arguments[1].startswith("cpus=1,")
+    assert arguments[2:] == ["-device", "qemu64-x86_64-cpu,id=vcpu-2,socket-id=0,core-id=2,thread-id=0"]
+
+
 def test_export_for_people_is_a_command_line_or_commands_for_a_monitor(source: FakeVm) -> None:
     assert run(source, "plug", "--slot", "5").status == 0
     with Vcpuctl(source, "-o", "table", "export") as command:

@@ -23,7 +23,7 @@ SLOT_FIELDS = {"slot", "props", "type", "vcpus", "state", "id", "qom_path", "rem
 THREAD_FIELDS = {"guest_cpu", "online", "host_tid"}
 #: What this version adds to them, on purpose.
 MORE = {
-    "vm": {"migration", "name", "accel", "no_hotplug", "descriptors"},
+    "vm": {"migration", "migrating", "name", "accel", "no_hotplug", "descriptors"},
     "agent": {"platform", "eject_gate"},
     "slot": {"not_removable", "pending"},
     "thread": {"firmware_id", "guest_node"},

@@ -34,7 +34,8 @@ _MOST = 64 << 20
 async def export(args: argparse.Namespace) -> Exit:
     """``vcpuctl export``: nothing is changed."""
     with Progress.of(args) as progress:
-        shape = Shape.from_json(await vm_of(args).ask(Call(Kind.SHAPE), progress.hear))
+        answer = await vm_of(args).ask(Call(Kind.SHAPE), progress.hear)
+    shape = Shape.from_json(answer).with_default_ids(answer["default_ids"])
     try:
         start = arguments(shape)
     except ExportError as error:

@@ -58,7 +58,8 @@ async def answer(vm: Coordinator, call: Call, say: Say, monitor: str, ended: End
             view = await vm.look()
             return documents.of_findings(findings(view, vm.identity, monitor))
         case Kind.SHAPE:
-            return (await vm.shape()).to_json()
+            shape = await vm.shape()
+            return {**shape.to_json(), "default_ids": shape.default_ids}  # which an export does not have
         case Kind.RUN:
             return await _run(vm, call, say, ended)
     raise ValueError(f"{call.kind} is no call that a coordinator answers")

@@ -23,7 +23,7 @@ class Kind(StrEnum):
     WATCH = "watch"  # of_view at every change; in the end nothing
     PLAN = "plan"  # of_plan
     DOCTOR = "doctor"  # of_findings
-    SHAPE = "shape"  # core.migration.shape
+    SHAPE = "shape"  # core.migration.shape, and "default_ids"
     RUN = "run"  # of_result
     PROXY = "proxy"  # says where the agent's gRPC service is offered, for as long as it is asked
 

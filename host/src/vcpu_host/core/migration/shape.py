@@ -105,8 +105,17 @@ class Shape:
 
     def with_default_ids_of(self, other: Shape) -> Shape:
         """The same shape, whose CPUs get the ids that the other one's host gives: they do not travel in an export."""
-        ids = {place.index: place.default_id for place in other.places}
-        places = (place if place.name else replace(place, default_id=ids.get(place.index, "")) for place in self.places)
+        return self.with_default_ids(other.default_ids)
+
+    @property
+    def default_ids(self) -> list[str]:
+        """The id that a CPU gets which is plugged there, slot by slot."""
+        return [place.default_id for place in self.places]
+
+    def with_default_ids(self, ids: Sequence[str]) -> Shape:
+        """The same shape, in which these are the ids of CPUs that are plugged, as far as there are none yet."""
+        own = dict(enumerate(ids))
+        places = (place if place.name else replace(place, default_id=own.get(place.index, "")) for place in self.places)
         return replace(self, places=tuple(places))
 
     @property
