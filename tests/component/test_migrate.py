@@ -56,7 +56,7 @@ def test_a_boot_cpu_behind_a_slot_that_was_emptied_gets_the_id_that_it_would_be_
         assert run(vm, "unplug", "--slot", "1").status == 0
         arguments = run(vm, "export").json["arguments"]
     assert arguments[1].startswith("cpus=1,")
-    assert arguments[2:] == ["-device", "qemu64-x86_64-cpu,id=vcpu-2,socket-id=0,core-id=2,thread-id=0"]
+    assert arguments[2:4] == ["-device", "qemu64-x86_64-cpu,id=vcpu-2,socket-id=0,core-id=2,thread-id=0"]
 
 
 def test_export_for_people_is_a_command_line_or_commands_for_a_monitor(source: FakeVm) -> None:

@@ -25,7 +25,7 @@ THREAD_FIELDS = {"guest_cpu", "online", "host_tid"}
 MORE = {
     "vm": {"migration", "migrating", "name", "accel", "no_hotplug", "descriptors"},
     "agent": {"platform", "eject_gate"},
-    "slot": {"not_removable", "pending"},
+    "slot": {"not_removable", "pending", "filled"},
     "thread": {"firmware_id", "guest_node"},
     "document": {"agent_trouble", "record_trouble", "unexplained_guest_cpus"},
 }
