@@ -123,4 +123,4 @@ def test_clients_that_are_slow_or_greedy_neither_hold_up_others_nor_make_the_ser
                 done(vm, set(range(vcpus)), "scale", str(vcpus))
                 assert host.List(pb.ListRequest(vm="web1"), timeout=SOON).document["vm"]["online_vcpus"] == vcpus
         assert _memory(service.process.pid, "VmHWM") < MOST_MEMORY
-        assert greedy
+        del greedy  # they were under way until here

@@ -47,7 +47,11 @@ class Urgency:
     def hurry(self) -> None:
         """Go before others from now on, for LASTS seconds."""
         # Each time, for threads that have begun meanwhile.
-        if self._denied or not self._set(_URGENT, _PRIORITY):
+        if self._denied:
+            return
+        if not self._set(_URGENT, _PRIORITY):
+            self._denied = True
+            self._set(_USUAL, 0)  # those that were set before one was denied
             return
         if self._ends is not None:
             self._ends.cancel()
@@ -65,7 +69,6 @@ class Urgency:
             except ProcessLookupError:
                 continue  # the thread has ended
             except OSError as error:
-                self._denied = True
                 logs.debug("no real-time priority", error=str(error))
                 return False
         return True

@@ -65,8 +65,30 @@ async def test_a_system_that_does_not_allow_it_is_asked_once_and_the_agent_goes_
     kernel = _Kernel(PermissionError("no"))
     urgency = Urgency(kernel.set_policy)
     urgency.hurry()
+    asked = kernel.calls
     urgency.hurry()
-    assert kernel.calls == 1
+    assert kernel.calls == asked
+
+
+async def test_threads_that_were_set_before_one_was_denied_do_not_stay_so() -> None:
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    kernel = _Kernel()
+
+    def set_policy(thread: int, policy: int, priority: int) -> None:
+        if kernel.calls == 1:
+            kernel.calls += 1
+            raise PermissionError("no")
+        kernel.set_policy(thread, policy, priority)
+
+    try:
+        Urgency(set_policy).hurry()
+        assert {policy for policy, _ in kernel.policies.values()} == {os.SCHED_OTHER}
+        assert len(kernel.policies) >= 2
+    finally:
+        stop.set()
+        other.join()
 
 
 async def test_a_thread_that_has_ended_meanwhile_is_passed_over() -> None:
