@@ -30,7 +30,8 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 unexport PYTHONDONTWRITEBYTECODE
 
 # Tests without VMs: many wait for an end that is meant (a timeout, a silence), so two more at once than there are cores.
-NO_VM := -n $(shell echo $$(($$(nproc) + 2))) -m "not e2e"
+NO_VM := -n $(shell echo $$(($$(nproc) + 2))) -m "not e2e and not crowd"
+CROWD := -m "crowd and not e2e"
 
 # With ONLY=EXPR the tests whose names match; with ALL=1 also the slow ones.
 E2E_MARKS := $(if $(ALL),e2e,e2e and not slow)
@@ -66,6 +67,7 @@ test: check quick test-oldest e2e ## All that CI runs
 quick: setup deb man ## Unit, contract, component and packaging tests
 	$(call step,test,$(QUICK))
 	@$(PYTEST) $(NO_VM) $(QUICK)
+	@$(PYTEST) $(CROWD) $(QUICK)
 
 unit: setup ## Unit tests
 	@$(PYTEST) $(NO_VM) tests/unit tests/kit/tests
@@ -75,6 +77,7 @@ contract: setup ## Host client against guest servicer
 
 component: setup ## Real vcpuctl and vcpud against a fake QEMU and a fake sysfs
 	@$(PYTEST) $(NO_VM) tests/component
+	@$(PYTEST) $(CROWD) tests/component
 
 packaging: setup deb man ## Debs, unit, man pages, completions, wheels
 	@$(PYTEST) -m "not e2e" tests/packaging

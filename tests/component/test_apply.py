@@ -122,7 +122,7 @@ def test_each_vms_trouble_is_its_own() -> None:
         other = ends.enter_context(socket.socket(socket.AF_UNIX))
         other.connect(str(vms["held"].qmp))
         other.recv(1)
-        ended = for_many(fleet, "apply", "--timeout", "3", str(fleet.goals(2)))
+        ended = for_many(fleet, "apply", "--timeout", "20", str(fleet.goals(2)))
         assert ended.status == 4
         expected = {"dead": 5, "held": 3, "mute": 5, "well1": 0, "well2": 0}
         assert ended.statuses == expected | {name: status for name, (_, status) in SICK.items()}, ended.stdout
@@ -160,6 +160,7 @@ def test_a_vm_that_hangs_holds_up_no_other_one() -> None:
 # --- by a service -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crowd
 def test_vms_that_the_service_keeps_are_reached_through_it_and_the_others_beside_it() -> None:
     names = [f"vm{number:02}" for number in range(12)]
     with fleet_of(*names, "mine") as fleet:
@@ -280,6 +281,7 @@ def test_a_look_at_all_goes_on_beside_a_file_that_is_wrong(two: FakeFleet) -> No
 # --- a host full of them ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.crowd
 def test_of_many_vms_of_which_a_fifth_is_sick_each_ends_as_it_must() -> None:
     """VMS=200 in the environment has ten of each kind of sickness; without it there are fewer, for less time."""
     tenth = int(os.environ.get("VMS", "60")) // 20

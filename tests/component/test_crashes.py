@@ -66,11 +66,11 @@ def test_a_removal_that_outlives_its_vcpuctl_is_shown_until_the_guest_ejects_the
     with FakeVm(folder) as vm:
         done(vm, {0, 1, 2}, "scale", "3")
         rule = vm.steer.rule("guest:eject", "hold")
-        ended = run(vm, "--timeout", "3", "unplug")
+        ended = run(vm, "--timeout", "10", "unplug")
         assert (ended.status, ended.code(2)) == (4, "removal-pending"), ended.stdout
         assert pending(vm) == {2: "unplug"}
         assert run(vm, "list").slots[2]["state"] == "unplugging"
-        ended = run(vm, "--timeout", "4", "plug", "--slot", "2")
+        ended = run(vm, "--timeout", "10", "plug", "--slot", "2")
         assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout
         assert ended.code(2) == "removal-pending"
         vm.steer.release(rule)
@@ -83,7 +83,7 @@ def test_a_removal_that_outlives_its_vcpuctl_is_shown_until_the_guest_ejects_the
 def test_a_cpu_that_never_came_is_shown_as_pending_until_it_is_online(folder: Path) -> None:
     with FakeVm(folder) as vm:
         rule = vm.steer.rule("guest:insert", "hold")
-        ended = run(vm, "--timeout", "4", "plug")
+        ended = run(vm, "--timeout", "10", "plug")
         assert (ended.status, ended.code(1)) == (4, "arrival-pending"), ended.stdout
         assert pending(vm) == {1: "plug"}
         vm.steer.release(rule)
@@ -128,7 +128,7 @@ def test_a_record_of_a_qemu_that_is_no_more_is_nobodys(folder: Path) -> None:
     with FakeVm(folder / "a") as vm:
         place = record(vm)
         vm.steer.rule("guest:insert", "hold")
-        assert run(vm, "--timeout", "4", "plug").status == 4
+        assert run(vm, "--timeout", "10", "plug").status == 4
         assert place.exists()
     with FakeVm(folder / "b") as vm:
         assert pending(vm) == {}

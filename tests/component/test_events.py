@@ -94,7 +94,7 @@ def test_a_late_removal_is_unknown_first_and_found_done_by_the_next_look(folder:
     with FakeVm(folder) as vm:
         done(vm, {0, 1}, "plug")
         rule = vm.steer.rule("guest:eject", "hold")
-        with Vcpuctl(vm, "--timeout", "4", "unplug", "--slot", "1") as command:
+        with Vcpuctl(vm, "--timeout", "10", "unplug", "--slot", "1") as command:
             ended = command.ends()
         assert (ended.status, ended.outcome, ended.code(1)) == (4, "unknown", "removal-pending")
         vm.steer.release(rule)
@@ -106,7 +106,7 @@ def test_a_guest_that_is_slow_to_take_notice_is_waited_for(folder: Path) -> None
         vm.steer.rule("guest:insert", "delay", seconds=2)
         done(vm, {0, 1}, "plug")
         vm.steer.rule("guest:insert", "hold")
-        ended = run(vm, "--timeout", "4", "plug", "--slot", "2")
+        ended = run(vm, "--timeout", "10", "plug", "--slot", "2")
         assert (ended.status, ended.outcome, ended.code(2)) == (4, "unknown", "arrival-pending")
         vm.steer.call("x-fake-clear")
         done(vm, {0, 1, 2}, "plug", "--slot", "2")

@@ -138,7 +138,7 @@ def test_a_vcpu_that_never_leaves_qemu_is_unknown_and_its_slot_is_not_filled_aga
     with FakeVm(folder) as vm:
         done(vm, {0, 1, 2}, "scale", "3")
         vm.steer.rule("guest:eject", "linger")
-        ended = run(vm, "unplug", "--slot", "2", "--timeout", "4")
+        ended = run(vm, "unplug", "--slot", "2", "--timeout", "10")
         assert (ended.status, ended.outcome, ended.code(2)) == (4, "unknown", "removal-stuck"), ended.stdout
         assert ended.slots[2]["reason"]["who"] == "qemu"
         assert "cpu-index 2" in ended.slots[2]["reason"]["text"]
@@ -197,7 +197,7 @@ def test_a_monitor_closed_in_the_middle_is_unknown_and_the_next_run_ends_right(f
 def test_a_qemu_that_never_answers_is_bounded_by_the_timeout(folder: Path) -> None:
     with FakeVm(folder) as vm:
         vm.steer.rule("before:device_add", "mute")
-        ended = run(vm, "--timeout", "4", "plug")
+        ended = run(vm, "--timeout", "10", "plug")
         assert (ended.status, ended.outcome) == (4, "unknown")
         assert ended.code(1) == "add-pending"
         done(vm, {0, 1}, "plug", "--slot", "1")
@@ -255,7 +255,7 @@ def test_an_agent_that_stays_away_is_unknown_at_the_timeout_and_no_cpu_is_taken_
     with FakeVm(folder) as vm:
         done(vm, {0, 1, 2}, "scale", "3")
         vm.steer.call("x-fake-kernel-hold", on=True)
-        with Vcpuctl(vm, "--timeout", "3", "scale", "1") as command:
+        with Vcpuctl(vm, "--timeout", "10", "scale", "1") as command:
             let_go = hold_write(vm)
             vm.kill_agent()
             let_go()

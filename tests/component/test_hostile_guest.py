@@ -186,7 +186,7 @@ def test_online_is_not_done_while_qemu_has_no_such_cpu(vm: FakeVm) -> None:
         vm.steer.rule("before:device_add", "fail", **{"class": "GenericError", "desc": "no"})
         refused = run(vm, "plug", "--slot", "5", timeout=20)
         rule = vm.steer.rule("before:device_add", "mute")
-        unknown = run(vm, "plug", "--slot", "6", timeout=4)
+        unknown = run(vm, "plug", "--slot", "6", timeout=10)
         assert vm.steer.wait(rule) == 1
     assert (refused.status, refused.outcome) == (3, "refused")
     assert (unknown.status, unknown.outcome, unknown.codes) == (4, "unknown", {"add-pending"})
@@ -229,7 +229,7 @@ def test_silence_costs_the_time_that_was_given_and_is_called_by_its_name(
     vm: FakeVm, calls: tuple[str, ...], control: bool, status: int, codes: set[str]
 ) -> None:
     with Hostile(vm, Mute(vm.folder, *calls, control=control)):
-        said = run(vm, "unplug", "--slot", "1", timeout=4)
+        said = run(vm, "unplug", "--slot", "1", timeout=10)
     said.clean()
     assert (said.status, said.codes) == (status, codes), said.stdout
 
@@ -246,12 +246,12 @@ class Halves(GuestLink):
 
 def test_half_a_message_is_waited_for_no_longer_than_a_whole_one(vm: FakeVm) -> None:
     with Hostile(vm, Script(vm.folder), link=Halves):
-        said = run(vm, "unplug", "--slot", "1", timeout=4)
+        said = run(vm, "unplug", "--slot", "1", timeout=10)
     assert (said.status, said.codes) == (5, {"agent-slow"}), said.stdout
 
 
 def test_a_guest_that_accepts_and_never_reads_again_does_not_hold_the_command(vm: FakeVm) -> None:
-    with Stranger(vm) as stranger, command(vm, "--timeout", "4", "unplug", "--slot", "1") as process:
+    with Stranger(vm) as stranger, command(vm, "--timeout", "10", "unplug", "--slot", "1") as process:
         stranger.write(encode(Frame(Kind.ACCEPT, stranger.opened(), 0, b"instance")))
         said = ended(vm, process)
     # By the time that is left it may have been asked once more, and then it did not even accept.
@@ -299,11 +299,11 @@ def test_what_an_older_session_confirmed_is_no_confirmation_when_it_is_said_agai
         script.silent = True
         Recorder.before = old
         with Hostile(vm, script, link=Recorder):
-            said = run(vm, "unplug", "--slot", "1", timeout=4)
+            said = run(vm, "unplug", "--slot", "1", timeout=10)
         assert said.status in (4, 5), said.stdout
         return
     payloads = [frame.payload for frame in Decoder().feed(old) if frame.kind == Kind.DATA]
-    with Stranger(vm) as stranger, command(vm, "--timeout", "4", "unplug", "--slot", "1") as process:
+    with Stranger(vm) as stranger, command(vm, "--timeout", "10", "unplug", "--slot", "1") as process:
         token = stranger.opened()
         frames = [Frame(Kind.ACCEPT, token, 0, b"instance")]
         frames += [Frame(Kind.DATA, token, number, payload) for number, payload in enumerate(payloads)]

@@ -42,7 +42,7 @@ def test_what_one_monitor_left_pending_shows_by_the_other(folder: Path, apart: b
     with FakeVm(folder, apart=apart) as vm:
         done(vm, {0, 1}, "plug")
         rule = vm.steer.rule("guest:eject", "hold")
-        assert run(vm, "--timeout", "4", "unplug").code(1) == "removal-pending"
+        assert run(vm, "--timeout", "10", "unplug").code(1) == "removal-pending"
         assert run(vm, "list", monitor="qmp2").slots[1]["pending"]["operation"] == "unplug"
         vm.steer.release(rule)
 

@@ -42,6 +42,7 @@ def _asked_for(fleet: FakeFleet) -> int:
     return sum(len(vm.steer.commands(name)) for vm in fleet.vms.values() for name in ("device_add", "device_del"))
 
 
+@pytest.mark.crowd
 def test_killed_at_any_moment_of_an_apply_the_service_leaves_vms_that_the_next_apply_puts_right(folder: Path) -> None:
     chance = random.Random(7)
     with fake_fleet(folder, ["web1", "web2", "web3"], "--maxcpus", "4") as fleet:

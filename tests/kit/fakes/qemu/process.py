@@ -86,7 +86,7 @@ class Steer:
         """Let go on what the rule holds."""
         self.call("x-fake-release", rule=rule)
 
-    def wait(self, rule: int, seconds: float = 10.0) -> int:
+    def wait(self, rule: int, seconds: float = 60.0) -> int:
         """Wait until the rule has applied; how often it has."""
         hits = self.call("x-fake-wait", rule=rule, seconds=seconds)
         assert isinstance(hits, int)
