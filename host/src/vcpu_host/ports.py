@@ -138,10 +138,10 @@ class AgentDialer(Protocol):
 class Journal(Protocol):
     """The write-ahead record of one VM. Nothing is asked of QEMU before ``save`` has returned."""
 
-    def load(self) -> tuple[Intent, ...]:
+    async def load(self) -> tuple[Intent, ...]:
         """What is recorded. Raises RefusedError if it cannot be understood."""
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         """Replace the record, for good. Raises RefusedError if that cannot be done."""
 
 
@@ -151,10 +151,10 @@ class NoJournal:
     def __init__(self) -> None:
         self._intents: tuple[Intent, ...] = ()
 
-    def load(self) -> tuple[Intent, ...]:
+    async def load(self) -> tuple[Intent, ...]:
         """What this very process recorded."""
         return self._intents
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         """Keep it in memory."""
         self._intents = tuple(intents)
