@@ -45,11 +45,12 @@ async def opened(
     """
     # Late: each brings a library that takes long to import.
     from ..agent.dialer import LinkDialer
+    from ..agent.socket_port import SocketPort
     from ..qmp.vmm import connect
 
     async with _exclusive(target, connect, holder, take or _waiting(patience)) as (vmm, identity):
         vm = Coordinator(
-            vmm, LinkDialer(target.agent, vmm.check_port), journal=FileJournal(identity), identity=identity
+            vmm, LinkDialer(SocketPort(target.agent, vmm.check_port)), journal=FileJournal(identity), identity=identity
         )
         try:
             yield vm
