@@ -46,6 +46,14 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
             words="every VM of vms.d, for the commands that take more than one",
         )
         add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
+        add(which, "--domain", metavar="NAME", words="a VM that libvirt owns, by its name or UUID (see --connect)")
+        add(
+            group,
+            "--connect",
+            metavar="URI",
+            words="which libvirt, also on another host: qemu+ssh://root@host/system "
+            "(default: $LIBVIRT_DEFAULT_URI, then qemu:///system)",
+        )
         add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(

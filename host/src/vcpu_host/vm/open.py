@@ -81,7 +81,7 @@ async def _exclusive(
     target: Target, connect: Callable[[str], Awaitable[Q]], holder: str, take: Take
 ) -> AsyncIterator[tuple[Q, VmIdentity]]:
     """Hold the monitor's socket, then the QEMU behind it, which may have other monitors."""
-    async with VmLock(target.qmp, holder) as socket_lock:
+    async with VmLock(target.place, holder) as socket_lock:
         await take(socket_lock)
         qemu = await connect(target.qmp)
         try:
