@@ -20,6 +20,8 @@ PACKAGES = (
     "e2fsprogs",
     "fakeroot",
     "uidmap",
+    "iproute2",
+    "openssh-client",
     "util-linux",
 )
 

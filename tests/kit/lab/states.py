@@ -32,7 +32,7 @@ _BOOT, _INSTALL, _READY = 600.0, 600.0, 300.0
 _RESTORED = 120.0
 #: An ordinary kernel has many modules for the machine's own devices, which udev loads beside everything else.
 _RUNS = "state=$(systemctl is-system-running --wait); [ $state = running ] || [ $state = degraded ]"
-_SETTLED = f"{{ {_RUNS}; }} && udevadm settle -t 200"
+SETTLED = f"{{ {_RUNS}; }} && udevadm settle -t 200"
 
 
 def overlay(qemu: Qemu, backing: Path, backing_format: str, path: Path, *, relative: bool = False) -> None:
@@ -90,7 +90,7 @@ def boot(spec: VmSpec, qemu: Qemu, image: Image, accel: str, disk: Path) -> Vm:
 def settle(vm: Vm, timeout: float = _BOOT) -> None:
     """Wait until the VM has booted and systemd in it has nothing left to start."""
     vm.wait_shell(timeout)
-    vm.shell(_SETTLED, timeout)
+    vm.shell(SETTLED, timeout)
 
 
 def install(vm: Vm, files: Mapping[str, bytes]) -> None:

@@ -30,7 +30,7 @@ UNLIMITED = 1 << 30
 _TRACES = 30.0
 
 #: The tests ask for it all the time: what need not start a program doesn't, and busybox is linked statically.
-_GUEST_CPUS = """cd /sys/devices/system/cpu
+GUEST_CPUS = """cd /sys/devices/system/cpu
 for cpu in cpu[0-9]*; do
     online=1; [ ! -e $cpu/online ] || read -r online <$cpu/online
     path=
@@ -203,7 +203,7 @@ class Vm:
 
     def guest_cpus(self, timeout: float = 60.0, grace: float = GRACE) -> dict[str, GuestCpu]:
         """The guest's CPUs by name (``cpu0``, ...), read from sysfs and /proc/cpuinfo through the shell."""
-        return parse_cpus(self.shell(_GUEST_CPUS, timeout, grace))
+        return parse_cpus(self.shell(GUEST_CPUS, timeout, grace))
 
     def save(self, target: Path, timeout: float = 60.0) -> None:
         """Stop the VM, write its state (all but the disk) to a file, and end QEMU cleanly."""
@@ -278,7 +278,7 @@ def homeless(slots: Sequence[Mapping[str, Any]], running: Sequence[Mapping[str, 
 
 
 def parse_cpus(text: str) -> dict[str, GuestCpu]:
-    """What ``_GUEST_CPUS`` says, which may see CPUs come and go meanwhile."""
+    """What ``GUEST_CPUS`` says, which may see CPUs come and go meanwhile."""
     cpus: dict[str, GuestCpu] = {}
     current = ""
     for line in text.splitlines():

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The roots of libvirt hosts: a Debian suite's libvirtd, QEMU and SSH server, ready to start without systemd.
+
+libvirtd asks a QEMU that it does not know for all that it can do, which takes it ten seconds. What it learned is
+kept as a layer over the root, and holds in the overlays on both, in which the two programs have the same times.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from kit.lab import host
+from kit.lab.cache import Cache, digest
+from kit.lab.errors import LabError
+from kit.lab.virt.daemon import Daemon
+from kit.lab.virt.ground import Ground
+
+#: Each suite, and what it carries.
+SUITES: Mapping[str, str] = {"sid": "libvirt 12.8, QEMU 11.1", "bookworm": "libvirt 9.0, QEMU 7.2"}
+
+_RECIPE = 1
+#: Seconds for the fetch, with a wide margin for a busy machine.
+_BUILD = 1800.0
+_PACKAGES = (
+    "libvirt-daemon-system",
+    "libvirt-clients",
+    "qemu-system-x86",
+    "qemu-utils",
+    "openssh-server",
+    "openssh-client",
+)
+#: No systemd, no cgroups, no other user than root, and no daemon that keeps QEMU's output.
+_QEMU_CONF = """
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+"""
+#: What libvirtd tells of the calls of its API that clients make, and nothing else: see ``LibvirtHost.log``.
+_LIBVIRTD_CONF = """
+auth_unix_ro = "none"
+auth_unix_rw = "none"
+auth_tcp = "none"
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "0.0.0.0"
+log_filters = "1:libvirt-qemu 1:libvirt-domain 4:util 4:rpc"
+log_outputs = "1:file:/var/log/libvirt/libvirtd.log 3:stderr"
+"""
+_SSHD_CONF = """
+UsePAM no
+StrictModes no
+UseDNS no
+"""
+_KNOWN = "var/cache/libvirt/qemu/capabilities"
+
+
+@contextmanager
+def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iterator[tuple[Path, ...]]:
+    """Yield the layers of the root of that suite, the upper first, made the first time.
+
+    Raises LabError for an unknown suite.
+    """
+    if suite not in SUITES:
+        raise LabError(f"no libvirt host of {suite}: the lab knows {', '.join(SUITES)}")
+
+    def build(folder: Path) -> None:
+        progress(f"fetching a libvirt host of {suite} ({SUITES[suite]}, some minutes)")
+        _fetch(suite, folder)
+
+    key = digest(_RECIPE, suite, _PACKAGES, _QEMU_CONF, _LIBVIRTD_CONF, _SSHD_CONF)
+    with cache.entry(f"libvirt-{suite}", key, build) as entry:
+
+        def learn(folder: Path) -> None:
+            progress("letting libvirt learn what its QEMU can do")
+            _learn(entry.path / "root", folder)
+
+        with cache.entry(f"libvirt-knows-{suite}", digest(_RECIPE, entry.build_id), learn) as known:
+            yield known.path / "layer", entry.path / "root"
+
+
+def _fetch(suite: str, folder: Path) -> None:
+    tarball = folder / "root.tar"
+    options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info", "icons")]
+    host.bootstrap([suite], _PACKAGES, tarball, variant="apt", options=options, timeout=_BUILD)
+    root = folder / "root"
+    root.mkdir()
+    host.run(["tar", "-C", str(root), "--exclude=./dev/*", "--exclude=./var/lib/apt/lists/*", "-xf", str(tarball)])
+    tarball.unlink()
+    for name, text in (("qemu.conf", _QEMU_CONF), ("libvirtd.conf", _LIBVIRTD_CONF)):
+        with (root / "etc/libvirt" / name).open("a") as conf:
+            conf.write(text)
+    (root / "etc/ssh/sshd_config.d/lab.conf").write_text(_SSHD_CONF)
+
+
+def _learn(root: Path, folder: Path) -> None:
+    scratch = folder / "host"
+    scratch.mkdir()
+    ground = Ground([root], scratch, "learn")
+    try:
+        daemon = Daemon(ground)
+        daemon.start()
+        done = ground.run(["virsh", "domcapabilities", "--machine", "q35", "--virttype", "qemu"])
+        if done.returncode != 0:
+            raise LabError(f"libvirt of {root} does not know its QEMU: {done.stderr}")
+        daemon.stop()
+        shutil.copytree(ground.path(f"/{_KNOWN}"), folder / "layer" / _KNOWN)
+    finally:
+        ground.close()
+        shutil.rmtree(scratch)
