@@ -253,6 +253,8 @@ def _of_configured(file: Configured, pids: Iterable[int]) -> Document:
         "file": file.file,
         "qmp": file.qmp,
         "agent": file.agent,
+        "libvirt": file.libvirt,
+        "domain": file.domain,
         "hidden_by": file.hidden_by,
         "trouble": _or_none(file.trouble),
         "pids": list(pids),

@@ -24,6 +24,10 @@ from . import render
 from .connect import command_line, vm_of
 from .exitcodes import Exit, of_outcome
 from .progress import Progress
+from .target import sockets_of
+
+#: How libvirt does it.
+_WAY = "virsh migrate --live DOMAIN URI: libvirt takes the vCPUs along, those that were plugged too"
 
 #: No export of 65536 slots is larger.
 _MOST = 64 << 20
@@ -31,6 +35,7 @@ _MOST = 64 << 20
 
 async def export(args: argparse.Namespace) -> Exit:
     """``vcpuctl export``: nothing is changed."""
+    sockets_of(args, _WAY)
     with Progress.of(args) as progress:
         answer = await vm_of(args).ask(Call(Kind.SHAPE), progress.hear)
     shape = Shape.from_json(answer).with_default_ids(answer["default_ids"])

@@ -24,6 +24,9 @@ from .connect import command_line
 from .exitcodes import Exit, of_outcome
 from .target import sockets_of
 
+#: How libvirt does it.
+_WAY = "virsh edit DOMAIN: <numa><cell cpus='...'/></numa> within <cpu> gives each vCPU its node at the next start"
+
 #: No map of 65536 slots is larger.
 _MOST = 4 << 20
 

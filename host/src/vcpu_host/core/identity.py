@@ -38,10 +38,10 @@ class DomainId(NamedTuple):
 class VmIdentity(NamedTuple):
     """A VM, told apart from all others on this host; one that libvirt owns, from all others anywhere.
 
-    ``by`` is QEMU's process, or the domain. Where that cannot be seen from here, it is the monitor's socket: then whoever comes by
-    another monitor of the same VM has another identity for it. ``listens``: the process was seen to listen on the
-    monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of QEMU's first vCPU, if it
-    can be seen: earlier versions knew the VM by that.
+    ``by`` is QEMU's process, or the domain. Where that cannot be seen from here, it is the monitor's socket: then
+    whoever comes by another monitor of the same VM has another identity for it. ``listens``: the process was seen
+    to listen on the monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of
+    QEMU's first vCPU, if it can be seen: earlier versions knew the VM by that.
     """
 
     by: ProcessId | SocketId | DomainId

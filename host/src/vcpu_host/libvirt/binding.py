@@ -14,8 +14,8 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError
 
-#: virDomainSetVcpu: have the removal begin and return (libvirt 12.4, include/libvirt/libvirt-domain.h). A client that is
-#: older passes the number on all the same.
+#: virDomainSetVcpu: have the removal begin, and return (libvirt 12.4, include/libvirt/libvirt-domain.h). A client that
+#: is older passes the number on all the same.
 ASYNC_UNPLUG = 4
 #: The first version of the daemon that knows it, as virConnectGetLibVersion counts.
 ASYNC_UNPLUG_SINCE = 12_004_000

@@ -14,10 +14,11 @@ from ..core import codes
 from ..core.channel import PORT_NAME
 from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
-from ..errors import AgentGoneError, QemuError, RefusedError, VcpuctlError
+from ..errors import AgentGoneError, VcpuctlError
 from . import binding, errors
 from .connection import Connection
 from .stream import StreamTransport
+from .vmm import LibvirtVmm
 
 #: What a domain's definition needs for the agent.
 CHANNEL_XML = f"<channel type='unix'><target type='virtio' name='{PORT_NAME}'/></channel>"
@@ -30,26 +31,23 @@ _FREES = 10.0
 class ChannelPort:
     """Fills ``agent.dialer.Port``. Each wire has a connection to itself: a stream that hangs takes it along.
 
-    ``domain`` is the domain's UUID. ``control`` is the VM's other connection, by which a channel is freed whose stream
-    hangs.
+    It has to ``belong to`` a machine before it is used, by whose connection a channel is freed whose stream hangs.
     """
 
     def __init__(self, uri: str, *, timeout: float = 30.0, call_timeout: float = 10.0) -> None:
         self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout)
         self._next: asyncio.Task[Connection] | None = None
         self._ending: set[asyncio.Task[None]] = set()
-        self._control: Connection
-        self._domain: Any
-        self._uuid: str
+        self._vmm: LibvirtVmm
 
     def prepare(self) -> None:
         """Begin to connect: to another host that takes a while."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._open())
 
-    def belongs_to(self, control: Connection, domain: Any, uuid: str) -> None:
+    def belongs_to(self, vmm: LibvirtVmm) -> None:
         """Be the port of this domain."""
-        self._control, self._domain, self._uuid = control, domain, uuid
+        self._vmm = vmm
 
     def obstacle(self, channel: Channel | None) -> Reason | None:
         """See ``dialer.Port``."""
@@ -76,9 +74,7 @@ class ChannelPort:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _wire(self, protocol: WireProtocol) -> HostWire:
-        self.prepare()
-        made, self._next = self._next, None
-        assert made is not None
+        made, self._next = self._next or asyncio.ensure_future(self._open()), None
         connection = await made
         try:
             stream = await self._channel(connection)
@@ -110,7 +106,7 @@ class ChannelPort:
         libvirt = binding.module()
         stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
         try:
-            connection.raw.lookupByUUIDString(self._uuid).openChannel(PORT_NAME, stream, 0)
+            connection.raw.lookupByUUIDString(self._vmm.domain_id.uuid).openChannel(PORT_NAME, stream, 0)
         except libvirt.libvirtError as error:
             said = errors.words(error)
             if "Active channel stream exists" in said:
@@ -124,12 +120,12 @@ class ChannelPort:
         """Take the channel from the stream that hangs, or floods, and let it go."""
         with contextlib.suppress(VcpuctlError, TimeoutError):
             async with asyncio.timeout(_FREES):
-                await self._control.call("free the channel", self._taken_and_freed)
+                await self._vmm.connection.call("free the channel", self._taken_and_freed)
 
     def _taken_and_freed(self) -> None:
         libvirt = binding.module()
-        stream = self._control.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        self._domain.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
+        stream = self._vmm.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._vmm.domain.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
         stream.abort()
 
     def _end(self, work: Any) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A libvirt stream (virDomainOpenChannel) as an asyncio transport.
 
-A stream has no flow control that can be relied on (seen on 9.0 and 12.8): a send, also of a non-blocking stream, hangs for
-good with every other call of its connection if the guest does not read; and what the guest writes piles up without limit
-in the memory of a client that does not read. So a stream has a connection to itself and a thread in which it may hang,
-everything is read at once, and a stream of which more than ``MOST`` bytes wait here is cut off.
+A stream has no flow control that can be relied on (seen on 9.0 and 12.8): a send, also of a non-blocking stream, hangs
+for good with every other call of its connection if the guest does not read; and what the guest writes piles up without
+limit in the memory of a client that does not read. So a stream has a connection to itself and a thread in which it may
+hang, everything is read at once, and a stream of which more than ``MOST`` bytes wait here is cut off.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ async def connect(uri: str, domain: str, *, timeout: float = 30.0, call_timeout:
         hub = EventHub(LIBVIRTS)
         monitor = LentMonitor(connection, found, identity, hub)
         await monitor.begin()
-        return LibvirtVmm(connection, found, monitor, hub)
+        return LibvirtVmm(connection, found, identity, monitor, hub)
     except BaseException:
         await connection.close()
         raise
@@ -65,9 +65,12 @@ def _find(raw: Any, domain: str) -> tuple[Any, DomainId]:
 class LibvirtVmm(QmpVmm):
     """See ``ports.Vmm``. A CPU's slot is libvirt's number of it, and its device id is libvirt's."""
 
-    def __init__(self, connection: Connection, domain: Any, monitor: LentMonitor, hub: EventHub) -> None:
+    def __init__(
+        self, connection: Connection, domain: Any, identity: DomainId, monitor: LentMonitor, hub: EventHub
+    ) -> None:
         super().__init__(monitor, hub)
         self.connection = connection
+        self.domain_id = identity
         self._lent = monitor
         self._domain = domain
         #: Slots whose removal was asked for here: since when they are seen to be empty, and whether libvirt was told.
@@ -178,8 +181,8 @@ def _not_hotpluggable(index: int) -> Reason:
         codes.NOT_HOTPLUGGABLE,
         Origin.LIBVIRT,
         f"libvirt keeps vCPU {index}, since the domain was started with it",
-        "for the next start: virsh edit, and a <vcpus> block in which this vCPU has hotpluggable='yes'; vcpuctl offline "
-        "takes it offline in the guest",
+        "for the next start: virsh edit, and a <vcpus> block in which this vCPU has hotpluggable='yes'; vcpuctl "
+        "offline takes it offline in the guest",
     )
 
 
@@ -188,8 +191,8 @@ def _behind(slot: Slot) -> Reason:
     return Reason(
         codes.BEHIND_LIBVIRT,
         Origin.LIBVIRT,
-        f"the CPU in slot {slot.index} ({name}) was plugged behind libvirt's back: a save of this domain cannot be loaded, "
-        "and a migration fails",
+        f"the CPU in slot {slot.index} ({name}) was plugged behind libvirt's back: a save of this domain cannot be "
+        "loaded, and a migration fails",
         f"vcpuctl offline {slot.index}, then have QEMU remove it the way it was plugged (device_del {name})",
     )
 

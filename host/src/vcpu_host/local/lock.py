@@ -24,9 +24,10 @@ from . import names
 class VmLock:
     """An exclusive lock ``of`` the place where a VM is reached, or of a VM, whichever place led to it.
 
-    A place is a monitor's socket, mostly (``local.target``, ``place``). The first keeps the socket, which takes one client, from being fought for; a VM may have several, hence the second.
-    ``holder`` is what others are told of who has it. The lock is held by ``flock`` on an open file, so that the kernel
-    drops it when the holder ends, however it ends.
+    A place is a monitor's socket, mostly (``local.target``, ``place``). The first keeps the socket, which takes one
+    client, from being fought for; a VM may have several, hence the second. ``holder`` is what others are told of
+    who has it. The lock is held by ``flock`` on an open file, so that the kernel drops it when the holder ends,
+    however it ends.
     """
 
     def __init__(self, of: str | VmIdentity, holder: str, *, directory: Path | None = None) -> None:

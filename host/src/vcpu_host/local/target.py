@@ -182,7 +182,7 @@ def known() -> dict[str, AnyTarget | Reason]:
 
     Of two files with one name the first counts. Raise UsageError if a directory may not be read.
     """
-    found: dict[str, Target | Reason] = {}
+    found: dict[str, AnyTarget | Reason] = {}
     for path, says in listed():
         if path.suffix != ".toml" and isinstance(says, Reason):
             raise UsageError(says)

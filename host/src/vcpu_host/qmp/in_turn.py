@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 
 
 class InTurn:
-    """Ends calls that QEMU leaves unanswered for ``seconds``. It answers one after another: while it does so, who is behind may wait.
+    """Ends calls that QEMU leaves unanswered for ``seconds``.
+
+    It answers one after another: while it does so, who is behind may wait.
 
     (monitor/qmp.c, monitor_qmp_dispatcher_co. 239 device_add that are sent at once took an emulated VM 11 s.) Whoever
     is passed by gets no more time than it had: its answer was lost, or had no id, and then qemu.qmp drops it.

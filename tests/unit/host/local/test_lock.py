@@ -14,10 +14,12 @@ import pytest
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory as runtime
 from vcpu_host.local.lock import VmLock
+from vcpu_host.local.unix_sockets import place
 
 _HOLD = """
 import asyncio, sys
 from pathlib import Path
+from vcpu_host.local.unix_sockets import place
 from vcpu_host.local.lock import VmLock
 lock = VmLock(sys.argv[1], "vcpuctl plug -n 2", directory=Path(sys.argv[2]))
 asyncio.run(lock.acquire(0))

@@ -141,8 +141,8 @@ def record_behind(slot: int) -> Reason:
         codes.RECORD_BEHIND,
         Origin.LIBVIRT,
         f"the CPU of slot {slot} is gone from QEMU, and libvirt still has it on its record",
-        f"before the domain is saved or migrated, have libvirt notice: virsh setvcpu DOMAIN {slot} --disable --live, or "
-        "restart libvirtd; else the CPU comes back",
+        f"before the domain is saved or migrated, have libvirt notice: virsh setvcpu DOMAIN {slot} --disable --live, "
+        "or restart libvirtd; else the CPU comes back",
     )
 
 
