@@ -11,6 +11,7 @@ from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from .core.identity import VmIdentity
 from .core.intent import Intent
 from .core.model import HostView, Slot
+from .core.reason import Reason
 from .core.vm_events import VmEvent
 
 
@@ -47,6 +48,12 @@ class Vmm(Protocol):
 
     async def unplug(self, slot: Slot) -> None:
         """Ask for the removal of the slot's CPU; returning means asked, not gone. Raise QemuError."""
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """Have the VM start next time with a CPU in each of these slots (True), or with none (False).
+
+        What is so already stays as it is. Return those for which that failed, and why.
+        """
 
     def events(self) -> AsyncIterator[VmEvent]:
         """Events from the moment of this call on, until QemuGone."""

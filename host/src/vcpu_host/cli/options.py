@@ -115,6 +115,12 @@ def _add_atomic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
 
 
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", action="store_true", help="keep these vCPUs for the VM's next start (VMs that libvirt owns)"
+    )
+
+
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
 
@@ -126,6 +132,7 @@ def change(verb: str, *, dry_run: bool) -> Fill:
         _add_amount(parser, verb)
         _add_placement(parser, node=True)
         _add_atomic(parser)
+        _add_config(parser)
         parser.add_argument(
             "--without-agent",
             action="store_true",
@@ -149,6 +156,7 @@ def scale(*, dry_run: bool) -> Fill:
         )
         _add_placement(parser, node=False)
         _add_atomic(parser)
+        _add_config(parser)
         if dry_run:
             _add_dry_run(parser)
 

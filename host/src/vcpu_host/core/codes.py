@@ -94,6 +94,8 @@ NO_SUCH_DOMAIN = Code("no-such-domain", "This libvirt has no domain of this name
 DOMAIN_OFF = Code("domain-off", "The domain does not run here.")
 LEFT_TO_LIBVIRT = Code("left-to-libvirt", "libvirt does this itself for the VMs that it owns.")
 NOT_HOTPLUGGABLE = Code("not-hotpluggable", "libvirt does not let a CPU go that the domain was started with.")
+NO_DEFINITION = Code("no-definition", "Nobody keeps a definition of the VM, which --config could change.")
+NOT_KEPT = Code("not-kept", "The CPU is as wanted, and the VM's definition could not be changed to the same.")
 BEHIND_LIBVIRT = Code("behind-libvirt", "A CPU was plugged behind libvirt's back: its record does not have it.")
 RECORD_BEHIND = Code("record-behind", "A CPU is gone, and libvirt's record still has it.")
 

@@ -175,6 +175,7 @@ class HostView:
     show it. ``iommu`` are properties of the machine's IOMMU (IOMMU_PROPERTIES), empty if it has none. ``devices`` are
     those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
     query-migrate, empty if there has been none. ``descriptors`` is None where QEMU's process cannot be looked at.
+    ``defined`` says whether the VM's owner (libvirt) keeps a definition that it starts from, None if it has no owner.
     """
 
     qemu_version: tuple[int, int, int]
@@ -194,6 +195,7 @@ class HostView:
     iommu: Mapping[str, PropValue] = field(default_factory=dict)
     migration: str = ""
     descriptors: Descriptors | None = None
+    defined: bool | None = None
 
     @property
     def running(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core import codes
 from ..core.identity import DomainId
@@ -22,7 +23,9 @@ from .domain_xml import DomainRecord
 from .monitor import LentMonitor
 
 #: virDomainModificationImpact.
-_LIVE = 1
+_LIVE, _CONFIG = 1, 2
+#: virDomainXMLFlags: the definition, and not what runs.
+_INACTIVE = 2
 #: How long libvirt gets to hear of a removal by itself before it is told once more, in seconds.
 _TOLD_AGAIN = 0.3
 #: How long its record is waited for then.
@@ -39,18 +42,25 @@ async def connect(uri: str, domain: str, *, timeout: float = 30.0, call_timeout:
     """
     connection = await Connection.open(uri, timeout=timeout, call_timeout=call_timeout)
     try:
-        found, identity = await connection.call("find the domain", _find, connection.raw, domain)
+        found = await connection.call("find the domain", _find, connection.raw, domain)
         hub = EventHub(LIBVIRTS)
-        monitor = LentMonitor(connection, found, identity, hub)
+        monitor = LentMonitor(connection, found.domain, found.identity, hub)
         await monitor.begin()
-        return LibvirtVmm(connection, found, identity, monitor, hub)
+        return LibvirtVmm(connection, found, monitor, hub)
     except BaseException:
         await connection.close()
         raise
 
 
-def _find(raw: Any, domain: str) -> tuple[Any, DomainId]:
-    """Return libvirt's object of the domain, and which it is."""
+class _Found(NamedTuple):
+    """libvirt's object of a domain, which one it is, and whether libvirt keeps a definition of it."""
+
+    domain: Any
+    identity: DomainId
+    persistent: bool
+
+
+def _find(raw: Any, domain: str) -> _Found:
     libvirt = binding.module()
     try:
         found = raw.lookupByName(domain)
@@ -59,20 +69,26 @@ def _find(raw: Any, domain: str) -> tuple[Any, DomainId]:
             raise
         found = raw.lookupByUUIDString(domain)
     host = re.search(r"<host>\s*<uuid>([^<]*)</uuid>", raw.getCapabilities())
-    return found, DomainId(found.UUIDString(), host[1] if host else raw.getHostname())
+    identity = DomainId(found.UUIDString(), host[1] if host else raw.getHostname())
+    return _Found(found, identity, bool(found.isPersistent()))
 
 
 class LibvirtVmm(QmpVmm):
     """See ``ports.Vmm``. A CPU's slot is libvirt's number of it, and its device id is libvirt's."""
 
     def __init__(
-        self, connection: Connection, domain: Any, identity: DomainId, monitor: LentMonitor, hub: EventHub
+        self,
+        connection: Connection,
+        found: _Found,
+        monitor: LentMonitor,
+        hub: EventHub,
     ) -> None:
         super().__init__(monitor, hub)
         self.connection = connection
-        self.domain_id = identity
+        self.domain_id = found.identity
         self._lent = monitor
-        self._domain = domain
+        self._domain = found.domain
+        self._persistent = found.persistent
         #: Slots whose removal was asked for here: since when they are seen to be empty, and whether libvirt was told.
         self._leaving: dict[int, _Leaving] = {}
 
@@ -103,7 +119,8 @@ class LibvirtVmm(QmpVmm):
     async def _with_record(self, view: HostView, record: DomainRecord) -> HostView:
         if self._leaving:
             record = await self._told_again(view, record)
-        return replace(view, slots=tuple(self._recorded(slot, record) for slot in view.slots))
+        slots = tuple(self._recorded(slot, record) for slot in view.slots)
+        return replace(view, slots=slots, defined=self._persistent)
 
     def _recorded(self, slot: Slot, record: DomainRecord) -> Slot:
         vcpu = record.vcpus.get(slot.index)
@@ -165,6 +182,27 @@ class LibvirtVmm(QmpVmm):
             await self._set(slot.index, enabled=False, flags=_LIVE | binding.ASYNC_UNPLUG)
         else:
             await self._lent.send("device_del", {"id": LIBVIRTS.slot_id(slot.index)})
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """See ``ports.Vmm``: virDomainSetVcpu with VIR_DOMAIN_AFFECT_CONFIG, for exactly these.
+
+        A CPU that is kept so can be removed after the next start (``hotpluggable='yes'``); virDomainSetVcpus would make
+        it one of the start, which stays.
+        """
+        definition = await self._definition()
+        failed: dict[int, Reason] = {}
+        for index, wanted in slots.items():
+            if definition.has(index) is not wanted:
+                try:
+                    await self._set(index, enabled=wanted, flags=_CONFIG)
+                except QemuError as error:
+                    failed[index] = error.reason
+        return failed
+
+    async def _definition(self) -> DomainRecord:
+        """Return what the domain is started from next time."""
+        read = self._domain.XMLDesc
+        return domain_xml.read(await self.connection.call("read the domain's definition", read, _INACTIVE))
 
     async def _set(self, number: int, *, enabled: bool, flags: int) -> None:
         what = f"{'plug' if enabled else 'unplug'} vCPU {number}"

@@ -199,6 +199,10 @@ class QmpVmm:
         """
         await self._monitor.call("device_del", {"id": slot.handle or self._naming.slot_id(slot.index)})
 
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """See ``ports.Vmm``: nobody keeps a definition of a VM that is known by its monitor."""
+        raise AssertionError(f"no plan has this done (``HostView.defined``): {slots}")
+
     def events(self) -> EventStream:
         """Events from now on; the first stream also holds those since :func:`connect`."""
         return self._hub.stream()

@@ -215,6 +215,10 @@ class Coordinator:
             result = refused(decided, view, loop.time() - began)
         else:
             result = await self._carry_out(decided, view, limits, events, progress, began=began)
+            if request.config:
+                from .keeping import kept
+
+                result = await kept(self._vmm, view.host, result)
         return replace(result, recovered=earlier.slots, before=earlier.before) if earlier else result
 
     async def _decide(
