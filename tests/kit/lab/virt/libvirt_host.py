@@ -56,11 +56,11 @@ class LibvirtHost:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            layers = stack.enter_context(root.find(self.cache, self.suite, self._progress))
+            found = stack.enter_context(root.find(self.cache, self.suite, self._progress))
             #: The host's own directory.
             self.folder = stack.enter_context(scratch_folder())
             binds = [self.cache.root, *([self.shared] if self.shared else [])]
-            self.ground = Ground(layers, self.folder, self.name, binds)
+            self.ground = Ground(found.layers, self.folder, self.name, binds)
             stack.callback(self.ground.close)
             #: The host's own address, on a link that ``ground.cut`` cuts.
             self.address = self.ground.link()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from kit.lab import host
@@ -62,9 +63,19 @@ UseDNS no
 _KNOWN = "var/cache/libvirt/qemu/capabilities"
 
 
+@dataclass(frozen=True)
+class Root:
+    """A root that hosts share."""
+
+    #: Directories, the upper first.
+    layers: tuple[Path, ...]
+    #: Identity of the build, for the keys of what is saved on it.
+    key: str
+
+
 @contextmanager
-def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iterator[tuple[Path, ...]]:
-    """Yield the layers of the root of that suite, the upper first, made the first time.
+def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iterator[Root]:
+    """Yield the root of that suite, made the first time.
 
     Raises LabError for an unknown suite.
     """
@@ -83,7 +94,7 @@ def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iter
             _learn(entry.path / "root", folder)
 
         with cache.entry(f"libvirt-knows-{suite}", digest(_RECIPE, entry.build_id), learn) as known:
-            yield known.path / "layer", entry.path / "root"
+            yield Root((known.path / "layer", entry.path / "root"), entry.build_id)
 
 
 def _fetch(suite: str, folder: Path) -> None:
