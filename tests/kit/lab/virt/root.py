@@ -2,7 +2,8 @@
 """The roots of libvirt hosts: a Debian suite's libvirtd, QEMU and SSH server, ready to start without systemd.
 
 libvirtd asks a QEMU that it does not know for all that it can do, which takes it ten seconds. What it learned is
-kept as a layer over the root, and holds in the overlays on both, in which the two programs have the same times.
+kept as a layer over the root, with the settings, and holds in the overlays on both, in which the two programs have the
+same times.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ auth_tcp = "none"
 listen_tls = 0
 listen_tcp = 1
 listen_addr = "0.0.0.0"
-log_filters = "1:libvirt-qemu 1:libvirt-domain 4:util 4:rpc"
+log_filters = "1:libvirt-qemu 1:libvirt.domain 4:util 4:rpc"
 log_outputs = "1:file:/var/log/libvirt/libvirtd.log 3:stderr"
 """
 _SSHD_CONF = """
@@ -60,6 +61,11 @@ UsePAM no
 StrictModes no
 UseDNS no
 """
+_SETTINGS: Mapping[str, str] = {
+    "etc/libvirt/qemu.conf": _QEMU_CONF,
+    "etc/libvirt/libvirtd.conf": _LIBVIRTD_CONF,
+    "etc/ssh/sshd_config.d/lab.conf": _SSHD_CONF,
+}
 _KNOWN = "var/cache/libvirt/qemu/capabilities"
 
 
@@ -86,14 +92,13 @@ def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iter
         progress(f"fetching a libvirt host of {suite} ({SUITES[suite]}, some minutes)")
         _fetch(suite, folder)
 
-    key = digest(_RECIPE, suite, _PACKAGES, _QEMU_CONF, _LIBVIRTD_CONF, _SSHD_CONF)
-    with cache.entry(f"libvirt-{suite}", key, build) as entry:
+    with cache.entry(f"libvirt-{suite}", digest(_RECIPE, suite, _PACKAGES), build) as entry:
 
         def learn(folder: Path) -> None:
             progress("letting libvirt learn what its QEMU can do")
             _learn(entry.path / "root", folder)
 
-        with cache.entry(f"libvirt-knows-{suite}", digest(_RECIPE, entry.build_id), learn) as known:
+        with cache.entry(f"libvirt-layer-{suite}", digest(_RECIPE, entry.build_id, _SETTINGS), learn) as known:
             yield Root((known.path / "layer", entry.path / "root"), entry.build_id)
 
 
@@ -105,16 +110,15 @@ def _fetch(suite: str, folder: Path) -> None:
     root.mkdir()
     host.run(["tar", "-C", str(root), "--exclude=./dev/*", "--exclude=./var/lib/apt/lists/*", "-xf", str(tarball)])
     tarball.unlink()
-    for name, text in (("qemu.conf", _QEMU_CONF), ("libvirtd.conf", _LIBVIRTD_CONF)):
-        with (root / "etc/libvirt" / name).open("a") as conf:
-            conf.write(text)
-    (root / "etc/ssh/sshd_config.d/lab.conf").write_text(_SSHD_CONF)
 
 
 def _learn(root: Path, folder: Path) -> None:
-    scratch = folder / "host"
+    layer, scratch = folder / "layer", folder / "host"
     scratch.mkdir()
-    ground = Ground([root], scratch, "learn")
+    for name, text in _SETTINGS.items():
+        (layer / name).parent.mkdir(parents=True, exist_ok=True)
+        (layer / name).write_text(text)
+    ground = Ground([layer, root], scratch, "learn", [scratch])
     try:
         daemon = Daemon(ground)
         daemon.start()
@@ -122,7 +126,7 @@ def _learn(root: Path, folder: Path) -> None:
         if done.returncode != 0:
             raise LabError(f"libvirt of {root} does not know its QEMU: {done.stderr}")
         daemon.stop()
-        shutil.copytree(ground.path(f"/{_KNOWN}"), folder / "layer" / _KNOWN)
+        shutil.copytree(ground.path(f"/{_KNOWN}"), layer / _KNOWN)
     finally:
         ground.close()
         shutil.rmtree(scratch)
