@@ -53,6 +53,8 @@ _ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UT
 #: Networks for documentation (RFC 5737), which no other host has an address of. Links are made in the first that this
 #: machine has no part in.
 _NETWORKS = tuple(map(IPv4Network, ("198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/24")))
+#: The network between two hosts, which nobody else sees.
+_BETWEEN = IPv4Network("203.0.113.0/30")
 #: The names of the links' interfaces on this machine begin so.
 _LINK = "vcpulab"
 
@@ -60,15 +62,16 @@ _LINK = "vcpulab"
 class Ground:
     """The namespaces and the root. ``close`` ends all that runs in them; use it as a context manager."""
 
-    def __init__(self, layers: Sequence[Path], folder: Path, name: str, binds: Sequence[Path] = ()) -> None:
+    def __init__(self, layers: Sequence[Path], folder: Path, name: str, binds: Sequence[Path]) -> None:
         """Make them: a host called ``name`` on a root of those layers, the upper first, its own files in ``folder``.
 
-        ``folder`` and ``binds`` have the same paths in the host as outside. Raises LabError.
+        ``binds`` are directories that the host has at the same paths, ``folder`` or one above it among them.
+        Raises LabError.
         """
         self.folder = folder
         environment = {"DIR": str(folder), "LOWER": ":".join(map(str, layers)), "NAME": name, "OWN": str(OWN)}
         namespaces = [f"--{kind}" for kind in ("mount", "pid", "net", "uts", "ipc")]
-        paths = [str(path) for path in dict.fromkeys((folder, *binds))]
+        paths = [str(path) for path in binds]
         self._init = process.start(
             ["unshare", *namespaces, "--fork", "--kill-child=KILL", "sh", "-c", _SET_UP, "sh", *paths], environment, []
         )
@@ -154,6 +157,20 @@ class Ground:
             self.cut(False)
             return str(theirs)
         raise LabError("all links to hosts of the lab are taken: `ip link show type veth`")
+
+    def join(self, other: Ground) -> tuple[str, str]:
+        """Join two hosts by a pair of interfaces; return the address of this one on that network, and the other's.
+
+        A host can be joined to one other.
+        """
+        ours, theirs = _BETWEEN.hosts()
+        name = "eth1"
+        enter = [["nsenter", f"--target={ground.pid}", "--net", "ip"] for ground in (self, other)]
+        host.run([*enter[0], "link", "add", name, "type", "veth", "peer", "name", name, "netns", str(other.pid)])
+        for ip, address in zip(enter, (ours, theirs), strict=True):
+            host.run([*ip, "address", "add", f"{address}/30", "dev", name])
+            host.run([*ip, "link", "set", name, "up"])
+        return str(ours), str(theirs)
 
     def cut(self, cut: bool = True) -> None:
         """Cut the link, so that packets are lost and no side is told, or mend it."""

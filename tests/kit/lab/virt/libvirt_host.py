@@ -34,7 +34,7 @@ _MONITOR_COMMAND = re.compile(
 class LibvirtHost:
     """A machine with libvirtd. Use it as a context manager: its end is the end of all its processes.
 
-    Files have the same paths in the host as outside for ``folder``, ``shared`` and the lab's cache.
+    In ``folder``, ``shared`` and the lab's cache files have the same paths in the host as outside.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LibvirtHost:
     ) -> None:
         """Describe it: a host of that suite (``root.SUITES``) and name.
 
-        ``shared`` is a directory that hosts have in common: for disks of VMs that move.
+        ``shared`` is a directory that hosts have in common, each with a folder of its name in it: see ``pair``.
         """
         self.suite, self.name, self.host_uuid = suite, name, str(uuid.uuid4())
         self.shared, self.cache, self._progress = shared, cache or Cache(), progress
@@ -56,11 +56,11 @@ class LibvirtHost:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            layers = stack.enter_context(root.find(self.cache, self.suite, self._progress))
+            found = stack.enter_context(root.find(self.cache, self.suite, self._progress))
             #: The host's own directory.
-            self.folder = stack.enter_context(scratch_folder())
-            binds = [self.cache.root, *([self.shared] if self.shared else [])]
-            self.ground = Ground(layers, self.folder, self.name, binds)
+            self.folder = self.shared / self.name if self.shared else stack.enter_context(scratch_folder())
+            self.folder.mkdir(exist_ok=True)
+            self.ground = Ground(found.layers, self.folder, self.name, [self.shared or self.folder, self.cache.root])
             stack.callback(self.ground.close)
             #: The host's own address, on a link that ``ground.cut`` cuts.
             self.address = self.ground.link()
@@ -79,6 +79,11 @@ class LibvirtHost:
         return f"qemu+unix:///system?socket={self.folder}/run/libvirt-sock"
 
     @property
+    def uri_by_name(self) -> str:
+        """The host's libvirt by TCP, for another host that knows it by its name: see ``pair``."""
+        return f"qemu+tcp://{self.name}/system"
+
+    @property
     def tcp_uri(self) -> str:
         """The host's libvirt by TCP, without a password."""
         return f"qemu+tcp://{self.address}/system"
@@ -87,6 +92,11 @@ class LibvirtHost:
     def ssh_uri(self) -> str:
         """The host's libvirt by SSH, with a key of this run."""
         return f"qemu+ssh://root@{self.address}/system?keyfile={self._ssh_key}&no_verify=1&no_tty=1&sshauth=privkey"
+
+    def knows(self, other: LibvirtHost, address: str) -> None:
+        """Have this host find another, and its libvirt, at that address by its name."""
+        with self.ground.path("/etc/hosts").open("a") as hosts:
+            hosts.write(f"{address} {other.name}\n")
 
     def start_daemon(self) -> None:
         """Start libvirtd, and wait until it serves."""
@@ -139,6 +149,15 @@ class LibvirtHost:
         self.start(name, paused)
         return name
 
+    def migrate(self, name: str, to: LibvirtHost, *options: str, timeout: float = 300.0) -> None:
+        """Migrate a domain, live, to another host, which knows and is known by its name: see ``pair``.
+
+        ``options`` are more of ``virsh migrate``. Raises LabError with libvirt's words; the domain goes on here.
+        """
+        to.folder_of(name)
+        # --unsafe: libvirt takes no disk for safe whose cache is that of the lab's
+        self.ask("migrate", "--live", "--p2p", "--unsafe", *options, name, to.uri_by_name, timeout=timeout)
+
     def xml(self, name: str, inactive: bool = False) -> ET.Element:
         """Return the domain's ``<domain>`` as it runs, or as it is defined."""
         return ET.fromstring(self.ask("dumpxml", name, *(["--inactive"] if inactive else [])))
@@ -180,6 +199,13 @@ class LibvirtHost:
         """
         said = [match["command"] for match in _MONITOR_COMMAND.finditer(self.log)]
         return [json.loads(command) for command in said if not command.startswith(_MARK)]
+
+    def calls(self, function: str) -> list[str]:
+        """Return the arguments of all calls of that function of the API by domain, as libvirtd tells of them.
+
+        ``calls("virDomainSetVcpu")[0]`` ends with ``vcpumap='5' state=1 flags=0x1``.
+        """
+        return re.findall(rf": {re.escape(function)}:\d+ : (.*)", self.log)
 
     @property
     def log(self) -> str:

@@ -2,7 +2,8 @@
 """The roots of libvirt hosts: a Debian suite's libvirtd, QEMU and SSH server, ready to start without systemd.
 
 libvirtd asks a QEMU that it does not know for all that it can do, which takes it ten seconds. What it learned is
-kept as a layer over the root, and holds in the overlays on both, in which the two programs have the same times.
+kept as a layer over the root, with the settings, and holds in the overlays on both, in which the two programs have the
+same times.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from kit.lab import host
@@ -51,7 +53,7 @@ auth_tcp = "none"
 listen_tls = 0
 listen_tcp = 1
 listen_addr = "0.0.0.0"
-log_filters = "1:libvirt-qemu 1:libvirt-domain 4:util 4:rpc"
+log_filters = "1:libvirt-qemu 1:libvirt.domain 4:util 4:rpc"
 log_outputs = "1:file:/var/log/libvirt/libvirtd.log 3:stderr"
 """
 _SSHD_CONF = """
@@ -59,12 +61,27 @@ UsePAM no
 StrictModes no
 UseDNS no
 """
+_SETTINGS: Mapping[str, str] = {
+    "etc/libvirt/qemu.conf": _QEMU_CONF,
+    "etc/libvirt/libvirtd.conf": _LIBVIRTD_CONF,
+    "etc/ssh/sshd_config.d/lab.conf": _SSHD_CONF,
+}
 _KNOWN = "var/cache/libvirt/qemu/capabilities"
 
 
+@dataclass(frozen=True)
+class Root:
+    """A root that hosts share."""
+
+    #: Directories, the upper first.
+    layers: tuple[Path, ...]
+    #: Identity of the build, for the keys of what is saved on it.
+    key: str
+
+
 @contextmanager
-def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iterator[tuple[Path, ...]]:
-    """Yield the layers of the root of that suite, the upper first, made the first time.
+def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iterator[Root]:
+    """Yield the root of that suite, made the first time.
 
     Raises LabError for an unknown suite.
     """
@@ -75,15 +92,14 @@ def find(cache: Cache, suite: str, progress: host.Progress = host.quiet) -> Iter
         progress(f"fetching a libvirt host of {suite} ({SUITES[suite]}, some minutes)")
         _fetch(suite, folder)
 
-    key = digest(_RECIPE, suite, _PACKAGES, _QEMU_CONF, _LIBVIRTD_CONF, _SSHD_CONF)
-    with cache.entry(f"libvirt-{suite}", key, build) as entry:
+    with cache.entry(f"libvirt-{suite}", digest(_RECIPE, suite, _PACKAGES), build) as entry:
 
         def learn(folder: Path) -> None:
             progress("letting libvirt learn what its QEMU can do")
             _learn(entry.path / "root", folder)
 
-        with cache.entry(f"libvirt-knows-{suite}", digest(_RECIPE, entry.build_id), learn) as known:
-            yield known.path / "layer", entry.path / "root"
+        with cache.entry(f"libvirt-layer-{suite}", digest(_RECIPE, entry.build_id, _SETTINGS), learn) as known:
+            yield Root((known.path / "layer", entry.path / "root"), entry.build_id)
 
 
 def _fetch(suite: str, folder: Path) -> None:
@@ -94,16 +110,15 @@ def _fetch(suite: str, folder: Path) -> None:
     root.mkdir()
     host.run(["tar", "-C", str(root), "--exclude=./dev/*", "--exclude=./var/lib/apt/lists/*", "-xf", str(tarball)])
     tarball.unlink()
-    for name, text in (("qemu.conf", _QEMU_CONF), ("libvirtd.conf", _LIBVIRTD_CONF)):
-        with (root / "etc/libvirt" / name).open("a") as conf:
-            conf.write(text)
-    (root / "etc/ssh/sshd_config.d/lab.conf").write_text(_SSHD_CONF)
 
 
 def _learn(root: Path, folder: Path) -> None:
-    scratch = folder / "host"
+    layer, scratch = folder / "layer", folder / "host"
     scratch.mkdir()
-    ground = Ground([root], scratch, "learn")
+    for name, text in _SETTINGS.items():
+        (layer / name).parent.mkdir(parents=True, exist_ok=True)
+        (layer / name).write_text(text)
+    ground = Ground([layer, root], scratch, "learn", [scratch])
     try:
         daemon = Daemon(ground)
         daemon.start()
@@ -111,7 +126,7 @@ def _learn(root: Path, folder: Path) -> None:
         if done.returncode != 0:
             raise LabError(f"libvirt of {root} does not know its QEMU: {done.stderr}")
         daemon.stop()
-        shutil.copytree(ground.path(f"/{_KNOWN}"), folder / "layer" / _KNOWN)
+        shutil.copytree(ground.path(f"/{_KNOWN}"), layer / _KNOWN)
     finally:
         ground.close()
         shutil.rmtree(scratch)
