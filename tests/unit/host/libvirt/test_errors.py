@@ -36,7 +36,7 @@ class Said:
             1,
             "internal error: unable to execute QEMU command 'device_add': CPU[4] with APIC ID 4 exists",
             "slot-occupied",
-            1,
+            3,
         ),
         (84, "Operation not supported: vcpu '3' can't be unplugged", "libvirt-error", 3),
         (8, "invalid argument: vcpu '5' is already in requested state", "libvirt-error", 3),
