@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..core import codes
 from ..core.identity import DomainId
-from ..core.model import HostView, Recorded, Slot
+from ..core.model import HostView, Owner, Recorded, Slot
 from ..core.reason import Origin, Reason
 from ..errors import QemuError
 from ..qmp.events import EventHub
@@ -88,7 +88,7 @@ class LibvirtVmm(QmpVmm):
         self.domain_id = found.identity
         self._lent = monitor
         self._domain = found.domain
-        self._persistent = found.persistent
+        self._owner = Owner(f"libvirt {_version(connection.version)}", found.persistent)
         #: Slots whose removal was asked for here: since when they are seen to be empty, and whether libvirt was told.
         self._leaving: dict[int, _Leaving] = {}
 
@@ -120,7 +120,7 @@ class LibvirtVmm(QmpVmm):
         if self._leaving:
             record = await self._told_again(view, record)
         slots = tuple(self._recorded(slot, record) for slot in view.slots)
-        return replace(view, slots=slots, defined=self._persistent)
+        return replace(view, slots=slots, owner=self._owner)
 
     def _recorded(self, slot: Slot, record: DomainRecord) -> Slot:
         vcpu = record.vcpus.get(slot.index)
@@ -233,6 +233,10 @@ def _behind(slot: Slot) -> Reason:
         "loaded, and a migration fails",
         f"vcpuctl offline {slot.index}, then have QEMU remove it the way it was plugged (device_del {name})",
     )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 class _Leaving:

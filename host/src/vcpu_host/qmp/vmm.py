@@ -201,7 +201,7 @@ class QmpVmm:
 
     async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
         """See ``ports.Vmm``: nobody keeps a definition of a VM that is known by its monitor."""
-        raise AssertionError(f"no plan has this done (``HostView.defined``): {slots}")
+        raise AssertionError(f"no plan has this done (``HostView.owner``): {slots}")
 
     def events(self) -> EventStream:
         """Events from now on; the first stream also holds those since :func:`connect`."""
