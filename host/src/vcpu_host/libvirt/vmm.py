@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +33,7 @@ _TOLD_AGAIN = 0.3
 _SETTLES = 1.5
 
 
-async def connect(uri: str, domain: str, *, timeout: float = 30.0, call_timeout: float = 20.0) -> LibvirtVmm:
+async def connect(uri: str, domain: str, *, timeout: float = 30.0, call_timeout: float = 40.0) -> LibvirtVmm:
     """Return the machine of a domain, by its name or UUID, of the libvirt at ``uri``; events are kept from now on.
 
     ``timeout`` (seconds) is for the connecting (another host is reached by ssh, perhaps), ``call_timeout`` for each
@@ -104,19 +105,18 @@ class LibvirtVmm(QmpVmm):
 
     async def look(self) -> HostView:
         """See ``ports.Vmm``; with what libvirt has on its record."""
-        view, record = await asyncio.gather(super().look(), self.record())
-        return await self._with_record(view, record)
+        return await self._with_record(await super().look())
 
     async def look_slots(self, view: HostView) -> HostView:
         """See ``ports.Vmm``."""
-        looked, record = await asyncio.gather(super().look_slots(view), self.record())
-        return await self._with_record(looked, record)
+        return await self._with_record(await super().look_slots(view))
 
     async def record(self) -> DomainRecord:
         """Return libvirt's record of the running domain."""
         return domain_xml.read(await self.connection.call("read the domain's XML", self._domain.XMLDesc, 0))
 
-    async def _with_record(self, view: HostView, record: DomainRecord) -> HostView:
+    async def _with_record(self, view: HostView) -> HostView:
+        record = await self.record()  # after QEMU was looked at: libvirt hears of things later
         if self._leaving:
             record = await self._told_again(view, record)
         slots = tuple(self._recorded(slot, record) for slot in view.slots)
@@ -166,8 +166,15 @@ class LibvirtVmm(QmpVmm):
         await self._set(slot.index, enabled=True, flags=_LIVE)
         return LIBVIRTS.slot_id(slot.index)
 
+    async def mend(self, view: HostView) -> None:
+        """See ``ports.Vmm``."""
+        for slot in view.slots:
+            if slot.recorded is Recorded.BEHIND and not slot.filled:
+                with contextlib.suppress(QemuError):  # doctor says what is left
+                    await self._make_room(slot)
+
     async def _make_room(self, slot: Slot) -> None:
-        """Rid libvirt's record of a CPU that is gone: it would refuse to plug the slot."""
+        """Rid libvirt's record of a CPU that is gone: it would refuse to plug the slot. Older ones cannot be told."""
         if self.asynchronous:
             await self._set(slot.index, enabled=False, flags=_LIVE | binding.ASYNC_UNPLUG)
 

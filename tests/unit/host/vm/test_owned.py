@@ -46,6 +46,9 @@ class Owned(Vmm):
         view = await super().look()
         return replace(view, slots=tuple(map(self._slot, view.slots)))
 
+    async def mend(self, view: HostView) -> None:
+        self.recorded = {slot.index for slot in view.slots if slot.filled}
+
     async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
         self.kept = dict(slots)
         return self.not_kept
@@ -74,6 +77,15 @@ async def test_a_record_that_stays_behind_is_told_with_what_it_brings_back() -> 
     found = [finding for finding in diagnose(await whole.look()) if finding.code == codes.RECORD_BEHIND]
     assert [finding.level for finding in found] == [Level.PROBLEM]
     assert "slot 1" in found[0].text
+
+
+async def test_a_record_that_an_earlier_operation_left_behind_is_mended_by_the_same_command_once_more() -> None:
+    vmm = Owned(Vm(4, (0, 1)), follows=None)
+    whole = _whole(vmm)
+    await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert vmm.recorded == {0, 1}
+    again = await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert (again.outcome, vmm.recorded) == (Outcome.DONE, {0})
 
 
 async def test_a_cpu_that_the_owner_keeps_is_not_asked_for() -> None:
