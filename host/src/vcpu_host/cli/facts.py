@@ -31,6 +31,9 @@ FILES: tuple[tuple[str, str], ...] = (
 
 #: The keys of a VM's file in vms.d, which is TOML and has no others.
 VM_FILE_KEYS: tuple[tuple[str, str], ...] = (
-    ("qmp", "The path of QEMU's monitor socket. It has to be there."),
+    ("qmp", "The path of QEMU's monitor socket. It has to be there, unless libvirt owns the VM."),
+    ("libvirt", "Instead of sockets: the URI of the libvirt that owns the VM."),
+    ("domain", "The domain's name there, or its UUID. It has to be there beside libvirt."),
+    ("monitor", "false: look at the domain by libvirt's record alone, which does not taint it."),
     ("agent", "The path of the agent's chardev socket. It can mostly be left out, since QEMU tells it."),
 )

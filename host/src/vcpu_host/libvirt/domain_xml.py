@@ -30,7 +30,7 @@ class DomainRecord:
     """The record. ``vcpus`` are by number; ``most`` is how many there can be.
 
     ``channel`` says whether the domain has the agent's, ``connected`` whether a program in the guest has it open, as
-    libvirt knows it; None if libvirt does not say.
+    libvirt knows it; None if libvirt does not say. ``machine``, ``arch`` and ``accel`` are in QEMU's words.
     """
 
     name: str
@@ -39,6 +39,9 @@ class DomainRecord:
     vcpus: Mapping[int, RecordedVcpu]
     channel: bool
     connected: bool | None = None
+    machine: str = ""
+    arch: str = ""
+    accel: str = ""
 
     def has(self, number: int) -> bool:
         """Return whether the record has this vCPU."""
@@ -68,6 +71,9 @@ def read(xml: str) -> DomainRecord:
         vcpus,
         channel=target is not None,
         connected=None if state is None else state == "connected",
+        machine=_attribute(root, "os/type", "machine") or "",
+        arch=_attribute(root, "os/type", "arch") or "",
+        accel="tcg" if root.get("type") == "qemu" else root.get("type") or "",
     )
 
 
