@@ -14,7 +14,7 @@ from ..core import codes
 from ..core.channel import PORT_NAME
 from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
-from ..errors import AgentGoneError, VcpuctlError
+from ..errors import AgentGoneError, RefusedError, VcpuctlError
 from . import binding, words
 from .connection import Connection
 from .domain import Domain
@@ -78,8 +78,10 @@ class ChannelPort:
         connection = await made
         try:
             stream = await self._channel(connection)
-        except BaseException:
+        except BaseException as error:
             self._end(connection.close())
+            if isinstance(error, RefusedError):  # a connection that may only look does that without the agent
+                raise AgentGoneError(error.reason) from error
             raise
         transport = StreamTransport(
             stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())

@@ -136,16 +136,6 @@ def gap(job: Job) -> Reason | None:
     return slipped(job) or (record_behind(job.slot) if job.removal.unrecorded else None)
 
 
-def record_alone() -> Reason:
-    """The guest and the VM's owner say so, and QEMU was not looked at."""
-    return Reason(
-        codes.RECORD_ALONE,
-        Origin.LIBVIRT,
-        "the guest shows it, and libvirt has it on its record; QEMU itself was not looked at",
-        "leave --no-monitor out (monitor = false in the VM's file) to have that proven, too",
-    )
-
-
 def inconsistent(result: CpuResult) -> Reason:
     """The agent's answer contradicts what it says it observed."""
     return Reason(

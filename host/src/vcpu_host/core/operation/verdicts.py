@@ -7,6 +7,7 @@ carry out what they decide.
 
 from __future__ import annotations
 
+from ..owner import record_alone
 from ..planning.plan import StepKind
 from ..reason import Outcome, Reason
 from . import reasons
@@ -58,7 +59,7 @@ def succeed(state: State, job: Job) -> None:
         up = job.goal is Goal.UP and job.filled
         reason = reasons.parked(job, state.plan.smt_remedy) if up else reasons.gap(job)
         if reason is None and state.plan.record_alone:
-            reason = reasons.record_alone()
+            reason = record_alone()
         state.settle(job, Outcome.DONE, reason)
 
 
