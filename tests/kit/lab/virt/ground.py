@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import subprocess
 import threading
@@ -79,12 +80,15 @@ class Ground:
         self._words = _Words(self._init.stderr)
         #: The host's first process, as this machine numbers it.
         self.pid = self._words.pid()
+        self._end = os.pidfd_open(self.pid)
         self._link: str | None = None
         self._begun: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
-        """End all processes of the host."""
+        """End all processes of the host: when its first one has ended, the kernel has ended them all."""
         process.end(self._init)
+        select.select([self._end], [], [])
+        os.close(self._end)
         for begun in self._begun:
             begun.wait()
 
