@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from kit.fakes.qemu import FakeVm
 from vcpu_host.agent.dialer import LinkDialer
+from vcpu_host.agent.socket_port import SocketPort
 from vcpu_host.core.guest import GuestView
 from vcpu_host.core.model import HostView
 from vcpu_host.core.vm_events import OstReported, PortChanged
@@ -115,7 +116,7 @@ async def test_the_real_agent_answers_over_the_fake_port(folder: Path) -> None:
         async with look(vm) as (vmm, view):
             await vmm.plug(view.slots[3])
             await ost(vmm, [(3, 1, 0)])
-            agent = await LinkDialer(None, vmm.check_port).dial(await vmm.look(), 10)
+            agent = await LinkDialer(SocketPort(None, vmm.check_port)).dial(await vmm.look(), 10)
             ids = ["acpi:\\_SB_.CPUS.C003"]
             answers = [a async for a in agent.set_online(ids, online=True, wait=True, brief=False, timeout=10)]
             assert isinstance(answers[-1], GuestView)

@@ -169,13 +169,14 @@ def _of_thread(thread: ThreadView) -> Document:
 def of_request(request: Request) -> Document:
     """Return what was asked for: of options only those that were given."""
     from .core.planning.placement import Placement
+    from .core.planning.plan import FLAGS
 
     document: Document = {"count": request.count, "slots": list(request.selectors)}
     if request.placement is not Placement.LOWEST:
         document["policy"] = str(request.placement)
     if request.node is not None:
         document["node"] = request.node
-    return document | {name: True for name in ("in_guest", "without_agent", "atomic") if getattr(request, name)}
+    return document | {name: True for name in FLAGS if getattr(request, name)}
 
 
 def of_plan(plan: Plan) -> Document:
@@ -253,6 +254,8 @@ def _of_configured(file: Configured, pids: Iterable[int]) -> Document:
         "file": file.file,
         "qmp": file.qmp,
         "agent": file.agent,
+        "libvirt": file.libvirt,
+        "domain": file.domain,
         "hidden_by": file.hidden_by,
         "trouble": _or_none(file.trouble),
         "pids": list(pids),

@@ -11,6 +11,7 @@ from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from .core.identity import VmIdentity
 from .core.intent import Intent
 from .core.model import HostView, Slot
+from .core.reason import Reason
 from .core.vm_events import VmEvent
 
 
@@ -47,6 +48,12 @@ class Vmm(Protocol):
 
     async def unplug(self, slot: Slot) -> None:
         """Ask for the removal of the slot's CPU; returning means asked, not gone. Raise QemuError."""
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """Have the VM start next time with a CPU in each of these slots (True), or with none (False).
+
+        What is so already stays as it is. Return those for which that failed, and why.
+        """
 
     def events(self) -> AsyncIterator[VmEvent]:
         """Events from the moment of this call on, until QemuGone."""
@@ -138,10 +145,10 @@ class AgentDialer(Protocol):
 class Journal(Protocol):
     """The write-ahead record of one VM. Nothing is asked of QEMU before ``save`` has returned."""
 
-    def load(self) -> tuple[Intent, ...]:
+    async def load(self) -> tuple[Intent, ...]:
         """What is recorded. Raises RefusedError if it cannot be understood."""
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         """Replace the record, for good. Raises RefusedError if that cannot be done."""
 
 
@@ -151,10 +158,10 @@ class NoJournal:
     def __init__(self) -> None:
         self._intents: tuple[Intent, ...] = ()
 
-    def load(self) -> tuple[Intent, ...]:
+    async def load(self) -> tuple[Intent, ...]:
         """What this very process recorded."""
         return self._intents
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         """Keep it in memory."""
         self._intents = tuple(intents)

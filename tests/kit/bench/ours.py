@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vcpu_host import documents
 from vcpu_host.agent.dialer import LinkDialer
+from vcpu_host.agent.socket_port import SocketPort
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Outcome
@@ -30,7 +31,7 @@ class NotDoneError(Exception):
 async def coordinator(qmp_socket: str) -> AsyncIterator[Coordinator]:
     """A coordinator with its session made, as a program that keeps one would have it."""
     monitor = await connect(qmp_socket)
-    whole = Coordinator(monitor, LinkDialer(None, monitor.check_port))
+    whole = Coordinator(monitor, LinkDialer(SocketPort(None, monitor.check_port)))
     try:
         await whole.session()
         yield whole

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -88,6 +88,10 @@ class Vmm:
         await asyncio.sleep(0)
         now = await self.look()
         return replace(view, slots=now.slots, devices=now.devices, status=now.status)
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        self.kept = dict(slots)
+        return {}
 
     async def queues(self) -> dict[str, tuple[int, ...]]:
         return {}

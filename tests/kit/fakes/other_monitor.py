@@ -58,6 +58,10 @@ class OtherMonitor:
         del view
         return await self.look()
 
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        self.kept = dict(slots)
+        return {}
+
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         return {}
 

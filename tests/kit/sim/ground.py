@@ -15,7 +15,7 @@ from vcpu_host.core.intent import Intent
 from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.qmp.names import slot_id
+from vcpu_host.qmp.names import OURS
 
 from . import views
 
@@ -151,7 +151,7 @@ class Ground:
     def _sim(self, index: int) -> Sim:
         lit = index in self.online
         filled = lit or index in self.offline
-        holder = None if not filled else "" if index == 0 else slot_id(index)
+        holder = None if not filled else "" if index == 0 else OURS.slot_id(index)
         sim = Sim(index, holder, [lit] * self.threads, present=filled)
         self.stamp(sim)
         return sim

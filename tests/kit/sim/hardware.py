@@ -9,7 +9,7 @@ from functools import partial
 from vcpu_host.core.model import Ost
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.qmp.names import slot_id
+from vcpu_host.qmp.names import OURS
 
 from .ground import Ground, Sim
 
@@ -28,7 +28,7 @@ class Hardware(Ground):
         if sim.holder is not None or self._chance(self.faults.add_refused):
             self._tell(ev.PlugReturned(action.slot, Reason("qemu-refused", Origin.QEMU, "no")), op)
             return
-        self._fill(sim, slot_id(action.slot), ours=True)
+        self._fill(sim, OURS.slot_id(action.slot), ours=True)
         self._tell(ev.PlugReturned(action.slot, None), op)
 
     def _fill(self, sim: Sim, holder: str, *, ours: bool) -> None:
@@ -93,7 +93,7 @@ class Hardware(Ground):
         self.sims[action.slot].commands -= 1
         if self.dead:
             return
-        target = self.shown.slots[action.slot].handle or slot_id(action.slot)
+        target = self.shown.slots[action.slot].handle or OURS.slot_id(action.slot)
         held = [sim for sim in self.sims if sim.holder is not None and target in (sim.holder, sim.path)]
         if not held:
             self._tell(ev.UnplugReturned(action.slot, Reason("device-not-found", Origin.QEMU, "not found")), op)

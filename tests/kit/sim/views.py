@@ -12,7 +12,7 @@ from vcpu_host.core.model import Channel, HostThread, HostView, Ost, PropValue, 
 from vcpu_host.core.platforms import Platform, fixed, x86
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import VmView, join
-from vcpu_host.qmp.names import slot_id
+from vcpu_host.qmp.names import OURS
 
 ARCH_OF_CORES = "cores64"
 
@@ -67,7 +67,7 @@ def slot(
     fills: int = 0,
 ) -> Slot:
     """One slot; ``boot`` gives it a CPU of -smp, ``device_id`` another id than ours. ``fills`` counts its CPUs."""
-    own = slot_id(index)
+    own = OURS.slot_id(index)
     path = known = None
     if filled:
         known = None if boot else device_id or own

@@ -8,10 +8,10 @@ import gc
 import shlex
 import sys
 
-from vcpu_host.local.target import Target
+from vcpu_host.local.target import AnyTarget
 from vcpu_host.sharing.vm import Vm
 
-from .target import sockets
+from .target import target_of
 
 
 def command_line() -> str:
@@ -21,10 +21,10 @@ def command_line() -> str:
 
 def vm_of(args: argparse.Namespace) -> Vm:
     """Return the VM that the options name."""
-    return vm_at(sockets(args))
+    return vm_at(target_of(args))
 
 
-def vm_at(target: Target) -> Vm:
+def vm_at(target: AnyTarget) -> Vm:
     """Return this VM, to be asked by the name of this command."""
     return Vm(target, command_line(), loaded=_collect_garbage)
 

@@ -15,8 +15,7 @@ from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
 from vcpu_host.errors import UsageError
 from vcpu_host.local.open_files import allow_for
-from vcpu_host.local.target import Target, known
-from vcpu_host.local.unix_sockets import place
+from vcpu_host.local.target import AnyTarget, Target, known
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.fleet import PARALLEL, Asks, Ended, Fleet, Member, UnusableVm
 
@@ -63,7 +62,7 @@ def bound(call: Call, timeout: float | None) -> float | None:
     return None if timeout is None else timeout + _BEYOND
 
 
-def _targets(words: Sequence[str], *, whole: bool) -> dict[str, Target | Reason]:
+def _targets(words: Sequence[str], *, whole: bool) -> dict[str, AnyTarget | Reason]:
     """Return the VMs by their names. ``whole``: a file that is wrong is an error of all, not of its VM alone."""
     files = known()
     try:
@@ -72,28 +71,28 @@ def _targets(words: Sequence[str], *, whole: bool) -> dict[str, Target | Reason]
         hint = "vcpuctl vms shows what there is"
         text = f"no VM in vms.d is called like {error}" if files else "there is no VM in vms.d"
         raise _usage(codes.NO_SUCH_VM, text, hint) from error
-    targets: dict[str, Target | Reason] = {}
+    targets: dict[str, AnyTarget | Reason] = {}
     for name in names:
         target = files[name] if name in files else Target.named(name)
         if whole and isinstance(target, Reason):
             raise UsageError(target)
         targets[printable(name)] = target
     if whole:
-        check_distinct({name: target for name, target in targets.items() if isinstance(target, Target)})
+        check_distinct({name: target for name, target in targets.items() if not isinstance(target, Reason)})
     return targets
 
 
-def check_distinct(targets: Mapping[str, Target]) -> None:
+def check_distinct(targets: Mapping[str, AnyTarget]) -> None:
     """Raise UsageError if two of the names lead to one monitor."""
     seen: dict[str, str] = {}
     for name, target in targets.items():
-        other = seen.setdefault(place(target.qmp), name)
+        other = seen.setdefault(target.place, name)
         if other != name:
-            text = f"{other} and {name} are one VM: both have the monitor {target.qmp}"
+            text = f"{other} and {name} are one VM: both are reached at {target.told}"
             raise _usage(codes.SAME_NAMES, text, "name it once")
 
 
-def _vm(target: Target | Reason) -> Asks:
+def _vm(target: AnyTarget | Reason) -> Asks:
     return UnusableVm(UsageError(target)) if isinstance(target, Reason) else vm_at(target)
 
 

@@ -63,7 +63,7 @@ def about(
     sockets = []
     for vm in vms:
         try:
-            sockets.append(place(Target.named(vm).qmp))
+            sockets.append(Target.named(vm).place)
         except UsageError as error:
             if error.reason.code != codes.NO_SUCH_VM:
                 raise

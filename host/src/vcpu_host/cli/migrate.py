@@ -16,7 +16,6 @@ from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.local.target import Target, plain_name
-from vcpu_host.local.unix_sockets import place
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.hold import open_vm
 from vcpu_host.vm.coordinator import Coordinator
@@ -25,7 +24,10 @@ from . import render
 from .connect import command_line, vm_of
 from .exitcodes import Exit, of_outcome
 from .progress import Progress
-from .target import sockets
+from .target import sockets_of
+
+#: How libvirt does it.
+_WAY = "virsh migrate --live DOMAIN URI: libvirt takes the vCPUs along, those that were plugged too"
 
 #: No export of 65536 slots is larger.
 _MOST = 64 << 20
@@ -33,6 +35,7 @@ _MOST = 64 << 20
 
 async def export(args: argparse.Namespace) -> Exit:
     """``vcpuctl export``: nothing is changed."""
+    sockets_of(args, _WAY)
     with Progress.of(args) as progress:
         answer = await vm_of(args).ask(Call(Kind.SHAPE), progress.hear)
     shape = Shape.from_json(answer).with_default_ids(answer["default_ids"])
@@ -77,7 +80,7 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
     """The source, live or from what it exported, and the destination."""
     if args.source is not None:
         shape = _read(args.source)
-        async with _held(sockets(args)) as destination:
+        async with _held(sockets_of(args, _WAY)) as destination:
             yield shape, destination
         return
     here, there = _two(args)
@@ -92,8 +95,8 @@ def _held(target: Target) -> AbstractAsyncContextManager[Coordinator]:
 
 def _two(args: argparse.Namespace) -> tuple[Target, Target]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets(args), Target(plain_name(args.to))
-    if place(here.qmp) == place(there.qmp):
+    here, there = sockets_of(args, _WAY), Target(plain_name(args.to))
+    if here.place == there.place:
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"
         raise UsageError(Reason(codes.SAME_VM, Origin.VCPUCTL, text, hint))

@@ -22,7 +22,10 @@ from vcpu_host.vm.open import open_preconfig
 from . import render
 from .connect import command_line
 from .exitcodes import Exit, of_outcome
-from .target import sockets
+from .target import sockets_of
+
+#: How libvirt does it.
+_WAY = "virsh edit DOMAIN: <numa><cell cpus='...'/></numa> within <cpu> gives each vCPU its node at the next start"
 
 #: No map of 65536 slots is larger.
 _MOST = 4 << 20
@@ -31,7 +34,7 @@ _MOST = 4 << 20
 async def numa(args: argparse.Namespace) -> Exit:
     """The exit status is that of the outcome: refused when nothing was set."""
     wish = _wish(args)
-    async with open_preconfig(sockets(args), holder=command_line()) as qemu:
+    async with open_preconfig(sockets_of(args, _WAY), holder=command_line()) as qemu:
         try:
             assigned = await assign(qemu, wish, dry_run=args.dry_run)
         except MapError as error:

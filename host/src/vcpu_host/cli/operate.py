@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from vcpu_host.core import codes
 from vcpu_host.core.planning.placement import Placement
-from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.planning.plan import FLAGS, Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.documents import Document
 from vcpu_host.errors import UsageError
@@ -31,9 +31,7 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
             operation,
             count,
             selectors,
-            in_guest=getattr(args, "in_guest", False),
-            without_agent=getattr(args, "without_agent", False),
-            atomic=getattr(args, "atomic", False),
+            **{name: getattr(args, name, False) for name in FLAGS},
             placement=Placement(getattr(args, "policy", None) or Placement.LOWEST),
             node=getattr(args, "node", None),
         )

@@ -46,6 +46,14 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
             words="every VM of vms.d, for the commands that take more than one",
         )
         add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
+        add(which, "--domain", metavar="NAME", words="a VM that libvirt owns, by its name or UUID (see --connect)")
+        add(
+            group,
+            "--connect",
+            metavar="URI",
+            words="which libvirt, also on another host: qemu+ssh://root@host/system "
+            "(default: $LIBVIRT_DEFAULT_URI, then qemu:///system)",
+        )
         add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(
@@ -107,6 +115,12 @@ def _add_atomic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--atomic", action="store_true", help="all or nothing: take everything back if a slot fails")
 
 
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", action="store_true", help="keep these vCPUs for the VM's next start (VMs that libvirt owns)"
+    )
+
+
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
 
@@ -118,6 +132,7 @@ def change(verb: str, *, dry_run: bool) -> Fill:
         _add_amount(parser, verb)
         _add_placement(parser, node=True)
         _add_atomic(parser)
+        _add_config(parser)
         parser.add_argument(
             "--without-agent",
             action="store_true",
@@ -141,6 +156,7 @@ def scale(*, dry_run: bool) -> Fill:
         )
         _add_placement(parser, node=False)
         _add_atomic(parser)
+        _add_config(parser)
         if dry_run:
             _add_dry_run(parser)
 

@@ -56,6 +56,8 @@ def _configured() -> Iterator[Configured]:
             counts.setdefault(name, file)
         if isinstance(says, Reason):
             yield Configured(name, file, trouble=says, hidden_by=hidden_by)
+        elif isinstance(says, target.Domain):
+            yield Configured(name, file, hidden_by=hidden_by, libvirt=says.uri, domain=says.domain)
         else:
             yield Configured(name, file, says.qmp, says.agent, None, hidden_by, qemus.key_of(says.qmp))
 
@@ -76,18 +78,22 @@ def blocks(document: documents.Document, *, wide: bool = False) -> list[Block]:
 
 
 def _files(files: list[dict[str, Any]], *, wide: bool) -> Table:
-    columns = [Column("NAME"), Column("QMP", breaks=True), Column("PROCESS", breaks=True)]
+    columns = [Column("NAME"), Column("REACHED AT", breaks=True), Column("PROCESS", breaks=True)]
     columns += [Column("AGENT", breaks=True), Column("FILE", breaks=True)] if wide else []
     rows = [
         [
             file["name"],
-            printable(file["qmp"] or "-"),
+            printable(_place(file)),
             ",".join(map(str, file["pids"])) or "-",
             *([printable(file["agent"] or "-"), file["file"]] if wide else []),
         ]
         for file in files
     ]
     return Table(columns, rows)
+
+
+def _place(file: dict[str, Any]) -> str:
+    return f"{file['libvirt']} {file['domain']}" if file["libvirt"] else file["qmp"] or "-"
 
 
 def _about_files(files: list[dict[str, Any]]) -> Iterator[Line]:

@@ -83,6 +83,22 @@ LIBVIRT_OWNED = Code("libvirt-owned", "libvirt started this QEMU and holds its m
 NOT_READ = Code("not-read", "QEMU was given options that vms does not read, so there may be more than it tells.")
 PROCESSES_UNSEEN = Code("processes-unseen", "Some processes of this host cannot be looked at by this user.")
 
+# libvirt.
+NO_LIBVIRT = Code("no-libvirt", "libvirt's Python module is not installed here.")
+BAD_URI = Code("bad-uri", "libvirt does not understand the URI, or has no driver for it.")
+LIBVIRT_DENIED = Code("libvirt-denied", "libvirt does not let this user do that, or the connection is read-only.")
+LIBVIRT_GONE = Code("libvirt-gone", "libvirt is not reached, or the connection to it was lost.")
+LIBVIRT_SILENT = Code("libvirt-silent", "libvirt does not answer.")
+LIBVIRT_ERROR = Code("libvirt-error", "libvirt refused a call, in words that vcpuctl does not know.")
+NO_SUCH_DOMAIN = Code("no-such-domain", "This libvirt has no domain of this name or UUID.")
+DOMAIN_OFF = Code("domain-off", "The domain does not run here.")
+LEFT_TO_LIBVIRT = Code("left-to-libvirt", "libvirt does this itself for the VMs that it owns.")
+NOT_HOTPLUGGABLE = Code("not-hotpluggable", "libvirt does not let a CPU go that the domain was started with.")
+NO_DEFINITION = Code("no-definition", "Nobody keeps a definition of the VM, which --config could change.")
+NOT_KEPT = Code("not-kept", "The CPU is as wanted, and the VM's definition could not be changed to the same.")
+BEHIND_LIBVIRT = Code("behind-libvirt", "A CPU was plugged behind libvirt's back: its record does not have it.")
+RECORD_BEHIND = Code("record-behind", "A CPU is gone, and libvirt's record still has it.")
+
 # QEMU's monitor, and what QEMU can do.
 NO_SUCH_SOCKET = Code("no-such-socket", "The monitor's socket does not exist.")
 NOT_PERMITTED = Code("not-permitted", "This user may not connect to the monitor's socket.")

@@ -28,16 +28,23 @@ class SocketId(NamedTuple):
     inode: int = 0
 
 
-class VmIdentity(NamedTuple):
-    """A VM, told apart from all others on this host.
+class DomainId(NamedTuple):
+    """A domain of libvirt's, by its own UUID and by that of the host that runs it (virConnectGetCapabilities)."""
 
-    ``by`` is QEMU's process. Where that cannot be seen from here, it is the monitor's socket: then whoever comes by
-    another monitor of the same VM has another identity for it. ``listens``: the process was seen to listen on the
-    monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of QEMU's first vCPU, if it
-    can be seen: earlier versions knew the VM by that.
+    uuid: str
+    host: str
+
+
+class VmIdentity(NamedTuple):
+    """A VM, told apart from all others on this host; one that libvirt owns, from all others anywhere.
+
+    ``by`` is QEMU's process, or the domain. Where that cannot be seen from here, it is the monitor's socket: then
+    whoever comes by another monitor of the same VM has another identity for it. ``listens``: the process was seen
+    to listen on the monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of
+    QEMU's first vCPU, if it can be seen: earlier versions knew the VM by that.
     """
 
-    by: ProcessId | SocketId
+    by: ProcessId | SocketId | DomainId
     listens: bool = False
     first_thread: ProcessId | None = None
 

@@ -162,11 +162,13 @@ def fields(
 
 def requested(document: Mapping[str, Any]) -> str:
     """Return what was asked for (``documents.of_request``) in the words of the command line."""
+    from .planning.plan import FLAGS
+
     words = [] if document["count"] is None else [str(document["count"])]
     if document["slots"]:
         words += ["--slot", *document["slots"]]
     words += [f"--{name} {document[name]}" for name in ("policy", "node") if name in document]
-    words += [f"--{name.replace('_', '-')}" for name in ("in_guest", "without_agent", "atomic") if name in document]
+    words += [f"--{name.replace('_', '-')}" for name in FLAGS if name in document]
     return printable(" ".join(words), _TEXT)
 
 

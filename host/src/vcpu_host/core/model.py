@@ -68,6 +68,17 @@ class Ost:
     status: int
 
 
+class Recorded(StrEnum):
+    """How the record of whoever owns the VM (libvirt) stands to what QEMU has in a slot.
+
+    It agrees, also where nobody keeps a record; it is behind, and is about to follow; or it stays behind.
+    """
+
+    AGREES = "agrees"
+    SETTLING = "settling"
+    BEHIND = "behind"
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One entry of ``query-hotpluggable-cpus``; ``index`` is its place in QEMU's possible_cpus order.
@@ -80,6 +91,8 @@ class Slot:
     CPU was there when the VM was started.
     ``leaving`` are vCPUs that QEMU still has although the slot is empty: their removal goes on inside QEMU, or hangs.
     ``phantoms`` are such without a CPU object: what a device_add has left that failed half way (seen on 11.1).
+    ``recorded`` is how the owner's record stands to it; ``fixed`` says why its owner does not let the CPU go, or is
+    None.
     """
 
     index: int
@@ -95,6 +108,8 @@ class Slot:
     threads: tuple[HostThread, ...] = ()
     leaving: tuple[HostThread, ...] = ()
     phantoms: tuple[HostThread, ...] = ()
+    recorded: Recorded = Recorded.AGREES
+    fixed: Reason | None = None
 
     @property
     def handle(self) -> str:
@@ -103,8 +118,13 @@ class Slot:
 
     @property
     def vacant(self) -> bool:
-        """Whether QEMU has nothing of a CPU there any more."""
-        return not self.filled and not self.leaving
+        """Whether nobody has anything of a CPU there any more."""
+        return not self.filled and not self.ending
+
+    @property
+    def ending(self) -> bool:
+        """Whether the slot is empty, and its CPU's removal is not at its end in QEMU or in its owner's record."""
+        return bool(self.leaving) or self.recorded is Recorded.SETTLING
 
     @property
     def node(self) -> int | None:
@@ -155,6 +175,7 @@ class HostView:
     show it. ``iommu`` are properties of the machine's IOMMU (IOMMU_PROPERTIES), empty if it has none. ``devices`` are
     those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
     query-migrate, empty if there has been none. ``descriptors`` is None where QEMU's process cannot be looked at.
+    ``defined`` says whether the VM's owner (libvirt) keeps a definition that it starts from, None if it has no owner.
     """
 
     qemu_version: tuple[int, int, int]
@@ -174,6 +195,7 @@ class HostView:
     iommu: Mapping[str, PropValue] = field(default_factory=dict)
     migration: str = ""
     descriptors: Descriptors | None = None
+    defined: bool | None = None
 
     @property
     def running(self) -> bool:

@@ -25,6 +25,7 @@ class Origin(StrEnum):
     FIRMWARE = "firmware"
     GUEST = "guest"
     AGENT = "agent"
+    LIBVIRT = "libvirt"
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,8 @@ def _state(threads: tuple[ThreadView, ...], *, asked: bool, absence_proven: bool
 
 
 def _not_removable(host: HostView, slot: Slot, threads: tuple[ThreadView, ...], platform: Platform) -> Reason | None:
+    if slot.fixed is not None:
+        return platform.cannot_unplug(host, slot) or slot.fixed
     for thread in threads:
         if thread.cpu is not None and thread.cpu.online and thread.cpu.cannot_offline is not None:
             return platform.cannot_unplug(host, slot) or thread.cpu.cannot_offline

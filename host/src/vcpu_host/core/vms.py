@@ -23,7 +23,8 @@ class Configured:
     """A file of vms.d. ``trouble`` says what is wrong with it; ``hidden_by`` is the file that counts in its place.
 
     ``qmp`` and ``agent`` are what it says, None if it says nothing that can be used. ``key`` is the same for whatever
-    leads to the same socket, None if there is none.
+    leads to the same socket, None if there is none. ``libvirt`` and ``domain`` are the URI and the name of a VM that
+    libvirt owns.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Configured:
     trouble: Reason | None = None
     hidden_by: str | None = None
     key: str | None = None
+    libvirt: str | None = None
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

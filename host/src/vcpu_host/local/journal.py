@@ -45,7 +45,7 @@ class FileJournal:
         before = names.before(identity)
         self._path_before = None if before is None else self._directory / f"{before}{_SUFFIX}"
 
-    def load(self) -> tuple[Intent, ...]:
+    async def load(self) -> tuple[Intent, ...]:
         """Return what is recorded for this VM. Raise RefusedError "bad-record" if nobody could have written that.
 
         Records and locks of processes that have ended are removed on the way, now and then.
@@ -63,7 +63,7 @@ class FileJournal:
                 raise _bad(path, str(error.strerror)) from error
         return ()
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         """Replace the record. From then on it survives the death of this process, and of the host's kernel.
 
         Raise RefusedError "no-record": then QEMU must not be asked for anything.

@@ -22,16 +22,17 @@ from . import names
 
 
 class VmLock:
-    """An exclusive lock ``of`` a monitor's socket (its path), or of a VM, whichever of its monitors led to it.
+    """An exclusive lock ``of`` the place where a VM is reached, or of a VM, whichever place led to it.
 
-    The first keeps the socket, which takes one client, from being fought for; a VM may have several, hence the second.
-    ``holder`` is what others are told of who has it. The lock is held by ``flock`` on an open file, so that the kernel
-    drops it when the holder ends, however it ends.
+    A place is a monitor's socket, mostly (``local.target``, ``place``). The first keeps the socket, which takes one
+    client, from being fought for; a VM may have several, hence the second. ``holder`` is what others are told of
+    who has it. The lock is held by ``flock`` on an open file, so that the kernel drops it when the holder ends,
+    however it ends.
     """
 
     def __init__(self, of: str | VmIdentity, holder: str, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()
-        name = names.of_monitor(of) if isinstance(of, str) else names.of_vm(of)
+        name = names.of_place(of) if isinstance(of, str) else names.of_vm(of)
         self._path = self._directory / f"{name}.lock"
         self._holder = holder
         self._fd: int | None = None

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from ..core.identity import ProcessId, SocketId, VmIdentity
-from .unix_sockets import place
+from ..core.identity import DomainId, ProcessId, SocketId, VmIdentity
 
 
 def of_vm(identity: VmIdentity) -> str:
@@ -20,6 +19,8 @@ def of_vm(identity: VmIdentity) -> str:
             return f"{pid}-{started}-{namespace}"
         case SocketId(path, inode):
             return f"s{_digest(path)[:24]}-{inode}"
+        case DomainId(uuid, host):
+            return f"d{_digest(f'{uuid} {host}')[:24]}"
 
 
 def before(identity: VmIdentity) -> str | None:
@@ -28,9 +29,9 @@ def before(identity: VmIdentity) -> str | None:
     return None if thread is None or thread == identity.by else of_vm(VmIdentity(thread))
 
 
-def of_monitor(path: str) -> str:
-    """Return the name, without a suffix, of the lock on a monitor's socket."""
-    return _digest(place(path))[:32]
+def of_place(place: str) -> str:
+    """Return the name, without a suffix, of the lock on where a VM is reached (``local.target``, ``place``)."""
+    return _digest(place)[:32]
 
 
 def process_of(name: str) -> ProcessId | None:

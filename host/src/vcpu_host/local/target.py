@@ -5,6 +5,11 @@ A name stands for ``vms.d/NAME.toml`` in the user's configuration, else in the s
 
 qmp = "/run/vms/web1/qmp.sock"
 agent = "/run/vms/web1/agent.sock"     # optional: found through QMP otherwise
+
+or, for a VM that libvirt owns,
+
+libvirt = "qemu+ssh://root@host1/system"
+domain = "web1"
 """
 
 from __future__ import annotations
@@ -19,9 +24,10 @@ from pathlib import Path
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
+from .unix_sockets import place
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEYS = {"qmp", "agent"}
+_KEYS = {"qmp", "agent", "libvirt", "domain"}
 
 #: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
 #: reached by one of the network's, which lets in whoever can reach it.
@@ -44,10 +50,47 @@ class Target:
     agent: str | None = None
     name: str = field(default="", compare=False)
 
+    @property
+    def told(self) -> str:
+        """Return where the VM is reached, as it was told."""
+        return self.qmp
+
+    @property
+    def place(self) -> str:
+        """Return where the VM is reached: one name for whatever leads to the same monitor."""
+        return place(self.qmp)
+
     @classmethod
-    def named(cls, name: str) -> Target:
+    def named(cls, name: str) -> AnyTarget:
         """Return the VM with that name. Raise UsageError if there is no such file, or if it is not right."""
         return _load(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A VM that libvirt owns.
+
+    ``uri`` says which libvirt (https://libvirt.org/uri.html), ``domain`` is the domain's name there, or its UUID.
+    ``name`` is the VM's name in vms.d, empty if it was not named by that.
+    """
+
+    uri: str
+    domain: str
+    name: str = field(default="", compare=False)
+
+    @property
+    def told(self) -> str:
+        """Return where the VM is reached, as it was told."""
+        return f"{self.uri} {self.domain}"
+
+    @property
+    def place(self) -> str:
+        """Return where the VM is reached. Other words may lead to the same domain."""
+        return self.told
+
+
+#: A VM, whoever owns it.
+AnyTarget = Target | Domain
 
 
 def directories() -> tuple[Path, ...]:
@@ -62,7 +105,7 @@ def own_directory() -> Path:
     return systems if os.geteuid() == 0 else users
 
 
-def _load(name: str) -> Target:
+def _load(name: str) -> AnyTarget:
     if not re.fullmatch(_NAME, name):
         raise _bad_name(name)
     for directory in directories():
@@ -73,7 +116,7 @@ def _load(name: str) -> Target:
     raise _no_such_vm(name)
 
 
-def _read(path: Path) -> Target:
+def _read(path: Path) -> AnyTarget:
     """Return what the file says. Raise FileNotFoundError, or UsageError if it is not right."""
     # Late: most commands name a socket.
     import tomllib
@@ -92,7 +135,7 @@ def _read(path: Path) -> Target:
         raise _bad_file(path, str(error)) from error
 
 
-def listed() -> Iterator[tuple[Path, Target | Reason]]:
+def listed() -> Iterator[tuple[Path, AnyTarget | Reason]]:
     """Yield every file of vms.d with the VM that it names, or with what is wrong with it.
 
     Files come by directory, the one that counts first, and by name. What begins with a dot or does not end with .toml
@@ -134,12 +177,12 @@ def marks() -> dict[str, tuple[int, ...]]:
     return found
 
 
-def known() -> dict[str, Target | Reason]:
-    """Return each VM of vms.d by its name, in alphabetical order: its sockets, or what is wrong with its file.
+def known() -> dict[str, AnyTarget | Reason]:
+    """Return each VM of vms.d by its name, in alphabetical order: where it is, or what is wrong with its file.
 
     Of two files with one name the first counts. Raise UsageError if a directory may not be read.
     """
-    found: dict[str, Target | Reason] = {}
+    found: dict[str, AnyTarget | Reason] = {}
     for path, says in listed():
         if path.suffix != ".toml" and isinstance(says, Reason):
             raise UsageError(says)
@@ -148,7 +191,7 @@ def known() -> dict[str, Target | Reason]:
     return dict(sorted(found.items()))
 
 
-def _target_or_reason(path: Path) -> Target | Reason:
+def _target_or_reason(path: Path) -> AnyTarget | Reason:
     if not re.fullmatch(_NAME, path.stem):
         return _bad_name(path.stem).reason
     try:
@@ -176,23 +219,36 @@ def _no_such_vm(name: str) -> UsageError:
 
 
 def _bad_file(path: Path, problem: str) -> UsageError:
-    hint = 'mend the file: qmp = "SOCKET" and, if vcpuctl does not find it, agent = "SOCKET"'
+    hint = (
+        'mend the file: qmp = "SOCKET" and, if vcpuctl does not find it, agent = "SOCKET"; '
+        'or libvirt = "URI" and domain = "NAME"'
+    )
     return UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {problem}", hint))
 
 
-def _parse(path: Path, table: dict[str, object]) -> Target:
+def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
     unknown = set(table) - _KEYS
-    qmp, agent = table.get("qmp"), table.get("agent")
-    problem = ""
     if unknown:
-        problem = f"unknown key {min(unknown)!r}; known are {', '.join(sorted(_KEYS))}"
-    elif not isinstance(qmp, str) or not qmp:
-        problem = "qmp is missing, or is no path"
-    elif agent is not None and not isinstance(agent, str):
-        problem = "agent is no path"
-    if problem or not isinstance(qmp, str):
-        raise _bad_file(path, problem)
-    return Target(plain_name(qmp), plain_name(agent) if isinstance(agent, str) else None, path.stem)
+        raise _bad_file(path, f"unknown key {min(unknown)!r}; known are {', '.join(sorted(_KEYS))}")
+    if "libvirt" in table or "domain" in table:
+        return _domain(path, table)
+    qmp, agent = table.get("qmp"), table.get("agent")
+    if not isinstance(qmp, str) or not qmp:
+        raise _bad_file(path, "qmp is missing, or is no path")
+    if agent is not None and not isinstance(agent, str):
+        raise _bad_file(path, "agent is no path")
+    return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem)
+
+
+def _domain(path: Path, table: dict[str, object]) -> Domain:
+    uri, domain = table.get("libvirt"), table.get("domain")
+    if not isinstance(uri, str) or not uri:
+        raise _bad_file(path, "libvirt is missing, or is no URI")
+    if not isinstance(domain, str) or not domain:
+        raise _bad_file(path, "domain is missing, or is no name of a domain")
+    if "qmp" in table or "agent" in table:
+        raise _bad_file(path, "a VM is reached by libvirt or by its sockets, not by both")
+    return Domain(uri, domain, path.stem)
 
 
 def plain_name(text: str) -> str:

@@ -26,7 +26,7 @@ from ..core.vm_events import (
     VmReset,
     VmStatus,
 )
-from .names import SlotPaths
+from .names import OURS, Naming, SlotPaths
 
 #: Enough for five events of each of the 4096 CPUs that a q35 can have, and then as many again.
 _BOUND = 40_960
@@ -120,8 +120,8 @@ class EventStream:
 class EventHub:
     """Hands every event to every stream. The first stream holds what came since the beginning."""
 
-    def __init__(self) -> None:
-        self.paths = SlotPaths()
+    def __init__(self, naming: Naming = OURS) -> None:
+        self.paths = SlotPaths(naming)
         self._first: EventStream | None = EventStream()
         self._streams: WeakSet[EventStream] = WeakSet([self._first])
         self._end: QemuGone | None = None

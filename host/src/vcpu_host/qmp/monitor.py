@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteError, QMPClient, Runstate, StateError
@@ -25,6 +25,7 @@ from ..errors import QemuGoneError, VcpuctlError
 from ..local.processes import identify, peer
 from . import dial
 from .events import EventHub, convert, gone
+from .in_turn import InTurn
 from .traps import bad_reply, explain
 from .words import clean
 
@@ -59,56 +60,6 @@ class _Inbox(EventListener):
             self._hub.put(converted)
 
 
-class _Patience:
-    """Ends calls that QEMU leaves unanswered. It answers one after another: while it does so, who is behind may wait.
-
-    (monitor/qmp.c, monitor_qmp_dispatcher_co. 239 device_add that are sent at once took an emulated VM 11 s.) Whoever
-    is passed by gets no more time than it had: its answer was lost, or had no id, and then qemu.qmp drops it.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._calls = 0
-        self._answered = 0  # the last call that was
-        self._answered_at = 0.0
-
-    def answered(self, call: int) -> None:
-        """QEMU has answered to a call."""
-        self._answered, self._answered_at = call, asyncio.get_running_loop().time()
-
-    def passed_by(self, call: int) -> bool:
-        """Whether QEMU has answered to a later call."""
-        return self._answered > call
-
-    @contextlib.asynccontextmanager
-    async def bound(self) -> AsyncIterator[int]:
-        """Raise TimeoutError in the block once QEMU has answered to no earlier call for so long since the block began.
-
-        What is yielded is the call's number.
-        """
-        loop = asyncio.get_running_loop()
-        self._calls += 1
-        call, since = self._calls, loop.time()
-        due: asyncio.TimerHandle
-        async with asyncio.timeout(None) as limit:
-
-            def look() -> None:
-                nonlocal due, since
-                if not self.passed_by(call):
-                    since = max(since, self._answered_at)
-                end = since + self.seconds
-                if loop.time() >= end:
-                    limit.reschedule(end)
-                else:
-                    due = loop.call_at(end, look)
-
-            due = loop.call_later(self.seconds, look)
-            try:
-                yield call
-            finally:
-                due.cancel()
-
-
 class SocketMonitor:
     """A session that was established (the role ``roles.Monitor``); make one with :meth:`connect`."""
 
@@ -116,7 +67,7 @@ class SocketMonitor:
         self._client = client
         self._sock = sock
         self._path = path
-        self._patience = _Patience(call_timeout)
+        self._in_turn = InTurn(call_timeout)
         self._hub = hub
         self._lost: str | None = None
         self._closing = False
@@ -152,14 +103,14 @@ class SocketMonitor:
         """QEMU's answer. Raises QemuError, or QemuGoneError if there is none: then it is not known what was done."""
         call = 0
         try:
-            async with self._patience.bound() as call:
+            async with self._in_turn.bound() as call:
                 answer = await self._client.execute(command, arguments)
-                self._patience.answered(call)
+                self._in_turn.answered(call)
                 return answer
         except TimeoutError as err:
             raise self._silent(command, call) from err
         except ExecuteError as err:
-            self._patience.answered(call)
+            self._in_turn.answered(call)
             raise explain(command, err.error_class, str(err)) from err
         except BadReplyError as err:
             raise bad_reply(command, err.error_message) from err
@@ -169,9 +120,9 @@ class SocketMonitor:
 
     def _silent(self, command: str, call: int) -> QemuGoneError:
         """QEMU has left a call unanswered for too long."""
-        text = f"no answer to {command} within {self._patience.seconds:g} s; it may still be carried out"
+        text = f"no answer to {command} within {self._in_turn.seconds:g} s; it may still be carried out"
         hint = "see whether QEMU's process is stopped or overloaded, then look again with vcpuctl list"
-        if self._patience.passed_by(call):
+        if self._in_turn.passed_by(call):
             text = f"no answer to {command} that names it, but answers to what was asked later: it may have been done"
             hint = "see what stands between vcpuctl and QEMU's monitor, then look again with vcpuctl list"
         return QemuGoneError(Reason(codes.QEMU_SILENT, Origin.QEMU, text, hint))

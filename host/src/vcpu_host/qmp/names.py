@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How QEMU calls CPUs: ids, places in the QOM tree, and the id that vcpuctl gives the CPU of a slot."""
+"""How QEMU calls CPUs: ids, places in the QOM tree, and the id that the CPU of a slot gets when it is plugged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from ..core.model import Slot
 
@@ -11,13 +12,32 @@ from ..core.model import Slot
 PERIPHERAL = "/machine/peripheral/"
 #: Where the CPUs of -smp are, which nobody has given a place (hw/core/qdev.c, device_set_realized).
 AT_START = "/machine/unattached/"
-#: What the device ids begin with that vcpuctl gives.
-_OURS = "vcpu-"
 
 
-def slot_id(index: int) -> str:
-    """The device id of a slot. It follows from the slot alone, so any run on any host finds the same one again."""
-    return f"{_OURS}{index}"
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Which device id the CPU of a slot gets: ``prefix`` and the slot's index.
+
+    It follows from the slot alone, so any run on any host finds the same id again.
+    """
+
+    prefix: str
+
+    def slot_id(self, index: int) -> str:
+        """Return the device id of a slot."""
+        return f"{self.prefix}{index}"
+
+    def slot_of(self, path: str) -> int | None:
+        """Return the slot whose CPU has this QOM path if it was plugged under this name, None for any other path."""
+        number = (device_id(path) or "").removeprefix(self.prefix)
+        fits = number.isascii() and number.isdecimal() and path == PERIPHERAL + self.slot_id(int(number))
+        return int(number) if fits else None
+
+
+#: How vcpuctl itself names CPUs.
+OURS = Naming("vcpu-")
+#: How libvirt names them (src/qemu/qemu_alias.c, qemuAssignDeviceVcpuAlias as seen on 9.0 and 12.8: "vcpu5").
+LIBVIRTS = Naming("vcpu")
 
 
 def device_id(path: str) -> str | None:
@@ -40,9 +60,10 @@ def owner_of(path: str, slots: Mapping[str, int]) -> int | None:
 
 
 class SlotPaths:
-    """Which slot a QOM path belongs to, by the last look; by our own ids before the first one."""
+    """Which slot a QOM path belongs to, by the last look; before the first one, by the names that CPUs get."""
 
-    def __init__(self) -> None:
+    def __init__(self, naming: Naming = OURS) -> None:
+        self.naming = naming
         self._slots: dict[str, int] = {}
 
     def note(self, slots: Iterable[Slot]) -> None:
@@ -51,16 +72,9 @@ class SlotPaths:
 
     def at(self, path: str) -> int | None:
         """The slot whose CPU is at this very path; None if it is no CPU's."""
-        return self._slots.get(path, _by_our_id(path))
+        return self._slots.get(path, self.naming.slot_of(path))
 
     def above(self, path: str) -> int | None:
         """The slot whose CPU is at this path or above it."""
         found = owner_of(path, self._slots)
-        return _by_our_id("/".join(path.split("/")[:4])) if found is None else found
-
-
-def _by_our_id(path: str) -> int | None:
-    """The slot that a CPU with this path is of if vcpuctl has plugged it."""
-    number = (device_id(path) or "").removeprefix(_OURS)
-    ours = number.isascii() and number.isdecimal() and path == PERIPHERAL + slot_id(int(number))
-    return int(number) if ours else None
+        return self.naming.slot_of("/".join(path.split("/")[:4])) if found is None else found

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ..core.model import LEVELS, HostThread, Ost, PropValue, Slot, freeze_props
-from .names import device_id, is_at_start, owner_of, slot_id
+from .names import OURS, Naming, device_id, is_at_start, owner_of
 from .traps import bad_reply
 from .words import clean
 
@@ -117,12 +117,15 @@ def _props(value: object, command: str) -> Mapping[str, PropValue]:
     return freeze_props(props)
 
 
-def slots(value: object, raw_cpus: object, seen: Callable[[str], int | None] = _never) -> tuple[Slot, ...]:
+def slots(
+    value: object, raw_cpus: object, seen: Callable[[str], int | None] = _never, naming: Naming = OURS
+) -> tuple[Slot, ...]:
     """query-hotpluggable-cpus joined with query-cpus-fast by QOM path, in slot order.
 
     A vCPU belongs to the slot whose object is at its path or above it. Nothing else tells: pseries under KVM numbers
     vCPUs as they come since QEMU 9.1 (target/ppc/kvm.c, kvmppc_cpu_realize), and ``props`` in query-cpus-fast, which
-    QEMU makes of that number, are another core's then. ``seen`` tells which slot had a path in an earlier look.
+    QEMU makes of that number, are another core's then. ``seen`` tells which slot had a path in an earlier look,
+    ``naming`` which ids CPUs get.
     """
     command = "query-hotpluggable-cpus"
     raw = entries(value, command)
@@ -145,7 +148,7 @@ def slots(value: object, raw_cpus: object, seen: Callable[[str], int | None] = _
             props=_props(item.get("props"), command),
             vcpus=member(item, "vcpus-count", int, command),
             threads=tuple(own.get(last - place, ())),
-            **_named(last - place, paths[place]),
+            **_named(last - place, paths[place], naming),
         )
         for place, item in enumerate(raw)
     ]
@@ -208,7 +211,7 @@ def _with_leaving(
     )
 
 
-def fixed_slots(value: object) -> tuple[Slot, ...]:
+def fixed_slots(value: object, naming: Naming = OURS) -> tuple[Slot, ...]:
     """query-cpus-fast of a machine without CPU hotplug: a filled slot for each vCPU, by its place in QEMU's order."""
     command = "query-cpus-fast"
     raw = {cpu.get("cpu-index"): cpu for cpu in entries(value, command)}
@@ -219,15 +222,15 @@ def fixed_slots(value: object) -> tuple[Slot, ...]:
             props=_props(raw[thread.cpu_index].get("props", {}), command),
             vcpus=1,
             threads=(thread,),
-            **_named(place, thread.path),
+            **_named(place, thread.path, naming),
         )
         for place, thread in enumerate(threads(value))
     )
 
 
-def _named(index: int, path: str | None) -> dict[str, Any]:
+def _named(index: int, path: str | None, naming: Naming) -> dict[str, Any]:
     """The fields of a slot that say how QEMU calls its CPU, which is at that path, or not there."""
-    own = slot_id(index)
+    own = naming.slot_id(index)
     known = None if path is None else device_id(path)
     return {
         "filled": path is not None,

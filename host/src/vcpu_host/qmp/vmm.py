@@ -33,7 +33,6 @@ from ..local import processes
 from . import ages, channel, queues, replies, traps
 from .events import EventHub, EventStream
 from .monitor import SocketMonitor
-from .names import slot_id
 from .words import clean
 
 if TYPE_CHECKING:
@@ -70,6 +69,7 @@ class QmpVmm:
     def __init__(self, monitor: Monitor, hub: EventHub) -> None:
         self._monitor = monitor
         self._hub = hub
+        self._naming = hub.paths.naming
         self._version = replies.version(monitor.qemu_version)
         self._fixed: HostView | None = None
         self._cpu_properties: Mapping[str, PropValue] | None = None
@@ -188,7 +188,7 @@ class QmpVmm:
 
     async def plug(self, slot: Slot, device_id: str = "") -> str:
         """Send device_add; the slot's properties go back verbatim, known to us or not."""
-        name = device_id or slot_id(slot.index)
+        name = device_id or self._naming.slot_id(slot.index)
         await self._monitor.call("device_add", {**slot.props, "driver": slot.type, "id": name})
         return name
 
@@ -197,7 +197,11 @@ class QmpVmm:
 
         A CPU that no look has shown yet is one that was plugged just now, under the slot's own id.
         """
-        await self._monitor.call("device_del", {"id": slot.handle or slot_id(slot.index)})
+        await self._monitor.call("device_del", {"id": slot.handle or self._naming.slot_id(slot.index)})
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """See ``ports.Vmm``: nobody keeps a definition of a VM that is known by its monitor."""
+        raise AssertionError(f"no plan has this done (``HostView.defined``): {slots}")
 
     def events(self) -> EventStream:
         """Events from now on; the first stream also holds those since :func:`connect`."""
@@ -220,8 +224,8 @@ class QmpVmm:
                 if err.reason.code not in (codes.NO_HOTPLUG, codes.NO_SUCH_COMMAND):
                     raise
                 cpus, devices = await _together(self._monitor.call("query-cpus-fast"), self._children(channel.WITH_ID))
-                return _Found(replies.fixed_slots(cpus), devices, err.reason)
-            slots = replies.slots(raw, cpus, self._hub.paths.above)
+                return _Found(replies.fixed_slots(cpus, self._naming), devices, err.reason)
+            slots = replies.slots(raw, cpus, self._hub.paths.above, self._naming)
             self._hub.paths.note(slots)
             if replies.consistent(slots, cpus):
                 break

@@ -9,7 +9,7 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from ..local.open_files import allow_for
-from ..local.target import Target, listed, marks
+from ..local.target import AnyTarget, listed, marks
 from ..local.unix_sockets import place
 from .kept import Heard, Kept
 
@@ -40,13 +40,13 @@ class Keeper:
         text = f"vcpuctl serve keeps no VM of this name: {name!r:.100}"
         raise UsageError(broken or Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, text, "vcpuctl vms shows the VMs"))
 
-    def at(self, monitor: str) -> Kept | None:
-        """Return the VM whose monitor is the socket of that name, or None."""
+    def at(self, told: str) -> Kept | None:
+        """Return the VM that is reached there (``local.target``, ``told``), or None."""
         for kept, _ in self._vms.values():
-            if kept.target.qmp == monitor:
+            if kept.target.told == told:
                 return kept
-        there = place(monitor)  # which costs some calls of the system, and as much for each VM
-        return next((kept for kept, _ in self._vms.values() if place(kept.target.qmp) == there), None)
+        there = place(told)  # which costs some calls of the system, and as much for each VM
+        return next((kept for kept, _ in self._vms.values() if kept.target.place == there), None)
 
     def rescan(self) -> None:
         """Look at vms.d now."""
@@ -70,7 +70,7 @@ class Keeper:
         finally:
             await self._take({}, {})
 
-    async def _take(self, wanted: dict[str, Target], broken: dict[str, Reason]) -> None:
+    async def _take(self, wanted: dict[str, AnyTarget], broken: dict[str, Reason]) -> None:
         """Keep these VMs, and no others. What stays as it was is not touched."""
         self.broken = broken
         allow_for(len(wanted))
@@ -86,14 +86,14 @@ class Keeper:
                 self._vms[name] = kept, asyncio.ensure_future(kept.keep())
 
 
-def _configured() -> tuple[dict[str, Target], dict[str, Reason]]:
+def _configured() -> tuple[dict[str, AnyTarget], dict[str, Reason]]:
     """The VMs of vms.d, and what is wrong with the other files. Of two with one name the first counts."""
-    good: dict[str, Target] = {}
+    good: dict[str, AnyTarget] = {}
     broken: dict[str, Reason] = {}
     for path, found in listed():
         if path.stem in good or path.stem in broken:
             continue
-        if isinstance(found, Target):
+        if not isinstance(found, Reason):
             good[path.stem] = found
         else:
             broken[path.stem] = found

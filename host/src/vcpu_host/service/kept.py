@@ -13,7 +13,7 @@ from ..core.reason import Reason
 from ..documents import Document
 from ..errors import VcpuctlError
 from ..local.lock import busy
-from ..local.target import Target
+from ..local.target import AnyTarget
 from ..sharing.answers import Say
 from ..sharing.calls import Call
 from ..sharing.hold import Held, hold
@@ -52,7 +52,7 @@ class Heard(Protocol):
 class Kept:
     """A VM by its name in vms.d. ``held`` is None while it is not held, and ``trouble`` then says why."""
 
-    def __init__(self, name: str, target: Target, heard: Heard) -> None:
+    def __init__(self, name: str, target: AnyTarget, heard: Heard) -> None:
         self.name = name
         self.target = target
         self.held: Held | None = None

@@ -23,6 +23,7 @@ from vcpu_proto.host.v1 import host_pb2 as pb
 from vcpu_proto.host.v1 import host_pb2_grpc
 
 from ..core import codes
+from ..core.planning.plan import FLAGS
 from ..core.reason import Origin, Reason
 from ..documents import Document
 from ..errors import UnreachableError, UsageError, VcpuctlError
@@ -163,9 +164,7 @@ def _call(kind: Kind, order: pb.Order, timeout: float = 0.0) -> Call:
     request: dict[str, Any] = {
         "operation": _OPERATIONS.get(order.operation, "unspecified"),
         "slots": list(order.slots),
-        "in_guest": order.in_guest,
-        "without_agent": order.without_agent,
-        "atomic": order.atomic,
+        **{name: getattr(order, name) for name in FLAGS},
     }
     for name in ("count", "node"):
         if order.HasField(name):

@@ -88,9 +88,9 @@ def _number(value: object) -> float | None:
 def _request(document: Any) -> Request:
     """The request that ``documents.of_request`` made this from, with its operation. Raises ValueError, TypeError."""
     from ..core.planning.placement import Placement
-    from ..core.planning.plan import Operation, Request
+    from ..core.planning.plan import FLAGS, Operation, Request
 
-    flags = {name: document.get(name, False) for name in ("in_guest", "without_agent", "atomic")}
+    flags = {name: document.get(name, False) for name in FLAGS}
     count, node, slots = document.get("count"), document.get("node"), document.get("slots", [])
     whole = all(value is None or (type(value) is int and 0 <= value < 1 << 32) for value in (count, node))
     if not whole or not all(type(flag) is bool for flag in flags.values()):

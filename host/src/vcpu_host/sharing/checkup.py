@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..core import codes
 from ..core.diagnosis import above_recommended, diagnose
 from ..core.finding import Finding, Level
-from ..core.identity import VmIdentity
+from ..core.identity import SocketId, VmIdentity
 from ..core.view import VmView
 
 
@@ -26,7 +26,7 @@ def findings(view: VmView, identity: VmIdentity | None, monitor: str) -> Iterato
 
 def _process(identity: VmIdentity | None) -> Iterator[Finding]:
     """What two vcpuctl on one VM know of each other hangs on it (``lock``, ``journal``)."""
-    if identity is not None and identity.pid is None:
+    if identity is not None and isinstance(identity.by, SocketId):
         yield Finding(
             Level.WARNING,
             codes.PROCESS_UNSEEN,

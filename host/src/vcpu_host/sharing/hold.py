@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..documents import Document, of_result
 from ..local import directory
 from ..local.lock import VmLock, busy
-from ..local.target import Target
+from ..local.target import AnyTarget
 from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Held:
     """A VM that this process holds."""
 
-    def __init__(self, vm: Coordinator, hub: Hub, target: Target, holder: str, offer: Offer, ended: Ended) -> None:
+    def __init__(self, vm: Coordinator, hub: Hub, target: AnyTarget, holder: str, offer: Offer, ended: Ended) -> None:
         self.vm = vm
         self._target = target
         self._holder = holder
@@ -47,7 +47,7 @@ class Held:
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
         with self._no_result(call):
-            document = await answer(self.vm, call, say, self._target.qmp, partial(self._log, call))
+            document = await answer(self.vm, call, say, self._target.place, partial(self._log, call))
         if call.changes:
             self._ended(document)
         return document
@@ -73,7 +73,7 @@ class Held:
 
 @asynccontextmanager
 async def hold(
-    target: Target,
+    target: AnyTarget,
     part: Part,
     holder: str,
     *,
@@ -122,7 +122,9 @@ async def hold(
 
 
 @asynccontextmanager
-async def open_vm(target: Target, holder: str = SOMEBODY, *, patience: float = PATIENCE) -> AsyncIterator[Coordinator]:
+async def open_vm(
+    target: AnyTarget, holder: str = SOMEBODY, *, patience: float = PATIENCE
+) -> AsyncIterator[Coordinator]:
     """Open a VM, to look at it and to change it. Nobody else can open it while the context lasts.
 
     Others that only look are answered meanwhile. ``holder`` is what they are told of who has the VM. ``patience`` is

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..errors import UsageError, VcpuctlError
-from ..local.target import Target
+from ..local.target import AnyTarget
 
 if TYPE_CHECKING:
     from ..core.operation.result import OperationResult
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def log(
-    target: Target, holder: str, result: OperationResult, vm: Coordinator | None = None, for_uid: int | None = None
+    target: AnyTarget, holder: str, result: OperationResult, vm: Coordinator | None = None, for_uid: int | None = None
 ) -> str:
     """Write the entry. Return what became of it, in words.
 
@@ -34,11 +34,10 @@ def log(
     from .. import documents
     from ..core.log_entry import Subject
     from ..local import journald
-    from ..local.unix_sockets import place
 
     identity = None if vm is None else vm.identity
     name = target.name or ("" if vm is None else vm.name)
-    subject = Subject(name, place(target.qmp), None if identity is None else identity.pid)
+    subject = Subject(name, target.place, None if identity is None else identity.pid)
     caller = journald.this_process(holder, for_uid)
     return str(journald.log_operation(subject, caller, documents.of_result(result), result.before, result.after))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..documents import Document
 from ..local.lock import VmLock, busy
-from ..local.target import Target
+from ..local.target import AnyTarget
 from .hub import Part
 from .remote import asked_to_give_way
 
@@ -45,9 +45,9 @@ class ElsewhereError(Exception):
         self.holder = holder
 
 
-async def look_for_holder(target: Target, part: Part, holder: str, waits: Waits) -> None:
+async def look_for_holder(target: AnyTarget, part: Part, holder: str, waits: Waits) -> None:
     """Return when the VM's monitor is nobody's. Raise as ``Locks.take`` does if it stays somebody's."""
-    lock = VmLock(target.qmp, holder)
+    lock = VmLock(target.place, holder)
     await Locks(part, PATIENCE, waits).take(lock)
     lock.release()
 

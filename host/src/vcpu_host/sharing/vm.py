@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from ..documents import Document, of_result, without_descriptors
 from ..local import directory
 from ..local.lock import busy
-from ..local.target import Target
-from ..local.unix_sockets import place
+from ..local.target import AnyTarget
 from .answers import Say
 from .calls import Call, Kind
 from .hub import Part
@@ -45,7 +44,7 @@ class Vm:
 
     def __init__(
         self,
-        target: Target,
+        target: AnyTarget,
         holder: str,
         *,
         loaded: Callable[[], None] | None = None,
@@ -169,12 +168,12 @@ class Vm:
             self._loaded()
 
 
-def _of_service(target: Target, call: Call) -> Asking | None:
+def _of_service(target: AnyTarget, call: Call) -> Asking | None:
     """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
     if _may_use_locks_of_service():
         return None
     path = Path(directory.service_socket())
-    return Asking(path, call, monitor=place(target.qmp)) if os.access(path, os.W_OK) else None
+    return Asking(path, call, monitor=target.place) if os.access(path, os.W_OK) else None
 
 
 def _may_use_locks_of_service() -> bool:

@@ -145,7 +145,7 @@ class Coordinator:
         """What a migration of ``source`` to this QEMU would meet. Raises RefusedError if its record is unreadable."""
         from ..core.migration.compare import compare
 
-        return compare(source, await self._vmm.look(), await self._vmm.queues(), self._journal.load())
+        return compare(source, await self._vmm.look(), await self._vmm.queues(), await self._journal.load())
 
     async def prepare(self, source: Shape) -> Prepared:
         """Give this QEMU, which waits for ``source``, what it lacks, and hand it what is pending there."""
@@ -199,7 +199,7 @@ class Coordinator:
         loop = asyncio.get_running_loop()
         patience = Patience(limits, began)
         # The guest's view can settle open intents, so ask the guest as well if there are any.
-        alone = request.operation is Operation.PLUG and not self._looker.has_record()
+        alone = request.operation is Operation.PLUG and not await self._looker.has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
         earlier: OperationResult | None = None
@@ -215,6 +215,10 @@ class Coordinator:
             result = refused(decided, view, loop.time() - began)
         else:
             result = await self._carry_out(decided, view, limits, events, progress, began=began)
+            if request.config:
+                from .keeping import kept
+
+                result = await kept(self._vmm, view.host, result)
         return replace(result, recovered=earlier.slots, before=earlier.before) if earlier else result
 
     async def _decide(

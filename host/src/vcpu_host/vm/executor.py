@@ -49,7 +49,7 @@ class Run:
         journal: ports.Journal,
     ) -> None:
         self._journal = journal
-        self._intents = journal.load()
+        self._intents: tuple[Intent, ...] = ()
         self._asked: set[int] = set()
         self._vmm = vmm
         self._sessions = sessions
@@ -64,6 +64,7 @@ class Run:
 
     async def to_end(self, vm_events: AsyncIterator[VmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
+        self._intents = await self._journal.load()
         self._spawn(self._listen(vm_events))
         if self._sessions.current is not None:
             self._spawn(self._await_loss(self._sessions.current))
@@ -71,23 +72,23 @@ class Run:
             while True:
                 while not self._queue.empty():
                     self._feed(self._queue.get_nowait())
-                for action in self._recorded(self._machine.advance(self._loop.time())):
+                for action in await self._recorded(self._machine.advance(self._loop.time())):
                     self._progress(action, self._machine)
                     self._start(action)
                 if self._machine.finished:
                     result = self._machine.result(self._loop.time())
                     with suppress(RefusedError):
                         # The record may keep settled entries; the next look removes them.
-                        self._record(record.after(self._intents, result, self._asked, self._host))
+                        await self._record(record.after(self._intents, result, self._asked, self._host))
                     return result
                 self._feed(await self._next_event())
         finally:
             await self._stop_tasks()
 
-    def _recorded(self, actions: list[ev.Action]) -> list[ev.Action]:
+    async def _recorded(self, actions: list[ev.Action]) -> list[ev.Action]:
         """The actions, once what QEMU is to be asked for is on record; what cannot be recorded is not asked for."""
         try:
-            self._record(record.before(self._intents, actions, self._host, time.time()))
+            await self._record(record.before(self._intents, actions, self._host, time.time()))
         except RefusedError as error:
             for action in actions:
                 if isinstance(action, ev.DoPlug):
@@ -98,9 +99,9 @@ class Run:
         self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug)))
         return actions
 
-    def _record(self, intents: tuple[Intent, ...]) -> None:
+    async def _record(self, intents: tuple[Intent, ...]) -> None:
         if intents != self._intents:
-            self._journal.save(intents)
+            await self._journal.save(intents)
             self._intents = intents
 
     def interrupt(self) -> None:

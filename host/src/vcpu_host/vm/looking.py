@@ -76,12 +76,12 @@ class Looker:
             from ..core.run_states import not_running  # late: most VMs run
 
             trouble = _NO_SESSION if host.running else not_running(host)
-            return self._with_pending(join(host, None, agent_trouble=trouble))
+            return await self._with_pending(join(host, None, agent_trouble=trouble))
         try:
             guest = await agent.list_cpus()
         except AgentGoneError as error:
-            return self._with_pending(join(host, None, agent_trouble=error.reason))
-        return self._with_pending(join(host, guest, agent=agent.info))
+            return await self._with_pending(join(host, None, agent_trouble=error.reason))
+        return await self._with_pending(join(host, guest, agent=agent.info))
 
     async def observe_for(self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool = False) -> VmView:
         """Both sides; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
@@ -102,7 +102,7 @@ class Looker:
     async def observe_qemu(self, *, operation: bool = False) -> VmView:
         """QEMU's side alone: the agent is neither asked nor missed."""
         self._host = await self._vmm.look()
-        return self._with_pending(join(self._host, None), operation=operation)
+        return await self._with_pending(join(self._host, None), operation=operation)
 
     async def _observe(self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool) -> VmView:
         # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
@@ -118,7 +118,7 @@ class Looker:
                 from ..core.run_states import not_running  # late: most VMs run
 
                 trouble = not_running(host)
-                return self._with_pending(join(host, None, agent_trouble=trouble), operation=operation)
+                return await self._with_pending(join(host, None, agent_trouble=trouble), operation=operation)
             agent = await self._sessions.get(host)
             if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
                 guest = await (asked if asked is not None and agent is live else agent.list_cpus())
@@ -136,27 +136,27 @@ class Looker:
         view = join(host, guest, agent=info, agent_trouble=trouble)
         if guest is not None and self._sessions.current is not None:
             self._named_in = None if view.unexplained else self._sessions.current.session
-        return self._with_pending(view, operation=operation)
+        return await self._with_pending(view, operation=operation)
 
-    def _with_pending(self, view: VmView, *, operation: bool = False) -> VmView:
+    async def _with_pending(self, view: VmView, *, operation: bool = False) -> VmView:
         """The map, with what earlier operations left open; what this look settles is struck out of the record.
 
         But not while an operation is under way whose look this is not: it may have recorded more since.
         """
         try:
-            recorded = self._journal.load()
+            recorded = await self._journal.load()
         except RefusedError as error:
             return replace(view, record_trouble=error.reason)
         open_still = record.settle(recorded, view)
         if open_still != recorded and (operation or not self.operating):
             with suppress(RefusedError):  # the record may keep settled entries; the next look removes them
-                self._journal.save(open_still)
+                await self._journal.save(open_still)
         return with_pending(view, open_still) if open_still else view
 
-    def has_record(self) -> bool:
+    async def has_record(self) -> bool:
         """Whether earlier operations have left anything open, or that cannot be told."""
         try:
-            return bool(self._journal.load())
+            return bool(await self._journal.load())
         except RefusedError:
             return True
 
@@ -166,9 +166,9 @@ class Looker:
         Unless something is open: what the guest has said of it since counts.
         """
         host = self._host
-        if live is not None and host is not None and not self.has_record():
+        if live is not None and host is not None and not await self.has_record():
             host = await self._vmm.look_slots(host)
-        if live is None or host is None or live.ended or self.has_record():
+        if live is None or host is None or live.ended or await self.has_record():
             host = await self._vmm.look()
         self._host = host
         return host

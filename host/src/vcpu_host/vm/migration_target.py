@@ -48,7 +48,7 @@ async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prep
     comparison = compare(source, host, queues)
     if not comparison.obstacles:
         try:
-            journal.save(take_over(source.pending, host))
+            await journal.save(take_over(source.pending, host))
         except RefusedError as error:
             reason = error.reason  # what was plugged stays, and has to be said
         else:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from .. import ports
 from ..core.identity import VmIdentity
 from ..local.journal import FileJournal
 from ..local.lock import VmLock
-from ..local.target import Target
+from ..local.target import AnyTarget, Domain, Target
 from .coordinator import Coordinator
 
 if TYPE_CHECKING:
+    from ..libvirt.vmm import LibvirtVmm
     from ..qmp.preconfig import QmpPreconfig
     from ..qmp.vmm import QmpVmm
 
@@ -27,14 +29,14 @@ LOCK_PATIENCE = 2.0
 SOMEBODY = "a program that uses vcpu_host"
 
 
-Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig")
+Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig | LibvirtVmm")
 #: Takes a lock, or raises an error that says who has it.
 Take = Callable[[VmLock], Awaitable[None]]
 
 
 @asynccontextmanager
 async def opened(
-    target: Target, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE, take: Take | None = None
+    target: AnyTarget, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE, take: Take | None = None
 ) -> AsyncIterator[Coordinator]:
     """Open a VM, to look at it and to change it. Nobody else can open it while the context lasts.
 
@@ -43,18 +45,46 @@ async def opened(
     ``qmp.vmm.connect`` raises if there is no monitor. The agent is looked for when it is needed, so that its absence is
     no error here.
     """
+    take = take or _waiting(patience)
+    if isinstance(target, Domain):
+        async with _opened_domain(target, holder, take) as vm:
+            yield vm
+        return
     # Late: each brings a library that takes long to import.
     from ..agent.dialer import LinkDialer
+    from ..agent.socket_port import SocketPort
     from ..qmp.vmm import connect
 
-    async with _exclusive(target, connect, holder, take or _waiting(patience)) as (vmm, identity):
+    async with _exclusive(target, partial(connect, target.qmp), holder, take) as (vmm, identity):
         vm = Coordinator(
-            vmm, LinkDialer(target.agent, vmm.check_port), journal=FileJournal(identity), identity=identity
+            vmm, LinkDialer(SocketPort(target.agent, vmm.check_port)), journal=FileJournal(identity), identity=identity
         )
         try:
             yield vm
         finally:
             await vm.close()
+
+
+@asynccontextmanager
+async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterator[Coordinator]:
+    """Open a VM that libvirt owns."""
+    from ..agent.dialer import LinkDialer
+    from ..libvirt.journal import MetadataJournal
+    from ..libvirt.port import ChannelPort
+    from ..libvirt.vmm import connect
+
+    port = ChannelPort(target.uri)
+    try:
+        async with _exclusive(target, partial(connect, target.uri, target.domain), holder, take) as (vmm, identity):
+            port.belongs_to(vmm)
+            journal = MetadataJournal(vmm.connection, vmm.domain, vmm.domain_id)
+            vm = Coordinator(vmm, LinkDialer(port), journal=journal, identity=identity)
+            try:
+                yield vm
+            finally:
+                await vm.close()
+    finally:
+        await port.close()
 
 
 @asynccontextmanager
@@ -64,7 +94,7 @@ async def open_preconfig(
     """Open a QEMU that may wait in preconfig, where there is no VM yet. Otherwise as ``opened``."""
     from ..qmp.preconfig import connect
 
-    async with _exclusive(target, connect, holder, _waiting(patience)) as (qemu, _):
+    async with _exclusive(target, partial(connect, target.qmp), holder, _waiting(patience)) as (qemu, _):
         yield qemu
 
 
@@ -77,12 +107,12 @@ def _waiting(patience: float) -> Take:
 
 @asynccontextmanager
 async def _exclusive(
-    target: Target, connect: Callable[[str], Awaitable[Q]], holder: str, take: Take
+    target: AnyTarget, connect: Callable[[], Awaitable[Q]], holder: str, take: Take
 ) -> AsyncIterator[tuple[Q, VmIdentity]]:
-    """Hold the monitor's socket, then the QEMU behind it, which may have other monitors."""
-    async with VmLock(target.qmp, holder) as socket_lock:
+    """Hold the place where the VM is reached, then the VM itself, which may be reached at others, too."""
+    async with VmLock(target.place, holder) as socket_lock:
         await take(socket_lock)
-        qemu = await connect(target.qmp)
+        qemu = await connect()
         try:
             identity = await qemu.identity()
             async with VmLock(identity, holder) as vm_lock:

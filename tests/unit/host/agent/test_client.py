@@ -15,6 +15,7 @@ from vcpu_host import ports
 from vcpu_host.agent import client
 from vcpu_host.agent.bounds import BadMessageError
 from vcpu_host.agent.dialer import LinkDialer, obstacle
+from vcpu_host.agent.socket_port import SocketPort
 from vcpu_host.agent.status import of_link, of_rpc
 from vcpu_host.core import codes
 from vcpu_host.core.guest import CpuResult, GuestView
@@ -43,7 +44,7 @@ _OPEN = Channel("/run/agent.sock", guest_open=True)
     ],
 )
 def test_each_obstacle_has_its_own_name_and_remedy(view: HostView, code: str | None) -> None:
-    reason = obstacle(view)
+    reason = obstacle(view, SocketPort(None, not_ours))
     assert (reason.code if reason else None) == code
     assert reason is None or (reason.text and reason.hint)
 
@@ -61,7 +62,7 @@ async def test_a_named_socket_is_checked_before_it_is_connected_to() -> None:
         raise RuntimeError(f"{path} {connection}")
 
     with pytest.raises(RuntimeError, match="/somebodys/console None"):
-        await LinkDialer("/somebodys/console", check).dial(host(1), 1.0)
+        await LinkDialer(SocketPort("/somebodys/console", check)).dial(host(1), 1.0)
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -73,7 +74,7 @@ async def test_not_a_byte_goes_to_what_turns_out_to_be_somebody_elses(tmp_path: 
         listener.settimeout(60)
         # Nothing is wrong with the user's words if there were none.
         with pytest.raises(UsageError if named else AgentGoneError) as error:
-            await LinkDialer(path if named else None, not_ours).dial(
+            await LinkDialer(SocketPort(path if named else None, not_ours)).dial(
                 host(1, channel=replace(_OPEN, socket=path, bound=path)), 1.0
             )
         assert error.value.reason.code == "not-our-port"
@@ -88,18 +89,18 @@ async def test_not_a_byte_goes_to_what_turns_out_to_be_somebody_elses(tmp_path: 
 async def test_a_socket_that_qemu_has_and_we_have_not_means_that_qemu_lives_elsewhere(bound: str, word: str) -> None:
     at = host(1, channel=replace(_OPEN, socket=bound, bound=bound))
     with pytest.raises(AgentGoneError) as error:
-        await LinkDialer(None, not_ours).dial(at, 1.0)
+        await LinkDialer(SocketPort(None, not_ours)).dial(at, 1.0)
     assert error.value.reason.code == "port-unreachable"
     assert bound in error.value.reason.text
     assert word in str(error.value.reason)
     if not bound.startswith("@"):
         with pytest.raises(AgentGoneError) as error:
-            await LinkDialer(bound, not_ours).dial(at, 1.0)
+            await LinkDialer(SocketPort(bound, not_ours)).dial(at, 1.0)
         assert "container" not in str(error.value.reason), "it was the user who named that"
 
 
 async def test_no_session_is_tried_where_it_cannot_be_had() -> None:
-    dialer = LinkDialer(None, not_ours)
+    dialer = LinkDialer(SocketPort(None, not_ours))
     with pytest.raises(AgentGoneError) as error:
         await dialer.dial(host(1, channel=replace(_OPEN, socket="/nonexistent", guest_open=False)), 1.0)
     assert error.value.reason.code == "agent-absent"

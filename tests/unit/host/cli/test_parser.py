@@ -8,11 +8,12 @@ import sys
 import pytest
 from vcpu_host.cli.operate import request_of
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import sockets
+from vcpu_host.cli.target import target_of
 from vcpu_host.cli.usage import CommandLineError, read
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.errors import UsageError
+from vcpu_host.local.target import Target
 
 COMMANDS = [
     "list",
@@ -226,15 +227,14 @@ def test_atomic_is_asked_for_in_words(command: str) -> None:
 
 def test_a_command_without_a_vm_is_a_usage_error_that_says_how_to_name_one() -> None:
     with pytest.raises(UsageError) as refusal:
-        sockets(_parse("list"))
+        target_of(_parse("list"))
     assert refusal.value.reason.code == "no-vm"
     assert "--qmp" in refusal.value.reason.hint
 
 
 def test_sockets_named_on_the_command_line_are_taken_as_they_are() -> None:
-    where = sockets(_parse("list --qmp /q --agent /a"))
-    assert (where.qmp, where.agent) == ("/q", "/a")
-    assert sockets(_parse("list --qmp /q")).agent is None
+    assert target_of(_parse("list --qmp /q --agent /a")) == Target("/q", "/a")
+    assert target_of(_parse("list --qmp /q")) == Target("/q", None)
 
 
 def test_the_grammar_is_read_without_the_heavy_libraries() -> None:

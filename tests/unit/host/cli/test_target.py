@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import many, sockets
+from vcpu_host.cli.target import many, target_of
+from vcpu_host.core.reason import Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.local import target
-from vcpu_host.local.target import Target, plain_name
+from vcpu_host.local.target import AnyTarget, Target, plain_name
 
 
 @pytest.fixture
@@ -20,9 +21,9 @@ def vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def meant(*words: str, **environment: str) -> Target:
-    """The sockets that a command with these options has, in this environment."""
-    return sockets(build_parser().parse_args([*words, "list"]), environment)
+def meant(*words: str, **environment: str) -> AnyTarget:
+    """The VM that a command with these options has, in this environment."""
+    return target_of(build_parser().parse_args([*words, "list"]), environment)
 
 
 def refusal(*words: str, **environment: str) -> tuple[str, str]:
@@ -168,5 +169,5 @@ def test_the_vms_that_are_known_are_those_of_all_directories_by_name(
     assert list(found) == ["broken", "db1", "web2"]
     assert (found["db1"], found["web2"]) == (Target("/db1"), Target("/own"))
     broken = found["broken"]
-    assert not isinstance(broken, Target)
+    assert isinstance(broken, Reason)
     assert broken.code == "bad-vm-file"

@@ -55,7 +55,7 @@ def test_a_link_that_leads_nowhere_hides_none_as_it_is_with_vm(places: tuple[Pat
     (places[0] / "a.toml").symlink_to("nowhere")
     (places[1] / "a.toml").write_text('qmp = "/a"')
     assert _hidden() == {"user/a": None, "system/a": None}
-    assert target.Target.named("a").qmp == "/a"
+    assert target.Target.named("a").told == "/a"
 
 
 def test_a_file_that_is_not_used_and_processes_that_are_not_seen_are_told() -> None:
@@ -82,6 +82,6 @@ def test_a_command_is_one_line_on_any_terminal(width: int | None) -> None:
 def test_a_process_that_is_configured_stands_in_the_files_row_and_in_the_wide_table() -> None:
     process = Process(7, "ada", 1, CommandLine("web"), (Monitor("/q", "/q", key="1"),))
     seen = join([Configured("x", "/d/x.toml", "/q", "/a", key="1")], [process], None, "/d")
-    assert _shown(seen) == ["NAME  QMP  PROCESS", "x     /q   7"]
+    assert _shown(seen) == ["NAME  REACHED AT  PROCESS", "x     /q          7"]
     assert "process 7 is x" in _shown(seen, wide=True)
     assert any(line.split() == ["x", "/q", "7", "/a", "/d/x.toml"] for line in _shown(seen, wide=True))

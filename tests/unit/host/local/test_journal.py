@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -43,10 +45,18 @@ def journal(by: ProcessId | SocketId, directory: Path) -> FileJournal:
     return FileJournal(VmIdentity(by), directory=directory)
 
 
+def load(record: FileJournal) -> tuple[Intent, ...]:
+    return asyncio.run(record.load())
+
+
+def save(record: FileJournal, intents: Sequence[Intent]) -> None:
+    asyncio.run(record.save(intents))
+
+
 def test_what_was_saved_is_there_for_the_next_one_and_for_nobody_else(tmp_path: Path) -> None:
-    journal(own(), tmp_path).save([_INTENT])
-    assert journal(own(), tmp_path).load() == (_INTENT,)
-    assert journal(_UNSEEN, tmp_path / "other").load() == ()
+    save(journal(own(), tmp_path), [_INTENT])
+    assert load(journal(own(), tmp_path)) == (_INTENT,)
+    assert load(journal(_UNSEEN, tmp_path / "other")) == ()
     (file,) = tmp_path.iterdir()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
@@ -68,31 +78,31 @@ def test_a_record_of_e13c246_is_read_under_the_name_that_it_had(tmp_path: Path) 
     by_process = tmp_path / f"{here.pid}-{here.started}-{here.namespace}.pending"
     record = FileJournal(VmIdentity(here, first_thread=thread), directory=tmp_path)
     by_thread.write_bytes(written)
-    assert record.load() == expected
-    record.save(expected[:1])
-    assert (record.load(), by_thread.exists(), by_process.exists()) == (expected[:1], False, True)
+    assert load(record) == expected
+    save(record, expected[:1])
+    assert (load(record), by_thread.exists(), by_process.exists()) == (expected[:1], False, True)
     by_process.unlink()
     by_thread.write_bytes(written)
-    record.save([])
-    assert (record.load(), list(tmp_path.iterdir())) == ((), [])
+    save(record, [])
+    assert (load(record), list(tmp_path.iterdir())) == ((), [])
     by_process.write_bytes(written)
-    assert journal(here, tmp_path).load() == expected
+    assert load(journal(here, tmp_path)) == expected
     (tmp_path / "s3f2f860d8b28372a134523c4-77.pending").write_bytes(written)
-    assert journal(SocketId("/run/vms/web1/qmp.sock", 77), tmp_path).load() == expected
+    assert load(journal(SocketId("/run/vms/web1/qmp.sock", 77), tmp_path)) == expected
 
 
 def test_when_all_is_settled_nothing_is_left(tmp_path: Path) -> None:
     record = journal(own(), tmp_path)
-    record.save([])
-    record.save([_INTENT])
-    record.save([])
+    save(record, [])
+    save(record, [_INTENT])
+    save(record, [])
     assert list(tmp_path.iterdir()) == []
-    assert record.load() == ()
+    assert load(record) == ()
 
 
 def test_a_write_that_breaks_off_leaves_the_record_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = journal(own(), tmp_path)
-    record.save([_INTENT])
+    save(record, [_INTENT])
 
     def full(fd: int) -> None:
         del fd
@@ -100,9 +110,9 @@ def test_a_write_that_breaks_off_leaves_the_record_as_it_was(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RefusedError) as error:
-        record.save([_INTENT, Intent(IntentKind.PLUG, 4, "vcpu-4", 1.0)])
+        save(record, [_INTENT, Intent(IntentKind.PLUG, 4, "vcpu-4", 1.0)])
     assert error.value.reason.code == "no-record"
-    assert record.load() == (_INTENT,)
+    assert load(record) == (_INTENT,)
 
 
 def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +125,7 @@ def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "fsync", lambda fd: calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
     monkeypatch.setattr(os, "replace", replaced)
-    journal(_UNSEEN, tmp_path).save([_INTENT])
+    save(journal(_UNSEEN, tmp_path), [_INTENT])
     assert calls == ["1-1-1.new", "replace", tmp_path.name]
 
 
@@ -123,12 +133,12 @@ def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_o
     dead = ended()
     unseen = dead._replace(namespace=dead.namespace + 1)
     for process in (dead, own(), unseen):
-        journal(process, tmp_path).save([_INTENT])
+        save(journal(process, tmp_path), [_INTENT])
         name = names.of_vm(VmIdentity(process))
         (tmp_path / f"{name}.lock").touch()
         (tmp_path / f"{name}.new").touch()  # of one that died while it wrote
     (tmp_path / "0123456789abcdef.lock").touch()  # of a monitor's socket
-    journal(own(), tmp_path).load()
+    load(journal(own(), tmp_path))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {
         f"{names.of_vm(VmIdentity(process))}.{kind}"
@@ -144,7 +154,7 @@ def test_a_record_that_cannot_be_understood_is_said_and_left(tmp_path: Path, dat
     path = tmp_path / "1-1-1.pending"
     path.write_bytes(data)
     with pytest.raises(RefusedError) as error:
-        journal(_UNSEEN, tmp_path).load()
+        load(journal(_UNSEEN, tmp_path))
     assert error.value.reason.code == "bad-record"
     assert str(path) in error.value.reason.text
     assert path.read_bytes() == data
@@ -156,7 +166,7 @@ def test_a_link_or_a_directory_in_its_place_is_not_followed(tmp_path: Path) -> N
     (tmp_path / "2-2-2.pending").mkdir()
     for process in (_UNSEEN, _OTHER):
         with pytest.raises(RefusedError) as error:
-            journal(process, tmp_path).load()
+            load(journal(process, tmp_path))
         assert error.value.reason.code == "bad-record"
 
 
@@ -166,6 +176,6 @@ def test_a_directory_that_others_may_write_to_is_not_used(tmp_path: Path, mode: 
     place.mkdir()
     place.chmod(mode)
     with pytest.raises(RefusedError) as error:
-        journal(_UNSEEN, place).save([_INTENT])
+        save(journal(_UNSEEN, place), [_INTENT])
     assert error.value.reason.code == "unsafe-directory"
     assert list(place.iterdir()) == []

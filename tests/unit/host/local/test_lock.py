@@ -14,10 +14,12 @@ import pytest
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory as runtime
 from vcpu_host.local.lock import VmLock
+from vcpu_host.local.unix_sockets import place
 
 _HOLD = """
 import asyncio, sys
 from pathlib import Path
+from vcpu_host.local.unix_sockets import place
 from vcpu_host.local.lock import VmLock
 lock = VmLock(sys.argv[1], "vcpuctl plug -n 2", directory=Path(sys.argv[2]))
 asyncio.run(lock.acquire(0))
@@ -94,10 +96,10 @@ async def test_two_vms_do_not_meet(tmp_path: Path) -> None:
 async def test_one_vm_by_two_paths_is_one_vm(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "socket")
     locks = tmp_path / "locks"
-    async with VmLock(str(tmp_path / "socket"), "a", directory=locks) as one:
+    async with VmLock(place(str(tmp_path / "socket")), "a", directory=locks) as one:
         await one.acquire(0)
-        await _refusal(VmLock(str(tmp_path / "link"), "b", directory=locks))
-        await _refusal(VmLock(str(tmp_path / "x" / ".." / "socket"), "b", directory=locks))
+        await _refusal(VmLock(place(str(tmp_path / "link")), "b", directory=locks))
+        await _refusal(VmLock(place(str(tmp_path / "x" / ".." / "socket")), "b", directory=locks))
 
 
 async def test_releasing_twice_or_without_holding_does_nothing(tmp_path: Path) -> None:

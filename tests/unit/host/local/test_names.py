@@ -14,7 +14,7 @@ def test_the_names_do_not_change() -> None:
     assert names.of_vm(VmIdentity(ProcessId(4711, 815, 4026531836), listens=True)) == "4711-815-4026531836"
     assert names.of_vm(VmIdentity(SocketId("@web1", 0))) == "s567217b48ef5f95926847978-0"
     assert names.of_vm(VmIdentity(SocketId("/run/vms/web1/qmp.sock", 77))) == "s3f2f860d8b28372a134523c4-77"
-    assert names.of_monitor("/run/vms/web1/qmp.sock") == "3f2f860d8b28372a134523c4ca54df9d"
+    assert names.of_place("/run/vms/web1/qmp.sock") == "3f2f860d8b28372a134523c4ca54df9d"
 
 
 def test_a_vm_has_one_name_whoever_listens_on_the_monitor() -> None:
@@ -31,8 +31,8 @@ def test_a_thread_that_is_the_process_gives_no_second_name() -> None:
 
 def test_a_monitor_has_one_name_by_every_path_to_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "qmp")
-    assert names.of_monitor(str(tmp_path / "link")) == names.of_monitor(str(tmp_path / "qmp"))
-    assert names.of_monitor(str(tmp_path / "qmp")) != names.of_monitor(str(tmp_path / "other"))
+    assert names.of_place(str(tmp_path / "link")) == names.of_place(str(tmp_path / "qmp"))
+    assert names.of_place(str(tmp_path / "qmp")) != names.of_place(str(tmp_path / "other"))
 
 
 def test_the_process_can_be_read_off_the_name() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.target import sockets
+from vcpu_host.cli.target import target_of
+from vcpu_host.core.reason import Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.local import target
 
@@ -34,13 +35,13 @@ def test_a_vm_is_found_by_its_name(places: tuple[Path, Path]) -> None:
 
 def test_the_agents_socket_may_be_left_out(places: tuple[Path, Path]) -> None:
     (places[1] / "web1.toml").write_text('qmp = "/run/q"\n')
-    assert target.Target.named("web1").agent is None
+    assert target.Target.named("web1") == target.Target("/run/q", None)
 
 
 def test_the_users_file_comes_before_the_systems(places: tuple[Path, Path]) -> None:
     for place in places:
         (place / "web1.toml").write_text(f'qmp = "/{place.name}"\n')
-    assert target.Target.named("web1").qmp == "/user"
+    assert target.Target.named("web1").told == "/user"
 
 
 def test_a_missing_file_is_told_with_the_places_that_were_looked_in(places: tuple[Path, Path]) -> None:
@@ -102,14 +103,14 @@ def test_the_users_place_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_agent_socket_on_the_command_line_comes_before_the_files(places: tuple[Path, Path]) -> None:
     (places[0] / "web1.toml").write_text('qmp = "/q"\nagent = "/a"\n')
     parse = build_parser().parse_args
-    assert sockets(parse(["--vm", "web1", "list"])) == target.Target("/q", "/a")
-    assert sockets(parse(["--vm", "web1", "--agent", "/b", "list"])) == target.Target("/q", "/b")
+    assert target_of(parse(["--vm", "web1", "list"])) == target.Target("/q", "/a")
+    assert target_of(parse(["--vm", "web1", "--agent", "/b", "list"])) == target.Target("/q", "/b")
 
 
 def _listed() -> list[tuple[str, str]]:
-    """The directory and name of each file, with the monitor that it names, or the code of what is wrong with it."""
+    """The directory and name of each file, with where its VM is, or the code of what is wrong with it."""
     return [
-        (f"{path.parent.name}/{path.name}", says.qmp if isinstance(says, target.Target) else says.code)
+        (f"{path.parent.name}/{path.name}", says.code if isinstance(says, Reason) else says.told)
         for path, says in target.listed()
     ]
 

@@ -48,7 +48,7 @@ async def test_files_that_come_change_and_go_are_seen_and_the_others_are_left_al
         _write(vms, "web2", 'qmp = "/nowhere/2"\n')
         await until(lambda: [vm.name for vm in keeper.vms] == ["web1", "web2"])
         _write(vms, "web2", 'qmp = "/nowhere/22"\n')
-        await until(lambda: "/nowhere/22" in [vm.target.qmp for vm in keeper.vms])
+        await until(lambda: "/nowhere/22" in [vm.target.told for vm in keeper.vms])
         _write(vms, "web2", "qmp = 2\n")
         await until(lambda: "web2" in keeper.broken)
         assert keeper.vms == [first]

@@ -24,7 +24,7 @@ _REMOVAL = Intent(IntentKind.UNPLUG, 1, "vcpu-1", 5.0, (77,))
 class _Full(ports.NoJournal):
     """A record on a full disk."""
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         del intents
         raise RefusedError(Reason("no-record", Origin.VCPUCTL, "No space left on device"))
 
@@ -44,7 +44,7 @@ async def test_what_is_missing_is_plugged_and_what_is_pending_is_on_the_destinat
     journal = ports.NoJournal()
     prepared = await prepare(_source(1, 3), vmm, journal)
     assert (prepared.outcome, [place.index for place in prepared.plugged]) == (Outcome.DONE, [1, 3])
-    (taken,) = journal.load()
+    (taken,) = await journal.load()
     there = (await vmm.look()).slots[1]
     assert (taken.slot, taken.threads) == (1, tuple(thread.thread_id for thread in there.threads))
 
@@ -63,7 +63,7 @@ async def test_a_plug_that_qemu_refuses_is_said_in_its_words_and_leaves_no_recor
     journal = ports.NoJournal()
     prepared = await prepare(_source(1, 3), vmm, journal)
     assert (prepared.outcome, prepared.plugged, prepared.reason) == (Outcome.REFUSED, (), vmm.add_error.reason)
-    assert journal.load() == ()
+    assert await journal.load() == ()
 
 
 @pytest.mark.parametrize(("there", "outcome"), [({0}, Outcome.PARTIAL), ({0, 1, 3}, Outcome.REFUSED)])
@@ -84,9 +84,9 @@ async def test_what_was_handed_over_and_has_ended_at_the_source_is_told_by_check
     journal = ports.NoJournal()
     whole = Coordinator(vmm, Dialer(vmm.vm), journal=journal)
     await whole.prepare(_source(1))
-    assert journal.load()
+    assert await journal.load()
     settled = replace(_source(1), pending=())
     assert [d.finding.code for d in (await whole.compare(settled)).obstacles] == ["stale-record"]
     assert (await whole.prepare(settled)).outcome is Outcome.DONE
-    assert journal.load() == ()
+    assert await journal.load() == ()
     assert (await whole.compare(settled)).obstacles == ()

@@ -22,9 +22,9 @@ class Remembering(NoJournal):
         super().__init__()
         self.saved: list[Intent] = []
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         self.saved += intents
-        super().save(intents)
+        await super().save(intents)
 
 
 class Whole:
@@ -62,7 +62,7 @@ async def test_each_operation_goes_by_the_monitors_own_ids(whole: Whole) -> None
     assert whole.vm.filled == {0}
     taken = [said for said in whole.monitor.said if said.startswith("detach")]
     assert taken[:2] == [f"detach {own_name(5)}", "detach #1"]
-    assert not whole.journal.load()
+    assert not await whole.journal.load()
 
 
 async def test_what_is_recorded_is_what_the_monitor_will_know_it_by(whole: Whole) -> None:

@@ -50,15 +50,15 @@ class _Record(ports.NoJournal):
         super().__init__()
         self.broken: Reason | None = None
 
-    def load(self) -> tuple[Intent, ...]:
+    async def load(self) -> tuple[Intent, ...]:
         if self.broken is not None and self.broken.code == "bad-record":
             raise RefusedError(self.broken)
-        return super().load()
+        return await super().load()
 
-    def save(self, intents: Sequence[Intent]) -> None:
+    async def save(self, intents: Sequence[Intent]) -> None:
         if self.broken is not None and (not intents or self.broken.code == "no-record"):
             raise RefusedError(self.broken)
-        super().save(intents)
+        await super().save(intents)
 
 
 async def test_a_record_that_cannot_be_read_is_shown_and_nothing_is_asked_of_qemu(rig: Rig) -> None:

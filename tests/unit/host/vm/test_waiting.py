@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -76,7 +77,9 @@ async def test_a_guest_without_an_agent_does_not_cost_all_of_the_time(rig: Rig) 
     async with asyncio.timeout(60):
         with no_task_left(), pytest.raises(AgentGoneError) as error:
             await rig.whole.run(PLUG, replace(BRISK, timeout=3600.0, absent_grace=0.1))
-    assert "waited 0 s" in error.value.reason.text
+    waited = re.search(r"waited (\d+) s", error.value.reason.text)
+    assert waited is not None
+    assert int(waited[1]) < 60
     assert rig.vm.commands == []
 
 

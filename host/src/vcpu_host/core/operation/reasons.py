@@ -130,6 +130,22 @@ def slipped(job: Job) -> Reason | None:
     )
 
 
+def gap(job: Job) -> Reason | None:
+    """What is to be said of a CPU that is gone, or None."""
+    return slipped(job) or (record_behind(job.slot) if job.removal.unrecorded else None)
+
+
+def record_behind(slot: int) -> Reason:
+    """The CPU is gone from the guest and from QEMU, and its owner has not noticed."""
+    return Reason(
+        codes.RECORD_BEHIND,
+        Origin.LIBVIRT,
+        f"the CPU of slot {slot} is gone from QEMU, and libvirt still has it on its record",
+        f"before the domain is saved or migrated, have libvirt notice: virsh setvcpu DOMAIN {slot} --disable --live, "
+        "or restart libvirtd; else the CPU comes back",
+    )
+
+
 def inconsistent(result: CpuResult) -> Reason:
     """The agent's answer contradicts what it says it observed."""
     return Reason(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model import Slot
+from ..model import Recorded, Slot
 
 
 @dataclass(slots=True)
@@ -20,7 +20,10 @@ class Removal:
     sent_in: str | None = None  # the session whose confirmations it was sent on; None if it may be sent on them again
     last_sign_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
     told_gone: bool = False  # an event said that the CPU is gone; only a look can show it
-    ending: Slot | None = None  # the slot as QEMU shows it: empty, but for vCPUs that have not ended
+    ending: Slot | None = (
+        None  # the slot as it is shown: empty, but for vCPUs that have not ended, or its owner's record
+    )
+    unrecorded: bool = False  # the CPU is gone, and its owner's record still has it
     relapses: int = 0  # how often something in the guest has brought the CPU online again
     slipped: bool = False  # it came online again when device_del had been sent
 
@@ -54,7 +57,8 @@ class Removal:
     def shown(self, slot: Slot) -> None:
         """A look at QEMU shows the slot, which is worth more than what an event said."""
         self.told_gone = False
-        self.ending = slot if slot.leaving else None
+        self.ending = slot if slot.ending else None
+        self.unrecorded = not slot.filled and slot.recorded is Recorded.BEHIND
 
     def came_back(self) -> None:
         """Something in the guest has brought the CPU online again, which was confirmed offline."""

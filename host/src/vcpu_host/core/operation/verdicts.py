@@ -56,7 +56,7 @@ def succeed(state: State, job: Job) -> None:
         state.settle(job, Outcome.DONE, reasons.not_verified(filled=job.filled, by_firmware=job.by_firmware))
     else:
         up = job.goal is Goal.UP and job.filled
-        state.settle(job, Outcome.DONE, reasons.parked(job, state.plan.smt_remedy) if up else reasons.slipped(job))
+        state.settle(job, Outcome.DONE, reasons.parked(job, state.plan.smt_remedy) if up else reasons.gap(job))
 
 
 def retry(state: State, job: Job, reason: Reason) -> bool:

@@ -31,13 +31,18 @@ class StepKind(StrEnum):
     OFFLINE = "offline"  # the guest's side alone
 
 
+#: The fields of a request that are on or off; documents name those that are on.
+FLAGS = ("in_guest", "without_agent", "atomic", "config")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the user wants. ``count`` counts vCPUs; for scale it is the goal. ``selectors`` exclude ``count``.
 
     ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
     and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
-    ``placement`` says which slots a count means, ``node`` of which NUMA node they are.
+    ``config``: the VM's definition is to have the same vCPUs at its next start. ``placement`` says which slots a count
+    means, ``node`` of which NUMA node they are.
 
     Raises ValueError, in words for people, for what does not go together.
     """
@@ -48,6 +53,7 @@ class Request:
     in_guest: bool = False
     without_agent: bool = False
     atomic: bool = False
+    config: bool = False
     placement: Placement = Placement.LOWEST
     node: int | None = None
 
@@ -59,6 +65,8 @@ class Request:
             raise ValueError(
                 "a policy or a node chooses slots to plug and unplug, and none is plugged or unplugged here"
             )
+        if self.config and self.guest_alone:
+            raise ValueError("the VM's definition says what is plugged, and none is plugged or unplugged here")
         if self.node is not None and self.operation is Operation.SCALE:
             raise ValueError("scale states how many vCPUs the whole VM is to have: for one node, plug or unplug there")
 

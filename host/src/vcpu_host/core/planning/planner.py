@@ -161,6 +161,8 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
         return view.record_trouble
     if not host.running:
         return not_running(host)
+    if request.config and not host.defined:
+        return _no_definition(host)
     if host.migrating:
         return Reason(
             codes.MIGRATING,
@@ -169,6 +171,15 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
             "repeat it when that has ended, on the side that runs",
         )
     return None
+
+
+def _no_definition(host: HostView) -> Reason:
+    """--config has nothing to be written into."""
+    if host.defined is None:
+        text, hint = "nobody keeps a definition of this VM", "leave --config out, and change what starts QEMU (-smp)"
+    else:
+        text, hint = "libvirt keeps no definition of this domain: it is transient", "virsh define XML makes it last"
+    return Reason(codes.NO_DEFINITION, Origin.VCPUCTL, text, hint)
 
 
 def _plan_selected(view: VmView, request: Request, chosen: Sequence[SlotView]) -> Plan:

@@ -60,10 +60,11 @@ class ListVmsResponse(_message.Message):
     def __init__(self, vms: _Optional[_Iterable[_Union[Vm, _Mapping]]] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ["atomic", "count", "in_guest", "node", "operation", "policy", "slots", "without_agent"]
+    __slots__ = ["atomic", "config", "count", "in_guest", "node", "operation", "policy", "slots", "without_agent"]
     class Operation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     ATOMIC_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     IN_GUEST_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +79,7 @@ class Order(_message.Message):
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_AGENT_FIELD_NUMBER: _ClassVar[int]
     atomic: bool
+    config: bool
     count: int
     in_guest: bool
     node: int
@@ -85,7 +87,7 @@ class Order(_message.Message):
     policy: str
     slots: _containers.RepeatedScalarFieldContainer[str]
     without_agent: bool
-    def __init__(self, operation: _Optional[_Union[Order.Operation, str]] = ..., count: _Optional[int] = ..., slots: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., node: _Optional[int] = ..., in_guest: bool = ..., without_agent: bool = ..., atomic: bool = ...) -> None: ...
+    def __init__(self, operation: _Optional[_Union[Order.Operation, str]] = ..., count: _Optional[int] = ..., slots: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., node: _Optional[int] = ..., in_guest: bool = ..., without_agent: bool = ..., atomic: bool = ..., config: bool = ...) -> None: ...
 
 class PlanRequest(_message.Message):
     __slots__ = ["order", "vm"]

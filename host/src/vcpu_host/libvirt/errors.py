@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What libvirt's errors mean.
+
+The numbers are virErrorNumber (include/libvirt/virterror.h); which error comes when was seen on 9.0 and 12.8.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..core import codes
+from ..core.reason import Origin, Reason
+from ..core.text import printable
+from ..errors import QemuError, QemuGoneError, RefusedError, UsageError, VcpuctlError
+from ..qmp.traps import explain
+
+_INTERNAL_ERROR = 1
+_INVALID_ARG = 8
+_OPERATION_FAILED = 9
+_OPERATION_DENIED = 29
+_SYSTEM_ERROR = 38
+_RPC = 39
+_NO_DOMAIN = 42
+_AUTH_FAILED = 45
+_OPERATION_INVALID = 55
+_CONFIG_UNSUPPORTED = 67
+_OPERATION_TIMEOUT = 68
+_AUTH_CANCELLED = 79
+NO_DOMAIN_METADATA = 80
+_AUTH_UNAVAILABLE = 94
+_OPERATION_UNSUPPORTED = 84
+_ACCESS_DENIED = 88
+
+#: virConnectCloseReason.
+_REASONS = {
+    0: "libvirt's daemon or the connection failed",
+    1: "the other end closed it: libvirt's daemon has ended, or was restarted",
+    2: "nothing was heard of the other end for too long",
+    3: "it was closed here",
+}
+_AGAIN = "when it is there again, run the same command once more: it goes on from what was done"
+
+
+def number(error: Any) -> int:
+    """Return which error it is."""
+    return int(error.get_error_code() or 0)
+
+
+def words(error: Any) -> str:
+    """Return libvirt's words."""
+    return printable(error.get_error_message() or str(error), 500)
+
+
+def closed_by(reason: int) -> str:
+    """Return why a connection was closed, in words."""
+    return _REASONS.get(reason, f"libvirt says reason {reason}")
+
+
+def lost(uri: str, why: str) -> Reason:
+    """Return that the connection to a libvirt is lost."""
+    text = f"the connection to libvirt ({printable(uri)}) is lost: {why}"
+    return Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, text, _AGAIN)
+
+
+def of_opening(error: Any, uri: str) -> VcpuctlError:
+    """Return what it means that libvirt could not be reached."""
+    said, code = words(error), number(error)
+    place = printable(uri)
+    if code in (_AUTH_FAILED, _AUTH_CANCELLED, _AUTH_UNAVAILABLE, _ACCESS_DENIED) or "Permission denied" in said:
+        hint = "be a member of the group libvirt there, or be allowed by polkit (org.libvirt.unix.manage)"
+        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({place}): {said}", hint))
+    if code == _INVALID_ARG or "driver" in said:
+        hint = "a URI is like qemu:///system or qemu+ssh://root@host/system; see https://libvirt.org/uri.html"
+        return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, f"{place}: {said}", hint))
+    hint = f"see whether libvirt's daemon runs there: virsh -c '{place}' list"
+    return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({place}) is not reached: {said}", hint))
+
+
+def of_call(error: Any, what: str) -> VcpuctlError:
+    """Return what it means that a call failed; ``what`` it was to do."""
+    said, code = words(error), number(error)
+    if code == _NO_DOMAIN:
+        hint = "vcpuctl vms --connect URI shows the domains"
+        return UsageError(Reason(codes.NO_SUCH_DOMAIN, Origin.LIBVIRT, said, hint))
+    if code in (_OPERATION_DENIED, _ACCESS_DENIED):
+        hint = "a read-only connection, or one without rights on this domain, can only look"
+        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, said, hint))
+    if code == _OPERATION_INVALID and "not running" in said:
+        return QemuGoneError(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, said, "start it: virsh start DOMAIN"))
+    if code in (_SYSTEM_ERROR, _RPC) or "socket is closed" in said:
+        return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"{said} (in {what})", _AGAIN))
+    by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", said)
+    if by_qemu:
+        return explain(what, "GenericError", by_qemu[1])
+    return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{said} (in {what})", _hint(code, said)))
+
+
+def _hint(code: int, said: str) -> str:
+    if code == _OPERATION_TIMEOUT:
+        return "it may still happen: look again with vcpuctl list"
+    if "can't be unplugged" in said or "hotpluggable" in said:
+        return (
+            "a <vcpus> block with hotpluggable='yes' makes a CPU of the start removable (virsh edit, then start anew)"
+        )
+    return ""

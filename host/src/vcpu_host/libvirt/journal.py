@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record of what is pending, in the domain's own metadata: it goes where the domain goes.
+
+It is in the running domain alone (VIR_DOMAIN_AFFECT_LIVE), so it ends with the QEMU that it is about. It survives
+restarts of libvirt's daemon, and a save or a migration takes it along (seen on 9.0 and 12.8).
+"""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..core import codes
+from ..core.identity import DomainId
+from ..core.intent import Intent
+from ..core.reason import Origin, Reason
+from ..errors import QemuError, RefusedError, VcpuctlError
+from . import binding, errors
+from .connection import Connection
+
+#: The namespace of vcpuctl's element.
+NAMESPACE = "https://vcpuctl.org/xmlns/record/1"
+_PREFIX = "vcpuctl"
+_SCHEMA_VERSION = 1
+#: virDomainMetadataType: an element of our own; virDomainModificationImpact: the running domain.
+_ELEMENT, _LIVE = 2, 1
+
+
+class MetadataJournal:
+    """Fills ``ports.Journal`` for a domain; ``domain`` is libvirt's virDomain, ``identity`` which it is, and where."""
+
+    def __init__(self, connection: Connection, domain: Any, identity: DomainId) -> None:
+        self._connection = connection
+        self._domain = domain
+        self._identity = identity
+
+    async def load(self) -> tuple[Intent, ...]:
+        """See ``ports.Journal``. Host threads that another host had say nothing here, and are left out."""
+        try:
+            xml = await self._connection.call("read the domain's metadata", self._read)
+        except VcpuctlError as error:
+            raise RefusedError(error.reason) from error
+        return () if xml is None else self._parse(xml)
+
+    def _read(self) -> str | None:
+        libvirt = binding.module()
+        try:
+            return str(self._domain.metadata(_ELEMENT, NAMESPACE, _LIVE))
+        except libvirt.libvirtError as error:
+            if errors.number(error) == errors.NO_DOMAIN_METADATA:
+                return None
+            raise
+
+    def _parse(self, xml: str) -> tuple[Intent, ...]:
+        try:
+            document = json.loads(ET.fromstring(xml).text or "")  # noqa: S314 - libvirt wrote it, which has parsed it
+            if document["schema_version"] != _SCHEMA_VERSION:
+                raise ValueError(f"it is of version {document['schema_version']!r:.40}")
+            intents = tuple(Intent.from_json(entry) for entry in document["intents"])
+            here = document["host"] == self._identity.host
+        except (ET.ParseError, ValueError, KeyError, TypeError, RecursionError) as error:
+            text = f"the domain's metadata ({NAMESPACE}) should say what is still pending, and cannot be read: {error}"
+            hint = f"compare the VM with its guest by hand, then: virsh metadata DOMAIN {NAMESPACE} --live --remove"
+            raise RefusedError(Reason(codes.BAD_RECORD, Origin.VCPUCTL, text, hint)) from error
+        return intents if here else tuple(replace(intent, threads=()) for intent in intents)
+
+    async def save(self, intents: Sequence[Intent]) -> None:
+        """See ``ports.Journal``."""
+        xml = self._xml(intents) if intents else None
+        arguments = (_ELEMENT, xml, _PREFIX if xml else None, NAMESPACE, _LIVE)
+        try:
+            await self._connection.call("write the domain's metadata", self._domain.setMetadata, *arguments)
+        except QemuError as error:
+            text = f"cannot record what is about to be done in the domain's metadata: {error.reason.text}"
+            raise RefusedError(Reason(codes.NO_RECORD, Origin.LIBVIRT, text, error.reason.hint)) from error
+        except VcpuctlError as error:
+            raise RefusedError(error.reason) from error
+
+    def _xml(self, intents: Sequence[Intent]) -> str:
+        element = ET.Element("record")
+        element.text = json.dumps(
+            {
+                "schema_version": _SCHEMA_VERSION,
+                "host": self._identity.host,
+                "intents": [intent.to_json() for intent in intents],
+            }
+        )
+        return ET.tostring(element, encoding="unicode")

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""QEMU's monitor as libvirt lends it: for looking alone. What changes a VM goes through libvirt's own calls.
+
+A CPU that is plugged behind libvirt's back is none in its record: a save of such a VM can never be loaded again, and
+libvirt may lose the running VM when it is restarted (seen on 9.0 and 12.8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ..core import codes
+from ..core.identity import DomainId, VmIdentity
+from ..core.reason import Origin, Reason
+from ..core.vm_events import QemuGone
+from ..errors import QemuError, QemuGoneError
+from ..qmp.events import EventHub, convert
+from ..qmp.traps import explain
+from . import binding
+from .connection import Connection
+
+#: What ends or changes CPUs: libvirt has calls for it.
+_NOT_HERE = frozenset({"device_add", "device_del"})
+#: virDomainEventType and virDomainEventStoppedDetailType of what ends a domain here.
+_LIFECYCLE, _STOPPED, _MIGRATED = 0, 5, 3
+
+
+class LentMonitor:
+    """Fills ``qmp.roles.Monitor`` over virDomainQemuMonitorCommand. ``domain`` is libvirt's virDomain."""
+
+    def __init__(self, connection: Connection, domain: Any, identity: DomainId, hub: EventHub) -> None:
+        self._connection = connection
+        self._domain = domain
+        self._identity = identity
+        self._hub = hub
+        self._loop = asyncio.get_running_loop()
+        self._version: object = None
+        self._callbacks: list[tuple[Any, int]] = []
+        connection.on_loss(lambda reason: hub.put(QemuGone(reason)))
+
+    async def begin(self) -> None:
+        """Hear events from now on, and ask for QEMU's version. Raise as ``call``."""
+        await self._connection.call("hear events", self._register)
+        self._version = (await self.call("query-version")).get("qemu")
+
+    def _register(self) -> None:
+        raw, module = self._connection.raw, binding.monitor_module()
+        libvirt = binding.module()
+        heard = module.qemuMonitorEventRegister(raw, self._domain, None, self._heard, None, 0)
+        self._callbacks.append((module.qemuMonitorEventDeregister, heard))
+        number = raw.domainEventRegisterAny(self._domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._changed, None)
+        self._callbacks.append((type(raw).domainEventDeregisterAny, number))
+
+    @property
+    def qemu_version(self) -> object:
+        """See ``qmp.roles.Monitor``."""
+        return self._version
+
+    async def call(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """See ``qmp.roles.Monitor``. A command that changes CPUs is none of this monitor's."""
+        if command in _NOT_HERE:
+            raise AssertionError(f"{command} would go behind libvirt's back")
+        return await self.send(command, arguments)
+
+    async def send(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Send any command. Raise as ``call``."""
+        message = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
+        send = partial(binding.monitor_module().qemuMonitorCommand, self._domain, message, 0)
+        text: str = await self._connection.call(command, send)
+        try:
+            reply = json.loads(text)
+            if "error" in reply:
+                error = reply["error"]
+                raise explain(command, error["class"], error["desc"])
+            return reply["return"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise QemuError(
+                Reason(codes.BAD_REPLY, Origin.LIBVIRT, f"the reply to {command} is not understood: {error!r:.200}")
+            ) from error
+
+    def identify(self, thread_id: int | None) -> VmIdentity:
+        """See ``qmp.roles.Monitor``: a thread of another host's says nothing here."""
+        del thread_id
+        return VmIdentity(self._identity)
+
+    async def close(self) -> None:
+        """See ``qmp.roles.Monitor``."""
+        callbacks, self._callbacks = self._callbacks, []
+        if not self._connection.lost:
+            with contextlib.suppress(QemuGoneError, QemuError):
+                await self._connection.call("stop hearing events", self._deregister, callbacks)
+        self._domain = None
+        await self._connection.close()
+
+    def _deregister(self, callbacks: list[tuple[Any, int]]) -> None:
+        for deregister, number in callbacks:
+            deregister(self._connection.raw, number)
+
+    # --- events, in libvirt's thread ----------------------------------------------------------------------------------
+
+    def _heard(self, connection: Any, domain: Any, event: str, when: int, micros: int, data: str, opaque: Any) -> None:
+        del connection, domain, when, micros, opaque
+        self._later(self._take, event, data)
+
+    def _changed(self, connection: Any, domain: Any, event: int, detail: int, opaque: object) -> None:
+        del connection, domain, opaque
+        if event == _STOPPED:
+            self._later(self._ended, detail)
+
+    def _later(self, what: Any, *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+    # --- and in ours --------------------------------------------------------------------------------------------------
+
+    def _take(self, event: str, data: str | None) -> None:
+        try:
+            message = {"event": event, "data": json.loads(data) if data else {}}
+        except ValueError:
+            return  # a hint that cannot be read is none
+        converted = convert(message, self._hub.paths)
+        if converted is not None:
+            self._hub.put(converted)
+
+    def _ended(self, detail: int) -> None:
+        where = "it has moved to another host" if detail == _MIGRATED else "it was shut off, or has crashed"
+        hint = "look for it there" if detail == _MIGRATED else "start it: virsh start DOMAIN"
+        self._hub.put(
+            QemuGone(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, f"the domain does not run here any more: {where}", hint))
+        )

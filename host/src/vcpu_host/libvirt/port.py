@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's port by libvirt's channel of it (virDomainOpenChannel)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from functools import partial
+from typing import Any
+
+from vcpu_proto.link import BusyError, HostWire, OpenHostWire, UnreachableError, WireProtocol
+
+from ..core import codes
+from ..core.channel import PORT_NAME
+from ..core.model import Channel, HostView
+from ..core.reason import Origin, Reason
+from ..errors import AgentGoneError, VcpuctlError
+from . import binding, errors
+from .connection import Connection
+from .stream import StreamTransport
+from .vmm import LibvirtVmm
+
+#: What a domain's definition needs for the agent.
+CHANNEL_XML = f"<channel type='unix'><target type='virtio' name='{PORT_NAME}'/></channel>"
+#: How long another client that holds the channel is waited for, in seconds, and how often it is tried again.
+_PATIENCE, _AGAIN = 2.0, 0.1
+#: How long a channel whose stream hangs may take to be freed, in seconds.
+_FREES = 10.0
+
+
+class ChannelPort:
+    """Fills ``agent.dialer.Port``. Each wire has a connection to itself: a stream that hangs takes it along.
+
+    It has to ``belong to`` a machine before it is used, by whose connection a channel is freed whose stream hangs.
+    """
+
+    def __init__(self, uri: str, *, timeout: float = 30.0, call_timeout: float = 10.0) -> None:
+        self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout)
+        self._next: asyncio.Task[Connection] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+        self._vmm: LibvirtVmm
+
+    def prepare(self) -> None:
+        """Begin to connect: to another host that takes a while."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._open())
+
+    def belongs_to(self, vmm: LibvirtVmm) -> None:
+        """Be the port of this domain."""
+        self._vmm = vmm
+
+    def obstacle(self, channel: Channel | None) -> Reason | None:
+        """See ``dialer.Port``."""
+        return no_channel() if channel is None else None
+
+    def wire(self, host: HostView) -> OpenHostWire:
+        """See ``dialer.Port``."""
+        del host
+        return self._wire
+
+    def explain(self, host: HostView, error: UnreachableError) -> VcpuctlError:
+        """See ``dialer.Port``: libvirt's own errors say what is the matter."""
+        del host
+        return AgentGoneError(Reason(error.code, Origin.LIBVIRT, str(error), error.hint))
+
+    async def close(self) -> None:
+        """End all that is left of it."""
+        if self._next is not None:
+            self._next.cancel()
+            made = await asyncio.gather(self._next, return_exceptions=True)
+            for connection in made:
+                if isinstance(connection, Connection):
+                    await connection.close()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _wire(self, protocol: WireProtocol) -> HostWire:
+        made, self._next = self._next or asyncio.ensure_future(self._open()), None
+        connection = await made
+        try:
+            stream = await self._channel(connection)
+        except BaseException:
+            self._end(connection.close())
+            raise
+        transport = StreamTransport(
+            stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
+        )
+        del stream
+        await connection.call("read the channel", transport.begin)
+        transport.start()
+        return HostWire(transport, PORT_NAME)
+
+    async def _channel(self, connection: Connection) -> Any:
+        """Return the open stream. Another client is waited for a little: it may be one that only looks."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _PATIENCE
+        while True:
+            try:
+                return await connection.call("open the channel", self._opened, connection)
+            except BusyError:
+                if loop.time() >= until:
+                    raise
+                await asyncio.sleep(_AGAIN)
+
+    def _opened(self, connection: Connection) -> Any:
+        """In the connection's thread."""
+        libvirt = binding.module()
+        stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        try:
+            connection.raw.lookupByUUIDString(self._vmm.domain_id.uuid).openChannel(PORT_NAME, stream, 0)
+        except libvirt.libvirtError as error:
+            said = errors.words(error)
+            if "Active channel stream exists" in said:
+                raise BusyError(f"the channel {PORT_NAME}") from error
+            if "cannot find channel" in said:
+                raise AgentGoneError(no_channel()) from error
+            raise
+        return stream
+
+    async def _free(self) -> None:
+        """Take the channel from the stream that hangs, or floods, and let it go."""
+        with contextlib.suppress(VcpuctlError, TimeoutError):
+            async with asyncio.timeout(_FREES):
+                await self._vmm.connection.call("free the channel", self._taken_and_freed)
+
+    def _taken_and_freed(self) -> None:
+        libvirt = binding.module()
+        stream = self._vmm.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._vmm.domain.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
+        stream.abort()
+
+    def _end(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+def no_channel() -> Reason:
+    """The domain has no channel for the agent."""
+    return Reason(
+        codes.NO_CHANNEL,
+        Origin.VCPUCTL,
+        f"this domain has no channel named {PORT_NAME}",
+        f"vcpuctl channel --apply adds it, live and for good; it is {CHANNEL_XML}",
+    )
