@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from kit.lab.virt.root import SUITES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
+LIBVIRT_PORT = 16509
 TESTS = Path(__file__).parents[1]
 
 #: A client of libvirt: prints the names of the running domains, and what QEMU says of the first one's status.
@@ -102,6 +104,14 @@ def test_clients_reach_a_host_by_unix_tcp_and_ssh_and_only_their_monitor_command
         assert name == "d1"
         assert '"running":false' in status
     assert host.monitor_commands() == [{"execute": "query-status"}] * len(uris)
+
+
+def test_a_link_that_is_cut_loses_packets_in_silence_until_it_is_mended(host: LibvirtHost) -> None:
+    host.ground.cut()
+    with pytest.raises(TimeoutError):
+        socket.create_connection((host.address, LIBVIRT_PORT), timeout=0.5)
+    host.ground.cut(False)
+    socket.create_connection((host.address, LIBVIRT_PORT), timeout=60.0).close()
 
 
 def test_a_domain_goes_on_when_its_libvirtd_is_killed_and_is_found_again(host: LibvirtHost) -> None:

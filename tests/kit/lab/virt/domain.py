@@ -42,6 +42,11 @@ class Domain:
             self._recording.wait()
             self._record.join(5.0)
 
+    def end(self) -> None:
+        """Let go of the domain and pull its plug, if it still runs and its libvirtd is there."""
+        self.close()
+        self.host.virsh("destroy", self.name)
+
     def moved(self, host: LibvirtHost) -> None:
         """Take the domain up anew, on the host to which it has moved, or in the new QEMU that it has been given."""
         self.close()

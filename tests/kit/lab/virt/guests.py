@@ -41,14 +41,15 @@ def restored(
 ) -> Iterator[Domain]:
     """A domain of that spec on that host, restored, with vcpud of the packages in ``debs`` up (None: without vcpud).
 
-    It is defined there too. Its disk lies in the host's ``shared`` directory, if it has one. When the ``with`` ends,
-    the domain is let go of, and ends with its host.
+    It is defined there too. Its disk lies in the host's ``shared`` directory, if it has one. When the ``with`` ends, so
+    does the domain, wherever it is.
     """
-    with (
-        ready(on.cache, on.suite, spec, debs, progress=progress) as (state, image),
-        restore(on, spec, state, image) as up,
-    ):
-        yield up
+    with ready(on.cache, on.suite, spec, debs, progress=progress) as (state, image):
+        domain = restore(on, spec, state, image)
+        try:
+            yield domain
+        finally:
+            domain.end()
 
 
 @contextmanager
@@ -130,7 +131,8 @@ def wait_channel(domain: Domain, timeout: float = _READY) -> None:
     while channel_state(domain) != "connected":
         if time.monotonic() > until:
             raise WaitTimeoutError(f"nobody in the guest opened {AGENT_PORT} within {timeout:.0f} s")
-        time.sleep(0.2)
+        # it may have been opened before anybody waited for that: so not for long, and libvirt is asked once more
+        domain.host.virsh("qemu-monitor-event", domain.name, "--event", "VSERPORT_CHANGE", "--timeout", "1")
 
 
 def channel_state(domain: Domain) -> str:
