@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -13,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from kit.e2e import domains
 from kit.e2e.machine import SPEC
-from kit.lab import Cache
-from kit.lab.virt import client, guests
+from kit.lab.virt import guests
 from kit.lab.virt.domain_xml import DomainSpec, Vcpu
 from kit.lab.virt.libvirt_host import LibvirtHost
 from kit.lab.virt.pair import two_hosts
@@ -53,12 +54,6 @@ def host(request: pytest.FixtureRequest) -> Iterator[LibvirtHost]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def module() -> Iterator[Mapping[str, str]]:
-    with client.find(Cache(), print) as environment:
-        yield environment
-
-
 def test_a_paused_domain_takes_vcpus_in_any_order_and_libvirt_and_qemu_agree(host: LibvirtHost) -> None:
     host.run(DomainSpec(name="d1"))
     for vcpu in ("5", "3"):
@@ -85,7 +80,7 @@ def test_topologies_numa_cells_and_fixed_vcpus_are_as_described(host: LibvirtHos
 
 
 def test_clients_reach_a_host_by_unix_tcp_and_ssh_and_only_their_monitor_commands_are_told(
-    host: LibvirtHost, module: Mapping[str, str]
+    host: LibvirtHost, libvirt_module: Mapping[str, str]
 ) -> None:
     host.run(DomainSpec(name="d1"))
     host.qmp("d1", "query-cpus-fast")
@@ -94,7 +89,7 @@ def test_clients_reach_a_host_by_unix_tcp_and_ssh_and_only_their_monitor_command
     for uri in uris:
         said = subprocess.run(
             [sys.executable, "-c", CLIENT, uri],
-            env={**os.environ, **module},
+            env={**os.environ, **libvirt_module},
             capture_output=True,
             text=True,
             timeout=120,
@@ -138,6 +133,19 @@ def test_two_hosts_are_two_to_libvirt_and_a_domain_moves_with_its_vcpus_between_
         assert "d1" not in one.ask("list", "--name")
         other.migrate("d1", one)
         assert one.slots("d1") == [0, 3, 5]
+
+
+def test_what_a_client_does_behind_libvirt_is_found_and_what_libvirt_does_itself_is_not(host: LibvirtHost) -> None:
+    host.run(DomainSpec(name="d1"))
+    host.ask("setvcpu", "d1", "5", "--enable", "--live")
+    domains.check_host(host)
+    slot = host.qmp("d1", "query-hotpluggable-cpus")[-1 - 3]
+    arguments = {"driver": slot["type"], "id": "vcpu3", **slot["props"]}
+    host.ask("qemu-monitor-command", "d1", json.dumps({"execute": "device_add", "arguments": arguments}))
+    assert host.slots("d1") == [0, 3, 5]
+    assert host.record("d1") == [0, 5]
+    with pytest.raises(domains.BehindLibvirtError, match="device_add"):
+        domains.check_host(host)
 
 
 @pytest.mark.long
