@@ -11,11 +11,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kit.e2e import domains
 from kit.e2e.machine import SPEC
+from kit.lab import LabError
 from kit.lab.virt import guests
 from kit.lab.virt.domain_xml import DomainSpec, Vcpu
 from kit.lab.virt.libvirt_host import LibvirtHost
@@ -165,6 +167,26 @@ def test_restored_guests_have_vcpud_on_its_channel_and_are_seen_from_three_sides
                 assert host.xml(name).findtext("uuid") == host.xml(name, inactive=True).findtext("uuid") == spec.id
                 added = [command for _, command in domain.qmp_commands() if command.get("execute") == "device_add"]
                 assert [command["arguments"]["id"] for command in added] == ["vcpu5"]
+
+
+@pytest.mark.long
+def test_lives_of_a_domain_begin_anew_and_one_without_a_record_needs_no_state_of_its_own() -> None:
+    assert SPEC.debs is not None
+    spec = DomainSpec(name="web1", guest="debian12-amd64", record=True)
+    with LibvirtHost(progress=print) as host:
+        for _ in range(2):
+            with guests.restored(host, spec, SPEC.debs, progress=print) as domain:
+                assert domain.kernel_log == []
+                domain.shell("echo a word to the kernel >/dev/kmsg")
+                domain.wait_kernel("a word to the kernel")
+                assert "custom-argv" in host.ask("dominfo", "web1")
+        said: list[str] = []
+        with guests.restored(host, replace(spec, record=False), SPEC.debs, progress=said.append) as domain:
+            assert domain.slots() == domain.record() == domain.online() == [0]
+            assert "custom-argv" not in host.ask("dominfo", "web1")
+            with pytest.raises(LabError):
+                domain.qmp_commands()
+        assert said == []
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from kit.lab.guest import Image
 from kit.lab.spec import AGENT_PORT, AGENT_READY, VmSpec
 from kit.lab.virt import root, save_image
 from kit.lab.virt.domain import Domain
-from kit.lab.virt.domain_xml import DomainSpec, Files, xml
+from kit.lab.virt.domain_xml import DomainSpec, Files, command_line, xml
 from kit.lab.virt.ground import OWN
 from kit.lab.virt.libvirt_host import LibvirtHost
 
@@ -72,8 +72,9 @@ def restore(on: LibvirtHost, spec: DomainSpec, state: Entry, image: Image) -> Do
     """Define and restore a domain of that spec from a state of it. Raises LabError."""
     disk = _place(on, spec) / _DISK
     _overlay(on, state.path / _DISK, "qcow2", disk)
-    definition = xml(spec, Files(OWN / spec.name, disk, image))
-    on.define(definition)
+    files = Files(OWN / spec.name, disk, image)
+    on.define(xml(spec, files))
+    on.forget_log(spec.name)
     saved = on.folder / f"{spec.name}.saved"
     model = _model(spec)
 
@@ -85,7 +86,8 @@ def restore(on: LibvirtHost, spec: DomainSpec, state: Entry, image: Image) -> Do
             (f"{OWN}/{model.name}/", f"{OWN}/{spec.name}/"),
         ):
             text = text.replace(old, new)
-        return text
+        head, end, rest = text.rpartition("</domain>")
+        return head + command_line(spec, files) + end + rest
 
     save_image.rewrite(state.path / _STATE, saved, change)
     on.ask("restore", str(saved), "--running", timeout=_MOVE)
@@ -142,7 +144,8 @@ def channel_state(domain: Domain) -> str:
 
 
 def _model(spec: DomainSpec) -> DomainSpec:
-    return replace(spec, name=_MODEL, uuid="")
+    """The spec whose state serves that one: the rest is put into the state's XML, and is no part of what QEMU saves."""
+    return replace(spec, name=_MODEL, uuid="", record=False, arguments=())
 
 
 def _place(on: LibvirtHost, spec: DomainSpec) -> Path:

@@ -219,6 +219,14 @@ class LibvirtHost:
         """libvirtd's log: all calls of its API by domain (``virDomainSetVcpu``, ...), and its errors."""
         return (self.folder / "log/libvirtd.log").read_text(errors="replace")
 
+    def qemu_log(self, name: str) -> Path:
+        """Return the file of what the domain's QEMUs said, of all its lives on this host, from outside."""
+        return self.folder / "log/qemu" / f"{name}.log"
+
+    def forget_log(self, name: str) -> None:
+        """Have the domain's next life begin a new log."""
+        self.qemu_log(name).unlink(missing_ok=True)
+
     def folder_of(self, name: str) -> Path:
         """Return the directory of a domain's own files on this host, from outside, made if it is not there."""
         folder = self.folder / "domains" / name
