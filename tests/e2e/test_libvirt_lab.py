@@ -179,11 +179,11 @@ def test_lives_of_a_domain_begin_anew_and_one_without_a_record_needs_no_state_of
                 assert domain.kernel_log == []
                 domain.shell("echo a word to the kernel >/dev/kmsg")
                 domain.wait_kernel("a word to the kernel")
-                assert "custom-argv" in host.ask("dominfo", "web1")
+                assert "custom configuration parameters" in host.ask("dominfo", "web1")
         said: list[str] = []
         with guests.restored(host, replace(spec, record=False), SPEC.debs, progress=said.append) as domain:
             assert domain.slots() == domain.record() == domain.online() == [0]
-            assert "custom-argv" not in host.ask("dominfo", "web1")
+            assert "custom configuration parameters" not in host.ask("dominfo", "web1")
             with pytest.raises(LabError):
                 domain.qmp_commands()
         assert said == []
