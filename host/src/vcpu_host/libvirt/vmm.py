@@ -20,6 +20,7 @@ from ..qmp.vmm import QmpVmm
 from . import binding, domain_xml
 from .connection import Connection
 from .domain_xml import DomainRecord
+from .domains import find
 from .monitor import LentMonitor
 
 #: virDomainModificationImpact.
@@ -61,13 +62,7 @@ class _Found(NamedTuple):
 
 
 def _find(raw: Any, domain: str) -> _Found:
-    libvirt = binding.module()
-    try:
-        found = raw.lookupByName(domain)
-    except libvirt.libvirtError:
-        if not re.fullmatch(r"[0-9A-Fa-f-]{32,36}", domain):
-            raise
-        found = raw.lookupByUUIDString(domain)
+    found = find(raw, domain)
     host = re.search(r"<host>\s*<uuid>([^<]*)</uuid>", raw.getCapabilities())
     identity = DomainId(found.UUIDString(), host[1] if host else raw.getHostname())
     return _Found(found, identity, bool(found.isPersistent()))
