@@ -81,9 +81,15 @@ vCPUs are to be online. Each VM is scaled to its number; all at once.
   [vms.web2]
   vcpus = 8
 
-The whole file is checked before anything is done. --timeout is each VM's own.
-A VM that fails or hangs holds up no other one. The exit status is the worst
-of all VMs'. Ctrl-C ends the waits; what is known is told."""
+  [vms.db1]
+  vcpus = 2
+  libvirt = "qemu+ssh://root@host1/system"
+  domain = "db1"
+
+With libvirt and domain a VM needs no file in vms.d. The whole file is checked
+before anything is done. --timeout is each VM's own. A VM that fails or hangs
+holds up no other one. The exit status is the worst of all VMs'. Ctrl-C ends the
+waits; what is known is told."""
 
 
 class _Commands:
