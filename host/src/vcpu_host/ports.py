@@ -49,6 +49,9 @@ class Vmm(Protocol):
     async def unplug(self, slot: Slot) -> None:
         """Ask for the removal of the slot's CPU; returning means asked, not gone. Raise QemuError."""
 
+    async def mend(self, view: HostView) -> None:
+        """Have the owner's record follow what ``view`` shows, where it is behind and that can be done."""
+
     async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
         """Have the VM start next time with a CPU in each of these slots (True), or with none (False).
 

@@ -58,6 +58,9 @@ class OtherMonitor:
         del view
         return await self.look()
 
+    async def mend(self, view: HostView) -> None:
+        del view
+
     async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
         self.kept = dict(slots)
         return {}

@@ -248,6 +248,7 @@ SLOTS = Code("slots", "How many vCPUs are plugged; or source and destination hav
 AGENT = Code("agent", "The agent that answers.")
 PENDING = Code("pending", "Earlier operations have not come to their end.")
 NO_FREE_SLOT = Code("no-free-slot", "All possible vCPUs are plugged.")
+OWNER = Code("owner", "Who owns the VM, and is asked for all changes.")
 BOOT_CPUS = Code("boot-cpus", "Slots hold CPUs of -smp, which a migration's destination cannot get by device_add.")
 SLOTS_PLUGGED = Code("slots-plugged", "Plugged CPUs are unknown to the guest.")
 SLOTS_OFFLINE = Code("slots-offline", "Plugged CPUs are offline in the guest.")

@@ -9,6 +9,7 @@ from . import codes, descriptors
 from .channel import no_channel, no_socket
 from .finding import Finding, Level
 from .model import SlotState
+from .owner import disagreements
 from .planning import smt
 from .planning.obstacles import blocked
 from .proof import no_slot_explains
@@ -85,6 +86,8 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
         yield Finding(
             Level.OK, codes.SLOTS, f"{view.plugged_vcpus} of {view.possible_vcpus} possible vCPUs are plugged"
         )
+    if view.host.owner is not None:
+        return
     fixed = [slot for slot in view.slots if slot.slot.filled and slot.slot.device_id is None and slot.index != 0]
     if fixed:
         yield Finding(
@@ -117,6 +120,12 @@ def _which(indices: Sequence[int]) -> str:
     return f"{len(indices)} empty slots cannot be filled ({names})"
 
 
+def _owner(view: VmView) -> Iterator[Finding]:
+    if view.host.owner is not None:
+        yield Finding(Level.OK, codes.OWNER, f"{view.host.owner.name} owns the VM, and is asked for all changes")
+        yield from disagreements(view.host)
+
+
 def _known_bugs(view: VmView) -> Iterator[Finding]:
     yield from view.platform.known_bugs(view.host)
 
@@ -126,6 +135,15 @@ def _descriptors(view: VmView) -> Iterator[Finding]:
 
 
 def _channel(view: VmView) -> Iterator[Finding]:
+    channel = view.host.channel
+    if view.host.owner is None:  # else the owner has the way to it, and who dials tells what is in it
+        yield from _socket(view)
+    told = view.agent is not None or (channel is None and view.host.owner is None)
+    if not told and view.agent_trouble is not None and view.agent_trouble.code != codes.NO_SOCKET:
+        yield Finding(Level.PROBLEM, view.agent_trouble.code, view.agent_trouble.text, view.agent_trouble.hint)
+
+
+def _socket(view: VmView) -> Iterator[Finding]:
     channel = view.host.channel
     if channel is None:
         why = no_channel(view.platform.serial_device)
@@ -141,8 +159,6 @@ def _channel(view: VmView) -> Iterator[Finding]:
             "the agent's port has no id, so QEMU does not report its opening and closing (VSERPORT_CHANGE)",
             "-device virtserialport,id=vcpuctl,...",
         )
-    if view.agent is None and view.agent_trouble is not None and view.agent_trouble.code != codes.NO_SOCKET:
-        yield Finding(Level.PROBLEM, view.agent_trouble.code, view.agent_trouble.text, view.agent_trouble.hint)
 
 
 def _agent(view: VmView) -> Iterator[Finding]:
@@ -265,6 +281,7 @@ def _nodes(view: VmView) -> Iterator[Finding]:
 
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
+    _owner,
     _hotplug,
     _barred,
     _open_ends,

@@ -165,6 +165,14 @@ _MIGRATION_AT_REST = frozenset({"", "none", "completed", "failed", "cancelled"})
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Who owns the VM, in words ("libvirt 12.8.0"), and whether it keeps a ``definition`` that the VM starts from."""
+
+    name: str
+    definition: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostView:
     """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None.
 
@@ -175,7 +183,7 @@ class HostView:
     show it. ``iommu`` are properties of the machine's IOMMU (IOMMU_PROPERTIES), empty if it has none. ``devices`` are
     those that have an id, CPUs or not: id to QOM type. ``migration`` is the status of
     query-migrate, empty if there has been none. ``descriptors`` is None where QEMU's process cannot be looked at.
-    ``defined`` says whether the VM's owner (libvirt) keeps a definition that it starts from, None if it has no owner.
+    ``owner`` is who else than QEMU has to be asked for changes, None where nobody has.
     """
 
     qemu_version: tuple[int, int, int]
@@ -195,7 +203,7 @@ class HostView:
     iommu: Mapping[str, PropValue] = field(default_factory=dict)
     migration: str = ""
     descriptors: Descriptors | None = None
-    defined: bool | None = None
+    owner: Owner | None = None
 
     @property
     def running(self) -> bool:

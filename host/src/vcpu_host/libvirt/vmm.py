@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core import codes
 from ..core.identity import DomainId
-from ..core.model import HostView, Recorded, Slot
+from ..core.model import HostView, Owner, Recorded, Slot
 from ..core.reason import Origin, Reason
 from ..errors import QemuError
 from ..qmp.events import EventHub
@@ -33,7 +34,7 @@ _TOLD_AGAIN = 0.3
 _SETTLES = 1.5
 
 
-async def connect(uri: str, domain: str, *, timeout: float = 30.0, call_timeout: float = 20.0) -> LibvirtVmm:
+async def connect(uri: str, domain: str, *, timeout: float = 30.0, call_timeout: float = 40.0) -> LibvirtVmm:
     """Return the machine of a domain, by its name or UUID, of the libvirt at ``uri``; events are kept from now on.
 
     ``timeout`` (seconds) is for the connecting (another host is reached by ssh, perhaps), ``call_timeout`` for each
@@ -83,7 +84,7 @@ class LibvirtVmm(QmpVmm):
         self.domain_id = found.identity
         self._lent = monitor
         self._domain = found.domain
-        self._persistent = found.persistent
+        self._owner = Owner(f"libvirt {_version(connection.version)}", found.persistent)
         #: Slots whose removal was asked for here: since when they are seen to be empty, and whether libvirt was told.
         self._leaving: dict[int, _Leaving] = {}
 
@@ -99,23 +100,22 @@ class LibvirtVmm(QmpVmm):
 
     async def look(self) -> HostView:
         """See ``ports.Vmm``; with what libvirt has on its record."""
-        view, record = await asyncio.gather(super().look(), self.record())
-        return await self._with_record(view, record)
+        return await self._with_record(await super().look())
 
     async def look_slots(self, view: HostView) -> HostView:
         """See ``ports.Vmm``."""
-        looked, record = await asyncio.gather(super().look_slots(view), self.record())
-        return await self._with_record(looked, record)
+        return await self._with_record(await super().look_slots(view))
 
     async def record(self) -> DomainRecord:
         """Return libvirt's record of the running domain."""
         return domain_xml.read(await self.connection.call("read the domain's XML", self._domain.XMLDesc, 0))
 
-    async def _with_record(self, view: HostView, record: DomainRecord) -> HostView:
+    async def _with_record(self, view: HostView) -> HostView:
+        record = await self.record()  # after QEMU was looked at: libvirt hears of things later
         if self._leaving:
             record = await self._told_again(view, record)
         slots = tuple(self._recorded(slot, record) for slot in view.slots)
-        return replace(view, slots=slots, defined=self._persistent)
+        return replace(view, slots=slots, owner=self._owner)
 
     def _recorded(self, slot: Slot, record: DomainRecord) -> Slot:
         vcpu = record.vcpus.get(slot.index)
@@ -161,8 +161,15 @@ class LibvirtVmm(QmpVmm):
         await self._set(slot.index, enabled=True, flags=_LIVE)
         return LIBVIRTS.slot_id(slot.index)
 
+    async def mend(self, view: HostView) -> None:
+        """See ``ports.Vmm``."""
+        for slot in view.slots:
+            if slot.recorded is Recorded.BEHIND and not slot.filled:
+                with contextlib.suppress(QemuError):  # doctor says what is left
+                    await self._make_room(slot)
+
     async def _make_room(self, slot: Slot) -> None:
-        """Rid libvirt's record of a CPU that is gone: it would refuse to plug the slot."""
+        """Rid libvirt's record of a CPU that is gone: it would refuse to plug the slot. Older ones cannot be told."""
         if self.asynchronous:
             await self._set(slot.index, enabled=False, flags=_LIVE | binding.ASYNC_UNPLUG)
 
@@ -228,6 +235,10 @@ def _behind(slot: Slot) -> Reason:
         "loaded, and a migration fails",
         f"vcpuctl offline {slot.index}, then have QEMU remove it the way it was plugged (device_del {name})",
     )
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 class _Leaving:

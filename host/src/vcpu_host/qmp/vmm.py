@@ -199,9 +199,12 @@ class QmpVmm:
         """
         await self._monitor.call("device_del", {"id": slot.handle or self._naming.slot_id(slot.index)})
 
+    async def mend(self, view: HostView) -> None:
+        """See ``ports.Vmm``: there is no record of an owner's."""
+
     async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
         """See ``ports.Vmm``: nobody keeps a definition of a VM that is known by its monitor."""
-        raise AssertionError(f"no plan has this done (``HostView.defined``): {slots}")
+        raise AssertionError(f"no plan has this done (``HostView.owner``): {slots}")
 
     def events(self) -> EventStream:
         """Events from now on; the first stream also holds those since :func:`connect`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .. import ports
 from ..core import codes
 from ..core.identity import VmIdentity
-from ..core.model import HostView
+from ..core.model import HostView, Recorded
 from ..core.reason import Origin, Reason
 from ..core.view import VmView
 from ..core.vm_events import VmEvent
@@ -202,6 +202,8 @@ class Coordinator:
         alone = request.operation is Operation.PLUG and not await self._looker.has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
+        if any(slot.recorded is Recorded.BEHIND for slot in view.host.slots):
+            await self._vmm.mend(view.host)
         earlier: OperationResult | None = None
         first = recovery(decided, limits)
         if first is not None:

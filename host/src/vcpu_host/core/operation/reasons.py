@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from .. import codes
 from ..guest import CpuResult
+from ..owner import record_behind
 from ..reason import Origin, Reason
 from ..view import SlotView, in_guest, removal_stuck
 from .slot_job import Goal, Job
@@ -133,17 +134,6 @@ def slipped(job: Job) -> Reason | None:
 def gap(job: Job) -> Reason | None:
     """What is to be said of a CPU that is gone, or None."""
     return slipped(job) or (record_behind(job.slot) if job.removal.unrecorded else None)
-
-
-def record_behind(slot: int) -> Reason:
-    """The CPU is gone from the guest and from QEMU, and its owner has not noticed."""
-    return Reason(
-        codes.RECORD_BEHIND,
-        Origin.LIBVIRT,
-        f"the CPU of slot {slot} is gone from QEMU, and libvirt still has it on its record",
-        f"before the domain is saved or migrated, have libvirt notice: virsh setvcpu DOMAIN {slot} --disable --live, "
-        "or restart libvirtd; else the CPU comes back",
-    )
 
 
 def inconsistent(result: CpuResult) -> Reason:

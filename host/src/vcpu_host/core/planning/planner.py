@@ -161,7 +161,7 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
         return view.record_trouble
     if not host.running:
         return not_running(host)
-    if request.config and not host.defined:
+    if request.config and (host.owner is None or not host.owner.definition):
         return _no_definition(host)
     if host.migrating:
         return Reason(
@@ -175,10 +175,11 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
 
 def _no_definition(host: HostView) -> Reason:
     """--config has nothing to be written into."""
-    if host.defined is None:
+    if host.owner is None:
         text, hint = "nobody keeps a definition of this VM", "leave --config out, and change what starts QEMU (-smp)"
     else:
-        text, hint = "libvirt keeps no definition of this domain: it is transient", "virsh define XML makes it last"
+        text = f"{host.owner.name} keeps no definition of this domain: it is transient"
+        hint = "virsh define XML gives it one"
     return Reason(codes.NO_DEFINITION, Origin.VCPUCTL, text, hint)
 
 

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM that libvirt owns: its record is a third side of the proof, and its definition follows if it is asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from kit.fakes.adapters import BRISK, Dialer, Vm, Vmm
+from vcpu_host.core import codes
+from vcpu_host.core.diagnosis import diagnose
+from vcpu_host.core.finding import Level
+from vcpu_host.core.model import HostView, Owner, Recorded, Slot
+from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.vm.coordinator import Coordinator
+
+
+class Owned(Vmm):
+    """A monitor whose VM has an owner. ``follows`` is after how many looks its record has a removal; None: never."""
+
+    def __init__(self, vm: Vm, *, follows: int | None = 0, definition: bool = True) -> None:
+        super().__init__(vm)
+        self.follows = follows
+        self.looks = 0
+        self.fixed: dict[int, Reason] = {}
+        self.recorded = set(vm.filled)
+        self.kept: dict[int, bool] = {}
+        self.not_kept: dict[int, Reason] = {}
+        self.facts = {"owner": Owner("libvirt 12.8.0", definition)}
+
+    def _slot(self, slot: Slot) -> Slot:
+        if slot.filled:
+            self.recorded.add(slot.index)
+            return replace(slot, fixed=self.fixed.get(slot.index))
+        if slot.index in self.recorded and self.follows is not None:
+            self.looks += 1
+            if self.looks > self.follows:
+                self.recorded.discard(slot.index)
+        if slot.index not in self.recorded:
+            return slot
+        return replace(slot, recorded=Recorded.BEHIND if self.follows is None else Recorded.SETTLING)
+
+    async def look(self) -> HostView:
+        view = await super().look()
+        return replace(view, slots=tuple(map(self._slot, view.slots)))
+
+    async def mend(self, view: HostView) -> None:
+        self.recorded = {slot.index for slot in view.slots if slot.filled}
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        self.kept = dict(slots)
+        return self.not_kept
+
+
+def _whole(vmm: Owned) -> Coordinator:
+    return Coordinator(vmm, Dialer(vmm.vm), dial_timeout=1.0)
+
+
+async def test_an_unplug_is_done_when_the_owners_record_has_it_too_and_not_before() -> None:
+    vmm = Owned(Vm(4, (0, 1)), follows=3)
+    result = await _whole(vmm).run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert (result.outcome, result.slots[0].reason) == (Outcome.DONE, None)
+    assert vmm.recorded == {0}
+    assert vmm.looks == 4, "each look before the last one showed a record that had not followed"
+
+
+async def test_a_record_that_stays_behind_is_told_with_what_it_brings_back() -> None:
+    vmm = Owned(Vm(4, (0, 1)), follows=None)
+    whole = _whole(vmm)
+    result = await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert result.outcome is Outcome.DONE
+    reason = result.slots[0].reason
+    assert reason is not None
+    assert (reason.code, reason.who) == (codes.RECORD_BEHIND, Origin.LIBVIRT)
+    found = [finding for finding in diagnose(await whole.look()) if finding.code == codes.RECORD_BEHIND]
+    assert [finding.level for finding in found] == [Level.PROBLEM]
+    assert "slot 1" in found[0].text
+
+
+async def test_a_record_that_an_earlier_operation_left_behind_is_mended_by_the_same_command_once_more() -> None:
+    vmm = Owned(Vm(4, (0, 1)), follows=None)
+    whole = _whole(vmm)
+    await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert vmm.recorded == {0, 1}
+    again = await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert (again.outcome, vmm.recorded) == (Outcome.DONE, {0})
+
+
+async def test_a_cpu_that_the_owner_keeps_is_not_asked_for() -> None:
+    vmm = Owned(Vm(4, (0, 1, 2)))
+    vmm.fixed[1] = Reason(codes.NOT_HOTPLUGGABLE, Origin.LIBVIRT, "libvirt keeps vCPU 1")
+    whole = _whole(vmm)
+    refused = await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    assert (refused.outcome, refused.slots[0].reason) == (Outcome.REFUSED, vmm.fixed[1])
+    assert vmm.vm.online == {0, 1, 2}
+    assert (await whole.run(Request(Operation.SCALE, 1), BRISK)).outcome is Outcome.REFUSED
+    done = await whole.run(Request(Operation.UNPLUG, 1), BRISK)
+    assert (done.outcome, vmm.vm.filled) == (Outcome.DONE, {0, 1})
+
+
+# --- --config ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("request_", "kept"),
+    [
+        (Request(Operation.PLUG, selectors=("2",), config=True), {2: True}),
+        (Request(Operation.PLUG, 2, config=True), {2: True, 3: True}),
+        (Request(Operation.UNPLUG, 1, config=True), {1: False}),
+        (Request(Operation.SCALE, 3, config=True), {0: True, 1: True, 2: True, 3: False}),
+        (Request(Operation.SCALE, 2, config=True), {0: True, 1: True, 2: False, 3: False}),
+        (Request(Operation.PLUG, selectors=("1",), config=True), {1: True}),
+        (Request(Operation.PLUG, 1), {}),
+    ],
+)
+async def test_the_definition_gets_exactly_the_vcpus_that_were_asked_for(
+    request_: Request, kept: dict[int, bool]
+) -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    result = await _whole(vmm).run(request_, BRISK)
+    assert (result.outcome, vmm.kept) == (Outcome.DONE, kept)
+
+
+async def test_what_is_not_done_is_not_kept() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.vm.guest_works = False
+    result = await _whole(vmm).run(Request(Operation.SCALE, 3, config=True), replace(BRISK, timeout=0.3))
+    assert (result.outcome is Outcome.DONE, vmm.kept) == (False, {})
+
+
+async def test_a_definition_that_cannot_be_changed_makes_the_slot_done_in_part_only() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.not_kept = {2: Reason("libvirt-error", Origin.LIBVIRT, "no space")}
+    result = await _whole(vmm).run(Request(Operation.PLUG, 2, config=True), BRISK)
+    assert result.outcome is Outcome.PARTIAL
+    assert [(slot.slot, slot.outcome) for slot in result.slots] == [(2, Outcome.PARTIAL), (3, Outcome.DONE)]
+    reason = result.slots[0].reason
+    assert reason is not None
+    assert reason.code == codes.NOT_KEPT
+    assert "no space" in reason.text
+
+
+@pytest.mark.parametrize("owner", [None, Owner("libvirt 12.8.0", definition=False)])
+async def test_without_a_definition_nothing_is_changed(owner: Owner | None) -> None:
+    vmm = Owned(Vm(4, (0,)))
+    vmm.facts = {"owner": owner}
+    result = await _whole(vmm).run(Request(Operation.PLUG, 1, config=True), BRISK)
+    assert (result.outcome, vmm.vm.filled) == (Outcome.REFUSED, {0})
+    assert result.reason is not None
+    assert result.reason.code == codes.NO_DEFINITION
+
+
+def test_the_definition_is_about_what_is_plugged() -> None:
+    with pytest.raises(ValueError, match="definition"):
+        Request(Operation.OFFLINE, selectors=("1",), config=True)
+    with pytest.raises(ValueError, match="definition"):
+        Request(Operation.SCALE, 1, in_guest=True, config=True)
