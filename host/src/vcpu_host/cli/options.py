@@ -216,6 +216,20 @@ def add_assignment(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
 
 
+def add_connect(parser: Parser) -> None:
+    """Add what vms takes."""
+    parser.add_argument(
+        "--connect", metavar="URI", default=argparse.SUPPRESS, help="show the domains of this libvirt instead"
+    )
+
+
+def add_channel(parser: Parser) -> None:
+    """Add what channel takes."""
+    parser.add_argument(
+        "--apply", action="store_true", help="add it where it is missing: to the running domain, and for the next start"
+    )
+
+
 def add_goals(parser: Parser) -> None:
     """Add what apply takes."""
     parser.add_argument("file", metavar="FILE", help="the VMs and their vCPUs, in TOML or JSON; - for stdin")

@@ -34,8 +34,9 @@ _Job = Callable[[], None]
 class Connection:
     """Made by ``open``. ``raw`` is libvirt's own object (virConnect), to be used in ``call`` alone."""
 
-    def __init__(self, uri: str, call_timeout: float) -> None:
+    def __init__(self, uri: str, call_timeout: float, *, readonly: bool = False) -> None:
         self.uri = uri
+        self._readonly = readonly
         self.raw: Any = None
         #: The version of the daemon, as libvirt counts: 12_008_000 is 12.8.0.
         self.version = 0
@@ -47,12 +48,14 @@ class Connection:
         threading.Thread(target=self._work, name=f"libvirt {uri}", daemon=True).start()
 
     @classmethod
-    async def open(cls, uri: str, *, timeout: float, call_timeout: float) -> Connection:
+    async def open(cls, uri: str, *, timeout: float, call_timeout: float, readonly: bool = False) -> Connection:
         """Open a connection within ``timeout`` seconds; ``call_timeout`` is for each call.
+
+        One that is ``readonly`` can look at domains, and most users may have it.
 
         Raise RefusedError or QemuGoneError by what libvirt says, QemuGoneError "libvirt-silent" if it says nothing.
         """
-        connection = cls(uri, call_timeout)
+        connection = cls(uri, call_timeout, readonly=readonly)
         try:
             async with asyncio.timeout(timeout):
                 await connection._put(connection._open)
@@ -67,7 +70,7 @@ class Connection:
     def _open(self) -> None:
         libvirt = binding.module()
         try:
-            self.raw = libvirt.open(self.uri)
+            self.raw = (libvirt.openReadOnly if self._readonly else libvirt.open)(self.uri)
             self.version = self.raw.getLibVersion()
             self.raw.registerCloseCallback(self._closed, None)
             with contextlib.suppress(libvirt.libvirtError):  # the other end may be too old for it

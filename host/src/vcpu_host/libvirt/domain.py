@@ -79,14 +79,19 @@ class Domain:
         await self.connection.close()
 
 
-def _find(connection: Connection, name: str) -> Domain:
+def find(raw: Any, name: str) -> Any:
+    """Return libvirt's object of the domain with this name or UUID. In the connection's thread."""
     libvirt = binding.module()
     try:
-        found = connection.raw.lookupByName(name)
+        return raw.lookupByName(name)
     except libvirt.libvirtError:
         if not re.fullmatch(r"[0-9A-Fa-f-]{32,36}", name):
             raise
-        found = connection.raw.lookupByUUIDString(name)
+        return raw.lookupByUUIDString(name)
+
+
+def _find(connection: Connection, name: str) -> Domain:
+    found = find(connection.raw, name)
     host = re.search(r"<host>\s*<uuid>([^<]*)</uuid>", connection.raw.getCapabilities())
     identity = DomainId(found.UUIDString(), host[1] if host else connection.raw.getHostname())
     return Domain(connection, found, identity, persistent=bool(found.isPersistent()))

@@ -30,7 +30,8 @@ class DomainRecord:
     """The record. ``vcpus`` are by number; ``most`` is how many there can be.
 
     ``channel`` says whether the domain has the agent's, ``connected`` whether a program in the guest has it open, as
-    libvirt knows it; None if libvirt does not say. ``machine``, ``arch`` and ``accel`` are in QEMU's words.
+    libvirt knows it; None if libvirt does not say. ``machine``, ``arch`` and ``accel`` are in QEMU's words. ``serial``:
+    it has a controller to which channels can be added.
     """
 
     name: str
@@ -42,6 +43,7 @@ class DomainRecord:
     machine: str = ""
     arch: str = ""
     accel: str = ""
+    serial: bool = False
 
     def has(self, number: int) -> bool:
         """Return whether the record has this vCPU."""
@@ -74,6 +76,7 @@ def read(xml: str) -> DomainRecord:
         machine=_attribute(root, "os/type", "machine") or "",
         arch=_attribute(root, "os/type", "arch") or "",
         accel="tcg" if root.get("type") == "qemu" else root.get("type") or "",
+        serial=root.find("devices/controller[@type='virtio-serial']") is not None,
     )
 
 

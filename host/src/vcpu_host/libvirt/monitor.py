@@ -107,9 +107,9 @@ class LentMonitor:
         del connection, domain, when, micros, opaque
         self._later(self._take, event, data)
 
-    def _changed(self, connection: Any, domain: Any, event: int, detail: int, opaque: object) -> None:
+    def _changed(self, connection: Any, domain: Any, what: int, detail: int, opaque: object) -> None:
         del connection, domain, opaque
-        if event == _STOPPED:
+        if what == _STOPPED:
             self._later(self._ended, detail)
 
     def _later(self, what: Any, *arguments: object) -> None:

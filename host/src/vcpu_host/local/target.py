@@ -108,9 +108,15 @@ def own_directory() -> Path:
     return systems if os.geteuid() == 0 else users
 
 
-def _load(name: str) -> AnyTarget:
+def check_name(name: str) -> str:
+    """Return it. Raise UsageError "bad-vm-name" if it cannot be one of a VM."""
     if not re.fullmatch(_NAME, name):
         raise _bad_name(name)
+    return name
+
+
+def _load(name: str) -> AnyTarget:
+    check_name(name)
     for directory in directories():
         try:
             return _read(directory / f"{name}.toml")
