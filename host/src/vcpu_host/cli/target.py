@@ -81,7 +81,7 @@ def left_to_libvirt(command: str, way: str) -> RefusedError:
 def _domain(args: argparse.Namespace, environment: Mapping[str, str]) -> Domain:
     if args.agent is not None:
         raise _no_agent_option()
-    return Domain(uri_of(args, environment), args.domain, not args.no_monitor)
+    return Domain(uri_of(args, environment), args.domain, monitor=not args.no_monitor)
 
 
 def uri_of(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str:

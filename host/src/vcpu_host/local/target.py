@@ -78,8 +78,8 @@ class Domain:
 
     uri: str
     domain: str
-    monitor: bool = True
     name: str = field(default="", compare=False)
+    monitor: bool = True
 
     @property
     def told(self) -> str:
@@ -262,7 +262,7 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
     monitor = table.get("monitor", True)
     if not isinstance(monitor, bool):
         raise _bad_file(path, "monitor is neither true nor false")
-    return Domain(uri, domain, monitor, path.stem)
+    return Domain(uri, domain, path.stem, monitor)
 
 
 def plain_name(text: str) -> str:
