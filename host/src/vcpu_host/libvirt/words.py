@@ -64,6 +64,13 @@ def lost(uri: str, why: str) -> Reason:
     return Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, text, _AGAIN)
 
 
+def silent(uri: str, seconds: float, what: str) -> Reason:
+    """Return that libvirt leaves a call unanswered."""
+    text = f"libvirt ({printable(uri)}) has not answered to {what} within {seconds:g} s"
+    hint = "see whether its daemon hangs, or the way there; then look again with vcpuctl list"
+    return Reason(codes.LIBVIRT_SILENT, Origin.LIBVIRT, text, hint)
+
+
 def of_opening(error: Any, uri: str) -> VcpuctlError:
     """Return what it means that libvirt could not be reached."""
     text, code = said(error), number(error)
