@@ -26,6 +26,13 @@ SOURCES = ROOT / "packaging/man"
 VM_NAMES = (
     "sh -c 'ls /etc/vcpuctl/vms.d ${XDG_CONFIG_HOME:-~/.config}/vcpuctl/vms.d 2>/dev/null | sed -n s/[.]toml$//p'"
 )
+#: The names that --domain takes, as this host's own libvirt lists them to anybody: no other one is asked, nor waited
+#: for longer than a second. A name that shells would split is left out.
+DOMAIN_NAMES = (
+    "sh -c 'test ${LIBVIRT_DEFAULT_URI:-qemu:///system} = qemu:///system 2>/dev/null && "
+    "timeout 1 virsh -q -r -c qemu:///system list --all --name 2>/dev/null | "
+    "sed -n /^[[:alnum:]][[:alnum:]._+-]*$/p'"
+)
 #: What is a path: of a socket or a file.
 PATHS = {"file", "qmp", "agent", "to", "source", "map", "listen"}
 SHELLS = {"bash": "vcpuctl", "zsh": "_vcpuctl", "fish": "vcpuctl.fish"}
@@ -104,6 +111,15 @@ _VMS: dict[str, Any] = {**shtab.cmd(VM_NAMES), "fish": "(_vcpuctl_vms)"}
 _VMS["preamble"] = {**_VMS["preamble"], "fish": f"function _vcpuctl_vms\n    {VM_NAMES}\nend"}
 
 
+#: zsh runs what stands in an option's own words when it reads them, and a function when it is asked.
+_DOMAINS: dict[str, Any] = {**shtab.cmd(DOMAIN_NAMES), "fish": "(_vcpuctl_domains)", "zsh": "_vcpuctl_domains"}
+_DOMAINS["preamble"] = {
+    **_DOMAINS["preamble"],
+    "fish": f"function _vcpuctl_domains\n    {DOMAIN_NAMES}\nend",
+    "zsh": f'_vcpuctl_domains() {{\n  compadd -- ${{(f)"$({DOMAIN_NAMES})"}}\n}}',
+}
+
+
 def completion(shell: str, out: Path) -> None:
     """Write vcpuctl's completion of one shell."""
     parser = host_parser(full=True)
@@ -117,6 +133,8 @@ def _complete(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:  # noqa: SLF001 - as above
         if action.dest == "vm":
             action.complete = _VMS  # type: ignore[attr-defined]
+        elif action.dest == "domain":
+            action.complete = _DOMAINS  # type: ignore[attr-defined]
         elif action.dest in PATHS:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
     for command in commands_of(parser).values():

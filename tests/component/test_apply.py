@@ -207,6 +207,7 @@ def test_a_service_that_is_killed_is_the_trouble_of_its_own_vms_alone() -> None:
 
 # --- what is refused before anything is done --------------------------------------------------------------------------
 
+_DOMAIN = 'libvirt = "qemu:///system"\ndomain = "d"\n'
 BAD: dict[str, tuple[str | bytes, str, str]] = {
     "a VM that is not known": ("[vms]\nweb1 = 2\nweb3 = 2\n", "no-such-vm", "web3"),
     "a name that is none": ('[vms]\nweb1 = 2\n"../web2" = 2\n', "bad-vm-name", "../web2"),
@@ -219,6 +220,8 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "a file that is too large": ("[vms]\nweb1 = 2\n#" + "x" * (4 << 20), "bad-goals", "characters"),
     "bytes that are no text": (b"[vms]\nweb1 = 2 # \xff\n", "bad-goals", "utf-8"),
     "nothing": ("", "bad-goals", "vms"),
+    "two names of one domain": (f"[vms.a]\nvcpus = 2\n{_DOMAIN}[vms.b]\nvcpus = 3\n{_DOMAIN}", "same-names", "b"),
+    "a domain by a name that is none": (f'[vms."a b"]\nvcpus = 2\n{_DOMAIN}', "bad-vm-name", "a b"),
     "a VM whose file is wrong": ("[vms]\nweb1 = 2\nbroken = 2\n", "bad-vm-file", "broken"),
 }
 
@@ -256,6 +259,9 @@ def test_a_file_with_anything_wrong_in_it_is_a_usage_error_before_anything_is_do
         (("apply", "/"), "bad-goals"),
         (("--vm", "web1", "apply", "-"), "bad-usage"),
         (("--all", "apply", "-"), "bad-usage"),
+        (("--domain", "web1", "apply", "-"), "bad-usage"),
+        (("--connect", "qemu:///system", "apply", "-"), "bad-usage"),
+        (("--vm", "web*", "--connect", "qemu:///system", "list"), "many-vms"),
         (("apply", "-", "--parallel", "0"), "bad-usage"),
         (("--vm", "nobody*", "list"), "no-such-vm"),
         (("--vm", "web1", "--vm", "nobody", "list"), "no-such-vm"),

@@ -39,6 +39,8 @@ def kind_of(document: dict[str, Any]) -> str:
         ("cpus", "vcpud-check"),
         ("skipped", "log"),
         ("processes", "vms"),
+        ("domains", "domains"),
+        ("channel_xml", "channel"),
         ("command", "fleet"),
     ):
         if field in document:

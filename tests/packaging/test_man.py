@@ -175,6 +175,22 @@ def test_bash_completes_the_names_of_vms_and_files(made: Path, run: Run, tmp_pat
     assert files.split() == [f"{tmp_path}/monitor.sock"]
 
 
+def test_bash_completes_the_names_of_this_hosts_domains_and_asks_no_other_libvirt(
+    made: Path, run: Run, tmp_path: Path
+) -> None:
+    virsh = tmp_path / "virsh"
+    virsh.write_text(f"#!/bin/sh\necho \"$@\" >>{tmp_path}/asked\nprintf 'web1\\nweb2\\ntwo words\\n\\n'\n")
+    virsh.chmod(0o755)
+    script = f"{_ASK.format(made=made)}\nask vcpuctl --domain ''"
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert run("bash", "--norc", "-c", script, env=environment).split() == ["web1", "web2"]
+    assert (tmp_path / "asked").read_text() == "-q -r -c qemu:///system list --all --name\n"
+    for uri in ("qemu+ssh://host/system", "a b", "qemu:///session"):
+        offered = run("bash", "--norc", "-c", script, env={**environment, "LIBVIRT_DEFAULT_URI": uri})
+        assert offered.split() == []
+    assert len((tmp_path / "asked").read_text().splitlines()) == 1
+
+
 #: Asks bash's completion for what the last word may become.
 _ASK = """
         source {made}/completions/bash/vcpuctl

@@ -34,7 +34,8 @@ def test_the_oldest_versions_under_test_are_the_floors_that_the_distributions_st
         optional = (need for needs in project.get("optional-dependencies", {}).values() for need in needs)
         for need in (*project["dependencies"], *optional):
             name, floor = re.match(r"([\w.-]+?)(?:==|>=)([\d.]+)", need).groups()  # type: ignore[union-attr]
-            if name == "vcpu-proto":
+            # libvirt-python is built against the libvirt of its machine: what the lab's hosts have is under test.
+            if name in ("vcpu-proto", "libvirt-python"):
                 continue
             stated, numbered = RENUMBERED.get(name, (floor, floor))
             assert stated == floor

@@ -16,6 +16,8 @@ from kit.sim.plans import planned
 from kit.sim.views import vm
 from vcpu_host import documents
 from vcpu_host.core import codes
+from vcpu_host.core.domains import AgentChannel, Definition, Domains, ListedDomain
+from vcpu_host.core.domains import join as join_domains
 from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.log_entry import Caller, Subject, fields, read
@@ -29,6 +31,7 @@ from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
+from vcpu_host.documents.domains import of_channel, of_domains
 from vcpu_host.vm.migration_target import Prepared
 from vcpu_host.vm.numa_assign import Assigned
 
@@ -59,6 +62,14 @@ def _vms() -> Vms:
     return join(files, running, _WHY, "/d")
 
 
+def _domains() -> Domains:
+    """A domain that is configured, and one that is not and lacks everything."""
+    listed = [ListedDomain("a", "u-1", "running", True, 1, 4, channel=True, connected=True)]
+    listed.append(ListedDomain("b", "u-2", "shutoff", False, trouble=_WHY))
+    files = [Configured("a", "/d/a.toml", libvirt="qemu:///system", domain="a")]
+    return join_domains("qemu:///system", listed, files, "/d")
+
+
 def _members() -> list[dict[str, Any]]:
     """Of a VM that is done, of one that has been planned for, of one that was looked at, and of one that has failed."""
     answers = [documents.of_result(_RESULT), documents.of_plan(planned(_VIEW, "scale", 3)), documents.of_view(_VIEW)]
@@ -81,6 +92,10 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "log", documents.of_log([entry], 1, complete=False)
     yield "vms", documents.of_vms(_vms())
     yield "vms", documents.of_vms(join([], [], None, "/d"))
+    yield "domains", of_domains(_domains())
+    yield "domains", of_domains(join_domains("qemu:///system", [], [], "/d"))
+    for definition in (None, Definition(channel=True, added=True), Definition(channel=False, reason=_WHY)):
+        yield "channel", of_channel(AgentChannel("<channel/>", "qemu:///system", "d", "u", definition, definition))
     yield "fleet", documents.of_fleet("apply", _members(), 4, 1.5, dry_run=False)
     yield "error", documents.of_error(_WHY, 5)
 

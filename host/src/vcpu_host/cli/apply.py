@@ -11,7 +11,7 @@ from vcpu_host.core.fleet import Goal, GoalsError, goals
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
-from vcpu_host.local.target import Target
+from vcpu_host.local.target import AnyTarget, Domain, Target, check_name
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.fleet import Member
 
@@ -26,11 +26,11 @@ _HINT = 'name each VM with its vCPUs below [vms]: web1 = 4; or in JSON: {"vms": 
 
 async def apply(args: argparse.Namespace) -> Exit:
     """Scale each VM to what the file says. Raise UsageError, before anything is done, if it says anything wrong."""
-    if args.vm or args.all_vms or args.qmp or args.agent:
-        hint = "leave --vm, --all, --qmp and --agent out"
+    if args.vm or args.all_vms or args.qmp or args.agent or args.domain or args.connect:
+        hint = "leave --vm, --all, --qmp, --domain, --connect and --agent out"
         raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl apply takes the VMs of its file", hint))
     wanted = _read(args.file)
-    targets = {goal.name: Target.named(goal.name) for goal in wanted}
+    targets = {goal.name: _target(goal) for goal in wanted}
     check_distinct(targets)
     members = []
     for goal in wanted:
@@ -38,6 +38,12 @@ async def apply(args: argparse.Namespace) -> Exit:
         members.append(Member(goal.name, vm_at(targets[goal.name]), call, bound(call, args.timeout)))
     numbers = {goal.name: goal.vcpus for goal in wanted}
     return await carry_out(args, members, dry_run=args.dry_run, wanted=numbers, parallel=args.parallel)
+
+
+def _target(goal: Goal) -> AnyTarget:
+    if goal.libvirt is None or goal.domain is None:
+        return Target.named(goal.name)
+    return Domain(goal.libvirt, goal.domain, check_name(goal.name))
 
 
 def _call(args: argparse.Namespace, goal: Goal) -> Call:

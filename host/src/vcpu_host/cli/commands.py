@@ -101,9 +101,19 @@ async def _log(args: argparse.Namespace) -> Exit:
 
 
 async def _vms(args: argparse.Namespace) -> Exit:
+    if args.connect is not None:
+        from .domains import domains
+
+        return await domains(args)
     from .vms import vms
 
     return await vms(args)
+
+
+async def _channel(args: argparse.Namespace) -> Exit:
+    from .channel import channel
+
+    return await channel(args)
 
 
 async def _agent_proxy(args: argparse.Namespace) -> Exit:
@@ -136,6 +146,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "watch": _watch,
     "doctor": _doctor,
     "vms": _vms,
+    "channel": _channel,
     "agent-proxy": _agent_proxy,
     "log": _log,
     "serve": _serve,

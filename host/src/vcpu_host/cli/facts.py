@@ -11,6 +11,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("VCPUCTL_VM", "Stands for --vm if neither --vm nor --qmp is given. To set both variables is a usage error."),
     ("VCPUCTL_QMP", "Stands for --qmp if neither --vm nor --qmp is given."),
     ("VCPUCTL_SOCKET", "Where vcpuctl serve listens, instead of /run/vcpuctl.sock."),
+    ("LIBVIRT_DEFAULT_URI", "Stands for --connect if that is not given; libvirt's own programs know it, too."),
     ("NO_COLOR", "If it is set, output has no colours."),
     ("TERM", "If it is dumb, no line on the terminal is redrawn."),
     ("COLUMNS", "The width that help and tables are laid out for, instead of the terminal's own."),
@@ -20,7 +21,7 @@ ENVIRONMENT: tuple[tuple[str, str], ...] = (
 
 #: Each file or directory and what it holds.
 FILES: tuple[tuple[str, str], ...] = (
-    ("~/.config/vcpuctl/vms.d/NAME.toml", "The sockets of the VM that --vm NAME names, as this user has them."),
+    ("~/.config/vcpuctl/vms.d/NAME.toml", "Where the VM is reached that --vm NAME names, as this user has it."),
     ("/etc/vcpuctl/vms.d/NAME.toml", "The same for all users. A user's own file comes before it."),
     ("/run/vcpuctl", "Root's locks, and records of what QEMU was asked for and whose end is not known yet."),
     ("/run/vcpuctl.sock", "The socket of vcpuctl serve. Who may write to it may do all that vcpuctl does."),
@@ -31,6 +32,9 @@ FILES: tuple[tuple[str, str], ...] = (
 
 #: The keys of a VM's file in vms.d, which is TOML and has no others.
 VM_FILE_KEYS: tuple[tuple[str, str], ...] = (
-    ("qmp", "The path of QEMU's monitor socket. It has to be there."),
+    ("qmp", "The path of QEMU's monitor socket. It has to be there, but for a VM that libvirt owns."),
     ("agent", "The path of the agent's chardev socket. It can mostly be left out, since QEMU tells it."),
+    ("libvirt", "Instead of these two, for a VM that libvirt owns: which libvirt, by its URI."),
+    ("domain", "The domain's name there, or its UUID."),
+    ("monitor", "false: look at the domain by libvirt's record alone, which does not taint it."),
 )

@@ -23,7 +23,7 @@ from vcpu_host.local.unix_sockets import place
 from . import render, tables
 from .exitcodes import Exit
 from .layout import Block, Column, Line, Span, Table
-from .target import QMP, VM
+from .target import QMP, VM, target_of
 
 _HINT = "entries of other users are not shown: only members of the group systemd-journal may read them"
 
@@ -49,12 +49,14 @@ async def log(args: argparse.Namespace) -> Exit:
 def about(
     args: argparse.Namespace, environment: Mapping[str, str] = os.environ
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names and the sockets that entries are about; none is all VMs.
+    """Return the names, and the sockets or other places, that entries are about; none is all VMs.
 
-    A name stands for its socket, too: somebody else may have named that. One whose file has gone is a name alone.
+    A name stands for its place, too: somebody else may have named that. One whose file has gone is a name alone.
     """
     if args.all_vms:
         return (), ()
+    if args.domain is not None:
+        return (), (target_of(args, environment).place,)
     vms, qmp = args.vm or [], args.qmp
     if not vms and qmp is None:
         vms, qmp = list(filter(None, [environment.get(VM)])), environment.get(QMP) or None

@@ -54,6 +54,13 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
             words="which libvirt, also on another host: qemu+ssh://root@host/system "
             "(default: $LIBVIRT_DEFAULT_URI, then qemu:///system)",
         )
+        add(
+            group,
+            "--no-monitor",
+            action="store_true",
+            default=False,
+            words="look at the domain by libvirt's record alone: questions to QEMU's monitor taint it",
+        )
         add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(
@@ -207,6 +214,20 @@ def add_assignment(parser: Parser) -> None:
         help="as many cores on each node as on the others: neighbours together, or in turn",
     )
     parser.add_argument("--dry-run", action="store_true", help="show the map and set nothing")
+
+
+def add_connect(parser: Parser) -> None:
+    """Add what vms takes."""
+    parser.add_argument(
+        "--connect", metavar="URI", default=argparse.SUPPRESS, help="show the domains of this libvirt instead"
+    )
+
+
+def add_channel(parser: Parser) -> None:
+    """Add what channel takes."""
+    parser.add_argument(
+        "--apply", action="store_true", help="add it where it is missing: to the running domain, and for the next start"
+    )
 
 
 def add_goals(parser: Parser) -> None:

@@ -57,7 +57,18 @@ _VMS = """Show the VMs that are configured, and this host's QEMUs.
 
 Of each QEMU process that no file of vms.d stands for it says what vcpuctl
 lacks there, if anything, and the command that writes such a file. It reads
-/proc and connects to nothing. A process's command line is its owner's word."""
+/proc and connects to nothing. A process's command line is its owner's word.
+
+With --connect it shows a libvirt's domains instead, running and off: whether
+they have the agent's channel, whether a program in the guest has that open,
+and the command that adds each to vms.d. It changes nothing there."""
+
+_CHANNEL = """Show the channel that a domain of libvirt's needs for the agent.
+
+It says whether the domain has it, as it runs and as it is defined. --apply adds
+it where it is missing, and changes nothing else: to the running domain, whose
+guest need not be restarted, and to the definition, for the next start. A VM
+without libvirt gets its port on QEMU's command line."""
 
 _APPLY = """Give many VMs their vCPUs, at once.
 
@@ -70,9 +81,15 @@ vCPUs are to be online. Each VM is scaled to its number; all at once.
   [vms.web2]
   vcpus = 8
 
-The whole file is checked before anything is done. --timeout is each VM's own.
-A VM that fails or hangs holds up no other one. The exit status is the worst
-of all VMs'. Ctrl-C ends the waits; what is known is told."""
+  [vms.db1]
+  vcpus = 2
+  libvirt = "qemu+ssh://root@host1/system"
+  domain = "db1"
+
+With libvirt and domain a VM needs no file in vms.d. The whole file is checked
+before anything is done. --timeout is each VM's own. A VM that fails or hangs
+holds up no other one. The exit status is the worst of all VMs'. Ctrl-C ends the
+waits; what is known is told."""
 
 
 class _Commands:
@@ -236,6 +253,25 @@ def _add_looks(commands: _Commands) -> None:
     )
 
 
+def _add_vms(commands: _Commands) -> None:
+    """Add what is about which VMs there are."""
+    commands.add(
+        "vms",
+        "the VMs that are configured, and this host's QEMUs or a libvirt's domains",
+        *("vms", "-o json vms", "vms --connect qemu+ssh://root@host/system"),
+        fill=options.add_connect,
+        about=_VMS,
+        vm=False,
+    )
+    commands.add(
+        "channel",
+        "the channel that a domain of libvirt's needs for the agent",
+        *("channel", "channel --apply"),
+        fill=options.add_channel,
+        about=_CHANNEL,
+    )
+
+
 def _add_services(commands: _Commands) -> None:
     """Add what runs until it is told to end, for other programs."""
     commands.add(
@@ -320,9 +356,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         fill=_add_numa,
     )
     _add_looks(commands)
-    commands.add(
-        "vms", "the VMs that are configured, and this host's QEMUs", "vms", "-o json vms", about=_VMS, vm=False
-    )
+    _add_vms(commands)
     _add_services(commands)
     commands.add_help("help", "what a command does and takes")
     return parser

@@ -25,11 +25,7 @@ _LONGEST = 2000
 
 async def vms(args: argparse.Namespace) -> Exit:
     """Look, and show what there is. A file that is wrong is shown, and does not change the exit status."""
-    if args.vm or args.all_vms or args.qmp or args.agent:
-        reason = Reason(
-            codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl vms takes no VM", "leave --vm, --all, --qmp and --agent out"
-        )
-        raise UsageError(reason)
+    check_no_vm(args)
     document = documents.of_vms(look())
     if args.output == "json":
         render.emit_json(document)
@@ -40,13 +36,21 @@ async def vms(args: argparse.Namespace) -> Exit:
     return Exit.DONE
 
 
+def check_no_vm(args: argparse.Namespace) -> None:
+    """Raise UsageError if a VM is named."""
+    if args.vm or args.all_vms or args.qmp or args.agent or args.domain:
+        hint = "leave --vm, --all, --qmp, --domain and --agent out"
+        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl vms takes no VM", hint))
+
+
 def look() -> Vms:
     """Return what is configured and what runs on this host."""
     processes, unseen = qemus.seen()
-    return join(list(_configured()), processes, unseen, str(target.own_directory()))
+    return join(list(configured()), processes, unseen, str(target.own_directory()))
 
 
-def _configured() -> Iterator[Configured]:
+def configured() -> Iterator[Configured]:
+    """Yield each file of vms.d."""
     counts: dict[str, str] = {}
     for path, says in target.listed():
         # What is told of a directory that may not be read is about no VM.
@@ -73,7 +77,7 @@ def blocks(document: documents.Document, *, wide: bool = False) -> list[Block]:
         for each in processes:
             shown += _about_process(each)
     if document["unseen"] is not None:
-        shown.append(Line(_text(document["unseen"]), "yellow"))
+        shown.append(Line(about(document["unseen"]), "yellow"))
     return shown
 
 
@@ -100,7 +104,7 @@ def _about_files(files: list[dict[str, Any]]) -> Iterator[Line]:
     for file in files:
         if file["trouble"] is not None:
             where = "" if file["file"] in file["trouble"]["text"] else f"{file['file']}: "
-            yield Line(where + _text(file["trouble"]), "red")
+            yield Line(where + about(file["trouble"]), "red")
         if file["hidden_by"] is not None:
             yield Line(f"{file['file']}: not used, {file['hidden_by']} comes before it", "yellow")
 
@@ -122,7 +126,7 @@ def _processes(processes: list[dict[str, Any]]) -> Table:
 
 def _about_process(each: dict[str, Any]) -> Iterator[Line]:
     for reason in each["lacks"]:
-        yield Line(f"process {each['pid']}: {_text(reason)}", "yellow")
+        yield Line(f"process {each['pid']}: {about(reason)}", "yellow")
     if each["configured"]:
         yield Line(f"process {each['pid']} is {', '.join(each['configured'])}")
     if each["add"] is not None:
@@ -130,5 +134,6 @@ def _about_process(each: dict[str, Any]) -> Iterator[Line]:
         yield Line(each["add"]["command"], lead="  ", whole=True)
 
 
-def _text(reason: dict[str, Any]) -> str:
+def about(reason: dict[str, Any]) -> str:
+    """Return the reason's text and, if it has one, its hint."""
     return printable(f"{reason['text']}; {reason['hint']}" if reason["hint"] else reason["text"], _LONGEST)

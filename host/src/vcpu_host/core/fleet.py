@@ -8,6 +8,13 @@ The file is TOML, or JSON of the same shape:
 
     [vms.web2]
     vcpus = 8
+
+    [vms.db1]
+    vcpus = 2
+    libvirt = "qemu+ssh://root@host1/system"
+    domain = "db1"
+
+A VM is a name of vms.d, unless the file itself says which domain of which libvirt it is.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ from .text import is_pattern
 FORMAT = 1
 #: No VM has more vCPUs; the number has to fit where it is sent (``sharing.calls``).
 _MOST = (1 << 32) - 1
-_KEYS = ("vcpus",)
+_KEYS = ("vcpus", "libvirt", "domain")
 
 
 class GoalsError(ValueError):
@@ -37,10 +44,15 @@ class NoMatchError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """How many vCPUs a VM is to have online."""
+    """How many vCPUs a VM is to have online.
+
+    ``libvirt`` (a URI) and ``domain`` say where it is, if the file does; both are None for a name of vms.d.
+    """
 
     name: str
     vcpus: int
+    libvirt: str | None = None
+    domain: str | None = None
 
 
 def goals(text: str) -> tuple[Goal, ...]:
@@ -92,6 +104,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _goal(name: str, wanted: Any) -> Goal:
+    place: dict[str, str] = {}
     if isinstance(wanted, dict):
         unknown = sorted(set(wanted) - set(_KEYS))
         if unknown:
@@ -100,10 +113,22 @@ def _goal(name: str, wanted: Any) -> Goal:
             raise GoalsError(f"{name!r:.80}: unknown key {unknown[0]!r:.80}; known are {', '.join(_KEYS)}{quoted:.200}")
         if "vcpus" not in wanted:
             raise GoalsError(f"{name!r:.80}: vcpus is missing")
+        place = _place(name, wanted)
         wanted = wanted["vcpus"]
     if type(wanted) is not int or not 1 <= wanted <= _MOST:
         raise GoalsError(f"{name!r:.80}: {wanted!r:.40} is not a number of vCPUs, of at least 1")
-    return Goal(name, wanted)
+    return Goal(name, wanted, **place)
+
+
+def _place(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return where the VM is, if the file says it."""
+    place: dict[str, Any] = {key: wanted[key] for key in ("libvirt", "domain") if key in wanted}
+    for key, value in place.items():
+        if not isinstance(value, str) or not value:
+            raise GoalsError(f"{name!r:.80}: {key} is {value!r:.40}, and no text")
+    if place and len(place) < 2:
+        raise GoalsError(f"{name!r:.80}: libvirt and domain are given together, or neither")
+    return place
 
 
 def named(words: Iterable[str], known: Collection[str]) -> list[str]:

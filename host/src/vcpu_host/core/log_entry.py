@@ -33,7 +33,7 @@ FIELDS: Mapping[str, str] = {
     "VCPUCTL_PHASES": "A JSON object: the seconds of each phase, those of the slot that took longest.",
     "VCPUCTL_ELAPSED": "Seconds from beginning to end.",
     "VCPUCTL_VM": "The VM's name: that of its file in vms.d, else that of QEMU's -name.",
-    "VCPUCTL_SOCKET": "The monitor's socket by which the VM was reached.",
+    "VCPUCTL_SOCKET": "The monitor's socket by which the VM was reached; of a domain, libvirt's URI and its name.",
     "VCPUCTL_QEMU_PID": "QEMU's process id on this host, where it can be seen.",
     "VCPUCTL_PLUGGED_BEFORE": "How many vCPUs QEMU had before.",
     "VCPUCTL_PLUGGED_AFTER": "How many it had when the operation ended.",

@@ -16,6 +16,8 @@ from .qemu_argv import CommandLine
 from .reason import Origin, Reason
 
 _LONGEST_NAME = 64
+#: How the URIs of this host's own libvirts begin (https://libvirt.org/uri.html).
+_HERE = "qemu:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ class Offer:
     def command(self) -> str:
         """Return a shell's command, in one line, that writes the file."""
         directory, file = shlex.quote(posixpath.dirname(self.file)), shlex.quote(self.file)
-        return f"mkdir -p {directory} && printf '%s\\n' {shlex.quote(self.text)} >{file}"
+        lines = " ".join(map(shlex.quote, self.text.split("\n")))
+        return f"mkdir -p {directory} && printf '%s\\n' {lines} >{file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,14 @@ def join(configured: Sequence[Configured], processes: Sequence[Process], unseen:
     found = []
     for process in processes:
         mine = _usable(process, processes)
-        names = _names(mine, configured)
+        names = _as_domain(process, configured) if process.says.libvirt else _names(mine, configured)
         offer = None
         if not names and not process.says.libvirt:
             offer = _offer(process, mine, taken, directory)
         if offer is not None:
             taken.add(offer.name)
-        found.append(Found(process, names, tuple(_lacks(process, mine)), offer))
+        lacks = () if process.says.libvirt and names else tuple(_lacks(process, mine))
+        found.append(Found(process, names, lacks, offer))
     return Vms(tuple(configured), tuple(found), unseen)
 
 
@@ -153,6 +157,15 @@ def _names(monitors: Iterable[Monitor], configured: Iterable[Configured]) -> tup
     return tuple(file.name for file in configured if file.hidden_by is None and file.key in keys)
 
 
+def _as_domain(process: Process, configured: Iterable[Configured]) -> tuple[str, ...]:
+    """Return the names of the VMs that are the domain of this name, of a libvirt of this host."""
+    return tuple(
+        file.name
+        for file in configured
+        if file.hidden_by is None and (file.libvirt or "").startswith(_HERE) and file.domain == process.says.name
+    )
+
+
 def _lacks(process: Process, monitors: Sequence[Monitor]) -> Iterator[Reason]:
     """Yield what stands between vcpuctl and this VM, as far as its command line shows."""
     says = process.says
@@ -161,7 +174,8 @@ def _lacks(process: Process, monitors: Sequence[Monitor]) -> Iterator[Reason]:
             codes.LIBVIRT_OWNED,
             Origin.VCPUCTL,
             "libvirt started this QEMU and holds its monitor, so it is reached by way of libvirt only",
-            "virsh setvcpus; or give the domain a second monitor (<qemu:commandline>) and add that to vms.d",
+            f"vcpuctl --domain {domain_word(says.name, 'NAME')} list; vcpuctl vms --connect qemu:///system prints the "
+            "command that adds it to vms.d",
         )
         return
     if not monitors:
@@ -186,7 +200,12 @@ def _offer(process: Process, monitors: Iterable[Monitor], taken: set[str], direc
     if here is None:
         return None
     name = valid_name(process.says.name, taken)
-    return Offer(name, f"{directory}/{name}.toml", f"qmp = {_toml(here)}")
+    return Offer(name, f"{directory}/{name}.toml", f"qmp = {toml(here)}")
+
+
+def domain_word(name: str, other: str) -> str:
+    """Return the word of a shell that names a domain: its name, or ``other`` where that cannot be one."""
+    return other if not name or name.startswith("-") else shlex.quote(name)
 
 
 def valid_name(text: str, taken: set[str]) -> str:
@@ -199,7 +218,7 @@ def valid_name(text: str, taken: set[str]) -> str:
     return unique
 
 
-def _toml(text: str) -> str:
+def toml(text: str) -> str:
     """Return the text as a string of TOML that has printable characters only."""
     return f'"{"".join(map(_character, text))}"'
 

@@ -19,7 +19,7 @@ from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import QemuGoneError
 from ..qmp.in_turn import InTurn
-from . import binding, errors
+from . import binding, words
 
 T = TypeVar("T")
 
@@ -34,8 +34,9 @@ _Job = Callable[[], None]
 class Connection:
     """Made by ``open``. ``raw`` is libvirt's own object (virConnect), to be used in ``call`` alone."""
 
-    def __init__(self, uri: str, call_timeout: float) -> None:
+    def __init__(self, uri: str, call_timeout: float, *, readonly: bool = False) -> None:
         self.uri = uri
+        self._readonly = readonly
         self.raw: Any = None
         #: The version of the daemon, as libvirt counts: 12_008_000 is 12.8.0.
         self.version = 0
@@ -47,12 +48,14 @@ class Connection:
         threading.Thread(target=self._work, name=f"libvirt {uri}", daemon=True).start()
 
     @classmethod
-    async def open(cls, uri: str, *, timeout: float, call_timeout: float) -> Connection:
+    async def open(cls, uri: str, *, timeout: float, call_timeout: float, readonly: bool = False) -> Connection:
         """Open a connection within ``timeout`` seconds; ``call_timeout`` is for each call.
+
+        One that is ``readonly`` can look at domains, and most users may have it.
 
         Raise RefusedError or QemuGoneError by what libvirt says, QemuGoneError "libvirt-silent" if it says nothing.
         """
-        connection = cls(uri, call_timeout)
+        connection = cls(uri, call_timeout, readonly=readonly)
         try:
             async with asyncio.timeout(timeout):
                 await connection._put(connection._open)
@@ -67,13 +70,13 @@ class Connection:
     def _open(self) -> None:
         libvirt = binding.module()
         try:
-            self.raw = libvirt.open(self.uri)
+            self.raw = (libvirt.openReadOnly if self._readonly else libvirt.open)(self.uri)
             self.version = self.raw.getLibVersion()
             self.raw.registerCloseCallback(self._closed, None)
             with contextlib.suppress(libvirt.libvirtError):  # the other end may be too old for it
                 self.raw.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
         except libvirt.libvirtError as error:
-            raise errors.of_opening(error, self.uri) from error
+            raise words.of_opening(error, self.uri) from error
 
     def on_loss(self, hear: Callable[[Reason], None]) -> None:
         """Have ``hear`` called, in the event loop, when the connection is lost."""
@@ -82,7 +85,7 @@ class Connection:
     async def call(self, what: str, function: Callable[..., T], *arguments: Any) -> T:
         """Return what the function returns, which is called in the connection's thread; ``what`` it does is for people.
 
-        Raise what ``errors.of_call`` makes of libvirt's error, QemuGoneError if the connection is lost or no answer
+        Raise what ``words.of_call`` makes of libvirt's error, QemuGoneError if the connection is lost or no answer
         comes: then it is not known what was done.
         """
         if self._lost is not None:
@@ -102,11 +105,11 @@ class Connection:
         try:
             return function(*arguments)
         except libvirt.libvirtError as error:
-            raise errors.of_call(error, what) from error
+            raise words.of_call(error, what) from error
 
     def gone(self) -> QemuGoneError:
         """Return the error that there is no connection (any more)."""
-        return QemuGoneError(self._lost or errors.lost(self.uri, "the connection was closed"))
+        return QemuGoneError(self._lost or words.lost(self.uri, "the connection was closed"))
 
     @property
     def lost(self) -> bool:
@@ -120,7 +123,7 @@ class Connection:
         first.
         """
         if self._lost is None:
-            self._lose(errors.lost(self.uri, "the connection was closed"))
+            self._lose(words.lost(self.uri, "the connection was closed"))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE):
                     await self._put(self._close)
@@ -168,7 +171,7 @@ class Connection:
         """The close callback, in the thread of events."""
         del raw, opaque
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._lose, errors.lost(self.uri, errors.closed_by(reason)))
+            self._loop.call_soon_threadsafe(self._lose, words.lost(self.uri, words.closed_by(reason)))
 
     def _stuck(self, seconds: float, what: str = "the attempt to connect") -> None:
         text = f"libvirt ({printable(self.uri)}) has not answered to {what} within {seconds:g} s"

@@ -8,18 +8,20 @@ restarts of libvirt's daemon, and a save or a migration takes it along (seen on 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..core import codes
-from ..core.identity import DomainId
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
+from ..core.text import printable
 from ..errors import QemuError, RefusedError, VcpuctlError
-from . import binding, errors
-from .connection import Connection
+from . import binding, words
+from .domain import Domain
 
 #: The namespace of vcpuctl's element.
 NAMESPACE = "https://vcpuctl.org/xmlns/record/1"
@@ -29,13 +31,17 @@ _SCHEMA_VERSION = 1
 _ELEMENT, _LIVE = 2, 1
 
 
-class MetadataJournal:
-    """Fills ``ports.Journal`` for a domain; ``domain`` is libvirt's virDomain, ``identity`` which it is, and where."""
+#: What a record raises that nobody of us has written.
+_BROKEN = (ET.ParseError, ValueError, KeyError, TypeError, RecursionError)
 
-    def __init__(self, connection: Connection, domain: Any, identity: DomainId) -> None:
-        self._connection = connection
+
+class MetadataJournal:
+    """Fills ``ports.Journal`` for a domain. ``holder`` is what others are told of who writes, also on other hosts."""
+
+    def __init__(self, domain: Domain, holder: str) -> None:
+        self._holder = f"{holder} on {socket.gethostname()}, process {os.getpid()}"
         self._domain = domain
-        self._identity = identity
+        self._connection = domain.connection
 
     async def load(self) -> tuple[Intent, ...]:
         """See ``ports.Journal``. Host threads that another host had say nothing here, and are left out."""
@@ -48,31 +54,39 @@ class MetadataJournal:
     def _read(self) -> str | None:
         libvirt = binding.module()
         try:
-            return str(self._domain.metadata(_ELEMENT, NAMESPACE, _LIVE))
+            return str(self._domain.raw.metadata(_ELEMENT, NAMESPACE, _LIVE))
         except libvirt.libvirtError as error:
-            if errors.number(error) == errors.NO_DOMAIN_METADATA:
+            if words.number(error) == words.NO_DOMAIN_METADATA:
                 return None
             raise
 
     def _parse(self, xml: str) -> tuple[Intent, ...]:
         try:
-            document = json.loads(ET.fromstring(xml).text or "")  # noqa: S314 - libvirt wrote it, which has parsed it
+            document = _document(xml)
             if document["schema_version"] != _SCHEMA_VERSION:
                 raise ValueError(f"it is of version {document['schema_version']!r:.40}")
             intents = tuple(Intent.from_json(entry) for entry in document["intents"])
-            here = document["host"] == self._identity.host
-        except (ET.ParseError, ValueError, KeyError, TypeError, RecursionError) as error:
+            here = document["host"] == self._domain.identity.host
+        except _BROKEN as error:
             text = f"the domain's metadata ({NAMESPACE}) should say what is still pending, and cannot be read: {error}"
             hint = f"compare the VM with its guest by hand, then: virsh metadata DOMAIN {NAMESPACE} --live --remove"
             raise RefusedError(Reason(codes.BAD_RECORD, Origin.VCPUCTL, text, hint)) from error
         return intents if here else tuple(replace(intent, threads=()) for intent in intents)
+
+    async def holder(self) -> str:
+        """Return who wrote the record that there is; empty if there is none, or it does not say."""
+        try:
+            xml = await self._connection.call("read the domain's metadata", self._read)
+            return "" if xml is None else printable(str(_document(xml)["holder"]), 300)
+        except (VcpuctlError, *_BROKEN):
+            return ""
 
     async def save(self, intents: Sequence[Intent]) -> None:
         """See ``ports.Journal``."""
         xml = self._xml(intents) if intents else None
         arguments = (_ELEMENT, xml, _PREFIX if xml else None, NAMESPACE, _LIVE)
         try:
-            await self._connection.call("write the domain's metadata", self._domain.setMetadata, *arguments)
+            await self._connection.call("write the domain's metadata", self._domain.raw.setMetadata, *arguments)
         except QemuError as error:
             text = f"cannot record what is about to be done in the domain's metadata: {error.reason.text}"
             raise RefusedError(Reason(codes.NO_RECORD, Origin.LIBVIRT, text, error.reason.hint)) from error
@@ -84,8 +98,13 @@ class MetadataJournal:
         element.text = json.dumps(
             {
                 "schema_version": _SCHEMA_VERSION,
-                "host": self._identity.host,
+                "host": self._domain.identity.host,
+                "holder": self._holder,
                 "intents": [intent.to_json() for intent in intents],
             }
         )
         return ET.tostring(element, encoding="unicode")
+
+
+def _document(xml: str) -> Any:
+    return json.loads(ET.fromstring(xml).text or "")  # noqa: S314 - libvirt has parsed it before

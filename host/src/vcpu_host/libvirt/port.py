@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,11 @@ from ..core import codes
 from ..core.channel import PORT_NAME
 from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
-from ..errors import AgentGoneError, VcpuctlError
-from . import binding, errors
+from ..errors import AgentGoneError, RefusedError, VcpuctlError
+from . import binding, words
 from .connection import Connection
+from .domain import Domain
 from .stream import StreamTransport
-from .vmm import LibvirtVmm
 
 #: What a domain's definition needs for the agent.
 CHANNEL_XML = f"<channel type='unix'><target type='virtio' name='{PORT_NAME}'/></channel>"
@@ -31,23 +32,25 @@ _FREES = 10.0
 class ChannelPort:
     """Fills ``agent.dialer.Port``. Each wire has a connection to itself: a stream that hangs takes it along.
 
-    It has to ``belong to`` a machine before it is used, by whose connection a channel is freed whose stream hangs.
+    It has to ``belong to`` a domain before it is used, by whose own connection a channel is freed whose stream hangs.
     """
 
     def __init__(self, uri: str, *, timeout: float = 30.0, call_timeout: float = 10.0) -> None:
         self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout)
         self._next: asyncio.Task[Connection] | None = None
         self._ending: set[asyncio.Task[None]] = set()
-        self._vmm: LibvirtVmm
+        self._domain: Domain
+        self._holder: Callable[[], Awaitable[str]]
 
     def prepare(self) -> None:
         """Begin to connect: to another host that takes a while."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._open())
 
-    def belongs_to(self, vmm: LibvirtVmm) -> None:
-        """Be the port of this domain."""
-        self._vmm = vmm
+    def belongs_to(self, domain: Domain, holder: Callable[[], Awaitable[str]]) -> None:
+        """Be the port of this domain; ``holder`` says who has something under way with it, in words, if anybody."""
+        self._domain = domain
+        self._holder = holder
 
     def obstacle(self, channel: Channel | None) -> Reason | None:
         """See ``dialer.Port``."""
@@ -78,14 +81,16 @@ class ChannelPort:
         connection = await made
         try:
             stream = await self._channel(connection)
-        except BaseException:
+            transport = StreamTransport(
+                stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
+            )
+            del stream
+            await connection.call("read the channel", transport.begin)
+        except BaseException as error:
             self._end(connection.close())
+            if isinstance(error, RefusedError) and error.reason.code == codes.LIBVIRT_DENIED:
+                raise AgentGoneError(error.reason) from error  # who may only look does that without the agent
             raise
-        transport = StreamTransport(
-            stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
-        )
-        del stream
-        await connection.call("read the channel", transport.begin)
         transport.start()
         return HostWire(transport, PORT_NAME)
 
@@ -96,19 +101,26 @@ class ChannelPort:
         while True:
             try:
                 return await connection.call("open the channel", self._opened, connection)
-            except BusyError:
+            except BusyError as error:
                 if loop.time() >= until:
-                    raise
+                    raise await self._busy() from error
                 await asyncio.sleep(_AGAIN)
+
+    async def _busy(self) -> RefusedError:
+        who = await self._holder()
+        text = f"another client has the domain's channel {PORT_NAME}, here or on another host"
+        if who:
+            text += f"; the record of what is pending was written by {who}"
+        return RefusedError(Reason(BusyError.code, Origin.LIBVIRT, text, "wait until it has ended, or end it"))
 
     def _opened(self, connection: Connection) -> Any:
         """In the connection's thread."""
         libvirt = binding.module()
         stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
         try:
-            connection.raw.lookupByUUIDString(self._vmm.domain_id.uuid).openChannel(PORT_NAME, stream, 0)
+            connection.raw.lookupByUUIDString(self._domain.identity.uuid).openChannel(PORT_NAME, stream, 0)
         except libvirt.libvirtError as error:
-            said = errors.words(error)
+            said = words.said(error)
             if "Active channel stream exists" in said:
                 raise BusyError(f"the channel {PORT_NAME}") from error
             if "cannot find channel" in said:
@@ -120,12 +132,12 @@ class ChannelPort:
         """Take the channel from the stream that hangs, or floods, and let it go."""
         with contextlib.suppress(VcpuctlError, TimeoutError):
             async with asyncio.timeout(_FREES):
-                await self._vmm.connection.call("free the channel", self._taken_and_freed)
+                await self._domain.connection.call("free the channel", self._taken_and_freed)
 
     def _taken_and_freed(self) -> None:
         libvirt = binding.module()
-        stream = self._vmm.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        self._vmm.domain.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
+        stream = self._domain.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._domain.raw.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
         stream.abort()
 
     def _end(self, work: Any) -> None:

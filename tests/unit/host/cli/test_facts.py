@@ -20,7 +20,11 @@ _BY_LIBRARIES = {"COLUMNS"}
 def _read_by_us() -> set[str]:
     """The names of environment variables in the sources."""
     texts = [path.read_text() for path in Path(vcpu_host.__file__).parent.rglob("*.py") if path.name not in _TELLING]
-    return {name for text in texts for name in re.findall(r"\"(VCPUCTL_[A-Z]+|XDG_[A-Z_]+|NO_COLOR|TERM)\"", text)}
+    return {
+        name
+        for text in texts
+        for name in re.findall(r"\"(VCPUCTL_[A-Z]+|XDG_[A-Z_]+|NO_COLOR|TERM|LIBVIRT_DEFAULT_URI)\"", text)
+    }
 
 
 def test_every_environment_variable_that_is_read_is_told_and_no_other() -> None:

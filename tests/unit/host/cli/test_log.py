@@ -76,3 +76,11 @@ def test_a_vm_is_its_name_and_its_socket_and_one_that_has_gone_is_its_name() -> 
     for name in ("bad", "../x"):
         with pytest.raises(UsageError):
             _about("--vm", name)
+
+
+def test_a_domain_is_its_libvirt_and_its_name_whether_it_has_a_file_or_is_named(vms: Path) -> None:
+    (vms / "db1.toml").write_text('libvirt = "qemu+ssh://h/system"\ndomain = "db"\n')
+    assert _about("--vm", "db1") == (("db1",), ("qemu+ssh://h/system db",))
+    assert _about("--connect", "qemu+ssh://h/system", "--domain", "db") == ((), ("qemu+ssh://h/system db",))
+    assert _about("--domain", "db", LIBVIRT_DEFAULT_URI="u:///x", VCPUCTL_VM="web1") == ((), ("u:///x db",))
+    assert _about("--domain", "db") == ((), ("qemu:///system db",))

@@ -38,6 +38,10 @@ WRONG = {
     "a table without the number": ("[vms.web1]\n", "vcpus is missing"),
     "a table with a wrong number": ("[vms.web1]\nvcpus = false\n", "False"),
     "a key that is none": ("[vms.web1]\nvcpu = 4\n", "'vcpu'"),
+    "a libvirt without a domain": ('[vms.web1]\nvcpus = 4\nlibvirt = "x"\n', "together"),
+    "a domain without a libvirt": ('[vms.web1]\nvcpus = 4\ndomain = "x"\n', "together"),
+    "a domain that is no text": ('[vms.web1]\nvcpus = 4\nlibvirt = "x"\ndomain = 7\n', "domain is 7"),
+    "a libvirt that is empty": ('[vms.web1]\nvcpus = 4\nlibvirt = ""\ndomain = "x"\n', "libvirt is ''"),
     "a dot that is not quoted": ("[vms]\ndb.example = 4\n", '"db.example"'),
     "a double in TOML": ("[vms]\nweb1 = 4\nweb1 = 5\n", "overwrite"),
     "a double in JSON": ('{"vms": {"web1": 4, "web1": 5}}', "'web1' is there twice"),
@@ -51,6 +55,11 @@ WRONG = {
     "a number of many digits": ('{"vms": {"web1": ' + "9" * 5000 + "}}", "integer string"),
     "the same in TOML": ("[vms]\nweb1 = " + "9" * 5000, "integer string"),
 }
+
+
+def test_a_file_may_say_itself_which_domain_a_vm_is() -> None:
+    text = '[vms]\nweb1 = 4\n[vms.db1]\nvcpus = 2\nlibvirt = "qemu:///system"\ndomain = "db"\n'
+    assert goals(text) == (Goal("web1", 4), Goal("db1", 2, "qemu:///system", "db"))
 
 
 @pytest.mark.parametrize("case", RIGHT)

@@ -69,6 +69,21 @@ def test_a_qemu_of_libvirts_has_that_reason_alone_and_no_offer() -> None:
     assert found.offer is None
 
 
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        (Configured("x", "/d/x.toml", libvirt="qemu:///system", domain="web"), ("x",)),
+        (Configured("x", "/d/x.toml", libvirt="qemu+ssh://h/system", domain="web"), ()),
+        (Configured("x", "/d/x.toml", libvirt="qemu:///system", domain="other"), ()),
+    ],
+)
+def test_a_qemu_of_libvirts_is_known_by_the_file_of_its_domain(file: Configured, names: tuple[str, ...]) -> None:
+    (found,) = join([file], [_process(7, libvirt=True)], None, "/d").found
+    assert found.configured == names
+    assert [reason.code for reason in found.lacks] == ([] if names else ["libvirt-owned"])
+    assert all("vcpuctl --domain web list" in reason.hint for reason in found.lacks)
+
+
 def test_a_socket_is_the_younger_processs_whatever_their_ids() -> None:
     old = Process(9, "ada", 1, CommandLine(port=_PORT), (_reached("/q"),))
     young = Process(3, "ada", 2, CommandLine(port=_PORT), (_reached("/q"),))

@@ -86,3 +86,19 @@ async def test_a_vm_is_found_by_any_name_of_its_monitor(vms: Path) -> None:
         await until(lambda: keeper.vms)
         assert keeper.at(f"{vms}/qmp") is keeper.at(f"{vms}/link/qmp") is keeper.vms[0]
         assert keeper.at(f"{vms}/other") is None
+
+
+async def test_a_domain_is_kept_beside_other_vms_and_found_by_its_libvirt_and_name(vms: Path) -> None:
+    _write(vms, "web1", f'qmp = "{vms}/qmp"\n')
+    _write(vms, "db1", 'libvirt = "qemu+nowhere:///system"\ndomain = "db"\n')
+    _write(vms, "bad", 'libvirt = "qemu:///system"\n')
+    async with _keeping() as keeper:
+        await until(lambda: keeper.vms)
+        assert [vm.name for vm in keeper.vms] == ["db1", "web1"]
+        assert keeper.at("qemu+nowhere:///system db") is keeper.named("db1")
+        assert keeper.at("qemu+nowhere:///system db2") is None
+        assert keeper.broken["bad"].code == "bad-vm-file"
+        before = keeper.named("db1")
+        _write(vms, "db1", 'libvirt = "qemu+nowhere:///system"\ndomain = "db2"\n')
+        await until(lambda: keeper.at("qemu+nowhere:///system db2") is not None)
+        assert keeper.named("db1") is not before

@@ -4,13 +4,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.fakes.libvirt_api import FakeConnection, FakeError, FakeLibvirt
+from vcpu_host.core.reason import Reason
 from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError
+from vcpu_host.local import directory
 from vcpu_host.local.lock import busy
-from vcpu_host.local.target import Target
+from vcpu_host.local.target import Domain, Target
 from vcpu_host.service.kept import Kept
 from vcpu_host.service.serve import Unheard
 from vcpu_host.sharing.answers import Say
@@ -61,3 +65,28 @@ async def test_who_is_refused_or_has_not_begun_does_not_end_the_wait_of_another(
     assert not held.vm.interrupted.is_set()
     first.interrupt()
     assert await working == {}
+
+
+async def test_a_domain_whose_libvirt_is_not_reached_is_a_trouble_by_the_vms_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Away(FakeLibvirt):
+        def open(self, uri: str) -> FakeConnection:
+            raise FakeError(38, f"Failed to connect to {uri}: No such file or directory")
+
+    Away().take_the_place(monkeypatch)
+    monkeypatch.setattr(directory, "directory", lambda: tmp_path)
+    gone: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+
+    class Hears(Unheard):
+        def gone(self, name: str, reason: Reason) -> None:
+            gone.put_nowait((name, reason.code))
+
+    kept = Kept("db1", Domain("qemu:///system", "db", "db1"), Hears())
+    keeping = asyncio.ensure_future(kept.keep())
+    async with asyncio.timeout(60):
+        assert await gone.get() == ("db1", "libvirt-gone")
+    assert kept.trouble is not None
+    assert kept.held is None
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)

@@ -16,7 +16,7 @@ from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import RefusedError, UsageError, VcpuctlError
 from vcpu_host.local import journald
 from vcpu_host.local.journald import Told
-from vcpu_host.local.target import Target
+from vcpu_host.local.target import Domain, Target
 from vcpu_host.sharing.answers import answer
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.logged import log, no_result
@@ -107,3 +107,13 @@ def test_for_whom_something_is_done_is_never_what_another_process_says() -> None
     sent = Call(Kind.RUN, PLUG, for_uid=7).to_json()
     assert "for_uid" not in sent
     assert Call.from_json({**sent, "for_uid": 0}).for_uid is None
+
+
+async def test_an_entry_about_a_domain_says_by_which_libvirt_it_was_reached_and_no_process(
+    rig: Rig, entries: list[_Entry]
+) -> None:
+    for target, name in ((Domain("u:///x", "db", "db1"), "db1"), (Domain("u:///x", "db"), rig.whole.name)):
+        result = await rig.whole.run(PLUG)
+        log(target, "vcpuctl plug", result, None if target.name else rig.whole)
+        (subject, *_) = entries[-1]
+        assert (subject.name, subject.socket) == (name, "u:///x db")

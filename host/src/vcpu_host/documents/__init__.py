@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON documents: every one that vcpuctl writes to stdout is made here, and no other module names their fields.
+"""The JSON documents: every one that vcpuctl writes to stdout is made here, and no other room names their fields.
 
 Each function returns one document, or a part of several, without the schema's version, which ``text`` adds. Their
 schemas are docs/json/NAME.schema.json. Fields are only ever added: what is there keeps its name and its meaning for as
@@ -17,19 +17,19 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .core.finding import Finding
-    from .core.log_entry import LogEntry
-    from .core.migration.compare import Comparison, Difference
-    from .core.migration.export import Arguments
-    from .core.migration.shape import Shape
-    from .core.model import HostView
-    from .core.operation.result import OperationResult, SlotResult
-    from .core.planning.plan import Plan, Request, Step
-    from .core.reason import Outcome, Reason
-    from .core.view import SlotView, ThreadView, VmView
-    from .core.vms import Configured, Found, Vms
-    from .vm.migration_target import Prepared
-    from .vm.numa_assign import Assigned
+    from ..core.finding import Finding
+    from ..core.log_entry import LogEntry
+    from ..core.migration.compare import Comparison, Difference
+    from ..core.migration.export import Arguments
+    from ..core.migration.shape import Shape
+    from ..core.model import HostView
+    from ..core.operation.result import OperationResult, SlotResult
+    from ..core.planning.plan import Plan, Request, Step
+    from ..core.reason import Outcome, Reason
+    from ..core.view import SlotView, ThreadView, VmView
+    from ..core.vms import Configured, Found, Vms
+    from ..vm.migration_target import Prepared
+    from ..vm.numa_assign import Assigned
 
 Document = dict[str, Any]
 
@@ -55,7 +55,7 @@ def of_reason(reason: Reason) -> Document:
 
 def read_reason(document: Mapping[str, Any]) -> Reason:
     """Return the reason that ``of_reason`` made the document from."""
-    from .core.reason import Origin, Reason
+    from ..core.reason import Origin, Reason
 
     words = {name: document[name] for name in ("code", "text", "hint", "errno")}
     return Reason(who=Origin(document["who"]), **words)
@@ -107,7 +107,7 @@ def of_view(view: VmView) -> Document:
 
 
 def _of_descriptors(host: HostView) -> Document | None:
-    from .core import descriptors
+    from ..core import descriptors
 
     has = host.descriptors
     if has is None:
@@ -168,8 +168,8 @@ def _of_thread(thread: ThreadView) -> Document:
 
 def of_request(request: Request) -> Document:
     """Return what was asked for: of options only those that were given."""
-    from .core.planning.placement import Placement
-    from .core.planning.plan import FLAGS
+    from ..core.planning.placement import Placement
+    from ..core.planning.plan import FLAGS
 
     document: Document = {"count": request.count, "slots": list(request.selectors)}
     if request.placement is not Placement.LOWEST:
@@ -303,7 +303,7 @@ def of_fleet(command: str, members: Iterable[Document], exit_status: int, elapse
 
 def of_export(shape: Shape, arguments: Arguments) -> Document:
     """Return what ``export`` writes: the shape, which is read back, and how another QEMU gets it."""
-    from .core.migration.export import device_add
+    from ..core.migration.export import device_add
 
     return {
         **shape.to_json(),
