@@ -55,7 +55,7 @@ class FakeLibvirt:
         self.refuse = False
         self.goes_on = threading.Event()
 
-    def open(self, uri: str) -> FakeConnect:
+    def openReadOnly(self, uri: str) -> FakeConnect:  # noqa: N802
         assert uri
         self.attempts += 1
         if self.hang:
@@ -66,4 +66,4 @@ class FakeLibvirt:
         self.opened.append(connect)
         return connect
 
-    openReadOnly = open  # noqa: N815
+    open = openReadOnly

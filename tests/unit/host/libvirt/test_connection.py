@@ -30,7 +30,8 @@ async def _open(
 
 
 async def test_vms_of_one_libvirt_share_a_connection_which_ends_with_the_last_of_them(libvirt: FakeLibvirt) -> None:
-    users = await asyncio.gather(*(_open() for _ in range(20)), _open("qemu:///system"))
+    users = await asyncio.gather(*(_open() for _ in range(20)))
+    users.append(await _open("qemu:///system"))
     assert len(libvirt.opened) == 2
     for user in users[1:]:
         await user.close()
