@@ -119,8 +119,8 @@ def test_a_greeting_that_is_too_much_is_not_held(vm: FakeVm, answer: Answer) -> 
 
 
 def test_what_came_packed_is_not_unpacked(vm: FakeVm) -> None:
-    bomb = pb.HelloResponse(kernel="k" * 100_000_000).SerializeToString()
-    for _ in range(5):
+    bomb = pb.HelloResponse(kernel="k" * 64_000_000).SerializeToString()
+    for _ in range(20):
         with Hostile(vm, Greets(vm.folder, bomb), compression=grpc.Compression.Gzip):
             said = run(vm, "list")
         bounded(said)

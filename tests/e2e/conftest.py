@@ -8,16 +8,19 @@ When a test ends, whatever it did, the record of all QMP commands is held agains
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.e2e import guestfirst
+from kit.e2e import domains, guestfirst
+from kit.e2e.domains import DomainMachine
 from kit.e2e.machine import SPEC, Machine, Vcpuctl
-from kit.lab import Lab, Lives, Vm
+from kit.lab import Cache, Lab, Lives, Vm
+from kit.lab.virt import client, guests
+from kit.lab.virt.libvirt_host import LibvirtHost
 
 # it asserts as tests do, and is none by its name
 pytest.register_assert_rewrite("kit.e2e.trial")
@@ -71,6 +74,59 @@ def lives_of(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
             for number, lives in enumerate(made):
                 lives.vm.collect(tmp_path / f"vm{number}")
                 print(f"kept: {tmp_path / f'vm{number}'}", file=sys.stderr)
+
+
+@pytest.fixture(scope="session")
+def libvirt_module() -> Iterator[Mapping[str, str]]:
+    """The environment with which this interpreter imports libvirt."""
+    with client.find(Cache(), lambda line: print(line, file=sys.stderr)) as environment:
+        yield environment
+
+
+@pytest.fixture
+def libvirt_hosts() -> Iterator[Callable[..., LibvirtHost]]:
+    """Makes hosts: ``libvirt_hosts("bookworm", name="hostb")``. None may have been asked to act behind libvirt."""
+    with ExitStack() as stack:
+        made: list[LibvirtHost] = []
+
+        def make(suite: str = "sid", **options: Any) -> LibvirtHost:
+            host = LibvirtHost(suite, progress=lambda line: print(line, file=sys.stderr), **options)
+            made.append(stack.enter_context(host))
+            return host
+
+        yield make
+        for host in made:
+            domains.check_host(host)
+
+
+@pytest.fixture
+def domain_machines(
+    libvirt_hosts: Callable[..., LibvirtHost],
+    libvirt_module: Mapping[str, str],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> Iterator[Callable[..., DomainMachine]]:
+    """Makes domains with vcpud: ``domain_machines("bookworm", current=2)`` changes fields of the standard spec.
+
+    Each has a host of its own, if no ``host`` is given.
+    """
+    with ExitStack() as stack:
+        made: list[tuple[DomainMachine, guestfirst.Start]] = []
+
+        def make(suite: str = "sid", *, host: LibvirtHost | None = None, **changes: Any) -> DomainMachine:
+            on, spec = host or libvirt_hosts(suite), replace(domains.SPEC, **changes)
+            restored = guests.restored(on, spec, SPEC.debs, progress=lambda line: print(line, file=sys.stderr))
+            domain = stack.enter_context(restored)
+            made.append((DomainMachine(domain, libvirt_module), domains.look(domain)))
+            return made[-1][0]
+
+        yield make
+        failed = getattr(request.node, "failed_in_call", False)
+        for number, (machine, start) in enumerate(made):
+            if failed:
+                machine.domain.collect(tmp_path / f"domain{number}")
+                print(f"kept: {tmp_path / f'domain{number}'}", file=sys.stderr)
+            domains.check(machine.domain, start)
 
 
 @pytest.fixture

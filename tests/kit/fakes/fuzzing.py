@@ -22,7 +22,7 @@ def run(program: Path, seeds: Mapping[str, bytes], scratch: Path, *, runs: int, 
         env={"PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-4000:]

@@ -36,4 +36,5 @@ VM_FILE_KEYS: tuple[tuple[str, str], ...] = (
     ("agent", "The path of the agent's chardev socket. It can mostly be left out, since QEMU tells it."),
     ("libvirt", "Instead of these two, for a VM that libvirt owns: which libvirt, by its URI."),
     ("domain", "The domain's name there, or its UUID."),
+    ("monitor", "false: look at the domain by libvirt's record alone, which does not taint it."),
 )

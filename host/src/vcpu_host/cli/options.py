@@ -54,6 +54,13 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
             words="which libvirt, also on another host: qemu+ssh://root@host/system "
             "(default: $LIBVIRT_DEFAULT_URI, then qemu:///system)",
         )
+        add(
+            group,
+            "--no-monitor",
+            action="store_true",
+            default=False,
+            words="look at the domain by libvirt's record alone: questions to QEMU's monitor taint it",
+        )
         add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
     common = parser.add_argument_group("common options")
     add(

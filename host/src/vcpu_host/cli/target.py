@@ -40,8 +40,9 @@ def target_of(args: argparse.Namespace, environment: Mapping[str, str] = os.envi
         raise _usage(codes.MANY_VMS, text, "name one by --vm NAME or --qmp SOCKET; vcpuctl vms shows them")
     if args.domain is not None:
         return _domain(args, environment)
-    if args.connect is not None:
-        raise _usage(codes.BAD_USAGE, "--connect says which libvirt, and no domain is named", "give --domain NAME, too")
+    if args.connect is not None or args.no_monitor:
+        option = "--no-monitor" if args.connect is None else "--connect"
+        raise _usage(codes.BAD_USAGE, f"{option} is about a domain, and none is named", "give --domain NAME, too")
     vm, qmp = _meant(args, environment)
     agent = None if args.agent is None else plain_name(args.agent)
     if vm is not None:
@@ -80,7 +81,7 @@ def left_to_libvirt(command: str, way: str) -> RefusedError:
 def _domain(args: argparse.Namespace, environment: Mapping[str, str]) -> Domain:
     if args.agent is not None:
         raise _no_agent_option()
-    return Domain(uri_of(args, environment), args.domain)
+    return Domain(uri_of(args, environment), args.domain, monitor=not args.no_monitor)
 
 
 def uri_of(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> str:

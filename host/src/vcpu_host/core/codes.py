@@ -90,6 +90,7 @@ LIBVIRT_DENIED = Code("libvirt-denied", "libvirt does not let this user do that,
 LIBVIRT_GONE = Code("libvirt-gone", "libvirt is not reached, or the connection to it was lost.")
 LIBVIRT_SILENT = Code("libvirt-silent", "libvirt does not answer.")
 LIBVIRT_ERROR = Code("libvirt-error", "libvirt refused a call, in words that vcpuctl does not know.")
+LIBVIRT_TIMEOUT = Code("libvirt-timeout", "libvirt has waited long enough, and does not know how it ended.")
 NO_SUCH_DOMAIN = Code("no-such-domain", "This libvirt has no domain of this name or UUID.")
 DOMAIN_OFF = Code("domain-off", "The domain does not run here.")
 LEFT_TO_LIBVIRT = Code("left-to-libvirt", "libvirt does this itself for the VMs that it owns.")
@@ -97,6 +98,7 @@ NOT_HOTPLUGGABLE = Code("not-hotpluggable", "libvirt does not let a CPU go that 
 NO_DEFINITION = Code("no-definition", "Nobody keeps a definition of the VM, which --config could change.")
 NOT_KEPT = Code("not-kept", "The CPU is as wanted, and the VM's definition could not be changed to the same.")
 BEHIND_LIBVIRT = Code("behind-libvirt", "A CPU was plugged behind libvirt's back: its record does not have it.")
+RECORD_ALONE = Code("record-alone", "The guest and libvirt's record show it; QEMU itself was not looked at.")
 RECORD_BEHIND = Code("record-behind", "A CPU is gone, and libvirt's record still has it.")
 
 # QEMU's monitor, and what QEMU can do.

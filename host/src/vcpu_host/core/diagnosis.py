@@ -9,7 +9,7 @@ from . import codes, descriptors
 from .channel import no_channel, no_socket
 from .finding import Finding, Level
 from .model import SlotState
-from .owner import disagreements
+from .owner import disagreements, record_alone
 from .planning import smt
 from .planning.obstacles import blocked
 from .proof import no_slot_explains
@@ -123,6 +123,9 @@ def _which(indices: Sequence[int]) -> str:
 def _owner(view: VmView) -> Iterator[Finding]:
     if view.host.owner is not None:
         yield Finding(Level.OK, codes.OWNER, f"{view.host.owner.name} owns the VM, and is asked for all changes")
+        if view.host.owner.record_alone:
+            unseen = record_alone()
+            yield Finding(Level.NOTE, unseen.code, "QEMU itself is not looked at, only the owner's record", unseen.hint)
         yield from disagreements(view.host)
 
 

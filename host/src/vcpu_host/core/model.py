@@ -166,10 +166,14 @@ _MIGRATION_AT_REST = frozenset({"", "none", "completed", "failed", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who owns the VM, in words ("libvirt 12.8.0"), and whether it keeps a ``definition`` that the VM starts from."""
+    """Who owns the VM, in words ("libvirt 12.8.0"), and whether it keeps a ``definition`` that the VM starts from.
+
+    ``record_alone``: the owner's record is all that is seen of the VM; QEMU itself is not looked at.
+    """
 
     name: str
     definition: bool
+    record_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

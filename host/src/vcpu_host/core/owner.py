@@ -27,6 +27,16 @@ def record_behind(slot: int) -> Reason:
     )
 
 
+def record_alone() -> Reason:
+    """The guest and the VM's owner say so, and QEMU was not looked at."""
+    return Reason(
+        codes.RECORD_ALONE,
+        Origin.LIBVIRT,
+        "the guest shows it, and libvirt has it on its record; QEMU itself was not looked at",
+        "leave --no-monitor out (monitor = false in the VM's file) to have that proven, too",
+    )
+
+
 def disagreements(host: HostView) -> Iterator[Finding]:
     """Yield where QEMU's slots and the owner's record differ."""
     for slot in host.slots:

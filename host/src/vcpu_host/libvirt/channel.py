@@ -12,8 +12,9 @@ from ..core.reason import Reason
 from ..errors import VcpuctlError
 from . import domain_xml
 from .connection import Connection
+from .domain import find
 from .domain_xml import DomainRecord
-from .domains import find, open_qemu
+from .domains import open_qemu
 from .port import CHANNEL_XML
 
 #: What channels are added to.

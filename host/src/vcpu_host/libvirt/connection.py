@@ -19,7 +19,7 @@ from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import QemuGoneError
 from ..qmp.in_turn import InTurn
-from . import binding, errors
+from . import binding, words
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class Connection:
             with contextlib.suppress(libvirt.libvirtError):  # the other end may be too old for it
                 self.raw.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
         except libvirt.libvirtError as error:
-            raise errors.of_opening(error, self.uri) from error
+            raise words.of_opening(error, self.uri) from error
 
     def on_loss(self, hear: Callable[[Reason], None]) -> None:
         """Have ``hear`` called, in the event loop, when the connection is lost."""
@@ -85,7 +85,7 @@ class Connection:
     async def call(self, what: str, function: Callable[..., T], *arguments: Any) -> T:
         """Return what the function returns, which is called in the connection's thread; ``what`` it does is for people.
 
-        Raise what ``errors.of_call`` makes of libvirt's error, QemuGoneError if the connection is lost or no answer
+        Raise what ``words.of_call`` makes of libvirt's error, QemuGoneError if the connection is lost or no answer
         comes: then it is not known what was done.
         """
         if self._lost is not None:
@@ -105,11 +105,11 @@ class Connection:
         try:
             return function(*arguments)
         except libvirt.libvirtError as error:
-            raise errors.of_call(error, what) from error
+            raise words.of_call(error, what) from error
 
     def gone(self) -> QemuGoneError:
         """Return the error that there is no connection (any more)."""
-        return QemuGoneError(self._lost or errors.lost(self.uri, "the connection was closed"))
+        return QemuGoneError(self._lost or words.lost(self.uri, "the connection was closed"))
 
     @property
     def lost(self) -> bool:
@@ -123,7 +123,7 @@ class Connection:
         first.
         """
         if self._lost is None:
-            self._lose(errors.lost(self.uri, "the connection was closed"))
+            self._lose(words.lost(self.uri, "the connection was closed"))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE):
                     await self._put(self._close)
@@ -171,7 +171,7 @@ class Connection:
         """The close callback, in the thread of events."""
         del raw, opaque
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._lose, errors.lost(self.uri, errors.closed_by(reason)))
+            self._loop.call_soon_threadsafe(self._lose, words.lost(self.uri, words.closed_by(reason)))
 
     def _stuck(self, seconds: float, what: str = "the attempt to connect") -> None:
         text = f"libvirt ({printable(self.uri)}) has not answered to {what} within {seconds:g} s"

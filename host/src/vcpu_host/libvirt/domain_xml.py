@@ -30,7 +30,8 @@ class DomainRecord:
     """The record. ``vcpus`` are by number; ``most`` is how many there can be.
 
     ``channel`` says whether the domain has the agent's, ``connected`` whether a program in the guest has it open, as
-    libvirt knows it; None if libvirt does not say. ``serial``: it has a controller to which channels can be added.
+    libvirt knows it; None if libvirt does not say. ``machine``, ``arch`` and ``accel`` are in QEMU's words. ``serial``:
+    it has a controller to which channels can be added.
     """
 
     name: str
@@ -39,6 +40,9 @@ class DomainRecord:
     vcpus: Mapping[int, RecordedVcpu]
     channel: bool
     connected: bool | None = None
+    machine: str = ""
+    arch: str = ""
+    accel: str = ""
     serial: bool = False
 
     def has(self, number: int) -> bool:
@@ -69,6 +73,9 @@ def read(xml: str) -> DomainRecord:
         vcpus,
         channel=target is not None,
         connected=None if state is None else state == "connected",
+        machine=_attribute(root, "os/type", "machine") or "",
+        arch=_attribute(root, "os/type", "arch") or "",
+        accel="tcg" if root.get("type") == "qemu" else root.get("type") or "",
         serial=root.find("devices/controller[@type='virtio-serial']") is not None,
     )
 

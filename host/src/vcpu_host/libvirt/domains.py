@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..core.domains import ListedDomain
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import QemuError, RefusedError, UsageError
-from . import binding, domain_xml
+from . import domain_xml
 from .connection import Connection
 
 #: virDomainState, by its number.
@@ -45,17 +44,6 @@ async def open_qemu(uri: str, *, timeout: float, readonly: bool) -> Connection:
         await connection.close()
         raise
     return connection
-
-
-def find(raw: Any, domain: str) -> Any:
-    """Return libvirt's object of the domain with this name or UUID. In the connection's thread."""
-    libvirt = binding.module()
-    try:
-        return raw.lookupByName(domain)
-    except libvirt.libvirtError:
-        if not re.fullmatch(r"[0-9A-Fa-f-]{32,36}", domain):
-            raise
-        return raw.lookupByUUIDString(domain)
 
 
 async def _listed(connection: Connection) -> list[ListedDomain]:

@@ -11,15 +11,13 @@ import json
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from ..core import codes
-from ..core.identity import DomainId
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
 from ..errors import QemuError, RefusedError, VcpuctlError
-from . import binding, errors
-from .connection import Connection
+from . import binding, words
+from .domain import Domain
 
 #: The namespace of vcpuctl's element.
 NAMESPACE = "https://vcpuctl.org/xmlns/record/1"
@@ -30,12 +28,11 @@ _ELEMENT, _LIVE = 2, 1
 
 
 class MetadataJournal:
-    """Fills ``ports.Journal`` for a domain; ``domain`` is libvirt's virDomain, ``identity`` which it is, and where."""
+    """Fills ``ports.Journal`` for a domain."""
 
-    def __init__(self, connection: Connection, domain: Any, identity: DomainId) -> None:
-        self._connection = connection
+    def __init__(self, domain: Domain) -> None:
         self._domain = domain
-        self._identity = identity
+        self._connection = domain.connection
 
     async def load(self) -> tuple[Intent, ...]:
         """See ``ports.Journal``. Host threads that another host had say nothing here, and are left out."""
@@ -48,9 +45,9 @@ class MetadataJournal:
     def _read(self) -> str | None:
         libvirt = binding.module()
         try:
-            return str(self._domain.metadata(_ELEMENT, NAMESPACE, _LIVE))
+            return str(self._domain.raw.metadata(_ELEMENT, NAMESPACE, _LIVE))
         except libvirt.libvirtError as error:
-            if errors.number(error) == errors.NO_DOMAIN_METADATA:
+            if words.number(error) == words.NO_DOMAIN_METADATA:
                 return None
             raise
 
@@ -60,7 +57,7 @@ class MetadataJournal:
             if document["schema_version"] != _SCHEMA_VERSION:
                 raise ValueError(f"it is of version {document['schema_version']!r:.40}")
             intents = tuple(Intent.from_json(entry) for entry in document["intents"])
-            here = document["host"] == self._identity.host
+            here = document["host"] == self._domain.identity.host
         except (ET.ParseError, ValueError, KeyError, TypeError, RecursionError) as error:
             text = f"the domain's metadata ({NAMESPACE}) should say what is still pending, and cannot be read: {error}"
             hint = f"compare the VM with its guest by hand, then: virsh metadata DOMAIN {NAMESPACE} --live --remove"
@@ -72,7 +69,7 @@ class MetadataJournal:
         xml = self._xml(intents) if intents else None
         arguments = (_ELEMENT, xml, _PREFIX if xml else None, NAMESPACE, _LIVE)
         try:
-            await self._connection.call("write the domain's metadata", self._domain.setMetadata, *arguments)
+            await self._connection.call("write the domain's metadata", self._domain.raw.setMetadata, *arguments)
         except QemuError as error:
             text = f"cannot record what is about to be done in the domain's metadata: {error.reason.text}"
             raise RefusedError(Reason(codes.NO_RECORD, Origin.LIBVIRT, text, error.reason.hint)) from error
@@ -84,7 +81,7 @@ class MetadataJournal:
         element.text = json.dumps(
             {
                 "schema_version": _SCHEMA_VERSION,
-                "host": self._identity.host,
+                "host": self._domain.identity.host,
                 "intents": [intent.to_json() for intent in intents],
             }
         )

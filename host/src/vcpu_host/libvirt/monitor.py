@@ -15,14 +15,14 @@ from functools import partial
 from typing import Any
 
 from ..core import codes
-from ..core.identity import DomainId, VmIdentity
+from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.vm_events import QemuGone
 from ..errors import QemuError, QemuGoneError
 from ..qmp.events import EventHub, convert
 from ..qmp.traps import explain
 from . import binding
-from .connection import Connection
+from .domain import Domain
 
 #: What ends or changes CPUs: libvirt has calls for it.
 _NOT_HERE = frozenset({"device_add", "device_del"})
@@ -31,17 +31,16 @@ _LIFECYCLE, _STOPPED, _MIGRATED = 0, 5, 3
 
 
 class LentMonitor:
-    """Fills ``qmp.roles.Monitor`` over virDomainQemuMonitorCommand. ``domain`` is libvirt's virDomain."""
+    """Fills ``qmp.roles.Monitor`` over virDomainQemuMonitorCommand. It has the domain's connection, and ends it."""
 
-    def __init__(self, connection: Connection, domain: Any, identity: DomainId, hub: EventHub) -> None:
-        self._connection = connection
+    def __init__(self, domain: Domain, hub: EventHub) -> None:
         self._domain = domain
-        self._identity = identity
+        self._connection = domain.connection
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._version: object = None
         self._callbacks: list[tuple[Any, int]] = []
-        connection.on_loss(lambda reason: hub.put(QemuGone(reason)))
+        self._connection.on_loss(lambda reason: hub.put(QemuGone(reason)))
 
     async def begin(self) -> None:
         """Hear events from now on, and ask for QEMU's version. Raise as ``call``."""
@@ -51,9 +50,11 @@ class LentMonitor:
     def _register(self) -> None:
         raw, module = self._connection.raw, binding.monitor_module()
         libvirt = binding.module()
-        heard = module.qemuMonitorEventRegister(raw, self._domain, None, self._heard, None, 0)
+        heard = module.qemuMonitorEventRegister(raw, self._domain.raw, None, self._heard, None, 0)
         self._callbacks.append((module.qemuMonitorEventDeregister, heard))
-        number = raw.domainEventRegisterAny(self._domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._changed, None)
+        number = raw.domainEventRegisterAny(
+            self._domain.raw, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._changed, None
+        )
         self._callbacks.append((type(raw).domainEventDeregisterAny, number))
 
     @property
@@ -70,7 +71,7 @@ class LentMonitor:
     async def send(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Send any command. Raise as ``call``."""
         message = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
-        send = partial(binding.monitor_module().qemuMonitorCommand, self._domain, message, 0)
+        send = partial(binding.monitor_module().qemuMonitorCommand, self._domain.raw, message, 0)
         text: str = await self._connection.call(command, send)
         try:
             reply = json.loads(text)
@@ -86,7 +87,7 @@ class LentMonitor:
     def identify(self, thread_id: int | None) -> VmIdentity:
         """See ``qmp.roles.Monitor``: a thread of another host's says nothing here."""
         del thread_id
-        return VmIdentity(self._identity)
+        return VmIdentity(self._domain.identity)
 
     async def close(self) -> None:
         """See ``qmp.roles.Monitor``."""
@@ -94,8 +95,7 @@ class LentMonitor:
         if not self._connection.lost:
             with contextlib.suppress(QemuGoneError, QemuError):
                 await self._connection.call("stop hearing events", self._deregister, callbacks)
-        self._domain = None
-        await self._connection.close()
+        await self._domain.close()
 
     def _deregister(self, callbacks: list[tuple[Any, int]]) -> None:
         for deregister, number in callbacks:

@@ -14,11 +14,11 @@ from ..core import codes
 from ..core.channel import PORT_NAME
 from ..core.model import Channel, HostView
 from ..core.reason import Origin, Reason
-from ..errors import AgentGoneError, VcpuctlError
-from . import binding, errors
+from ..errors import AgentGoneError, RefusedError, VcpuctlError
+from . import binding, words
 from .connection import Connection
+from .domain import Domain
 from .stream import StreamTransport
-from .vmm import LibvirtVmm
 
 #: What a domain's definition needs for the agent.
 CHANNEL_XML = f"<channel type='unix'><target type='virtio' name='{PORT_NAME}'/></channel>"
@@ -31,23 +31,23 @@ _FREES = 10.0
 class ChannelPort:
     """Fills ``agent.dialer.Port``. Each wire has a connection to itself: a stream that hangs takes it along.
 
-    It has to ``belong to`` a machine before it is used, by whose connection a channel is freed whose stream hangs.
+    It has to ``belong to`` a domain before it is used, by whose own connection a channel is freed whose stream hangs.
     """
 
     def __init__(self, uri: str, *, timeout: float = 30.0, call_timeout: float = 10.0) -> None:
         self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout)
         self._next: asyncio.Task[Connection] | None = None
         self._ending: set[asyncio.Task[None]] = set()
-        self._vmm: LibvirtVmm
+        self._domain: Domain
 
     def prepare(self) -> None:
         """Begin to connect: to another host that takes a while."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._open())
 
-    def belongs_to(self, vmm: LibvirtVmm) -> None:
+    def belongs_to(self, domain: Domain) -> None:
         """Be the port of this domain."""
-        self._vmm = vmm
+        self._domain = domain
 
     def obstacle(self, channel: Channel | None) -> Reason | None:
         """See ``dialer.Port``."""
@@ -78,8 +78,10 @@ class ChannelPort:
         connection = await made
         try:
             stream = await self._channel(connection)
-        except BaseException:
+        except BaseException as error:
             self._end(connection.close())
+            if isinstance(error, RefusedError):  # a connection that may only look does that without the agent
+                raise AgentGoneError(error.reason) from error
             raise
         transport = StreamTransport(
             stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
@@ -106,9 +108,9 @@ class ChannelPort:
         libvirt = binding.module()
         stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
         try:
-            connection.raw.lookupByUUIDString(self._vmm.domain_id.uuid).openChannel(PORT_NAME, stream, 0)
+            connection.raw.lookupByUUIDString(self._domain.identity.uuid).openChannel(PORT_NAME, stream, 0)
         except libvirt.libvirtError as error:
-            said = errors.words(error)
+            said = words.said(error)
             if "Active channel stream exists" in said:
                 raise BusyError(f"the channel {PORT_NAME}") from error
             if "cannot find channel" in said:
@@ -120,12 +122,12 @@ class ChannelPort:
         """Take the channel from the stream that hangs, or floods, and let it go."""
         with contextlib.suppress(VcpuctlError, TimeoutError):
             async with asyncio.timeout(_FREES):
-                await self._vmm.connection.call("free the channel", self._taken_and_freed)
+                await self._domain.connection.call("free the channel", self._taken_and_freed)
 
     def _taken_and_freed(self) -> None:
         libvirt = binding.module()
-        stream = self._vmm.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        self._vmm.domain.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
+        stream = self._domain.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        self._domain.raw.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
         stream.abort()
 
     def _end(self, work: Any) -> None:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from . import binding, errors
+from . import binding, words
 
 #: So many bytes from the guest may wait here for whoever reads them. (One look at 4096 CPUs has some 0.5 MB.)
 MOST = 4 << 20
@@ -128,7 +128,7 @@ class StreamTransport(asyncio.Transport):
                     return self._read_no_more("the guest sends more than anybody reads", cut=True)
                 self._later(self._received, piece)
         except binding.module().libvirtError as error:
-            self._read_no_more(errors.words(error))
+            self._read_no_more(words.said(error))
         return None
 
     def _read_no_more(self, why: str, *, cut: bool = False) -> None:
@@ -148,7 +148,7 @@ class StreamTransport(asyncio.Transport):
                 self._stream.eventRemoveCallback()
             self._stream.finish()
         except libvirt.libvirtError as error:
-            self._later(self._ended, errors.words(error), False)
+            self._later(self._ended, words.said(error), False)
         else:
             self._later(self._lose, None)
         finally:

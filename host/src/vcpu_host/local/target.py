@@ -10,6 +10,7 @@ or, for a VM that libvirt owns,
 
 libvirt = "qemu+ssh://root@host1/system"
 domain = "web1"
+monitor = false                        # optional: look by libvirt's record alone, which does not taint the domain
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..errors import UsageError
 from .unix_sockets import place
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEYS = {"qmp", "agent", "libvirt", "domain"}
+_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor"}
 
 #: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
 #: reached by one of the network's, which lets in whoever can reach it.
@@ -71,12 +72,14 @@ class Domain:
     """A VM that libvirt owns.
 
     ``uri`` says which libvirt (https://libvirt.org/uri.html), ``domain`` is the domain's name there, or its UUID.
-    ``name`` is the VM's name in vms.d, empty if it was not named by that.
+    ``monitor``: QEMU's monitor may be asked through libvirt, which taints the domain. ``name`` is the VM's name in
+    vms.d, empty if it was not named by that.
     """
 
     uri: str
     domain: str
     name: str = field(default="", compare=False)
+    monitor: bool = True
 
     @property
     def told(self) -> str:
@@ -241,6 +244,8 @@ def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
     qmp, agent = table.get("qmp"), table.get("agent")
     if not isinstance(qmp, str) or not qmp:
         raise _bad_file(path, "qmp is missing, or is no path")
+    if "monitor" in table:
+        raise _bad_file(path, "monitor is for a VM that libvirt owns")
     if agent is not None and not isinstance(agent, str):
         raise _bad_file(path, "agent is no path")
     return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem)
@@ -254,7 +259,10 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
         raise _bad_file(path, "domain is missing, or is no name of a domain")
     if "qmp" in table or "agent" in table:
         raise _bad_file(path, "a VM is reached by libvirt or by its sockets, not by both")
-    return Domain(uri, domain, path.stem)
+    monitor = table.get("monitor", True)
+    if not isinstance(monitor, bool):
+        raise _bad_file(path, "monitor is neither true nor false")
+    return Domain(uri, domain, path.stem, monitor)
 
 
 def plain_name(text: str) -> str:

@@ -19,6 +19,7 @@ from ..local.target import AnyTarget, Domain, Target
 from .coordinator import Coordinator
 
 if TYPE_CHECKING:
+    from ..libvirt.record_vmm import RecordVmm
     from ..libvirt.vmm import LibvirtVmm
     from ..qmp.preconfig import QmpPreconfig
     from ..qmp.vmm import QmpVmm
@@ -29,7 +30,7 @@ LOCK_PATIENCE = 2.0
 SOMEBODY = "a program that uses vcpu_host"
 
 
-Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig | LibvirtVmm")
+Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig | LibvirtVmm | RecordVmm")
 #: Takes a lock, or raises an error that says who has it.
 Take = Callable[[VmLock], Awaitable[None]]
 
@@ -75,9 +76,11 @@ async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterat
 
     port = ChannelPort(target.uri)
     try:
-        async with _exclusive(target, partial(connect, target.uri, target.domain), holder, take) as (vmm, identity):
-            port.belongs_to(vmm)
-            journal = MetadataJournal(vmm.connection, vmm.domain, vmm.domain_id)
+        async with _exclusive(
+            target, partial(connect, target.uri, target.domain, monitor=target.monitor), holder, take
+        ) as (vmm, identity):
+            port.belongs_to(vmm.domain)
+            journal = MetadataJournal(vmm.domain)
             vm = Coordinator(vmm, LinkDialer(port), journal=journal, identity=identity)
             try:
                 yield vm

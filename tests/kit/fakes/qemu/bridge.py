@@ -169,7 +169,7 @@ def _steering(vm: BridgedVm) -> Mapping[str, Handler]:
 
     async def holding(_qemu: FakeQemu, args: Arguments) -> Any:
         """Wait until a write is held."""
-        return await asyncio.to_thread(vm.kernel.holding.wait, float(args.given.get("seconds", 10)))
+        return await asyncio.to_thread(vm.kernel.holding.wait, float(args.given.get("seconds", 60)))
 
     def mute(_qemu: FakeQemu, _args: Arguments) -> Any:
         """All uevents are lost from now on."""

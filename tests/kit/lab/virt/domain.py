@@ -42,6 +42,11 @@ class Domain:
             self._recording.wait()
             self._record.join(5.0)
 
+    def end(self) -> None:
+        """Let go of the domain and pull its plug, if it still runs and its libvirtd is there."""
+        self.close()
+        self.host.virsh("destroy", self.name)
+
     def moved(self, host: LibvirtHost) -> None:
         """Take the domain up anew, on the host to which it has moved, or in the new QEMU that it has been given."""
         self.close()
@@ -52,7 +57,7 @@ class Domain:
         folder = host.folder_of(self.name)
         self._recording: subprocess.Popen[bytes] | None = None
         if self.spec.record:
-            log = host.folder / "log/qemu" / f"{self.name}.log"
+            log = host.qemu_log(self.name)
             follow = ["setpriv", "--pdeathsig", "KILL", "--", "tail", "--lines=+1", "--follow", str(log)]
             self._recording = subprocess.Popen(follow, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
             assert self._recording.stdout is not None
@@ -137,8 +142,7 @@ class Domain:
         """Write what a failure leaves to look at: logs of libvirtd and QEMU, the console, XML, the guest's journal."""
         dest.mkdir(parents=True, exist_ok=True)
         (dest / "libvirtd.log").write_text(self.host.log)
-        log = self.host.folder / "log/qemu" / f"{self.name}.log"
-        (dest / "qemu.log").write_bytes(log.read_bytes())
+        (dest / "qemu.log").write_bytes(self.host.qemu_log(self.name).read_bytes())
         (dest / "console.log").write_bytes((self.host.folder_of(self.name) / CONSOLE).read_bytes())
         with suppress(LabError):  # libvirtd may be what the test has ended
             (dest / "domain.xml").write_text(self.host.ask("dumpxml", self.name, timeout=20.0))

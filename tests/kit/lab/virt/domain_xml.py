@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -117,9 +117,9 @@ def xml(spec: DomainSpec, files: Files) -> str:
         *_devices(spec, files),
         *spec.devices,
         "</devices>",
-        *_command_line(spec, files),
+        command_line(spec, files),
     ]
-    return "\n".join([f"<domain type='qemu' xmlns:qemu='{_QEMU_SCHEMA}'>", *parts, "</domain>", ""])
+    return "\n".join(["<domain type='qemu'>", *parts, "</domain>", ""])
 
 
 def _vcpus(spec: DomainSpec) -> Iterator[str]:
@@ -178,21 +178,16 @@ def _devices(spec: DomainSpec, files: Files) -> Iterator[str]:
         yield f"<channel type='unix'><target type='virtio' name='{AGENT_PORT}'/></channel>"
 
 
-def _command_line(spec: DomainSpec, files: Files) -> Iterator[str]:
+def command_line(spec: DomainSpec, files: Files) -> str:
+    """Return the ``<qemu:commandline>`` of that spec, or nothing."""
     arguments: list[str] = []
     if spec.record:
         arguments += ["-chardev", f"socket,id=oracle,path={files.monitor},server=on,wait=off"]
         arguments += ["-mon", "chardev=oracle,mode=control", "-msg", "timestamp=on"]
         arguments += ["-trace", "enable=handle_qmp_command", "-trace", f"enable={ARCHES[NATIVE].trace}"]
     arguments += spec.arguments
-    if arguments:
-        yield "<qemu:commandline>"
-        yield from _arguments(arguments)
-        yield "</qemu:commandline>"
-
-
-def _arguments(arguments: Sequence[str]) -> Iterator[str]:
-    return (f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)
+    lines = "".join(f"<qemu:arg value={quoteattr(argument)}/>" for argument in arguments)
+    return f"<qemu:commandline xmlns:qemu='{_QEMU_SCHEMA}'>{lines}</qemu:commandline>" if lines else ""
 
 
 def _yes(value: bool) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import subprocess
 import threading
@@ -79,12 +80,14 @@ class Ground:
         self._words = _Words(self._init.stderr)
         #: The host's first process, as this machine numbers it.
         self.pid = self._words.pid()
-        self._link: str | None = None
+        self._end = os.pidfd_open(self.pid)
         self._begun: list[subprocess.Popen[bytes]] = []
 
     def close(self) -> None:
-        """End all processes of the host."""
+        """End all processes of the host: when its first one has ended, the kernel has ended them all."""
         process.end(self._init)
+        select.select([self._end], [], [])
+        os.close(self._end)
         for begun in self._begun:
             begun.wait()
 
@@ -138,9 +141,12 @@ class Ground:
     def link(self) -> str:
         """Join the host's network to this machine's by a pair of interfaces; return the host's address.
 
-        Raises LabError where all links are taken.
+        The link ends with the host. What stays is a route by which nothing that is meant for hosts of the lab leaves
+        this machine, when they are gone. Raises LabError where all links are taken.
         """
-        for number, subnet in enumerate(_free_network().subnets(new_prefix=30)):
+        network = _free_network()
+        host.run(["ip", "route", "replace", "unreachable", str(network)])
+        for number, subnet in enumerate(network.subnets(new_prefix=30)):
             name = f"{_LINK}{number}"
             try:
                 host.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid)])
@@ -148,15 +154,18 @@ class Ground:
                 if "File exists" not in str(error):
                     raise
                 continue
-            self._link = name
             ours, theirs = subnet.hosts()
             host.run(["ip", "address", "add", f"{ours}/30", "dev", name])
-            inside = ["nsenter", f"--target={self.pid}", "--net", "ip"]
-            host.run([*inside, "address", "add", f"{theirs}/30", "dev", "eth0"])
-            host.run([*inside, "link", "set", "eth0", "up"])
+            host.run(["ip", "link", "set", name, "up"])
+            self._ip("address", "add", f"{theirs}/30", "dev", "eth0")
             self.cut(False)
             return str(theirs)
         raise LabError("all links to hosts of the lab are taken: `ip link show type veth`")
+
+    def cut(self, cut: bool = True) -> None:
+        """Cut the link, so that packets are lost and no side is told, or mend it."""
+        # at this end: at the other one it would take this machine's route to the host away
+        self._ip("link", "set", "eth0", "down" if cut else "up")
 
     def join(self, other: Ground) -> tuple[str, str]:
         """Join two hosts by a pair of interfaces; return the address of this one on that network, and the other's.
@@ -165,18 +174,15 @@ class Ground:
         """
         ours, theirs = _BETWEEN.hosts()
         name = "eth1"
-        enter = [["nsenter", f"--target={ground.pid}", "--net", "ip"] for ground in (self, other)]
-        host.run([*enter[0], "link", "add", name, "type", "veth", "peer", "name", name, "netns", str(other.pid)])
-        for ip, address in zip(enter, (ours, theirs), strict=True):
-            host.run([*ip, "address", "add", f"{address}/30", "dev", name])
-            host.run([*ip, "link", "set", name, "up"])
+        self._ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", str(other.pid))
+        for ground, address in ((self, ours), (other, theirs)):
+            ground._ip("address", "add", f"{address}/30", "dev", name)
+            ground._ip("link", "set", name, "up")
         return str(ours), str(theirs)
 
-    def cut(self, cut: bool = True) -> None:
-        """Cut the link, so that packets are lost and no side is told, or mend it."""
-        if self._link is None:
-            raise LabError("this host has no link")
-        host.run(["ip", "link", "set", self._link, "down" if cut else "up"])
+    def _ip(self, *words: str) -> None:
+        """Run this machine's ip(8) in the host's network."""
+        host.run(["nsenter", f"--target={self.pid}", "--net", "ip", *words])
 
 
 class Begun:

@@ -23,7 +23,7 @@ from kit.lab.guest import Image
 from kit.lab.spec import AGENT_PORT, AGENT_READY, VmSpec
 from kit.lab.virt import root, save_image
 from kit.lab.virt.domain import Domain
-from kit.lab.virt.domain_xml import DomainSpec, Files, xml
+from kit.lab.virt.domain_xml import DomainSpec, Files, command_line, xml
 from kit.lab.virt.ground import OWN
 from kit.lab.virt.libvirt_host import LibvirtHost
 
@@ -41,14 +41,15 @@ def restored(
 ) -> Iterator[Domain]:
     """A domain of that spec on that host, restored, with vcpud of the packages in ``debs`` up (None: without vcpud).
 
-    It is defined there too. Its disk lies in the host's ``shared`` directory, if it has one. When the ``with`` ends,
-    the domain is let go of, and ends with its host.
+    It is defined there too. Its disk lies in the host's ``shared`` directory, if it has one. When the ``with`` ends, so
+    does the domain, wherever it is.
     """
-    with (
-        ready(on.cache, on.suite, spec, debs, progress=progress) as (state, image),
-        restore(on, spec, state, image) as up,
-    ):
-        yield up
+    with ready(on.cache, on.suite, spec, debs, progress=progress) as (state, image):
+        domain = restore(on, spec, state, image)
+        try:
+            yield domain
+        finally:
+            domain.end()
 
 
 @contextmanager
@@ -71,8 +72,9 @@ def restore(on: LibvirtHost, spec: DomainSpec, state: Entry, image: Image) -> Do
     """Define and restore a domain of that spec from a state of it. Raises LabError."""
     disk = _place(on, spec) / _DISK
     _overlay(on, state.path / _DISK, "qcow2", disk)
-    definition = xml(spec, Files(OWN / spec.name, disk, image))
-    on.define(definition)
+    files = Files(OWN / spec.name, disk, image)
+    on.define(xml(spec, files))
+    on.forget_log(spec.name)
     saved = on.folder / f"{spec.name}.saved"
     model = _model(spec)
 
@@ -84,7 +86,8 @@ def restore(on: LibvirtHost, spec: DomainSpec, state: Entry, image: Image) -> Do
             (f"{OWN}/{model.name}/", f"{OWN}/{spec.name}/"),
         ):
             text = text.replace(old, new)
-        return text
+        head, end, rest = text.rpartition("</domain>")
+        return head + command_line(spec, files) + end + rest
 
     save_image.rewrite(state.path / _STATE, saved, change)
     on.ask("restore", str(saved), "--running", timeout=_MOVE)
@@ -130,7 +133,8 @@ def wait_channel(domain: Domain, timeout: float = _READY) -> None:
     while channel_state(domain) != "connected":
         if time.monotonic() > until:
             raise WaitTimeoutError(f"nobody in the guest opened {AGENT_PORT} within {timeout:.0f} s")
-        time.sleep(0.2)
+        # it may have been opened before anybody waited for that: so not for long, and libvirt is asked once more
+        domain.host.virsh("qemu-monitor-event", domain.name, "--event", "VSERPORT_CHANGE", "--timeout", "1")
 
 
 def channel_state(domain: Domain) -> str:
@@ -140,7 +144,8 @@ def channel_state(domain: Domain) -> str:
 
 
 def _model(spec: DomainSpec) -> DomainSpec:
-    return replace(spec, name=_MODEL, uuid="")
+    """The spec whose state serves that one: the rest is put into the state's XML, and is no part of what QEMU saves."""
+    return replace(spec, name=_MODEL, uuid="", record=False, arguments=())
 
 
 def _place(on: LibvirtHost, spec: DomainSpec) -> Path:

@@ -23,6 +23,7 @@ from kit.lab.virt import root
 from kit.lab.virt.daemon import Daemon
 from kit.lab.virt.domain_xml import DomainSpec, Files, xml
 from kit.lab.virt.ground import OWN, Ground
+from kit.lab.virt.ssh import SshServer
 
 #: The lab's own monitor commands begin so: libvirt gives each an id of its own, and keeps the rest as it is.
 _MARK = "  "
@@ -55,6 +56,7 @@ class LibvirtHost:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        scratch.sweep()
         with ExitStack() as stack:
             found = stack.enter_context(root.find(self.cache, self.suite, self._progress))
             #: The host's own directory.
@@ -90,8 +92,13 @@ class LibvirtHost:
 
     @property
     def ssh_uri(self) -> str:
-        """The host's libvirt by SSH, with a key of this run."""
-        return f"qemu+ssh://root@{self.address}/system?keyfile={self._ssh_key}&no_verify=1&no_tty=1&sshauth=privkey"
+        """The host's libvirt by SSH, with a key of this run, and without a trace in the user's files."""
+        options = f"keyfile={self._ssh.key}&command={self._ssh.client}&no_verify=1&no_tty=1"
+        return f"qemu+ssh://root@{self.address}/system?{options}"
+
+    def end_ssh(self) -> None:
+        """End all SSH connections at the host's side; new ones are taken."""
+        self._ssh.end_connections()
 
     def knows(self, other: LibvirtHost, address: str) -> None:
         """Have this host find another, and its libvirt, at that address by its name."""
@@ -212,6 +219,14 @@ class LibvirtHost:
         """libvirtd's log: all calls of its API by domain (``virDomainSetVcpu``, ...), and its errors."""
         return (self.folder / "log/libvirtd.log").read_text(errors="replace")
 
+    def qemu_log(self, name: str) -> Path:
+        """Return the file of what the domain's QEMUs said, of all its lives on this host, from outside."""
+        return self.folder / "log/qemu" / f"{name}.log"
+
+    def forget_log(self, name: str) -> None:
+        """Have the domain's next life begin a new log."""
+        self.qemu_log(name).unlink(missing_ok=True)
+
     def folder_of(self, name: str) -> Path:
         """Return the directory of a domain's own files on this host, from outside, made if it is not there."""
         folder = self.folder / "domains" / name
@@ -233,17 +248,8 @@ class LibvirtHost:
                 conf.write(f'shared_filesystems = [ "{self.shared}" ]\n')
 
     @cached_property
-    def _ssh_key(self) -> Path:
-        """The private key that the host's SSH server lets in, which is started for it."""
-        key = self.folder / "key"
-        host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
-        keys = self.ground.path("/root/.ssh")
-        keys.mkdir(mode=0o700, exist_ok=True)
-        (keys / "authorized_keys").write_text((self.folder / "key.pub").read_text())
-        done = self.ground.run(["/usr/sbin/sshd", "-E", "/var/log/libvirt/sshd.log"])
-        if done.returncode != 0:
-            raise LabError(f"{self.name}: sshd: {done.stderr}")
-        return key
+    def _ssh(self) -> SshServer:
+        return SshServer(self.ground)
 
 
 def filled(slots: list[dict[str, Any]]) -> list[int]:

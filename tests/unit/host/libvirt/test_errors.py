@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from vcpu_host.cli.exitcodes import of_error
-from vcpu_host.libvirt import errors
+from vcpu_host.libvirt import words as errors
 
 
 class Said:

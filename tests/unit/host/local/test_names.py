@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from vcpu_host.core.identity import ProcessId, SocketId, VmIdentity
 from vcpu_host.local import names
+from vcpu_host.local.target import Target
 
 
 def test_the_names_do_not_change() -> None:
@@ -31,8 +32,8 @@ def test_a_thread_that_is_the_process_gives_no_second_name() -> None:
 
 def test_a_monitor_has_one_name_by_every_path_to_it(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "qmp")
-    assert names.of_place(str(tmp_path / "link")) == names.of_place(str(tmp_path / "qmp"))
-    assert names.of_place(str(tmp_path / "qmp")) != names.of_place(str(tmp_path / "other"))
+    link, qmp, other = (names.of_place(Target(str(tmp_path / name)).place) for name in ("link", "qmp", "other"))
+    assert link == qmp != other
 
 
 def test_the_process_can_be_read_off_the_name() -> None:

@@ -100,6 +100,15 @@ async def test_a_cpu_that_the_owner_keeps_is_not_asked_for() -> None:
     assert (done.outcome, vmm.vm.filled) == (Outcome.DONE, {0, 1})
 
 
+async def test_where_qemu_is_not_looked_at_the_result_says_so() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.facts = {"owner": Owner("libvirt 12.8.0", definition=True, record_alone=True)}
+    for request in (Request(Operation.PLUG, 1), Request(Operation.UNPLUG, 1)):
+        result = await _whole(vmm).run(request, BRISK)
+        assert result.outcome is Outcome.DONE
+        assert [slot.reason.code for slot in result.slots if slot.reason] == [codes.RECORD_ALONE]
+
+
 # --- --config ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ carry out what they decide.
 
 from __future__ import annotations
 
+from ..owner import record_alone
 from ..planning.plan import StepKind
 from ..reason import Outcome, Reason
 from . import reasons
@@ -56,7 +57,10 @@ def succeed(state: State, job: Job) -> None:
         state.settle(job, Outcome.DONE, reasons.not_verified(filled=job.filled, by_firmware=job.by_firmware))
     else:
         up = job.goal is Goal.UP and job.filled
-        state.settle(job, Outcome.DONE, reasons.parked(job, state.plan.smt_remedy) if up else reasons.gap(job))
+        reason = reasons.parked(job, state.plan.smt_remedy) if up else reasons.gap(job)
+        if reason is None and state.plan.record_alone:
+            reason = record_alone()
+        state.settle(job, Outcome.DONE, reason)
 
 
 def retry(state: State, job: Job, reason: Reason) -> bool:

@@ -103,9 +103,10 @@ class Refusal:
 class Plan:
     """Steps in order. If there are refusals no step is taken. ``already`` lists slots that are as wanted.
 
-    ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan is
-    made anew. ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
-    ``smt_remedy`` is how threads come online that the guest's SMT mode keeps offline.
+    ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan
+    is made anew. ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
+    ``record_alone``: QEMU itself is not looked at, only its owner's record. ``smt_remedy`` is how threads come online
+    that the guest's SMT mode keeps offline.
     """
 
     request: Request
@@ -115,6 +116,7 @@ class Plan:
     one_at_a_time: bool = True
     recover: tuple[Step, ...] = ()
     smt_remedy: str = ""
+    record_alone: bool = False
 
     @property
     def vcpus(self) -> int:

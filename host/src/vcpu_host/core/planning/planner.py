@@ -75,6 +75,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         one_at_a_time=view.platform.one_at_a_time(view.host),
         recover=recover,
         smt_remedy="" if view.agent is None else remedy(view.agent.environment),
+        record_alone=view.host.owner is not None and view.host.owner.record_alone,
     )
 
 

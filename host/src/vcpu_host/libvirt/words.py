@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What libvirt's errors mean.
+"""What libvirt's errors mean, and what is to be said of its domains.
 
 The numbers are virErrorNumber (include/libvirt/virterror.h); which error comes when was seen on 9.0 and 12.8.
 """
@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from ..core import codes
+from ..core.model import Slot
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import QemuError, QemuGoneError, RefusedError, UsageError, VcpuctlError
@@ -47,7 +48,7 @@ def number(error: Any) -> int:
     return int(error.get_error_code() or 0)
 
 
-def words(error: Any) -> str:
+def said(error: Any) -> str:
     """Return libvirt's words."""
     return printable(error.get_error_message() or str(error), 500)
 
@@ -65,42 +66,71 @@ def lost(uri: str, why: str) -> Reason:
 
 def of_opening(error: Any, uri: str) -> VcpuctlError:
     """Return what it means that libvirt could not be reached."""
-    said, code = words(error), number(error)
+    text, code = said(error), number(error)
     place = printable(uri)
-    if code in (_AUTH_FAILED, _AUTH_CANCELLED, _AUTH_UNAVAILABLE, _ACCESS_DENIED) or "Permission denied" in said:
+    if code in (_AUTH_FAILED, _AUTH_CANCELLED, _AUTH_UNAVAILABLE, _ACCESS_DENIED) or "Permission denied" in text:
         hint = "be a member of the group libvirt there, or be allowed by polkit (org.libvirt.unix.manage)"
-        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({place}): {said}", hint))
-    if code == _INVALID_ARG or "driver" in said:
+        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({place}): {text}", hint))
+    if code == _INVALID_ARG or "driver" in text:
         hint = "a URI is like qemu:///system or qemu+ssh://root@host/system; see https://libvirt.org/uri.html"
-        return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, f"{place}: {said}", hint))
+        return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, f"{place}: {text}", hint))
     hint = f"see whether libvirt's daemon runs there: virsh -c '{place}' list"
-    return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({place}) is not reached: {said}", hint))
+    return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({place}) is not reached: {text}", hint))
 
 
 def of_call(error: Any, what: str) -> VcpuctlError:
     """Return what it means that a call failed; ``what`` it was to do."""
-    said, code = words(error), number(error)
+    text, code = said(error), number(error)
     if code == _NO_DOMAIN:
         hint = "vcpuctl vms --connect URI shows the domains"
-        return UsageError(Reason(codes.NO_SUCH_DOMAIN, Origin.LIBVIRT, said, hint))
+        return UsageError(Reason(codes.NO_SUCH_DOMAIN, Origin.LIBVIRT, text, hint))
     if code in (_OPERATION_DENIED, _ACCESS_DENIED):
         hint = "a read-only connection, or one without rights on this domain, can only look"
-        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, said, hint))
-    if code == _OPERATION_INVALID and "not running" in said:
-        return QemuGoneError(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, said, "start it: virsh start DOMAIN"))
-    if code in (_SYSTEM_ERROR, _RPC) or "socket is closed" in said:
-        return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"{said} (in {what})", _AGAIN))
-    by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", said)
+        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, text, hint))
+    if code == _OPERATION_INVALID and "not running" in text:
+        return domain_off(text)
+    if code in (_SYSTEM_ERROR, _RPC) or "socket is closed" in text:
+        return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"{text} (in {what})", _AGAIN))
+    by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", text)
     if by_qemu:
         return explain(what, "GenericError", by_qemu[1])
-    return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{said} (in {what})", _hint(code, said)))
-
-
-def _hint(code: int, said: str) -> str:
     if code == _OPERATION_TIMEOUT:
-        return "it may still happen: look again with vcpuctl list"
-    if "can't be unplugged" in said or "hotpluggable" in said:
+        hint = "it may still happen: look again with vcpuctl list"
+        return QemuError(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
+    return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{text} (in {what})", _hint(text)))
+
+
+def domain_off(text: str) -> QemuGoneError:
+    """Return the error that the domain does not run."""
+    return QemuGoneError(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, text, "start it: virsh start DOMAIN"))
+
+
+def _hint(text: str) -> str:
+    if "can't be unplugged" in text or "hotpluggable" in text:
         return (
             "a <vcpus> block with hotpluggable='yes' makes a CPU of the start removable (virsh edit, then start anew)"
         )
     return ""
+
+
+def not_hotpluggable(index: int) -> Reason:
+    """Return why a vCPU of the domain's start stays."""
+    return Reason(
+        codes.NOT_HOTPLUGGABLE,
+        Origin.LIBVIRT,
+        f"libvirt keeps vCPU {index}, since the domain was started with it",
+        "for the next start: virsh edit, and a <vcpus> block in which this vCPU has hotpluggable='yes'; vcpuctl "
+        "offline takes it offline in the guest",
+    )
+
+
+def behind(slot: Slot) -> Reason:
+    """Return what it means that libvirt does not know of the CPU in a slot."""
+    name = slot.device_id or slot.path
+    return Reason(
+        codes.BEHIND_LIBVIRT,
+        Origin.LIBVIRT,
+        f"the CPU in slot {slot.index} ({name}) was plugged behind libvirt's back: a save of this domain cannot be "
+        "loaded, and a migration fails",
+        f"vcpuctl offline {slot.index}, then have QEMU remove it the way it was plugged (device_del {name})",
+    )

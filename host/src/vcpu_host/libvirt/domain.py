@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain: libvirt's calls that look at its record and change its vCPUs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.identity import DomainId
+from ..core.model import Owner
+from ..core.reason import Reason
+from ..errors import QemuError
+from . import binding, domain_xml
+from .connection import Connection
+from .domain_xml import DomainRecord
+
+#: virDomainModificationImpact.
+_LIVE, _CONFIG = 1, 2
+#: virDomainXMLFlags: the definition, and not what runs.
+_INACTIVE = 2
+
+
+class Domain:
+    """Made by ``find``. ``raw`` is libvirt's object (virDomain), to be used in ``connection.call`` alone."""
+
+    def __init__(self, connection: Connection, raw: Any, identity: DomainId, *, persistent: bool) -> None:
+        self.connection = connection
+        self.raw = raw
+        self.identity = identity
+        self.owner = Owner(f"libvirt {_version(connection.version)}", persistent)
+
+    @classmethod
+    async def find(cls, connection: Connection, name: str) -> Domain:
+        """Return the domain of this name or UUID. Raise UsageError "no-such-domain"."""
+        return await connection.call("find the domain", _find, connection, name)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether libvirt can begin a removal without waiting for its end."""
+        return self.connection.version >= binding.ASYNC_UNPLUG_SINCE
+
+    async def record(self) -> DomainRecord:
+        """Return libvirt's record of the running domain."""
+        return domain_xml.read(await self.connection.call("read the domain's XML", self.raw.XMLDesc, 0))
+
+    async def plug(self, number: int) -> None:
+        """Plug a vCPU: virDomainSetVcpu."""
+        await self._set(number, enabled=True, flags=_LIVE)
+
+    async def unplug(self, number: int, *, asynchronously: bool) -> None:
+        """Have a vCPU's removal begin, or wait for its end, which takes up to 5 s and holds up everybody else."""
+        await self._set(number, enabled=False, flags=_LIVE | (binding.ASYNC_UNPLUG if asynchronously else 0))
+
+    async def keep(self, vcpus: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """Have the domain start next time with these vCPUs, or without: see ``ports.Vmm.keep``.
+
+        A vCPU that is kept so can be removed after the next start (``hotpluggable='yes'``); virDomainSetVcpus would
+        make it one of the start, which stays.
+        """
+        xml = await self.connection.call("read the domain's definition", self.raw.XMLDesc, _INACTIVE)
+        definition = domain_xml.read(xml)
+        failed: dict[int, Reason] = {}
+        for number, wanted in vcpus.items():
+            if definition.has(number) is not wanted:
+                try:
+                    await self._set(number, enabled=wanted, flags=_CONFIG)
+                except QemuError as error:
+                    failed[number] = error.reason
+        return failed
+
+    async def _set(self, number: int, *, enabled: bool, flags: int) -> None:
+        what = f"{'plug' if enabled else 'unplug'} vCPU {number}"
+        await self.connection.call(what, self.raw.setVcpu, str(number), int(enabled), flags)
+
+    async def close(self) -> None:
+        """End the connection, which libvirt ends only when nobody has an object of it."""
+        self.raw = None
+        await self.connection.close()
+
+
+def find(raw: Any, name: str) -> Any:
+    """Return libvirt's object of the domain with this name or UUID. In the connection's thread."""
+    libvirt = binding.module()
+    try:
+        return raw.lookupByName(name)
+    except libvirt.libvirtError:
+        if not re.fullmatch(r"[0-9A-Fa-f-]{32,36}", name):
+            raise
+        return raw.lookupByUUIDString(name)
+
+
+def _find(connection: Connection, name: str) -> Domain:
+    found = find(connection.raw, name)
+    host = re.search(r"<host>\s*<uuid>([^<]*)</uuid>", connection.raw.getCapabilities())
+    identity = DomainId(found.UUIDString(), host[1] if host else connection.raw.getHostname())
+    return Domain(connection, found, identity, persistent=bool(found.isPersistent()))
+
+
+def _version(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``Vmm`` role by libvirt's record alone, for sites that refuse domains whose monitor somebody has used.
+
+A question to QEMU's monitor taints a domain ("custom-monitor"), once for each start of it; virDomainSetVcpu, the XML
+and the channel do not. By the record alone nobody knows what QEMU itself has in its slots: libvirt's word and the
+guest's, by identity, are all there is.
+
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from ..core import codes
+from ..core.identity import VmIdentity
+from ..core.model import Channel, HostView, Slot
+from ..core.reason import Reason
+from ..core.vm_events import QemuGone, VmEvent
+from ..errors import QemuError
+from ..qmp.events import EventHub
+from ..qmp.names import LIBVIRTS
+from . import words
+from .domain import Domain
+from .domain_xml import DomainRecord
+
+#: virDomainState, in QEMU's words (RunState, qapi/run-state.json).
+_STATES = {1: "running", 3: "paused", 4: "shutdown", 5: "shutdown", 6: "guest-panicked", 7: "suspended"}
+#: virDomainJobOperation of a migration, to and from here.
+_MIGRATION = (3, 4)
+#: How long libvirt gets to hear of a removal before it is told to look anew, in seconds.
+_TOLD_AGAIN = 1.0
+
+
+class RecordVmm:
+    """See ``ports.Vmm``. What it shows of QEMU is what libvirt has on its record."""
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self._owner = replace(domain.owner, record_alone=True)
+        self._hub = EventHub(LIBVIRTS)
+        #: When the removal of a slot's CPU was asked for here last, by the loop's clock.
+        self._asked: dict[int, float] = {}
+        domain.connection.on_loss(lambda reason: self._hub.put(QemuGone(reason)))
+
+    async def identity(self) -> VmIdentity:
+        """See ``ports.Vmm``."""
+        return VmIdentity(self.domain.identity)
+
+    async def look(self) -> HostView:
+        """See ``ports.Vmm``. Raise QemuGoneError "domain-off" if it does not run."""
+        state, version, operation = await self.domain.connection.call("look at the domain", self._state)
+        if state == "shutdown":
+            raise words.domain_off("the domain is not running")
+        record = await self.domain.record()
+        await self._told_again(record)
+        return HostView(
+            qemu_version=(version // 1_000_000, version // 1000 % 1000, version % 1000),
+            machine=record.machine,
+            arch=record.arch,
+            status=state,
+            accel=record.accel,
+            slots=tuple(_slot(number, record) for number in range(record.most)),
+            channel=Channel(None, guest_open=record.connected is not False) if record.channel else None,
+            vm_name=record.name,
+            migration="active" if operation in _MIGRATION else "",
+            owner=self._owner,
+        )
+
+    def _state(self) -> tuple[str, int, int]:
+        """Its state, QEMU's version as libvirt counts, and what is under way with it. In the connection's thread."""
+        raw: Any = self.domain.raw
+        state = _STATES.get(raw.state()[0], "paused")
+        job = raw.jobStats() if state != "shutdown" else {}
+        return (
+            state,
+            int(self.domain.connection.raw.getVersion()),
+            int(job.get("operation", 0)) if job.get("type") else 0,
+        )
+
+    async def look_slots(self, view: HostView) -> HostView:
+        """See ``ports.Vmm``."""
+        del view
+        return await self.look()
+
+    async def _told_again(self, record: DomainRecord) -> None:
+        """Ask once more for removals that the record does not show: libvirt may not have heard of their end."""
+        now = asyncio.get_running_loop().time()
+        for number, asked in list(self._asked.items()):
+            if not record.has(number):
+                del self._asked[number]
+            elif self.domain.asynchronous and now - asked >= _TOLD_AGAIN:
+                self._asked[number] = now
+                with suppress(QemuError):  # the first one is under way in the guest
+                    await self.domain.unplug(number, asynchronously=True)
+
+    async def queues(self) -> Mapping[str, tuple[int, ...]]:
+        """See ``ports.Vmm``: the record does not say."""
+        return {}
+
+    async def plug(self, slot: Slot, device_id: str = "") -> str:
+        """See ``ports.Vmm``."""
+        del device_id
+        self._asked.pop(slot.index, None)
+        await self.domain.plug(slot.index)
+        return LIBVIRTS.slot_id(slot.index)
+
+    async def unplug(self, slot: Slot) -> None:
+        """See ``ports.Vmm``. A libvirt before 12.4 waits for its end, 5 s at most, and then says that it timed out."""
+        self._asked[slot.index] = asyncio.get_running_loop().time()
+        try:
+            await self.domain.unplug(slot.index, asynchronously=self.domain.asynchronous)
+        except QemuError as error:
+            if error.reason.code != codes.LIBVIRT_TIMEOUT:
+                raise
+
+    async def mend(self, view: HostView) -> None:
+        """See ``ports.Vmm``: nothing is seen that the record could be compared with."""
+
+    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        """See ``ports.Vmm``."""
+        return await self.domain.keep(slots)
+
+    def events(self) -> AsyncIterator[VmEvent]:
+        """See ``ports.Vmm``: of events there is but the end."""
+        return self._hub.stream()
+
+    async def close(self) -> None:
+        """See ``ports.Vmm``."""
+        await self.domain.close()
+
+
+def _slot(number: int, record: DomainRecord) -> Slot:
+    vcpu = record.vcpus.get(number)
+    filled = record.has(number)
+    fixed = filled and vcpu is not None and not vcpu.removable
+    return Slot(
+        number,
+        "",
+        {},
+        1,
+        filled,
+        LIBVIRTS.slot_id(number) if filled and not fixed else None,
+        default_id=LIBVIRTS.slot_id(number),
+        managed=filled and not fixed,
+        at_start=fixed,
+        fixed=words.not_hotpluggable(number) if fixed else None,
+    )
