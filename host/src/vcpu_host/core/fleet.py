@@ -122,7 +122,7 @@ def _goal(name: str, wanted: Any) -> Goal:
 
 def _place(name: str, wanted: dict[str, Any]) -> dict[str, str]:
     """Return where the VM is, if the file says it."""
-    place: dict[str, str] = {key: wanted[key] for key in ("libvirt", "domain") if key in wanted}
+    place: dict[str, Any] = {key: wanted[key] for key in ("libvirt", "domain") if key in wanted}
     for key, value in place.items():
         if not isinstance(value, str) or not value:
             raise GoalsError(f"{name!r:.80}: {key} is {value!r:.40}, and no text")
