@@ -120,7 +120,7 @@ def _goal(name: str, wanted: Any) -> Goal:
     return Goal(name, wanted, **place)
 
 
-def _place(name: str, wanted: dict[str, Any]) -> dict[str, str]:
+def _place(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     """Return where the VM is, if the file says it."""
     place: dict[str, Any] = {key: wanted[key] for key in ("libvirt", "domain") if key in wanted}
     for key, value in place.items():

@@ -8,13 +8,17 @@ restarts of libvirt's daemon, and a save or a migration takes it along (seen on 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..core import codes
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
+from ..core.text import printable
 from ..errors import QemuError, RefusedError, VcpuctlError
 from . import binding, words
 from .domain import Domain
@@ -27,10 +31,15 @@ _SCHEMA_VERSION = 1
 _ELEMENT, _LIVE = 2, 1
 
 
-class MetadataJournal:
-    """Fills ``ports.Journal`` for a domain."""
+#: What a record raises that nobody of us has written.
+_BROKEN = (ET.ParseError, ValueError, KeyError, TypeError, RecursionError)
 
-    def __init__(self, domain: Domain) -> None:
+
+class MetadataJournal:
+    """Fills ``ports.Journal`` for a domain. ``holder`` is what others are told of who writes, also on other hosts."""
+
+    def __init__(self, domain: Domain, holder: str) -> None:
+        self._holder = f"{holder} on {socket.gethostname()}, process {os.getpid()}"
         self._domain = domain
         self._connection = domain.connection
 
@@ -53,16 +62,24 @@ class MetadataJournal:
 
     def _parse(self, xml: str) -> tuple[Intent, ...]:
         try:
-            document = json.loads(ET.fromstring(xml).text or "")  # noqa: S314 - libvirt wrote it, which has parsed it
+            document = _document(xml)
             if document["schema_version"] != _SCHEMA_VERSION:
                 raise ValueError(f"it is of version {document['schema_version']!r:.40}")
             intents = tuple(Intent.from_json(entry) for entry in document["intents"])
             here = document["host"] == self._domain.identity.host
-        except (ET.ParseError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except _BROKEN as error:
             text = f"the domain's metadata ({NAMESPACE}) should say what is still pending, and cannot be read: {error}"
             hint = f"compare the VM with its guest by hand, then: virsh metadata DOMAIN {NAMESPACE} --live --remove"
             raise RefusedError(Reason(codes.BAD_RECORD, Origin.VCPUCTL, text, hint)) from error
         return intents if here else tuple(replace(intent, threads=()) for intent in intents)
+
+    async def holder(self) -> str:
+        """Return who wrote the record that there is; empty if there is none, or it does not say."""
+        try:
+            xml = await self._connection.call("read the domain's metadata", self._read)
+            return "" if xml is None else printable(str(_document(xml)["holder"]), 300)
+        except (VcpuctlError, *_BROKEN):
+            return ""
 
     async def save(self, intents: Sequence[Intent]) -> None:
         """See ``ports.Journal``."""
@@ -82,7 +99,12 @@ class MetadataJournal:
             {
                 "schema_version": _SCHEMA_VERSION,
                 "host": self._domain.identity.host,
+                "holder": self._holder,
                 "intents": [intent.to_json() for intent in intents],
             }
         )
         return ET.tostring(element, encoding="unicode")
+
+
+def _document(xml: str) -> Any:
+    return json.loads(ET.fromstring(xml).text or "")  # noqa: S314 - libvirt has parsed it before

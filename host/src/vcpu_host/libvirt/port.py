@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -39,15 +40,17 @@ class ChannelPort:
         self._next: asyncio.Task[Connection] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._domain: Domain
+        self._holder: Callable[[], Awaitable[str]]
 
     def prepare(self) -> None:
         """Begin to connect: to another host that takes a while."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._open())
 
-    def belongs_to(self, domain: Domain) -> None:
-        """Be the port of this domain."""
+    def belongs_to(self, domain: Domain, holder: Callable[[], Awaitable[str]]) -> None:
+        """Be the port of this domain; ``holder`` says who has something under way with it, in words, if anybody."""
         self._domain = domain
+        self._holder = holder
 
     def obstacle(self, channel: Channel | None) -> Reason | None:
         """See ``dialer.Port``."""
@@ -78,16 +81,16 @@ class ChannelPort:
         connection = await made
         try:
             stream = await self._channel(connection)
+            transport = StreamTransport(
+                stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
+            )
+            del stream
+            await connection.call("read the channel", transport.begin)
         except BaseException as error:
             self._end(connection.close())
-            if isinstance(error, RefusedError):  # a connection that may only look does that without the agent
-                raise AgentGoneError(error.reason) from error
+            if isinstance(error, RefusedError) and error.reason.code == codes.LIBVIRT_DENIED:
+                raise AgentGoneError(error.reason) from error  # who may only look does that without the agent
             raise
-        transport = StreamTransport(
-            stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
-        )
-        del stream
-        await connection.call("read the channel", transport.begin)
         transport.start()
         return HostWire(transport, PORT_NAME)
 
@@ -98,10 +101,17 @@ class ChannelPort:
         while True:
             try:
                 return await connection.call("open the channel", self._opened, connection)
-            except BusyError:
+            except BusyError as error:
                 if loop.time() >= until:
-                    raise
+                    raise await self._busy() from error
                 await asyncio.sleep(_AGAIN)
+
+    async def _busy(self) -> RefusedError:
+        who = await self._holder()
+        text = f"another client has the domain's channel {PORT_NAME}, here or on another host"
+        if who:
+            text += f"; the record of what is pending was written by {who}"
+        return RefusedError(Reason(BusyError.code, Origin.LIBVIRT, text, "wait until it has ended, or end it"))
 
     def _opened(self, connection: Connection) -> Any:
         """In the connection's thread."""

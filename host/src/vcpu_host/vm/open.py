@@ -75,12 +75,13 @@ async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterat
     from ..libvirt.vmm import connect
 
     port = ChannelPort(target.uri)
+    port.prepare()
     try:
         async with _exclusive(
             target, partial(connect, target.uri, target.domain, monitor=target.monitor), holder, take
         ) as (vmm, identity):
-            port.belongs_to(vmm.domain)
-            journal = MetadataJournal(vmm.domain)
+            journal = MetadataJournal(vmm.domain, holder)
+            port.belongs_to(vmm.domain, journal.holder)
             vm = Coordinator(vmm, LinkDialer(port), journal=journal, identity=identity)
             try:
                 yield vm
