@@ -111,6 +111,15 @@ def test_a_link_that_is_cut_loses_packets_in_silence_until_it_is_mended(host: Li
     socket.create_connection((host.address, LIBVIRT_PORT), timeout=60.0).close()
 
 
+def test_ssh_connections_are_ended_by_the_host_and_new_ones_are_taken(host: LibvirtHost) -> None:
+    with subprocess.Popen(host.ssh("echo up; sleep 600"), stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "up\n"
+        host.end_ssh()
+        assert client.wait(60.0) == 255
+    assert subprocess.run(host.ssh("hostname"), stdout=subprocess.PIPE, text=True, check=True).stdout == "hosta\n"
+
+
 def test_a_domain_goes_on_when_its_libvirtd_is_killed_and_is_found_again(host: LibvirtHost) -> None:
     host.run(DomainSpec(name="d1"))
     host.ask("setvcpu", "d1", "5", "--enable", "--live")

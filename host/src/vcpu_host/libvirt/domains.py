@@ -11,7 +11,7 @@ from ..core.domains import ListedDomain
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import QemuError, RefusedError, UsageError
-from . import domain_xml
+from . import domain_xml, words
 from .connection import Connection
 
 #: virDomainState, by its number.
@@ -38,7 +38,7 @@ async def open_qemu(uri: str, *, timeout: float, readonly: bool) -> Connection:
     try:
         kind = await connection.call("ask what it manages", connection.raw.getType)
         if kind != "QEMU":
-            text = f"{printable(uri)} is libvirt's driver for {printable(kind)}, and vcpuctl resizes QEMU's VMs"
+            text = f"{words.place(uri)} is libvirt's driver for {printable(kind)}, and vcpuctl resizes QEMU's VMs"
             raise UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, text, "give a URI that begins with qemu"))
     except BaseException:
         await connection.close()

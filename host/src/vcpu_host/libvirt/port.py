@@ -36,7 +36,7 @@ class ChannelPort:
     """
 
     def __init__(self, uri: str, *, timeout: float = 30.0, call_timeout: float = 10.0) -> None:
-        self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout)
+        self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout, alone=True)
         self._next: asyncio.Task[Connection] | None = None
         self._ending: set[asyncio.Task[None]] = set()
         self._domain: Domain

@@ -53,6 +53,11 @@ def said(error: Any) -> str:
     return printable(error.get_error_message() or str(error), 500)
 
 
+def place(uri: str) -> str:
+    """Return a URI as people know it: without what follows a question mark, such as keys and commands of ssh."""
+    return printable(uri.partition("?")[0], 200)
+
+
 def closed_by(reason: int) -> str:
     """Return why a connection was closed, in words."""
     return _REASONS.get(reason, f"libvirt says reason {reason}")
@@ -60,22 +65,29 @@ def closed_by(reason: int) -> str:
 
 def lost(uri: str, why: str) -> Reason:
     """Return that the connection to a libvirt is lost."""
-    text = f"the connection to libvirt ({printable(uri)}) is lost: {why}"
+    text = f"the connection to libvirt ({place(uri)}) is lost: {why}"
     return Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, text, _AGAIN)
+
+
+def silent(uri: str, seconds: float, what: str) -> Reason:
+    """Return that libvirt leaves a call unanswered."""
+    text = f"libvirt ({place(uri)}) has not answered to {what} within {seconds:g} s"
+    hint = "see whether its daemon hangs, or the way there; then look again with vcpuctl list"
+    return Reason(codes.LIBVIRT_SILENT, Origin.LIBVIRT, text, hint)
 
 
 def of_opening(error: Any, uri: str) -> VcpuctlError:
     """Return what it means that libvirt could not be reached."""
     text, code = said(error), number(error)
-    place = printable(uri)
+    where = place(uri)
     if code in (_AUTH_FAILED, _AUTH_CANCELLED, _AUTH_UNAVAILABLE, _ACCESS_DENIED) or "Permission denied" in text:
         hint = "be a member of the group libvirt there, or be allowed by polkit (org.libvirt.unix.manage)"
-        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({place}): {text}", hint))
+        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({where}): {text}", hint))
     if code == _INVALID_ARG or "driver" in text:
         hint = "a URI is like qemu:///system or qemu+ssh://root@host/system; see https://libvirt.org/uri.html"
-        return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, f"{place}: {text}", hint))
-    hint = f"see whether libvirt's daemon runs there: virsh -c '{place}' list"
-    return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({place}) is not reached: {text}", hint))
+        return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, f"{where}: {text}", hint))
+    hint = f"see whether libvirt's daemon runs there: virsh -c '{where}' list"
+    return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({where}) is not reached: {text}", hint))
 
 
 def of_call(error: Any, what: str) -> VcpuctlError:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from kit.lab.errors import LabError, VmDiedError, WaitTimeoutError
 from kit.lab.qmp import Qmp
@@ -17,6 +18,8 @@ from kit.lab.shell import GRACE, Shell
 from kit.lab.virt.domain_xml import CONSOLE, MONITOR, SHELL, DomainSpec
 from kit.lab.virt.libvirt_host import LibvirtHost, filled
 from kit.lab.vm import GUEST_CPUS, GuestCpu, parse_cpus
+
+T = TypeVar("T")
 
 
 class Domain:
@@ -125,18 +128,35 @@ class Domain:
 
         Raises WaitTimeoutError, VmDiedError.
         """
-        pattern, record = re.compile(regex), self._recorded()
+        pattern = re.compile(regex)
+        return self._wait(lambda: self.kernel_log, pattern.search, f"the console: {regex!r}", timeout, since)
 
-        def hits() -> list[tuple[float, str]]:
-            return [item for item in record.kernel_log if item[0] >= since and pattern.search(item[1])]
+    def wait_command(self, execute: str, timeout: float = 60.0, *, since: float = 0.0) -> tuple[float, dict[str, Any]]:
+        """The first QMP command of that name, not older than ``since``, that QEMU has received: raises as above."""
+        return self._wait(
+            self.qmp_commands, lambda said: said.get("execute") == execute, f"QEMU's monitor: {execute}", timeout, since
+        )
+
+    def _wait(
+        self,
+        items: Callable[[], list[tuple[float, T]]],
+        wanted: Callable[[T], object],
+        what: str,
+        timeout: float,
+        since: float,
+    ) -> tuple[float, T]:
+        record = self._recorded()
+
+        def hits() -> list[tuple[float, T]]:
+            return [item for item in items() if item[0] >= since and wanted(item[1])]
 
         record.wait(lambda: bool(hits()) or record.ended, timeout)
         found = hits()
         if found:
             return found[0]
         if record.ended:
-            raise VmDiedError(f"QEMU's log ended before the console said {regex!r}\n{record.tail()}")
-        raise WaitTimeoutError(f"the console did not say {regex!r} within {timeout:.1f} s\n{record.tail()}")
+            raise VmDiedError(f"QEMU's log ended before {what}\n{record.tail()}")
+        raise WaitTimeoutError(f"not within {timeout:.1f} s: {what}\n{record.tail()}")
 
     def collect(self, dest: Path) -> None:
         """Write what a failure leaves to look at: logs of libvirtd and QEMU, the console, XML, the guest's journal."""

@@ -96,6 +96,10 @@ class LibvirtHost:
         options = f"keyfile={self._ssh.key}&command={self._ssh.client}&no_verify=1&no_tty=1"
         return f"qemu+ssh://root@{self.address}/system?{options}"
 
+    def ssh(self, script: str) -> list[str]:
+        """Return the words that run a script in the host by SSH, from outside."""
+        return self._ssh.command(self.address, script)
+
     def end_ssh(self) -> None:
         """End all SSH connections at the host's side; new ones are taken."""
         self._ssh.end_connections()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 from kit.lab import host
@@ -37,8 +38,22 @@ class SshServer:
         if done.returncode != 0:
             raise LabError(f"sshd does not start: {shlex.quote(done.stderr)}")
 
+    def command(self, address: str, script: str) -> list[str]:
+        """Return the words that run a script in the host by SSH, from outside."""
+        return [str(self.client), "-i", str(self.key), "-o", "StrictHostKeyChecking=no", f"root@{address}", script]
+
     def end_connections(self) -> None:
-        """Kill the processes that serve the connections there are."""
+        """Kill all processes that serve the connections there are: newer servers have several for each."""
         server = self._ground.outside(int(self._ground.path("/run/sshd.pid").read_text()))
-        for child in Path(f"/proc/{server}/task/{server}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+        for pid in _below(server):
+            with suppress(ProcessLookupError):  # its parent was its reason to be
+                os.kill(pid, signal.SIGKILL)
+
+
+def _below(pid: int) -> list[int]:
+    """All descendants of a process."""
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [*children, *(below for child in children for below in _below(child))]
