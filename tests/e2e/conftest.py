@@ -96,22 +96,22 @@ def domain_machines(
     Each has a host of its own, if no ``host`` is given.
     """
     with ExitStack() as stack:
-        made: list[tuple[DomainMachine, guestfirst.Start]] = []
+        made: list[DomainMachine] = []
 
         def make(suite: str = "sid", *, host: LibvirtHost | None = None, **changes: Any) -> DomainMachine:
             on, spec = host or libvirt_hosts(suite), replace(domains.SPEC, **changes)
             restored = guests.restored(on, spec, SPEC.debs, progress=lambda line: print(line, file=sys.stderr))
             domain = stack.enter_context(restored)
-            made.append((DomainMachine(domain, libvirt_module), domains.look(domain)))
-            return made[-1][0]
+            made.append(DomainMachine(domain, libvirt_module, domains.look(domain)))
+            return made[-1]
 
         yield make
         failed = getattr(request.node, "failed_in_call", False)
-        for number, (machine, start) in enumerate(made):
+        for number, machine in enumerate(made):
             if failed:
                 machine.domain.collect(tmp_path / f"domain{number}")
                 print(f"kept: {tmp_path / f'domain{number}'}", file=sys.stderr)
-            domains.check(machine.domain, start)
+            domains.check(machine.domain, machine.start)
 
 
 @pytest.fixture

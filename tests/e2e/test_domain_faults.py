@@ -92,6 +92,7 @@ def test_a_guest_that_restarts_in_the_middle(domain_machines: Callable[..., Doma
     machine = domain_machines()
     with held(machine, "device_add", "--timeout", "300", *PLUG) as vcpuctl:
         machine.domain.shell("(busybox usleep 1000; reboot -ff) >/dev/null 2>&1 </dev/null &", 60)
+        machine.domain.qmp.wait_event("RESET", 60.0)
         ended = vcpuctl.ends(360)
         assert (ended.status, ended.outcome) in {(0, "done"), (4, "unknown")}, ended.stdout
     machine.domain.wait_shell(600)

@@ -33,7 +33,7 @@ def done(machine: DomainMachine, *words: str) -> None:
 
 
 def test_cpus_plugged_out_of_order_move_and_what_was_unplugged_comes_back_by_no_move_and_no_save(
-    domain_machines: Callable[..., DomainMachine], libvirt_pair: Pair
+    libvirt_pair: Pair, domain_machines: Callable[..., DomainMachine]
 ) -> None:
     one, other = libvirt_pair
     machine = domain_machines(host=one)
@@ -52,7 +52,7 @@ def test_cpus_plugged_out_of_order_move_and_what_was_unplugged_comes_back_by_no_
 
 @pytest.mark.slow
 def test_what_is_pending_moves_with_the_domain_and_is_settled_where_it_is_then(
-    domain_machines: Callable[..., DomainMachine], libvirt_pair: Pair
+    libvirt_pair: Pair, domain_machines: Callable[..., DomainMachine]
 ) -> None:
     one, other = libvirt_pair
     machine = domain_machines(host=one)
@@ -62,8 +62,8 @@ def test_what_is_pending_moves_with_the_domain_and_is_settled_where_it_is_then(
     domain.shell(f"pid={PID}; ({watch}) >/dev/null 2>&1 </dev/null &")
     unknown(machine.vcpuctl("--timeout", "8", *PLUG), "online-pending", "agent-slow", "agent-lost")
     migrate(machine, other)
-    domain.shell(f"kill -CONT {PID}", 30)
     assert set(pending(machine)) == {5}
+    domain.shell(f"kill -CONT {PID}", 30)
     again(machine, PLUG, 0, 3, 5)
     assert pending(machine) == {}
 
@@ -82,7 +82,7 @@ def test_what_is_pending_moves_with_the_domain_and_is_settled_where_it_is_then(
 
 @pytest.mark.slow
 def test_a_domain_that_moves_away_under_an_operation_is_told_as_moved_and_goes_on_over_there(
-    domain_machines: Callable[..., DomainMachine], libvirt_pair: Pair
+    libvirt_pair: Pair, domain_machines: Callable[..., DomainMachine]
 ) -> None:
     one, other = libvirt_pair
     machine = domain_machines(host=one)
@@ -99,7 +99,7 @@ def test_a_domain_that_moves_away_under_an_operation_is_told_as_moved_and_goes_o
 
 @pytest.mark.slow
 def test_while_a_domain_moves_nothing_is_changed_and_after_that_it_is(
-    domain_machines: Callable[..., DomainMachine], libvirt_pair: Pair
+    libvirt_pair: Pair, domain_machines: Callable[..., DomainMachine]
 ) -> None:
     one, other = libvirt_pair
     machine = domain_machines(host=one)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit.e2e import guestfirst
@@ -44,9 +44,12 @@ class LibvirtVcpuctl:
         """``module`` is the environment with which this interpreter imports libvirt."""
         self.uri, self.domain, self._module = uri, domain, module
 
-    def start(self, *words: str, json_output: bool = True) -> subprocess.Popen[str]:
-        """Start it and leave it running; the caller waits for it, with ``Vcpuctl.wait``."""
-        argv = [str(VCPUCTL), "--connect", self.uri, "--domain", self.domain]
+    def start(self, *words: str, json_output: bool = True, whole: bool = False) -> subprocess.Popen[str]:
+        """Start it and leave it running; the caller waits for it, with ``Vcpuctl.wait``.
+
+        ``whole``: the words themselves say which domains it is about.
+        """
+        argv = [str(VCPUCTL), *([] if whole else ["--connect", self.uri, "--domain", self.domain])]
         argv += [*(["-o", "json"] if json_output else []), *words]
         environment = {**os.environ, **self._module}
         return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -68,6 +71,8 @@ class DomainMachine:
 
     domain: Domain
     module: Mapping[str, str]
+    #: What there was when the record that is judged at the end begins.
+    start: guestfirst.Start = field(default_factory=guestfirst.Start)
 
     @property
     def vcpuctl(self) -> LibvirtVcpuctl:
@@ -96,11 +101,15 @@ def save_and_restore(machine: DomainMachine) -> None:
 
 
 def migrate(machine: DomainMachine, to: LibvirtHost, *options: str) -> None:
-    """``virsh migrate --live``; the judge goes with the domain, and vcpud has its channel."""
-    machine.domain.host.migrate(machine.domain.name, to, *options, timeout=_MOVES)
-    machine.domain.moved(to)
-    machine.domain.wait_shell(_MOVES)
-    guests.wait_channel(machine.domain)
+    """``virsh migrate --live``; vcpud has its channel. The record until now is judged, and another begins there."""
+    domain = machine.domain
+    check(domain, machine.start)
+    to.forget_log(domain.name)  # of an earlier life there: what came between is not in it
+    domain.host.migrate(domain.name, to, *options, timeout=_MOVES)
+    domain.moved(to)
+    domain.wait_shell(_MOVES)
+    machine.start = look(domain)
+    guests.wait_channel(domain)
 
 
 def start_again(machine: DomainMachine) -> None:
