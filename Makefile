@@ -52,7 +52,7 @@ help: ## This list
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too),\n'
-	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|debian13|pseries (chaos),\n'
+	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|debian13|pseries|libvirt (chaos),\n'
 	@printf '           FLEET=1 (bench)\n'
 
 ##@ The two commands of the README
