@@ -14,10 +14,11 @@ import pytest
 from kit.chaos import run as chaos_run
 from kit.chaos.choice import Shape
 from kit.chaos.choice import turn as chosen
+from kit.chaos.home import NotMendedError
 from kit.chaos.report import Agent, Report
 from kit.chaos.run import Run
 from kit.chaos.under_way import UnderWay
-from kit.chaos.world import NotMendedError, OwnTroubleError, World
+from kit.chaos.world import OwnTroubleError, World
 from kit.lab import VmDiedError, WaitTimeoutError
 
 Script = Callable[[UnderWay], None]
@@ -40,9 +41,10 @@ class StubWorld:
 
     def __init__(self) -> None:
         self.shape = Shape(threads=1, slots=64)
-        self.lives = SimpleNamespace(vm=SimpleNamespace(plugs_left=1000))
+        self.home = SimpleNamespace(plugs_left=1000)
         self.messages: list[str] = []
-        self.vm = SimpleNamespace(record=SimpleNamespace(messages=self.messages), pid=1, collect=lambda _kept: None)
+        self.record = SimpleNamespace(messages=self.messages)
+        self.vm = SimpleNamespace(pid=1, collect=lambda _kept: None)
         self.half: list[str] = []
         self.restores = 0
 
