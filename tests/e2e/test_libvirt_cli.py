@@ -52,7 +52,7 @@ class Site:
         documents.check_output(done.stdout)
         return done.stdout + done.stderr
 
-    def json(self, *words: str, uri: str = "", status: int = 0) -> dict[str, Any]:
+    def json(self, *words: str, uri: str | None = "", status: int = 0) -> dict[str, Any]:
         """Return the document that it wrote."""
         document: dict[str, Any] = json.loads(self.vcpuctl("-o", "json", *words, uri=uri, status=status))
         return document

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -223,7 +224,7 @@ class Vm:
         while not target.exists():
             if time.monotonic() > deadline:
                 raise LabError(f"{target} was not written\n{self.record.tail()}")
-            time.sleep(0.01)
+            threading.Event().wait(0.01)
 
     def load(self, source: Path, timeout: float = 60.0) -> None:
         """Take up a saved state and let it run."""
