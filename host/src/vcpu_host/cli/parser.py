@@ -23,7 +23,7 @@ exit status:
   4 unknown: time ran out, it may still happen; 5 QEMU or the agent cannot be
   reached; 6 partial: some slots done, others not
 """
-_COMMON = "common options (--vm, --qmp, --domain, -o, --timeout, -v, -q): vcpuctl --help"
+_COMMON = "common options (--vm, --all, --qmp, --domain, -o, --timeout, -v, -q): see vcpuctl --help"
 _COMMON_WITHOUT_VM = "common options (-o, -v, -q): see vcpuctl --help"
 _PLUG = """Plug vCPUs and bring them online in the guest: done means online there.
 
