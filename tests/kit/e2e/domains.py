@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,12 @@ from typing import Any
 from kit.e2e import guestfirst
 from kit.e2e.machine import VCPUCTL, Vcpuctl
 from kit.ended import Ended
+from kit.lab import WaitTimeoutError
+from kit.lab.spec import AGENT_READY
+from kit.lab.virt import guests
 from kit.lab.virt.domain import Domain
 from kit.lab.virt.domain_xml import DomainSpec
+from kit.lab.virt.ground import OWN
 from kit.lab.virt.libvirt_host import LibvirtHost
 
 #: With the standard guest and a record, so that all three sides are seen.
@@ -24,6 +29,8 @@ SPEC = DomainSpec(name="web1", guest="debian12-amd64", record=True)
 #: The suites whose libvirt has no call for an unplug that waits for nobody (12.4 and newer have), so that a device_del,
 #: of what libvirt itself has plugged, is the only way.
 _NO_ASYNC_UNPLUG = frozenset({"bookworm"})
+#: Seconds for a save, a restore or a migration, and for a guest's end or start, emulated on a busy machine.
+_MOVES, _BOOTS = 300.0, 900.0
 
 
 class BehindLibvirtError(AssertionError):
@@ -75,6 +82,41 @@ class DomainMachine:
         """The vCPUs by slot: online in the guest, plugged in QEMU, enabled in libvirt's record. Seen by the lab."""
         domain = self.domain
         return {"guest": domain.online(), "qemu": domain.slots(), "libvirt": domain.record()}
+
+
+def save_and_restore(machine: DomainMachine) -> None:
+    """``virsh save`` and ``virsh restore``; the domain goes on in a new QEMU, and vcpud has its channel."""
+    domain, host = machine.domain, machine.domain.host
+    place = f"{OWN}/{domain.name}/saved"
+    host.ask("save", domain.name, place, timeout=_MOVES)
+    host.ask("restore", place, "--running", timeout=_MOVES)
+    domain.moved(host)
+    domain.wait_shell(_MOVES)
+    guests.wait_channel(domain)
+
+
+def migrate(machine: DomainMachine, to: LibvirtHost, *options: str) -> None:
+    """``virsh migrate --live``; the judge goes with the domain, and vcpud has its channel."""
+    machine.domain.host.migrate(machine.domain.name, to, *options, timeout=_MOVES)
+    machine.domain.moved(to)
+    machine.domain.wait_shell(_MOVES)
+    guests.wait_channel(machine.domain)
+
+
+def start_again(machine: DomainMachine) -> None:
+    """Have the guest shut itself down, and start the domain from its definition; vcpud is up after that."""
+    domain, host = machine.domain, machine.domain.host
+    domain.shell("(sync; busybox usleep 1000; poweroff -f) >/dev/null 2>&1 </dev/null &", _BOOTS)
+    until = time.monotonic() + _BOOTS
+    while host.ask("domstate", domain.name).strip() != "shut off":
+        if time.monotonic() > until:
+            raise WaitTimeoutError(f"{domain.name} does not shut down within {_BOOTS:.0f} s")
+        time.sleep(0.1)
+    host.start(domain.name)
+    domain.moved(host)
+    domain.wait_shell(_BOOTS)
+    domain.shell(f"until {AGENT_READY}; do busybox usleep 200000; done", _BOOTS)
+    guests.wait_channel(domain)
 
 
 def all_three(*slots: int) -> dict[str, list[int]]:
