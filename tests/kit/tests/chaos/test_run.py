@@ -204,7 +204,7 @@ def test_what_is_left_of_a_qemu_of_this_run_is_told_by_its_threads(
 
 @pytest.mark.parametrize(("listens", "violations"), [(True, 0), (False, 1)], ids=["somebody else's", "left"])
 def test_a_socket_that_nobody_listens_on_is_left(
-    listens: bool,  # noqa: FBT001 - a parameter of the test
+    listens: bool,
     violations: int,
     outcome: Callable[..., Report],
     tmp_path: Path,
