@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         UsageError,
         VcpuctlError,
     )
-    from .local.target import Target
+    from .local.target import Domain, Target
     from .sharing.hold import open_vm
     from .vm.coordinator import Coordinator
 
@@ -34,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AgentGoneError",
     "Coordinator",
+    "Domain",
     "Limits",
     "Operation",
     "OperationResult",
@@ -65,7 +66,7 @@ _HOMES = {
     **dict.fromkeys(("Origin", "Outcome", "Reason"), "core.reason"),
     **dict.fromkeys(("Placement",), "core.planning.placement"),
     **dict.fromkeys(("SlotView", "VmView"), "core.view"),
-    **dict.fromkeys(("Target",), "local.target"),
+    **dict.fromkeys(("Domain", "Target"), "local.target"),
     **dict.fromkeys(("open_vm",), "sharing.hold"),
 }
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -212,10 +213,18 @@ class Vm:
         else:
             self.qmp.execute("stop")
         self.qmp.execute("migrate-set-parameters", max_bandwidth=1 << 40)
-        self._migrate("migrate", f"exec:cat > {shlex.quote(str(target))}", timeout)
+        # QEMU calls it completed when it has written all into the pipe; the file is whole when it has its name.
+        part, whole = (shlex.quote(str(path)) for path in (target.with_name(f"{target.name}.part"), target))
+        target.unlink(missing_ok=True)
+        self._migrate("migrate", f"exec:cat >{part} && mv {part} {whole}", timeout)
         self.qmp.execute("quit")
         self.qmp.wait_closed(10.0)
         self._process.wait(10.0)
+        deadline = time.monotonic() + timeout
+        while not target.exists():
+            if time.monotonic() > deadline:
+                raise LabError(f"{target} was not written\n{self.record.tail()}")
+            threading.Event().wait(0.01)
 
     def load(self, source: Path, timeout: float = 60.0) -> None:
         """Take up a saved state and let it run."""

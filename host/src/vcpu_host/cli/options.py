@@ -27,41 +27,7 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
         where.add_argument(*names, help=words if shown else argparse.SUPPRESS, **settings)
 
     if vm:
-        group = parser.add_argument_group("virtual machine")
-        which = group.add_mutually_exclusive_group()
-        add(
-            which,
-            "--vm",
-            metavar="NAME",
-            action="append",
-            words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM); list, doctor, plan, plug, unplug, scale, online "
-            "and offline take it more than once, and patterns such as 'web*'",
-        )
-        add(
-            which,
-            "--all",
-            dest="all_vms",
-            action="store_true",
-            default=False,
-            words="every VM of vms.d, for the commands that take more than one",
-        )
-        add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
-        add(which, "--domain", metavar="NAME", words="a VM that libvirt owns, by its name or UUID (see --connect)")
-        add(
-            group,
-            "--connect",
-            metavar="URI",
-            words="which libvirt, also on another host: qemu+ssh://root@host/system "
-            "(default: $LIBVIRT_DEFAULT_URI, then qemu:///system)",
-        )
-        add(
-            group,
-            "--no-monitor",
-            action="store_true",
-            default=False,
-            words="look at the domain by libvirt's record alone: questions to QEMU's monitor taint it",
-        )
-        add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
+        _add_vm(parser, add)
     common = parser.add_argument_group("common options")
     add(
         common,
@@ -88,6 +54,45 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
         words="no progress, and no table of what went as asked for: the exit status says that",
     )
     add(common, "--log-format", choices=("text", "json"), default="text", words="how log lines on stderr look")
+
+
+def _add_vm(parser: argparse.ArgumentParser, add: Callable[..., None]) -> None:
+    """Add the options that say which VM is meant."""
+    group = parser.add_argument_group("virtual machine")
+    which = group.add_mutually_exclusive_group()
+    add(
+        which,
+        "--vm",
+        metavar="NAME",
+        action="append",
+        words="a VM from vms.d/NAME.toml (default: $VCPUCTL_VM); list, doctor, plan, plug, unplug, scale, online "
+        "and offline take it more than once, and patterns such as 'web*'",
+    )
+    add(
+        which,
+        "--all",
+        dest="all_vms",
+        action="store_true",
+        default=False,
+        words="every VM of vms.d, for the commands that take more than one",
+    )
+    add(which, "--qmp", metavar="SOCKET", words="QEMU's monitor socket (-qmp unix:...; default: $VCPUCTL_QMP)")
+    add(which, "--domain", metavar="NAME", words="a VM that libvirt owns, by its name or UUID (see --connect)")
+    add(
+        group,
+        "--connect",
+        metavar="URI",
+        words="which libvirt, also on another host: qemu+ssh://root@host/system "
+        "(default: $LIBVIRT_DEFAULT_URI, then qemu:///system)",
+    )
+    add(
+        group,
+        "--no-monitor",
+        action="store_true",
+        default=False,
+        words="look at the domain by libvirt's record alone: questions to QEMU's monitor taint it",
+    )
+    add(group, "--agent", metavar="SOCKET", words="the agent's chardev socket; found through QMP if not given")
 
 
 def _add_amount(parser: argparse.ArgumentParser, verb: str) -> None:

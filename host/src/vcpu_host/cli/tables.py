@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from vcpu_host.core.model import LEVELS, SlotState
+from vcpu_host.core.model import LEVELS, Recorded, SlotState
 from vcpu_host.core.reason import Outcome
 from vcpu_host.core.text import ranges
 from vcpu_host.documents import Document, of_finding, read_reason
@@ -146,6 +146,16 @@ def _wide_cells(slot: Document) -> list[str | Span]:
     ]
 
 
+def _owner_lines(view: Document) -> Iterator[Line]:
+    owner = view["vm"].get("owner")  # a service of an older version says nothing of it
+    if owner is None:
+        return
+    yield Line(f"owner: {owner['name']}{', by its record alone' if owner['record_alone'] else ''}")
+    behind = [str(slot["slot"]) for slot in view["slots"] if slot.get("recorded") == Recorded.BEHIND]
+    if behind:
+        yield Line(f"owner: its record and QEMU differ in slots {', '.join(behind)}: see vcpuctl doctor", "red")
+
+
 def _vm_lines(view: Document) -> Iterator[Line]:
     vm, agent, trouble = view["vm"], view["agent"], view["agent_trouble"]
     moving = f", migration: {vm['migration']}" if vm["migrating"] else ""
@@ -155,6 +165,7 @@ def _vm_lines(view: Document) -> Iterator[Line]:
         f"{moving}; "
         f"vCPUs: {online} online, {vm['plugged_vcpus']} plugged, {vm['possible_vcpus']} possible"
     )
+    yield from _owner_lines(view)
     if agent is not None:
         gate = "" if agent["eject_gate"] is None else f"; eject gate: {agent['eject_gate']}"
         yield Line(f"agent: vcpud {agent['version']}, Linux {agent['kernel']}{gate}")

@@ -88,6 +88,7 @@ def of_view(view: VmView) -> Document:
             "migrating": host.migrating,
             "no_hotplug": _or_none(host.no_hotplug),
             "descriptors": _of_descriptors(host),
+            "owner": _of_owner(host),
         },
         "agent": None
         if agent is None
@@ -126,6 +127,13 @@ def without_descriptors(document: Document) -> Document:
     return {**document, "vm": {**document["vm"], "descriptors": None}}
 
 
+def _of_owner(host: HostView) -> Document | None:
+    owner = host.owner
+    if owner is None:
+        return None
+    return {"name": owner.name, "definition": owner.definition, "record_alone": owner.record_alone}
+
+
 def _of_slot(view: SlotView) -> Document:
     return {
         "slot": view.index,
@@ -139,6 +147,7 @@ def _of_slot(view: SlotView) -> Document:
         "pending": _of_pending(view),
         "removable": view.not_removable is None,
         "not_removable": _or_none(view.not_removable),
+        "recorded": str(view.slot.recorded),
         "node": view.node,
         "threads": [_of_thread(thread) for thread in view.threads],
     }

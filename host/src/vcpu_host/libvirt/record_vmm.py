@@ -67,7 +67,7 @@ class RecordVmm:
             channel=Channel(None, guest_open=record.connected is not False) if record.channel else None,
             vm_name=record.name,
             migration="active" if operation in _MIGRATION else "",
-            owner=self._owner,
+            owner=replace(self._owner, refuses=words.cores() if record.arch.startswith("ppc64") else None),
         )
 
     def _state(self) -> tuple[str, int, int]:

@@ -73,6 +73,8 @@ class LibvirtVmm(QmpVmm):
         record = await self.domain.record()  # after QEMU was looked at: libvirt hears of things later
         if self._leaving:
             record = await self._told_again(view, record)
+        if any(slot.vcpus > 1 for slot in view.slots):
+            return replace(view, owner=replace(self.domain.owner, refuses=words.cores()))
         slots = tuple(self._recorded(slot, record) for slot in view.slots)
         return replace(view, slots=slots, owner=self.domain.owner)
 

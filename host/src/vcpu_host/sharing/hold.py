@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -100,8 +100,11 @@ async def hold(
     hub = Hub(part, holder, answer_others, interrupt)
     locks = Locks(part, patience, waits, insists=insists)
 
+    taken: list[VmLock] = []
+
     async def take(lock: VmLock) -> None:
         await locks.take(lock)
+        taken.append(lock)
         try:
             await hub.listen(lock.address)
         except OSError as error:
@@ -117,8 +120,17 @@ async def hold(
                 await hub.leave()
                 await offer.close()
     finally:
-        ready.cancel()
+        if ready.cancel():  # it was not opened, so nobody has taken away what was made to listen
+            _tidy(taken)
         await hub.close()
+
+
+def _tidy(released: Sequence[VmLock]) -> None:
+    """Remove the sockets beside these locks, unless somebody else has them by now."""
+    for lock in released:
+        if lock.try_take():
+            lock.address.unlink(missing_ok=True)
+            lock.release()
 
 
 @asynccontextmanager

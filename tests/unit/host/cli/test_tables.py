@@ -10,6 +10,7 @@ from vcpu_host.cli import tables
 from vcpu_host.cli.layout import Block, Table, compose
 from vcpu_host.core import platforms
 from vcpu_host.core.intent import Intent, IntentKind
+from vcpu_host.core.model import Owner, Recorded
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.selectors import select
@@ -120,3 +121,19 @@ def test_the_wide_map_has_every_column() -> None:
     assert all(len(row) == len(names) for row in table.rows)
     assert table.rows[0][names.index("REMOVABLE")] != "yes"
     assert table.rows[1][names.index("REMOVABLE")] == "yes"
+
+
+def test_the_map_names_the_owner_and_where_its_record_is_not_right() -> None:
+    view = vm(3, {0, 1})
+    behind = replace(view.host.slots[2], recorded=Recorded.BEHIND)
+    for alone, words in ((False, "owner: libvirt 12.8.0"), (True, "owner: libvirt 12.8.0, by its record alone")):
+        owned = replace(
+            view.host, owner=Owner("libvirt 12.8.0", definition=True, record_alone=alone), slots=view.host.slots
+        )
+        lines = _shown(tables.view_blocks(of_view(join(owned, view.guest, agent=view.agent))))
+        assert words in lines
+        assert not any("differ" in line for line in lines)
+        differs = replace(owned, slots=(*view.host.slots[:2], behind))
+        lines = _shown(tables.view_blocks(of_view(join(differs, view.guest, agent=view.agent))))
+        assert "owner: its record and QEMU differ in slots 2: see vcpuctl doctor" in lines
+    assert not any(line.startswith("owner") for line in _shown(tables.view_blocks(of_view(view))))

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connections to libvirt: shared where they can be, bounded in time and number, whatever the other end does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from kit.fakes.libvirt_module import FakeLibvirt
+from vcpu_host.core import codes
+from vcpu_host.errors import QemuGoneError, VcpuctlError
+from vcpu_host.libvirt import binding
+from vcpu_host.libvirt.connection import Connection
+
+URI = "qemu+ssh://root@host1/system?keyfile=/secret"
+
+
+@pytest.fixture(name="libvirt")
+def _libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
+    fake = FakeLibvirt()
+    monkeypatch.setattr(binding, "module", lambda: fake)
+    return fake
+
+
+async def _open(
+    uri: str = URI, *, timeout: float = 60.0, call_timeout: float = 60.0, alone: bool = False
+) -> Connection:
+    return await Connection.open(uri, timeout=timeout, call_timeout=call_timeout, alone=alone)
+
+
+async def test_vms_of_one_libvirt_share_a_connection_which_ends_with_the_last_of_them(libvirt: FakeLibvirt) -> None:
+    users = await asyncio.gather(*(_open() for _ in range(20)))
+    users.append(await _open("qemu:///system"))
+    assert len(libvirt.opened) == 2
+    for user in users[1:]:
+        await user.close()
+    assert [connect.closed for connect in libvirt.opened] == [0, 1]
+    assert await users[0].call("answer", lambda: 7) == 7
+    await users[0].close()
+    await users[0].close()
+    assert [connect.closed for connect in libvirt.opened] == [1, 1]
+    await (await _open()).close()
+    assert len(libvirt.opened) == 3, "one that was ended is not used again"
+
+
+async def test_what_may_hang_a_connection_has_one_alone(libvirt: FakeLibvirt) -> None:
+    one, other = await _open(), await _open(alone=True)
+    assert len(libvirt.opened) == 2
+    await other.close()
+    assert [connect.closed for connect in libvirt.opened] == [0, 1]
+    await one.close()
+
+
+async def test_a_call_that_hangs_is_the_trouble_of_its_own_user_alone(libvirt: FakeLibvirt) -> None:
+    one, other = await _open(call_timeout=0.2), await _open()
+    goes_on = threading.Event()
+    with pytest.raises(QemuGoneError) as error:
+        await one.call("plug vCPU 3", goes_on.wait, 60)
+    assert error.value.reason.code == codes.LIBVIRT_SILENT
+    assert "plug vCPU 3" in error.value.reason.text
+    assert "/secret" not in error.value.reason.text
+    assert one.lost
+    assert await other.call("answer", lambda: 7) == 7
+    third = await _open()
+    assert len(libvirt.opened) == 2, "who comes next does not share what hangs"
+    goes_on.set()
+    for user in (one, other, third):
+        await user.close()
+    assert [connect.closed for connect in libvirt.opened] == [1, 1]
+
+
+async def test_calls_in_line_have_their_time_from_the_answer_before(libvirt: FakeLibvirt) -> None:
+    user = await _open(call_timeout=0.5)
+    slow = threading.Event()
+    answers = await asyncio.gather(*(user.call("wait", slow.wait, 0.2) for _ in range(5)))
+    assert answers == [False] * 5
+    assert len(libvirt.opened) == 1
+    await user.close()
+
+
+async def test_a_lost_connection_is_told_to_all_its_users_and_not_used_again(libvirt: FakeLibvirt) -> None:
+    one, other = await _open(), await _open()
+    told: list[str] = []
+    one.on_loss(lambda reason: told.append(str(reason.code)))
+    await asyncio.to_thread(libvirt.opened[0].lose)
+    for user in (one, other):
+        with pytest.raises(QemuGoneError, match="restarted"):
+            await user.call("answer", lambda: 7)
+    assert told == [codes.LIBVIRT_GONE]
+    again = await _open()
+    assert len(libvirt.opened) == 2
+    for user in (one, other, again):
+        await user.close()
+
+
+async def test_a_daemon_that_hangs_costs_one_attempt_however_often_it_is_tried(libvirt: FakeLibvirt) -> None:
+    libvirt.hang = True
+    for alone in (False, True) * 5:
+        with pytest.raises(QemuGoneError) as error:
+            await _open(timeout=0.05, alone=alone)
+        assert error.value.reason.code == codes.LIBVIRT_SILENT
+    assert libvirt.attempts == 2, "one that is shared, and one alone"
+    libvirt.goes_on.set()
+    users = [await _open(), await _open(alone=True)]
+    assert libvirt.attempts == 2
+    for user in users:
+        await user.close()
+
+
+async def test_a_daemon_that_is_not_there_is_tried_anew_each_time(libvirt: FakeLibvirt) -> None:
+    libvirt.refuse = True
+    for alone in (False, True):
+        with pytest.raises(VcpuctlError):
+            await _open(alone=alone)
+    libvirt.refuse = False
+    for alone in (False, True):
+        await (await _open(alone=alone)).close()
+    assert libvirt.attempts == 4
