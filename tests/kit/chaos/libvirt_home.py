@@ -37,7 +37,7 @@ _STAMPS = 0.02
 _LAST_WORDS = "shutting down"
 #: Another client of the channel: connects, opens it, says so, sends what it was given (hexadecimal), and holds it.
 _CLIENT = """
-import sys, time, libvirt
+import sys, threading, libvirt
 uri, name, port, force, data, seconds = sys.argv[1:]
 connection = libvirt.open(uri)
 stream = connection.newStream(0)
@@ -45,7 +45,7 @@ connection.lookupByName(name).openChannel(port, stream, libvirt.VIR_DOMAIN_CHANN
 print("held", flush=True)
 if data:
     stream.send(bytes.fromhex(data))
-time.sleep(float(seconds))
+threading.Event().wait(float(seconds))
 """
 
 
