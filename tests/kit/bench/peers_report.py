@@ -57,7 +57,7 @@ def page(found: Mapping[str, Any], samples: peers.Samples) -> str:
     lines = [
         "# vcpuctl beside virsh setvcpus",
         "",
-        "Written by `make bench PEERS=1` ([how](../testing.md#beside-virsh)). One guest, one libvirt, one run; who",
+        "Written by `make bench PEERS=1` ([how](../tried.md#beside-virsh)). One guest, one libvirt, one run; who",
         f"begins changes from round to round. {found['rounds']} rounds; {versions}.",
         "",
         "| operation | virsh, s (median, least to most) | vcpuctl, s | vcpuctl over ssh, s | vcpuctl / virsh |",

@@ -142,6 +142,8 @@ KINDS: Mapping[str, _Kind] = {
     "ssh-ended": _Kind(3, before=False, apart=True),
     "network-cut": _Kind(4, before=False, apart=True),
 }
+#: The way that each of these interrupts, which vcpuctl has to come.
+_INTERRUPTS: Mapping[str, str] = {"ssh-ended": "over-ssh", "network-cut": "over-tcp"}
 #: The faults of domains, which libvirt stands before.
 OF_DOMAINS = frozenset(name for name, kind in KINDS.items() if kind.apart)
 
@@ -163,6 +165,11 @@ def turn(seed: int, number: int, shape: Shape) -> Turn:
         fault = _fault(dice, shape, words)
         if fault.name not in {other.name for other in faults} and not _two_heavy(fault, faults):
             faults.append(fault)
+    for fault in list(faults):
+        way = _INTERRUPTS.get(fault.name)
+        if way is not None:
+            faults = [other for other in faults if other.name not in _INTERRUPTS.values()]
+            faults.append(Fault(way, When.BEFORE, 0.0, fault.seconds, fault.slot))
     # what is first is done first, and what silences the guest's shell is done last
     order = list(When)
     faults.sort(key=lambda fault: (KINDS[fault.name].heavy, order.index(fault.when), fault.delay))

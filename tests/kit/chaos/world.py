@@ -25,7 +25,7 @@ from kit.lab.virt.domain import Domain
 from kit.lab.vm import homeless
 
 #: Seconds for a guest's whole restart, emulated on a busy machine, and for the agent's start after it.
-BOOT, AGENT = 300.0, 120.0
+BOOT, AGENT = 600.0, 120.0
 #: Seconds in which a removal that was asked for behind the product's back is over, or never will be.
 _REMOVAL = 15.0
 EJECT = "/sys/firmware/acpi/hotplug/processor/enabled"

@@ -60,6 +60,16 @@ def test_an_onliner_leaves_time_for_a_device_del_between_two_looks() -> None:
     assert max(found) <= 1.2
 
 
+def test_what_interrupts_a_way_comes_when_vcpuctl_takes_it() -> None:
+    ways = {"ssh-ended": {"over-ssh"}, "network-cut": {"over-tcp"}}
+    chosen = [{fault.name for fault in t.faults} for t in turns(DOMAIN)]
+    for name, way in ways.items():
+        assert any(name in names for names in chosen)
+        assert all(
+            names & {"over-ssh", "over-tcp"} == way for names in chosen if name in names and len(names & {*ways}) == 1
+        )
+
+
 def test_garbage_comes_from_the_seed_too() -> None:
     garbage = [fault.data for t in turns(Q35) for fault in t.faults if "garbage" in fault.name]
     assert all(garbage)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -198,4 +199,23 @@ def test_what_is_left_of_a_qemu_of_this_run_is_told_by_its_threads(
     finally:
         over.set()
         vcpu.join()
+    assert len(report.violations) == violations
+
+
+@pytest.mark.parametrize(("listens", "violations"), [(True, 0), (False, 1)], ids=["somebody else's", "left"])
+def test_a_socket_that_nobody_listens_on_is_left(
+    listens: bool,
+    violations: int,
+    outcome: Callable[..., Report],
+    tmp_path: Path,
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+
+        def script(_turn: UnderWay) -> None:
+            (tmp_path / "run").mkdir()
+            server.bind(str(tmp_path / "run" / f"{'a' * 32}.sock"))
+            if not listens:
+                server.close()
+
+        report = outcome(script)
     assert len(report.violations) == violations
