@@ -52,8 +52,8 @@ help: ## This list
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too),\n'
-	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|debian13|pseries (chaos),\n'
-	@printf '           FLEET=1 (bench)\n'
+	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|debian13|pseries|libvirt (chaos),\n'
+	@printf '           FLEET=1, PEERS=1 (bench)\n'
 
 ##@ The two commands of the README
 .PHONY: demo test
@@ -90,8 +90,8 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 	$(call step,test,tests/e2e)
 	@$(PYTEST) -n auto --maxprocesses 4 --maxschedchunk 1 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
 
-bench: setup deb ## Measure ours against the floor, into build/bench.json; with FLEET=1 many VMs, into build/fleet.json
-	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(FLEET),--fleet)
+bench: setup deb ## Measure ours against the floor, into build/bench.json; with FLEET=1 many VMs, into build/fleet.json; with PEERS=1 beside virsh, into build/peers.json
+	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(FLEET),--fleet) $(if $(PEERS),--peers)
 
 chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
 	@PYTHONPATH=tests $(PYTHON) -m kit.chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)

@@ -261,6 +261,8 @@ def test_a_file_with_anything_wrong_in_it_is_a_usage_error_before_anything_is_do
         (("--all", "apply", "-"), "bad-usage"),
         (("--domain", "web1", "apply", "-"), "bad-usage"),
         (("--connect", "qemu:///system", "apply", "-"), "bad-usage"),
+        (("--no-monitor", "apply", "-"), "bad-usage"),
+        (("--all", "--no-monitor", "list"), "many-vms"),
         (("--vm", "web*", "--connect", "qemu:///system", "list"), "many-vms"),
         (("apply", "-", "--parallel", "0"), "bad-usage"),
         (("--vm", "nobody*", "list"), "no-such-vm"),

@@ -249,7 +249,7 @@ def test_a_broken_file_is_told_and_hides_no_other(folder: Path) -> None:
     place = vms_d(folder)
     (place / "good.toml").write_text('qmp = "/run/good"\nagent = "/run/a"')
     (place / "bad.toml").write_text("qmp = ")
-    (place / "key.toml").write_text('qmp = "/q"\nmonitor = "/m"')
+    (place / "key.toml").write_text('qmp = "/q"\nsocket = "/m"')
     (place / "tcp.toml").write_text('qmp = "tcp:localhost:1"')
     (place / "two words.toml").write_text('qmp = "/q"')
     (place / "dangling.toml").symlink_to("nowhere")
@@ -268,7 +268,7 @@ def test_a_broken_file_is_told_and_hides_no_other(folder: Path) -> None:
     assert (files["good"]["qmp"], files["good"]["agent"]) == ("/run/good", "/run/a")
     assert len(files) == 8
     shown = vcpuctl(folder, "vms").stdout
-    assert "unknown key 'monitor'" in shown
+    assert "unknown key 'socket'" in shown
     for name in files:
         assert any(line.startswith(f"{name} ") for line in shown.splitlines())
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from kit.lab import Cache
 from kit.lab.virt import client
 from kit.lab.virt.domain_xml import DomainSpec, Vcpu, xml
 from kit.lab.virt.libvirt_host import LibvirtHost
+from kit.until import until
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +52,7 @@ class Site:
         documents.check_output(done.stdout)
         return done.stdout + done.stderr
 
-    def json(self, *words: str, uri: str = "", status: int = 0) -> dict[str, Any]:
+    def json(self, *words: str, uri: str | None = "", status: int = 0) -> dict[str, Any]:
         """Return the document that it wrote."""
         document: dict[str, Any] = json.loads(self.vcpuctl("-o", "json", *words, uri=uri, status=status))
         return document
@@ -190,6 +192,56 @@ def test_the_element_as_it_is_printed_is_what_virsh_takes(site: Callable[[str], 
     here.host.ask("attach-device", "d1", f"{folder}/channel.xml", "--live", "--config")
     ended = here.json("channel", "--domain", "d1", "--apply")
     assert [ended[key]["channel"] and not ended[key]["added"] for key in ("running", "persistent")] == [True, True]
+
+
+def test_domains_take_part_in_commands_for_many_vms_with_or_without_a_file(
+    site: Callable[[str], Site], tmp_path: Path
+) -> None:
+    here = site("sid")
+    for name in ("d1", "d2", "d3"):
+        here.host.run(DomainSpec(name=name))
+    _name(tmp_path, "one", here.host.uri, "d1")
+    _name(tmp_path, "two", here.host.tcp_uri, "d2")
+    listed = here.json("--all", "list", uri=None)
+    assert [(each["vm"], each["document"]["vm"]["name"]) for each in listed["vms"]] == [("one", "d1"), ("two", "d2")]
+
+    goals = tmp_path / "goals.toml"
+    beside = f'[vms.three]\nvcpus = 3\nlibvirt = "{here.host.uri}"\ndomain = "d3"\n'
+    goals.write_text(f"[vms]\none = 2\n{beside}")
+    ended = here.json("apply", str(goals), uri=None, status=3)
+    # A guest that does not run has no agent to ask, so that nothing is begun.
+    assert [(each["vm"], each["exit_status"]) for each in ended["vms"]] == [("one", 3), ("three", 3)]
+    assert [here.host.record(name) for name in ("d1", "d2", "d3")] == [[0], [0], [0]]
+
+    goals.write_text(f'{beside}[vms.again]\nvcpus = 4\nlibvirt = "{here.host.uri}"\ndomain = "d3"\n')
+    assert "three and again are one VM" in here.vcpuctl("apply", str(goals), uri=None, status=2)
+
+
+async def test_the_service_keeps_domains_and_answers_for_them(site: Callable[[str], Site], tmp_path: Path) -> None:
+    here = site("sid")
+    here.host.run(DomainSpec(name="d1"))
+    _name(tmp_path, "one", here.host.uri, "d1")
+    _name(tmp_path, "two", here.host.uri, "nobody")
+    file = tmp_path / "vcpuctl.prom"
+    words = [sys.executable, "-m", "vcpu_host.cli.main", "serve"]
+    words += ["--socket", str(tmp_path / "serve"), "--metrics-file", str(file)]
+    service = await asyncio.create_subprocess_exec(*words, env={**os.environ, **here.environment})
+    try:
+        await until(lambda: file.exists() and 'vcpuctl_vm_up{vm="one"} 1.0' in file.read_text())
+        assert 'reason="no-such-domain",vm="two"' in file.read_text()
+        assert here.json("--vm", "one", "list", uri=None)["vm"]["name"] == "d1"
+        here.host.restart_daemon()
+        await until(lambda: 'reason="libvirt-gone",vm="one"' in file.read_text())
+        await until(lambda: 'vcpuctl_vm_up{vm="one"} 1.0' in file.read_text())
+    finally:
+        service.terminate()
+        assert await service.wait() == 0
+
+
+def _name(folder: Path, name: str, uri: str, domain: str) -> None:
+    vms_d = folder / "vcpuctl/vms.d"
+    vms_d.mkdir(parents=True, exist_ok=True)
+    (vms_d / f"{name}.toml").write_text(f'libvirt = "{uri}"\ndomain = "{domain}"\n')
 
 
 def test_what_is_no_domain_is_told(site: Callable[[str], Site]) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the benchmark and writes ``build/bench.json``; ``--only`` runs a part of it, and then writes nothing.
 
-``--fleet`` measures many VMs instead, on fakes, and writes ``build/fleet.json``.
+``--fleet`` measures many VMs instead, on fakes, and writes ``build/fleet.json``. ``--peers`` measures vcpuctl beside
+virsh, on a domain of libvirt, and writes ``build/peers.json``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from kit.bench import fleet, own, real, report, request
+from kit.bench import fleet, own, peers, real, report, request
 from kit.lab import Lab, Vm
 from kit.lab.report import commit
 
@@ -61,6 +62,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="cycles of each kind (default: 7)")
     parser.add_argument("--only", choices=("floor", "own", "agent"), help="measure this part and print it")
     parser.add_argument("--fleet", action="store_true", help="measure many VMs in one process, on fakes")
+    parser.add_argument("--peers", action="store_true", help="measure vcpuctl beside virsh")
     args = parser.parse_args()
     began = time.monotonic()
 
@@ -70,6 +72,9 @@ def main() -> int:
     found: dict[str, Any] = {}
     if args.fleet:
         print(json.dumps(fleet.write(args.rounds, say), indent=2))
+        return 0
+    if args.peers:
+        print(json.dumps(peers.write(max(args.rounds, peers.LEAST_ROUNDS), say), indent=2))
         return 0
     with Lab(progress=say) as lab:
         if args.only in (None, "own"):

@@ -9,38 +9,67 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kit.chaos.choice import Shape
+from kit.chaos.home import Home, QmpHome
+from kit.chaos.libvirt_home import LibvirtHome
 from kit.chaos.report import document
 from kit.chaos.run import Run
 from kit.chaos.world import World
+from kit.e2e import domains
 from kit.e2e.machine import ROOT, SPEC
 from kit.e2e.platforms import SlotOf, by_acpi_path, by_two_threads
-from kit.lab import Lab, LabError, VmSpec
+from kit.lab import Cache, Lab, LabError, VmSpec
 from kit.lab import report as files
+from kit.lab.virt import client, guests
+from kit.lab.virt.domain_xml import DomainSpec
+from kit.lab.virt.libvirt_host import LibvirtHost
 
 OUTPUT, KEPT = ROOT / "build" / "chaos.json", ROOT / "build" / "chaos"
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A VM to try: room for many plugs (under TCG a QEMU process has a budget), and how its guest calls a slot."""
+    """A VM to try, and what makes its home. It has room for many plugs: under TCG a QEMU process has a budget."""
 
-    spec: VmSpec
-    shape: Shape
-    slot_of: SlotOf
+    about: str
+    home: Callable[[Lab, Say], AbstractContextManager[Home]]
 
 
-_Q35 = Guest(replace(SPEC, smp="1,maxcpus=64,sockets=2,cores=16,threads=2"), Shape(threads=1, slots=64), by_acpi_path)
+def _of_qmp(spec: VmSpec, shape: Shape, slot_of: SlotOf) -> Guest:
+    @contextmanager
+    def home(lab: Lab, _say: Say) -> Iterator[Home]:
+        with lab.lives(spec) as lives:
+            yield QmpHome(lives, shape, slot_of, traced=bool(spec.arch.trace))
+
+    return Guest(spec.guest, home)
+
+
+@contextmanager
+def _of_libvirt(suite: str, spec: DomainSpec, _lab: Lab, say: Say) -> Iterator[Home]:
+    with ExitStack() as stack:
+        cache = Cache()
+        environment = stack.enter_context(client.find(cache, say))
+        host = stack.enter_context(LibvirtHost(suite, cache=cache, progress=say))
+        saved = stack.enter_context(guests.ready(cache, suite, spec, SPEC.debs, progress=say))
+        yield LibvirtHome(host, spec, saved, environment)
+
+
+_Q35 = replace(SPEC, smp="1,maxcpus=64,sockets=2,cores=16,threads=2")
+_Q35_SHAPE = Shape(threads=1, slots=64)
+_DOMAIN = replace(domains.SPEC, max_vcpus=64, topology=(2, 1, 16, 2))
 GUESTS: Mapping[str, Guest] = {
-    "q35": _Q35,
-    "debian13": replace(_Q35, spec=replace(_Q35.spec, guest="debian13-amd64")),
+    "q35": _of_qmp(_Q35, _Q35_SHAPE, by_acpi_path),
+    "debian13": _of_qmp(replace(_Q35, guest="debian13-amd64"), _Q35_SHAPE, by_acpi_path),
     # A saved state of POWER guests wakes up on 11.1 alone. XICS, since a VM with XIVE cannot be moved once a core has
     # gone that was not the last to come (docs/testing.md).
-    "pseries": Guest(
+    "pseries": _of_qmp(
         replace(
             SPEC,
             qemu="11.1",
@@ -52,6 +81,7 @@ GUESTS: Mapping[str, Guest] = {
         Shape(threads=2, slots=32, without=frozenset({"refuse-eject", "revert", "foreign-name"})),
         by_two_threads,
     ),
+    "libvirt": Guest(f"libvirt of sid, {_DOMAIN.guest}", partial(_of_libvirt, "sid", _DOMAIN)),
 }
 
 
@@ -74,13 +104,12 @@ def main() -> int:
     with Lab(progress=say) as lab, tempfile.TemporaryDirectory(prefix="chaos-") as base:
         # what vcpuctl's processes leave behind lies here, where nobody else's does
         runtime, temporary = _private(Path(base))
-        with lab.lives(guest.spec) as lives:
-            traced = bool(guest.spec.arch.trace)
-            run = Run(World(lives, guest.shape, guest.slot_of, traced), args.seed, kept, (runtime, temporary), say)
+        with guest.home(lab, say) as home:
+            run = Run(World(home), args.seed, kept, (runtime, temporary), say)
             about = {
                 "commit": files.commit(ROOT),
                 "qemu": run.world.qemu_version(),
-                "guest": f"{args.guest}, {guest.spec.guest}",
+                "guest": f"{args.guest}, {guest.about}",
                 "seed": args.seed,
                 "turns": [args.first, args.ops],
             }
@@ -93,7 +122,7 @@ def main() -> int:
             try:
                 run.turns(args.first, args.ops, write)
             finally:
-                run.world.close()
+                home.close()
     found = run.report
     say(f"{found.operations} operations, faults {dict(found.faults)}, {len(found.environment)} events of QEMU's own")
     for violation in found.violations:

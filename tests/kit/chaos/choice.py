@@ -28,6 +28,8 @@ class Shape:
     slots: int
     #: Faults that cannot be had there.
     without: frozenset[str] = frozenset()
+    #: Faults that can be had there and at few others: those of ``KINDS`` that are ``apart``.
+    also: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Fault:
             "onliner": f" {self.interval:.2f}",
             "foreign-name": f" {self.slot}",
             "taken-id": f" {self.slot}",
+            "operator-plug": f" {self.slot}",
+            "operator-unplug": f" {self.slot}",
         }
         moment = "before" if self.when is When.BEFORE else f"{self.when}+{self.delay:.2f}"
         return f"{' '.join((self.name, *self.words))}{detail.get(self.name, '')}@{moment}"
@@ -88,6 +92,8 @@ class _Kind:
     before: bool = True
     #: The guest's shell does not answer after it for a while: there is one of these a turn, and it is the last.
     heavy: bool = False
+    #: It takes a machine of a certain kind: see ``Shape.also``.
+    apart: bool = False
 
 
 #: Faults by name, with how often each is chosen among the others.
@@ -120,7 +126,26 @@ KINDS: Mapping[str, _Kind] = {
     # an emulated guest boots for half a minute, in which twenty others could be had
     "reboot": _Kind(3, heavy=True),
     "reset": _Kind(1, heavy=True),
+    # libvirt's daemon, which is stopped and started, or killed and away for a while
+    "libvirtd-restart": _Kind(7, apart=True),
+    "libvirtd-kill": _Kind(6, apart=True),
+    # another client of libvirt has the agent's channel: where it is free, by force, or for what nobody understands
+    "channel-held": _Kind(6, apart=True),
+    "channel-stolen": _Kind(6, apart=True),
+    "channel-garbage": _Kind(4, apart=True),
+    # somebody else resizes the domain: virsh setvcpu
+    "operator-plug": _Kind(6, apart=True),
+    "operator-unplug": _Kind(6, apart=True),
+    # vcpuctl reaches the host another way as long as the turn lasts; and that way is interrupted
+    "over-ssh": _Kind(7, during=False, apart=True),
+    "over-tcp": _Kind(5, during=False, apart=True),
+    "ssh-ended": _Kind(3, before=False, apart=True),
+    "network-cut": _Kind(4, before=False, apart=True),
 }
+#: The way that each of these interrupts, which vcpuctl has to come.
+_INTERRUPTS: Mapping[str, str] = {"ssh-ended": "over-ssh", "network-cut": "over-tcp"}
+#: The faults of domains, which libvirt stands before.
+OF_DOMAINS = frozenset(name for name, kind in KINDS.items() if kind.apart)
 
 #: The most vCPUs (in slots) that one operation or goal is about, and the slots that faults and operations meet at.
 _MOST, _POOL = 6, 7
@@ -140,6 +165,11 @@ def turn(seed: int, number: int, shape: Shape) -> Turn:
         fault = _fault(dice, shape, words)
         if fault.name not in {other.name for other in faults} and not _two_heavy(fault, faults):
             faults.append(fault)
+    for fault in list(faults):
+        way = _INTERRUPTS.get(fault.name)
+        if way is not None:
+            faults = [other for other in faults if other.name not in _INTERRUPTS.values()]
+            faults.append(Fault(way, When.BEFORE, 0.0, fault.seconds, fault.slot))
     # what is first is done first, and what silences the guest's shell is done last
     order = list(When)
     faults.sort(key=lambda fault: (KINDS[fault.name].heavy, order.index(fault.when), fault.delay))
@@ -155,7 +185,7 @@ def cost(chosen: Turn, shape: Shape) -> int:
     """
     slots = 2 * _plugs(chosen.words, shape) + _plugs(("scale", str(chosen.goal)), shape)
     for fault in chosen.faults:
-        slots += _plugs(fault.words, shape) + (fault.name == "raw-add")
+        slots += _plugs(fault.words, shape) + (fault.name in ("raw-add", "operator-plug"))
         # what the snapshot has, for it to be loaded, and then what the guest has never heard of, once more
         slots += 2 * _pool(shape) * (fault.name == "revert")
     return (slots + 1) * shape.threads
@@ -191,7 +221,7 @@ def _pool(shape: Shape) -> int:
 
 
 def _fault(dice: random.Random, shape: Shape, words: tuple[str, ...]) -> Fault:
-    names = [name for name in KINDS if name not in shape.without]
+    names = [name for name, kind in KINDS.items() if (name in shape.also if kind.apart else name not in shape.without)]
     name = dice.choices(names, [KINDS[name].weight for name in names])[0]
     when = dice.choice(_moments(name, words))
     delay = 0.0 if when is When.BEFORE else dice.uniform(0.0, _LATEST if when is When.START else _SOON)

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO
 
 from kit import documents
@@ -20,8 +20,10 @@ from kit.ended import Ended
 class Command:
     """One process. Its output goes to files, so that nobody needs to read it for it to go on."""
 
-    def __init__(self, qmp_socket: Path, words: Sequence[str], timeout: int) -> None:
-        """Start it; ``timeout`` is its own bound for the operation, in seconds."""
+    def __init__(
+        self, options: Sequence[str], words: Sequence[str], timeout: int, environment: Mapping[str, str]
+    ) -> None:
+        """Start it. ``options`` name the VM, ``timeout`` is its own bound for the operation, in seconds."""
         self.words = tuple(words)
         self.timeout = timeout
         self.killed = False
@@ -29,8 +31,10 @@ class Command:
         self._files = ExitStack()
         self._out = self._file()
         self._err = self._file()
-        argv = [str(VCPUCTL), "--qmp", str(qmp_socket), "-o", "json", "--timeout", str(timeout), *words]
-        self.process = subprocess.Popen(argv, stdout=self._out, stderr=self._err, stdin=subprocess.DEVNULL)
+        argv = [str(VCPUCTL), *options, "-o", "json", "--timeout", str(timeout), *words]
+        self.process = subprocess.Popen(
+            argv, stdout=self._out, stderr=self._err, stdin=subprocess.DEVNULL, env={**os.environ, **environment}
+        )
 
     @property
     def running(self) -> bool:

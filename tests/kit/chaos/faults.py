@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections.abc import Callable, Mapping
 
 from kit.chaos.choice import Fault, When
 from kit.chaos.command import Command
-from kit.chaos.world import EJECT, FOREIGN, FOREIGN_FILE, PID, PRESSURE, World, name_of, pause
+from kit.chaos.home import pause
+from kit.chaos.world import EJECT, FOREIGN, FOREIGN_FILE, PID, PRESSURE, World, name_of
 from kit.e2e.load import begin_onliner
-from kit.lab import QmpError, ShellError
+from kit.lab import ShellError
 from kit.lab.spec import AGENT_PORT
 
 #: Nine tenths of a CPU: two of them are admitted on two CPUs and do not fit on one (tests/e2e/test_refusals.py).
@@ -27,8 +27,6 @@ _FILL = (
     f"[ $mb -le {_LEFT_MB} ] || head -c $((mb - {_LEFT_MB}))M /dev/zero >{PRESSURE}"
 )
 _CPUS = "/sys/devices/system/cpu"
-#: Seconds to connect to a port that may be taken.
-_CONNECT = 2.0
 
 
 class Faults:
@@ -46,17 +44,12 @@ class Faults:
             "kill-vcpud": self._kill_vcpud,
             "stop-vcpud": self._stop_vcpud,
             "pause": self._pause,
-            "link-drop": self._link_drop,
-            "link-garbage-host": self._link_garbage_host,
             "link-garbage-guest": self._link_garbage_guest,
-            "raw-add": self._raw_add,
-            "raw-del": self._raw_del,
             "guest-offline": self._guest_offline,
             "guest-online": self._guest_online,
             "onliner": self._onliner,
             "revert": self._revert,
             "foreign-name": self._foreign_name,
-            "taken-id": self._taken_id,
             "refuse-deadline": self._refuse_deadline,
             "refuse-eject": self._refuse_eject,
             "memory": self._memory,
@@ -67,7 +60,10 @@ class Faults:
 
     def do(self, fault: Fault) -> None:
         """Do one. LabError if the VM is not there any more to do it to."""
-        self._deeds[fault.name](fault)
+        if fault.name in self._world.home.deeds:
+            self._world.home.deeds[fault.name](fault, self._let_pass)
+        else:
+            self._deeds[fault.name](fault)
 
     def _let_pass(self, seconds: float) -> None:
         """So long, or until the operation has ended, which has then nothing more to be disturbed in."""
@@ -89,21 +85,7 @@ class Faults:
         self.operation.go_on()
 
     def _second_vcpuctl(self, fault: Fault) -> None:
-        self.others.append(Command(self._world.monitor, fault.words, 30))
-
-    def _connect(self, data: bytes) -> None:
-        with socket.socket(socket.AF_UNIX) as port:
-            port.settimeout(_CONNECT)
-            # taken by somebody, as it may be
-            with contextlib.suppress(OSError):
-                port.connect(str(self._world.vm.agent_socket))
-                port.sendall(data)
-
-    def _link_drop(self, _fault: Fault) -> None:
-        self._connect(b"")
-
-    def _link_garbage_host(self, fault: Fault) -> None:
-        self._connect(fault.data)
+        self.others.append(Command(self._world.options, fault.words, 30, self._world.home.environment))
 
     # -- QEMU --------------------------------------------------------------------------------------------------------
 
@@ -111,21 +93,6 @@ class Faults:
         self._world.vm.qmp.execute("stop")
         self._let_pass(fault.seconds)
         self._world.vm.qmp.execute("cont")
-
-    def _raw_add(self, fault: Fault) -> None:
-        entry = self._world.vm.qmp.execute("query-hotpluggable-cpus")[-1 - fault.slot]
-        # Sometimes under the name that vcpuctl would give it, sometimes not.
-        name = f"{'vcpu' if fault.seconds < 2.0 else 'chaos'}-{fault.slot}"
-        with contextlib.suppress(QmpError):  # the slot is taken
-            self._world.vm.qmp.execute("device_add", driver=entry["type"], id=name, **entry["props"])
-
-    def _raw_del(self, fault: Fault) -> None:
-        entry = self._world.vm.qmp.execute("query-hotpluggable-cpus")[-1 - fault.slot]
-        name = str(entry.get("qom-path", "")).rpartition("/")[2]
-        with contextlib.suppress(QmpError):  # the slot is empty
-            self._world.vm.qmp.execute("device_del", id=name or f"vcpu-{fault.slot}")
-            self._world.removals.append(name)
-            self._world.taken.discard(name or f"vcpu-{fault.slot}")
 
     def _move(self, fault: Fault) -> None:
         # While it is moved, nobody may change what the new QEMU must be started with.
@@ -136,14 +103,7 @@ class Faults:
             self.operation.go_on()
 
     def _revert(self, _fault: Fault) -> None:
-        self._world.revert()
-
-    def _taken_id(self, fault: Fault) -> None:
-        # a port, since its bus takes one on every machine
-        with contextlib.suppress(QmpError):  # the slot's CPU has it
-            taken = f"vcpu-{fault.slot}"
-            self._world.vm.qmp.execute("device_add", driver="virtserialport", id=taken, bus="lab-serial.0", name=taken)
-            self._world.taken.add(taken)
+        self._world.home.revert()
 
     def _reset(self, _fault: Fault) -> None:
         self._world.vm.shell("sync", 60.0)

@@ -19,10 +19,12 @@ _STATUS = {"done": 0, "failed": 1, "refused": 3, "unknown": 4, "partial": 6}
 _ERROR_STATUS = (1, 2, 3, 5)
 #: Reasons with which an outcome that is unknown ends as "not reached": nobody is left to ask.
 _GONE = ("qemu-gone", "qemu-silent")
-#: What may lie in the runtime directory: a lock of a monitor, a lock and a record of a QEMU process. And what others,
-#: who may be at work there at the same time, have of theirs: a thread of the process is in its name.
-_KEPT = re.compile(r"[0-9a-f]{32}\.lock|\d+-\d+-\d+\.(lock|pending)")
+#: What may lie in the runtime directory: a lock of a monitor or of a domain, a lock and a record of a QEMU process. And
+#: what others, who may be at work there at the same time, have of theirs: a thread of the process is in its name.
+_KEPT = re.compile(r"[0-9a-f]{32}\.lock|d[0-9a-f]{24}\.lock|\d+-\d+-\d+\.(lock|pending)")
 _THEIRS = re.compile(r"(\d+)-\d+-\d+\.\w+")
+#: The number at the end of a device's id.
+_NUMBER = re.compile(r"\d+$")
 #: Growth of the agent that is no leak: a share, and kB on top of it; descriptors.
 _SHARE, _SLACK_KB, _SLACK_FDS = 1.2, 4000, 3
 #: Samples below which a first and a last quarter say nothing.
@@ -204,7 +206,8 @@ def listed(document: Mapping[str, Any], seen: Seen) -> list[str]:
 def told(operations: Sequence[Sequence[str]], commands: Sequence[Mapping[str, Any]]) -> list[str]:
     """QEMU was told by others than the lab only what these operations, at work at the same time, are about.
 
-    ``commands`` are those of that time. An id ends in its slot's number: vcpu-N is the product's, chaos-N the lab's.
+    ``commands`` are those of that time. An id ends in its slot's number: vcpu-N is the product's, vcpuN libvirt's,
+    chaos-N the lab's.
     """
     found, added = [], set[str]()
     for command in commands:
@@ -229,7 +232,8 @@ def _may(words: Sequence[str], command: str, target: str) -> bool:
     }:
         return False
     named = _named(words)
-    return not named or int(target.rpartition("-")[2]) in named
+    number = _NUMBER.search(target)
+    return not named or (number is not None and int(number[0]) in named)
 
 
 def _named(words: Sequence[str]) -> set[int]:

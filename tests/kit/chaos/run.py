@@ -9,9 +9,10 @@ from pathlib import Path
 
 from kit.chaos import judge
 from kit.chaos.choice import cost, turn
+from kit.chaos.home import NotMendedError
 from kit.chaos.report import Report
 from kit.chaos.under_way import UnderWay
-from kit.chaos.world import NotMendedError, OwnTroubleError, World, names
+from kit.chaos.world import OwnTroubleError, World, names
 from kit.e2e import races
 from kit.lab import LabError, VmDiedError
 
@@ -37,7 +38,7 @@ class Run:
         """Do those of these numbers; ``after`` is called after each, so that what was seen is not lost with the run."""
         for number in range(first, last + 1):
             chosen = turn(self._seed, number, self.world.shape)
-            if self.world.lives.vm.plugs_left < cost(chosen, self.world.shape):
+            if self.world.home.plugs_left < cost(chosen, self.world.shape):
                 self._restore()
             self._recent = [*self._recent[-9:], f"{number}: {chosen}"]
             began = time.monotonic()
@@ -47,7 +48,7 @@ class Run:
             if number == last:
                 self._level()
             after()
-            left = "" if problem else f", {self.world.lives.vm.plugs_left} plugs left"
+            left = "" if problem else f", {self.world.home.plugs_left} plugs left"
             verdict = problem or f"scale {chosen.goal}: done"
             self._say(f"{number}/{last} {chosen}: {done.summary}; {verdict} ({time.monotonic() - began:.1f} s{left})")
 
@@ -59,7 +60,7 @@ class Run:
             done.settle()
             done.found += self._left_behind()
         except VmDiedError as error:
-            known = [word for word in races.WORDS if any(word in line for line in self.world.vm.record.messages)]
+            known = [word for word in races.WORDS if any(word in line for line in self.world.record.messages)]
             if known:
                 trouble = f"QEMU died of {known[0]}"
             else:
@@ -113,7 +114,9 @@ class Run:
     def _left_behind(self) -> list[str]:
         # the name of a file has a vCPU's thread
         self._qemus |= {int(thread) for thread in names(Path(f"/proc/{self.world.vm.pid}/task"))}
-        found = judge.leftovers(self._before, names(self._runtime), self._qemus)
+        # all of this run's have ended: who listens is somebody else
+        there = names(self._runtime) - _listened_on()
+        found = judge.leftovers(self._before, there, self._qemus)
         self._before |= set(found)
         left = names(self._temporary)
         for name in left:
@@ -124,3 +127,9 @@ class Run:
     def _restore(self) -> None:
         self.world.restore()
         self.report.restores += 1
+
+
+def _listened_on() -> set[str]:
+    """The names of all files by which somebody on this machine can be reached."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    return {Path(fields[7]).name for line in lines if len(fields := line.split(maxsplit=7)) > 7}

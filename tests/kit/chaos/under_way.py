@@ -25,7 +25,16 @@ SETTLE, GRACE = 120, 30.0
 _MOMENT = 15.0
 #: Faults after which it is not the product's doing, or not only, what the VM looks like.
 _MEDDLING = {
-    *("raw-add", "raw-del", "guest-offline", "guest-online", "onliner", "foreign-name"),
+    *(
+        "raw-add",
+        "raw-del",
+        "operator-plug",
+        "operator-unplug",
+        "guest-offline",
+        "guest-online",
+        "onliner",
+        "foreign-name",
+    ),
     *("second-vcpuctl", "revert", "move", "reboot", "reset"),
 }
 #: Faults that bring a CPU online at any moment, so also in the one between the last look at it and its device_del, and
@@ -73,7 +82,7 @@ class UnderWay:
         """The operation and its faults, up to the end of both; judged as far as it can be."""
         if "revert" in self._names:
             with self._report.spending("snapshot"):
-                self._world.snapshot()
+                self._world.home.snapshot()
         before = len(self._world.commands())
         for fault in self.turn.faults:
             if fault.when is When.BEFORE:
@@ -108,6 +117,7 @@ class UnderWay:
             seen = self._list()
         if scaled is not None:
             self.found += judge.truth(self._goal, scaled, seen)
+            self.found += self._world.home.disagreements()
         if self.turn.repeat and not self.found and not self.doubtful:
             before = len(self._world.commands())
             scaled = self._scale()
@@ -120,7 +130,7 @@ class UnderWay:
                 self._world.held["online again"] += 1
             else:
                 self.found.append(f"promise 2: {violation}")
-        self.found += [f"a vcpuctl is left: pid {pid}" for pid in processes_of(self._world.monitor)]
+        self.found += [f"a vcpuctl is left: pid {pid}" for pid in processes_of(self._world.options[-1])]
 
     @property
     def _names(self) -> set[str]:
@@ -167,7 +177,7 @@ class UnderWay:
         return None if command.killed else command.ended()
 
     def _start(self, words: tuple[str, ...], timeout: int) -> Command:
-        command = Command(self._world.monitor, words, timeout)
+        command = Command(self._world.options, words, timeout, self._world.home.environment)
         self._done.append(command)
         self._stack.callback(command.close)
         return command
@@ -194,7 +204,7 @@ class UnderWay:
         if fault.when in (When.ADD, When.DEL):
             deadline = time.monotonic() + _MOMENT
             # the end of a process is not in the record, so it is looked for now and then
-            while not self._world.vm.record.wait(there, 0.1) and time.monotonic() < deadline:
+            while not self._world.record.wait(there, 0.1) and time.monotonic() < deadline:
                 pass
             operation.wait(fault.delay)
         else:
@@ -211,7 +221,7 @@ class UnderWay:
     def _truth(self, operation: Command) -> None:
         meddled = _MEDDLING & self._names
         ended = operation.ended()
-        if ended.status == 0 and not meddled and self._world.vm.alive:
+        if ended.status == 0 and not meddled and self._world.home.alive:
             self.found += judge.truth(operation.words, ended, self._world.see())
 
     @staticmethod
@@ -223,8 +233,8 @@ class UnderWay:
         return str(document.get("outcome", "error" if "error" in document else "shown"))
 
 
-def processes_of(socket: Path) -> list[int]:
-    """The processes that name this monitor on their command line: vcpuctl's, since QEMU has it by number."""
+def processes_of(word: str) -> list[int]:
+    """The processes that have this word on their command line: vcpuctl's (QEMU has its monitor by number)."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -232,6 +242,6 @@ def processes_of(socket: Path) -> list[int]:
                 line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue  # it has just ended
-            if str(socket).encode() in line.split(b"\0"):
+            if word.encode() in line.split(b"\0"):
                 found.append(int(entry.name))
     return found

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -15,24 +14,24 @@ from pathlib import Path
 from typing import Any
 
 from kit.chaos.choice import Shape
+from kit.chaos.home import Home, NotMendedError, pause
 from kit.chaos.judge import Seen, see
-from kit.chaos.relay import Relay
 from kit.e2e import guestfirst
 from kit.e2e.guestfirst import Violation
 from kit.e2e.load import ONLINER
-from kit.e2e.platforms import SlotOf
-from kit.lab import LabError, Lives, QmpError, ShellError, Vm, WaitTimeoutError
-from kit.lab.spec import AGENT_CHARDEV
+from kit.lab import LabError, ShellError, Vm, WaitTimeoutError
+from kit.lab.record import Record
+from kit.lab.virt.domain import Domain
+from kit.lab.vm import homeless
 
 #: Seconds for a guest's whole restart, emulated on a busy machine, and for the agent's start after it.
-BOOT, AGENT = 300.0, 120.0
+BOOT, AGENT = 600.0, 120.0
 #: Seconds in which a removal that was asked for behind the product's back is over, or never will be.
 _REMOVAL = 15.0
 EJECT = "/sys/firmware/acpi/hotplug/processor/enabled"
 PRESSURE = "/dev/shm/chaos"
 #: A name that no slot has, and where it lies in the guest to be laid over a CPU's own.
 FOREIGN, FOREIGN_FILE = "\\_SB_.CPUS.CFFF", "/run/chaos-name"
-_SNAPSHOT = "chaos"
 _UNITS = "/sys/fs/cgroup/system.slice"
 
 
@@ -75,29 +74,15 @@ class OwnTroubleError(Exception):
     """What is wrong is QEMU's or the guest's own, by their own words or the lab's own hands, and is named."""
 
 
-class NotMendedError(Exception):
-    """After the faults were over, the VM or its agent did not come back: neither is of use any more."""
-
-
 @dataclass
 class World:
-    """``shape``, and how the guest calls a slot; ``lives`` holds the VM."""
+    """``home`` is where the VM lives."""
 
-    lives: Lives
-    shape: Shape
-    slot_of: SlotOf
-    #: Whether the guest's console can be held against promise 2.
-    traced: bool
+    home: Home
 
     def __post_init__(self) -> None:
         self._commands: list[tuple[float, dict[str, Any]]] = []
         self._kernel: list[tuple[float, str]] = []
-        #: Devices whose removal the lab asked for, by id.
-        self.removals: list[str] = []
-        #: Ids that the lab has given to devices of another kind.
-        self.taken: set[str] = set()
-        #: QEMU's CPUs when the snapshot was made: the arguments of their device_add.
-        self._kept: list[dict[str, Any]] = []
         self._known: set[Violation] = set()
         #: Whether this guest has had deadline reservations.
         self.reserved = False
@@ -105,96 +90,57 @@ class World:
         self._boots = 0
         #: CPUs may have come online since the last look without the console saying so.
         self._silent = False
-        #: What stands before the monitor of the VM that runs, where the console tells nothing of promise 2.
-        self._relay: tuple[Vm, Relay] | None = None
         self._against: list[str] = []
         #: How often a device_del was held until the guest had been looked at, by what came of it; how often one came
         #: when something had just brought its CPU online again.
         self.held: Counter[str] = Counter()
 
     @property
-    def vm(self) -> Vm:
+    def vm(self) -> Vm | Domain:
         """The running VM."""
-        return self.lives.vm
+        return self.home.vm
 
     @property
-    def monitor(self) -> Path:
-        """The socket for vcpuctl."""
-        if self.traced:
-            return self.vm.qmp_socket
-        if self._relay is None or self._relay[0] is not self.vm:
-            self.close()
-            vm = self.vm
-            self._relay = (vm, Relay(vm.dir / "relay.sock", vm.qmp_socket, partial(self._look_first, vm)))
-        return self.vm.dir / "relay.sock"
+    def shape(self) -> Shape:
+        """What the choices depend on."""
+        return self.home.shape
 
-    def close(self) -> None:
-        """Take away what stands before the monitor."""
-        if self._relay is not None:
-            self._relay[1].close()
-        self._relay = None
+    @property
+    def record(self) -> Record:
+        """The record of the QEMU that runs."""
+        return self.home.record
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """vcpuctl's words for the VM."""
+        return self.home.options(self._look_first)
 
     def commands(self) -> list[tuple[float, dict[str, Any]]]:
         """All that QEMU was told in this life, in all of its processes."""
-        return [*self._commands, *self.vm.qmp_commands()]
+        return [*self._commands, *self.home.commands()]
 
     def see(self) -> Seen:
         """Look at both sides."""
         reply = self.vm.qmp.execute("query-hotpluggable-cpus")
-        return see(reply, self.vm.guest_cpus(), self.slot_of, self.shape.threads)
+        return see(reply, self.vm.guest_cpus(), self.home.slot_of, self.shape.threads)
 
     def restore(self) -> None:
         """A new life, from the saved state."""
         self._commands, self._kernel, self._known = [], [], set()
         self.reserved = False
         self._boots += 1
-        self.removals.clear()
-        self.taken.clear()
-        self.lives.again()
+        self.home.again()
 
     def move(self) -> None:
         """The VM goes on in a new QEMU, and its record with it."""
 
-        def keep(old: Vm) -> None:
-            self._commands += old.qmp_commands()
-            self._kernel += old.kernel_log
+        def keep() -> None:
+            self._commands += self.home.commands()
+            self._kernel += self.vm.kernel_log
 
-        self.release()
-        self.lives.move(keep)
+        self.home.move(keep)
         self._silent = True
         self.vm.wait_shell(60.0)
-
-    def snapshot(self) -> None:
-        """Keep the VM as it is now, for ``revert``."""
-        entries = self.vm.qmp.execute("query-hotpluggable-cpus")
-        self._kept = [
-            {"driver": entry["type"], "id": entry["qom-path"].rpartition("/")[2], **entry["props"]}
-            for entry in entries
-            if entry.get("qom-path", "").startswith("/machine/peripheral/")
-        ]
-        self.vm.savevm(_SNAPSHOT)
-
-    def revert(self) -> None:
-        """Go back to it. Where QEMU has not all of its CPUs any more, it gets them first, as an operator would do."""
-        self.release()
-        if not self.vm.loadvm(_SNAPSHOT):
-            return
-        for arguments in self._kept:
-            with suppress(QmpError):  # it is there
-                self.vm.qmp.execute("device_add", **arguments)
-        said = self.vm.loadvm(_SNAPSHOT)
-        if said:
-            raise NotMendedError(f"the snapshot cannot be loaded: {said}")
-        self.vm.qmp.execute("cont")
-
-    def release(self) -> None:
-        """Take away the devices that have an id of a slot's CPU; nobody else may have done so."""
-        for name in sorted(self.taken):
-            try:
-                self.vm.qmp.execute("device_del", id=name)
-            except QmpError as error:
-                self._against.append(f"{name}, a device of another kind, is gone: {error}")
-        self.taken.clear()
 
     def wait_reset(self, since: float) -> None:
         """Wait until the machine was reset after that moment. QEMU says it twice: the echo of an older one is none."""
@@ -212,7 +158,7 @@ class World:
         The agent then: which process of the run it is, its resident memory (kB) and open descriptors. VmDiedError if
         QEMU has died of it.
         """
-        self.release()
+        self.home.release()
         if self.vm.qmp.execute("query-status")["status"] == "paused":
             self.vm.qmp.execute("cont")
         try:
@@ -221,7 +167,7 @@ class World:
             raise NotMendedError(f"the guest's console does not answer: {error}") from error
         try:
             said = self.vm.shell(_MEND, AGENT)
-            self._until(self._port_open, AGENT, "the agent has its port open")
+            self._until(self.home.agent_there, AGENT, "the agent has its port open")
         except (WaitTimeoutError, ShellError) as error:
             raise NotMendedError(f"vcpud does not come back: {error}") from error
         self._wait_removals()
@@ -236,11 +182,11 @@ class World:
 
     def guest_first(self) -> list[Violation | str]:
         """What the whole record of this life shows against promise 2, and against the host's devices; each once."""
-        against, self._against = self._against, []
-        if not self.traced:
+        against, self._against = [*self._against, *self.home.misdeeds()], []
+        if not self.home.traced:
             return [*against]
         kernel = [*self._kernel, *self.vm.kernel_log]
-        found = guestfirst.find(self.commands(), kernel, self.vm.spec.smp)
+        found = guestfirst.find(self.commands(), kernel, self.home.smp)
         fresh = [violation for violation in found if violation not in self._known]
         self._known.update(fresh)
         return [*against, *fresh]
@@ -250,12 +196,13 @@ class World:
 
         Seen of pseries: the guest's CPU that asked for it waits in QEMU (pthread_join) for a vCPU's thread that sleeps.
         """
-        if not self.vm.alive or self.vm.qmp.closed:
+        if not self.home.alive or self.vm.qmp.closed:
             return []
         with suppress(WaitTimeoutError):
             self.vm.shell("true", 20.0)
             return []  # it goes on: whatever is wrong is not that
-        return self.vm.homeless()
+        qmp = self.vm.qmp
+        return homeless(qmp.execute("query-hotpluggable-cpus"), qmp.execute("query-cpus-fast"))
 
     def guest_says_no(self, slots: Iterable[int]) -> str:
         """Whether the guest refuses to the lab too, for no reason that is left, to take a CPU of these slots offline.
@@ -285,7 +232,7 @@ class World:
             self.held["not seen"] += 1  # paused, or in the middle of a boot: nobody can tell
             return
         self.held["seen"] += 1
-        seen = see(reply, guest, self.slot_of, self.shape.threads)
+        seen = see(reply, guest, self.home.slot_of, self.shape.threads)
         for slot, path in seen.filled.items():
             online = [number for number, up in seen.cpus.get(slot, {}).items() if up]
             if target in (path, path.rpartition("/")[2]) and online:
@@ -306,17 +253,13 @@ class World:
                 )
                 self._kernel.append((now, line))
 
-    def _port_open(self) -> bool:
-        chardevs = self.vm.qmp.execute("query-chardev")
-        return any(item["label"] == AGENT_CHARDEV and item["frontend-open"] for item in chardevs)
-
     def _wait_removals(self) -> None:
-        for target in self.removals:
+        for target in self.home.removals:
             try:
                 self._until(partial(self._gone, target), _REMOVAL, f"{target} is gone")
             except WaitTimeoutError:
                 continue  # refused by the guest, or lost with a restart: it stays, which is no fault of anybody
-        self.removals.clear()
+        self.home.removals.clear()
 
     def _gone(self, target: str) -> bool:
         slots = self.vm.qmp.execute("query-hotpluggable-cpus")
@@ -326,13 +269,8 @@ class World:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise WaitTimeoutError(f"not within {seconds:.0f} s: {what}\n{self.vm.record.tail()}")
+                raise WaitTimeoutError(f"not within {seconds:.0f} s: {what}\n{self.record.tail()}")
             pause(0.1)
-
-
-def pause(seconds: float) -> None:
-    """Let some time pass: here it is what is wanted, and no condition stands for it."""
-    threading.Event().wait(seconds)
 
 
 def names(directory: Path) -> set[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kit.lab import Vm, process
+from kit.lab.virt.domain import Domain
 
 #: Builtins alone: an emulated CPU takes longer to start a program than the shortest interval lasts. To read from a pipe
 #: that nobody writes to is bash's way to wait for fractions of a second.
@@ -46,7 +47,7 @@ def rounds(default: int) -> int:
     return int(os.environ.get("ROUNDS", default))
 
 
-def begin_onliner(vm: Vm, seconds: float) -> None:
+def begin_onliner(vm: Vm | Domain, seconds: float) -> None:
     """Have something in the guest bring online whatever CPU it finds offline, every so many seconds."""
     vm.put(_ONLINER.encode(), "/run/onliner")
     vm.shell(_START.format(seconds=seconds), 60.0)

@@ -57,6 +57,14 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("debian12-amd64", "bookworm", ARCHES["amd64"], "linux-image-cloud-amd64"),
+        # with QEMU's own agent, for a comparison
+        Recipe(
+            "debian12-ga-amd64",
+            "bookworm",
+            ARCHES["amd64"],
+            "linux-image-cloud-amd64",
+            (*_PACKAGES, "qemu-guest-agent"),
+        ),
         # the kernels that an installation has: with them udev loads modules for each new CPU
         Recipe("debian13-amd64", "trixie", ARCHES["amd64"], "linux-image-amd64", wants_hypervisor=True),
         Recipe("sid-amd64", "sid", ARCHES["amd64"], "linux-image-amd64", (*_PACKAGES, "mount"), wants_hypervisor=True),

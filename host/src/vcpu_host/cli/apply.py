@@ -26,8 +26,8 @@ _HINT = 'name each VM with its vCPUs below [vms]: web1 = 4; or in JSON: {"vms": 
 
 async def apply(args: argparse.Namespace) -> Exit:
     """Scale each VM to what the file says. Raise UsageError, before anything is done, if it says anything wrong."""
-    if args.vm or args.all_vms or args.qmp or args.agent or args.domain or args.connect:
-        hint = "leave --vm, --all, --qmp, --domain, --connect and --agent out"
+    if args.vm or args.all_vms or args.qmp or args.agent or args.domain or args.connect or args.no_monitor:
+        hint = "leave --vm, --all, --qmp, --domain, --connect, --no-monitor and --agent out"
         raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl apply takes the VMs of its file", hint))
     wanted = _read(args.file)
     targets = {goal.name: _target(goal) for goal in wanted}
@@ -43,7 +43,7 @@ async def apply(args: argparse.Namespace) -> Exit:
 def _target(goal: Goal) -> AnyTarget:
     if goal.libvirt is None or goal.domain is None:
         return Target.named(goal.name)
-    return Domain(goal.libvirt, goal.domain, check_name(goal.name))
+    return Domain(goal.libvirt, goal.domain, check_name(goal.name), goal.monitor)
 
 
 def _call(args: argparse.Namespace, goal: Goal) -> Call:

@@ -39,10 +39,9 @@ async def ask_many(args: argparse.Namespace, words: Sequence[str]) -> Exit:
     call = _call(args)
     if args.agent is not None:
         raise _usage(codes.MANY_VMS, "--agent names the socket of one VM", "put agent = ... into the VMs' files")
-    if args.connect is not None:
-        raise _usage(
-            codes.MANY_VMS, "--connect says which libvirt has one domain", "leave it out: the VMs' files say it"
-        )
+    if args.connect is not None or args.no_monitor:
+        hint = "leave it out: the VMs' files say it (libvirt, monitor)"
+        raise _usage(codes.MANY_VMS, "--connect and --no-monitor are about one domain", hint)
     targets = _targets(words, whole=call.changes)
     within = bound(call, args.timeout)
     members = [Member(name, _vm(target), call, within) for name, target in targets.items()]

@@ -66,9 +66,9 @@ and the command that adds each to vms.d. It changes nothing there."""
 _CHANNEL = """Show the channel that a domain of libvirt's needs for the agent.
 
 It says whether the domain has it, as it runs and as it is defined. --apply adds
-it where it is missing, and changes nothing else: to the running domain, whose
-guest need not be restarted, and to the definition, for the next start. A VM
-without libvirt gets its port on QEMU's command line."""
+it where it is missing, with the controller that it needs: to the running
+domain, whose guest need not be restarted, and to the definition, for the next
+start. A VM without libvirt gets its port on QEMU's command line."""
 
 _APPLY = """Give many VMs their vCPUs, at once.
 

@@ -94,6 +94,7 @@ LIBVIRT_TIMEOUT = Code("libvirt-timeout", "libvirt has waited long enough, and d
 NO_SUCH_DOMAIN = Code("no-such-domain", "This libvirt has no domain of this name or UUID.")
 DOMAIN_OFF = Code("domain-off", "The domain does not run here.")
 LEFT_TO_LIBVIRT = Code("left-to-libvirt", "libvirt does this itself for the VMs that it owns.")
+LIBVIRT_CORES = Code("libvirt-cores", "Cores of several threads are not plugged by way of libvirt.")
 NOT_HOTPLUGGABLE = Code("not-hotpluggable", "libvirt does not let a CPU go that the domain was started with.")
 NO_DEFINITION = Code("no-definition", "Nobody keeps a definition of the VM, which --config could change.")
 NOT_KEPT = Code("not-kept", "The CPU is as wanted, and the VM's definition could not be changed to the same.")

@@ -126,6 +126,8 @@ def _owner(view: VmView) -> Iterator[Finding]:
         if view.host.owner.record_alone:
             unseen = record_alone()
             yield Finding(Level.NOTE, unseen.code, "QEMU itself is not looked at, only the owner's record", unseen.hint)
+        if (no := view.host.owner.refuses) is not None:
+            yield Finding(Level.PROBLEM, no.code, no.text, no.hint)
         yield from disagreements(view.host)
 
 

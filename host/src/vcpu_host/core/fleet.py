@@ -31,7 +31,7 @@ from .text import is_pattern
 FORMAT = 1
 #: No VM has more vCPUs; the number has to fit where it is sent (``sharing.calls``).
 _MOST = (1 << 32) - 1
-_KEYS = ("vcpus", "libvirt", "domain")
+_KEYS = ("vcpus", "libvirt", "domain", "monitor")
 
 
 class GoalsError(ValueError):
@@ -47,12 +47,14 @@ class Goal:
     """How many vCPUs a VM is to have online.
 
     ``libvirt`` (a URI) and ``domain`` say where it is, if the file does; both are None for a name of vms.d.
+    ``monitor``: QEMU's monitor may be asked through libvirt.
     """
 
     name: str
     vcpus: int
     libvirt: str | None = None
     domain: str | None = None
+    monitor: bool = True
 
 
 def goals(text: str) -> tuple[Goal, ...]:
@@ -104,7 +106,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _goal(name: str, wanted: Any) -> Goal:
-    place: dict[str, str] = {}
+    place: dict[str, Any] = {}
     if isinstance(wanted, dict):
         unknown = sorted(set(wanted) - set(_KEYS))
         if unknown:
@@ -128,6 +130,10 @@ def _place(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
             raise GoalsError(f"{name!r:.80}: {key} is {value!r:.40}, and no text")
     if place and len(place) < 2:
         raise GoalsError(f"{name!r:.80}: libvirt and domain are given together, or neither")
+    if "monitor" in wanted:
+        if not place or not isinstance(wanted["monitor"], bool):
+            raise GoalsError(f"{name!r:.80}: monitor is true or false, and stands beside libvirt and domain")
+        place["monitor"] = wanted["monitor"]
     return place
 
 

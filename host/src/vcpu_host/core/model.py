@@ -168,12 +168,14 @@ _MIGRATION_AT_REST = frozenset({"", "none", "completed", "failed", "cancelled"})
 class Owner:
     """Who owns the VM, in words ("libvirt 12.8.0"), and whether it keeps a ``definition`` that the VM starts from.
 
-    ``record_alone``: the owner's record is all that is seen of the VM; QEMU itself is not looked at.
+    ``record_alone``: the owner's record is all that is seen of the VM; QEMU itself is not looked at. ``refuses`` says
+    why it is asked neither to plug nor to unplug, or is None.
     """
 
     name: str
     definition: bool
     record_alone: bool = False
+    refuses: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)

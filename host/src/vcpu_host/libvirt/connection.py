@@ -7,6 +7,8 @@ come back in its time ends the connection for that user.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,6 +20,9 @@ from .shared import Raw
 from .worker import Worker
 
 T = TypeVar("T")
+
+#: How long it may take to free what is left of a connection, in seconds.
+_LETS_GO = 1.0
 
 
 class Connection:
@@ -77,6 +82,15 @@ class Connection:
             shared.avoid(self._raw)
             self._lose(words.silent(self.uri, self._in_turn.seconds, what))
             raise self.gone() from None
+
+    async def let_go(self, function: Callable[[], object]) -> None:
+        """Call a function that frees what this process has of the connection, lost or not. Never hang, never raise.
+
+        (Callbacks that stay registered keep a connection from being freed: seen with 9.0's module, an eventfd each.)
+        """
+        with contextlib.suppress(TimeoutError, VcpuctlError):
+            async with asyncio.timeout(_LETS_GO):
+                await self._worker.do(lambda: self._called("let go of it", function, ()))
 
     def _called(self, what: str, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         libvirt = binding.module()

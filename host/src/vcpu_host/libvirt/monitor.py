@@ -18,7 +18,7 @@ from ..core import codes
 from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.vm_events import QemuGone
-from ..errors import QemuError, QemuGoneError
+from ..errors import QemuError
 from ..qmp.events import EventHub, convert
 from ..qmp.traps import explain
 from . import binding
@@ -91,15 +91,10 @@ class LentMonitor:
 
     async def close(self) -> None:
         """See ``qmp.roles.Monitor``."""
-        callbacks, self._callbacks = self._callbacks, []
-        if not self._connection.lost:
-            with contextlib.suppress(QemuGoneError, QemuError):
-                await self._connection.call("stop hearing events", self._deregister, callbacks)
+        for deregister, number in self._callbacks:
+            await self._connection.let_go(partial(deregister, self._connection.raw, number))
+        self._callbacks.clear()
         await self._domain.close()
-
-    def _deregister(self, callbacks: list[tuple[Any, int]]) -> None:
-        for deregister, number in callbacks:
-            deregister(self._connection.raw, number)
 
     # --- events, in libvirt's thread ----------------------------------------------------------------------------------
 

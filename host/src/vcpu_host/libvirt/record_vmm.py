@@ -18,6 +18,7 @@ from typing import Any
 from ..core import codes
 from ..core.identity import VmIdentity
 from ..core.model import Channel, HostView, Slot
+from ..core.platforms import platform_for
 from ..core.reason import Reason
 from ..core.vm_events import QemuGone, VmEvent
 from ..errors import QemuError
@@ -57,7 +58,7 @@ class RecordVmm:
             raise words.domain_off("the domain is not running")
         record = await self.domain.record()
         await self._told_again(record)
-        return HostView(
+        view = HostView(
             qemu_version=(version // 1_000_000, version // 1000 % 1000, version % 1000),
             machine=record.machine,
             arch=record.arch,
@@ -69,6 +70,9 @@ class RecordVmm:
             migration="active" if operation in _MIGRATION else "",
             owner=self._owner,
         )
+        if platform_for(view).whole_cores:
+            return replace(view, owner=replace(self._owner, refuses=words.cores()))
+        return view
 
     def _state(self) -> tuple[str, int, int]:
         """Its state, QEMU's version as libvirt counts, and what is under way with it. In the connection's thread."""

@@ -21,9 +21,7 @@ from .domain_xml import DomainRecord
 from .monitor import LentMonitor
 from .record_vmm import RecordVmm
 
-#: How long libvirt gets to hear of a removal by itself before it is told once more, in seconds.
-_TOLD_AGAIN = 0.3
-#: How long its record is waited for then.
+#: How long libvirt's record is waited for once a slot is empty, in seconds.
 _SETTLES = 1.5
 
 
@@ -73,6 +71,8 @@ class LibvirtVmm(QmpVmm):
         record = await self.domain.record()  # after QEMU was looked at: libvirt hears of things later
         if self._leaving:
             record = await self._told_again(view, record)
+        if any(slot.vcpus > 1 for slot in view.slots):
+            return replace(view, owner=replace(self.domain.owner, refuses=words.cores()))
         slots = tuple(self._recorded(slot, record) for slot in view.slots)
         return replace(view, slots=slots, owner=self.domain.owner)
 
@@ -92,23 +92,23 @@ class LibvirtVmm(QmpVmm):
 
         QEMU's own word of it may come late (under TCG with the next change of the machine's memory map only). Asked to
         remove the CPU once more, libvirt since 12.4 finds that it is gone and takes that for done; older ones do not.
+        It is told at once: what it has heard by itself meanwhile it refuses, or takes for done.
         """
         now = asyncio.get_running_loop().time()
         missed = False
         for index, leaving in list(self._leaving.items()):
-            slot = view.slots[index]
-            if not slot.vacant:
+            if not view.slots[index].vacant:
                 leaving.empty_since = None
-            elif not record.has(index):
+                continue
+            if not record.has(index):
                 del self._leaving[index]
-            elif leaving.empty_since is None:
+                continue
+            if leaving.empty_since is None:
                 leaving.empty_since = now
-            elif not leaving.told and self.domain.asynchronous and now - leaving.empty_since >= _TOLD_AGAIN:
+            if not leaving.told and self.domain.asynchronous:
                 leaving.told = missed = True
-                try:
-                    await self.domain.unplug(slot.index, asynchronously=True)
-                except QemuError:
-                    continue  # it knows by now, or will not: the next look at its record says which
+                with contextlib.suppress(QemuError):  # it knows by now, or will not: its record says which
+                    await self.domain.unplug(index, asynchronously=True)
         return await self.domain.record() if missed else record
 
     async def plug(self, slot: Slot, device_id: str = "") -> str:

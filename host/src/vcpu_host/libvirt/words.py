@@ -125,6 +125,19 @@ def _hint(text: str) -> str:
     return ""
 
 
+def cores() -> Reason:
+    """Return why nothing is plugged where a slot is a core of several threads (POWER).
+
+    There libvirt's vCPUs are the threads, and one call takes those of a core; that was not tried.
+    """
+    return Reason(
+        codes.LIBVIRT_CORES,
+        Origin.VCPUCTL,
+        "this machine plugs whole cores, each several vCPUs of libvirt's: vcpuctl does not do that by way of libvirt",
+        "virsh setvcpu DOMAIN FIRST-LAST --enable --live plugs one; vcpuctl online and offline work in the guest",
+    )
+
+
 def not_hotpluggable(index: int) -> Reason:
     """Return why a vCPU of the domain's start stays."""
     return Reason(

@@ -71,8 +71,12 @@ class Hub:
 
         Raise OSError if nothing can be made there.
         """
-        server = await asyncio.start_unix_server(self._serve, sock=bound(path), limit=wire.LONGEST_CALL)
+        # Served only once it is known here: if this is cancelled in between, ``close`` ends it.
+        server = await asyncio.start_unix_server(
+            self._serve, sock=bound(path), limit=wire.LONGEST_CALL, start_serving=False
+        )
         self._servers.append((server, path))
+        await server.start_serving()
 
     async def leave(self) -> None:
         """Serve nobody any more; who waits for the VM goes on waiting. The caller still holds the locks."""

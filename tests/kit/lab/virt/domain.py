@@ -177,6 +177,11 @@ class Domain:
             journal = f"the guest's shell did not give its journal: {error}\n"
         (dest / "journal.log").write_text(journal)
 
+    @property
+    def qemu_record(self) -> Record:
+        """What QEMU said in this process. Raises LabError without ``spec.record``."""
+        return self._recorded()
+
     def _recorded(self) -> Record:
         if self._recording is None:
             raise LabError(f"{self.name} was described without a record")

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import pytest
-from kit.chaos.choice import KINDS, Fault, Shape, Turn, When, cost, turn
+from kit.chaos.choice import KINDS, OF_DOMAINS, Fault, Shape, Turn, When, cost, turn
 
 Q35 = Shape(threads=1, slots=64)
 POWER = Shape(threads=2, slots=32, without=frozenset({"refuse-eject", "revert", "foreign-name"}))
+DOMAIN = Shape(threads=1, slots=64, without=frozenset({"raw-add", "raw-del"}), also=OF_DOMAINS)
 MANY = 2000
 
 
@@ -21,7 +22,7 @@ def test_a_turn_comes_from_the_seed_and_its_number_alone() -> None:
 
 
 def test_every_operation_and_every_fault_gets_its_turn_before_and_in_the_middle() -> None:
-    chosen = turns(Q35)
+    chosen = [*turns(Q35), *turns(DOMAIN)]
     assert {t.words[0] for t in chosen} == {"scale", "plug", "unplug", "offline", "online", "list", "plan"}
     seen = {(fault.name, fault.when is When.BEFORE) for t in chosen for fault in t.faults}
     wanted = {(name, True) for name, kind in KINDS.items() if kind.before}
@@ -32,7 +33,9 @@ def test_every_operation_and_every_fault_gets_its_turn_before_and_in_the_middle(
 
 
 def test_a_machine_is_not_given_faults_that_it_cannot_have() -> None:
-    assert POWER.without.isdisjoint(fault.name for t in turns(POWER) for fault in t.faults)
+    for shape in (POWER, DOMAIN):
+        assert shape.without.isdisjoint(fault.name for t in turns(shape) for fault in t.faults)
+    assert OF_DOMAINS.isdisjoint(fault.name for t in turns(Q35) for fault in t.faults)
 
 
 def test_the_boot_slot_is_left_alone_and_numbers_fit_whole_cores() -> None:
@@ -57,6 +60,16 @@ def test_an_onliner_leaves_time_for_a_device_del_between_two_looks() -> None:
     assert max(found) <= 1.2
 
 
+def test_what_interrupts_a_way_comes_when_vcpuctl_takes_it() -> None:
+    ways = {"ssh-ended": {"over-ssh"}, "network-cut": {"over-tcp"}}
+    chosen = [{fault.name for fault in t.faults} for t in turns(DOMAIN)]
+    for name, way in ways.items():
+        assert any(name in names for names in chosen)
+        assert all(
+            names & {"over-ssh", "over-tcp"} == way for names in chosen if name in names and len(names & {*ways}) == 1
+        )
+
+
 def test_garbage_comes_from_the_seed_too() -> None:
     garbage = [fault.data for t in turns(Q35) for fault in t.faults if "garbage" in fault.name]
     assert all(garbage)
@@ -75,6 +88,7 @@ def fault(name: str, *words: str) -> Fault:
         (("plug", "--atomic", "--slot", "4", "9"), (), 1, 2 * 2 + 1 + 1),
         (("plug", "-n", "3"), (fault("raw-add"),), 1, 2 * 3 + 1 + 1 + 1),
         (("unplug", "-n", "3"), (fault("second-vcpuctl", "scale", "5"), fault("raw-del")), 4, 5 + 4 + 1),
+        (("unplug", "-n", "3"), (fault("operator-plug"), fault("operator-unplug")), 4, 1 + 4 + 1),
         (("plan", "plug", "-n", "4"), (), 1, 1 + 1),
         (("plug", "-n", "3"), (fault("revert"),), 1, 2 * 3 + 1 + 2 * 7 + 1),
     ],
@@ -92,5 +106,5 @@ def test_a_core_costs_its_threads() -> None:
 
 
 def test_no_turn_costs_more_than_a_whole_budget() -> None:
-    assert max(cost(t, Q35) for t in turns(Q35)) < Q35.slots * Q35.threads - 1
+    assert max(cost(t, Q35) for t in [*turns(Q35), *turns(DOMAIN)]) < Q35.slots * Q35.threads - 1
     assert max(cost(t, POWER) for t in turns(POWER)) < POWER.slots * POWER.threads - POWER.threads

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,11 @@ import pytest
 from kit.chaos import run as chaos_run
 from kit.chaos.choice import Shape
 from kit.chaos.choice import turn as chosen
+from kit.chaos.home import NotMendedError
 from kit.chaos.report import Agent, Report
 from kit.chaos.run import Run
 from kit.chaos.under_way import UnderWay
-from kit.chaos.world import NotMendedError, OwnTroubleError, World
+from kit.chaos.world import OwnTroubleError, World
 from kit.lab import VmDiedError, WaitTimeoutError
 
 Script = Callable[[UnderWay], None]
@@ -40,9 +42,10 @@ class StubWorld:
 
     def __init__(self) -> None:
         self.shape = Shape(threads=1, slots=64)
-        self.lives = SimpleNamespace(vm=SimpleNamespace(plugs_left=1000))
+        self.home = SimpleNamespace(plugs_left=1000)
         self.messages: list[str] = []
-        self.vm = SimpleNamespace(record=SimpleNamespace(messages=self.messages), pid=1, collect=lambda _kept: None)
+        self.record = SimpleNamespace(messages=self.messages)
+        self.vm = SimpleNamespace(pid=1, collect=lambda _kept: None)
         self.half: list[str] = []
         self.restores = 0
 
@@ -196,4 +199,23 @@ def test_what_is_left_of_a_qemu_of_this_run_is_told_by_its_threads(
     finally:
         over.set()
         vcpu.join()
+    assert len(report.violations) == violations
+
+
+@pytest.mark.parametrize(("listens", "violations"), [(True, 0), (False, 1)], ids=["somebody else's", "left"])
+def test_a_socket_that_nobody_listens_on_is_left(
+    listens: bool,
+    violations: int,
+    outcome: Callable[..., Report],
+    tmp_path: Path,
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+
+        def script(_turn: UnderWay) -> None:
+            (tmp_path / "run").mkdir()
+            server.bind(str(tmp_path / "run" / f"{'a' * 32}.sock"))
+            if not listens:
+                server.close()
+
+        report = outcome(script)
     assert len(report.violations) == violations

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from kit.chaos.choice import Fault, Shape, Turn, When
+from kit.chaos.home import QmpHome
 from kit.chaos.report import Report
 from kit.chaos.under_way import UnderWay
 from kit.chaos.world import World
@@ -36,8 +37,12 @@ class StubVm:
         return self.guest
 
 
-def world(vm: StubVm, lives: object = None) -> World:
-    return World(cast("Lives", lives or SimpleNamespace(vm=vm)), Shape(2, 4), by_two_threads, traced=False)
+def home(vm: StubVm) -> QmpHome:
+    return QmpHome(cast("Lives", SimpleNamespace(vm=vm)), Shape(2, 4), by_two_threads, traced=False)
+
+
+def world(vm: StubVm) -> World:
+    return World(home(vm))
 
 
 def core(*online: bool) -> dict[str, GuestCpu]:
@@ -70,7 +75,7 @@ def test_a_device_del_is_held_against_the_guest_s_own_sysfs(
 
 def test_a_device_of_another_kind_that_somebody_else_has_taken_away_is_told() -> None:
     vm = StubVm({})
-    here = world(vm)
+    here = home(vm)
     here.taken |= {"vcpu-1", "vcpu-3"}
     deleted = []
 
@@ -81,7 +86,7 @@ def test_a_device_of_another_kind_that_somebody_else_has_taken_away_is_told() ->
 
     vm.qmp.execute = execute
     here.release()
-    (found,) = here.guest_first()
+    (found,) = World(here).guest_first()
     assert "vcpu-3" in str(found)
     assert (deleted, here.taken) == (["vcpu-1"], set())
 

@@ -41,6 +41,11 @@ WRONG = {
     "a libvirt without a domain": ('[vms.web1]\nvcpus = 4\nlibvirt = "x"\n', "together"),
     "a domain without a libvirt": ('[vms.web1]\nvcpus = 4\ndomain = "x"\n', "together"),
     "a domain that is no text": ('[vms.web1]\nvcpus = 4\nlibvirt = "x"\ndomain = 7\n', "domain is 7"),
+    "a monitor of no domain": ("[vms.web1]\nvcpus = 4\nmonitor = false\n", "beside libvirt"),
+    "a monitor that is neither": (
+        '[vms.web1]\nvcpus = 4\nlibvirt = "x"\ndomain = "x"\nmonitor = 0\n',
+        "true or false",
+    ),
     "a libvirt that is empty": ('[vms.web1]\nvcpus = 4\nlibvirt = ""\ndomain = "x"\n', "libvirt is ''"),
     "a dot that is not quoted": ("[vms]\ndb.example = 4\n", '"db.example"'),
     "a double in TOML": ("[vms]\nweb1 = 4\nweb1 = 5\n", "overwrite"),
@@ -60,6 +65,7 @@ WRONG = {
 def test_a_file_may_say_itself_which_domain_a_vm_is() -> None:
     text = '[vms]\nweb1 = 4\n[vms.db1]\nvcpus = 2\nlibvirt = "qemu:///system"\ndomain = "db"\n'
     assert goals(text) == (Goal("web1", 4), Goal("db1", 2, "qemu:///system", "db"))
+    assert goals(text + "monitor = false\n")[1] == Goal("db1", 2, "qemu:///system", "db", monitor=False)
 
 
 @pytest.mark.parametrize("case", RIGHT)

@@ -103,6 +103,18 @@ async def test_a_cpu_that_the_owner_keeps_is_not_asked_for() -> None:
     assert (done.outcome, vmm.vm.filled) == (Outcome.DONE, {0, 1})
 
 
+async def test_an_owner_that_is_not_asked_to_plug_leaves_the_guests_side_to_do() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    no = Reason(codes.LIBVIRT_CORES, Origin.VCPUCTL, "cores")
+    vmm.facts = {"owner": Owner("libvirt 12.8.0", definition=True, refuses=no)}
+    whole = _whole(vmm)
+    for request in (Request(Operation.PLUG, 1), Request(Operation.UNPLUG, 1), Request(Operation.SCALE, 3)):
+        result = await whole.run(request, BRISK)
+        assert (result.outcome, result.reason, vmm.vm.commands) == (Outcome.REFUSED, no, [])
+    assert no.code in {finding.code for finding in diagnose(await whole.look())}
+    assert (await whole.run(Request(Operation.OFFLINE, selectors=("1",)), BRISK)).outcome is Outcome.DONE
+
+
 async def test_a_cpu_that_the_owner_knows_nothing_of_is_not_taken_for_one_that_was_plugged() -> None:
     vmm = Owned(Vm(4, (0, 1)))
     vmm.behind, vmm.fixed = {1}, {1: Reason(codes.BEHIND_LIBVIRT, Origin.LIBVIRT, "plugged behind libvirt's back")}

@@ -158,6 +158,8 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
     host = view.host
     if host.no_hotplug is not None and not request.guest_alone:
         return host.no_hotplug
+    if host.owner is not None and host.owner.refuses is not None and not request.guest_alone:
+        return host.owner.refuses
     if view.record_trouble is not None:
         return view.record_trouble
     if not host.running:

@@ -29,6 +29,8 @@ class Platform(ABC):
     agent_platform: ClassVar[str] = ""
     #: Whether the guest's firmware tells QEMU when it has processed a plug, so that the agent need not.
     acknowledges: ClassVar[bool] = False
+    #: Whether a slot is a core, which may have several threads.
+    whole_cores: ClassVar[bool] = False
     #: The device that a virtio-serial port is attached to.
     serial_device: ClassVar[str] = "virtio-serial-pci"
 

@@ -53,6 +53,7 @@ class Pseries(Platform):
 
     name = "PAPR (pseries)"
     agent_platform = "pseries"
+    whole_cores = True
 
     def matches(self, host: HostView) -> bool:
         """The pseries machines of both QEMU targets; others, such as powernv, cannot plug CPUs."""
