@@ -9,13 +9,9 @@ import pytest
 from kit.e2e.domain_trial import CASES, Case, tried
 from kit.e2e.domains import DomainMachine
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
-def _param(case: Case) -> object:
-    return pytest.param(case, id=case.name, marks=() if case.daily else pytest.mark.slow)
-
-
-@pytest.mark.parametrize("case", [_param(case) for case in CASES])
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 def test_every_command_on_domains(case: Case, domain_machines: Callable[..., DomainMachine]) -> None:
     tried(case, domain_machines(case.suite, **case.changes))

@@ -68,7 +68,7 @@ def _page(whole: Mapping[str, Any]) -> str:
         trials = whole["rows"]
         described = list(trials[0]["described"])
         lines += [
-            _line(["", *(each["described"][described[0]] for each in trials)]),
+            _line([described[0], *(each["described"][described[0]] for each in trials)]),
             _line(["---"] * (len(trials) + 1)),
         ]
         lines += [_line([part, *(each["described"][part] for each in trials)]) for part in described[1:]]

@@ -10,17 +10,19 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from typing import Any
 
 from vcpu_host.libvirt.connection import Connection
 from vcpu_host.libvirt.domain import Domain
 from vcpu_host.libvirt.port import ChannelPort
+from vcpu_proto.link import WireProtocol
 
 _PIECE, _PIECES = b"x" * 65536, 64
 #: For as long libvirt has to take nothing, in seconds, to be said to hang.
 _STILL = 1.0
 
 
-class _Lost(asyncio.Protocol):
+class _Lost(WireProtocol):
     def __init__(self) -> None:
         self.lost = asyncio.Event()
 
@@ -38,7 +40,8 @@ async def main(uri: str, name: str) -> None:
     port = ChannelPort(uri)
     port.belongs_to(domain, _nobody)
     protocol = _Lost()
-    wire = await port.wire(None)(protocol)  # type: ignore[arg-type] - the host's view is not looked at
+    host: Any = None  # which libvirt's port does not look at
+    wire = await port.wire(host)(protocol)
     transport = wire.transport
     for _ in range(_PIECES):
         transport.write(_PIECE)
