@@ -75,6 +75,10 @@ CASES = (
     Case("bookworm", "ssh"),
     replace(_levels, suite="bookworm", way="unix"),
 )
+#: What QEMU 7.2 does not survive under TCG, and so is not tried.
+_HOPELESS = dict.fromkeys(
+    ("save, restore: unplugged", "save, restore: scaled down"), "not tried: QEMU 7.2 dies of a save after an unplug"
+)
 _URIS = {"unix": "uri", "tcp": "tcp_uri", "ssh": "ssh_uri"}
 
 
@@ -313,12 +317,15 @@ def tried(case: Case, machine: DomainMachine) -> None:
     results: dict[str, str] = {}
     try:
         for name, check in trial.checks.items():
+            if case.dies_of_replug and name in _HOPELESS:
+                results[name] = _HOPELESS[name]
+                continue
             began = time.monotonic()
             results[name] = "failed"
             try:
                 results[name] = check()
             except (AssertionError, LabError, subprocess.TimeoutExpired) as error:
-                results[name] = f"failed: {(str(error).splitlines() or [repr(error)])[0][:200]}"
+                results[name] = f"failed: {(str(error) or repr(error)).replace(chr(10), ' ')[:200]}"
                 raise
             finally:
                 print(f"{case.name}: {name} {results[name]}, {time.monotonic() - began:.1f} s", file=sys.stderr)
