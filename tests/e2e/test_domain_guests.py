@@ -77,14 +77,14 @@ def test_a_guest_that_floods_or_does_not_read_costs_neither_memory_nor_more_time
     again(machine, UNPLUG, 0)
 
 
+@pytest.mark.parametrize("suite", ["sid", pytest.param("bookworm", marks=pytest.mark.slow)])
 def test_a_write_that_libvirt_leaves_hanging_is_ended_and_the_channel_is_free(
-    libvirt_hosts: Callable[..., LibvirtHost], libvirt_module: Mapping[str, str]
+    libvirt_hosts: Callable[..., LibvirtHost], libvirt_module: Mapping[str, str], suite: str
 ) -> None:
-    for suite in ("sid", "bookworm"):
-        host = libvirt_hosts(suite)
-        host.run(DomainSpec(name="deaf"))
-        for _ in range(2):  # the second one finds the channel free
-            assert gives_up(host.uri, "deaf", libvirt_module) < GIVEN
+    host = libvirt_hosts(suite)
+    host.run(DomainSpec(name="deaf"))
+    for _ in range(2):  # the second one finds the channel free
+        assert gives_up(host.uri, "deaf", libvirt_module) < GIVEN
 
 
 def test_a_cpu_that_was_plugged_behind_libvirt_is_shown_refused_and_can_be_got_rid_of(
