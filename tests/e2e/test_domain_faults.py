@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from kit.e2e.domain_faults import again, channel_taken, held, unknown
+from kit.e2e.domain_faults import again, channel_taken, from_elsewhere, held, unknown
 from kit.e2e.domains import DomainMachine, all_three
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -32,6 +32,21 @@ def test_libvirtd_restarts_in_the_middle_and_whoever_then_finds_the_channel_take
             assert f"process {vcpuctl.process.pid}" in error["text"], error
             assert machine.vcpuctl("list").outcome == "port-busy"
         again(machine, words, *slots)
+
+
+def test_two_vcpuctl_on_two_hosts_exclude_each_other_and_the_second_is_told_of_the_first(
+    domain_machines: Callable[..., DomainMachine],
+) -> None:
+    machine = domain_machines()
+    with held(machine, "device_add", *PLUG) as vcpuctl:
+        for words in (UNPLUG, ("plug", "--slot", "3"), ("scale", "1")):
+            refused = from_elsewhere(machine, *words)
+            assert (refused.status, refused.outcome) == (3, "port-busy"), refused.stdout + refused.stderr
+            assert f"process {vcpuctl.process.pid}" in refused.json["error"]["text"]
+        assert vcpuctl.ends().outcome == "done"
+    assert machine.sides() == all_three(0, 5)
+    assert from_elsewhere(machine, *UNPLUG).outcome == "done"
+    assert machine.sides() == all_three(0)
 
 
 @pytest.mark.slow

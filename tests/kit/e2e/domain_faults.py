@@ -19,6 +19,7 @@ from pathlib import Path
 
 from kit import documents
 from kit.e2e.domains import DomainMachine, all_three
+from kit.e2e.machine import Vcpuctl
 from kit.ended import Ended
 from kit.lab import WaitTimeoutError
 
@@ -26,6 +27,7 @@ from kit.lab import WaitTimeoutError
 SOON = 60.0
 #: Seconds for which the beginning of an operation is waited for: the connection by ssh, and the first look.
 _BEGINS = 60.0
+_ELSEWHERE = 'mount -t tmpfs -o mode=700 elsewhere /run/vcpuctl; exec "$@"'
 _CLIENTS = Path(__file__).parent / "clients"
 
 
@@ -56,6 +58,12 @@ def held(machine: DomainMachine, at: str, *words: str, uri: str = "") -> Iterato
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def from_elsewhere(machine: DomainMachine, *words: str) -> Ended:
+    """Run ``vcpuctl WORDS`` as another host would: with a directory of its own for its locks."""
+    process = machine.vcpuctl.start(*words, within=["unshare", "--mount", "sh", "-ec", _ELSEWHERE, "sh"])
+    return Vcpuctl.wait(process, SOON)
 
 
 @contextmanager

@@ -300,6 +300,7 @@ class DomainTrial:
 
 def _shows(slot: int, state: str, document: Mapping[str, Any]) -> bool:
     """Whether a document of watch's has the slot in that state."""
+    assert "slots" in document, document
     return bool(document["slots"][slot]["state"] == state)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,12 +44,14 @@ class LibvirtVcpuctl:
         """``module`` is the environment with which this interpreter imports libvirt."""
         self.uri, self.domain, self._module = uri, domain, module
 
-    def start(self, *words: str, json_output: bool = True, whole: bool = False) -> subprocess.Popen[str]:
+    def start(
+        self, *words: str, json_output: bool = True, whole: bool = False, within: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         """Start it and leave it running; the caller waits for it, with ``Vcpuctl.wait``.
 
-        ``whole``: the words themselves say which domains it is about.
+        ``whole``: the words themselves say which domains it is about. ``within`` is a command that runs it.
         """
-        argv = [str(VCPUCTL), *([] if whole else ["--connect", self.uri, "--domain", self.domain])]
+        argv = [*within, str(VCPUCTL), *([] if whole else ["--connect", self.uri, "--domain", self.domain])]
         argv += [*(["-o", "json"] if json_output else []), *words]
         environment = {**os.environ, **self._module}
         return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
