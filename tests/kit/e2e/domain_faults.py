@@ -8,6 +8,7 @@ the fault happens, so that it has not ended before, however slow the machine is;
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -92,11 +93,10 @@ def run(machine: DomainMachine, *words: str, within: float = SOON) -> tuple[Ende
     What it writes has to fit into its pipes.
     """
     process = machine.vcpuctl.start(*words)
-    until = time.monotonic() + within
-    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if time.monotonic() > until:
-            process.kill()
-        time.sleep(0.05)
+    end = os.pidfd_open(process.pid)
+    if not select.select([end], [], [], within)[0]:
+        process.kill()
+    os.close(end)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     stdout, stderr = process.communicate()
@@ -128,4 +128,6 @@ def wait_slots(machine: DomainMachine, *slots: int, timeout: float = SOON) -> No
     while (found := machine.domain.slots()) != sorted(slots):
         if time.monotonic() > until:
             raise WaitTimeoutError(f"not within {timeout:.0f} s: slots {slots}; there are {found}")
-        time.sleep(0.05)
+        machine.domain.host.virsh(
+            "qemu-monitor-event", machine.domain.name, "--event", "DEVICE_DELETED", "--timeout", "1"
+        )

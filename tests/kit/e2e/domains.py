@@ -120,7 +120,8 @@ def start_again(machine: DomainMachine) -> None:
     while host.ask("domstate", domain.name).strip() != "shut off":
         if time.monotonic() > until:
             raise WaitTimeoutError(f"{domain.name} does not shut down within {_BOOTS:.0f} s")
-        time.sleep(0.1)
+        # it may have ended before anybody waited for that: so not for long, and libvirt is asked once more
+        host.virsh("event", domain.name, "--event", "lifecycle", "--timeout", "2")
     host.start(domain.name)
     domain.moved(host)
     domain.wait_shell(_BOOTS)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from kit.e2e import domain_table
+from kit.lab import report
 
 
 def test_trials_are_columns_and_what_one_of_them_lacks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(domain_table, "_PARTS", tmp_path / "build/libvirt")
     monkeypatch.setattr(domain_table, "ROOT", tmp_path)
-    monkeypatch.setattr(domain_table.report, "commit", lambda root: "abc")
+    monkeypatch.setattr(report, "commit", lambda root: "abc")
     assert domain_table.write() == ""
     domain_table.keep("a", {"libvirt": "12.8.0", "way": "unix"}, {"list": "ok", "plug": "ok"})
     domain_table.keep("b", {"libvirt": "9.0.0", "way": "ssh"}, {"list": "failed: it did"})
