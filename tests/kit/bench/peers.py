@@ -100,8 +100,14 @@ class Pair:
         yield f"unplug_{count}", *self._gone([(*words, down, "--guest"), (*words, down, "--live")], self._virsh)
 
     def ours(self, uri: str, count: int) -> Iterator[tuple[str, float, list[Said]]]:
-        """See ``Cycle``."""
-        run = partial(self._vcpuctl, uri)
+        """See ``Cycle``. Raise NotDoneError where vcpuctl does not succeed."""
+
+        def run(words: Sequence[str]) -> Done:
+            done = self._vcpuctl(uri, words)
+            if done.returncode != 0:  # said once more it would be about others
+                raise NotDoneError(f"{words}: {done.stdout}{done.stderr}")
+            return done
+
         yield f"plug_{count}", *self._plugged(count, [("plug", "-n", str(count))], run)
         yield f"unplug_{count}", *self._gone([("unplug", "-n", str(count))], run)
 

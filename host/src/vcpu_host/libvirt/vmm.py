@@ -56,7 +56,7 @@ class LibvirtVmm(QmpVmm):
         super().__init__(monitor, hub)
         self.domain = domain
         self._lent = monitor
-        #: Slots whose removal was asked for here: since when they are seen to be empty, and whether libvirt was told.
+        #: Slots whose removal was asked for here, and since when they are seen to be empty.
         self._leaving: dict[int, _Leaving] = {}
 
     async def look(self) -> HostView:
@@ -92,7 +92,8 @@ class LibvirtVmm(QmpVmm):
 
         QEMU's own word of it may come late (under TCG with the next change of the machine's memory map only). Asked to
         remove the CPU once more, libvirt since 12.4 finds that it is gone and takes that for done; older ones do not.
-        It is told at once: what it has heard by itself meanwhile it refuses, or takes for done.
+        It is told at once, and at each look until its record has followed: while QEMU is still busy with the removal of
+        others it fails ("qemu reported thread id for inactive vcpu", seen on 12.8).
         """
         now = asyncio.get_running_loop().time()
         missed = False
@@ -105,9 +106,9 @@ class LibvirtVmm(QmpVmm):
                 continue
             if leaving.empty_since is None:
                 leaving.empty_since = now
-            if not leaving.told and self.domain.asynchronous:
-                leaving.told = missed = True
-                with contextlib.suppress(QemuError):  # it knows by now, or will not: its record says which
+            if self.domain.asynchronous and leaving.settles(now):
+                missed = True
+                with contextlib.suppress(QemuError):  # it knows by now, or not yet: its record says which
                     await self.domain.unplug(index, asynchronously=True)
         return await self.domain.record() if missed else record
 
@@ -154,7 +155,6 @@ class _Leaving:
 
     def __init__(self) -> None:
         self.empty_since: float | None = None
-        self.told = False
 
     def settles(self, now: float) -> bool:
         """Whether libvirt's record may yet follow."""

@@ -20,11 +20,11 @@ EMPTY = replace(FILLED, filled=False)
 
 
 class Domain:
-    """libvirt's record of one vCPU beside the first; ``hears``: told of a removal once more, it has it."""
+    """libvirt's record of one vCPU beside the first; ``hears``: asked so often to remove it, it has it (0: never)."""
 
     owner = Owner("libvirt 12.8.0", True)
 
-    def __init__(self, *, hears: bool, asynchronous: bool = True) -> None:
+    def __init__(self, *, hears: int, asynchronous: bool = True) -> None:
         self.hears, self.asynchronous = hears, asynchronous
         self.enabled = True
         self.asked: list[int] = []
@@ -36,10 +36,11 @@ class Domain:
     async def unplug(self, number: int, *, asynchronously: bool) -> None:
         assert asynchronously
         self.asked.append(number)
-        if len(self.asked) > 1:
-            if not self.hears:
-                raise QemuError(Reason("libvirt-error", Origin.LIBVIRT, "vcpu '1' is already in requested state"))
+        if len(self.asked) == self.hears:
             self.enabled = False
+        elif len(self.asked) > 1:
+            text = "internal error: qemu reported thread id for inactive vcpu '1'"
+            raise QemuError(Reason("libvirt-error", Origin.LIBVIRT, text))
 
 
 async def looked(domain: Domain, *slots: Slot) -> Slot:
@@ -61,28 +62,33 @@ async def _sent(*_words: object) -> None:
 
 
 async def test_libvirt_is_told_of_an_empty_slot_at_the_first_look_that_finds_it() -> None:
-    domain = Domain(hears=True)
+    domain = Domain(hears=2)
     slot = await looked(domain, FILLED, EMPTY)
     assert domain.asked == [1, 1]
     assert slot == EMPTY
 
 
-async def test_what_libvirt_does_not_take_is_said_once() -> None:
-    domain = Domain(hears=False)
+async def test_it_is_told_again_while_it_finds_the_removal_half_done() -> None:
+    domain = Domain(hears=4)
     slot = await looked(domain, EMPTY, EMPTY, EMPTY)
-    assert domain.asked == [1, 1]
+    assert domain.asked == [1, 1, 1, 1]
+    assert slot == EMPTY
+
+
+async def test_what_libvirt_does_not_take_stays_on_its_record() -> None:
+    slot = await looked(Domain(hears=0), EMPTY, EMPTY)
     assert slot.recorded is not Recorded.AGREES
 
 
 async def test_a_record_that_has_followed_by_itself_is_left_alone() -> None:
-    domain = Domain(hears=True)
+    domain = Domain(hears=2)
     domain.enabled = False
     assert await looked(domain, EMPTY) == EMPTY
     assert domain.asked == [1]
 
 
 async def test_an_older_libvirt_is_not_asked_what_would_hold_up_everybody() -> None:
-    domain = Domain(hears=True, asynchronous=False)
+    domain = Domain(hears=2, asynchronous=False)
     slot = await looked(domain, EMPTY, EMPTY)
     assert domain.asked == []
     assert slot.recorded is not Recorded.AGREES
