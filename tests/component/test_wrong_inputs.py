@@ -75,7 +75,7 @@ WRONG = [
     ("VM offline ''", "'' is no slot index", "vcpuctl list"),
     ("VM offline ESCAPES", r"'\x1b[31m\n' is no slot index", "vcpuctl list"),
     # The VM and its sockets.
-    ("list", "no VM is named", "--qmp SOCKET or --vm NAME"),
+    ("list", "no VM is named", "give --qmp SOCKET, --domain NAME or --vm NAME"),
     ("--vm wbe1 list", "there is no wbe1.toml", "did you mean web1?"),
     ("--vm nobody list", "there is no nobody.toml", "give --qmp SOCKET"),
     ("--vm ../web1 list", "'../web1' is no name of a VM", "letters, digits"),

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 from kit.e2e import domains, guestfirst
 from kit.e2e.domains import DomainMachine
+from kit.e2e.libvirt_fixtures import libvirt_hosts, libvirt_pair  # noqa: F401 - fixtures
 from kit.e2e.machine import SPEC, Machine, Vcpuctl
 from kit.lab import Cache, Lab, Lives, Vm
 from kit.lab.virt import client, guests
 from kit.lab.virt.libvirt_host import LibvirtHost
 
-# it asserts as tests do, and is none by its name
-pytest.register_assert_rewrite("kit.e2e.trial")
+# they assert as tests do, and are none by their names
+pytest.register_assert_rewrite("kit.e2e.trial", "kit.e2e.domain_trial", "kit.e2e.domain_faults")
 
 
 @pytest.fixture(scope="session")
@@ -84,24 +85,8 @@ def libvirt_module() -> Iterator[Mapping[str, str]]:
 
 
 @pytest.fixture
-def libvirt_hosts() -> Iterator[Callable[..., LibvirtHost]]:
-    """Makes hosts: ``libvirt_hosts("bookworm", name="hostb")``. None may have been asked to act behind libvirt."""
-    with ExitStack() as stack:
-        made: list[LibvirtHost] = []
-
-        def make(suite: str = "sid", **options: Any) -> LibvirtHost:
-            host = LibvirtHost(suite, progress=lambda line: print(line, file=sys.stderr), **options)
-            made.append(stack.enter_context(host))
-            return host
-
-        yield make
-        for host in made:
-            domains.check_host(host)
-
-
-@pytest.fixture
 def domain_machines(
-    libvirt_hosts: Callable[..., LibvirtHost],
+    libvirt_hosts: Callable[..., LibvirtHost],  # noqa: F811
     libvirt_module: Mapping[str, str],
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -111,22 +96,22 @@ def domain_machines(
     Each has a host of its own, if no ``host`` is given.
     """
     with ExitStack() as stack:
-        made: list[tuple[DomainMachine, guestfirst.Start]] = []
+        made: list[DomainMachine] = []
 
         def make(suite: str = "sid", *, host: LibvirtHost | None = None, **changes: Any) -> DomainMachine:
             on, spec = host or libvirt_hosts(suite), replace(domains.SPEC, **changes)
             restored = guests.restored(on, spec, SPEC.debs, progress=lambda line: print(line, file=sys.stderr))
             domain = stack.enter_context(restored)
-            made.append((DomainMachine(domain, libvirt_module), domains.look(domain)))
-            return made[-1][0]
+            made.append(DomainMachine(domain, libvirt_module, domains.look(domain)))
+            return made[-1]
 
         yield make
         failed = getattr(request.node, "failed_in_call", False)
-        for number, (machine, start) in enumerate(made):
+        for number, machine in enumerate(made):
             if failed:
                 machine.domain.collect(tmp_path / f"domain{number}")
                 print(f"kept: {tmp_path / f'domain{number}'}", file=sys.stderr)
-            domains.check(machine.domain, start)
+            domains.check(machine.domain, machine.start)
 
 
 @pytest.fixture
@@ -151,16 +136,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """The reports are this run's; the workers of a run only add to them."""
     if not hasattr(session.config, "workerinput"):
-        from kit.e2e import footprint, matrix
+        from kit.e2e import domain_table, footprint, matrix
 
-        matrix.clear()
-        footprint.clear()
+        for table in (matrix, footprint, domain_table):
+            table.clear()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """When all workers have ended, and there is somebody to read it."""
-    from kit.e2e import footprint, matrix
+    from kit.e2e import domain_table, footprint, matrix
 
     footprint.write()
-    for line in matrix.write().splitlines():
+    for line in [*matrix.write().splitlines(), *domain_table.write().splitlines()]:
         terminalreporter.write_line(line)

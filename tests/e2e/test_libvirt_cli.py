@@ -89,7 +89,7 @@ def _transient(host: LibvirtHost, spec: DomainSpec) -> None:
     host.ask("create", "--paused", f"{host.files(spec).folder}/it.xml")
 
 
-@pytest.mark.parametrize("suite", ["sid", "bookworm"])
+@pytest.mark.parametrize("suite", ["sid", pytest.param("bookworm", marks=pytest.mark.slow)])
 def test_domains_are_found_with_their_vcpus_and_channel_and_the_command_that_adds_them_works(
     site: Callable[[str], Site], suite: str, tmp_path: Path
 ) -> None:
@@ -133,7 +133,7 @@ def test_domains_are_found_on_other_hosts(site: Callable[[str], Site]) -> None:
         assert f'libvirt = "{uri}"' in document["domains"][0]["add"]["command"]
 
 
-@pytest.mark.parametrize("suite", ["sid", "bookworm"])
+@pytest.mark.parametrize("suite", ["sid", pytest.param("bookworm", marks=pytest.mark.slow)])
 def test_the_channel_is_added_live_and_for_good_and_not_twice(site: Callable[[str], Site], suite: str) -> None:
     here = site(suite)
     other = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
@@ -163,7 +163,7 @@ def test_the_channel_is_added_live_and_for_good_and_not_twice(site: Callable[[st
     [
         ("sid", True, ""),
         ("sid", False, "No more available PCI slots"),
-        ("bookworm", True, "'virtio-serial' controller cannot be hot plugged"),
+        pytest.param("bookworm", True, "'virtio-serial' controller cannot be hot plugged", marks=pytest.mark.slow),
     ],
 )
 def test_a_domain_without_a_controller_gets_one_where_libvirt_can(

@@ -50,7 +50,7 @@ with LibvirtHost("sid") as host:
 """
 
 
-@pytest.fixture(params=list(SUITES))
+@pytest.fixture(params=[name if name == "sid" else pytest.param(name, marks=pytest.mark.slow) for name in SUITES])
 def host(request: pytest.FixtureRequest) -> Iterator[LibvirtHost]:
     with LibvirtHost(request.param, progress=print) as running:
         yield running

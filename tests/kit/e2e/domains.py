@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kit.e2e import guestfirst
 from kit.e2e.machine import VCPUCTL, Vcpuctl
 from kit.ended import Ended
+from kit.lab import WaitTimeoutError
+from kit.lab.spec import AGENT_READY
+from kit.lab.virt import guests
 from kit.lab.virt.domain import Domain
 from kit.lab.virt.domain_xml import DomainSpec
+from kit.lab.virt.ground import OWN
 from kit.lab.virt.libvirt_host import LibvirtHost
 
 #: With the standard guest and a record, so that all three sides are seen.
@@ -24,6 +29,8 @@ SPEC = DomainSpec(name="web1", guest="debian12-amd64", record=True)
 #: The suites whose libvirt has no call for an unplug that waits for nobody (12.4 and newer have), so that a device_del,
 #: of what libvirt itself has plugged, is the only way.
 _NO_ASYNC_UNPLUG = frozenset({"bookworm"})
+#: Seconds for a save, a restore or a migration, and for a guest's end or start, emulated on a busy machine.
+_MOVES, _BOOTS = 300.0, 900.0
 
 
 class BehindLibvirtError(AssertionError):
@@ -37,9 +44,12 @@ class LibvirtVcpuctl:
         """``module`` is the environment with which this interpreter imports libvirt."""
         self.uri, self.domain, self._module = uri, domain, module
 
-    def start(self, *words: str, json_output: bool = True) -> subprocess.Popen[str]:
-        """Start it and leave it running; the caller waits for it, with ``Vcpuctl.wait``."""
-        argv = [str(VCPUCTL), "--connect", self.uri, "--domain", self.domain]
+    def start(self, *words: str, json_output: bool = True, whole: bool = False) -> subprocess.Popen[str]:
+        """Start it and leave it running; the caller waits for it, with ``Vcpuctl.wait``.
+
+        ``whole``: the words themselves say which domains it is about.
+        """
+        argv = [str(VCPUCTL), *([] if whole else ["--connect", self.uri, "--domain", self.domain])]
         argv += [*(["-o", "json"] if json_output else []), *words]
         environment = {**os.environ, **self._module}
         return subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -61,6 +71,8 @@ class DomainMachine:
 
     domain: Domain
     module: Mapping[str, str]
+    #: What there was when the record that is judged at the end begins.
+    start: guestfirst.Start = field(default_factory=guestfirst.Start)
 
     @property
     def vcpuctl(self) -> LibvirtVcpuctl:
@@ -75,6 +87,46 @@ class DomainMachine:
         """The vCPUs by slot: online in the guest, plugged in QEMU, enabled in libvirt's record. Seen by the lab."""
         domain = self.domain
         return {"guest": domain.online(), "qemu": domain.slots(), "libvirt": domain.record()}
+
+
+def save_and_restore(machine: DomainMachine) -> None:
+    """``virsh save`` and ``virsh restore``; the domain goes on in a new QEMU, and vcpud has its channel."""
+    domain, host = machine.domain, machine.domain.host
+    place = f"{OWN}/{domain.name}/saved"
+    host.ask("save", domain.name, place, timeout=_MOVES)
+    host.ask("restore", place, "--running", timeout=_MOVES)
+    domain.moved(host)
+    domain.wait_shell(_MOVES)
+    guests.wait_channel(domain)
+
+
+def migrate(machine: DomainMachine, to: LibvirtHost, *options: str) -> None:
+    """``virsh migrate --live``; vcpud has its channel. The record until now is judged, and another begins there."""
+    domain = machine.domain
+    check(domain, machine.start)
+    to.forget_log(domain.name)  # of an earlier life there: what came between is not in it
+    domain.host.migrate(domain.name, to, *options, timeout=_MOVES)
+    domain.moved(to)
+    domain.wait_shell(_MOVES)
+    machine.start = look(domain)
+    guests.wait_channel(domain)
+
+
+def start_again(machine: DomainMachine) -> None:
+    """Have the guest shut itself down, and start the domain from its definition; vcpud is up after that."""
+    domain, host = machine.domain, machine.domain.host
+    domain.shell("(sync; busybox usleep 1000; poweroff -f) >/dev/null 2>&1 </dev/null &", _BOOTS)
+    until = time.monotonic() + _BOOTS
+    while host.ask("domstate", domain.name).strip() != "shut off":
+        if time.monotonic() > until:
+            raise WaitTimeoutError(f"{domain.name} does not shut down within {_BOOTS:.0f} s")
+        # it may have ended before anybody waited for that: so not for long, and libvirt is asked once more
+        host.virsh("event", domain.name, "--event", "lifecycle", "--timeout", "2")
+    host.start(domain.name)
+    domain.moved(host)
+    domain.wait_shell(_BOOTS)
+    domain.shell(f"until {AGENT_READY}; do busybox usleep 200000; done", _BOOTS)
+    guests.wait_channel(domain)
 
 
 def all_three(*slots: int) -> dict[str, list[int]]:

@@ -99,7 +99,7 @@ NOT_HOTPLUGGABLE = Code("not-hotpluggable", "libvirt does not let a CPU go that 
 NO_DEFINITION = Code("no-definition", "Nobody keeps a definition of the VM, which --config could change.")
 NOT_KEPT = Code("not-kept", "The CPU is as wanted, and the VM's definition could not be changed to the same.")
 BEHIND_LIBVIRT = Code("behind-libvirt", "A CPU was plugged behind libvirt's back: its record does not have it.")
-RECORD_ALONE = Code("record-alone", "The guest and libvirt's record show it; QEMU itself was not looked at.")
+RECORD_ALONE = Code("record-alone", "The guest and libvirt's record say so; QEMU itself was not looked at.")
 RECORD_BEHIND = Code("record-behind", "A CPU is gone, and libvirt's record still has it.")
 
 # QEMU's monitor, and what QEMU can do.

@@ -32,7 +32,7 @@ def record_alone() -> Reason:
     return Reason(
         codes.RECORD_ALONE,
         Origin.LIBVIRT,
-        "the guest shows it, and libvirt has it on its record; QEMU itself was not looked at",
+        "the guest and libvirt's record say so; QEMU itself was not looked at",
         "leave --no-monitor out (monitor = false in the VM's file) to have that proven, too",
     )
 

@@ -21,12 +21,22 @@ ASYNC_UNPLUG = 4
 ASYNC_UNPLUG_SINCE = 12_004_000
 
 
-@cache
+#: Connections are opened by threads of their own, and the first ones at the same time.
+_LOADING = threading.Lock()
+
+
 def module() -> Any:
     """Return the module ``libvirt``, with its event loop running. Raise RefusedError "no-libvirt" if there is none.
 
     The loop has to be there before the first connection: one that was opened earlier has neither events nor keepalive.
+    It may run in one thread alone: of two, each could be handed a part of what a stream has.
     """
+    with _LOADING:
+        return _loaded()
+
+
+@cache
+def _loaded() -> Any:
     try:
         import libvirt
     except ImportError as error:

@@ -74,12 +74,13 @@ class MetadataJournal:
         return intents if here else tuple(replace(intent, threads=()) for intent in intents)
 
     async def holder(self) -> str:
-        """Return who wrote the record that there is; empty if there is none, or it does not say."""
+        """Return who else wrote the record that there is; empty if nobody did, or it does not say."""
         try:
             xml = await self._connection.call("read the domain's metadata", self._read)
-            return "" if xml is None else printable(str(_document(xml)["holder"]), 300)
+            found = "" if xml is None else str(_document(xml)["holder"])
         except (VcpuctlError, *_BROKEN):
             return ""
+        return "" if found == self._holder else printable(found, 300)
 
     async def save(self, intents: Sequence[Intent]) -> None:
         """See ``ports.Journal``."""

@@ -120,20 +120,21 @@ class StreamTransport(asyncio.Transport):
         try:
             while (piece := stream.recv(_PIECE)) != _LATER:
                 if not piece:
-                    return self._read_no_more("the other end closed the channel")
+                    return self._read_no_more(stream, "the other end closed the channel")
                 with self._lock:
                     self._held += len(piece)
                     flood = self._held > MOST
                 if flood:
-                    return self._read_no_more("the guest sends more than anybody reads", cut=True)
+                    return self._read_no_more(stream, "the guest sends more than anybody reads", cut=True)
                 self._later(self._received, piece)
         except binding.module().libvirtError as error:
-            self._read_no_more(words.said(error))
+            self._read_no_more(stream, words.said(error))
         return None
 
-    def _read_no_more(self, why: str, *, cut: bool = False) -> None:
+    def _read_no_more(self, stream: Any, why: str, *, cut: bool = False) -> None:
+        """``stream`` is the callback's own: ours may be gone, if it was closed in the middle of a flood."""
         with contextlib.suppress(binding.module().libvirtError):  # it is lost, and with it its callback
-            self._stream.eventRemoveCallback()
+            stream.eventRemoveCallback()
         self._later(self._ended, why, cut)
 
     # --- in the thread of its own -------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class LibvirtVmm(QmpVmm):
             fixed = slot.filled and vcpu is not None and not vcpu.removable
             return replace(slot, fixed=words.not_hotpluggable(slot.index)) if fixed else slot
         if slot.filled:
-            return replace(slot, recorded=Recorded.BEHIND, fixed=words.behind(slot))
+            return replace(slot, recorded=Recorded.BEHIND, fixed=words.behind(slot), managed=False)
         leaving = self._leaving.get(slot.index)
         settling = leaving is not None and leaving.settles(asyncio.get_running_loop().time())
         return replace(slot, recorded=Recorded.SETTLING if settling else Recorded.BEHIND)

@@ -97,7 +97,7 @@ def of_call(error: Any, what: str) -> VcpuctlError:
         hint = "vcpuctl vms --connect URI shows the domains"
         return UsageError(Reason(codes.NO_SUCH_DOMAIN, Origin.LIBVIRT, text, hint))
     if code in (_OPERATION_DENIED, _ACCESS_DENIED):
-        hint = "a read-only connection, or one without rights on this domain, can only look"
+        hint = "who has a read-only connection, or no rights on this domain, can only look: vcpuctl --no-monitor list"
         return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, text, hint))
     if code == _OPERATION_INVALID and "not running" in text:
         return domain_off(text)

@@ -137,3 +137,13 @@ async def test_writing_is_asked_to_wait_and_to_go_on() -> None:
     async with asyncio.timeout(60):
         await rig.over.wait()
     assert rig.cuts == 0, "nothing hangs"
+
+
+async def test_a_stream_that_is_closed_while_it_is_read_is_told_as_lost() -> None:
+    rig = Rig()
+    rig.transport.abort()
+    async with asyncio.timeout(60):
+        await rig.over.wait()
+    rig.stream.comes.append(LibvirtError("operation failed: stream is closed"))
+    rig.transport._readable(rig.stream, 1, None)  # libvirt's thread was in it when the stream was closed
+    assert await rig.heard.lost is None

@@ -25,12 +25,15 @@ class Owned(Vmm):
         self.follows = follows
         self.looks = 0
         self.fixed: dict[int, Reason] = {}
+        self.behind: set[int] = set()
         self.recorded = set(vm.filled)
         self.kept: dict[int, bool] = {}
         self.not_kept: dict[int, Reason] = {}
         self.facts = {"owner": Owner("libvirt 12.8.0", definition)}
 
     def _slot(self, slot: Slot) -> Slot:
+        if slot.index in self.behind:
+            return replace(slot, recorded=Recorded.BEHIND, fixed=self.fixed[slot.index], managed=False)
         if slot.filled:
             self.recorded.add(slot.index)
             return replace(slot, fixed=self.fixed.get(slot.index))
@@ -110,6 +113,18 @@ async def test_an_owner_that_is_not_asked_to_plug_leaves_the_guests_side_to_do()
         assert (result.outcome, result.reason, vmm.vm.commands) == (Outcome.REFUSED, no, [])
     assert no.code in {finding.code for finding in diagnose(await whole.look())}
     assert (await whole.run(Request(Operation.OFFLINE, selectors=("1",)), BRISK)).outcome is Outcome.DONE
+
+
+async def test_a_cpu_that_the_owner_knows_nothing_of_is_not_taken_for_one_that_was_plugged() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.behind, vmm.fixed = {1}, {1: Reason(codes.BEHIND_LIBVIRT, Origin.LIBVIRT, "plugged behind libvirt's back")}
+    vmm.vm.online.discard(1)
+    whole = _whole(vmm)
+    for operation in (Operation.PLUG, Operation.UNPLUG):
+        refused = await whole.run(Request(operation, selectors=("1",)), BRISK)
+        assert (refused.outcome, refused.slots[0].reason) == (Outcome.REFUSED, vmm.fixed[1])
+    done = await whole.run(Request(Operation.PLUG, 1), BRISK)
+    assert (done.outcome, vmm.vm.online) == (Outcome.DONE, {0, 2})
 
 
 async def test_where_qemu_is_not_looked_at_the_result_says_so() -> None:

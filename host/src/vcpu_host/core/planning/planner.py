@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .. import codes
-from ..model import HostView, SlotState
+from ..model import HostView, Recorded, SlotState
 from ..platforms.unknown import unsupported
 from ..proof import no_slot_explains
 from ..reason import Origin, Reason
@@ -214,6 +214,8 @@ def _select_plug(view: VmView, slot: SlotView) -> Step | Reason | None:
         return step(StepKind.PLUG, slot, "asked for by name")
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
+    if slot.slot.recorded is Recorded.BEHIND and slot.slot.fixed is not None:
+        return slot.slot.fixed
     if not slot.slot.managed:
         holder = f"the device {slot.slot.device_id!r}" if slot.slot.device_id else "a CPU that was there at start"
         return Reason(
