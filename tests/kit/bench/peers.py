@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -70,11 +70,23 @@ class Samples:
     shown: dict[str, dict[str, list[Said]]] = field(default_factory=dict)
     #: Seconds of a command that does next to nothing, by program.
     least: dict[str, list[float]] = field(default_factory=dict)
+    #: What did not succeed, in words: its round counts no more, and the domain is restored.
+    not_done: list[str] = field(default_factory=list)
+    rounds: int = 0
 
     def add(self, who: str, cycle: Cycle, count: int) -> None:
         """Run one cycle and put in what it took."""
         for operation, seconds, _ in cycle(count):
             self.seconds.setdefault(operation, {}).setdefault(who, []).append(seconds)
+
+    def take(self, one: Samples, least: Mapping[str, float]) -> None:
+        """Put in a whole round: no side has more of them than another."""
+        for operation, each in one.seconds.items():
+            for who, values in each.items():
+                self.seconds.setdefault(operation, {}).setdefault(who, []).extend(values)
+        for who, seconds in least.items():
+            self.least.setdefault(who, []).append(seconds)
+        self.rounds += 1
 
     def show(self, who: str, cycle: Cycle, count: int) -> None:
         """Run one cycle and put in what was said."""
@@ -164,27 +176,37 @@ class Pair:
         return domains.DomainMachine(self._domain, self._module).sides()
 
 
-def measure(rounds: int, say: Say) -> tuple[Samples, dict[str, str]]:
-    """Return the samples, and the versions that they are of."""
+def measure(rounds: int, say: Say) -> Iterator[tuple[Samples, dict[str, str]]]:
+    """Yield the samples so far, again and again until there are so many rounds, and the versions that they are of."""
     samples, versions = Samples(), dict[str, str]()
     with ExitStack() as stack:
         cache = Cache()
         module = stack.enter_context(client.find(cache, say))
         host = stack.enter_context(LibvirtHost(_SUITE, cache=cache, progress=say))
         state, image = stack.enter_context(guests.ready(cache, _SUITE, _DOMAIN, SPEC.debs, progress=say))
-        for first in (-1, *range(0, rounds, _IN_A_LIFE)):
-            domain = guests.restore(host, _DOMAIN, state, image)
-            try:
-                if first < 0:
-                    versions |= _versions(domain)
-                    _shown(domain, module, samples)
-                    say("shown: what each command said, and what was true then")
-                    continue
-                _life(domain, module, samples, range(first, min(first + _IN_A_LIFE, rounds)))
-                say(f"peers: {min(first + _IN_A_LIFE, rounds)} of {rounds} rounds")
-            finally:
-                domain.end()
-    return samples, versions
+        with _ending(guests.restore(host, _DOMAIN, state, image)) as domain:
+            versions |= _versions(domain)
+            _shown(domain, module, samples)
+        say("shown: what each command said, and what was true then")
+        while samples.rounds < rounds and len(samples.not_done) < rounds:
+            with _ending(guests.restore(host, _DOMAIN, state, image)) as domain:
+                try:
+                    _life(domain, module, samples, min(_IN_A_LIFE, rounds - samples.rounds))
+                except NotDoneError as error:
+                    samples.not_done.append(str(error))
+                    say(f"not done: {error}")
+            say(f"peers: {samples.rounds} of {rounds} rounds")
+            if samples.rounds:
+                yield samples, versions
+
+
+@contextmanager
+def _ending(domain: Domain) -> Iterator[Domain]:
+    """End the domain with the block."""
+    try:
+        yield domain
+    finally:
+        domain.end()
 
 
 def _shown(domain: Domain, module: Mapping[str, str], samples: Samples) -> None:
@@ -194,22 +216,22 @@ def _shown(domain: Domain, module: Mapping[str, str], samples: Samples) -> None:
         samples.show("ours", partial(pair.ours, domain.host.uri), count)
 
 
-def _life(domain: Domain, module: Mapping[str, str], samples: Samples, rounds: range) -> None:
+def _life(domain: Domain, module: Mapping[str, str], samples: Samples, rounds: int) -> None:
     """Some rounds, after a cycle of each that does not count; who begins changes from round to round."""
     pair = Pair(domain, module)
     local: Cycle = partial(pair.ours, domain.host.uri)
     ssh: Cycle = partial(pair.ours, domain.host.ssh_uri)
     for unmeasured in (pair.virsh, local, ssh):
         list(unmeasured(1))
-    for number in rounds:
+    for _ in range(rounds):
+        found = Samples()
         for count in _COUNTS:
             turns: list[tuple[str, Cycle]] = [("virsh", pair.virsh), ("ours", local)]
             if count == 1:
                 turns.append(("ssh", ssh))
-            for who, cycle in turns if number % 2 else reversed(turns):
-                samples.add(who, cycle, count)
-        for who, seconds in pair.least().items():
-            samples.least.setdefault(who, []).append(seconds)
+            for who, cycle in turns if samples.rounds % 2 else reversed(turns):
+                found.add(who, cycle, count)
+        samples.take(found, pair.least())
 
 
 def _versions(domain: Domain) -> dict[str, str]:
@@ -225,9 +247,15 @@ def _versions(domain: Domain) -> dict[str, str]:
 
 
 def write(rounds: int, say: Say) -> dict[str, object]:
-    """Measure, and write both reports. Return the one for machines."""
-    samples, versions = measure(rounds, say)
-    found = {"versions": versions, "rounds": rounds, **peers_report.figures(samples)}
-    report.write(OUTPUT, found)
-    replace_file(DOCUMENT, peers_report.page(found, samples))
+    """Measure, and write both reports, anew after each life of the domain. Return the one for machines.
+
+    Raise NotDoneError if nothing could be measured.
+    """
+    found: dict[str, object] = {}
+    for samples, versions in measure(rounds, say):
+        found = {"versions": versions, **peers_report.figures(samples)}
+        report.write(OUTPUT, found)
+        replace_file(DOCUMENT, peers_report.page(found, samples))
+    if not found:
+        raise NotDoneError("no round came to its end")
     return found

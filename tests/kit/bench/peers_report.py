@@ -39,6 +39,8 @@ def figures(samples: peers.Samples) -> dict[str, Any]:
         for who in ("ssh", "ours")
     ]
     return {
+        "rounds": samples.rounds,
+        "not_done": samples.not_done,
         "virsh_ratio": {name: round(each["ours"] / each["virsh"], 3) for name, each in medians.items()},
         "ssh_ratio": round(_median(both[0]) / _median(both[1]), 3),
         "medians": {name: {who: round(value, 4) for who, value in each.items()} for name, each in medians.items()},
@@ -69,6 +71,7 @@ def page(found: Mapping[str, Any], samples: peers.Samples) -> str:
     idle = [f"{found['least'][who]:.3f} s" for who in ("virsh", "ours")]
     lines += [
         "",
+        *(f"Not done, and its round not counted: {what}" for what in found["not_done"]),
         "Up: until the guest's kernel has said of the last CPU that it starts it. Down: until the end of the command",
         "after which the CPUs are gone from the guest, from QEMU and from libvirt's record.",
         f"Over ssh a plug and an unplug of one vCPU take {found['ssh_ratio']} of the time of the local ones.",
