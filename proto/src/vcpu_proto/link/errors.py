@@ -82,7 +82,7 @@ class VersionError(LinkError):
 
 
 class PeerGoneError(LinkError):
-    """QEMU closed the connection: the VM ended or its chardev was removed."""
+    """The connection was closed at its other end: the VM ended, its chardev was removed, or the way there is lost."""
 
     code = "peer-gone"
     hint = "see whether the VM still runs"

@@ -236,7 +236,8 @@ class HostLink(Pump):
             if self._mismatch is not None:
                 self._accepted.set_exception(VersionError(self._mismatch))
             elif ended.code is EndCode.WIRE_LOST:
-                self._accepted.set_exception(PeerGoneError(f"QEMU closed {self._name}"))
+                why = f": {ended.text}" if ended.text else ""
+                self._accepted.set_exception(PeerGoneError(f"{self._name} was closed at its other end{why}"))
             else:
                 self._accepted.set_exception(SessionLostError(ended))
             # connect() may have been cancelled: then nobody asks.
