@@ -14,8 +14,8 @@ REASONS: Mapping[str, str] = {
     "plug": (
         "vcpuctl is one process: it loads Python, libvirt's module and gRPC, looks at QEMU, the guest and libvirt's "
         "record, and plugs by virDomainSetVcpu; vcpud brings the CPU online as soon as the firmware has told of it. "
-        "virsh is two processes that start fast; the second one fails until the guest's kernel shows the CPU, and is "
-        "then repeated."
+        "virsh is two processes that start fast; the second one is repeated until the guest and libvirt agree, which "
+        "is mostly at once."
     ),
     "unplug": (
         "virsh waits inside libvirt for QEMU's DEVICE_DELETED, 5 s for each vCPU, and reports a timeout: under TCG the "
