@@ -23,9 +23,9 @@ SLOT_FIELDS = {"slot", "props", "type", "vcpus", "state", "id", "qom_path", "rem
 THREAD_FIELDS = {"guest_cpu", "online", "host_tid"}
 #: What this version adds to them, on purpose.
 MORE = {
-    "vm": {"migration", "migrating", "name", "accel", "no_hotplug", "descriptors"},
+    "vm": {"migration", "migrating", "name", "accel", "no_hotplug", "descriptors", "owner"},
     "agent": {"platform", "eject_gate"},
-    "slot": {"not_removable", "pending", "filled"},
+    "slot": {"not_removable", "pending", "filled", "recorded"},
     "thread": {"firmware_id", "guest_node"},
     "document": {"agent_trouble", "record_trouble", "unexplained_guest_cpus"},
 }
