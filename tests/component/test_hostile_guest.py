@@ -247,7 +247,8 @@ class Halves(GuestLink):
 def test_half_a_message_is_waited_for_no_longer_than_a_whole_one(vm: FakeVm) -> None:
     with Hostile(vm, Script(vm.folder), link=Halves):
         said = run(vm, "unplug", "--slot", "1", timeout=10)
-    assert (said.status, said.codes <= {"agent-slow", "no-answer"}) == (5, True), said.stdout
+    assert (said.status, len(said.codes)) == (5, 1), said.stdout
+    assert said.codes <= {"agent-slow", "no-answer"}  # by how far the greeting came when its time was over
 
 
 def test_a_guest_that_accepts_and_never_reads_again_does_not_hold_the_command(vm: FakeVm) -> None:

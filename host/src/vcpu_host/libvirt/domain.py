@@ -11,7 +11,7 @@ from ..core.identity import DomainId
 from ..core.model import Owner
 from ..core.reason import Reason
 from ..errors import QemuError
-from . import binding, domain_xml
+from . import binding, domain_xml, words
 from .connection import Connection
 from .domain_xml import DomainRecord
 
@@ -71,7 +71,10 @@ class Domain:
 
     async def _set(self, number: int, *, enabled: bool, flags: int) -> None:
         what = f"{'plug' if enabled else 'unplug'} vCPU {number}"
-        await self.connection.call(what, self.raw.setVcpu, str(number), int(enabled), flags)
+        try:
+            await self.connection.call(what, self.raw.setVcpu, str(number), int(enabled), flags)
+        except QemuError as error:
+            raise words.of_set_vcpu(error, enabled=enabled) from error
 
     async def close(self) -> None:
         """End the connection, which libvirt ends only when nobody has an object of it."""

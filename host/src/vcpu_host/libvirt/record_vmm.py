@@ -5,13 +5,14 @@ A question to QEMU's monitor taints a domain ("custom-monitor"), once for each s
 and the channel do not. By the record alone nobody knows what QEMU itself has in its slots: libvirt's word and the
 guest's, by identity, are all there is.
 
+So a removal is asked for when the operation asks for it, after the guest's fresh word, and never by itself: that the
+record still has a CPU does not say that it is gone from QEMU. Where libvirt has missed the end of a removal, the
+operation's next request has it notice.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..core.identity import VmIdentity
 from ..core.model import Channel, HostView, Slot
 from ..core.platforms import platform_for
 from ..core.reason import Reason
+from ..core.text import printable
 from ..core.vm_events import QemuGone, VmEvent
 from ..errors import QemuError
 from ..qmp.events import EventHub
@@ -32,8 +34,6 @@ from .domain_xml import DomainRecord
 _STATES = {1: "running", 3: "paused", 4: "shutdown", 5: "shutdown", 6: "guest-panicked", 7: "suspended"}
 #: virDomainJobOperation of a migration, to and from here.
 _MIGRATION = (3, 4)
-#: How long libvirt gets to hear of a removal before it is told to look anew, in seconds.
-_TOLD_AGAIN = 1.0
 
 
 class RecordVmm:
@@ -43,8 +43,6 @@ class RecordVmm:
         self.domain = domain
         self._owner = replace(domain.owner, record_alone=True)
         self._hub = EventHub(LIBVIRTS)
-        #: When the removal of a slot's CPU was asked for here last, by the loop's clock.
-        self._asked: dict[int, float] = {}
         domain.connection.on_loss(lambda reason: self._hub.put(QemuGone(reason)))
 
     async def identity(self) -> VmIdentity:
@@ -57,7 +55,6 @@ class RecordVmm:
         if state == "shutdown":
             raise words.domain_off("the domain is not running")
         record = await self.domain.record()
-        await self._told_again(record)
         view = HostView(
             qemu_version=(version // 1_000_000, version // 1000 % 1000, version % 1000),
             machine=record.machine,
@@ -66,7 +63,7 @@ class RecordVmm:
             accel=record.accel,
             slots=tuple(_slot(number, record) for number in range(record.most)),
             channel=Channel(None, guest_open=record.connected is not False) if record.channel else None,
-            vm_name=record.name,
+            vm_name=printable(record.name),
             migration="active" if operation in _MIGRATION else "",
             owner=self._owner,
         )
@@ -90,17 +87,6 @@ class RecordVmm:
         del view
         return await self.look()
 
-    async def _told_again(self, record: DomainRecord) -> None:
-        """Ask once more for removals that the record does not show: libvirt may not have heard of their end."""
-        now = asyncio.get_running_loop().time()
-        for number, asked in list(self._asked.items()):
-            if not record.has(number):
-                del self._asked[number]
-            elif self.domain.asynchronous and now - asked >= _TOLD_AGAIN:
-                self._asked[number] = now
-                with suppress(QemuError):  # the first one is under way in the guest
-                    await self.domain.unplug(number, asynchronously=True)
-
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         """See ``ports.Vmm``: the record does not say."""
         return {}
@@ -108,13 +94,11 @@ class RecordVmm:
     async def plug(self, slot: Slot, device_id: str = "") -> str:
         """See ``ports.Vmm``."""
         del device_id
-        self._asked.pop(slot.index, None)
         await self.domain.plug(slot.index)
         return LIBVIRTS.slot_id(slot.index)
 
     async def unplug(self, slot: Slot) -> None:
         """See ``ports.Vmm``. A libvirt before 12.4 waits for its end, 5 s at most, and then says that it timed out."""
-        self._asked[slot.index] = asyncio.get_running_loop().time()
         try:
             await self.domain.unplug(slot.index, asynchronously=self.domain.asynchronous)
         except QemuError as error:

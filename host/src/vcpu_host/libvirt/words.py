@@ -7,6 +7,7 @@ The numbers are virErrorNumber (include/libvirt/virterror.h); which error comes 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from ..core import codes
@@ -110,6 +111,20 @@ def of_call(error: Any, what: str) -> VcpuctlError:
         hint = "it may still happen: look again with vcpuctl list"
         return QemuError(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
     return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{text} (in {what})", _hint(text)))
+
+
+def of_set_vcpu(error: QemuError, *, enabled: bool) -> QemuError:
+    """Return what an error of virDomainSetVcpu means, in the codes that operations know from QEMU itself.
+
+    The record may follow between a look and the call ("already in requested state"), and libvirt may look at a QEMU
+    that is in the middle of removing other CPUs ("qemu reported thread id for inactive vcpu", seen on 12.8).
+    """
+    text, code = error.reason.text, error.reason.code
+    if "already in requested state" in text:
+        code = codes.SLOT_OCCUPIED if enabled else codes.DEVICE_NOT_FOUND
+    elif not enabled and "qemu reported thread id for inactive vcpu" in text:
+        code = codes.UNPLUGGING
+    return error if code == error.reason.code else QemuError(replace(error.reason, code=code))
 
 
 def domain_off(text: str) -> QemuGoneError:

@@ -202,7 +202,7 @@ class Coordinator:
         alone = request.operation is Operation.PLUG and not await self._looker.has_record()
         asks = (lambda host: needs_guest(host, request)) if alone else None
         view, decided, events = await self._decide(request, asks, patience, waits)
-        if any(slot.recorded is Recorded.BEHIND for slot in view.host.slots):
+        if not decided.refusals and any(slot.recorded is Recorded.BEHIND for slot in view.host.slots):
             await self._vmm.mend(view.host)
         earlier: OperationResult | None = None
         first = recovery(decided, limits)

@@ -11,6 +11,7 @@ from ..core.model import HostView
 from ..core.operation.result import OperationResult, SlotResult, summarize
 from ..core.planning.plan import Operation
 from ..core.reason import Outcome, Reason
+from ..errors import VcpuctlError
 
 
 async def kept(vmm: ports.Vmm, before: HostView, result: OperationResult) -> OperationResult:
@@ -19,15 +20,19 @@ async def kept(vmm: ports.Vmm, before: HostView, result: OperationResult) -> Ope
     ``before`` is a look from before the operation. For scale the definition gets all that is there, for plug and unplug
     what they have done. A slot whose part of it fails is done in part only: it is as wanted now, and will not be then.
     """
-    after = await vmm.look_slots(before)
     done = {slot.slot for slot in result.slots if slot.outcome is Outcome.DONE}
     whole = result.request.operation is Operation.SCALE and result.outcome is Outcome.DONE
-    failed = await vmm.keep({slot.index: slot.filled for slot in after.slots if whole or slot.index in done})
+    asked = frozenset(slot.index for slot in before.slots) if whole else done
+    try:
+        after = await vmm.look_slots(before)
+        failed = await vmm.keep({slot.index: slot.filled for slot in after.slots if slot.index in asked})
+    except VcpuctlError as error:  # what was done is done, and has to be said
+        failed = dict.fromkeys(sorted(done or asked), error.reason)
     if not failed:
         return result
     known = {slot.slot: slot for slot in result.slots}
     for index, reason in failed.items():
-        slot = known.get(index) or SlotResult(index, after.slots[index].handle, Outcome.DONE)
+        slot = known.get(index) or SlotResult(index, before.slots[index].handle, Outcome.DONE)
         known[index] = replace(slot, outcome=Outcome.PARTIAL, reason=_not_kept(index, reason))
     slots = tuple(known[index] for index in sorted(known))
     return replace(result, slots=slots, outcome=summarize(slot.outcome for slot in slots))

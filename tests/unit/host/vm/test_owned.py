@@ -14,6 +14,7 @@ from vcpu_host.core.finding import Level
 from vcpu_host.core.model import HostView, Owner, Recorded, Slot
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.errors import QemuGoneError, VcpuctlError
 from vcpu_host.vm.coordinator import Coordinator
 
 
@@ -29,6 +30,8 @@ class Owned(Vmm):
         self.recorded = set(vm.filled)
         self.kept: dict[int, bool] = {}
         self.not_kept: dict[int, Reason] = {}
+        self.keeps_not: VcpuctlError | None = None
+        self.mended = 0
         self.facts = {"owner": Owner("libvirt 12.8.0", definition)}
 
     def _slot(self, slot: Slot) -> Slot:
@@ -50,9 +53,12 @@ class Owned(Vmm):
         return replace(view, slots=tuple(map(self._slot, view.slots)))
 
     async def mend(self, view: HostView) -> None:
+        self.mended += 1
         self.recorded = {slot.index for slot in view.slots if slot.filled}
 
     async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+        if self.keeps_not is not None:
+            raise self.keeps_not
         self.kept = dict(slots)
         return self.not_kept
 
@@ -176,6 +182,33 @@ async def test_a_definition_that_cannot_be_changed_makes_the_slot_done_in_part_o
     assert reason is not None
     assert reason.code == codes.NOT_KEPT
     assert "no space" in reason.text
+
+
+async def test_what_was_done_is_told_although_its_owner_is_lost_before_it_is_kept() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.keeps_not = QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, "the connection is lost"))
+    for request in (Request(Operation.PLUG, 1, config=True), Request(Operation.SCALE, 2, config=True)):
+        result = await _whole(vmm).run(request, BRISK)
+        assert result.outcome is Outcome.PARTIAL
+        assert {slot.reason.code for slot in result.slots if slot.reason} == {codes.NOT_KEPT}
+    assert vmm.vm.online == {0, 1}
+
+
+async def test_a_refusal_leaves_the_owners_record_as_it_is() -> None:
+    vmm = Owned(Vm(4, (0, 1)), follows=None)
+    whole = _whole(vmm)
+    await whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK)
+    refused = await whole.run(Request(Operation.PLUG, 99), BRISK)
+    assert (refused.outcome, vmm.mended) == (Outcome.REFUSED, 0)
+
+
+async def test_time_that_runs_out_while_the_record_is_to_follow_is_told_as_that() -> None:
+    vmm = Owned(Vm(4, (0, 1)), follows=10**9)
+    result = await _whole(vmm).run(Request(Operation.UNPLUG, selectors=("1",)), replace(BRISK, timeout=0.5))
+    assert (result.outcome, vmm.vm.filled) == (Outcome.UNKNOWN, {0})
+    reason = result.slots[0].reason
+    assert reason is not None
+    assert reason.code == codes.RECORD_BEHIND
 
 
 @pytest.mark.parametrize("owner", [None, Owner("libvirt 12.8.0", definition=False)])

@@ -180,7 +180,7 @@ def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
     if not job.begun:
         return Reason(codes.NOT_BEGUN, Origin.VCPUCTL, "time ran out before its turn", hint)
     if job.removal.ending is not None:
-        return removal_stuck(job.removal.ending)
+        return removal_stuck(job.removal.ending) if job.removal.ending.leaving else record_behind(job.slot)
     if job.goal is Goal.GONE and job.removal.sent:
         return Reason(codes.REMOVAL_PENDING, Origin.GUEST, "the guest has not ejected the CPU yet", hint)
     if job.goal is not Goal.UP:

@@ -20,9 +20,7 @@ class Removal:
     sent_in: str | None = None  # the session whose confirmations it was sent on; None if it may be sent on them again
     last_sign_at: float = 0.0  # when it was sent last, or the guest showed that it is at work on it
     told_gone: bool = False  # an event said that the CPU is gone; only a look can show it
-    ending: Slot | None = (
-        None  # the slot as it is shown: empty, but for vCPUs that have not ended, or its owner's record
-    )
+    ending: Slot | None = None  # the slot as it is shown: empty, and its CPU not at its end (``Slot.ending``)
     unrecorded: bool = False  # the CPU is gone, and its owner's record still has it
     relapses: int = 0  # how often something in the guest has brought the CPU online again
     slipped: bool = False  # it came online again when device_del had been sent
