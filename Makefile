@@ -63,7 +63,7 @@ demo: setup deb ## Boot a VM and resize it, end to end
 test: check quick test-oldest e2e ## All that CI runs
 
 ##@ Parts of the tests
-.PHONY: quick unit contract component packaging test-oldest e2e bench chaos
+.PHONY: quick unit contract component packaging ansible test-oldest e2e bench chaos
 quick: setup deb man ## Unit, contract, component and packaging tests
 	$(call step,test,$(QUICK))
 	@$(PYTEST) $(NO_VM) $(QUICK)
@@ -81,6 +81,10 @@ component: setup ## Real vcpuctl and vcpud against a fake QEMU and a fake sysfs
 
 packaging: setup deb man ## Debs, unit, man pages, completions, wheels
 	@$(PYTEST) -m "not e2e" tests/packaging
+
+ansible: setup deb ## The Ansible collection: its modules, Ansible's own checks on the oldest version and the newest, plays
+	@$(PYTEST) tests/unit/ansible tests/component/test_ansible_modules.py
+	@$(PYTEST) --timeout 3000 -m e2e $(wildcard tests/e2e/test_ansible_*.py)
 
 test-oldest: .venv-oldest/.ready ## What depends on the versions of libraries, on the oldest ones
 	$(call step,test,$(QUICK_OLDEST) on the oldest supported versions)
@@ -132,7 +136,7 @@ spell: setup ## Spelling
 	@git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/codespell
 
 ##@ What is made
-.PHONY: setup proto deb man pins clean
+.PHONY: setup proto deb man dist pins clean
 setup: build/setup/packages .venv/.ready ## Everything that the other targets need
 	@:
 
@@ -144,6 +148,9 @@ deb: setup ## The three Debian packages, into build/deb
 
 man: setup ## Man pages and shell completions, into build/man and build/completions
 	@$(PYTHON) $(TOOLS)/man.py build
+
+dist: setup ## All that a release consists of, into build/dist: the same bytes from the same tree
+	@PYTHONPATH=tests $(PYTHON) $(TOOLS)/dist.py
 
 pins: setup ## Look for newer versions of what is used, into requirements/
 	@$(TOOLS)/pins.sh

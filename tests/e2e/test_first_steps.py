@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -25,6 +24,7 @@ from kit.e2e.lines import Lines
 from kit.e2e.machine import ROOT, VCPUCTL, Vcpuctl
 from kit.lab import Cache, Qmp, host, qemu
 from kit.lab.cache import digest
+from kit.lab.pythons import newest_python
 
 pytestmark = [pytest.mark.e2e]
 
@@ -184,17 +184,6 @@ def test_pip_gives_the_same_command_on_the_newest_python(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-2] == f"{home}/vcpuctl/bin/vcpuctl"
     short_use(home / "vcpuctl/bin/vcpuctl")
-
-
-def newest_python() -> str:
-    """Of those in $PATH, and of pyenv's, if there is one."""
-    versions = [f"python3.{minor}" for minor in range(40, 10, -1)]
-    for name in versions:
-        places = [shutil.which(name), *sorted(map(str, Path.home().glob(f".pyenv/versions/3.*/bin/{name}")))]
-        for place in filter(None, places):
-            if subprocess.run([place, "-c", ""], capture_output=True, check=False).returncode == 0:
-                return place
-    raise AssertionError(f"none of {versions} is in PATH")
 
 
 @pytest.mark.slow

@@ -65,6 +65,14 @@ RECIPES: Mapping[str, Recipe] = {
             "linux-image-cloud-amd64",
             (*_PACKAGES, "qemu-guest-agent"),
         ),
+        # as a cloud's image has it: to be given vcpud by Ansible, by cloud-init and by pip
+        Recipe(
+            "debian12-cloud-amd64",
+            "bookworm",
+            ARCHES["amd64"],
+            "linux-image-cloud-amd64",
+            (*_PACKAGES, "cloud-init", "mount", "python3-apt", "python3-venv"),
+        ),
         # the kernels that an installation has: with them udev loads modules for each new CPU
         Recipe("debian13-amd64", "trixie", ARCHES["amd64"], "linux-image-amd64", wants_hypervisor=True),
         Recipe("sid-amd64", "sid", ARCHES["amd64"], "linux-image-amd64", (*_PACKAGES, "mount"), wants_hypervisor=True),

@@ -20,6 +20,7 @@ PACKAGES = (
     "e2fsprogs",
     "fakeroot",
     "uidmap",
+    "genisoimage",
     "iproute2",
     "openssh-client",
     "util-linux",
