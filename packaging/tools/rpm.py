@@ -16,19 +16,20 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import deb
 import man
 from kit.lab import host
 from kit.lab.cache import Cache, digest
 
-#: The first Debian whose tools for man pages and completions are as new as the pinned ones.
 SUITE = "trixie"
+#: rpmbuild with what the spec builds with, and what the packages need to run.
 PACKAGES = (
-    *("rpm", "python3-pip", "python3-hatchling", "python3-argparse-manpage", "python3-shtab", "python3-grpcio"),
-    *("python3-protobuf", "python3-rich", "python3-structlog", "python3-pyudev"),
+    *("rpm", "python3-pip", "python3-hatchling"),
+    *("python3-grpcio", "python3-protobuf", "python3-pyudev", "python3-rich", "python3-structlog"),
 )
 #: Nothing in the packages is of the machine or of the time of the build.
 _SETTINGS = {
@@ -39,13 +40,17 @@ _SETTINGS = {
     "source_date_epoch_from_changelog": "0",
     "_build_name_fmt": "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm",
 }
-_BUILD = """
+#: Runs in a mount namespace of its own: $1 is the root, $2 what it has as /build.
+_ENTER = """
 set -eu
 tree=$1 topdir=$2; shift 2
-mount --rbind /dev "$tree/dev"; mount -t proc proc "$tree/proc" 2>/dev/null || mount --rbind /proc "$tree/proc"
+mount --rbind /dev "$tree/dev"
+mount -t proc proc "$tree/proc" 2>/dev/null || mount --rbind /proc "$tree/proc"
 mkdir -p "$tree/build"; mount --bind "$topdir" "$tree/build"
 exec chroot "$tree" env -i "$@"
 """
+#: Who is not root is root in a user namespace.
+_ALONE = () if os.geteuid() == 0 else ("--map-root-user", "--map-auto")
 
 
 @contextmanager
@@ -61,11 +66,20 @@ def root() -> Iterator[Path]:
 
 
 def source(version: str, date: int) -> bytes:
-    """Return the source archive that the spec names: what packages are made from, all of this date."""
+    """Return the source archive that the spec names: what packages are made from, all of this date.
+
+    Man pages and completions, which are not in the repository, lie in made/, as in the tree of the Debian packages.
+    """
     plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name in deb.inputs():
-            path = deb.ROOT / name
+    with (
+        tempfile.TemporaryDirectory(prefix="rpm-made-") as folder,
+        tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        man.make(Path(folder), version)
+        paths = {name: deb.ROOT / name for name in deb.inputs()}
+        made = (path for path in Path(folder).rglob("*") if path.is_file())
+        paths |= {f"made/{path.relative_to(folder)}": path for path in made}
+        for name, path in sorted(paths.items()):
             member = tarfile.TarInfo(f"vcpuctl-{version}/{name}")
             data = path.read_bytes()  # of a link, what it leads to
             member.size, member.mtime = len(data), date
@@ -74,34 +88,52 @@ def source(version: str, date: int) -> bytes:
     return gzip.compress(plain.getvalue(), mtime=date)
 
 
+class Root:
+    """A root with rpmbuild, unpacked; ``topdir`` is its /build. Use it as a context manager."""
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            tarball = stack.enter_context(root())
+            folder = Path(tempfile.mkdtemp(prefix="rpm-"))
+            # files of other users may be in it
+            stack.callback(subprocess.run, ["unshare", *_ALONE, "rm", "-rf", str(folder)], check=True)
+            self.tree, self.topdir = folder / "root", folder / "build"
+            self.tree.mkdir()
+            self.topdir.mkdir()
+            untar = ["tar", "-C", str(self.tree), "--exclude=./dev/*", "-xf", str(tarball)]
+            subprocess.run(["unshare", *_ALONE, *untar], check=True)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stack.close()
+
+    def command(self, *words: str) -> list[str]:
+        """Return what runs these words, variables of the environment first, in the root."""
+        enter = ["unshare", *_ALONE, "--mount", "sh", "-c", _ENTER, "sh", str(self.tree), str(self.topdir)]
+        return [*enter, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/build", "LC_ALL=C.UTF-8", *words]
+
+
 def build(out: Path) -> list[Path]:
     """Build the packages into ``out``; return their paths. Raise BuildError with the end of what rpmbuild said."""
     version, date = deb.version(), man.source_date()
     out.mkdir(parents=True, exist_ok=True)
-    alone = [] if os.geteuid() == 0 else ["--map-root-user", "--map-auto"]
-    with tempfile.TemporaryDirectory(prefix="rpm-") as name, root() as tarball:
-        folder = Path(name)
-        tree, topdir = folder / "root", folder / "build"
-        for directory in (tree, topdir / "SOURCES", topdir / "SPECS"):
-            directory.mkdir(parents=True)
-        (topdir / f"SOURCES/vcpuctl-{version}.tar.gz").write_bytes(source(version, int(date)))
-        shutil.copyfile(deb.ROOT / "packaging/rpm/vcpuctl.spec", topdir / "SPECS/vcpuctl.spec")
+    made = []
+    with Root() as where:
+        for name in ("SOURCES", "SPECS"):
+            (where.topdir / name).mkdir()
+        (where.topdir / f"SOURCES/vcpuctl-{version}.tar.gz").write_bytes(source(version, int(date)))
+        shutil.copyfile(deb.ROOT / "packaging/rpm/vcpuctl.spec", where.topdir / "SPECS/vcpuctl.spec")
         defined = [word for key, value in _SETTINGS.items() for word in ("--define", f"{key} {value}")]
-        environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/build", f"SOURCE_DATE_EPOCH={date}"]
         # Debian's rpm has no database of what is installed: the root has what the spec asks for.
-        command = [*environment, "rpmbuild", "-bb", "--nodeps", *defined, "/build/SPECS/vcpuctl.spec"]
-        untar = ["tar", "-C", str(tree), "--exclude=./dev/*", "-xf", str(tarball)]
-        log = out / "rpm.log"
+        words = [f"SOURCE_DATE_EPOCH={date}", "rpmbuild", "-bb", "--nodeps", *defined, "/build/SPECS/vcpuctl.spec"]
+        log = where.topdir / "log"
         log.write_bytes(b"")
-        deb.run(["unshare", *alone, *untar] if alone else untar, folder, log, dict(os.environ))
-        argv = ["unshare", *alone, "--mount", "sh", "-c", _BUILD, "sh", str(tree), str(topdir), *command]
-        deb.run(argv, folder, log, dict(os.environ))
-        made = []
-        for package in sorted(topdir.rglob("*.rpm")):
+        deb.run(where.command(*words), where.topdir, log, dict(os.environ))
+        for package in sorted(where.topdir.rglob("*.rpm")):
             made.append(out / package.name)
             shutil.copyfile(package, made[-1])
-        log.unlink()
-        subprocess.run(["unshare", *alone, "rm", "-rf", str(tree)] if alone else ["rm", "-rf", str(tree)], check=True)
     return made
 
 

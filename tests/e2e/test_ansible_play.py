@@ -9,17 +9,20 @@ from __future__ import annotations
 import errno
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import collection
 import pytest
 from kit.component.ansible import Played, play
 from kit.component.cli import stands
+from kit.e2e.machine import Machine
 from kit.fakes.fleet import FakeFleet, FleetVm, fake_fleet
 from kit.fakes.sick import dead
+from kit.lab import ansible
 from kit.lab.virt.plain_host import PlainHost
 
 pytestmark = [pytest.mark.e2e]
@@ -31,6 +34,10 @@ KINDS = ("down", "gone", "over", "same", "stays", "up")
 VERSION = (ROOT / "packaging/debian/changelog").read_text().split("(")[1].split(")")[0]
 #: How long a play may take on a busy machine.
 WITHIN = 600.0
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def deb(name: str) -> str:
@@ -87,29 +94,38 @@ def site(program: str | None = None) -> Iterator[Site]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vf", dir="/tmp")))
             names = [f"{name}-{kind}" for kind in KINDS]
             fleets[name] = stack.enter_context(fake_fleet(folder, names, "--maxcpus", "4"))
-            host = PlainHost(name, [folder], lambda line: print(line, file=sys.stderr))
+            host = PlainHost(name, [folder], tell)
             hosts[name] = stack.enter_context(host)
         yield Site(hosts, fleets, home, program)
 
 
-def installed(site: Site, **more: Any) -> dict[str, Any]:
-    """The task that installs vcpuctl and names its VMs."""
-    vms = {host: {name: {"qmp": str(vm.qmp)} for name, vm in fleet.vms.items()} for host, fleet in site.fleets.items()}
+def installed(monitors: Mapping[str, Mapping[str, Path]]) -> dict[str, Any]:
+    """The task that installs vcpuctl and names the VMs, given as their monitors by host and by name."""
+    vms = {host: {name: {"qmp": str(path)} for name, path in paths.items()} for host, paths in monitors.items()}
     packages = [deb("python3-vcpu-proto"), deb("vcpu-host")]
-    return {
-        **role("vcpu_host", vcpu_host_packages=packages, vcpu_host_vms="{{ all_vms[inventory_hostname] }}", **more),
-        "vars": {
-            "vcpu_host_packages": packages,
-            "vcpu_host_vms": "{{ all_vms[inventory_hostname] }}",
-            "all_vms": vms,
-            **more,
-        },
-    }
+    return role(
+        "vcpu_host", vcpu_host_packages=packages, vcpu_host_vms="{{ all_vms[inventory_hostname] }}", all_vms=vms
+    )
 
 
-def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent() -> None:
-    with site() as here:
-        install = installed(here)
+def of_version(which: str, folder: Path) -> str | None:
+    """The ansible-playbook of that version; None: the one that is beside this Python."""
+    if which == "here":
+        return None
+    return ansible.find(which, collection.lay_out(folder), tell).program("ansible-playbook")
+
+
+SLOW = [pytest.mark.slow, pytest.mark.long]
+
+
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("which", ["here", pytest.param("oldest", marks=SLOW), pytest.param("newest", marks=SLOW)])
+def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent(  # long: one setting up serves all plays
+    which: str, tmp_path: Path
+) -> None:
+    with site(of_version(which, tmp_path)) as here:
+        monitors = {host: {name: vm.qmp for name, vm in fleet.vms.items()} for host, fleet in here.fleets.items()}
+        install = installed(monitors)
         looked = here.play(install, words=("--check",))
         assert looked.status == 0, looked.words
         first = here.play(install)
@@ -131,7 +147,7 @@ def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent() -> None:
                 assert said["outcomes"] == named(
                     host, planned=["down", "same", "stays", "up"], refused=["over"], unreachable=["gone"]
                 )
-                assert f"+{host}-up: slot 3" in planned.words.replace("\\n", "\n") or said["diff"]["after"]
+                assert said["diff"]["after"] == "".join(f"{host}-up: slot {slot} (vcpu-{slot})\n" for slot in (1, 2, 3))
                 stands(here.vm(host, "up"), {0})
                 stands(here.vm(host, "down"), {0, 1, 2})
             ended = here.play(scaled(of_each(goals)))
@@ -173,3 +189,24 @@ def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent() -> None:
 
 def named(host: str, **outcomes: list[str]) -> dict[str, list[str]]:
     return {outcome: [f"{host}-{kind}" for kind in kinds] for outcome, kinds in outcomes.items()}
+
+
+def test_a_real_vm_on_each_of_two_hosts_goes_up_and_down_by_one_task(
+    machines: Callable[..., Machine], tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vh", dir="/tmp")))
+        vms = {name: machines() for name in HOSTS}
+        hosts = {
+            name: stack.enter_context(PlainHost(name, [machine.vm.qmp_socket.parent], tell))
+            for name, machine in vms.items()
+        }
+        here = Site(hosts, {}, home)
+        assert here.play(installed({name: {"vm": machine.vm.qmp_socket} for name, machine in vms.items()})).status == 0
+        for number, slots in ((3, {0, 1, 2}), (1, {0})):
+            for changed in (True, False):
+                ended = here.play(scaled(f"{{{{ {{'vm': {number}}} }}}}"))
+                for name, machine in vms.items():
+                    said = ended.task("scale", name)
+                    assert (said["outcomes"], said["changed"]) == ({"done": ["vm"]}, changed), ended.words
+                    assert machine.online() == set(machine.filled()) == slots

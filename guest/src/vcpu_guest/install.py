@@ -41,8 +41,8 @@ _ELSEWHERE = "install vcpud elsewhere, as in /opt/vcpud"
 _PLAIN = re.compile(r"[A-Za-z0-9_./+@-]+")
 #: Modules that pip has to have brought, by the names of their distributions.
 _MODULES = {"grpc": "grpcio", "google.protobuf": "protobuf", "pyudev": "pyudev", "structlog": "structlog"}
-#: Seconds for each command of systemd's and udev's.
-_PATIENCE = 90.0
+#: Seconds for each command of systemd's and udev's: more than the unit may take to start.
+_PATIENCE = 240.0
 
 
 @dataclass(frozen=True, slots=True)
