@@ -62,6 +62,7 @@ BAD_METRICS = Code("bad-metrics", "Metrics are not offered at this address, or n
 NOT_A_SOCKET = Code("not-a-socket", "The path is no socket.")
 PATH_TOO_LONG = Code("path-too-long", "The path is longer than the path of a unix socket can be.")
 NOT_QMP = Code("not-qmp", "The socket is not a QMP monitor.")
+NOT_WRITTEN = Code("not-written", "The answer cannot be written to stdout; what was begun has ended.")
 NOT_OUR_PORT = Code("not-our-port", "The socket given as --agent is not that of this VM's agent port.")
 
 # Names that more than one side may use: what was asked for does not exist, or cannot be had.
