@@ -2,7 +2,7 @@
 """Runs the benchmark and writes ``build/bench.json``; ``--only`` runs a part of it, and then writes nothing.
 
 ``--base`` measures an older commit, too, pair by pair. ``--fleet`` measures many VMs instead, on fakes, and writes
-``build/fleet.json``. ``--peers`` measures vcpuctl beside virsh, on a domain of libvirt, and writes ``build/peers.json``.
+``build/fleet.json``. ``--peers`` measures vcpuctl beside virsh, on a domain of libvirt, into ``build/peers.json``.
 """
 
 from __future__ import annotations

@@ -96,10 +96,12 @@ def measure(lab: Lab, commit: str, rounds: int, say: Say) -> dict[str, Any]:
         "base_parts": {name: ratio for name, ratio in ratios.items() if "." in name},
         "base_noise": noise,
         "base_commit": commit,
-        "base_samples": [
-            [{name: round(value, 6) for name, value in side.items()} for side in pair] for pair in samples
-        ],
+        "base_samples": [[_rounded(side) for side in pair] for pair in samples],
     }
+
+
+def _rounded(figures: Figures) -> Figures:
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
 def _in_turn(

@@ -42,13 +42,16 @@ def _processor_time(pid: int) -> float:
     return sum(int((thread / "schedstat").read_text(encoding="ascii").split()[0]) for thread in threads) / 1e9
 
 
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="vb", dir=_MEMORY if os.path.isdir(_MEMORY) else "/tmp")
+
+
 async def _fakes(count: int) -> dict[str, Any]:
     ours = _module("kit.bench.ours", "bench.ours")
     operation = _module("vcpu_host.core.planning.plan", "vcpu_host.core.plan").Operation
     fake_vm = _module("kit.fakes.qemu.vm", "fakes.qemu.vm").FakeVm
     found: dict[str, Any] = {}
-    folder = tempfile.TemporaryDirectory(prefix="vb", dir=_MEMORY if os.path.isdir(_MEMORY) else "/tmp")
-    with folder as path, fake_vm(Path(path), "--maxcpus", str(max(16, count + 1))) as vm:
+    with _folder() as path, fake_vm(Path(path), "--maxcpus", str(max(16, count + 1))) as vm:
         async with ours.coordinator(str(vm.qmp)) as coordinator:
             for name, what in (("plug", operation.PLUG), ("unplug", operation.UNPLUG)):
                 before = (time.process_time(), _processor_time(vm.vcpud.pid), _processor_time(vm.process.pid))
