@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from kit.bench import base, fleet, own, peers, real, report, request
+from kit.bench import base, fleet, own, peers, real, report, request, scale
 from kit.lab import Lab, Vm
 from kit.lab.report import commit
 
@@ -67,7 +67,9 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="cycles of each kind (default: 7)")
-    parser.add_argument("--only", choices=("floor", "own", "agent", "base"), help="measure this part and print it")
+    parser.add_argument(
+        "--only", choices=("floor", "own", "agent", "base", "scale"), help="measure this part and print it"
+    )
     parser.add_argument("--base", metavar="COMMIT", help="measure this older commit beside today's tree, too")
     parser.add_argument("--fleet", action="store_true", help="measure many VMs in one process, on fakes")
     parser.add_argument("--peers", action="store_true", help="measure vcpuctl beside virsh")
@@ -89,6 +91,8 @@ def main() -> int:
             found |= own.measure(args.rounds, say)
         if args.base is not None and args.only in (None, "base"):
             found |= base.measure(lab, args.base, args.rounds, say)
+        if args.only == "scale" or (args.base is not None and args.only is None):
+            found |= scale.measure(lab, say)
         if args.only in (None, "agent"):
             found |= of_the_agent(lab, args.rounds, say)
         if args.only in (None, "floor"):
