@@ -51,9 +51,9 @@ def measure(lab: Lab, say: Say) -> dict[str, Any]:
 
 def _both(vm: Vm, count: int) -> dict[str, float]:
     """Go up by so many and back, by a process each way."""
-    found = {}
+    found: dict[str, float] = {}
     for name, goal in (("up", 1 + count), ("down", 1)):
-        options = ["--qmp", str(vm.qmp_socket), "-o", "json", "--timeout", str(_PATIENCE)]
+        options = ["--qmp", str(vm.qmp_socket), "-q", "-o", "json", "--timeout", str(_PATIENCE)]
         said, cost = run_measured([ours.VCPUCTL, *options, "scale", str(goal)])
         done = [slot for slot in json.loads(said)["slots"] if slot["outcome"] == "done"]
         if len(done) != count:
