@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 PYTEST := $(PYTHON) -m pytest -q
 TOOLS := packaging/tools
-SOURCES := proto/src host/src guest/src tests $(TOOLS)
+SOURCES := proto/src host/src guest/src tests $(TOOLS) packaging/ansible
 # Tests that need no guest: they run on both cores.
 QUICK := tests/unit tests/kit/tests tests/contract tests/component tests/packaging
 # What depends on the versions of gRPC, protobuf, pyudev, structlog and prometheus_client: both ends' own use of them, and

@@ -44,6 +44,18 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print what the agent sees (platform, CPUs, environment) as JSON, and exit; needs no port",
     )
+    service = parser.add_argument_group("where no package of the distribution has brought vcpud")
+    service.add_argument(
+        "--install-service",
+        action="store_true",
+        help="put unit, udev rule, configuration and man page in place, start the service, and exit",
+    )
+    service.add_argument(
+        "--uninstall-service", action="store_true", help="stop the service, take these files away, and exit"
+    )
+    service.add_argument(
+        "--root", metavar="DIRECTORY", default="/", help="for these two: the root of another system, such as an image"
+    )
     tests = parser.add_argument_group("for tests and for looking by hand")
     tests.add_argument("--listen", metavar="SOCKET", help="serve gRPC on this unix socket, and join no port")
     tests.add_argument(
@@ -76,6 +88,8 @@ def main(argv: Sequence[str] | None = None, open_machine: OpenMachine | None = N
 
 
 def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
+    if options.install_service or options.uninstall_service:
+        return _install(options)
     # Only the agent itself may use its gRPC socket, also when it is started by hand.
     os.umask(0o077)
     # gRPC's fork handlers have nothing to guard here: the agent forks for hooks alone, and they exec at once.
@@ -97,6 +111,15 @@ def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
         gate_directory = directory if settings.eject_gate else None
         hooks = Hooks(settings.hook_timeout) if settings.hooks else None
         asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks))
+    return 0
+
+
+def _install(options: argparse.Namespace) -> int:
+    from vcpu_guest.install import install, uninstall
+
+    os.umask(0o022)  # whoever may read unit and page may read these
+    for line in (install if options.install_service else uninstall)(options.root):
+        sys.stdout.write(f"{line}\n")
     return 0
 
 
