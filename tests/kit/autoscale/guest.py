@@ -88,7 +88,9 @@ class SimGuest:
     def sample(self) -> LoadSample:
         """Return what the agent would tell now."""
         cpus = tuple(
-            CpuTimes(number, *self._times.get(number, [0.0, 0.0, 0.0])[:2], 0.0, self._times.get(number, [0, 0, 0.0])[2])
+            CpuTimes(
+                number, *self._times.get(number, [0.0, 0.0, 0.0])[:2], 0.0, self._times.get(number, [0, 0, 0.0])[2]
+            )
             for number in range(self.vcpus)
         )
         return LoadSample(

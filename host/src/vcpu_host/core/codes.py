@@ -302,7 +302,9 @@ BACKS_OFF = Code("backs-off", "The last attempt in this direction did not succee
 HOST_SHORT = Code("host-short", "The host takes CPU time away from the guest (steal): more vCPUs would make it worse.")
 HOST_PRESSED = Code("host-pressed", "The host's own tasks wait for its CPUs.")
 OVER_BUDGET = Code("over-budget", "The host's budget of vCPUs is used up.")
-REGRETTED = Code("regretted", "The VM had to grow again right after it shrank, so it does not shrink that far for a while.")
+REGRETTED = Code(
+    "regretted", "The VM had to grow again right after it shrank, so it does not shrink that far for a while."
+)
 OSCILLATES = Code("oscillates", "The VM changed its direction too often within an hour, so it does not shrink.")
 
 # Differences that migrate check finds between source and destination.
