@@ -94,8 +94,8 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 	$(call step,test,tests/e2e)
 	@$(PYTEST) -n auto --maxprocesses 4 --maxschedchunk 1 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
 
-bench: setup deb ## Measure ours against the floor, into build; with FLEET=1 many VMs, with PEERS=1 beside virsh
-	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(FLEET),--fleet) $(if $(PEERS),--peers)
+bench: setup deb ## Measure ours against the floor, into build; BASE=COMMIT: beside that; FLEET=1: many VMs; PEERS=1: beside virsh
+	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BASE),--base $(BASE)) $(if $(FLEET),--fleet) $(if $(PEERS),--peers)
 
 chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
 	@PYTHONPATH=tests $(PYTHON) -m kit.chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)
