@@ -10,7 +10,7 @@ BIN := .venv/bin
 PYTHON := $(BIN)/python
 PYTEST := $(PYTHON) -m pytest -q
 TOOLS := packaging/tools
-SOURCES := proto/src host/src guest/src tests $(TOOLS)
+SOURCES := proto/src host/src guest/src tests $(TOOLS) packaging/ansible
 # Tests that need no guest: they run on both cores.
 QUICK := tests/unit tests/kit/tests tests/contract tests/component tests/packaging
 # What depends on the versions of gRPC, protobuf, pyudev, structlog and prometheus_client: both ends' own use of them, and
@@ -93,8 +93,8 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 workloads: setup deb ## What guests' programs make of CPUs that come and go, into docs/reports/workloads.json and docs/workloads.md
 	@PYTHONPATH=tests $(PYTHON) -m kit.workloads $(if $(GUESTS),$(foreach guest,$(GUESTS),--guest $(guest)))
 
-bench: setup deb ## Measure ours against the floor, into build; with FLEET=1 many VMs, with PEERS=1 beside virsh
-	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(FLEET),--fleet) $(if $(PEERS),--peers)
+bench: setup deb ## Measure ours against the floor, into build; BASE=COMMIT: beside that; FLEET=1: many VMs; PEERS=1: beside virsh
+	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BASE),--base $(BASE)) $(if $(FLEET),--fleet) $(if $(PEERS),--peers)
 
 chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
 	@PYTHONPATH=tests $(PYTHON) -m kit.chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)

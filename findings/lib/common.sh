@@ -47,6 +47,12 @@ debian_root() {
     rm "$work/root.tar"
 }
 
+# libvirtd of Debian 12, with its QEMU, in $work/root.
+libvirt_root() {
+    debian_root root bookworm libvirt-daemon=9.0.0-4+deb12u2 libvirt-daemon-driver-qemu=9.0.0-4+deb12u2 \
+        libvirt-clients=9.0.0-4+deb12u2 qemu-system-x86=1:7.2+dfsg-7+deb12u18+b3 dash coreutils
+}
+
 # The two QEMUs that most findings need: Debian 13's own, and the one of its backports.
 qemu_10_0() {
     debian_root qemu-10.0 trixie qemu-system-x86=1:10.0.13+ds-0+deb13u1

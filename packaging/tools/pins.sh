@@ -26,6 +26,8 @@ compile() {
         "requirements/$name.in" --output-file "requirements/$name.txt"
 }
 compile uv --universal
+compile ansible-newest --universal
+compile ansible-oldest --universal
 compile oldest --universal --constraint "$tools"
 compile proto
 compile vendor --no-deps

@@ -259,6 +259,7 @@ def check_versions(root: Path) -> Iterator[str]:
         ("CHANGELOG.md", r"^## \[?(\d[^\]\s]*)"),
         ("packaging/debian/changelog", r"^\S+ \(([^)]+)\)"),
         ("packaging/rpm/vcpuctl.spec", r"^Version:\s*(\S+)"),
+        ("packaging/ansible/ansible_collections/vcpuctl/vcpu/galaxy.yml", r"^version: (\S+)"),
     ):
         if not (root / name).exists():
             continue

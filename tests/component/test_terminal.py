@@ -194,3 +194,54 @@ def test_without_a_terminal_every_text_is_one_line(vm: FakeVm) -> None:
         ).stdout
     assert any(LONG in line for line in written.splitlines())
     assert not any(line != line.rstrip() for line in written.splitlines())
+
+
+def _written_to_a_full_disk(vm: FakeVm, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    with open("/dev/full", "w") as full:
+        return subprocess.run(
+            [*_CLI, "--qmp", str(vm.qmp), *words],
+            env={**os.environ, "XDG_RUNTIME_DIR": str(vm.folder), **environment},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.mark.parametrize("draws", ["", "1"])
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_an_answer_that_cannot_be_written_is_told_in_words_and_as_an_outcome_that_the_caller_does_not_know(
+    vm: FakeVm, form: str, draws: str
+) -> None:
+    done = _written_to_a_full_disk(vm, "list", "-o", form, FORCE_COLOR=draws)
+    assert done.returncode == 4
+    first, second = done.stderr.splitlines()[-2:]
+    assert first == "vcpuctl: the answer cannot be written to stdout: No space left on device"
+    assert "vcpuctl log" in second
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_keeps_its_status_although_its_document_cannot_be_written(vm: FakeVm) -> None:
+    done = _written_to_a_full_disk(vm, "plug", "-n", "1", "-o", "json")
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert "\nvcpuctl: no program in the guest has the agent's port open" in done.stderr
+
+
+def test_a_command_whose_reader_has_gone_does_not_say_that_it_failed(vm: FakeVm) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as nobody:
+        done = subprocess.run(
+            [*_CLI, "--qmp", str(vm.qmp), "list", "-o", "json"],
+            env={**os.environ, "XDG_RUNTIME_DIR": str(vm.folder)},
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

@@ -31,7 +31,8 @@ def modules(root: Path, part: str) -> set[str]:
     return {
         f"/usr/lib/python3/dist-packages/{path.relative_to(source)}"
         for path in source.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        # what is shipped for want of a package a package has elsewhere
+        if path.is_file() and not {"__pycache__", "shipped"}.intersection(path.parts)
     }
 
 

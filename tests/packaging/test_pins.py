@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PINS = ("dev", "oldest", "proto", "uv", "vendor")
+PINS = ("ansible-newest", "ansible-oldest", "dev", "oldest", "proto", "uv", "vendor")
 #: Debian's protobuf 3.21.12 is numbered 4.21.12 among Python packages.
 RENUMBERED = {"protobuf": ("3.21.12", "4.21.12")}
 

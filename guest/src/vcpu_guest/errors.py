@@ -4,6 +4,7 @@
 AgentError
  +- ConfigError    the configuration file is wrong (exit 2)
  +- StartError     something that the agent needs is missing or taken (exit 1; systemd starts it again)
+ +- InstallError   its service cannot be installed or removed (exit 1)
 """
 
 from __future__ import annotations
@@ -23,3 +24,7 @@ class ConfigError(AgentError):
 
 class StartError(AgentError):
     """The agent cannot do its work now."""
+
+
+class InstallError(AgentError):
+    """The service cannot be installed or removed."""

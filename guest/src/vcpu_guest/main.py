@@ -49,6 +49,18 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="CPUS",
         help="print what would be without any CPU if these went offline (3,5-7), and exit with 3 if there is any",
     )
+    service = parser.add_argument_group("where no package of the distribution has brought vcpud")
+    service.add_argument(
+        "--install-service",
+        action="store_true",
+        help="put unit, udev rule, configuration and man page in place, start the service, and exit",
+    )
+    service.add_argument(
+        "--uninstall-service", action="store_true", help="stop the service, take these files away, and exit"
+    )
+    service.add_argument(
+        "--root", metavar="DIRECTORY", default="/", help="for these two: the root of another system, such as an image"
+    )
     tests = parser.add_argument_group("for tests and for looking by hand")
     tests.add_argument("--listen", metavar="SOCKET", help="serve gRPC on this unix socket, and join no port")
     tests.add_argument(
@@ -81,6 +93,8 @@ def main(argv: Sequence[str] | None = None, open_machine: OpenMachine | None = N
 
 
 def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
+    if options.install_service or options.uninstall_service:
+        return _install(options)
     # Only the agent itself may use its gRPC socket, also when it is started by hand.
     os.umask(0o077)
     # gRPC's fork handlers have nothing to guard here: the agent forks for hooks alone, and they exec at once.
@@ -109,6 +123,15 @@ def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
         hooks = Hooks(settings.hook_timeout) if settings.hooks else None
         keep = settings.keep_affinity
         asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks, keep_affinity=keep))
+    return 0
+
+
+def _install(options: argparse.Namespace) -> int:
+    from vcpu_guest.install import install, uninstall
+
+    os.umask(0o022)  # whoever may read unit and page may read these
+    for line in (install if options.install_service else uninstall)(options.root):
+        sys.stdout.write(f"{line}\n")
     return 0
 
 

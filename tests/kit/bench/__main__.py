@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the benchmark and writes ``build/bench.json``; ``--only`` runs a part of it, and then writes nothing.
 
-``--fleet`` measures many VMs instead, on fakes, and writes ``build/fleet.json``. ``--peers`` measures vcpuctl beside
-virsh, on a domain of libvirt, and writes ``build/peers.json``.
+``--base`` measures an older commit, too, pair by pair. ``--fleet`` measures many VMs instead, on fakes, and writes
+``build/fleet.json``. ``--peers`` measures vcpuctl beside virsh, on a domain of libvirt, into ``build/peers.json``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import sys
 import time
 from typing import Any
 
-from kit.bench import fleet, own, peers, real, report, request
+from kit.bench import base, fleet, own, peers, real, report, request, scale
 from kit.lab import Lab, Vm
 from kit.lab.report import commit
 
 OUTPUT = real.ROOT / "build" / "bench.json"
+#: What is long and is not printed.
+_SAMPLES = ("seconds", "base_samples")
 
 
 def over_the_floor(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
@@ -30,6 +32,11 @@ def over_the_floor(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
         "ratio_p99_warm": report.ratios(warm, 0.99),
         "ratio_p50_least": report.ratios(cold, 0.50, "least"),
         "ratio_p50_least_warm": report.ratios(warm, 0.50, "least"),
+        "least": {
+            f"{name}{kind}": report.over_least(samples, name)
+            for kind, samples in (("", cold), ("_warm", warm))
+            for name in ("plug_1", "plug_8")
+        },
         "seconds": {"cold": report.seconds(cold), "warm": report.seconds(warm)},
     }
 
@@ -60,7 +67,10 @@ def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="cycles of each kind (default: 7)")
-    parser.add_argument("--only", choices=("floor", "own", "agent"), help="measure this part and print it")
+    parser.add_argument(
+        "--only", choices=("floor", "own", "agent", "base", "scale"), help="measure this part and print it"
+    )
+    parser.add_argument("--base", metavar="COMMIT", help="measure this older commit beside today's tree, too")
     parser.add_argument("--fleet", action="store_true", help="measure many VMs in one process, on fakes")
     parser.add_argument("--peers", action="store_true", help="measure vcpuctl beside virsh")
     args = parser.parse_args()
@@ -79,6 +89,10 @@ def main() -> int:
     with Lab(progress=say) as lab:
         if args.only in (None, "own"):
             found |= own.measure(args.rounds, say)
+        if args.base is not None and args.only in (None, "base"):
+            found |= base.measure(lab, args.base, args.rounds, say)
+        if args.only == "scale" or (args.base is not None and args.only is None):
+            found |= scale.measure(lab, say)
         if args.only in (None, "agent"):
             found |= of_the_agent(lab, args.rounds, say)
         if args.only in (None, "floor"):
@@ -89,7 +103,7 @@ def main() -> int:
     if args.only is None:
         report.write(OUTPUT, found)
         say(f"written: {OUTPUT.relative_to(real.ROOT)}")
-    print(json.dumps({name: value for name, value in found.items() if name != "seconds"}, indent=2))
+    print(json.dumps({name: value for name, value in found.items() if name not in _SAMPLES}, indent=2))
     return 0
 
 

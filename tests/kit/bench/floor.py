@@ -44,29 +44,29 @@ def agent_running(vm: Vm) -> None:
     vm.shell("kill -CONT $(systemctl show -P MainPID vcpud)")
 
 
-def plug(vm: Vm, slots: Sequence[int]) -> float:
-    """The floor of plugging these slots, in seconds."""
+def plug(vm: Vm, slots: Sequence[int], patience: float = 120.0) -> float:
+    """The floor of plugging these slots, in seconds. ``patience``: how long the guest's loop may take."""
     entities = list(reversed(vm.qmp.execute("query-hotpluggable-cpus")))
     began = time.monotonic()
     for slot in slots:
         entity = entities[slot]
         vm.qmp.execute("device_add", driver=entity["type"], id=f"vcpu-{slot}", **entity["props"])
     seen = [_ost(vm, slot, began, source=1) - began for slot in slots]
-    return min(seen) + _write(vm, slots, 1)
+    return min(seen) + _write(vm, slots, 1, patience)
 
 
-def unplug(vm: Vm, slots: Sequence[int]) -> float:
-    """The floor of unplugging these slots, in seconds."""
+def unplug(vm: Vm, slots: Sequence[int], patience: float = 120.0) -> float:
+    """The floor of unplugging these slots, in seconds. ``patience``: how long the guest's loop may take."""
     down = list(reversed(slots))
-    spent = _write(vm, down, 0)
+    spent = _write(vm, down, 0, patience)
     began = time.monotonic()
     for slot in down:
         vm.qmp.execute("device_del", id=f"vcpu-{slot}")
     wanted = set(slots)
-    until = began + 60.0
+    until = began + patience
     while any("qom-path" in entity for entity in _entities(vm, wanted)):
         if time.monotonic() > until:
-            raise TimeoutError(f"slots {sorted(wanted)} are not empty after 60 s")
+            raise TimeoutError(f"slots {sorted(wanted)} are not empty after {patience:.0f} s")
     spent += time.monotonic() - began
     for slot in slots:  # what the guest still has to say belongs to nobody's next measurement
         _ost(vm, slot, began, source=3)
@@ -86,7 +86,7 @@ def _entities(vm: Vm, slots: set[int]) -> list[dict[str, object]]:
     return [entity for place, entity in enumerate(reversed(reply)) if place in slots]
 
 
-def _write(vm: Vm, slots: Sequence[int], value: int) -> float:
+def _write(vm: Vm, slots: Sequence[int], value: int, patience: float) -> float:
     """Seconds inside the writes of ``value`` to the slots' ``online`` files, by one loop in the guest."""
     names = " ".join(f"C{slot:03X}" for slot in slots)
-    return int(vm.shell(_LOOP.format(slots=names, value=value, root=_CPUS), timeout=120)) / 1e6
+    return int(vm.shell(_LOOP.format(slots=names, value=value, root=_CPUS), timeout=patience)) / 1e6

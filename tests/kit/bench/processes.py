@@ -10,7 +10,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,16 +87,24 @@ def run(fleet: FakeFleet, *words: str, old: Path | None = None, ends_with: Seque
 
 def run_python(environment: dict[str, str], *words: str, ends_with: Sequence[int] = (0,)) -> Cost:
     """Run Python with these words. Raise NotDoneError if it ends with another status."""
-    with tempfile.TemporaryFile("w+") as said:
+    return run_measured([sys.executable, "-P", *words], environment, ends_with)[1]
+
+
+def run_measured(
+    argv: Sequence[str], environment: Mapping[str, str] | None = None, ends_with: Sequence[int] = (0,)
+) -> tuple[str, Cost]:
+    """Run a command; what it wrote, stderr too, and its cost. Raise NotDoneError if it ends with another status."""
+    with tempfile.TemporaryFile("w+") as written:
         began = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-P", *words], env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(argv, env=environment, stdout=written, stderr=written)
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
+        written.seek(0)
+        said = written.read()
         if process.returncode not in ends_with:
-            said.seek(0)
-            raise NotDoneError(f"{' '.join(words)}: status {process.returncode}: {said.read()[-2000:]}")
-    return Cost(used.ru_utime + used.ru_stime, wall)
+            raise NotDoneError(f"{' '.join(argv)}: status {process.returncode}: {said[-2000:]}")
+    return said, Cost(used.ru_utime + used.ru_stime, wall)
 
 
 def cpu_of(pid: int) -> float:

@@ -30,6 +30,11 @@ def ratios(samples: Samples, share: float, kind: str = "ours") -> dict[str, floa
     }
 
 
+def over_least(samples: Samples, name: str) -> float:
+    """Return the median of ours over the median of the least agent in the same run."""
+    return round(percentile(samples.ours[name], 0.50) / percentile(samples.least[name], 0.50), 3)
+
+
 def seconds(samples: Samples) -> dict[str, dict[str, list[float]]]:
     """The raw samples, in seconds."""
     return {

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ class Road:
         self.vm = vm
         self._qemus, self._image, self._disk = qemus, image, disk
         self._made: list[Vm] = []
+        self._began = 0.0
 
     def waiting(self, arguments: Sequence[str], *, qemu: str = "", **changes: object) -> Vm:
         """A QEMU that waits for the VM, with these arguments in the place of its -smp (``-smp ... -device ...``).
@@ -72,6 +74,7 @@ class Road:
         for vm in (self.vm, destination):
             vm.qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
         self.vm.qmp.execute("migrate-set-parameters", **{"max-bandwidth": bandwidth, "downtime-limit": downtime_ms})
+        self._began = time.monotonic()
         destination.qmp.execute("migrate-incoming", uri=f"unix:{path}")
         self.vm.qmp.execute("migrate", uri=f"unix:{path}")
 
@@ -81,8 +84,8 @@ class Road:
         A VM that stood still does so there.
         """
         try:
-            self.vm.wait_migrated(timeout)
-            destination.wait_migrated(timeout)
+            self.vm.wait_migrated(timeout, since=self._began)
+            destination.wait_migrated(timeout, since=self._began)
         except LabError as error:
             raise LabError(f"{error}\nthe destination:\n{destination.record.tail()}") from error
         self.vm = destination

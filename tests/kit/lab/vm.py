@@ -233,8 +233,9 @@ class Vm:
 
     def _migrate(self, command: str, uri: str, timeout: float) -> None:
         self.qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        began = time.monotonic()
         self.qmp.execute(command, uri=uri)
-        self.wait_migrated(timeout)
+        self.wait_migrated(timeout, since=began)
 
     def savevm(self, name: str, timeout: float = 60.0) -> None:
         """Keep the whole VM, as it is now, in its disk under that name. Raises LabError with QEMU's words."""
@@ -249,13 +250,19 @@ class Vm:
     def _hmp(self, line: str, timeout: float) -> str:
         return str(self.qmp.execute("human-monitor-command", command_line=line, timeout=timeout)).strip()
 
-    def wait_migrated(self, timeout: float) -> None:
-        """Wait for the end of a migration that tells of itself. Raises LabError with QEMU's words if it fails."""
+    def wait_migrated(self, timeout: float, *, since: float) -> None:
+        """Wait for the end of a migration that tells of itself. Raises LabError with QEMU's words if it fails.
+
+        What was told before ``since`` is of another one: a snapshot that is made or loaded tells of itself as well.
+        """
         deadline = time.monotonic() + timeout
         status = ""
         while status != "completed":
             try:
-                status = self.qmp.wait_event("MIGRATION", deadline - time.monotonic()).data["status"]
+                event = self.qmp.wait_event("MIGRATION", deadline - time.monotonic())
+                if event.time < since:
+                    continue
+                status = event.data["status"]
             except WaitTimeoutError as error:
                 raise LabError(f"migration takes too long: {self.qmp.execute('query-migrate')}\n{error}") from error
             if status == "failed":

@@ -27,7 +27,7 @@ async def run(args: argparse.Namespace) -> Exit:
 
 async def _list(args: argparse.Namespace) -> Exit:
     if args.output != "json":
-        # While the guest thinks about its answer: what draws tables is slow to import.
+        # While the guest thinks about its answer: what shows tables is slow to import.
         asyncio.get_running_loop().run_in_executor(None, _load_tables)
     with Progress.of(args) as progress:
         view = await vm_of(args).ask(Call(Kind.LIST), progress.hear)
@@ -41,9 +41,10 @@ async def _list(args: argparse.Namespace) -> Exit:
 
 
 def _load_tables() -> None:
-    from .tables import load
+    from . import tables
 
-    load()
+    if tables.is_drawn():
+        tables.load()
 
 
 async def _plan(args: argparse.Namespace) -> Exit:

@@ -12,8 +12,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 #: Between two columns.
 _GAP = "  "
 #: The least that a line's text gets beside what leads it, in characters: on a narrower terminal the terminal breaks it.
@@ -55,6 +53,16 @@ class Table:
 
 
 Block = Line | Table
+
+
+def cell_len(text: str) -> int:
+    """Return how many columns of a terminal the text takes."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    # Late: its tables of wide characters are slow to load, and few texts need them.
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def compose(blocks: Sequence[Block], width: int | None) -> Iterator[list[Span]]:

@@ -28,9 +28,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Without ``argv`` it is a process's own start. Then the search for garbage is put off until all is loaded (in
     ``connect``), and left out at the end: a sixth of the time of ``list``.
     """
-    if argv is None:
-        gc.disable()
-    words = sys.argv[1:] if argv is None else argv
+    if argv is not None:
+        return _run(argv)
+    gc.disable()
+    try:
+        return _run(sys.argv[1:])
+    finally:
+        gc.freeze()
+
+
+def _run(words: Sequence[str]) -> int:
     try:
         args = read(build_parser(words), words)
     except CommandLineError as error:
@@ -53,12 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return int(Exit.UNKNOWN)
     except BrokenPipeError:
-        # The reader of stdout went away (| head). Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(Exit.FAILED)
-    finally:
-        if argv is None:
-            gc.freeze()
+        # The reader of stdout went away (| head), and has not heard how it ended.
+        _write_no_more()
+        return int(Exit.UNKNOWN)
+
+
+def _write_no_more() -> None:
+    """Have what is left of stdout go nowhere: Python would complain once more when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _misused(words: Sequence[str], error: CommandLineError) -> int:
@@ -73,16 +82,22 @@ def _misused(words: Sequence[str], error: CommandLineError) -> int:
 def _report(error: VcpuctlError, *, document: bool) -> int:
     """Say why a command ended without a result, in one line, and what to do, in a second. Return the exit status."""
     from vcpu_host.core.text import printable
+    from vcpu_host.errors import VcpuctlError
 
     from .exitcodes import of_error
 
     status = int(of_error(error))
-    if document:
+    if error.reason.code == codes.NOT_WRITTEN:
+        _write_no_more()
+    elif document:
         from vcpu_host import documents
 
         from .render import emit_json
 
-        emit_json(documents.of_error(error.reason, status))
+        try:
+            emit_json(documents.of_error(error.reason, status))
+        except (VcpuctlError, BrokenPipeError):
+            _write_no_more()  # stderr says what stdout does not take
     print(f"vcpuctl: {printable(error.reason.text, _LONGEST)}", file=sys.stderr)  # noqa: T201 - stderr is for people
     if error.reason.hint:
         print(f"         {printable(error.reason.hint, _LONGEST)}", file=sys.stderr)  # noqa: T201 - as above

@@ -1,11 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes documents to stdout. ``documents`` makes them, and what people read is in ``tables``."""
+"""The one place that writes to stdout. ``documents`` makes what programs read, ``tables`` what people read."""
 
 from __future__ import annotations
 
+import sys
+
 from vcpu_host import documents
+from vcpu_host.core import codes
+from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.errors import OutcomeLostError
 
 
 def emit_json(document: documents.Document) -> None:
-    """Write one JSON document to stdout, and nothing else."""
-    print(documents.text(document), flush=True)  # noqa: T201 - stdout is the product
+    """Write one JSON document to stdout, and nothing else. Raise as ``emit``."""
+    emit(documents.text(document))
+
+
+def emit(text: str) -> None:
+    """Write the text and the end of its line to stdout.
+
+    Raise OutcomeLostError "not-written" if stdout does not take it, and BrokenPipeError if nobody reads it any more.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise not_written(error) from error
+
+
+def not_written(error: OSError) -> OutcomeLostError:
+    """Return the error of a stdout that does not take what is written."""
+    reason = Reason(
+        codes.NOT_WRITTEN,
+        Origin.VCPUCTL,
+        f"the answer cannot be written to stdout: {error.strerror}",
+        "whatever was begun has ended: vcpuctl log tells how, and vcpuctl list shows what is",
+    )
+    return OutcomeLostError(reason)

@@ -20,6 +20,7 @@ from vcpu_host.core.text import ranges
 from vcpu_host.documents import Document, of_finding, read_reason
 
 from .layout import Block, Column, Line, Span, Table, compose
+from .render import emit, not_written
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -35,6 +36,15 @@ OUTCOME_STYLE = {"done": "green", "refused": "yellow", "partial": "yellow", "fai
 _LEVELS = [f"{name}-id" for name in LEVELS]
 _LEVEL_STYLE = {"ok": "green", "note": "cyan", "warning": "yellow", "problem": "red"}
 _FINDING = 9  # columns before a finding's text
+
+
+#: A user who wants rich to draw although stdout is no terminal sets one of these (rich.console.Console.is_terminal).
+_DRAW = ("FORCE_COLOR", "TTY_COMPATIBLE")
+
+
+def is_drawn() -> bool:
+    """Whether rich draws what ``show`` shows: on a terminal. What is written into a file or a pipe has no styles."""
+    return sys.stdout.isatty() or any(os.environ.get(name) for name in _DRAW)
 
 
 def load() -> None:
@@ -54,11 +64,22 @@ def console() -> Console:
 
 
 def show(blocks: Sequence[Block]) -> None:
-    """Print for people: for a terminal's width, or, into a file or a pipe, for none. No blocks are no line."""
+    """Write for people: for a terminal's width, or, into a file or a pipe, for none. No blocks are no line.
+
+    Raise as ``render.emit``.
+    """
     if not blocks:
         return
+    if not is_drawn():
+        emit("\n".join("".join(words for words, _ in line) for line in compose(blocks, None)))
+        return
     screen = console()
-    screen.print(text(blocks, screen.width if sys.stdout.isatty() else None))
+    try:
+        screen.print(text(blocks, screen.width if sys.stdout.isatty() else None))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise not_written(error) from error
 
 
 def text(blocks: Sequence[Block], width: int | None) -> Text:

@@ -62,6 +62,7 @@ BAD_METRICS = Code("bad-metrics", "Metrics are not offered at this address, or n
 NOT_A_SOCKET = Code("not-a-socket", "The path is no socket.")
 PATH_TOO_LONG = Code("path-too-long", "The path is longer than the path of a unix socket can be.")
 NOT_QMP = Code("not-qmp", "The socket is not a QMP monitor.")
+NOT_WRITTEN = Code("not-written", "The answer cannot be written to stdout; what was begun has ended.")
 NOT_OUR_PORT = Code("not-our-port", "The socket given as --agent is not that of this VM's agent port.")
 
 # Names that more than one side may use: what was asked for does not exist, or cannot be had.
@@ -287,6 +288,40 @@ TCG_FLAT_APIC = Code("tcg-flat-apic", "QEMU before 9.0 under TCG loses interrupt
 TCG_MWAIT = Code("tcg-mwait", "Under TCG an offline vCPU of -cpu max spins on the host.")
 TCG_S390X_PLUG = Code("tcg-s390x-plug", "QEMU 11 under TCG can hang when the guest starts a new CPU.")
 LOONGARCH_ACPI = Code("loongarch-acpi", "Before QEMU 11.1 a plugged CPU does not appear in a LoongArch guest.")
+
+# What the autoscaler decides, and what it holds for.
+LOAD_NEEDS_MORE = Code("load-needs-more", "The guest's CPUs are busy and tasks wait for them: the VM is to grow.")
+LOAD_NEEDS_LESS = Code("load-needs-less", "Fewer vCPUs would have done for a whole window: the VM is to shrink.")
+LOAD_FITS = Code("load-fits", "The VM has the vCPUs that its load needs, or near enough.")
+BELOW_MINIMUM = Code("below-minimum", "The VM has fewer vCPUs than its minimum.")
+ABOVE_MAXIMUM = Code("above-maximum", "The VM has more vCPUs than its maximum.")
+AT_MINIMUM = Code("at-minimum", "The VM has its minimum of vCPUs, and its load would do with fewer.")
+AT_MAXIMUM = Code("at-maximum", "The VM has its maximum of vCPUs, or all that it can have, and its load needs more.")
+NOBODY_WAITS = Code("nobody-waits", "The guest's CPUs are busy, and no task waits for one: more would be of no use.")
+WAITS_NOT_BUSY = Code("waits-not-busy", "Tasks wait while CPUs are idle: a quota or an affinity holds them back.")
+QUEUE_DRAINS = Code("queue-drains", "The queue of waiting tasks gets shorter: the vCPUs that there are work it off.")
+AUTOSCALE_OFF = Code("autoscale-off", "Somebody has switched the VM's autoscaling off while the service runs.")
+NO_AUTOSCALE = Code("no-autoscale", "The VM has no [autoscale] in vms.d, or no vcpuctl serve keeps it.")
+UNDER_WAY = Code("under-way", "An operation of the autoscaler's own is under way.")
+OUTCOME_UNKNOWN = Code("outcome-unknown", "How the autoscaler's last operation ended is not known yet.")
+OPERATOR_HOLDS = Code("operator-holds", "Somebody else has changed the VM, and their word counts for some time.")
+NO_LOAD = Code("no-load", "Nothing was heard of the guest's load yet.")
+LOAD_STALE = Code("load-stale", "Nothing new was heard of the guest's load for too long.")
+LOAD_UNSUPPORTED = Code("load-unsupported", "The agent is of a version that does not tell the guest's load.")
+LOAD_FORBIDDEN = Code("load-forbidden", "The guest's administrator does not let the agent tell the load.")
+LOAD_PARTLY = Code("load-partly", "The guest's kernel does not tell all that bears on its load.")
+LOAD_TOLD = Code("load-told", "The agent tells the guest's load when it is asked.")
+JUST_BOOTED = Code("just-booted", "The guest has booted a moment ago, and is busy with that.")
+WINDOW_FILLS = Code("window-fills", "The load was not seen for long enough to decide.")
+IN_PAUSE = Code("in-pause", "The VM has changed a moment ago.")
+BACKS_OFF = Code("backs-off", "The last attempt in this direction did not succeed, so the next one waits.")
+HOST_SHORT = Code("host-short", "The host takes CPU time away from the guest (steal): more vCPUs would make it worse.")
+HOST_PRESSED = Code("host-pressed", "The host's own tasks wait for its CPUs.")
+OVER_BUDGET = Code("over-budget", "The host's budget of vCPUs is used up.")
+REGRETTED = Code(
+    "regretted", "The VM had to grow again right after it shrank, so it does not shrink that far for a while."
+)
+OSCILLATES = Code("oscillates", "The VM changed its direction too often within an hour, so it does not shrink.")
 
 # Differences that migrate check finds between source and destination.
 ARCH = Code("arch", "The targets differ.")

@@ -23,6 +23,7 @@ from ..core.reason import Origin, Reason
 from ..errors import RefusedError
 from . import directory as runtime
 from . import names, processes
+from .lock import remove_if_forsaken
 
 _SCHEMA_VERSION = 1
 _SUFFIX = ".pending"
@@ -83,7 +84,7 @@ class FileJournal:
 
 
 def _tidy(directory: Path, but: str) -> None:
-    """Remove the records and locks of processes that have ended, except those of this name."""
+    """Remove the records and locks of processes that have ended, except those of this name, and forsaken sockets."""
     try:
         entries = os.listdir(directory)
     except OSError:
@@ -93,6 +94,8 @@ def _tidy(directory: Path, but: str) -> None:
         stem, suffix = os.path.splitext(name)
         process = names.process_of(stem) if suffix in _LEFT and stem != but else None
         if process is None:
+            if suffix == ".sock" and stem != but:
+                remove_if_forsaken(directory / name)
             continue
         if process not in ended:
             ended[process] = processes.ended(process)

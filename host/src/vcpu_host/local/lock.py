@@ -108,6 +108,25 @@ class VmLock:
         self.release()
 
 
+def remove_if_forsaken(address: Path) -> None:
+    """Remove the socket beside a lock that nobody has: its holder was killed, and could not remove it.
+
+    Meanwhile the lock is held, so that nobody begins to listen there. What is not a lock of this user's is left alone.
+    """
+    try:
+        fd = os.open(address.with_suffix(".lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return  # none of ours
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if stat.S_ISSOCK(os.lstat(address).st_mode):
+            address.unlink()
+    except OSError:
+        return  # somebody has it, or it has gone by now
+    finally:
+        os.close(fd)
+
+
 def busy(holder: str) -> RefusedError:
     """Return the error that another program changes the VM; ``holder`` is its process id and command."""
     text = f"another vcpuctl is at work on this VM (pid and command: {holder})"

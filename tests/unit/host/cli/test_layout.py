@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.cells import cell_len
-from vcpu_host.cli.layout import Block, Column, Line, Table, compose, fold
+from rich import cells
+from vcpu_host.cli.layout import Block, Column, Line, Table, cell_len, compose, fold
 
 _WORDS = st.lists(st.text(st.sampled_from("ab1-,=ß漢"), min_size=1, max_size=12), min_size=1, max_size=30)
 _WIDTHS = st.integers(1, 250)
@@ -23,6 +23,11 @@ _TABLES = st.integers(1, 6).flatmap(
         st.lists(st.lists(_CELLS, min_size=count, max_size=count), max_size=5),
     )
 )
+
+
+@given(st.text(st.characters(max_codepoint=0x2FFF), max_size=20))
+def test_a_text_takes_as_many_columns_as_rich_says(text: str) -> None:
+    assert cell_len(text) == cells.cell_len(text)
 
 
 def _lines(block: Block, width: int | None) -> list[str]:

@@ -18,6 +18,7 @@ from vcpu_host.core.model import Ost
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import names, processes
 from vcpu_host.local.journal import FileJournal
+from vcpu_host.local.lock import VmLock
 
 _INTENT = Intent(IntentKind.UNPLUG, 3, "vcpu-3", 1000.5, (77,))
 
@@ -145,6 +146,24 @@ def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_o
         for process in (own(), unseen)
         for kind in ("pending", "lock", "new")
     } | {"0123456789abcdef.lock"}
+
+
+async def test_a_socket_whose_holder_was_killed_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
+    async with VmLock("/run/held", "a", directory=tmp_path) as held:
+        await held.acquire(0)
+        killed = VmLock("/run/killed", "b", directory=tmp_path)
+        await killed.acquire(0)
+        killed.release()
+        listeners = [await asyncio.start_unix_server(print, lock.address) for lock in (held, killed)]
+        elsewhere = tmp_path / "serve.sock"  # of no lock
+        listeners.append(await asyncio.start_unix_server(print, elsewhere))
+        killed.address.with_name(f"{'0' * 32}.lock").touch()
+        killed.address.with_name(f"{'0' * 32}.sock").touch()  # no socket: nothing of ours
+        await FileJournal(VmIdentity(own()), directory=tmp_path).load()
+        left = {path.name for path in tmp_path.glob("*.sock")}
+        assert left == {held.address.name, "serve.sock", f"{'0' * 32}.sock"}
+        for listener in listeners:
+            listener.close()
 
 
 @pytest.mark.parametrize(

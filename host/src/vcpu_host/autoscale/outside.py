@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What bears on a decision apart from the guest's load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.reason import Reason
+from .settings import WallTime
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoom:
+    """What the host has left for all VMs: ``vcpus`` more of its budget, and the share of time in which its own tasks
+    wait for a CPU (PSI). None is no limit, or not known. Above ``pressure_limit`` nothing grows.
+    """
+
+    vcpus: int | None = None
+    pressure: float | None = None
+    pressure_limit: float = 0.5
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the host's own tasks wait too much."""
+        return self.pressure is not None and self.pressure > self.pressure_limit
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The VM as it stands, and the host.
+
+    ``online`` are its vCPUs now, ``possible`` the most that it can ever have, ``step`` the vCPUs of one slot.
+    ``pending`` says that an earlier operation has not come to its end, ``trouble`` why the VM cannot be asked.
+    """
+
+    online: int
+    possible: int
+    step: int = 1
+    pending: bool = False
+    trouble: Reason | None = None
+    room: HostRoom = HostRoom()
+    clock: WallTime | None = None

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The usage of the last minutes: averages over a short time, and the highest of a long one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from .usage import Usage
+
+#: So many spans are kept at most, whatever rate a guest sends at.
+_MOST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Averages:
+    """Averages over some spans, in vCPUs, tasks and shares; None is not known. ``cpus`` is that of the newest span."""
+
+    covers: float
+    cpus: int
+    used: float
+    steal: float
+    waiting: float | None
+    pressure: float | None
+    memory: float | None
+
+    @property
+    def demand(self) -> float:
+        """How many vCPUs would have been busy, had there been enough."""
+        return self.used + (self.waiting or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The highest short averages of the demand and of what was used, in vCPUs; each may be of another moment."""
+
+    demand: float
+    used: float
+
+
+class _Highest:
+    """The highest value of the last ``seconds``."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        #: Times with values, of which none is below a later one.
+        self._values: deque[tuple[float, float]] = deque()
+
+    def add(self, at: float, value: float) -> None:
+        """Take a value. Its time is not before that of the last one."""
+        while self._values and self._values[-1][1] <= value:
+            self._values.pop()
+        self._values.append((at, value))
+        while self._values[0][0] < at - self._seconds:
+            self._values.popleft()
+
+    def at(self, now: float) -> float | None:
+        """Return the highest value; None if there was none."""
+        return next((value for at, value in self._values if at >= now - self._seconds), None)
+
+
+class Window:
+    """Spans of usage, the newest last. ``short`` and ``long`` are in seconds.
+
+    A gap of more than ``gap`` seconds makes it begin anew: what was before says nothing about what was in between.
+    """
+
+    def __init__(self, short: float, long: float, gap: float = 15.0) -> None:
+        self._short = short
+        self._long = long
+        self._gap = gap
+        self._spans: deque[Usage] = deque(maxlen=_MOST)
+        self._demand, self._used = _Highest(long), _Highest(long)
+        self._since: float | None = None
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._spans.clear()
+        self._demand, self._used = _Highest(self._long), _Highest(self._long)
+        self._since = None
+
+    def add(self, usage: Usage) -> None:
+        """Take a span. Its ``at`` is not before that of the last one."""
+        if self._spans and usage.at - self._spans[-1].at > self._gap:
+            self.clear()
+        if self._since is None:
+            self._since = usage.at - min(usage.span, self._gap)
+        self._spans.append(usage)
+        while self._spans and self._spans[0].at < usage.at - max(self._short, usage.span):
+            self._spans.popleft()
+        averages = _averages(self._spans)
+        self._demand.add(usage.at, averages.demand)
+        self._used.add(usage.at, averages.used)
+
+    @property
+    def newest(self) -> Usage | None:
+        """The last span."""
+        return self._spans[-1] if self._spans else None
+
+    def averages(self, now: float) -> Averages | None:
+        """Return the averages over the last ``short`` seconds; None if there was no span in them."""
+        recent = [usage for usage in self._spans if usage.at > now - self._short - usage.span]
+        return _averages(recent) if recent else None
+
+    def covered(self, now: float) -> float:
+        """Return for how many seconds there is usage without a gap."""
+        return 0.0 if self._since is None else max(0.0, now - self._since)
+
+    def highest(self, now: float) -> Peak | None:
+        """Return the highest short averages within the last ``long`` seconds; None if there is none."""
+        demand, used = self._demand.at(now), self._used.at(now)
+        return None if demand is None or used is None else Peak(demand, used)
+
+
+def _averages(spans: Iterable[Usage]) -> Averages:
+    spans = tuple(spans)
+    whole = sum(usage.span for usage in spans)
+
+    def mean(get: Callable[[Usage], float]) -> float:
+        return sum(get(usage) * usage.span for usage in spans) / whole
+
+    def known(get: Callable[[Usage], float | None]) -> float | None:
+        values = [(value, usage.span) for usage in spans if (value := get(usage)) is not None]
+        return sum(value * span for value, span in values) / sum(span for _, span in values) if values else None
+
+    return Averages(
+        covers=whole,
+        cpus=spans[-1].cpus,
+        used=mean(lambda usage: usage.used),
+        steal=mean(lambda usage: usage.steal),
+        waiting=known(lambda usage: usage.waiting),
+        pressure=known(lambda usage: usage.pressure),
+        memory=known(lambda usage: usage.memory),
+    )

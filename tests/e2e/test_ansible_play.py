@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible over SSH: two hosts of six VMs each, from the first installation to vCPUs that go up and down and stay.
+
+The hosts are roots of their own with an SSH server, in namespaces of their own; the VMs are fakes with the real vcpud.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.component.ansible import Played, play
+from kit.component.cli import stands
+from kit.fakes.fleet import FakeFleet, FleetVm, fake_fleet
+from kit.fakes.sick import dead
+from kit.lab.virt.plain_host import PlainHost
+
+pytestmark = [pytest.mark.e2e]
+
+ROOT = Path(__file__).resolve().parents[2]
+DEBS = ROOT / "build/deb"
+HOSTS = ("hosta", "hostb")
+KINDS = ("down", "gone", "over", "same", "stays", "up")
+VERSION = (ROOT / "packaging/debian/changelog").read_text().split("(")[1].split(")")[0]
+#: How long a play may take on a busy machine.
+WITHIN = 600.0
+
+
+def deb(name: str) -> str:
+    return str(DEBS / f"{name}_{VERSION}_all.deb")
+
+
+@dataclass(frozen=True)
+class Site:
+    """The hosts, their VMs, and where the controller writes. ``program`` is its ansible-playbook, if not the usual."""
+
+    hosts: dict[str, PlainHost]
+    fleets: dict[str, FakeFleet]
+    home: Path
+    program: str | None = None
+
+    def vm(self, host: str, kind: str) -> FleetVm:
+        return self.fleets[host].vms[f"{host}-{kind}"]
+
+    def play(self, *tasks: dict[str, Any], words: tuple[str, ...] = (), hosts: str = "all") -> Played:
+        """Run these tasks on the hosts, by SSH."""
+        inventory = self.home / "inventory.ini"
+        lines = []
+        for name, host in self.hosts.items():
+            ssh = "-F none -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR"
+            at = f"ansible_host={host.address} ansible_user=root ansible_ssh_private_key_file={host.ssh.key}"
+            lines.append(f"{name} {at} ansible_python_interpreter=/usr/bin/python3 ansible_ssh_common_args='{ssh}'\n")
+        inventory.write_text("".join(lines))
+        book = [{"hosts": hosts, "gather_facts": False, "tasks": list(tasks)}]
+        settings = {"ANSIBLE_PIPELINING": "1", "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.home / "cp")}
+        return play(book, settings, self.home, "-i", str(inventory), *words, program=self.program, within=WITHIN)
+
+
+def role(name: str, **options: Any) -> dict[str, Any]:
+    return {"name": name, "include_role": {"name": f"vcpuctl.vcpu.{name}"}, "vars": options}
+
+
+def scaled(vms: str, **options: Any) -> dict[str, Any]:
+    """A task for the VMs of each host, as an expression of Jinja has them."""
+    return {"name": "scale", "vcpuctl.vcpu.vcpu_scale": {"vms": vms, **options}, "register": "scaled"}
+
+
+def of_each(goals: dict[str, int]) -> str:
+    """The map of a host's VMs, whose names begin with its own."""
+    pairs = ", ".join(f"inventory_hostname + '-{kind}': {number}" for kind, number in goals.items())
+    return "{{ {" + pairs + "} }}"
+
+
+@contextmanager
+def site(program: str | None = None) -> Iterator[Site]:
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vh", dir="/tmp")))
+        hosts, fleets = {}, {}
+        for name in HOSTS:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vf", dir="/tmp")))
+            names = [f"{name}-{kind}" for kind in KINDS]
+            fleets[name] = stack.enter_context(fake_fleet(folder, names, "--maxcpus", "4"))
+            host = PlainHost(name, [folder], lambda line: print(line, file=sys.stderr))
+            hosts[name] = stack.enter_context(host)
+        yield Site(hosts, fleets, home, program)
+
+
+def installed(site: Site, **more: Any) -> dict[str, Any]:
+    """The task that installs vcpuctl and names its VMs."""
+    vms = {host: {name: {"qmp": str(vm.qmp)} for name, vm in fleet.vms.items()} for host, fleet in site.fleets.items()}
+    packages = [deb("python3-vcpu-proto"), deb("vcpu-host")]
+    return {
+        **role("vcpu_host", vcpu_host_packages=packages, vcpu_host_vms="{{ all_vms[inventory_hostname] }}", **more),
+        "vars": {
+            "vcpu_host_packages": packages,
+            "vcpu_host_vms": "{{ all_vms[inventory_hostname] }}",
+            "all_vms": vms,
+            **more,
+        },
+    }
+
+
+def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent() -> None:
+    with site() as here:
+        install = installed(here)
+        looked = here.play(install, words=("--check",))
+        assert looked.status == 0, looked.words
+        first = here.play(install)
+        assert first.status == 0, first.words
+        again = here.play(install)
+        assert {host: again.stats[host]["changed"] for host in HOSTS} == dict.fromkeys(HOSTS, 0), again.words
+
+        start = {"down": 3, "stays": 3}
+        assert here.play(scaled(of_each(start))).status == 0
+        goals = {"down": 1, "gone": 2, "over": 99, "same": 1, "stays": 1, "up": 4}
+        with ExitStack() as ends:
+            for host in HOSTS:
+                stays = here.vm(host, "stays")
+                stays.steer.call("x-fake-kernel-refuse", slot=1, errno=errno.EBUSY, online=False)
+                ends.enter_context(dead(here.vm(host, "gone")))
+            planned = here.play(scaled(of_each(goals), fail_on=["failed"]), words=("--check", "--diff"))
+            for host in HOSTS:
+                said = planned.task("scale", host)
+                assert said["outcomes"] == named(
+                    host, planned=["down", "same", "stays", "up"], refused=["over"], unreachable=["gone"]
+                )
+                assert f"+{host}-up: slot 3" in planned.words.replace("\\n", "\n") or said["diff"]["after"]
+                stands(here.vm(host, "up"), {0})
+                stands(here.vm(host, "down"), {0, 1, 2})
+            ended = here.play(scaled(of_each(goals)))
+            assert ended.status == 2
+            for host in HOSTS:
+                said = ended.task("scale", host)
+                assert (said["ended"], said["changed"]) == ("failed", True)
+                assert said["outcomes"] == named(
+                    host, done=["down", "same", "up"], partial=["stays"], refused=["over"], unreachable=["gone"]
+                )
+                (why,) = [each for each in said["vms"][f"{host}-stays"]["reasons"] if each["slot"] == 1]
+                assert (why["who"], why["errno"]) == ("guest", "EBUSY")
+                stands(here.vm(host, "down"), {0})
+                stands(here.vm(host, "up"), {0, 1, 2, 3})
+                stands(here.vm(host, "stays"), {0, 1})
+        rest = {"down": 1, "same": 1, "stays": 2, "up": 4}
+        settled = here.play(scaled(of_each(rest)))
+        assert {host: settled.stats[host]["changed"] for host in HOSTS} == dict.fromkeys(HOSTS, 0), settled.words
+
+        facts = {"name": "facts", "ansible.builtin.setup": {"gather_subset": ["!all", "!min", "local"]}}
+        told = here.play(facts)
+        for host in HOSTS:
+            vms = told.task("facts", host)["ansible_facts"]["ansible_local"]["vcpuctl"]["vms"]
+            assert {name: vm.get("online") for name, vm in vms.items()} == {
+                f"{host}-{kind}": number
+                for kind, number in {**dict.fromkeys(KINDS, 1), "gone": None, "stays": 2, "up": 4}.items()
+            }
+            assert vms[f"{host}-gone"]["trouble"] == "qemu-gone"
+
+        gone = here.play(role("vcpu_host", vcpu_host_state="absent"))
+        assert gone.status == 0, gone.words
+        for host in here.hosts.values():
+            left = ["/etc/vcpuctl", "/usr/bin/vcpuctl", "/etc/ansible/facts.d/vcpuctl.fact", "/opt/vcpuctl"]
+            assert not [path for path in left if host.ground.path(path).exists()]
+        assert {each["changed"] for each in here.play(role("vcpu_host", vcpu_host_state="absent")).stats.values()} == {
+            0
+        }
+
+
+def named(host: str, **outcomes: list[str]) -> dict[str, list[str]]:
+    return {outcome: [f"{host}-{kind}" for kind in kinds] for outcome, kinds in outcomes.items()}
