@@ -63,7 +63,7 @@ demo: setup deb ## Boot a VM and resize it, end to end
 test: check quick test-oldest e2e ## All that CI runs
 
 ##@ Parts of the tests
-.PHONY: quick unit contract component packaging ansible test-oldest e2e bench chaos
+.PHONY: quick unit contract component packaging ansible test-oldest e2e workloads bench chaos
 quick: setup deb man ## Unit, contract, component and packaging tests
 	$(call step,test,$(QUICK))
 	@$(PYTEST) $(NO_VM) $(QUICK)
@@ -93,6 +93,9 @@ test-oldest: .venv-oldest/.ready ## What depends on the versions of libraries, o
 e2e: setup deb ## Real QEMU, real guests, the built packages
 	$(call step,test,tests/e2e)
 	@$(PYTEST) -n auto --maxprocesses 4 --maxschedchunk 1 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
+
+workloads: setup deb ## What guests' programs make of CPUs that come and go, into docs/reports/workloads.json and docs/workloads.md
+	@PYTHONPATH=tests $(PYTHON) -m kit.workloads $(if $(GUESTS),$(foreach guest,$(GUESTS),--guest $(guest)))
 
 bench: setup deb ## Measure ours against the floor, into build; BASE=COMMIT: beside that; FLEET=1: many VMs; PEERS=1: beside virsh
 	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BASE),--base $(BASE)) $(if $(FLEET),--fleet) $(if $(PEERS),--peers)

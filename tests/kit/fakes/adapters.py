@@ -19,6 +19,7 @@ from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, VmEvent
+from vcpu_host.core.workload.model import Workload
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 from vcpu_host.qmp.events import EventHub
 from vcpu_host.qmp.events import gone as gone_event
@@ -151,6 +152,9 @@ class Agent:
         self.cancelled = 0
         self.checked = self.listed = 0
         self.silent = False
+        self.watched = False
+        self.programs: Workload | VcpuctlError = Workload()
+        self.looked: list[tuple[tuple[str, ...], bool, bool, bool]] = []
 
     @property
     def ended(self) -> bool:
@@ -188,8 +192,10 @@ class Agent:
         brief: bool,
         timeout: float,
         for_eject: bool = False,
+        watch: bool = False,
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
         del timeout
+        self.watched = watch
         self.asked.append(tuple(firmware_ids))
         self.for_eject |= set(firmware_ids) if for_eject else set()
         if self.breaks_contract:
@@ -212,6 +218,14 @@ class Agent:
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+
+    async def workload(
+        self, going: Sequence[str], *, use: bool = False, broken: bool = False, forgotten: bool = False
+    ) -> Workload:
+        self.looked.append((tuple(going), use, broken, forgotten))
+        if isinstance(self.programs, VcpuctlError):
+            raise self.programs
+        return self.programs
 
     async def _change(self) -> None:
         """Wait until a CPU comes, or the session ends."""

@@ -32,6 +32,7 @@ from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
 from vcpu_host.documents.domains import of_channel, of_domains
+from vcpu_host.documents.vms import of_vms
 from vcpu_host.vm.migration_target import Prepared
 from vcpu_host.vm.numa_assign import Assigned
 
@@ -90,8 +91,8 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "numa-assign", documents.of_assigned(Assigned(Outcome.DONE, _VIEW.host.slots, dict.fromkeys(range(3), 0)))
     entry = read({**dict(fields(Subject("x", "y"), Caller(0), documents.of_result(_RESULT), None, None)), **_STAMP})
     yield "log", documents.of_log([entry], 1, complete=False)
-    yield "vms", documents.of_vms(_vms())
-    yield "vms", documents.of_vms(join([], [], None, "/d"))
+    yield "vms", of_vms(_vms())
+    yield "vms", of_vms(join([], [], None, "/d"))
     yield "domains", of_domains(_domains())
     yield "domains", of_domains(join_domains("qemu:///system", [], [], "/d"))
     for definition in (None, Definition(channel=True, added=True), Definition(channel=False, reason=_WHY)):

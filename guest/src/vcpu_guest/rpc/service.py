@@ -17,10 +17,11 @@ from vcpu_proto.v1 import agent_pb2_grpc
 
 from vcpu_guest import logs
 from vcpu_guest.core.model import AgentInfo, Arrived, CpuResult, CpuStatus, Environment, Snapshot
-from vcpu_guest.core.request import Request, RequestError, check, check_request_id
+from vcpu_guest.core.request import Request, RequestError, check, check_identities, check_request_id
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import LOOKS
+from vcpu_guest.cpus.programs import Programs
 from vcpu_guest.process.urgency import Urgency
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
@@ -71,6 +72,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         environment: Callable[[], Environment],
         gate: EjectGate | None = None,
         urgency: Urgency | None = None,
+        programs: Programs | None = None,
     ) -> None:
         self._agent_info = agent_info
         self._inventory = inventory
@@ -79,6 +81,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._environment = environment
         self._gate = gate
         self._urgency = urgency or Urgency()
+        self._programs = programs
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Say who answers. If the versions do not overlap the host reports it: it knows both."""
@@ -86,7 +89,8 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         environment = await asyncio.to_thread(self._environment)
         if self._gate is not None:
             environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
-        return convert.hello(self._agent_info, environment, gated=self._gate is not None)
+        keeps = self._programs is not None and self._programs.keeps
+        return convert.hello(self._agent_info, environment, gated=self._gate is not None, keeps_affinity=keeps)
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """List all CPUs, from a fresh look."""
@@ -143,6 +147,27 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             if self._gate is not None:
                 self._gate.withdraw(stream)
 
+    async def Workload(  # noqa: N802
+        self, request: pb.WorkloadRequest, context: Context
+    ) -> pb.WorkloadResponse:
+        """Look at the guest's programs."""
+        try:
+            check_request_id(request.request_id)
+            check_identities(request.going, self._scheme)
+        except RequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if self._programs is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent does not look at programs")
+            raise AssertionError("abort() raises")
+        numbers = {cpu.firmware_id: cpu.number for cpu in self._inventory.snapshot().cpus}
+        found = await self._programs.look(
+            {numbers[name] for name in request.going if name in numbers},
+            use=request.use,
+            broken=request.broken,
+            forgotten=request.forgotten,
+        )
+        return pb.WorkloadResponse(request_id=request.request_id, workload=convert.workload(found))
+
     def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]:
         check_request_id(request.request_id)
         settling = self._writer.settling()
@@ -179,6 +204,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             scheme=self._scheme,
             request_id=request.request_id,
             for_eject=request.for_eject,
+            watch=request.watch,
         )
         if checked.for_eject:
             self._urgency.hurry()

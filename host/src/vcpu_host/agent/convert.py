@@ -138,6 +138,8 @@ def environment(message: pb.Environment) -> Environment:
         acpi=flag("acpi"),
         writable=flag("writable"),
         unwritable=texts("unwritable"),
+        partition_isolated=_text(message.partition_isolated, "partition_isolated"),
+        keeps_affinity=flag("keeps_affinity"),
     )
 
 

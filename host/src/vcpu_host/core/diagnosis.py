@@ -284,6 +284,26 @@ def _nodes(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _programs(view: VmView) -> Iterator[Finding]:
+    """What the guest's programs make of its CPUs, if somebody has asked."""
+    if view.agent is not None and view.agent.environment.partition_isolated:
+        text = f"cgroup partitions of the guest isolate CPUs: {view.agent.environment.partition_isolated}"
+        yield Finding(Level.NOTE, codes.ISOLATED_CPUS, text, "ordinary work does not use them; pin what is to")
+    if view.agent is not None and view.agent.environment.keeps_affinity:
+        text = "vcpud gives threads back the masks that a change of CPUs has widened (keep_affinity)"
+        yield Finding(Level.OK, codes.AFFINITY_PUT_BACK, text)
+    seen = view.programs
+    if seen is None:
+        return
+    if seen.trouble is not None:
+        text = f"nobody can tell what the guest's programs make of its CPUs: {seen.trouble.text}"
+        yield Finding(Level.NOTE, codes.WORKLOAD_UNSEEN, text, seen.trouble.hint)
+    if seen.workload is not None:
+        from .workload.unused import findings  # late: only doctor looks at programs so
+
+        yield from findings(seen.workload)
+
+
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
     _owner,
@@ -296,4 +316,5 @@ _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _agent,
     _slots,
     _nodes,
+    _programs,
 )

@@ -52,10 +52,14 @@ class Environment:
     acpi: bool | None = None
     writable: bool | None = None
     unwritable: tuple[str, ...] = ()
+    partition_isolated: str = ""
+    keeps_affinity: bool | None = None
 
 
 #: The capability of an agent without whose word the guest's kernel ejects no CPU.
 _EJECT_GATE = "eject-gate"
+#: The capability of an agent that can look at the guest's programs.
+_WORKLOAD = "workload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,11 @@ class AgentInfo:
     event_source: str
     capabilities: tuple[str, ...] = ()
     environment: Environment = field(default_factory=Environment)
+
+    @property
+    def sees_programs(self) -> bool:
+        """Whether the agent can look at what programs of the guest make of its CPUs."""
+        return _WORKLOAD in self.capabilities
 
     @property
     def eject_gate(self) -> str | None:

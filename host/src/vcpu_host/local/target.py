@@ -11,6 +11,10 @@ or, for a VM that libvirt owns,
 libvirt = "qemu+ssh://root@host1/system"
 domain = "web1"
 monitor = false                        # optional: look by libvirt's record alone, which does not taint the domain
+
+and for each of them, optional, what is done about programs of the guest that an operation would hurt:
+
+workload = "warn"                      # or "ignore", "refuse"
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ from ..errors import UsageError
 from .unix_sockets import place
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor"}
+_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor", "workload"}
+#: What may be done about programs that would be hurt (``core.planning.plan.OnWorkload``), the default first.
+_ON_WORKLOAD = ("warn", "ignore", "refuse")
 
 #: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
 #: reached by one of the network's, which lets in whoever can reach it.
@@ -44,12 +50,14 @@ class Target:
     """A VM by its sockets, each a path or "@NAME", one of the abstract namespace.
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
-    ``name`` is its name in vms.d, empty if it was named by its sockets.
+    ``name`` is its name in vms.d, empty if it was named by its sockets. ``workload`` is what is done about programs of
+    the guest that an operation would hurt, where the command does not say it.
     """
 
     qmp: str
     agent: str | None = None
     name: str = field(default="", compare=False)
+    workload: str = field(default=_ON_WORKLOAD[0], compare=False)
 
     @property
     def told(self) -> str:
@@ -73,13 +81,14 @@ class Domain:
 
     ``uri`` says which libvirt (https://libvirt.org/uri.html), ``domain`` is the domain's name there, or its UUID.
     ``monitor``: QEMU's monitor may be asked through libvirt, which taints the domain. ``name`` is the VM's name in
-    vms.d, empty if it was not named by that.
+    vms.d, empty if it was not named by that. ``workload`` is as with ``Target``.
     """
 
     uri: str
     domain: str
     name: str = field(default="", compare=False)
     monitor: bool = True
+    workload: str = field(default=_ON_WORKLOAD[0], compare=False)
 
     @property
     def told(self) -> str:
@@ -248,7 +257,7 @@ def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
         raise _bad_file(path, "monitor is for a VM that libvirt owns")
     if agent is not None and not isinstance(agent, str):
         raise _bad_file(path, "agent is no path")
-    return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem)
+    return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem, _on_workload(path, table))
 
 
 def _domain(path: Path, table: dict[str, object]) -> Domain:
@@ -262,7 +271,14 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
     monitor = table.get("monitor", True)
     if not isinstance(monitor, bool):
         raise _bad_file(path, "monitor is neither true nor false")
-    return Domain(uri, domain, path.stem, monitor)
+    return Domain(uri, domain, path.stem, monitor, _on_workload(path, table))
+
+
+def _on_workload(path: Path, table: dict[str, object]) -> str:
+    value = table.get("workload", _ON_WORKLOAD[0])
+    if not isinstance(value, str) or value not in _ON_WORKLOAD:
+        raise _bad_file(path, f"workload is none of {', '.join(_ON_WORKLOAD)}")
+    return value
 
 
 def plain_name(text: str) -> str:

@@ -88,8 +88,9 @@ def _number(value: object) -> float | None:
 def _request(document: Any) -> Request:
     """The request that ``documents.of_request`` made this from, with its operation. Raises ValueError, TypeError."""
     from ..core.planning.placement import Placement
-    from ..core.planning.plan import FLAGS, Operation, Request
+    from ..core.planning.plan import FLAGS, OnWorkload, Operation, Request
 
+    on = document.get("workload")
     flags = {name: document.get(name, False) for name in FLAGS}
     count, node, slots = document.get("count"), document.get("node"), document.get("slots", [])
     whole = all(value is None or (type(value) is int and 0 <= value < 1 << 32) for value in (count, node))
@@ -104,4 +105,6 @@ def _request(document: Any) -> Request:
         **flags,
         placement=Placement(document.get("policy", Placement.LOWEST)),
         node=node,
+        workload=None if on is None else OnWorkload(on),
+        strict_placement="policy" in document,
     )

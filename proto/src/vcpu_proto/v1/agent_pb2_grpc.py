@@ -40,6 +40,11 @@ class GuestAgentStub(object):
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.SerializeToString,
                 response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.FromString,
                 )
+        self.Workload = channel.unary_unary(
+                '/vcpu.v1.GuestAgent/Workload',
+                request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadRequest.SerializeToString,
+                response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadResponse.FromString,
+                )
 
 
 class GuestAgentServicer(object):
@@ -83,6 +88,15 @@ class GuestAgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Workload(self, request, context):
+        """What programs of the guest would lose if CPUs went, what they have lost, and what keeps CPUs from being used. The
+        agent looks at every thread and cgroup for that, so it does so on request only, for a second of its own CPU time at
+        most. With the capability "workload".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GuestAgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +124,11 @@ def add_GuestAgentServicer_to_server(servicer, server):
                     servicer.Control,
                     request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.FromString,
                     response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.SerializeToString,
+            ),
+            'Workload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Workload,
+                    request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadRequest.FromString,
+                    response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -204,5 +223,22 @@ class GuestAgent(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/vcpu.v1.GuestAgent/Control',
             vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.SerializeToString,
             vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Workload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/vcpu.v1.GuestAgent/Workload',
+            vcpu__proto_dot_v1_dot_agent__pb2.WorkloadRequest.SerializeToString,
+            vcpu__proto_dot_v1_dot_agent__pb2.WorkloadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
