@@ -26,6 +26,8 @@ from kit.lab import host
 from kit.lab.cache import Cache, digest
 
 SUITE = "trixie"
+#: Where the packages have our modules.
+SITE = "/usr/lib/vcpuctl"
 #: rpmbuild with what the spec builds with, and what the packages need to run.
 PACKAGES = (
     *("rpm", "python3-pip", "python3-hatchling"),
@@ -34,6 +36,8 @@ PACKAGES = (
 #: Nothing in the packages is of the machine or of the time of the build.
 _SETTINGS = {
     "_topdir": "/build",
+    # for any Python: the directory of a certain one would bind the packages to it
+    "vcpuctl_site": SITE,
     "_buildhost": "localhost",
     "use_source_date_epoch_as_buildtime": "1",
     "clamp_mtime_to_source_date_epoch": "1",

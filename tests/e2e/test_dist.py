@@ -133,7 +133,7 @@ def rpms(release: Path) -> Iterator[Rpms]:
 
 
 def test_an_rpm_package_has_what_the_debian_package_has_in_rpms_places(rpms: Rpms) -> None:
-    site = re.compile(r"^/usr/lib/python3[.\d]*/(site|dist)-packages/")
+    site = re.compile(rf"^(/usr/lib/python3/dist-packages|{rpm.SITE})/")
     for name in PACKAGES:
         debian = deb_files(name)
         listed = rpms.run(f"rpm -qpl {name}-{VERSION}-1.noarch.rpm").splitlines()
@@ -166,22 +166,20 @@ def test_an_rpm_package_needs_the_contract_of_its_version_and_the_versions_that_
 
 def test_the_packages_install_run_upgrade_and_leave_nothing(rpms: Rpms) -> None:
     files = " ".join(f"{name}-{VERSION}-1.noarch.rpm" for name in PACKAGES)
-    rpms.run("find / -xdev -not -path '/var/lib/rpm*' | sort >before")
+    rpms.run("find / -xdev -not -path '/build*' -not -path '/var/lib/rpm*' | sort >before")
     rpms.called()
     rpms.run(f"rpm -i --nodeps --force-debian {files}")
     calls = rpms.called()
     assert "systemd-sysusers vcpuctl.conf" in calls
     assert "udevadm trigger --action=change --subsystem-match=virtio-ports" in calls
     assert not [call for call in calls if "start" in call], "there is no port here, and the host's service is off"
-    site = rpms.run("rpm -ql python3-vcpu-proto | sed -n 's|/vcpu_proto$||p'").strip()
     for command in ("vcpuctl", "vcpud"):
-        assert VERSION in rpms.run(f"PYTHONDONTWRITEBYTECODE=1 PYTHONPATH={site} {command} --version")
-        assert rpms.run(f"head -n 1 /usr/bin/{command}").strip() in ("#!/usr/bin/python3", "#!/usr/bin/python3 -sP")
+        assert VERSION in rpms.run(f"{command} --version")
     rpms.run(f"rpm -U --nodeps --force-debian --replacepkgs {files}")
     assert not [call for call in rpms.called() if "stop" in call or "disable" in call], "an upgrade ends nothing"
     rpms.run(f"rpm -e {' '.join(PACKAGES)}")
     calls = rpms.called()
     assert "systemctl stop vcpud.service" in calls
     assert "systemctl disable --now vcpuctl.socket vcpuctl.service" in calls
-    left = rpms.run("find / -xdev -not -path '/var/lib/rpm*' | sort | comm -13 before -").splitlines()
-    assert left == ["/build/before"] or left == []
+    left = rpms.run("find / -xdev -not -path '/build*' -not -path '/var/lib/rpm*' | sort | comm -13 before -").splitlines()
+    assert left == []
