@@ -74,10 +74,12 @@ async def run(
     *,
     gate_directory: str | None = None,
     hooks: Hooks | None = None,
+    load: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `port` None: no link, for tests and for looking by hand.
 
     `gate_directory`: where the eject gate keeps its mark; None: there is no gate. `hooks` are run if they are given.
+    `load`: hosts may watch the load.
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
@@ -85,7 +87,7 @@ async def run(
     stop = _stop_signals(loop)
     loop_errors = LoopErrors(loop)
     instance = os.urandom(8)
-    parts = await _assemble(machine, instance, socket_path, port, gate_directory, hooks)
+    parts = await _assemble(machine, instance, socket_path, port, gate_directory, hooks, load=load)
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stack.callback(machine.events.close)
@@ -123,6 +125,8 @@ async def _assemble(
     port: str | None,
     gate_directory: str | None,
     hooks: Hooks | None,
+    *,
+    load: bool,
 ) -> _Parts:
     """Put the parts together. On return the agent hears events, has scanned, and keeps its gate closed."""
     inventory = Inventory(machine.sysfs, machine.platform)
@@ -142,6 +146,7 @@ async def _assemble(
     writer = Writer(machine.sysfs, machine.platform, inventory, machine.hotplug)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
+    from vcpu_guest.rpc.load_stream import LoadWatch
     from vcpu_guest.rpc.service import GuestAgentService
 
     service = GuestAgentService(
@@ -151,6 +156,7 @@ async def _assemble(
         machine.platform.scheme,
         machine.environment,
         gate,
+        load=LoadWatch(machine.open_load if load else None, lambda: bool(writer.in_hand())),
     )
     server = LocalServer(service, socket_path, has_host)
     return _Parts(inventory, gate, writer, server, link)

@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
         socket_path = options.listen or f"{directory}/agent.sock"
         gate_directory = directory if settings.eject_gate else None
         hooks = Hooks(settings.hook_timeout) if settings.hooks else None
-        asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks))
+        asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks, load=settings.load))
     return 0
 
 

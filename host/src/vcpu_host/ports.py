@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from .core.identity import VmIdentity
@@ -13,6 +13,9 @@ from .core.intent import Intent
 from .core.model import HostView, Slot
 from .core.reason import Reason
 from .core.vm_events import VmEvent
+
+if TYPE_CHECKING:
+    from .autoscale.sample import LoadSample
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,13 @@ class GuestAgent(Protocol):
 
     def watch(self) -> AsyncIterator[GuestView]:
         """A snapshot at once, then one after every change."""
+
+    def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        """The guest's load, again and again, until the session ends.
+
+        The arguments say how often, in seconds: while no task waits for a CPU, while some do, and while none do in a
+        guest whose kernel tells when some begin to. Raise VcpuctlError if the agent does not tell it.
+        """
 
     def set_online(
         self,

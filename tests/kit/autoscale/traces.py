@@ -54,7 +54,7 @@ def daily(time: float, *, day: float = 6 * HOUR) -> Load:
 
 def noisy_neighbour(time: float) -> Load:
     """Steady work for 1.4 vCPUs; in five minutes of every ten the host takes a quarter of each CPU away."""
-    return Load(work=1.4, stolen=0.25 if 300 <= time % 600 else 0.0)
+    return Load(work=1.4, stolen=0.25 if time % 600 >= 300 else 0.0)
 
 
 def leak(time: float) -> Load:

@@ -17,6 +17,7 @@ import sys
 import threading
 
 from kit.fakes.guest_port import SocketPort
+from kit.fakes.load import FakeLoad
 from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.environment import EnvironmentReader
@@ -123,6 +124,7 @@ def fake_machine(options: argparse.Namespace, kernel: str) -> Machine:
         arch="x86_64",
         kernel=os.uname().release,
         open_port=SocketPort,
+        open_load=lambda: FakeLoad(sysfs),
     )
 
 

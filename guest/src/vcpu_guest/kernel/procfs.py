@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads /proc, and is the only module that does: the guest's tasks, the boot id, the kernel's command line."""
+"""Reads /proc, which beside it only `load` does: the guest's tasks, the boot id, the kernel's command line."""
 
 from __future__ import annotations
 

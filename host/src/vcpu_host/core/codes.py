@@ -293,7 +293,6 @@ LOAD_STALE = Code("load-stale", "Nothing new was heard of the guest's load for t
 LOAD_UNSUPPORTED = Code("load-unsupported", "The agent is of a version that does not tell the guest's load.")
 LOAD_FORBIDDEN = Code("load-forbidden", "The guest's administrator does not let the agent tell the load.")
 LOAD_PARTLY = Code("load-partly", "The guest's kernel does not tell all that bears on its load.")
-LOAD_TOLD = Code("load-told", "The agent tells the guest's load when it is asked.")
 JUST_BOOTED = Code("just-booted", "The guest has booted a moment ago, and is busy with that.")
 WINDOW_FILLS = Code("window-fills", "The load was not seen for long enough to decide.")
 IN_PAUSE = Code("in-pause", "The VM has changed a moment ago.")
@@ -301,7 +300,9 @@ BACKS_OFF = Code("backs-off", "The last attempt in this direction did not succee
 HOST_SHORT = Code("host-short", "The host takes CPU time away from the guest (steal): more vCPUs would make it worse.")
 HOST_PRESSED = Code("host-pressed", "The host's own tasks wait for its CPUs.")
 OVER_BUDGET = Code("over-budget", "The host's budget of vCPUs is used up.")
-REGRETTED = Code("regretted", "The VM had to grow again right after it shrank, so it does not shrink that far for a while.")
+REGRETTED = Code(
+    "regretted", "The VM had to grow again right after it shrank, so it does not shrink that far for a while."
+)
 OSCILLATES = Code("oscillates", "The VM changed its direction too often within an hour, so it does not shrink.")
 
 # Differences that migrate check finds between source and destination.

@@ -11,6 +11,8 @@ or, for a VM that libvirt owns,
 libvirt = "qemu+ssh://root@host1/system"
 domain = "web1"
 monitor = false                        # optional: look by libvirt's record alone, which does not taint the domain
+
+A table [autoscale] has vCPUs follow the guest's load (``autoscale.settings``).
 """
 
 from __future__ import annotations
@@ -21,14 +23,18 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from .unix_sockets import place
 
+if TYPE_CHECKING:
+    from ..autoscale.settings import Settings
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor"}
+_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor", "autoscale"}
 
 #: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
 #: reached by one of the network's, which lets in whoever can reach it.
@@ -44,12 +50,13 @@ class Target:
     """A VM by its sockets, each a path or "@NAME", one of the abstract namespace.
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
-    ``name`` is its name in vms.d, empty if it was named by its sockets.
+    ``name`` is its name in vms.d, empty if it was named by its sockets. ``autoscale`` is what its file says of that.
     """
 
     qmp: str
     agent: str | None = None
     name: str = field(default="", compare=False)
+    autoscale: Settings | None = None
 
     @property
     def told(self) -> str:
@@ -80,6 +87,7 @@ class Domain:
     domain: str
     name: str = field(default="", compare=False)
     monitor: bool = True
+    autoscale: Settings | None = None
 
     @property
     def told(self) -> str:
@@ -248,7 +256,22 @@ def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
         raise _bad_file(path, "monitor is for a VM that libvirt owns")
     if agent is not None and not isinstance(agent, str):
         raise _bad_file(path, "agent is no path")
-    return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem)
+    return Target(
+        plain_name(qmp), None if agent is None else plain_name(agent), path.stem, autoscale=_autoscale(path, table)
+    )
+
+
+def _autoscale(path: Path, table: dict[str, object]) -> Settings | None:
+    if "autoscale" not in table:
+        return None
+    # Late: most files have no such table.
+    from ..autoscale.settings import SettingsError, parse
+
+    try:
+        return parse(table["autoscale"])
+    except SettingsError as error:
+        hint = "mend the table; vcpuctl(1), AUTOSCALING, has all keys"
+        raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {error}", hint)) from error
 
 
 def _domain(path: Path, table: dict[str, object]) -> Domain:
@@ -262,7 +285,7 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
     monitor = table.get("monitor", True)
     if not isinstance(monitor, bool):
         raise _bad_file(path, "monitor is neither true nor false")
-    return Domain(uri, domain, path.stem, monitor)
+    return Domain(uri, domain, path.stem, monitor, _autoscale(path, table))
 
 
 def plain_name(text: str) -> str:

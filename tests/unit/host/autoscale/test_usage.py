@@ -10,7 +10,9 @@ from vcpu_host.autoscale.sample import CpuTimes, LoadSample
 from vcpu_host.autoscale.usage import LONGEST, MOST_WAITING, Meter
 
 
-def _sample(time: float, *cpus: CpuTimes, boot: str = "b", pressure: float | None = 0.0, runnable: int = 1) -> LoadSample:
+def _sample(
+    time: float, *cpus: CpuTimes, boot: str = "b", pressure: float | None = 0.0, runnable: int = 1
+) -> LoadSample:
     return LoadSample(time, boot, cpus, runnable, cpu_pressure=pressure, memory_pressure=None)
 
 
