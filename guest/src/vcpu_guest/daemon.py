@@ -77,11 +77,13 @@ async def run(
     gate_directory: str | None = None,
     hooks: Hooks | None = None,
     keep_affinity: bool = False,
+    load: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `port` None: no link, for tests and for looking by hand.
 
     `gate_directory`: where the eject gate keeps its mark; None: there is no gate. `hooks` are run if they are given.
     `keep_affinity`: masks of threads that a change of CPUs has widened are put back.
+    `load`: hosts may watch the load.
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
@@ -89,7 +91,9 @@ async def run(
     stop = _stop_signals(loop)
     loop_errors = LoopErrors(loop)
     instance = os.urandom(8)
-    parts = await _assemble(machine, instance, socket_path, port, gate_directory, hooks, keep_affinity=keep_affinity)
+    parts = await _assemble(
+        machine, instance, socket_path, port, gate_directory, hooks, keep_affinity=keep_affinity, load=load
+    )
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stack.callback(machine.events.close)
@@ -129,6 +133,7 @@ async def _assemble(
     hooks: Hooks | None,
     *,
     keep_affinity: bool,
+    load: bool,
 ) -> _Parts:
     """Put the parts together. On return the agent hears events, has scanned, and keeps its gate closed."""
     inventory = Inventory(machine.sysfs, machine.platform)
@@ -150,6 +155,7 @@ async def _assemble(
     watched = WatchedWriter(writer, programs)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
+    from vcpu_guest.rpc.load_stream import LoadWatch
     from vcpu_guest.rpc.service import GuestAgentService
 
     service = GuestAgentService(
@@ -160,6 +166,7 @@ async def _assemble(
         machine.environment,
         gate,
         programs=programs,
+        load=LoadWatch(machine.open_load if load else None, lambda: bool(writer.in_hand())),
     )
     server = LocalServer(service, socket_path, has_host)
     return _Parts(inventory, gate, writer, server, link)

@@ -14,6 +14,7 @@ from vcpu_guest.cpus.workload import Looker
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.environment import EnvironmentReader
 from vcpu_guest.kernel.event_source import EventSource, NoEvents
+from vcpu_guest.kernel.load import LoadFiles, LoadSource
 from vcpu_guest.kernel.netdev import Channels, channels
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.kernel.tasks import Tasks
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Machine:
     """The handles of one machine: its files, its events, its port to the host, and the names of this boot.
 
-    `open_port` opens the virtio-serial port at a path; it raises OSError.
+    `open_port` opens the virtio-serial port at a path, `open_load` the files that tell the load; they raise OSError.
     """
 
     sysfs: Sysfs
@@ -42,6 +43,7 @@ class Machine:
     arch: str
     kernel: str
     open_port: Callable[[str], Device] = open_device
+    open_load: Callable[[], LoadSource] = LoadFiles
     tasks: Tasks = field(default_factory=Tasks)
     units: Units = field(default_factory=Units)
     ask_channels: Channels = channels

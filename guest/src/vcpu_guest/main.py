@@ -121,8 +121,18 @@ def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
         socket_path = options.listen or f"{directory}/agent.sock"
         gate_directory = directory if settings.eject_gate else None
         hooks = Hooks(settings.hook_timeout) if settings.hooks else None
-        keep = settings.keep_affinity
-        asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks, keep_affinity=keep))
+        keep, load = settings.keep_affinity, settings.load
+        asyncio.run(
+            run(
+                machine,
+                socket_path,
+                port,
+                gate_directory=gate_directory,
+                hooks=hooks,
+                keep_affinity=keep,
+                load=load,
+            )
+        )
     return 0
 
 

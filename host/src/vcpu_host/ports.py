@@ -15,6 +15,7 @@ from .core.reason import Reason
 from .core.vm_events import VmEvent
 
 if TYPE_CHECKING:
+    from .autoscale.sample import LoadSample
     from .core.workload.model import Workload
 
 
@@ -113,6 +114,13 @@ class GuestAgent(Protocol):
 
     def watch(self) -> AsyncIterator[GuestView]:
         """A snapshot at once, then one after every change."""
+
+    def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        """The guest's load, again and again, until the session ends.
+
+        The arguments say how often, in seconds: while no task waits for a CPU, while some do, and while none do in a
+        guest whose kernel tells when some begin to. Raise VcpuctlError if the agent does not tell it.
+        """
 
     def set_online(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 
 from kit.sim.views import INFO, guest, host, identities
 from vcpu_host import ports
+from vcpu_host.autoscale.sample import CpuTimes, LoadSample
 from vcpu_host.core import codes
 from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
 from vcpu_host.core.identity import ProcessId, VmIdentity
@@ -182,6 +183,15 @@ class Agent:
             yield await self.list_cpus()
             await asyncio.wait([self.end], timeout=0.01)
         raise gone()
+
+    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        while not self.ended:
+            yield LoadSample(self._listed_at(), "boot", (CpuTimes(0, 0.0, 0.0, 0.0),))
+            await asyncio.wait([self.end], timeout=calm)
+        raise gone()
+
+    def _listed_at(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def set_online(
         self,

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from kit.fakes.guest_port import SocketPort
+from kit.fakes.load import FakeLoad
 from kit.fakes.programs import channels_of, tasks_of, units_of
 from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import procfs
@@ -131,6 +132,7 @@ def fake_machine(options: argparse.Namespace, kernel: str) -> Machine:
         tasks=tasks_of(folder),
         units=units_of(folder),
         ask_channels=partial(channels_of, folder),
+        open_load=lambda: FakeLoad(sysfs),
     )
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from vcpu_proto.v1 import agent_pb2 as pb
 
 from vcpu_guest.core import cpulist, model, reasons
+from vcpu_guest.core import load as loads
 from vcpu_guest.core.workload import Threads, Workload
 
 #: Bytes; the host may reject longer strings (agent.proto).
@@ -22,6 +23,8 @@ PROTOCOL = (1, 1)
 CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control", "workload")
 #: The capability of an agent that keeps the eject gate.
 EJECT_GATE = "eject-gate"
+#: The capability of an agent that may tell the load.
+WATCH_LOAD = "watch-load"
 
 
 def bounded(text: str) -> str:
@@ -167,4 +170,32 @@ def _threads(value: Threads) -> pb.Threads:
             pb.Thread(pid=each.pid, tid=each.tid, comm=each.comm, unit=each.unit, cgroup=each.cgroup)
             for each in value.some
         ],
+    )
+
+
+def tell_load(message: pb.HelloResponse, support: loads.LoadSupport | None, *, allowed: bool) -> None:
+    """Add to the answer to Hello what is told of the load; `support` is None if the kernel tells nothing."""
+    message.load.allowed = allowed
+    if support is not None:
+        message.capabilities.append(WATCH_LOAD)
+        message.load.pressure = support.pressure
+        message.load.run_queues = support.run_queues
+        message.load.triggers = support.triggers
+
+
+def load(value: loads.Load, request_id: str, agent: model.AgentInfo, pause: float) -> pb.WatchLoadResponse:
+    """Return one look at the load; the next one comes within `pause` seconds."""
+    return pb.WatchLoadResponse(
+        request_id=request_id,
+        monotonic_seconds=value.seconds,
+        boot_id=agent.boot_id,
+        instance_id=agent.instance_id,
+        cpus=[
+            pb.CpuLoad(number=cpu.number, busy=cpu.busy, steal=cpu.steal, iowait=cpu.iowait, waited=cpu.waited)
+            for cpu in value.cpus
+        ],
+        cpu_pressure=value.cpu_pressure,
+        memory_pressure=value.memory_pressure,
+        runnable=value.runnable,
+        next_within=pause,
     )

@@ -25,6 +25,7 @@ from vcpu_guest.cpus.programs import Programs
 from vcpu_guest.process.urgency import Urgency
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
+from vcpu_guest.rpc.load_stream import ForbiddenError, LoadWatch, TooManyError
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -73,6 +74,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         gate: EjectGate | None = None,
         urgency: Urgency | None = None,
         programs: Programs | None = None,
+        load: LoadWatch | None = None,
     ) -> None:
         self._agent_info = agent_info
         self._inventory = inventory
@@ -82,6 +84,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._gate = gate
         self._urgency = urgency or Urgency()
         self._programs = programs
+        self._load = load
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Say who answers. If the versions do not overlap the host reports it: it knows both."""
@@ -90,7 +93,10 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         if self._gate is not None:
             environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
         keeps = self._programs is not None and self._programs.keeps
-        return convert.hello(self._agent_info, environment, gated=self._gate is not None, keeps_affinity=keeps)
+        answer = convert.hello(self._agent_info, environment, gated=self._gate is not None, keeps_affinity=keeps)
+        if self._load is not None:
+            convert.tell_load(answer, await asyncio.to_thread(self._load.support), allowed=self._load.allowed)
+        return answer
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """List all CPUs, from a fresh look."""
@@ -114,6 +120,25 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
                     yield pb.WatchResponse(request_id=request.request_id, snapshot=self._message(snapshot))
                 else:
                     await changed.wait()
+
+    async def WatchLoad(  # noqa: N802
+        self, request: pb.WatchLoadRequest, context: Context
+    ) -> AsyncIterator[pb.WatchLoadResponse]:
+        """Send the load now and again, as seldom as the host asks."""
+        await _checked_id(request.request_id, context)
+        if self._load is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent does not tell the load")
+            raise AssertionError("abort() raises")
+        try:
+            async with aclosing(self._load.looks(request.period, request.busy_period, request.quiet_period)) as looks:
+                async for load, pause in looks:
+                    yield convert.load(load, request.request_id, self._agent_info, pause)
+        except ForbiddenError as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except TooManyError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except OSError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the kernel does not tell the load: {error}")
 
     async def SetOnline(  # noqa: N802
         self, request: pb.SetOnlineRequest, context: Context

@@ -25,6 +25,9 @@ from .bounds import MAX_MESSAGE, BadMessageError, parse
 from .control import Control
 from .status import AGENT_SLOW_HINT, bad_message, of_link, of_rpc
 
+if TYPE_CHECKING:
+    from vcpu_host.autoscale.sample import LoadSample
+
 #: The protocol versions that this host speaks.
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
 
@@ -84,6 +87,7 @@ class Stub:
         self.hello = channel.unary_unary(path("Hello"), pb.HelloRequest.SerializeToString, bytes)
         self.list_cpus = channel.unary_unary(path("ListCpus"), pb.ListCpusRequest.SerializeToString, bytes)
         self.watch = channel.unary_stream(path("Watch"), pb.WatchRequest.SerializeToString, bytes)
+        self.watch_load = channel.unary_stream(path("WatchLoad"), pb.WatchLoadRequest.SerializeToString, bytes)
         self.set_online = channel.unary_stream(path("SetOnline"), pb.SetOnlineRequest.SerializeToString, bytes)
         self.workload = channel.unary_unary(path("Workload"), pb.WorkloadRequest.SerializeToString, bytes)
         self.control: Any = channel.stream_stream(path("Control"), pb.ControlRequest.SerializeToString, bytes)
@@ -217,6 +221,23 @@ class LinkAgent:
                 yield convert.snapshot(parse(pb.WatchResponse, answer).snapshot)
         except grpc.aio.AioRpcError as error:
             raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
+        except BadMessageError as error:
+            raise bad_message(str(error)) from error
+        finally:
+            call.cancel()
+
+    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        """See ports.GuestAgent."""
+        from .load import load_sample
+
+        request = pb.WatchLoadRequest(request_id=self._request_id(), period=calm, busy_period=busy, quiet_period=quiet)
+        call = self._stub.watch_load(request)
+        try:
+            async for answer in call:
+                yield load_sample(parse(pb.WatchLoadResponse, answer))
+        except grpc.aio.AioRpcError as error:
+            failed = of_rpc(error)
+            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
         except BadMessageError as error:
             raise bad_message(str(error)) from error
         finally:

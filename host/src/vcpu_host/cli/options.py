@@ -282,6 +282,20 @@ def add_serve(parser: Parser) -> None:
         help="write them every 10 s for node_exporter's textfile collector, to DIRECTORY/NAME.prom",
     )
 
+    parser.add_argument(
+        "--vcpu-budget",
+        metavar="VCPUS",
+        type=values.positive,
+        help="the most vCPUs that the VMs have together before autoscaling grows none any more (default: no limit)",
+    )
+    parser.add_argument(
+        "--host-pressure",
+        metavar="PERCENT",
+        type=values.percent,
+        default=50.0,
+        help="autoscaling grows no VM while this host's own tasks wait for CPUs for more of the time (default: 50)",
+    )
+
 
 def add_listen(parser: Parser) -> None:
     """Add what agent-proxy takes."""

@@ -272,6 +272,17 @@ def _add_vms(commands: _Commands) -> None:
     )
 
 
+def _add_autoscale(steps: _Commands) -> None:
+    for name, words in (
+        ("status", "what is decided now, a line for each VM"),
+        ("explain", "what is decided now, with all that bears on it"),
+        ("history", "what was decided, and what became of it"),
+        ("on", "go on scaling a VM, also after somebody's own command"),
+        ("off", "scale a VM no more, until it is switched on or the service starts anew"),
+    ):
+        steps.add(name, words, f"autoscale {name}")
+
+
 def _add_services(commands: _Commands) -> None:
     """Add what runs until it is told to end, for other programs."""
     commands.add(
@@ -356,6 +367,14 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         fill=_add_numa,
     )
     _add_looks(commands)
+    commands.add_group(
+        "autoscale",
+        "vCPUs that follow the guest's load: what vcpuctl serve decides, and why",
+        title="steps",
+        dest="step",
+        metavar="STEP",
+        fill=_add_autoscale,
+    )
     _add_vms(commands)
     _add_services(commands)
     commands.add_help("help", "what a command does and takes")

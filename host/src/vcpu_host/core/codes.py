@@ -310,7 +310,6 @@ LOAD_STALE = Code("load-stale", "Nothing new was heard of the guest's load for t
 LOAD_UNSUPPORTED = Code("load-unsupported", "The agent is of a version that does not tell the guest's load.")
 LOAD_FORBIDDEN = Code("load-forbidden", "The guest's administrator does not let the agent tell the load.")
 LOAD_PARTLY = Code("load-partly", "The guest's kernel does not tell all that bears on its load.")
-LOAD_TOLD = Code("load-told", "The agent tells the guest's load when it is asked.")
 JUST_BOOTED = Code("just-booted", "The guest has booted a moment ago, and is busy with that.")
 WINDOW_FILLS = Code("window-fills", "The load was not seen for long enough to decide.")
 IN_PAUSE = Code("in-pause", "The VM has changed a moment ago.")

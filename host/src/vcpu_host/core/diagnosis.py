@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from . import codes, descriptors
 from .channel import no_channel, no_socket
 from .finding import Finding, Level
+from .guest import AgentInfo
 from .model import SlotState
 from .owner import disagreements, record_alone
 from .planning import smt
@@ -166,6 +167,26 @@ def _socket(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _load(agent: AgentInfo) -> Iterator[Finding]:
+    """Whether vCPUs could follow the guest's load (vcpuctl autoscale)."""
+    told = agent.load
+    if told is None:
+        text = "vcpud is of a version that does not tell the guest's load, so autoscaling cannot follow it"
+        yield Finding(Level.NOTE, codes.LOAD_UNSUPPORTED, text, "update vcpu-guest in the guest")
+    elif not told.allowed:
+        text = "the guest's administrator does not let vcpud tell the load, so autoscaling cannot follow it"
+        yield Finding(Level.NOTE, codes.LOAD_FORBIDDEN, text, "load = true in /etc/vcpud/vcpud.conf allows it")
+    elif not agent.tells_load:
+        text = "vcpud cannot read the guest's /proc/stat, so autoscaling cannot follow its load"
+        yield Finding(Level.NOTE, codes.LOAD_UNSUPPORTED, text, "compare vcpud's unit with the package's")
+    elif not told.pressure:
+        instead = "wait times of its run queues" if told.run_queues else "the tasks that could run at the moment"
+        text = f"the guest's kernel has no PSI: autoscaling goes by {instead}"
+        yield Finding(
+            Level.NOTE, codes.LOAD_PARTLY, text, "psi=1 on the guest's kernel command line, if it is built in"
+        )
+
+
 def _agent(view: VmView) -> Iterator[Finding]:
     agent = view.agent
     if agent is None:
@@ -194,6 +215,7 @@ def _agent(view: VmView) -> Iterator[Finding]:
         cause = view.platform.few_possible(view.host, agent)
         text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
         yield Finding(Level.PROBLEM, codes.GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
+    yield from _load(agent)
     if agent.eject_gate == "closed":
         yield Finding(Level.OK, codes.EJECT_GATE, "vcpud lets the guest eject a CPU only when it has agreed to that")
     elif agent.eject_gate == "open":

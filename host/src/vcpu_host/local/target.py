@@ -15,6 +15,8 @@ monitor = false                        # optional: look by libvirt's record alon
 and for each of them, optional, what is done about programs of the guest that an operation would hurt:
 
 workload = "warn"                      # or "ignore", "refuse"
+
+A table [autoscale] has vCPUs follow the guest's load (``autoscale.settings``).
 """
 
 from __future__ import annotations
@@ -25,14 +27,18 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from .unix_sockets import place
 
+if TYPE_CHECKING:
+    from ..autoscale.settings import Settings
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor", "workload"}
+_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor", "workload", "autoscale"}
 #: What may be done about programs that would be hurt (``core.planning.plan.OnWorkload``), the default first.
 _ON_WORKLOAD = ("warn", "ignore", "refuse")
 
@@ -51,13 +57,15 @@ class Target:
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
     ``name`` is its name in vms.d, empty if it was named by its sockets. ``workload`` is what is done about programs of
-    the guest that an operation would hurt, where the command does not say it.
+    the guest that an operation would hurt, where the command does not say it. ``autoscale`` is what its file says of
+    that.
     """
 
     qmp: str
     agent: str | None = None
     name: str = field(default="", compare=False)
     workload: str = field(default=_ON_WORKLOAD[0], compare=False)
+    autoscale: Settings | None = None
 
     @property
     def told(self) -> str:
@@ -89,6 +97,7 @@ class Domain:
     name: str = field(default="", compare=False)
     monitor: bool = True
     workload: str = field(default=_ON_WORKLOAD[0], compare=False)
+    autoscale: Settings | None = None
 
     @property
     def told(self) -> str:
@@ -257,7 +266,26 @@ def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
         raise _bad_file(path, "monitor is for a VM that libvirt owns")
     if agent is not None and not isinstance(agent, str):
         raise _bad_file(path, "agent is no path")
-    return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem, _on_workload(path, table))
+    return Target(
+        plain_name(qmp),
+        None if agent is None else plain_name(agent),
+        path.stem,
+        _on_workload(path, table),
+        _autoscale(path, table),
+    )
+
+
+def _autoscale(path: Path, table: dict[str, object]) -> Settings | None:
+    if "autoscale" not in table:
+        return None
+    # Late: most files have no such table.
+    from ..autoscale.settings import SettingsError, parse
+
+    try:
+        return parse(table["autoscale"])
+    except SettingsError as error:
+        hint = "mend the table; vcpuctl(1), AUTOSCALING, has all keys"
+        raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {error}", hint)) from error
 
 
 def _domain(path: Path, table: dict[str, object]) -> Domain:
@@ -271,7 +299,7 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
     monitor = table.get("monitor", True)
     if not isinstance(monitor, bool):
         raise _bad_file(path, "monitor is neither true nor false")
-    return Domain(uri, domain, path.stem, monitor, _on_workload(path, table))
+    return Domain(uri, domain, path.stem, monitor, _on_workload(path, table), _autoscale(path, table))
 
 
 def _on_workload(path: Path, table: dict[str, object]) -> str:

@@ -80,6 +80,20 @@ class Cpu(_message.Message):
     switching_seconds: float
     def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ..., switching_seconds: _Optional[float] = ...) -> None: ...
 
+class CpuLoad(_message.Message):
+    __slots__ = ["busy", "iowait", "number", "steal", "waited"]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    IOWAIT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STEAL_FIELD_NUMBER: _ClassVar[int]
+    WAITED_FIELD_NUMBER: _ClassVar[int]
+    busy: int
+    iowait: int
+    number: int
+    steal: int
+    waited: int
+    def __init__(self, number: _Optional[int] = ..., busy: _Optional[int] = ..., steal: _Optional[int] = ..., iowait: _Optional[int] = ..., waited: _Optional[int] = ...) -> None: ...
+
 class CpuResult(_message.Message):
     __slots__ = ["firmware_id", "observed", "reason", "seconds", "status"]
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -160,7 +174,7 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., host_version: _Optional[str] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ["agent_version", "arch", "boot_id", "capabilities", "environment", "event_source", "instance_id", "kernel", "platform", "protocol_max", "protocol_min"]
+    __slots__ = ["agent_version", "arch", "boot_id", "capabilities", "environment", "event_source", "instance_id", "kernel", "load", "platform", "protocol_max", "protocol_min"]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +183,7 @@ class HelloResponse(_message.Message):
     EVENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
@@ -180,10 +195,11 @@ class HelloResponse(_message.Message):
     event_source: str
     instance_id: str
     kernel: str
+    load: LoadSupport
     platform: str
     protocol_max: int
     protocol_min: int
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., agent_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., kernel: _Optional[str] = ..., boot_id: _Optional[str] = ..., platform: _Optional[str] = ..., event_source: _Optional[str] = ..., instance_id: _Optional[str] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ...) -> None: ...
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., agent_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., kernel: _Optional[str] = ..., boot_id: _Optional[str] = ..., platform: _Optional[str] = ..., event_source: _Optional[str] = ..., instance_id: _Optional[str] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ..., load: _Optional[_Union[LoadSupport, _Mapping]] = ...) -> None: ...
 
 class ListCpusRequest(_message.Message):
     __slots__ = ["request_id"]
@@ -198,6 +214,18 @@ class ListCpusResponse(_message.Message):
     request_id: str
     snapshot: Snapshot
     def __init__(self, request_id: _Optional[str] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class LoadSupport(_message.Message):
+    __slots__ = ["allowed", "pressure", "run_queues", "triggers"]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    RUN_QUEUES_FIELD_NUMBER: _ClassVar[int]
+    TRIGGERS_FIELD_NUMBER: _ClassVar[int]
+    allowed: bool
+    pressure: bool
+    run_queues: bool
+    triggers: bool
+    def __init__(self, allowed: bool = ..., pressure: bool = ..., run_queues: bool = ..., triggers: bool = ...) -> None: ...
 
 class NetworkDevice(_message.Message):
     __slots__ = ["driver", "most_queue_pairs", "name", "queue_pairs"]
@@ -314,6 +342,40 @@ class Unit(_message.Message):
     cpus: str
     name: str
     def __init__(self, name: _Optional[str] = ..., cpus: _Optional[str] = ..., active: bool = ...) -> None: ...
+
+class WatchLoadRequest(_message.Message):
+    __slots__ = ["busy_period", "period", "quiet_period", "request_id"]
+    BUSY_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_FIELD_NUMBER: _ClassVar[int]
+    QUIET_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    busy_period: float
+    period: float
+    quiet_period: float
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ..., period: _Optional[float] = ..., busy_period: _Optional[float] = ..., quiet_period: _Optional[float] = ...) -> None: ...
+
+class WatchLoadResponse(_message.Message):
+    __slots__ = ["boot_id", "cpu_pressure", "cpus", "instance_id", "memory_pressure", "monotonic_seconds", "next_within", "request_id", "runnable"]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    CPU_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    MONOTONIC_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RUNNABLE_FIELD_NUMBER: _ClassVar[int]
+    boot_id: str
+    cpu_pressure: int
+    cpus: _containers.RepeatedCompositeFieldContainer[CpuLoad]
+    instance_id: str
+    memory_pressure: int
+    monotonic_seconds: float
+    next_within: float
+    request_id: str
+    runnable: int
+    def __init__(self, request_id: _Optional[str] = ..., monotonic_seconds: _Optional[float] = ..., boot_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., cpus: _Optional[_Iterable[_Union[CpuLoad, _Mapping]]] = ..., cpu_pressure: _Optional[int] = ..., memory_pressure: _Optional[int] = ..., runnable: _Optional[int] = ..., next_within: _Optional[float] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ["request_id"]

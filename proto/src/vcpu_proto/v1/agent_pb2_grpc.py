@@ -30,6 +30,11 @@ class GuestAgentStub(object):
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchRequest.SerializeToString,
                 response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchResponse.FromString,
                 )
+        self.WatchLoad = channel.unary_stream(
+                '/vcpu.v1.GuestAgent/WatchLoad',
+                request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadRequest.SerializeToString,
+                response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadResponse.FromString,
+                )
         self.SetOnline = channel.unary_stream(
                 '/vcpu.v1.GuestAgent/SetOnline',
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineRequest.SerializeToString,
@@ -67,6 +72,14 @@ class GuestAgentServicer(object):
 
     def Watch(self, request, context):
         """A full snapshot at once, then another one after every change. A consumer that falls behind gets the newest only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchLoad(self, request, context):
+        """The guest's load, again and again, for a host that decides how many CPUs the guest should have. Only agents with the
+        capability "watch-load" have it; PERMISSION_DENIED if the guest's administrator forbids it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +127,11 @@ def add_GuestAgentServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchRequest.FromString,
                     response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchResponse.SerializeToString,
+            ),
+            'WatchLoad': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLoad,
+                    request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadRequest.FromString,
+                    response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadResponse.SerializeToString,
             ),
             'SetOnline': grpc.unary_stream_rpc_method_handler(
                     servicer.SetOnline,
@@ -189,6 +207,23 @@ class GuestAgent(object):
         return grpc.experimental.unary_stream(request, target, '/vcpu.v1.GuestAgent/Watch',
             vcpu__proto_dot_v1_dot_agent__pb2.WatchRequest.SerializeToString,
             vcpu__proto_dot_v1_dot_agent__pb2.WatchResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WatchLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/vcpu.v1.GuestAgent/WatchLoad',
+            vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadRequest.SerializeToString,
+            vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
