@@ -20,7 +20,9 @@ def test_no_file_means_the_defaults_unless_it_was_asked_for(tmp_path: Path) -> N
 def test_every_key_is_taken() -> None:
     text = b'port = "/dev/x"\nlog_level = "debug"\nlog_format = "json"\n'
     text += b"eject_gate = true\nhooks = true\nhook_timeout = 2\nkeep_affinity = true\n"
-    assert parse(text, "f") == Settings("/dev/x", "debug", "json", eject_gate=True, hooks=True, hook_timeout=2.0, keep_affinity=True)
+    assert parse(text, "f") == Settings(
+        "/dev/x", "debug", "json", eject_gate=True, hooks=True, hook_timeout=2.0, keep_affinity=True
+    )
 
 
 @pytest.mark.parametrize(
