@@ -26,8 +26,8 @@ def pinned(machine: Machine, name: str, cpus: list[int], how: str) -> int:
 
 def script(name: str, cpus: list[int], how: str) -> str:
     """A program in Python that pins itself, makes /run/NAME then, and is awake or asleep from there on."""
-    begin = f"import os\nfrom time import sleep\nos.sched_setaffinity(0, {cpus})\nopen('/run/{name}', 'w').close()"
-    return f"{begin}\n{_WAITS[how]}\n"
+    pin = f"os.sched_setaffinity(0, {cpus})\nopen('/run/{name}', 'w').close()"
+    return f"import os\nfrom time import sleep\n{pin}\n{_WAITS[how]}\n"
 
 
 def put(machine: Machine, path: str, text: str) -> None:

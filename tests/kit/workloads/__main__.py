@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
                     found["tables"][name] = (TABLES.get(name) or BOOTS[name][1])(machine)
                 report |= {"date": datetime.now(UTC).date().isoformat(), "commit": files.commit(ROOT)}
                 files.write(REPORT, report)
-    files.replace(PAGE, markdown(PAGE.read_text(), report["guests"]))
+                files.replace(PAGE, markdown(PAGE.read_text(), report["guests"]))
     return 0
 
 

@@ -13,7 +13,7 @@ _MARK = re.compile(r"(<!-- table (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.
 
 
 def markdown(text: str, guests: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the page with each table anew. Raise KeyError for a table that no guest has."""
+    """Return the page with each table anew; one that no guest has is empty."""
     return _MARK.sub(lambda mark: f"{mark[1]}{_table(mark['name'], guests)}{mark[3]}", text)
 
 
@@ -21,7 +21,7 @@ def _table(name: str, guests: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows by name, cells by what happened; kernels that show the same share a row."""
     tables = {guest: found["tables"][name] for guest, found in guests.items() if name in found["tables"]}
     if not tables:
-        raise KeyError(name)
+        return ""
     columns = list(dict.fromkeys(column for table in tables.values() for row in table.values() for column in row))
     lines = [f"| | kernel | {' | '.join(columns)} |", f"|---|---|{'---|' * len(columns)}"]
     for row in dict.fromkeys(row for table in tables.values() for row in table):

@@ -26,11 +26,12 @@ from vcpu_host.core.migration.export import arguments
 from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.model import SlotState
 from vcpu_host.core.operation.result import OperationResult, SlotResult
-from vcpu_host.core.planning.plan import Operation, Request, StepKind
+from vcpu_host.core.planning.plan import OnWorkload, Operation, Request, StepKind
 from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
+from vcpu_host.core.workload.model import Note, Who
 from vcpu_host.documents.domains import of_channel, of_domains
 from vcpu_host.documents.vms import of_vms
 from vcpu_host.vm.migration_target import Prepared
@@ -39,8 +40,13 @@ from vcpu_host.vm.numa_assign import Assigned
 _VIEW = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
 _WHY = Reason(codes.QEMU_GONE, Origin.QEMU, "because")
 _LACKS = Difference(Finding(Level.PROBLEM, codes.CPU_MISSING, "x"), 1, "a", "b", curable=True)
+_NOTE = Note(Level.WARNING, codes.PINNED_THREADS, "x", "y", (1,), 1, (Who(812, 813, "db", "db.service", "/db"),))
 _RESULT = OperationResult(
-    Request(Operation.PLUG, 1), Outcome.DONE, (SlotResult(1, "vcpu-1", Outcome.DONE, _WHY, {"add": 0.1}, (4,)),), 1.0
+    Request(Operation.PLUG, 1, workload=OnWorkload.WARN),
+    Outcome.DONE,
+    (SlotResult(1, "vcpu-1", Outcome.DONE, _WHY, {"add": 0.1}, (4,)),),
+    1.0,
+    notes=(_NOTE,),
 )
 
 

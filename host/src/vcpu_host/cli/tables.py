@@ -282,7 +282,14 @@ def result_blocks(result: Document) -> list[Block]:
 
 def _notes(document: Document) -> Iterator[Line]:
     """What it does to the guest's programs, or has done; an older service tells nothing of it."""
+    told = [refusal["reason"] for refusal in document.get("refusals", ())]
+    told += [
+        reason for reason in (document.get("reason"), *(each["reason"] for each in document.get("slots", ()))) if reason
+    ]
+    said = {reason["text"] for reason in told}  # a refusal for the programs' sake has said it already
     for note in document.get("notes", ()):
+        if note["what"] in said:
+            continue
         level = note["level"]
         yield Line(note["what"], lead=f"{level:{_FINDING}}", lead_style=_LEVEL_STYLE.get(level, ""))
         if note["fix"]:

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .. import ports
+from ..core import codes
 from ..core.operation.result import OperationResult
 from ..core.planning.plan import OnWorkload, Plan
 from ..core.planning.programs import brings, candidates, goes_down, no_eyes, unseen
-from ..core.reason import Outcome, Reason
+from ..core.reason import Origin, Outcome, Reason
 from ..core.view import VmView
 from ..core.workload import cpus
 from ..core.workload.model import Note, Programs, Workload
 from ..core.workload.unused import broken, unused
 from ..errors import VcpuctlError
+
+_LOST = Reason(codes.AGENT_LOST, Origin.AGENT, "the session with the agent has ended", "see vcpuctl doctor")
 
 
 async def looked_at(
@@ -31,7 +34,7 @@ async def looked_at(
     """
     going = candidates(view, decided)
     refuses = on is OnWorkload.REFUSE
-    if agent is None or on is OnWorkload.IGNORE or not decided.steps or not (going or shows or refuses):
+    if on is OnWorkload.IGNORE or not decided.steps or not (going or shows or refuses):
         return view
     found, trouble = await _ask(agent, going, use=brings(decided), forgotten=True)
     return replace(view, programs=Programs(found, trouble, refuses))
@@ -66,7 +69,7 @@ async def for_doctor(agent: ports.GuestAgent | None, view: VmView) -> VmView:
 
 
 async def _ask(
-    agent: ports.GuestAgent,
+    agent: ports.GuestAgent | None,
     going: Sequence[str],
     *,
     use: bool = False,
@@ -74,6 +77,8 @@ async def _ask(
     forgotten: bool = False,
 ) -> tuple[Workload | None, Reason | None]:
     """Return what the agent has found, or why it has not."""
+    if agent is None:
+        return None, _LOST
     if not agent.info.sees_programs:
         return None, no_eyes(agent.info.version)
     try:

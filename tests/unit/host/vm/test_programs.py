@@ -9,9 +9,11 @@ import pytest
 from kit.fakes.adapters import BRISK, Agent, Rig
 from vcpu_host.core import codes
 from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
+from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.workload.model import Broken, Fate, Pinned, Threads, Who, Workload
 from vcpu_host.errors import VcpuctlError
+from vcpu_host.vm.programs import looked_at
 
 _DB = Threads(1, (Who(812, 812, "postgres"),))
 _PINNED = Workload(online=0b1111, pinned=(Pinned(0b1000, _DB),), broken=(Broken(0b1000, Fate.WIDENED, _DB),))
@@ -104,6 +106,13 @@ async def test_an_older_agent_is_never_asked(rig: Rig) -> None:
     result = await rig.whole.run(_unplug(3), BRISK)
     assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
     assert rig.dialer.made[0].looked == []
+
+
+async def test_a_session_that_has_ended_before_the_look_refuses_what_is_to_be_refused(rig: Rig) -> None:
+    view = await rig.whole.look()
+    decided = await rig.whole.plan(_unplug(3))
+    seen = await looked_at(None, view, decided, OnWorkload.REFUSE, shows=False)
+    assert plan(seen, _unplug(3)).refusals[0].reason.code == codes.WORKLOAD_UNSEEN
 
 
 async def test_doctor_has_what_stands_still(rig: Rig) -> None:
