@@ -96,7 +96,12 @@ def test_files_are_read_again_only_when_a_directory_has_changed(
     put(places[1], "a.service", "1")
     read: list[str] = []
     real = units._read
-    monkeypatch.setattr(units, "_read", lambda path: read.append(path) or real(path))
+
+    def reading(path: str) -> bytes:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(units, "_read", reading)
     one = Units(tuple(map(str, places)))
     assert one.with_affinity() == one.with_affinity()
     assert len(read) == 1
