@@ -86,7 +86,7 @@ class Masks:
             return
         online = self._looker.sysfs.mask("online")
         for tid, known in list(self._known.items()):
-            if self._fate(tid, known, online) is not Fate.WIDENED or not known.mask & online:
+            if self._fate(tid, known, online, tells=False) is not Fate.WIDENED or not known.mask & online:
                 continue
             try:
                 self._tasks.pin(tid, known.mask)
@@ -108,7 +108,7 @@ class Masks:
         online = self._looker.sysfs.mask("online")
         groups: dict[tuple[frozenset[int], Fate], Group] = {}
         for tid, known in list(self._known.items()):
-            fate = self._fate(tid, known, online)
+            fate = self._fate(tid, known, online, tells=True)
             if fate is not None and len(groups) < MOST:
                 groups.setdefault((known.mask, fate), Group()).add(known.pid, tid)
         left = MOST_REMEMBERED // 8
@@ -119,8 +119,11 @@ class Masks:
             found.append(Broken(mask, fate, Threads(group.count, some)))
         return tuple(found)
 
-    def _fate(self, tid: int, known: _Remembered, online: frozenset[int]) -> Fate | None:
-        """Return what became of a thread; None if it has ended, is whole, or got another mask by somebody else."""
+    def _fate(self, tid: int, known: _Remembered, online: frozenset[int], *, tells: bool) -> Fate | None:
+        """Return what became of a thread; None if it has ended, is whole, or got another mask by somebody else.
+
+        `tells`: the host is told, so that one whose mask is whole need not be remembered any longer.
+        """
         mask = self._tasks.allowed(known.pid, tid) if self._tasks.started(known.pid, tid) == known.started else None
         if mask is None:
             del self._known[tid]
@@ -128,7 +131,7 @@ class Masks:
         if mask == known.mask:
             if not mask & online:
                 return Fate.ASLEEP
-            if not self.keeps or mask <= online:
+            if tells and (not self.keeps or mask <= online):
                 del self._known[tid]
             return Fate.PUT_BACK if known.put is not None else None
         if known.put is not None and mask == known.put:

@@ -244,6 +244,9 @@ NOHZ_TIMEKEEPER = Code("nohz-timekeeper", "The CPU keeps time for the nohz_full 
 KERNEL_ERROR = Code("kernel-error", "The guest's kernel refused, with an errno that says nothing more.")
 APIC_ID = Code("apic-id", "The guest's kernel cannot address the CPU's APIC id.")
 DECONFIGURED = Code("deconfigured", "The CPU is in standby in the guest, not in its configuration.")
+HOOK_REFUSED = Code("hook-refused", "A hook of the guest's administrator refused.")
+
+# What an operation does to the guest's programs, and what keeps them from using its CPUs.
 PINNED_THREADS = Code("pinned-threads", "Threads of programs are pinned to CPUs that all go.")
 PARTITION_EMPTIED = Code("partition-emptied", "A cgroup partition loses its last CPU with tasks in it.")
 CPUSET_FALLS_BACK = Code("cpuset-falls-back", "All CPUs of a cpuset go or are away: its tasks get those of its parent.")
@@ -260,7 +263,6 @@ NET_QUEUES = Code("net-queues", "A virtio network device uses fewer queue pairs 
 CPU_QUOTA = Code("cpu-quota", "A quota allows less CPU time than there are CPUs.")
 KDUMP_RELOADS = Code("kdump-reloads", "A udev rule loads the crash kernel anew for each CPU that comes or goes.")
 WORKLOAD_UNSEEN = Code("workload-unseen", "Nobody can tell what an operation does to the guest's programs, or not all.")
-HOOK_REFUSED = Code("hook-refused", "A hook of the guest's administrator refused.")
 
 # Findings of doctor, beside reasons.
 QEMU = Code("qemu", "The QEMU that was looked at.")

@@ -97,11 +97,11 @@ def test_files_are_read_again_only_when_a_directory_has_changed(
     read: list[str] = []
     real = units._read
 
-    def noted(path: str) -> object:
+    def reading(path: str) -> bytes:
         read.append(path)
         return real(path)
 
-    monkeypatch.setattr(units, "_read", noted)
+    monkeypatch.setattr(units, "_read", reading)
     one = Units(tuple(map(str, places)))
     assert one.with_affinity() == one.with_affinity()
     assert len(read) == 1

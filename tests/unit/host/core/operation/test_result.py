@@ -123,4 +123,5 @@ def test_a_result_is_json_as_the_design_says() -> None:
         ],
         "recovered": [],
         "elapsed": 1.0,
+        "notes": [],
     }
