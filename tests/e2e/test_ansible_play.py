@@ -179,9 +179,9 @@ def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent(  # long: one
 
         gone = here.play(role("vcpu_host", vcpu_host_state="absent"))
         assert gone.status == 0, gone.words
-        for host in here.hosts.values():
+        for machine in here.hosts.values():
             left = ["/etc/vcpuctl", "/usr/bin/vcpuctl", "/etc/ansible/facts.d/vcpuctl.fact", "/opt/vcpuctl"]
-            assert not [path for path in left if host.ground.path(path).exists()]
+            assert not [path for path in left if machine.ground.path(path).exists()]
         assert {each["changed"] for each in here.play(role("vcpu_host", vcpu_host_state="absent")).stats.values()} == {
             0
         }
