@@ -53,7 +53,7 @@ help: ## This list
 		/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nVariables: ONLY=EXPR (e2e: names that match), ALL=1 (e2e: the slow ones too),\n'
 	@printf '           SEED=N OPS=N FIRST=N GUEST=q35|debian13|pseries|libvirt (chaos),\n'
-	@printf '           FLEET=1, PEERS=1 (bench)\n'
+	@printf '           FLEET=1, PEERS=1, AUTOSCALE=1 (bench)\n'
 
 ##@ The two commands of the README
 .PHONY: demo test
@@ -63,7 +63,7 @@ demo: setup deb ## Boot a VM and resize it, end to end
 test: check quick test-oldest e2e ## All that CI runs
 
 ##@ Parts of the tests
-.PHONY: quick unit contract component packaging ansible test-oldest e2e bench chaos
+.PHONY: quick unit contract component packaging ansible test-oldest e2e workloads bench simulate chaos
 quick: setup deb man ## Unit, contract, component and packaging tests
 	$(call step,test,$(QUICK))
 	@$(PYTEST) $(NO_VM) $(QUICK)
@@ -94,8 +94,14 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 	$(call step,test,tests/e2e)
 	@$(PYTEST) -n auto --maxprocesses 4 --maxschedchunk 1 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
 
-bench: setup deb ## Measure ours against the floor, into build; BASE=COMMIT: beside that; FLEET=1: many VMs; PEERS=1: beside virsh
-	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BASE),--base $(BASE)) $(if $(FLEET),--fleet) $(if $(PEERS),--peers)
+workloads: setup deb ## What guests' programs make of CPUs that come and go, into docs/reports/workloads.json and docs/workloads.md
+	@PYTHONPATH=tests $(PYTHON) -m kit.workloads $(if $(GUESTS),$(foreach guest,$(GUESTS),--guest $(guest)))
+
+bench: setup deb ## Measure ours against the floor, into build; BASE=COMMIT: beside that; FLEET=1: many VMs; PEERS=1: beside virsh; AUTOSCALE=1: load
+	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BASE),--base $(BASE)) $(if $(FLEET),--fleet) $(if $(PEERS),--peers) $(if $(AUTOSCALE),--autoscale)
+
+simulate: setup ## The autoscaler's policy beside others' rules in simulated time, into docs/reports
+	@PYTHONPATH=tests $(PYTHON) -m kit.autoscale
 
 chaos: setup deb ## Random operations and faults on a real VM, into build/chaos.json
 	@PYTHONPATH=tests $(PYTHON) -m kit.chaos --seed $(SEED) --ops $(OPS) --first $(FIRST) --guest $(GUEST)

@@ -285,10 +285,10 @@ def test_vms_takes_no_vm(folder: Path, words: str) -> None:
 _AS_NOBODY = """
 import encodings.unicode_escape, json, os, sys
 from vcpu_host.cli import vms
-from vcpu_host import documents
+from vcpu_host.documents.vms import of_vms
 os.setgid(65534)
 os.setuid(65534)
-print(json.dumps({"schema_version": 1, **documents.of_vms(vms.look())}))
+print(json.dumps({"schema_version": 1, **of_vms(vms.look())}))
 """
 
 

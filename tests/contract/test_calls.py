@@ -12,6 +12,7 @@ from typing import cast
 
 import pytest
 from kit.both_ends import ENVIRONMENT, IDENTITY, Guest, agent_of
+from kit.fakes.programs import network
 from kit.fakes.sysfs import firmware_id
 from kit.until import DEADLINE, until
 from vcpu_guest.cpus.eject_gate import EjectGate
@@ -20,6 +21,7 @@ from vcpu_host.agent.client import LinkAgent
 from vcpu_host.core import codes
 from vcpu_host.core.guest import CpuResult, CpuStatus, GuestView
 from vcpu_host.core.reason import Origin
+from vcpu_host.core.workload.model import Fate
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_host.ports import Arrived, SetOnlineAnswer
 from vcpu_proto.v1 import agent_pb2
@@ -38,7 +40,7 @@ def results(answers: list[SetOnlineAnswer]) -> dict[str, CpuResult]:
 
 def test_the_agent_offers_these_calls_and_no_other() -> None:
     calls = agent_pb2.DESCRIPTOR.services_by_name["GuestAgent"].methods_by_name
-    assert set(calls) == {"Hello", "ListCpus", "Watch", "SetOnline", "Control"}
+    assert set(calls) == {"Hello", "ListCpus", "Watch", "SetOnline", "Control", "Workload"}
 
 
 async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(agent: LinkAgent) -> None:
@@ -47,7 +49,43 @@ async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(a
     assert (info.boot_id, info.instance_id) == (IDENTITY.boot_id, IDENTITY.instance_id)
     assert (info.platform, info.event_source, info.protocol) == ("acpi", "udev", 1)
     assert "set-online" in info.capabilities
-    assert asdict(info.environment) == asdict(ENVIRONMENT)
+    assert asdict(info.environment) == {**asdict(ENVIRONMENT), "keeps_affinity": True}
+    assert info.sees_programs
+
+
+async def test_a_look_at_programs_brings_all_that_was_found(agent: LinkAgent, guest: Guest) -> None:
+    number = guest.kernel.add(3)
+    guest.kernel.write(f"{guest.kernel.cpu_dir}/cpu{number}/online", b"1")
+    made = guest.fake_programs
+    awake = made.task(10, "1", comm=b"a\x1b[2J", cgroup="/system.slice/db.service", awake=True)
+    made.task(11, "1", comm=b"quiet")
+    made.unit("db.service", "[Service]\nCPUAffinity=1\n")
+    made.cgroup("/rt", cpus="1", partition="isolated")
+    network(guest.folder, "eth0", 1, 8)
+    seen = await agent.workload([firmware_id(3)], use=True, broken=True, forgotten=True)
+    (pinned,) = seen.pinned
+    assert (seen.online, pinned.cpus, pinned.threads.count) == (0b11, 0b10, 2)
+    names = {who.pid: str(who) for who in pinned.threads.some}
+    assert names == {10: "a\\x1b[2J[10] of db.service", 11: "quiet[11]"}
+    assert [(unit.name, unit.cpus) for unit in seen.units] == [("db.service", 0b10)]
+    assert [(each.cgroup, each.partition, each.effective) for each in seen.cpusets] == [("/rt", "isolated", 0b10)]
+    assert [(each.name, each.queue_pairs, each.most_queue_pairs) for each in seen.network] == [("eth0", 1, 8)]
+    assert seen.partition_isolated == 0b10
+    await switched(agent, 3, online=False)
+    fates = {each.threads.some[0].pid: each.fate for each in (await agent.workload([], broken=True)).broken}
+    assert fates == {10: Fate.WIDENED, 11: Fate.ASLEEP}
+    assert awake.mask == "0-15"
+    await switched(agent, 3, online=True)
+    assert awake.mask == "1"
+    assert [each.fate for each in (await agent.workload([], broken=True)).broken] == [Fate.PUT_BACK]
+
+
+async def test_a_look_at_programs_for_what_is_no_identity_is_rejected(agent: LinkAgent) -> None:
+    for wrong in (["acpi:x", "acpi:x"], [""], ["papr:1"]):
+        with pytest.raises(VcpuctlError, match=r"named twice|is empty|not an identity") as raised:
+            await agent.workload(wrong)
+        assert raised.value.reason.code == codes.AGENT_REJECTED
+    assert (await agent.list_cpus()).cpus
 
 
 async def test_the_list_is_the_kernels_own_whatever_order_the_slots_came_in(agent: LinkAgent, guest: Guest) -> None:

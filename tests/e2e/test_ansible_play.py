@@ -116,11 +116,10 @@ def of_version(which: str, folder: Path) -> str | None:
     return ansible.find(which, collection.lay_out(folder), tell).program("ansible-playbook")
 
 
-SLOW = [pytest.mark.slow, pytest.mark.long]
-
-
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("which", ["here", pytest.param("oldest", marks=SLOW), pytest.param("newest", marks=SLOW)])
+@pytest.mark.parametrize("which", ["here", "oldest", "newest"])
 def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent(  # long: one setting up serves all plays
     which: str, tmp_path: Path
 ) -> None:
@@ -180,9 +179,9 @@ def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent(  # long: one
 
         gone = here.play(role("vcpu_host", vcpu_host_state="absent"))
         assert gone.status == 0, gone.words
-        for machine in here.hosts.values():
+        for each in here.hosts.values():
             left = ["/etc/vcpuctl", "/usr/bin/vcpuctl", "/etc/ansible/facts.d/vcpuctl.fact", "/opt/vcpuctl"]
-            assert not [path for path in left if machine.ground.path(path).exists()]
+            assert not [path for path in left if each.ground.path(path).exists()]
         assert {each["changed"] for each in here.play(role("vcpu_host", vcpu_host_state="absent")).stats.values()} == {
             0
         }

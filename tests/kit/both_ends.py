@@ -7,15 +7,20 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
 from kit.fakes.guest_port import opener
+from kit.fakes.programs import FakePrograms, channels_of, tasks_of, units_of
 from kit.fakes.sysfs import FakeKernel
 from kit.fakes.virtio_port import VirtioPort
 from kit.until import DEADLINE
 from vcpu_guest.core.model import AgentInfo, CpuEvent, Environment
 from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.programs import Programs
+from vcpu_guest.cpus.watched_writer import WatchedWriter
+from vcpu_guest.cpus.workload import Looker
 from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
@@ -40,6 +45,7 @@ ENVIRONMENT = Environment(
     acpi=False,
     writable=False,
     unwritable=("/sys/devices/system/cpu/cpu1/online: EROFS",),
+    partition_isolated="2",
 )
 
 
@@ -58,7 +64,17 @@ class Guest:
         )
         self.inventory.scan()
         self.writer = Writer(self.sysfs, Acpi(), self.inventory)
-        self.servicer = GuestAgentService(IDENTITY, self.inventory, self.writer, "acpi", lambda: ENVIRONMENT)
+        self.fake_programs = FakePrograms(folder)
+        looker = Looker(self.sysfs, IDENTITY.kernel, tasks_of(folder), units_of(folder), partial(channels_of, folder))
+        programs = Programs(looker, keep=True)
+        self.servicer = GuestAgentService(
+            IDENTITY,
+            self.inventory,
+            WatchedWriter(self.writer, programs),
+            "acpi",
+            lambda: ENVIRONMENT,
+            programs=programs,
+        )
         self._server: grpc.aio.Server | None = None
         self._link: GuestLink | None = None
         self._running: asyncio.Task[None] | None = None

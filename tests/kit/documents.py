@@ -47,7 +47,7 @@ def kind_of(document: dict[str, Any]) -> str:
             return name
     operation = document.get("operation")
     if operation is None:
-        return "list"
+        return "autoscale" if "vms" in document else "list"
     return operation if operation in _OPERATIONS else "operation"
 
 

@@ -28,7 +28,8 @@ from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, join
-from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view, of_vms
+from vcpu_host.documents import of_assigned, of_finding, of_plan, of_reason, of_result, of_view
+from vcpu_host.documents.vms import of_vms
 from vcpu_host.local.target import _KEYS
 from vcpu_host.vm.numa_assign import Assigned
 

@@ -13,7 +13,7 @@ from vcpu_guest.logs import LEVELS, Format, Level
 DEFAULT_PATH = "/etc/vcpud/vcpud.conf"
 #: udev's own rules make the link with the port's name (50-udev-default.rules).
 DEFAULT_PORT = "/dev/virtio-ports/org.vcpuctl.agent.0"
-_KEYS = ("port", "log_level", "log_format", "eject_gate", "hooks", "hook_timeout")
+_KEYS = ("port", "log_level", "log_format", "eject_gate", "hooks", "hook_timeout", "keep_affinity", "load")
 #: Seconds that each hook may take.
 DEFAULT_HOOK_TIMEOUT = 10.0
 _MAX_HOOK_TIMEOUT = 300
@@ -30,6 +30,11 @@ class Settings:
     eject_gate: bool = False
     hooks: bool = False
     hook_timeout: float = DEFAULT_HOOK_TIMEOUT
+    keep_affinity: bool = False
+    load: bool = True
+
+
+_DEFAULTS = Settings()
 
 
 def load(path: str | Path, *, required: bool = False) -> Settings:
@@ -70,11 +75,13 @@ def parse(data: bytes, name: str) -> Settings:
     timeout = values.get("hook_timeout", DEFAULT_HOOK_TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= _MAX_HOOK_TIMEOUT:
         raise ConfigError(f"{name}: hook_timeout must be seconds, at most {_MAX_HOOK_TIMEOUT}, not {timeout!r}")
-    return Settings(port, level, form, _flag(values, "eject_gate", name), _flag(values, "hooks", name), timeout)
+    flags = (_flag(values, key, name) for key in ("eject_gate", "hooks", "keep_affinity", "load"))
+    gate, hooks, keep, load = flags
+    return Settings(port, level, form, gate, hooks, timeout, keep, load)
 
 
 def _flag(values: dict[str, Any], key: str, name: str) -> bool:
-    value = values.get(key, False)
+    value = values.get(key, getattr(_DEFAULTS, key))
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: {key} must be true or false, not {value!r}")
     return value

@@ -24,6 +24,8 @@ from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.hooked_writer import HookedWriter
 from vcpu_guest.cpus.hooks import Hooks
 from vcpu_guest.cpus.inventory import Inventory
+from vcpu_guest.cpus.programs import Programs
+from vcpu_guest.cpus.watched_writer import WatchedWriter
 from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.errors import StartError
 from vcpu_guest.machine import Machine
@@ -74,10 +76,14 @@ async def run(
     *,
     gate_directory: str | None = None,
     hooks: Hooks | None = None,
+    keep_affinity: bool = False,
+    load: bool = True,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `port` None: no link, for tests and for looking by hand.
 
     `gate_directory`: where the eject gate keeps its mark; None: there is no gate. `hooks` are run if they are given.
+    `keep_affinity`: masks of threads that a change of CPUs has widened are put back.
+    `load`: hosts may watch the load.
 
     Raise StartError, ConfigError or OSError if the agent cannot begin or cannot go on.
     """
@@ -85,7 +91,9 @@ async def run(
     stop = _stop_signals(loop)
     loop_errors = LoopErrors(loop)
     instance = os.urandom(8)
-    parts = await _assemble(machine, instance, socket_path, port, gate_directory, hooks)
+    parts = await _assemble(
+        machine, instance, socket_path, port, gate_directory, hooks, keep_affinity=keep_affinity, load=load
+    )
     notifier = Notifier()
     async with AsyncExitStack() as stack:
         stack.callback(machine.events.close)
@@ -123,6 +131,9 @@ async def _assemble(
     port: str | None,
     gate_directory: str | None,
     hooks: Hooks | None,
+    *,
+    keep_affinity: bool,
+    load: bool,
 ) -> _Parts:
     """Put the parts together. On return the agent hears events, has scanned, and keeps its gate closed."""
     inventory = Inventory(machine.sysfs, machine.platform)
@@ -140,17 +151,22 @@ async def _assemble(
     if gate is not None:
         await gate.shut()
     writer = Writer(machine.sysfs, machine.platform, inventory, machine.hotplug)
+    programs = Programs(machine.looker(), keep=keep_affinity)
+    watched = WatchedWriter(writer, programs)
 
     # Late, and after the events' socket is bound: this import is most of the start-up time.
+    from vcpu_guest.rpc.load_stream import LoadWatch
     from vcpu_guest.rpc.service import GuestAgentService
 
     service = GuestAgentService(
         agent_info(machine, instance),
         inventory,
-        writer if hooks is None else HookedWriter(writer, hooks),
+        watched if hooks is None else HookedWriter(watched, hooks),
         machine.platform.scheme,
         machine.environment,
         gate,
+        programs=programs,
+        load=LoadWatch(machine.open_load if load else None, lambda: bool(writer.in_hand())),
     )
     server = LocalServer(service, socket_path, has_host)
     return _Parts(inventory, gate, writer, server, link)

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from vcpu_guest import platforms
 from vcpu_guest.core.model import Environment
+from vcpu_guest.cpus.workload import Looker
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.environment import EnvironmentReader
 from vcpu_guest.kernel.event_source import EventSource, NoEvents
+from vcpu_guest.kernel.load import LoadFiles, LoadSource
+from vcpu_guest.kernel.netdev import Channels, channels
 from vcpu_guest.kernel.sysfs import Sysfs
+from vcpu_guest.kernel.tasks import Tasks
+from vcpu_guest.kernel.units import Units
 from vcpu_guest.platforms import Platform
 from vcpu_guest.platforms.hotplug import HotplugHandler, KernelHotplug
 from vcpu_guest.port import Device, open_device
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 class Machine:
     """The handles of one machine: its files, its events, its port to the host, and the names of this boot.
 
-    `open_port` opens the virtio-serial port at a path; it raises OSError.
+    `open_port` opens the virtio-serial port at a path, `open_load` the files that tell the load; they raise OSError.
     """
 
     sysfs: Sysfs
@@ -38,6 +43,14 @@ class Machine:
     arch: str
     kernel: str
     open_port: Callable[[str], Device] = open_device
+    open_load: Callable[[], LoadSource] = LoadFiles
+    tasks: Tasks = field(default_factory=Tasks)
+    units: Units = field(default_factory=Units)
+    ask_channels: Channels = channels
+
+    def looker(self) -> Looker:
+        """Return what looks at the machine's programs."""
+        return Looker(self.sysfs, self.kernel, self.tasks, self.units, self.ask_channels)
 
 
 def open_machine(root: str = "/sys", *, events: bool = True) -> Machine:

@@ -44,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print what the agent sees (platform, CPUs, environment) as JSON, and exit; needs no port",
     )
+    parser.add_argument(
+        "--programs",
+        metavar="CPUS",
+        help="print what would be without any CPU if these went offline (3,5-7), and exit with 3 if there is any",
+    )
     service = parser.add_argument_group("where no package of the distribution has brought vcpud")
     service.add_argument(
         "--install-service",
@@ -102,6 +107,12 @@ def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
 
         sys.stdout.write(report(machine))
         return 0
+    if options.programs is not None:
+        from vcpu_guest.report import programs
+
+        text = programs(machine, options.programs)
+        sys.stdout.write(text)
+        return 3 if text else 0
     from vcpu_guest.cpus.hooks import Hooks
     from vcpu_guest.daemon import run
 
@@ -110,7 +121,18 @@ def _run(options: argparse.Namespace, open_machine: OpenMachine) -> int:
         socket_path = options.listen or f"{directory}/agent.sock"
         gate_directory = directory if settings.eject_gate else None
         hooks = Hooks(settings.hook_timeout) if settings.hooks else None
-        asyncio.run(run(machine, socket_path, port, gate_directory=gate_directory, hooks=hooks))
+        keep, load = settings.keep_affinity, settings.load
+        asyncio.run(
+            run(
+                machine,
+                socket_path,
+                port,
+                gate_directory=gate_directory,
+                hooks=hooks,
+                keep_affinity=keep,
+                load=load,
+            )
+        )
     return 0
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .core.operation.limits import Limits
     from .core.operation.result import OperationResult, SlotResult
     from .core.planning.placement import Placement
-    from .core.planning.plan import Operation, Plan, Request
+    from .core.planning.plan import OnWorkload, Operation, Plan, Request
     from .core.reason import Origin, Outcome, Reason
     from .core.view import SlotView, VmView
     from .errors import (
@@ -36,6 +36,7 @@ __all__ = [
     "Coordinator",
     "Domain",
     "Limits",
+    "OnWorkload",
     "Operation",
     "OperationResult",
     "Origin",
@@ -61,7 +62,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Coordinator",), "vm.coordinator"),
     **dict.fromkeys(("Limits",), "core.operation.limits"),
-    **dict.fromkeys(("Operation", "Plan", "Request"), "core.planning.plan"),
+    **dict.fromkeys(("OnWorkload", "Operation", "Plan", "Request"), "core.planning.plan"),
     **dict.fromkeys(("OperationResult", "SlotResult"), "core.operation.result"),
     **dict.fromkeys(("Origin", "Outcome", "Reason"), "core.reason"),
     **dict.fromkeys(("Placement",), "core.planning.placement"),

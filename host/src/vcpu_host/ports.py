@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from .core.identity import VmIdentity
@@ -13,6 +13,10 @@ from .core.intent import Intent
 from .core.model import HostView, Slot
 from .core.reason import Reason
 from .core.vm_events import VmEvent
+
+if TYPE_CHECKING:
+    from .autoscale.sample import LoadSample
+    from .core.workload.model import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,13 @@ class GuestAgent(Protocol):
     def watch(self) -> AsyncIterator[GuestView]:
         """A snapshot at once, then one after every change."""
 
+    def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        """The guest's load, again and again, until the session ends.
+
+        The arguments say how often, in seconds: while no task waits for a CPU, while some do, and while none do in a
+        guest whose kernel tells when some begin to. Raise VcpuctlError if the agent does not tell it.
+        """
+
     def set_online(
         self,
         firmware_ids: Sequence[str],
@@ -120,11 +131,23 @@ class GuestAgent(Protocol):
         brief: bool,
         timeout: float,
         for_eject: bool = False,
+        watch: bool = False,
     ) -> AsyncIterator[SetOnlineAnswer]:
         """Bring CPUs on- or offline in order; answers as they come, a GuestView last. ``timeout`` is in seconds.
 
         With ``brief`` there are results only, and a GuestView if one of them is not as wanted. ``for_eject``: what goes
-        offline is to be ejected, which an agent that keeps an eject gate agrees to by its result.
+        offline is to be ejected, which an agent that keeps an eject gate agrees to by its result. ``watch``: the agent
+        is to remember the masks of threads, so that ``workload`` can tell what became of them.
+        """
+
+    async def workload(
+        self, going: Sequence[str], *, use: bool = False, broken: bool = False, forgotten: bool = False
+    ) -> Workload:
+        """Return what programs of the guest make of its CPUs: asked only if ``info.sees_programs``.
+
+        ``going`` are CPUs of which any may go, by identity: who would be left without one is looked for. ``use``: what
+        keeps CPUs from being used; ``broken``: what became of those that were watched; ``forgotten``: whose masks the
+        kernel forgets at any change. Raise VcpuctlError.
         """
 
     async def lost(self) -> str:

@@ -87,12 +87,15 @@ class SimGuest:
 
     def sample(self) -> LoadSample:
         """Return what the agent would tell now."""
-        cpus = tuple(
-            CpuTimes(
-                number, *self._times.get(number, [0.0, 0.0, 0.0])[:2], 0.0, self._times.get(number, [0, 0, 0.0])[2]
-            )
-            for number in range(self.vcpus)
-        )
+        cpus = []
+        for number in range(self.vcpus):
+            busy, steal, waited = self._times.get(number, (0.0, 0.0, 0.0))
+            cpus.append(CpuTimes(number, busy, steal, 0.0, waited))
         return LoadSample(
-            self.now + 3600.0, self.boot, cpus, round(self.runnable), cpu_pressure=self._pressure, memory_pressure=0.0
+            self.now + 3600.0,
+            self.boot,
+            tuple(cpus),
+            round(self.runnable),
+            cpu_pressure=self._pressure,
+            memory_pressure=0.0,
         )

@@ -3,6 +3,7 @@
 
 ``--base`` measures an older commit, too, pair by pair. ``--fleet`` measures many VMs instead, on fakes, and writes
 ``build/fleet.json``. ``--peers`` measures vcpuctl beside virsh, on a domain of libvirt, into ``build/peers.json``.
+``--autoscale`` measures from a load to its vCPUs, into ``build/autoscale.json``.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import time
 from typing import Any
 
 from kit.bench import base, fleet, own, peers, real, report, request, scale
-from kit.lab import Lab, Vm
-from kit.lab.report import commit
+from kit.lab import Lab
 
 OUTPUT = real.ROOT / "build" / "bench.json"
 #: What is long and is not printed.
@@ -51,18 +51,6 @@ def of_the_agent(lab: Lab, rounds: int, say: real.Say) -> dict[str, Any]:
     return {"agent_wakeups_per_min": round(wakeups, 1), "agent_rss_mb": round(rss, 1), **asked}
 
 
-def versions(vm: Vm) -> dict[str, str]:
-    """What was measured on."""
-    qemu = vm.qmp.execute("query-version")["qemu"]
-    return {
-        "qemu": f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}",
-        "accel": vm.accel,
-        "kernel": vm.shell("uname -r").strip(),
-        "guest": vm.spec.guest,
-        "commit": commit(real.ROOT),
-    }
-
-
 def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
@@ -73,6 +61,8 @@ def main() -> int:
     parser.add_argument("--base", metavar="COMMIT", help="measure this older commit beside today's tree, too")
     parser.add_argument("--fleet", action="store_true", help="measure many VMs in one process, on fakes")
     parser.add_argument("--peers", action="store_true", help="measure vcpuctl beside virsh")
+    parser.add_argument("--autoscale", action="store_true", help="measure from a load to its vCPUs, in 20 rounds")
+    parser.add_argument("--more", action="store_true", help="with --autoscale: so many --rounds beside those there are")
     args = parser.parse_args()
     began = time.monotonic()
 
@@ -85,6 +75,14 @@ def main() -> int:
         return 0
     if args.peers:
         print(json.dumps(peers.write(max(args.rounds, peers.LEAST_ROUNDS), say), indent=2))
+        return 0
+    if args.autoscale:
+        from kit.bench import autoscale
+
+        with Lab(progress=say) as lab:
+            rounds = args.rounds if args.more else autoscale.ROUNDS
+            found = autoscale.write(lab, rounds, say, more=args.more)
+        print(json.dumps({name: value for name, value in found.items() if name != "samples"}, indent=2))
         return 0
     with Lab(progress=say) as lab:
         if args.only in (None, "own"):
@@ -99,7 +97,7 @@ def main() -> int:
             found |= over_the_floor(lab, args.rounds, say)
         if args.only is None:
             with lab.vm(real.COLD) as vm:
-                found = {"versions": versions(vm), "rounds": args.rounds, **found}
+                found = {"versions": report.versions(vm), "rounds": args.rounds, **found}
     if args.only is None:
         report.write(OUTPUT, found)
         say(f"written: {OUTPUT.relative_to(real.ROOT)}")

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kit.bench.real import Samples
-from kit.lab import report
+from kit.bench.real import ROOT, Samples
+from kit.lab import Vm, report
 
 SCHEMA_VERSION = 1
 
@@ -47,3 +47,15 @@ def write(path: Path, found: dict[str, Any]) -> None:
     """Write the report whole, or not at all."""
     document = {"schema_version": SCHEMA_VERSION, "date": datetime.now(UTC).isoformat(timespec="seconds"), **found}
     report.write(path, document)
+
+
+def versions(vm: Vm) -> dict[str, str]:
+    """What was measured on."""
+    qemu = vm.qmp.execute("query-version")["qemu"]
+    return {
+        "qemu": f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}",
+        "accel": vm.accel,
+        "kernel": vm.shell("uname -r").strip(),
+        "guest": vm.spec.guest,
+        "commit": report.commit(ROOT),
+    }

@@ -73,6 +73,8 @@ class Run:
             done.doubtful.append(f"the lab's hands failed: {type(error).__name__}: {error}")
         if done.doubtful and not trouble and (half := self.world.half_removed()):
             trouble = f"QEMU does not end the removal of {', '.join(half)}"
+        elif done.doubtful and not trouble:
+            trouble = self.world.deaf()
         found = done.found if trouble else [*done.found, *done.doubtful]
         if not trouble and not found:
             return ""

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from kit.chaos import acpi
 from kit.chaos.choice import Shape
-from kit.chaos.home import Home, NotMendedError, pause
+from kit.chaos.home import Home, NotMendedError, QmpHome, pause
 from kit.chaos.judge import Seen, see
 from kit.e2e import guestfirst
 from kit.e2e.guestfirst import Violation
@@ -203,6 +204,14 @@ class World:
             return []  # it goes on: whatever is wrong is not that
         qmp = self.vm.qmp
         return homeless(qmp.execute("query-hotpluggable-cpus"), qmp.execute("query-cpus-fast"))
+
+    def deaf(self) -> str:
+        """What shows that the guest does not hear its firmware any more, which nobody's word can mend; or ""."""
+        if not isinstance(self.home, QmpHome) or not self.home.alive or self.home.vm.qmp.closed:
+            return ""
+        with suppress(LabError):
+            return acpi.deaf(self.home.vm)
+        return ""
 
     def guest_says_no(self, slots: Iterable[int]) -> str:
         """Whether the guest refuses to the lab too, for no reason that is left, to take a CPU of these slots offline.

@@ -26,14 +26,23 @@ from .cli import SOON, until
 class Serving:
     """The service, up from the beginning of its block to the end.
 
-    ``inside``: as of ``cli.Vcpuctl``; ``options``: more words of its command line.
+    ``inside``: as of ``cli.Vcpuctl``; ``options``: more words of its command line. ``settings``: what each VM's file
+    holds beside its socket.
     """
 
-    def __init__(self, vms: Mapping[str, FakeVm], inside: Sequence[str] = (), *, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        vms: Mapping[str, FakeVm],
+        inside: Sequence[str] = (),
+        *,
+        options: Sequence[str] = (),
+        settings: str = "",
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="vs", dir="/tmp"))
         self._vms = self._folder / "vcpuctl" / "vms.d"
         self._vms.mkdir(parents=True)
         self.socket = self._folder / "serve.sock"
+        self._settings = settings
         for name, vm in vms.items():
             self._write(name, vm)
         self.process = subprocess.Popen(
@@ -42,7 +51,7 @@ class Serving:
         )
 
     def _write(self, name: str, vm: FakeVm) -> None:
-        (self._vms / f"{name}.toml").write_text(f'qmp = "{vm.qmp}"\n', encoding="utf-8")
+        (self._vms / f"{name}.toml").write_text(f'qmp = "{vm.qmp}"\n{self._settings}', encoding="utf-8")
 
     def adds(self, name: str, vm: FakeVm) -> None:
         """Configure another VM, and have the service look."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from kit.sim.views import INFO, guest, host, identities
 from vcpu_host import ports
+from vcpu_host.autoscale.sample import CpuTimes, LoadSample
 from vcpu_host.core import codes
 from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, GuestCpu, GuestView
 from vcpu_host.core.identity import ProcessId, VmIdentity
@@ -19,6 +20,7 @@ from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, VmEvent
+from vcpu_host.core.workload.model import Workload
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 from vcpu_host.qmp.events import EventHub
 from vcpu_host.qmp.events import gone as gone_event
@@ -151,6 +153,9 @@ class Agent:
         self.cancelled = 0
         self.checked = self.listed = 0
         self.silent = False
+        self.watched = False
+        self.programs: Workload | VcpuctlError = Workload()
+        self.looked: list[tuple[tuple[str, ...], bool, bool, bool]] = []
 
     @property
     def ended(self) -> bool:
@@ -179,6 +184,15 @@ class Agent:
             await asyncio.wait([self.end], timeout=0.01)
         raise gone()
 
+    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        while not self.ended:
+            yield LoadSample(self._listed_at(), "boot", (CpuTimes(0, 0.0, 0.0, 0.0),))
+            await asyncio.wait([self.end], timeout=calm)
+        raise gone()
+
+    def _listed_at(self) -> float:
+        return asyncio.get_running_loop().time()
+
     async def set_online(
         self,
         firmware_ids: Sequence[str],
@@ -188,8 +202,10 @@ class Agent:
         brief: bool,
         timeout: float,
         for_eject: bool = False,
+        watch: bool = False,
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
         del timeout
+        self.watched = watch
         self.asked.append(tuple(firmware_ids))
         self.for_eject |= set(firmware_ids) if for_eject else set()
         if self.breaks_contract:
@@ -212,6 +228,14 @@ class Agent:
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1
             raise
+
+    async def workload(
+        self, going: Sequence[str], *, use: bool = False, broken: bool = False, forgotten: bool = False
+    ) -> Workload:
+        self.looked.append((tuple(going), use, broken, forgotten))
+        if isinstance(self.programs, VcpuctlError):
+            raise self.programs
+        return self.programs
 
     async def _change(self) -> None:
         """Wait until a CPU comes, or the session ends."""

@@ -72,7 +72,7 @@ class Script:
         """Write `online` as the agent does."""
         with socket.socket(socket.AF_UNIX) as kernel:
             kernel.connect(str(self._folder / "kernel"))
-            kernel.sendall(b"write %d %d\n" % (number, online))
+            kernel.sendall(b"write devices/system/cpu/cpu%d/online %d\n" % (number, online))
             assert kernel.makefile().readline() == "0\n"
 
     # -- what is said
@@ -83,7 +83,7 @@ class Script:
             protocol_min=1,
             protocol_max=1,
             agent_version="0.0",
-            capabilities=["set-online", "control"] if self.control else ["set-online"],
+            capabilities=["set-online", "workload", *(["control"] if self.control else [])],
             arch="x86_64",
             kernel="6.1.0",
             boot_id="b",
@@ -99,6 +99,10 @@ class Script:
     def listed(self, request: pb.ListCpusRequest) -> Answer | Awaitable[Answer]:
         """The answer to ListCpus."""
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=self.snapshot())
+
+    def programs(self, request: pb.WorkloadRequest) -> Answer:
+        """The answer to Workload."""
+        return pb.WorkloadResponse(request_id=request.request_id, workload=pb.Workload(online="0"))
 
     async def watched(self, request: pb.WatchRequest) -> AsyncIterator[Answer]:
         """The answers to Watch."""
@@ -201,6 +205,9 @@ class Hostile:
         async def listed(request: pb.ListCpusRequest, context: Any) -> bytes:
             return await whole(script.listed(request))
 
+        async def programs(request: pb.WorkloadRequest, context: Any) -> bytes:
+            return await whole(script.programs(request))
+
         async def watched(request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
             async for answer in script.watched(request):
                 yield wire(answer)
@@ -218,6 +225,7 @@ class Hostile:
             {
                 "Hello": grpc.unary_unary_rpc_method_handler(hello, pb.HelloRequest.FromString),
                 "ListCpus": grpc.unary_unary_rpc_method_handler(listed, pb.ListCpusRequest.FromString),
+                "Workload": grpc.unary_unary_rpc_method_handler(programs, pb.WorkloadRequest.FromString),
                 "Watch": grpc.unary_stream_rpc_method_handler(watched, pb.WatchRequest.FromString),
                 "SetOnline": grpc.unary_stream_rpc_method_handler(switched, pb.SetOnlineRequest.FromString),
                 "Control": grpc.stream_stream_rpc_method_handler(controlled, pb.ControlRequest.FromString),

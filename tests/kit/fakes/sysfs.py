@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from kit.fakes.programs import react
 from vcpu_guest.core import cpulist
 from vcpu_guest.kernel.sysfs import NotOpenedError
 
@@ -150,6 +151,7 @@ class FakeKernel:
             self._show(number)
             del self.slots[number]
             self._lists("present", *(("online",) if was_online else ()))
+            react(self.root.parent)
         if was_online:
             self.tell("offline", number)
         self.tell("unbind", number)
@@ -206,6 +208,7 @@ class FakeKernel:
             (self.online.add if goal else self.online.discard)(number)
             self._show(number)
             self._lists("online")
+            react(self.root.parent)
         self.tell("online" if goal else "offline", number)
 
     def _wait_for_release(self, path: str) -> bool:

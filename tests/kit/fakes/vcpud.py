@@ -15,8 +15,12 @@ import os
 import socket
 import sys
 import threading
+from functools import partial
+from pathlib import Path
 
 from kit.fakes.guest_port import SocketPort
+from kit.fakes.load import FakeLoad
+from kit.fakes.programs import channels_of, tasks_of, units_of
 from vcpu_guest.core.model import CpuEvent
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.environment import EnvironmentReader
@@ -113,6 +117,8 @@ def fake_machine(options: argparse.Namespace, kernel: str) -> Machine:
     """The machine that the fake kernel plays."""
     write = SocketWrite(kernel, options.sysfs)
     sysfs = Sysfs(options.sysfs, write, write.attempt)
+    folder = Path(options.sysfs).parent
+    (folder / "proc").mkdir(exist_ok=True)
     return Machine(
         sysfs=sysfs,
         platform=detect("x86_64", sysfs),
@@ -121,8 +127,12 @@ def fake_machine(options: argparse.Namespace, kernel: str) -> Machine:
         environment=EnvironmentReader(sysfs, hypervisor_flag, rule_dirs=()),
         boot_id=procfs.boot_id(os.environ),
         arch="x86_64",
-        kernel=os.uname().release,
+        kernel=os.environ.get("FAKE_KERNEL", os.uname().release),
         open_port=SocketPort,
+        tasks=tasks_of(folder),
+        units=units_of(folder),
+        ask_channels=partial(channels_of, folder),
+        open_load=lambda: FakeLoad(sysfs),
     )
 
 

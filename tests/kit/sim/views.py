@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from vcpu_host.core.descriptors import Descriptors
-from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView
+from vcpu_host.core.guest import AgentInfo, Environment, GuestCpu, GuestView, LoadSupport
 from vcpu_host.core.model import Channel, HostThread, HostView, Ost, PropValue, Slot, freeze_props
 from vcpu_host.core.platforms import Platform, fixed, x86
 from vcpu_host.core.reason import Origin, Reason
@@ -160,7 +160,9 @@ INFO = AgentInfo(
     "instance",
     "acpi",
     "udev",
+    ("watch-load",),
     environment=Environment(possible="0-4095", eject_enabled=True),
+    load=LoadSupport(allowed=True, pressure=True, run_queues=True),
 )
 
 

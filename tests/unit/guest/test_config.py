@@ -19,8 +19,10 @@ def test_no_file_means_the_defaults_unless_it_was_asked_for(tmp_path: Path) -> N
 
 def test_every_key_is_taken() -> None:
     text = b'port = "/dev/x"\nlog_level = "debug"\nlog_format = "json"\n'
-    text += b"eject_gate = true\nhooks = true\nhook_timeout = 2\n"
-    assert parse(text, "f") == Settings("/dev/x", "debug", "json", eject_gate=True, hooks=True, hook_timeout=2.0)
+    text += b"eject_gate = true\nhooks = true\nhook_timeout = 2\nkeep_affinity = true\n"
+    assert parse(text, "f") == Settings(
+        "/dev/x", "debug", "json", eject_gate=True, hooks=True, hook_timeout=2.0, keep_affinity=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def test_every_key_is_taken() -> None:
         (b'log_format = "xml"', "log_format must be one of"),
         (b"log_format = {}", "log_format must be one of"),
         (b"eject_gate = 1", "eject_gate must be true or false"),
+        (b"keep_affinity = 'yes'", "keep_affinity must be true or false"),
         (b'hooks = "yes"', "hooks must be true or false"),
         (b"hook_timeout = 0", "hook_timeout must be seconds"),
         (b"hook_timeout = 301", "hook_timeout must be seconds"),

@@ -26,20 +26,27 @@ from vcpu_host.core.migration.export import arguments
 from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.model import SlotState
 from vcpu_host.core.operation.result import OperationResult, SlotResult
-from vcpu_host.core.planning.plan import Operation, Request, StepKind
+from vcpu_host.core.planning.plan import OnWorkload, Operation, Request, StepKind
 from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
+from vcpu_host.core.workload.model import Note, Who
 from vcpu_host.documents.domains import of_channel, of_domains
+from vcpu_host.documents.vms import of_vms
 from vcpu_host.vm.migration_target import Prepared
 from vcpu_host.vm.numa_assign import Assigned
 
 _VIEW = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
 _WHY = Reason(codes.QEMU_GONE, Origin.QEMU, "because")
 _LACKS = Difference(Finding(Level.PROBLEM, codes.CPU_MISSING, "x"), 1, "a", "b", curable=True)
+_NOTE = Note(Level.WARNING, codes.PINNED_THREADS, "x", "y", (1,), 1, (Who(812, 813, "db", "db.service", "/db"),))
 _RESULT = OperationResult(
-    Request(Operation.PLUG, 1), Outcome.DONE, (SlotResult(1, "vcpu-1", Outcome.DONE, _WHY, {"add": 0.1}, (4,)),), 1.0
+    Request(Operation.PLUG, 1, workload=OnWorkload.WARN),
+    Outcome.DONE,
+    (SlotResult(1, "vcpu-1", Outcome.DONE, _WHY, {"add": 0.1}, (4,)),),
+    1.0,
+    notes=(_NOTE,),
 )
 
 
@@ -90,8 +97,8 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "numa-assign", documents.of_assigned(Assigned(Outcome.DONE, _VIEW.host.slots, dict.fromkeys(range(3), 0)))
     entry = read({**dict(fields(Subject("x", "y"), Caller(0), documents.of_result(_RESULT), None, None)), **_STAMP})
     yield "log", documents.of_log([entry], 1, complete=False)
-    yield "vms", documents.of_vms(_vms())
-    yield "vms", documents.of_vms(join([], [], None, "/d"))
+    yield "vms", of_vms(_vms())
+    yield "vms", of_vms(join([], [], None, "/d"))
     yield "domains", of_domains(_domains())
     yield "domains", of_domains(join_domains("qemu:///system", [], [], "/d"))
     for definition in (None, Definition(channel=True, added=True), Definition(channel=False, reason=_WHY)):

@@ -71,6 +71,7 @@ class Environment:
     acpi: bool | None = None
     writable: bool | None = None
     unwritable: tuple[str, ...] = ()
+    partition_isolated: str = ""
 
     def lacking(self, unwritable: tuple[str, ...]) -> Environment:
         """Return the same with further files that may not be written."""

@@ -131,7 +131,8 @@ def explain(code: int, context: Context, *, online: bool) -> Reason:
 
 def _explain_online(code: int, context: Context) -> Reason | None:
     cpu = f"cpu{context.number}"
-    # x86 returns EPERM. On POWER a callback of the platform undoes cpu_up, which returns ECANCELED.
+    # x86 boots a second thread once and takes it back, which is ECANCELED; from then on it returns EPERM (kernel/cpu.c,
+    # cpu_bootable; seen alike on 6.1, 6.12 and 7.2). On POWER a callback of the platform undoes it: always ECANCELED.
     if code in {errno.EPERM, errno.ECANCELED} and _leaves_threads_idle(context.smt_control):
         return smt_off(context.number, context.smt_control, code, context.arguments)
     if code == errno.EPERM:

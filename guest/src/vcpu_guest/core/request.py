@@ -19,7 +19,7 @@ class Request:
     """A checked SetOnline request: distinct, well-formed identities, which are taken in this order.
 
     `online`: what the CPUs are to become. `wait`: those that are not present yet are waited for.
-    `for_eject`: the host is going to eject them.
+    `for_eject`: the host is going to eject them. `watch`: threads that lose their last CPU by it are remembered.
     """
 
     firmware_ids: tuple[str, ...]
@@ -27,6 +27,7 @@ class Request:
     wait: bool
     request_id: str = ""
     for_eject: bool = False
+    watch: bool = False
 
 
 class RequestError(ValueError):
@@ -41,6 +42,7 @@ def check(
     scheme: str,
     request_id: str = "",
     for_eject: bool = False,
+    watch: bool = False,
 ) -> Request:
     """Return the request if it is well-formed; raise RequestError if not.
 
@@ -49,6 +51,14 @@ def check(
     check_request_id(request_id)
     if not firmware_ids:
         raise RequestError("no CPU is named: firmware_ids is empty")
+    check_identities(firmware_ids, scheme)
+    if wait and not online:
+        raise RequestError("wait_for_arrival needs online: nothing arrives in order to go offline")
+    return Request(tuple(firmware_ids), online, wait, request_id, for_eject and not online, watch)
+
+
+def check_identities(firmware_ids: Sequence[str], scheme: str) -> None:
+    """Raise RequestError unless these are well-formed identities, each named once. They may be none."""
     if len(firmware_ids) > MAX_IDS:
         raise RequestError(f"{len(firmware_ids)} CPUs are named, at most {MAX_IDS} can be")
     seen: set[str] = set()
@@ -57,9 +67,6 @@ def check(
         if firmware_id in seen:
             raise RequestError(f"{firmware_id!r} is named twice")
         seen.add(firmware_id)
-    if wait and not online:
-        raise RequestError("wait_for_arrival needs online: nothing arrives in order to go offline")
-    return Request(tuple(firmware_ids), online, wait, request_id, for_eject and not online)
 
 
 def check_request_id(request_id: str) -> None:

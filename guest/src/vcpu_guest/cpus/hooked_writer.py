@@ -10,13 +10,14 @@ from typing import Any
 from vcpu_guest.core.model import Arrived, CpuResult, CpuStatus
 from vcpu_guest.core.request import Request
 from vcpu_guest.cpus.hooks import Hooks
+from vcpu_guest.cpus.watched_writer import WatchedWriter
 from vcpu_guest.cpus.writer import Writer
 
 
 class HookedWriter:
     """Carries out requests as Writer does, and runs the hooks around them."""
 
-    def __init__(self, writer: Writer, hooks: Hooks) -> None:
+    def __init__(self, writer: Writer | WatchedWriter, hooks: Hooks) -> None:
         self._writer = writer
         self._hooks = hooks
 

@@ -12,6 +12,7 @@ from vcpu_guest.core import cmdline
 from vcpu_guest.core.model import Environment
 from vcpu_guest.core.reasons import denial
 from vcpu_guest.kernel import procfs
+from vcpu_guest.kernel.cgroupfs import Cgroups
 from vcpu_guest.kernel.sysfs import Sysfs
 
 #: In falling precedence (udev(7)): a file hides those of the same name in later directories.
@@ -43,6 +44,7 @@ class EnvironmentReader:
         `denials` lists further files that the agent has to write and may not, in the form of `reasons.denial`.
         """
         self._sysfs = sysfs
+        self._cgroups = Cgroups(sysfs)
         self._hypervisor_flag = hypervisor_flag
         self._rule_dirs = rule_dirs
         self._command_line = command_line
@@ -70,6 +72,7 @@ class EnvironmentReader:
             acpi=sysfs.acpi(),
             writable=False if unwritable else None if tried is None else True,
             unwritable=unwritable,
+            partition_isolated=self._cgroups.isolated(),
         )
 
     def _auto_online_rules(self) -> tuple[str, ...]:

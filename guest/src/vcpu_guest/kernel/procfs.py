@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads /proc, and is the only module that does: the guest's tasks, the boot id, the kernel's command line."""
+"""Reads /proc: tasks that a refusal is explained by, the boot id, the kernel's command line.
+
+kernel/tasks.py reads of /proc who may run on which CPU, kernel/load.py how busy it is; no other module reads there.
+"""
 
 from __future__ import annotations
 

@@ -77,6 +77,22 @@ class Sysfs:
         """Say whether there is such a file or directory."""
         return os.path.exists(f"{self.root}/{path}")
 
+    def directories_in(self, path: str) -> list[str]:
+        """Return the names of the directories in a directory, in no order; none if it is not there any more."""
+        try:
+            with os.scandir(f"{self.root}/{path}") as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            return []
+
+    def links_in(self, path: str) -> list[str]:
+        """Return the names of the symbolic links in a directory, as a class has them; none if it is not there."""
+        try:
+            with os.scandir(f"{self.root}/{path}") as entries:
+                return [entry.name for entry in entries if entry.is_symlink()]
+        except OSError:
+            return []
+
     def link_name(self, path: str) -> str | None:
         """Return the last part of a link's target; None if there is no such link."""
         try:

@@ -11,16 +11,20 @@ from types import MappingProxyType
 
 from vcpu_proto.v1 import agent_pb2 as pb
 
-from vcpu_guest.core import model, reasons
+from vcpu_guest.core import cpulist, model, reasons
+from vcpu_guest.core import load as loads
+from vcpu_guest.core.workload import Threads, Workload
 
 #: Bytes; the host may reject longer strings (agent.proto).
 MAX_STRING = 1024
 
 #: The oldest and the newest version of the protocol that this agent speaks.
 PROTOCOL = (1, 1)
-CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control")
+CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control", "workload")
 #: The capability of an agent that keeps the eject gate.
 EJECT_GATE = "eject-gate"
+#: The capability of an agent that may tell the load.
+WATCH_LOAD = "watch-load"
 
 
 def bounded(text: str) -> str:
@@ -28,8 +32,10 @@ def bounded(text: str) -> str:
     return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
 
 
-def hello(agent: model.AgentInfo, environment: model.Environment, *, gated: bool) -> pb.HelloResponse:
-    """Return the answer to Hello; `gated` says whether the agent keeps the eject gate."""
+def hello(
+    agent: model.AgentInfo, environment: model.Environment, *, gated: bool, keeps_affinity: bool = False
+) -> pb.HelloResponse:
+    """Return the answer to Hello. `gated`: the agent keeps the eject gate; `keeps_affinity`: it puts masks back."""
     message = pb.HelloResponse(
         protocol_min=PROTOCOL[0],
         protocol_max=PROTOCOL[1],
@@ -51,12 +57,15 @@ def hello(agent: model.AgentInfo, environment: model.Environment, *, gated: bool
             clocksource=bounded(environment.clocksource),
             kernel_arguments=[bounded(argument) for argument in environment.kernel_arguments[:64]],
             unwritable=[bounded(path) for path in environment.unwritable[:64]],
+            partition_isolated=bounded(environment.partition_isolated),
         ),
     )
     for name in ("eject_enabled", "hypervisor_flag", "acpi", "writable"):
         value = getattr(environment, name)
         if value is not None:
             setattr(message.environment, name, value)
+    if keeps_affinity:
+        message.environment.keeps_affinity = True
     return message
 
 
@@ -107,3 +116,86 @@ def answer(value: model.Arrived | model.CpuResult, request_id: str) -> pb.SetOnl
         observed=None if value.observed is None else cpu(value.observed),
     )
     return pb.SetOnlineResponse(request_id=request_id, result=result)
+
+
+def workload(value: Workload) -> pb.Workload:
+    """Return what a look at the guest's programs has found."""
+    return pb.Workload(
+        online=_cpus(value.online),
+        pinned=[pb.Pinned(cpus=_cpus(each.cpus), threads=_threads(each.threads)) for each in value.pinned],
+        cpusets=[
+            pb.Cpuset(
+                cgroup=each.cgroup,
+                cpus=bounded(each.cpus),
+                effective=bounded(each.effective),
+                partition=bounded(each.partition),
+                populated=each.populated,
+            )
+            for each in value.cpusets
+        ],
+        units=[pb.Unit(name=each.name, cpus=_cpus(each.cpus), active=each.active) for each in value.units],
+        deadline=_threads(value.deadline),
+        forgotten=_threads(value.forgotten),
+        broken=[
+            pb.Broken(cpus=_cpus(each.cpus), fate=f"FATE_{each.fate.name}", threads=_threads(each.threads))
+            for each in value.broken
+        ],
+        network=[
+            pb.NetworkDevice(
+                name=each.name,
+                driver=each.driver,
+                queue_pairs=each.queue_pairs,
+                most_queue_pairs=each.most_queue_pairs,
+            )
+            for each in value.network
+        ],
+        quotas=[pb.Quota(cgroup=each.cgroup, unit=each.unit, cpus=each.cpus) for each in value.quotas],
+        isolated=bounded(value.isolated),
+        nohz_full=bounded(value.nohz_full),
+        partition_isolated=bounded(value.partition_isolated),
+        kdump_reloads=value.kdump_reloads,
+        root_effective=bounded(value.root_effective),
+        unseen=[bounded(each) for each in value.unseen],
+    )
+
+
+def _cpus(numbers: frozenset[int]) -> str:
+    return cpulist.render(numbers)
+
+
+def _threads(value: Threads) -> pb.Threads:
+    return pb.Threads(
+        count=value.count,
+        some=[
+            pb.Thread(pid=each.pid, tid=each.tid, comm=each.comm, unit=each.unit, cgroup=each.cgroup)
+            for each in value.some
+        ],
+    )
+
+
+def tell_load(message: pb.HelloResponse, support: loads.LoadSupport | None, *, allowed: bool) -> None:
+    """Add to the answer to Hello what is told of the load; `support` is None if the kernel tells nothing."""
+    message.load.allowed = allowed
+    if support is not None:
+        message.capabilities.append(WATCH_LOAD)
+        message.load.pressure = support.pressure
+        message.load.run_queues = support.run_queues
+        message.load.triggers = support.triggers
+
+
+def load(value: loads.Load, request_id: str, agent: model.AgentInfo, pause: float) -> pb.WatchLoadResponse:
+    """Return one look at the load; the next one comes within `pause` seconds."""
+    return pb.WatchLoadResponse(
+        request_id=request_id,
+        monotonic_seconds=value.seconds,
+        boot_id=agent.boot_id,
+        instance_id=agent.instance_id,
+        cpus=[
+            pb.CpuLoad(number=cpu.number, busy=cpu.busy, steal=cpu.steal, iowait=cpu.iowait, waited=cpu.waited)
+            for cpu in value.cpus
+        ],
+        cpu_pressure=value.cpu_pressure,
+        memory_pressure=value.memory_pressure,
+        runnable=value.runnable,
+        next_within=pause,
+    )

@@ -17,13 +17,15 @@ from vcpu_proto.v1 import agent_pb2_grpc
 
 from vcpu_guest import logs
 from vcpu_guest.core.model import AgentInfo, Arrived, CpuResult, CpuStatus, Environment, Snapshot
-from vcpu_guest.core.request import Request, RequestError, check, check_request_id
+from vcpu_guest.core.request import Request, RequestError, check, check_identities, check_request_id
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import LOOKS
+from vcpu_guest.cpus.programs import Programs
 from vcpu_guest.process.urgency import Urgency
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
+from vcpu_guest.rpc.load_stream import ForbiddenError, LoadWatch, TooManyError
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -71,6 +73,8 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         environment: Callable[[], Environment],
         gate: EjectGate | None = None,
         urgency: Urgency | None = None,
+        programs: Programs | None = None,
+        load: LoadWatch | None = None,
     ) -> None:
         self._agent_info = agent_info
         self._inventory = inventory
@@ -79,6 +83,8 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._environment = environment
         self._gate = gate
         self._urgency = urgency or Urgency()
+        self._programs = programs
+        self._load = load
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Say who answers. If the versions do not overlap the host reports it: it knows both."""
@@ -86,7 +92,11 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         environment = await asyncio.to_thread(self._environment)
         if self._gate is not None:
             environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
-        return convert.hello(self._agent_info, environment, gated=self._gate is not None)
+        keeps = self._programs is not None and self._programs.keeps
+        answer = convert.hello(self._agent_info, environment, gated=self._gate is not None, keeps_affinity=keeps)
+        if self._load is not None:
+            convert.tell_load(answer, await asyncio.to_thread(self._load.support), allowed=self._load.allowed)
+        return answer
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """List all CPUs, from a fresh look."""
@@ -110,6 +120,25 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
                     yield pb.WatchResponse(request_id=request.request_id, snapshot=self._message(snapshot))
                 else:
                     await changed.wait()
+
+    async def WatchLoad(  # noqa: N802
+        self, request: pb.WatchLoadRequest, context: Context
+    ) -> AsyncIterator[pb.WatchLoadResponse]:
+        """Send the load now and again, as seldom as the host asks."""
+        await _checked_id(request.request_id, context)
+        if self._load is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent does not tell the load")
+            raise AssertionError("abort() raises")
+        try:
+            async with aclosing(self._load.looks(request.period, request.busy_period, request.quiet_period)) as looks:
+                async for load, pause in looks:
+                    yield convert.load(load, request.request_id, self._agent_info, pause)
+        except ForbiddenError as error:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+        except TooManyError as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except OSError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the kernel does not tell the load: {error}")
 
     async def SetOnline(  # noqa: N802
         self, request: pb.SetOnlineRequest, context: Context
@@ -142,6 +171,27 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             self._writer.forget_ejections()
             if self._gate is not None:
                 self._gate.withdraw(stream)
+
+    async def Workload(  # noqa: N802
+        self, request: pb.WorkloadRequest, context: Context
+    ) -> pb.WorkloadResponse:
+        """Look at the guest's programs."""
+        try:
+            check_request_id(request.request_id)
+            check_identities(request.going, self._scheme)
+        except RequestError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        if self._programs is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent does not look at programs")
+            raise AssertionError("abort() raises")
+        numbers = {cpu.firmware_id: cpu.number for cpu in self._inventory.snapshot().cpus}
+        found = await self._programs.look(
+            {numbers[name] for name in request.going if name in numbers},
+            use=request.use,
+            broken=request.broken,
+            forgotten=request.forgotten,
+        )
+        return pb.WorkloadResponse(request_id=request.request_id, workload=convert.workload(found))
 
     def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]:
         check_request_id(request.request_id)
@@ -179,6 +229,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             scheme=self._scheme,
             request_id=request.request_id,
             for_eject=request.for_eject,
+            watch=request.watch,
         )
         if checked.for_eject:
             self._urgency.hurry()

@@ -7,7 +7,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -25,8 +25,14 @@ from .bounds import MAX_MESSAGE, BadMessageError, parse
 from .control import Control
 from .status import AGENT_SLOW_HINT, bad_message, of_link, of_rpc
 
+if TYPE_CHECKING:
+    from vcpu_host.autoscale.sample import LoadSample
+
 #: The protocol versions that this host speaks.
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
+
+if TYPE_CHECKING:
+    from vcpu_host.core.workload.model import Workload
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
 
@@ -81,7 +87,9 @@ class Stub:
         self.hello = channel.unary_unary(path("Hello"), pb.HelloRequest.SerializeToString, bytes)
         self.list_cpus = channel.unary_unary(path("ListCpus"), pb.ListCpusRequest.SerializeToString, bytes)
         self.watch = channel.unary_stream(path("Watch"), pb.WatchRequest.SerializeToString, bytes)
+        self.watch_load = channel.unary_stream(path("WatchLoad"), pb.WatchLoadRequest.SerializeToString, bytes)
         self.set_online = channel.unary_stream(path("SetOnline"), pb.SetOnlineRequest.SerializeToString, bytes)
+        self.workload = channel.unary_unary(path("Workload"), pb.WorkloadRequest.SerializeToString, bytes)
         self.control: Any = channel.stream_stream(path("Control"), pb.ControlRequest.SerializeToString, bytes)
 
 
@@ -177,6 +185,26 @@ class LinkAgent:
         except VcpuctlError as error:
             raise AgentGoneError(error.reason) from error
 
+    async def workload(
+        self, going: Sequence[str], *, use: bool = False, broken: bool = False, forgotten: bool = False
+    ) -> Workload:
+        """See ports.GuestAgent."""
+        from .workload import workload
+
+        request = pb.WorkloadRequest(
+            request_id=self._request_id(), going=going, use=use, broken=broken, forgotten=forgotten
+        )
+        try:
+            answer = parse(pb.WorkloadResponse, await self._stub.workload(request, timeout=self._call_timeout))
+            if answer.request_id != request.request_id:
+                raise BadMessageError("the answer to another request")
+            return workload(answer.workload)
+        except grpc.aio.AioRpcError as error:
+            failed = of_rpc(error)
+            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
+        except BadMessageError as error:
+            raise bad_message(str(error)) from error
+
     async def _ask_list(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         if self._control is None:
             return parse(pb.ListCpusResponse, await self._stub.list_cpus(request, timeout=self._call_timeout))
@@ -198,6 +226,23 @@ class LinkAgent:
         finally:
             call.cancel()
 
+    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+        """See ports.GuestAgent."""
+        from .load import load_sample
+
+        request = pb.WatchLoadRequest(request_id=self._request_id(), period=calm, busy_period=busy, quiet_period=quiet)
+        call = self._stub.watch_load(request)
+        try:
+            async for answer in call:
+                yield load_sample(parse(pb.WatchLoadResponse, answer))
+        except grpc.aio.AioRpcError as error:
+            failed = of_rpc(error)
+            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
+        except BadMessageError as error:
+            raise bad_message(str(error)) from error
+        finally:
+            call.cancel()
+
     async def set_online(
         self,
         firmware_ids: Sequence[str],
@@ -207,6 +252,7 @@ class LinkAgent:
         brief: bool,
         timeout: float,
         for_eject: bool = False,
+        watch: bool = False,
     ) -> AsyncIterator[ports.SetOnlineAnswer]:
         """See ports.GuestAgent. Answers for CPUs that were not asked for, and more than one each, are not accepted."""
         request = pb.SetOnlineRequest(
@@ -216,6 +262,7 @@ class LinkAgent:
             wait_for_arrival=wait,
             brief=brief,
             for_eject=for_eject,
+            watch=watch,
         )
         unanswered = set(firmware_ids)
         unseen = set(firmware_ids)

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from vcpu_proto.v1 import agent_pb2 as pb
 
-from vcpu_host.core.guest import AgentInfo, CpuResult, CpuStatus, Environment, GuestCpu, GuestView
+from vcpu_host.core.guest import (
+    AgentInfo,
+    CpuResult,
+    CpuStatus,
+    Environment,
+    GuestCpu,
+    GuestView,
+    LoadSupport,
+)
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
 
@@ -138,6 +146,8 @@ def environment(message: pb.Environment) -> Environment:
         acpi=flag("acpi"),
         writable=flag("writable"),
         unwritable=texts("unwritable"),
+        partition_isolated=_text(message.partition_isolated, "partition_isolated"),
+        keeps_affinity=flag("keeps_affinity"),
     )
 
 
@@ -156,4 +166,10 @@ def agent_info(message: pb.HelloResponse, protocol: int) -> AgentInfo:
         event_source=_text(message.event_source, "event_source", 64),
         capabilities=tuple(_text(item, "capabilities", 64) for item in message.capabilities),
         environment=environment(message.environment),
+        load=load_support(message.load) if message.HasField("load") else None,
     )
+
+
+def load_support(message: pb.LoadSupport) -> LoadSupport:
+    """What the agent would tell of the guest's load."""
+    return LoadSupport(message.allowed, message.pressure, message.run_queues, message.triggers)

@@ -33,6 +33,7 @@ _STREAMS = {
     for name, kind in {
         "Hello": (False, False),
         "ListCpus": (False, False),
+        "Workload": (False, False),
         "Watch": (False, True),
         "SetOnline": (False, True),
         "Control": (True, True),

@@ -87,9 +87,9 @@ class Window:
         if self._since is None:
             self._since = usage.at - min(usage.span, self._gap)
         self._spans.append(usage)
-        while self._spans and self._spans[0].at < usage.at - max(self._short, usage.span):
+        while self._spans[0].at <= usage.at - self._short:
             self._spans.popleft()
-        averages = _averages(self._spans)
+        averages = _averages(self._spans, usage.at - self._short)
         self._demand.add(usage.at, averages.demand)
         self._used.add(usage.at, averages.used)
 
@@ -99,9 +99,14 @@ class Window:
         return self._spans[-1] if self._spans else None
 
     def averages(self, now: float) -> Averages | None:
-        """Return the averages over the last ``short`` seconds; None if there was no span in them."""
-        recent = [usage for usage in self._spans if usage.at > now - self._short - usage.span]
-        return _averages(recent) if recent else None
+        """Return the averages over the last ``short`` seconds that were measured; None if there are none.
+
+        What was measured last counts until something newer is: an agent whose guest is idle speaks seldom.
+        """
+        if not self._spans:
+            return None
+        until = min(now, self._spans[-1].at)
+        return _averages(self._spans, until - self._short)
 
     def covered(self, now: float) -> float:
         """Return for how many seconds there is usage without a gap."""
@@ -113,20 +118,21 @@ class Window:
         return None if demand is None or used is None else Peak(demand, used)
 
 
-def _averages(spans: Iterable[Usage]) -> Averages:
-    spans = tuple(spans)
-    whole = sum(usage.span for usage in spans)
+def _averages(spans: Iterable[Usage], since: float) -> Averages:
+    """Return the averages of what lies after ``since``: of a span that began before, only the rest counts."""
+    weighed = [(usage, min(usage.span, usage.at - since)) for usage in spans if usage.at > since]
+    whole = sum(weight for _, weight in weighed)
 
     def mean(get: Callable[[Usage], float]) -> float:
-        return sum(get(usage) * usage.span for usage in spans) / whole
+        return sum(get(usage) * weight for usage, weight in weighed) / whole
 
     def known(get: Callable[[Usage], float | None]) -> float | None:
-        values = [(value, usage.span) for usage in spans if (value := get(usage)) is not None]
-        return sum(value * span for value, span in values) / sum(span for _, span in values) if values else None
+        values = [(value, weight) for usage, weight in weighed if (value := get(usage)) is not None]
+        return sum(value * weight for value, weight in values) / sum(weight for _, weight in values) if values else None
 
     return Averages(
         covers=whole,
-        cpus=spans[-1].cpus,
+        cpus=weighed[-1][0].cpus,
         used=mean(lambda usage: usage.used),
         steal=mean(lambda usage: usage.steal),
         waiting=known(lambda usage: usage.waiting),

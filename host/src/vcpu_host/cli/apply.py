@@ -8,7 +8,7 @@ import sys
 
 from vcpu_host.core import codes
 from vcpu_host.core.fleet import Goal, GoalsError, goals
-from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.local.target import AnyTarget, Domain, Target, check_name
@@ -47,7 +47,8 @@ def _target(goal: Goal) -> AnyTarget:
 
 
 def _call(args: argparse.Namespace, goal: Goal) -> Call:
-    request, verbosity = Request(Operation.SCALE, goal.vcpus), min(args.verbose, 2)
+    on = None if args.workload is None else OnWorkload(args.workload)
+    request, verbosity = Request(Operation.SCALE, goal.vcpus, workload=on), min(args.verbose, 2)
     if args.dry_run:
         return Call(Kind.PLAN, request, verbosity=verbosity)
     return Call(Kind.RUN, request, args.timeout, steps=True, verbosity=verbosity)

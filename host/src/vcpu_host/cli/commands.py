@@ -123,6 +123,12 @@ async def _agent_proxy(args: argparse.Namespace) -> Exit:
     return await proxy(args, vm_of(args))
 
 
+async def _autoscale(args: argparse.Namespace) -> Exit:
+    from .autoscale import autoscale
+
+    return await autoscale(args)
+
+
 async def _serve(args: argparse.Namespace) -> Exit:
     from .serve import serve
 
@@ -149,6 +155,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "vms": _vms,
     "channel": _channel,
     "agent-proxy": _agent_proxy,
+    "autoscale": _autoscale,
     "log": _log,
     "serve": _serve,
 }

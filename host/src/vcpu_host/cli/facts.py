@@ -37,4 +37,8 @@ VM_FILE_KEYS: tuple[tuple[str, str], ...] = (
     ("libvirt", "Instead of these two, for a VM that libvirt owns: which libvirt, by its URI."),
     ("domain", "The domain's name there, or its UUID."),
     ("monitor", "false: look at the domain by libvirt's record alone, which does not taint it."),
+    (
+        "workload",
+        "What is done about programs of the guest that would be hurt: ignore, warn or refuse; see --workload.",
+    ),
 )

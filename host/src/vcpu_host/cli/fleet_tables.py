@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vcpu_host.core.finding import Level
 from vcpu_host.core.reason import Outcome
 from vcpu_host.core.text import ranges
 from vcpu_host.documents import Document, read_reason
@@ -47,7 +48,7 @@ def blocks(document: Document, *, wide: bool = False, quiet: bool = False) -> li
     summary = Line(f"{command}: {_counts(members)} in {document['elapsed']:.3f} s", _style(document["exit_status"]))
     if wide:
         return [*(block for member in shown for block in _whole(member)), summary]
-    return [_outcomes(shown), *_reasons(shown), summary]
+    return [_outcomes(shown), *_reasons(shown), *_hurt(shown), summary]
 
 
 # --- list -------------------------------------------------------------------------------------------------------------
@@ -109,6 +110,15 @@ def _reasons(members: list[Document]) -> Iterator[Line]:
             about.setdefault(reason, []).append(member["vm"])
     for reason, names in about.items():
         yield Line(f"{', '.join(names)}: {reason}")
+
+
+def _hurt(members: list[Document]) -> Iterator[Line]:
+    """What each operation did to programs of the guest that lose something by it."""
+    for member in members:
+        document = member["document"] or {}
+        for note in document.get("notes", ()):
+            if note["level"] == Level.WARNING:
+                yield Line(f"{member['vm']}: {note['what']}", "yellow")
 
 
 def _reasons_of(member: Document) -> Iterator[Document]:

@@ -9,8 +9,9 @@ import signal
 from collections.abc import Callable
 
 from vcpu_host.core import codes
+from vcpu_host.core.finding import Level
 from vcpu_host.core.planning.placement import Placement
-from vcpu_host.core.planning.plan import FLAGS, Operation, Request
+from vcpu_host.core.planning.plan import FLAGS, OnWorkload, Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.documents import Document
 from vcpu_host.errors import UsageError
@@ -26,14 +27,17 @@ def request_of(args: argparse.Namespace, name: str) -> Request:
     """The request that a command's arguments state. Raises UsageError if they do not go together."""
     operation = Operation(name)
     selectors, count = _wanted(args, operation)
+    policy = getattr(args, "policy", None)
     try:
         return Request(
             operation,
             count,
             selectors,
             **{name: getattr(args, name, False) for name in FLAGS},
-            placement=Placement(getattr(args, "policy", None) or Placement.LOWEST),
+            placement=Placement(policy or Placement.LOWEST),
             node=getattr(args, "node", None),
+            workload=None if args.workload is None else OnWorkload(args.workload),
+            strict_placement=policy is not None,
         )
     except ValueError as error:
         raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), f"see vcpuctl {name} --help")) from error
@@ -97,7 +101,8 @@ def as_asked(result: Document) -> bool:
     """Return whether there is nothing to be known: all is done, and nothing of it has, say, not been verified."""
     reasons = [slot["reason"] for slot in result["slots"]]
     telling = [reason for reason in reasons if reason is not None and reason["code"] != codes.ALREADY]
-    return result["outcome"] == Outcome.DONE and not telling and not result["recovered"]
+    hurt = any(note["level"] == Level.WARNING for note in result.get("notes", ()))
+    return result["outcome"] == Outcome.DONE and not telling and not result["recovered"] and not hurt
 
 
 class interruptible:  # noqa: N801 - used like a keyword

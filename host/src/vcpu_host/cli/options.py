@@ -114,13 +114,23 @@ def _add_placement(parser: argparse.ArgumentParser, *, node: bool) -> None:
     parser.add_argument(
         "--policy",
         choices=("lowest", "pack", "spread"),
-        help="which slots an amount means: the lowest (the default), as few nodes, sockets, dies, cores as can be, or "
-        "all of them alike",
+        help="which slots an amount means: the lowest (the default, which spares slots that programs of the guest are "
+        "pinned to, unless it is asked for), as few nodes, sockets, dies, cores as can be, or all of them alike",
     )
     if node:
         parser.add_argument(
             "--node", metavar="N", type=values.node, help="only slots of this NUMA node, as QEMU has it"
         )
+
+
+def add_workload(parser: argparse.ArgumentParser) -> None:
+    """Add what says what to do about the guest's programs."""
+    parser.add_argument(
+        "--workload",
+        choices=("ignore", "warn", "refuse"),
+        help="programs of the guest that would be hurt, such as pinned threads: do not look, tell (the default, unless "
+        "the VM's file says otherwise), or refuse",
+    )
 
 
 def _add_atomic(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +155,7 @@ def change(verb: str, *, dry_run: bool) -> Fill:
         _add_placement(parser, node=True)
         _add_atomic(parser)
         _add_config(parser)
+        add_workload(parser)
         parser.add_argument(
             "--without-agent",
             action="store_true",
@@ -169,6 +180,7 @@ def scale(*, dry_run: bool) -> Fill:
         _add_placement(parser, node=False)
         _add_atomic(parser)
         _add_config(parser)
+        add_workload(parser)
         if dry_run:
             _add_dry_run(parser)
 
@@ -179,6 +191,7 @@ def add_switched(parser: Parser) -> None:
     """Add what online and offline take."""
     parser.add_argument("named", metavar="SEL", nargs="*", help=_SLOT)
     _add_slots(parser)
+    add_workload(parser)
     _add_dry_run(parser)
 
 
@@ -238,6 +251,7 @@ def add_channel(parser: Parser) -> None:
 def add_goals(parser: Parser) -> None:
     """Add what apply takes."""
     parser.add_argument("file", metavar="FILE", help="the VMs and their vCPUs, in TOML or JSON; - for stdin")
+    add_workload(parser)
     _add_dry_run(parser)
     parser.add_argument(
         "--parallel",
@@ -266,6 +280,20 @@ def add_serve(parser: Parser) -> None:
         "--metrics-file",
         metavar="FILE",
         help="write them every 10 s for node_exporter's textfile collector, to DIRECTORY/NAME.prom",
+    )
+
+    parser.add_argument(
+        "--vcpu-budget",
+        metavar="VCPUS",
+        type=values.positive,
+        help="the most vCPUs that the VMs have together before autoscaling grows none any more (default: no limit)",
+    )
+    parser.add_argument(
+        "--host-pressure",
+        metavar="PERCENT",
+        type=values.percent,
+        default=50.0,
+        help="autoscaling grows no VM while this host's own tasks wait for CPUs for more of the time (default: 50)",
     )
 
 

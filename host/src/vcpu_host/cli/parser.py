@@ -272,6 +272,17 @@ def _add_vms(commands: _Commands) -> None:
     )
 
 
+def _add_autoscale(steps: _Commands) -> None:
+    for name, words in (
+        ("status", "what is decided now, a line for each VM"),
+        ("explain", "what is decided now, with all that bears on it"),
+        ("history", "what was decided, and what became of it"),
+        ("on", "go on scaling a VM, also after somebody's own command"),
+        ("off", "scale a VM no more, until it is switched on or the service starts anew"),
+    ):
+        steps.add(name, words, f"autoscale {name}")
+
+
 def _add_services(commands: _Commands) -> None:
     """Add what runs until it is told to end, for other programs."""
     commands.add(
@@ -298,6 +309,26 @@ def _add_apply(commands: _Commands) -> None:
         fill=options.add_goals,
         about=_APPLY,
         vm=False,
+    )
+
+
+def _add_elsewhere(commands: _Commands) -> None:
+    """Add what is done where the VM does not run, or not yet."""
+    commands.add_group(
+        "migrate",
+        "whether another QEMU can take this VM over, and making it so",
+        title="steps",
+        dest="migrate",
+        metavar="STEP",
+        fill=_add_migration,
+    )
+    commands.add_group(
+        "numa",
+        "which NUMA node each slot is of, before the machine is made",
+        title="steps",
+        dest="numa",
+        metavar="STEP",
+        fill=_add_numa,
     )
 
 
@@ -339,23 +370,16 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         *("export", "-o json export >vm1.json"),
         fill=options.add_export,
     )
-    commands.add_group(
-        "migrate",
-        "whether another QEMU can take this VM over, and making it so",
-        title="steps",
-        dest="migrate",
-        metavar="STEP",
-        fill=_add_migration,
-    )
-    commands.add_group(
-        "numa",
-        "which NUMA node each slot is of, before the machine is made",
-        title="steps",
-        dest="numa",
-        metavar="STEP",
-        fill=_add_numa,
-    )
+    _add_elsewhere(commands)
     _add_looks(commands)
+    commands.add_group(
+        "autoscale",
+        "vCPUs that follow the guest's load: what vcpuctl serve decides, and why",
+        title="steps",
+        dest="step",
+        metavar="STEP",
+        fill=_add_autoscale,
+    )
     _add_vms(commands)
     _add_services(commands)
     commands.add_help("help", "what a command does and takes")

@@ -9,7 +9,9 @@ import gc
 import signal
 
 from vcpu_host import __version__
+from vcpu_host.autoscale.budget import Budget
 from vcpu_host.local import directory
+from vcpu_host.service.kept import HostLimits
 from vcpu_host.service.serve import serve as serve_vms
 
 from .exitcodes import Exit
@@ -25,8 +27,9 @@ async def serve(args: argparse.Namespace) -> Exit:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     path = args.socket or directory.service_socket()
+    host = HostLimits(Budget(args.vcpu_budget), args.host_pressure / 100)
     if args.metrics is None and args.metrics_file is None:
-        await serve_vms(path, stop)
+        await serve_vms(path, stop, host=host)
         return Exit.DONE
     # Late: they need prometheus_client.
     from vcpu_host.service.exposition import address, textfile
@@ -37,5 +40,5 @@ async def serve(args: argparse.Namespace) -> Exit:
     file = None if args.metrics_file is None else textfile(args.metrics_file)
     metrics = Metrics(version=__version__)
     async with handed_out(metrics, where, file):
-        await serve_vms(path, stop, Observed(metrics))
+        await serve_vms(path, stop, Observed(metrics), host=host)
     return Exit.DONE

@@ -257,6 +257,7 @@ def plan_blocks(plan: Document) -> list[Block]:
     for refusal in plan["refusals"]:
         where = "" if refusal["slot"] is None else f"slot {refusal['slot']}: "
         blocks.append(Line(f"refused: {where}{read_reason(refusal['reason'])}", "yellow"))
+    blocks += _notes(plan)
     return blocks or [Line("nothing to do")]
 
 
@@ -276,7 +277,23 @@ def result_blocks(result: Document) -> list[Block]:
     blocks.append(Line(words, OUTCOME_STYLE.get(outcome, "")))
     if reason is not None and not any(slot["reason"] == reason for slot in slots):
         blocks.append(Line(str(read_reason(reason))))
-    return blocks
+    return [*blocks, *_notes(result)]
+
+
+def _notes(document: Document) -> Iterator[Line]:
+    """What it does to the guest's programs, or has done; an older service tells nothing of it."""
+    told = [refusal["reason"] for refusal in document.get("refusals", ())]
+    told += [
+        reason for reason in (document.get("reason"), *(each["reason"] for each in document.get("slots", ()))) if reason
+    ]
+    said = {reason["text"] for reason in told}  # a refusal for the programs' sake has said it already
+    for note in document.get("notes", ()):
+        if note["what"] in said:
+            continue
+        level = note["level"]
+        yield Line(note["what"], lead=f"{level:{_FINDING}}", lead_style=_LEVEL_STYLE.get(level, ""))
+        if note["fix"]:
+            yield Line(f"fix: {note['fix']}", lead=" " * _FINDING)
 
 
 def _result_row(slot: Document) -> list[str | Span]:

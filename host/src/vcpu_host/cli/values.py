@@ -49,6 +49,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def percent(text: str) -> float:
+    """Return a percentage."""
+    if not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3})?", text, re.ASCII) or float(text) > 100:
+        raise BadValueError(f"{text!r} is not a percentage from 0 to 100")
+    return float(text)
+
+
 def lines(text: str) -> int | str:
     """Return how many of the newest entries, or "all"."""
     return text if text == "all" else positive(text)

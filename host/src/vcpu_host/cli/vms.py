@@ -7,11 +7,12 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
-from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
 from vcpu_host.core.vms import Configured, Vms, join
+from vcpu_host.documents import Document
+from vcpu_host.documents.vms import of_vms
 from vcpu_host.errors import UsageError
 from vcpu_host.local import qemus, target
 
@@ -26,7 +27,7 @@ _LONGEST = 2000
 async def vms(args: argparse.Namespace) -> Exit:
     """Look, and show what there is. A file that is wrong is shown, and does not change the exit status."""
     check_no_vm(args)
-    document = documents.of_vms(look())
+    document = of_vms(look())
     if args.output == "json":
         render.emit_json(document)
     else:
@@ -66,7 +67,7 @@ def configured() -> Iterator[Configured]:
             yield Configured(name, file, says.qmp, says.agent, None, hidden_by, qemus.key_of(says.qmp))
 
 
-def blocks(document: documents.Document, *, wide: bool = False) -> list[Block]:
+def blocks(document: Document, *, wide: bool = False) -> list[Block]:
     """Return what people see of the document. ``wide``: every column, and processes that are configured, too."""
     files, all_processes = document["configured"], document["processes"]
     processes = [each for each in all_processes if wide or not each["configured"]]

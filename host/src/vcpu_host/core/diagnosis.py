@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from . import codes, descriptors
 from .channel import no_channel, no_socket
 from .finding import Finding, Level
+from .guest import AgentInfo
 from .model import SlotState
 from .owner import disagreements, record_alone
 from .planning import smt
@@ -166,6 +167,45 @@ def _socket(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _load(agent: AgentInfo) -> Iterator[Finding]:
+    """Whether vCPUs could follow the guest's load (vcpuctl autoscale)."""
+    told = agent.load
+    if told is None:
+        text = "vcpud is of a version that does not tell the guest's load, so autoscaling cannot follow it"
+        yield Finding(Level.NOTE, codes.LOAD_UNSUPPORTED, text, "update vcpu-guest in the guest")
+    elif not told.allowed:
+        text = "the guest's administrator does not let vcpud tell the load, so autoscaling cannot follow it"
+        yield Finding(Level.NOTE, codes.LOAD_FORBIDDEN, text, "load = true in /etc/vcpud/vcpud.conf allows it")
+    elif not agent.tells_load:
+        text = "vcpud cannot read the guest's /proc/stat, so autoscaling cannot follow its load"
+        yield Finding(Level.NOTE, codes.LOAD_UNSUPPORTED, text, "compare vcpud's unit with the package's")
+    elif not told.pressure:
+        instead = "wait times of its run queues" if told.run_queues else "the tasks that could run at the moment"
+        text = f"the guest's kernel has no PSI: autoscaling goes by {instead}"
+        yield Finding(
+            Level.NOTE, codes.LOAD_PARTLY, text, "psi=1 on the guest's kernel command line, if it is built in"
+        )
+
+
+def _ejection(agent: AgentInfo) -> Iterator[Finding]:
+    if agent.eject_gate == "closed":
+        yield Finding(Level.OK, codes.EJECT_GATE, "vcpud lets the guest eject a CPU only when it has agreed to that")
+    elif agent.eject_gate == "open":
+        yield Finding(
+            Level.WARNING,
+            codes.EJECT_GATE_OPEN,
+            "vcpud keeps the eject gate, and it is open: an unplug ended a moment ago, or somebody else opened it",
+            "ask again in a minute; systemctl restart vcpud in the guest closes it",
+        )
+    elif agent.environment.eject_enabled is False:
+        yield Finding(
+            Level.PROBLEM,
+            codes.EJECT_DISABLED,
+            "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
+            "echo 1 into that file in the guest, or let vcpud keep it: eject_gate = true in /etc/vcpud/vcpud.conf",
+        )
+
+
 def _agent(view: VmView) -> Iterator[Finding]:
     agent = view.agent
     if agent is None:
@@ -194,22 +234,8 @@ def _agent(view: VmView) -> Iterator[Finding]:
         cause = view.platform.few_possible(view.host, agent)
         text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
         yield Finding(Level.PROBLEM, codes.GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
-    if agent.eject_gate == "closed":
-        yield Finding(Level.OK, codes.EJECT_GATE, "vcpud lets the guest eject a CPU only when it has agreed to that")
-    elif agent.eject_gate == "open":
-        yield Finding(
-            Level.WARNING,
-            codes.EJECT_GATE_OPEN,
-            "vcpud keeps the eject gate, and it is open: an unplug ended a moment ago, or somebody else opened it",
-            "ask again in a minute; systemctl restart vcpud in the guest closes it",
-        )
-    elif env.eject_enabled is False:
-        yield Finding(
-            Level.PROBLEM,
-            codes.EJECT_DISABLED,
-            "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
-            "echo 1 into that file in the guest, or let vcpud keep it: eject_gate = true in /etc/vcpud/vcpud.conf",
-        )
+    yield from _load(agent)
+    yield from _ejection(agent)
     for code, value in ((codes.ISOLCPUS, env.isolated), (codes.NOHZ_FULL, env.nohz_full)):
         if value:
             yield Finding(
@@ -284,6 +310,26 @@ def _nodes(view: VmView) -> Iterator[Finding]:
         )
 
 
+def _programs(view: VmView) -> Iterator[Finding]:
+    """What the guest's programs make of its CPUs, if somebody has asked."""
+    if view.agent is not None and view.agent.environment.partition_isolated:
+        text = f"cgroup partitions of the guest isolate CPUs: {view.agent.environment.partition_isolated}"
+        yield Finding(Level.NOTE, codes.ISOLATED_CPUS, text, "ordinary work does not use them; pin what is to")
+    if view.agent is not None and view.agent.environment.keeps_affinity:
+        text = "vcpud gives threads back the masks that a change of CPUs has widened (keep_affinity)"
+        yield Finding(Level.OK, codes.AFFINITY_PUT_BACK, text)
+    seen = view.programs
+    if seen is None:
+        return
+    if seen.trouble is not None:
+        text = f"nobody can tell what the guest's programs make of its CPUs: {seen.trouble.text}"
+        yield Finding(Level.NOTE, codes.WORKLOAD_UNSEEN, text, seen.trouble.hint)
+    if seen.workload is not None:
+        from .workload.unused import findings  # late: only doctor looks at programs so
+
+        yield from findings(seen.workload)
+
+
 _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _qemu,
     _owner,
@@ -296,4 +342,5 @@ _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _agent,
     _slots,
     _nodes,
+    _programs,
 )

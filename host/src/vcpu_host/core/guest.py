@@ -52,10 +52,26 @@ class Environment:
     acpi: bool | None = None
     writable: bool | None = None
     unwritable: tuple[str, ...] = ()
+    partition_isolated: str = ""
+    keeps_affinity: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoadSupport:
+    """What the agent would tell of the guest's load (see agent.proto). ``allowed``: by the guest's administrator."""
+
+    allowed: bool
+    pressure: bool = False
+    run_queues: bool = False
+    triggers: bool = False
+
+
+#: The capability of an agent that tells the load, where its administrator lets it and its kernel has the files.
+WATCH_LOAD = "watch-load"
 #: The capability of an agent without whose word the guest's kernel ejects no CPU.
 _EJECT_GATE = "eject-gate"
+#: The capability of an agent that can look at the guest's programs.
+_WORKLOAD = "workload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +88,18 @@ class AgentInfo:
     event_source: str
     capabilities: tuple[str, ...] = ()
     environment: Environment = field(default_factory=Environment)
+    #: None: an agent of a version that tells no load.
+    load: LoadSupport | None = None
+
+    @property
+    def tells_load(self) -> bool:
+        """Whether it can be asked for the guest's load."""
+        return WATCH_LOAD in self.capabilities
+
+    @property
+    def sees_programs(self) -> bool:
+        """Whether the agent can look at what programs of the guest make of its CPUs."""
+        return _WORKLOAD in self.capabilities
 
     @property
     def eject_gate(self) -> str | None:

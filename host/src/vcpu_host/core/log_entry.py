@@ -167,7 +167,7 @@ def requested(document: Mapping[str, Any]) -> str:
     words = [] if document["count"] is None else [str(document["count"])]
     if document["slots"]:
         words += ["--slot", *document["slots"]]
-    words += [f"--{name} {document[name]}" for name in ("policy", "node") if name in document]
+    words += [f"--{name} {document[name]}" for name in ("policy", "node", "workload") if name in document]
     words += [f"--{name.replace('_', '-')}" for name in FLAGS if name in document]
     return printable(" ".join(words), _TEXT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from . import codes
 from .guest import AgentInfo, GuestCpu, GuestView
@@ -13,6 +14,9 @@ from .model import HostView, Slot, SlotState
 from .platforms import Platform, platform_for
 from .proof import unexplained
 from .reason import Origin, Reason
+
+if TYPE_CHECKING:
+    from .workload.model import Programs
 
 #: One for all of them: a machine may have thousands.
 _EMPTY = Reason(codes.SLOT_EMPTY, Origin.VCPUCTL, "the slot is empty")
@@ -79,7 +83,7 @@ class VmView:
 
     Those of them that no slot explains at all are ``unexplained``: they make every absence unproven (``core.proof``).
     ``identities`` are the names of all slots' threads in the guest. ``record_trouble`` says why it is not known what
-    earlier operations left open.
+    earlier operations left open. ``programs`` is what is known of the guest's programs, None if nobody asked.
     """
 
     host: HostView
@@ -92,6 +96,7 @@ class VmView:
     record_trouble: Reason | None = None
     unexplained: tuple[GuestCpu, ...] = ()
     identities: frozenset[str] = frozenset()
+    programs: Programs | None = None
 
     @property
     def unsettled(self) -> bool:

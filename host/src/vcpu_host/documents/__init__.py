@@ -13,7 +13,7 @@ operation's for the system's journal, and ``service.metrics``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..core.planning.plan import Plan, Request, Step
     from ..core.reason import Outcome, Reason
     from ..core.view import SlotView, ThreadView, VmView
-    from ..core.vms import Configured, Found, Vms
+    from ..core.workload.model import Note
     from ..vm.migration_target import Prepared
     from ..vm.numa_assign import Assigned
 
@@ -61,7 +61,8 @@ def read_reason(document: Mapping[str, Any]) -> Reason:
     return Reason(who=Origin(document["who"]), **words)
 
 
-def _or_none(reason: Reason | None) -> Document | None:
+def or_none(reason: Reason | None) -> Document | None:
+    """Return a reason, or None where there is none."""
     return None if reason is None else of_reason(reason)
 
 
@@ -86,7 +87,7 @@ def of_view(view: VmView) -> Document:
             "online_vcpus": view.online_vcpus,
             "migration": host.migration or None,
             "migrating": host.migrating,
-            "no_hotplug": _or_none(host.no_hotplug),
+            "no_hotplug": or_none(host.no_hotplug),
             "descriptors": _of_descriptors(host),
             "owner": _of_owner(host),
         },
@@ -100,8 +101,8 @@ def of_view(view: VmView) -> Document:
             "platform": agent.platform,
             "eject_gate": agent.eject_gate,
         },
-        "agent_trouble": _or_none(view.agent_trouble),
-        "record_trouble": _or_none(view.record_trouble),
+        "agent_trouble": or_none(view.agent_trouble),
+        "record_trouble": or_none(view.record_trouble),
         "slots": [_of_slot(slot) for slot in view.slots],
         "unexplained_guest_cpus": [cpu.number for cpu in view.strangers],
     }
@@ -146,7 +147,7 @@ def _of_slot(view: SlotView) -> Document:
         "qom_path": view.slot.path,
         "pending": _of_pending(view),
         "removable": view.not_removable is None,
-        "not_removable": _or_none(view.not_removable),
+        "not_removable": or_none(view.not_removable),
         "recorded": str(view.slot.recorded),
         "node": view.node,
         "threads": [_of_thread(thread) for thread in view.threads],
@@ -181,8 +182,10 @@ def of_request(request: Request) -> Document:
     from ..core.planning.plan import FLAGS
 
     document: Document = {"count": request.count, "slots": list(request.selectors)}
-    if request.placement is not Placement.LOWEST:
+    if request.placement is not Placement.LOWEST or request.strict_placement:
         document["policy"] = str(request.placement)
+    if request.workload is not None:
+        document["workload"] = str(request.workload)
     if request.node is not None:
         document["node"] = request.node
     return document | {name: True for name in FLAGS if getattr(request, name)}
@@ -198,6 +201,7 @@ def of_plan(plan: Plan) -> Document:
         "refusals": [{"slot": refusal.slot, "reason": of_reason(refusal.reason)} for refusal in plan.refusals],
         "already": [view.index for view in plan.already],
         "one_at_a_time": plan.one_at_a_time,
+        "notes": _of_notes(plan.notes),
     }
 
 
@@ -220,11 +224,20 @@ def of_result(result: OperationResult) -> Document:
         "operation": str(result.request.operation),
         "outcome": str(result.outcome),
         "requested": of_request(result.request),
-        "reason": _or_none(result.reason),
+        "reason": or_none(result.reason),
         "slots": [_of_slot_result(slot) for slot in result.slots],
         "recovered": [_of_slot_result(slot) for slot in result.recovered],
         "elapsed": round(result.elapsed, 6),
+        "notes": _of_notes(result.notes),
     }
+
+
+def _of_notes(notes: Sequence[Note]) -> list[Document]:
+    if not notes:
+        return []
+    from .programs import of_notes
+
+    return of_notes(notes)
 
 
 def _of_slot_result(slot: SlotResult) -> Document:
@@ -232,7 +245,7 @@ def _of_slot_result(slot: SlotResult) -> Document:
         "slot": slot.slot,
         "id": slot.device_id,
         "outcome": str(slot.outcome),
-        "reason": _or_none(slot.reason),
+        "reason": or_none(slot.reason),
         "phases": {name: round(seconds, 6) for name, seconds in slot.phases.items()},
         "guest_cpus": list(slot.guest_cpus),
     }
@@ -248,44 +261,6 @@ def of_finding(finding: Finding) -> Document:
     return {"level": str(finding.level), "code": finding.code, "text": finding.text, "fix": finding.fix}
 
 
-def of_vms(vms: Vms) -> Document:
-    """Return which VMs are configured, and which QEMU processes there are."""
-    return {
-        "configured": [_of_configured(file, vms.pids(file)) for file in vms.configured],
-        "processes": [_of_process(found) for found in vms.found],
-        "unseen": _or_none(vms.unseen),
-    }
-
-
-def _of_configured(file: Configured, pids: Iterable[int]) -> Document:
-    return {
-        "name": file.name,
-        "file": file.file,
-        "qmp": file.qmp,
-        "agent": file.agent,
-        "libvirt": file.libvirt,
-        "domain": file.domain,
-        "hidden_by": file.hidden_by,
-        "trouble": _or_none(file.trouble),
-        "pids": list(pids),
-    }
-
-
-def _of_process(found: Found) -> Document:
-    process, offer = found.process, found.offer
-    return {
-        "pid": process.pid,
-        "user": process.user,
-        "name": process.says.name,
-        "configured": list(found.configured),
-        "libvirt": process.says.libvirt,
-        "monitors": [{"told": monitor.told, "socket": monitor.here} for monitor in process.monitors],
-        "port": found.port,
-        "lacks": [of_reason(reason) for reason in found.lacks],
-        "add": None if offer is None else {"name": offer.name, "file": offer.file, "command": offer.command},
-    }
-
-
 def of_member(
     name: str, vcpus: int | None, answer: Document | None, error: Reason | None, exit_status: int
 ) -> Document:
@@ -295,7 +270,7 @@ def of_member(
         "vcpus": vcpus,
         "exit_status": exit_status,
         "document": None if answer is None else {"schema_version": SCHEMA_VERSION, **answer},
-        "error": _or_none(error),
+        "error": or_none(error),
     }
 
 
@@ -337,7 +312,7 @@ def of_prepared(prepared: Prepared) -> Document:
         "operation": "migrate-prepare",
         "outcome": str(prepared.outcome),
         "plugged": [{"slot": place.index, "id": place.name} for place in prepared.plugged],
-        "reason": _or_none(prepared.reason),
+        "reason": or_none(prepared.reason),
         "differences": [of_difference(difference) for difference in prepared.comparison.differences],
     }
 
@@ -364,7 +339,7 @@ def of_assigned(assigned: Assigned) -> Document:
             for slot in assigned.slots
         ],
         "arguments": [word for line in assigned.lines for word in line.split(" ", 1)],
-        "reason": _or_none(assigned.reason),
+        "reason": or_none(assigned.reason),
     }
 
 

@@ -11,6 +11,12 @@ or, for a VM that libvirt owns,
 libvirt = "qemu+ssh://root@host1/system"
 domain = "web1"
 monitor = false                        # optional: look by libvirt's record alone, which does not taint the domain
+
+and for each of them, optional, what is done about programs of the guest that an operation would hurt:
+
+workload = "warn"                      # or "ignore", "refuse"
+
+A table [autoscale] has vCPUs follow the guest's load (``autoscale.settings``).
 """
 
 from __future__ import annotations
@@ -21,14 +27,20 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from .unix_sockets import place
 
+if TYPE_CHECKING:
+    from ..autoscale.settings import Settings
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor"}
+_KEYS = {"qmp", "agent", "libvirt", "domain", "monitor", "workload", "autoscale"}
+#: What may be done about programs that would be hurt (``core.planning.plan.OnWorkload``), the default first.
+_ON_WORKLOAD = ("warn", "ignore", "refuse")
 
 #: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
 #: reached by one of the network's, which lets in whoever can reach it.
@@ -44,12 +56,16 @@ class Target:
     """A VM by its sockets, each a path or "@NAME", one of the abstract namespace.
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
-    ``name`` is its name in vms.d, empty if it was named by its sockets.
+    ``name`` is its name in vms.d, empty if it was named by its sockets. ``workload`` is what is done about programs of
+    the guest that an operation would hurt, where the command does not say it. ``autoscale`` is what its file says of
+    that.
     """
 
     qmp: str
     agent: str | None = None
     name: str = field(default="", compare=False)
+    workload: str = field(default=_ON_WORKLOAD[0], compare=False)
+    autoscale: Settings | None = None
 
     @property
     def told(self) -> str:
@@ -73,13 +89,15 @@ class Domain:
 
     ``uri`` says which libvirt (https://libvirt.org/uri.html), ``domain`` is the domain's name there, or its UUID.
     ``monitor``: QEMU's monitor may be asked through libvirt, which taints the domain. ``name`` is the VM's name in
-    vms.d, empty if it was not named by that.
+    vms.d, empty if it was not named by that. ``workload`` is as with ``Target``.
     """
 
     uri: str
     domain: str
     name: str = field(default="", compare=False)
     monitor: bool = True
+    workload: str = field(default=_ON_WORKLOAD[0], compare=False)
+    autoscale: Settings | None = None
 
     @property
     def told(self) -> str:
@@ -248,7 +266,26 @@ def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
         raise _bad_file(path, "monitor is for a VM that libvirt owns")
     if agent is not None and not isinstance(agent, str):
         raise _bad_file(path, "agent is no path")
-    return Target(plain_name(qmp), None if agent is None else plain_name(agent), path.stem)
+    return Target(
+        plain_name(qmp),
+        None if agent is None else plain_name(agent),
+        path.stem,
+        _on_workload(path, table),
+        _autoscale(path, table),
+    )
+
+
+def _autoscale(path: Path, table: dict[str, object]) -> Settings | None:
+    if "autoscale" not in table:
+        return None
+    # Late: most files have no such table.
+    from ..autoscale.settings import SettingsError, parse
+
+    try:
+        return parse(table["autoscale"])
+    except SettingsError as error:
+        hint = "mend the table; vcpuctl(1), AUTOSCALING, has all keys"
+        raise UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {error}", hint)) from error
 
 
 def _domain(path: Path, table: dict[str, object]) -> Domain:
@@ -262,7 +299,14 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
     monitor = table.get("monitor", True)
     if not isinstance(monitor, bool):
         raise _bad_file(path, "monitor is neither true nor false")
-    return Domain(uri, domain, path.stem, monitor)
+    return Domain(uri, domain, path.stem, monitor, _on_workload(path, table), _autoscale(path, table))
+
+
+def _on_workload(path: Path, table: dict[str, object]) -> str:
+    value = table.get("workload", _ON_WORKLOAD[0])
+    if not isinstance(value, str) or value not in _ON_WORKLOAD:
+        raise _bad_file(path, f"workload is none of {', '.join(_ON_WORKLOAD)}")
+    return value
 
 
 def plain_name(text: str) -> str:

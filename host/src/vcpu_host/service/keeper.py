@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..local.open_files import allow_for
 from ..local.target import AnyTarget, listed, marks
 from ..local.unix_sockets import place
-from .kept import Heard, Kept
+from .kept import Heard, HostLimits, Kept
 
 #: How often vms.d is looked at, in seconds.
 _RESCAN = 10.0
@@ -20,9 +20,10 @@ _RESCAN = 10.0
 class Keeper:
     """Keeps the VMs. ``broken`` are the files that name none, each with what is wrong."""
 
-    def __init__(self, heard: Heard) -> None:
+    def __init__(self, heard: Heard, host: HostLimits | None = None) -> None:
         self.broken: dict[str, Reason] = {}
         self._heard = heard
+        self._host = host or HostLimits()
         self._vms: dict[str, tuple[Kept, asyncio.Task[None]]] = {}
         self._again = asyncio.Event()
 
@@ -80,9 +81,10 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._heard.configured(wanted)
+        self._host.budget.keep(set(wanted))
         for name, target in wanted.items():
             if name not in self._vms:
-                kept = Kept(name, target, self._heard)
+                kept = Kept(name, target, self._heard, self._host)
                 self._vms[name] = kept, asyncio.ensure_future(kept.keep())
 
 

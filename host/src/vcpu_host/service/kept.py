@@ -6,20 +6,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import aclosing
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from .. import documents
-from ..core.reason import Reason
+from ..autoscale.budget import Budget
+from ..core import codes
+from ..core.reason import Origin, Reason
 from ..documents import Document
-from ..errors import VcpuctlError
+from ..errors import RefusedError, VcpuctlError
 from ..local.lock import busy
 from ..local.target import AnyTarget
 from ..sharing.answers import Say
-from ..sharing.calls import Call
+from ..sharing.calls import Call, Kind
 from ..sharing.hold import Held, hold
 from ..sharing.hub import Part
 from ..sharing.taking import ElsewhereError
 from ..sharing.vm import Vm
+
+if TYPE_CHECKING:
+    from ..autoscale.decision import Decision
+    from ..autoscale.history import Entry
+    from ..autoscale.settings import Settings
+    from .autoscaler import Autoscaler
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimits:
+    """What all VMs of the host share: the budget of vCPUs, and the host's own pressure above which nothing grows."""
+
+    budget: Budget = field(default_factory=Budget)
+    pressure: float = 0.5
+
+
+def _autoscaler(name: str, target: AnyTarget, settings: Settings, heard: Heard, host: HostLimits) -> Autoscaler:
+    # Late: most VMs have none.
+    from .autoscaler import Autoscaler
+
+    return Autoscaler(name, target.told, settings, host.budget, host.pressure, heard)
+
 
 HOLDER = "vcpuctl serve"
 #: How long a program that has the VM is waited for before that is told as a trouble, in seconds.
@@ -45,6 +70,12 @@ class Heard(Protocol):
     def sessions(self, name: str, more: int) -> None:
         """So many more link sessions were made with the agent."""
 
+    def decided(self, name: str, decision: Decision, mode: str) -> None:
+        """The autoscaler has decided; ``mode`` says whether that is done."""
+
+    def changed(self, name: str, place: str, entry: Entry, mode: str) -> None:
+        """The autoscaler is to change the VM, or would."""
+
     def configured(self, names: Collection[str]) -> None:
         """These are the VMs now, and no others."""
 
@@ -52,12 +83,17 @@ class Heard(Protocol):
 class Kept:
     """A VM by its name in vms.d. ``held`` is None while it is not held, and ``trouble`` then says why."""
 
-    def __init__(self, name: str, target: AnyTarget, heard: Heard) -> None:
+    def __init__(self, name: str, target: AnyTarget, heard: Heard, host: HostLimits | None = None) -> None:
         self.name = name
         self.target = target
         self.held: Held | None = None
         self.trouble: Reason | None = None
         self._heard = heard
+        self.autoscaler = (
+            None
+            if target.autoscale is None
+            else _autoscaler(name, target, target.autoscale, heard, host or HostLimits())
+        )
         self._link_sessions = 0  # of those of ``held`` that were told
 
     async def keep(self) -> None:
@@ -71,10 +107,12 @@ class Kept:
                     HOLDER,
                     patience=_PATIENCE,
                     ended=self._ended,
+                    autoscale=self.autoscale,
+                    stands_back=None if self.autoscaler is None else self.autoscaler.stands_back,
                 ) as held:
                     pause = _FIRST
                     self.held, self.trouble, self._link_sessions = held, None, 0
-                    await self._follow(held)
+                    await self._kept(held)
                 continue  # it was asked for
             except ElsewhereError as elsewhere:
                 trouble = busy(elsewhere.holder).reason
@@ -84,14 +122,36 @@ class Kept:
                 self.held = None
             self.trouble = trouble
             self._heard.gone(self.name, trouble)
+            if self.autoscaler is not None:
+                self.autoscaler.gone(trouble)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST)
+
+    async def _kept(self, held: Held) -> None:
+        """Follow the VM, and its load if that is wanted, until somebody needs the VM itself."""
+        if self.autoscaler is None:
+            await self._follow(held)
+            return
+        scaling = asyncio.ensure_future(self.autoscaler.run(held))
+        following = asyncio.ensure_future(self._follow(held))
+        try:
+            await asyncio.wait({scaling, following}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (scaling, following):
+                task.cancel()
+            ends = await asyncio.gather(scaling, following, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
     async def _follow(self, held: Held) -> None:
         """Look whenever something changes, until somebody needs the VM itself."""
         async with aclosing(held.vm.watch(stop=held.asked, interval=_INTERVAL)) as views:
             async for view in views:
-                self._heard.view(self.name, documents.of_view(view))
+                document = documents.of_view(view)
+                self._heard.view(self.name, document)
+                if self.autoscaler is not None:
+                    self.autoscaler.looked(document)
                 self._tell_sessions(held)
 
     def _tell_sessions(self, held: Held) -> None:
@@ -101,6 +161,16 @@ class Kept:
 
     def _ended(self, result: Document) -> None:
         self._heard.result(self.name, result)
+        if self.autoscaler is not None:
+            self.autoscaler.operated()
+
+    def autoscale(self, call: Call) -> Document:
+        """Answer for the VM's autoscaler. Raise RefusedError "no-autoscale" if it has none."""
+        if self.autoscaler is None:
+            text = "this VM's file in vms.d has no [autoscale], so nothing scales it"
+            hint = 'add [autoscale] with max = VCPUS; it then says what it would do, until it is told mode = "act"'
+            raise RefusedError(Reason(codes.NO_AUTOSCALE, Origin.VCPUCTL, text, hint))
+        return self.autoscaler.answer(call)
 
     def elsewhere(self) -> Vm:
         """Return a way to the VM while it is not held here."""
@@ -120,6 +190,8 @@ class Asked:
 
     async def answer(self, call: Call, say: Say) -> Document:
         """Return the answer, as ``sharing.vm.Vm`` does."""
+        if call.kind is Kind.AUTOSCALE:
+            return self._kept.autoscale(call)
         held = self._kept.held
         if held is None:
             elsewhere = self._kept.elsewhere()
@@ -127,6 +199,8 @@ class Asked:
             return await elsewhere.ask(call, say)
         if not call.changes:
             return await held.answer(call, say)
+        if self._kept.autoscaler is not None:
+            await self._kept.autoscaler.stands_back()
         with held.operation(call):
             self._interrupt = held.vm.interrupt
             try:

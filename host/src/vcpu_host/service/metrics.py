@@ -26,6 +26,8 @@ from ..errors import RefusedError
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from ..autoscale.decision import Decision
+
 #: Each metric with its help. Counters are asked for with _total, histograms with _bucket, _count and _sum.
 HELP: Mapping[str, str] = {
     "vcpuctl_build_info": "The version of vcpuctl; always 1.",
@@ -43,6 +45,14 @@ HELP: Mapping[str, str] = {
     "vcpuctl_operation_duration_seconds": "How long operations took.",
     "vcpuctl_phase_duration_seconds": "How long each phase took, for each slot.",
     "vcpuctl_look_errors": "Looks at a VM that failed, by reason.",
+    "vcpuctl_autoscale_enabled": "Whether vCPUs follow the load (1), or it is only told what would be done (0).",
+    "vcpuctl_autoscale_goal_vcpus": "How many vCPUs the VM should have now.",
+    "vcpuctl_autoscale_used_vcpus": "How many vCPUs the guest used, averaged over the window for growing.",
+    "vcpuctl_autoscale_waiting_tasks": "How many tasks waited for a CPU, averaged likewise.",
+    "vcpuctl_autoscale_stolen_vcpus": "How many vCPUs the host took away, averaged likewise.",
+    "vcpuctl_autoscale_pressure_ratio": "The share of the time in which some task waited for a CPU (PSI).",
+    "vcpuctl_autoscale_hold": "Always 1; why the VM keeps its vCPUs, or why they change.",
+    "vcpuctl_autoscale_decisions": "Decisions to change a VM, by direction; also those that were only told.",
     "vcpuctl_exposition_errors": "Metrics that could not be handed out, by way.",
 }
 #: A vCPU is in one of these. A slot that is partly online has some in "online" and the others in "offline".
@@ -87,6 +97,9 @@ class _Vm:
     look_errors: Counter[str] = field(default_factory=Counter)
     durations: dict[str, _Histogram] = field(default_factory=dict)
     phases: dict[str, _Histogram] = field(default_factory=dict)
+    autoscale: dict[str, float] = field(default_factory=dict)
+    held_by: str = ""
+    decisions: Counter[str] = field(default_factory=Counter)
 
 
 class Metrics:
@@ -158,6 +171,31 @@ class Metrics:
                 name = phase if phase in PHASES else OTHER
                 known.phases.setdefault(name, _Histogram()).observe(seconds)
 
+    def decided(self, vm: str, decision: Decision, mode: str) -> None:
+        """Take what the autoscaler has decided for a VM."""
+        known = self._vms.get(vm)
+        if known is None:
+            return
+        load = decision.load
+        known.held_by = self._bounded(decision.code)
+        known.autoscale = {
+            "vcpuctl_autoscale_enabled": mode == "act",
+            "vcpuctl_autoscale_goal_vcpus": decision.goal,
+        }
+        if load is not None:
+            known.autoscale |= {
+                "vcpuctl_autoscale_used_vcpus": load.used,
+                "vcpuctl_autoscale_stolen_vcpus": load.steal,
+                **({} if load.waiting is None else {"vcpuctl_autoscale_waiting_tasks": load.waiting}),
+                **({} if load.pressure is None else {"vcpuctl_autoscale_pressure_ratio": load.pressure}),
+            }
+
+    def changed(self, vm: str, direction: str) -> None:
+        """Take that a VM is to change, or would."""
+        known = self._vms.get(vm)
+        if known is not None:
+            known.decisions[direction] += 1
+
     def session_began(self, vm: str) -> None:
         """Take a link session that was made with the VM's agent."""
         known = self._vms.get(vm)
@@ -207,6 +245,7 @@ class Metrics:
                 operations.add_metric([vm, *labels], count)
             for reason, count in known.look_errors.items():
                 errors.add_metric([vm, reason], count)
+        yield from self._autoscale(gauge, counter)
         failures = counter("vcpuctl_exposition_errors", "way")
         for way in WAYS:
             failures.add_metric([way], self._failures[way])
@@ -236,7 +275,32 @@ class Metrics:
                 seen[name].add_metric([vm], float(value))
         yield from (vcpus, up, *seen.values())
 
+    def _autoscale(self, gauge: Callable[..., Any], counter: Callable[..., Any]) -> Iterator[Metric]:
+        """Yield what the autoscaler decides. VMs without one have no series there."""
+        gauges = {name: gauge(name, "vm") for name in HELP if name in _AUTOSCALE}
+        hold = gauge("vcpuctl_autoscale_hold", "vm", "reason")
+        decisions = counter("vcpuctl_autoscale_decisions", "vm", "direction")
+        for vm, known in self._vms.items():
+            for name, value in known.autoscale.items():
+                gauges[name].add_metric([vm], float(value))
+            if known.held_by:
+                hold.add_metric([vm, known.held_by], 1.0)
+                for direction in ("up", "down"):
+                    decisions.add_metric([vm, direction], known.decisions[direction])
+        yield from (*gauges.values(), hold, decisions)
 
+
+#: The gauges of one value a VM that a decision gives.
+_AUTOSCALE = frozenset(
+    {
+        "vcpuctl_autoscale_enabled",
+        "vcpuctl_autoscale_goal_vcpus",
+        "vcpuctl_autoscale_used_vcpus",
+        "vcpuctl_autoscale_waiting_tasks",
+        "vcpuctl_autoscale_stolen_vcpus",
+        "vcpuctl_autoscale_pressure_ratio",
+    }
+)
 #: The gauges of one value a VM that a look gives.
 _SEEN = frozenset(
     {

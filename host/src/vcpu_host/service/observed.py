@@ -7,11 +7,17 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.reason import Reason
 from ..documents import Document
 from .exposition import Address, Exposition, write_textfile
 from .metrics import Metrics
+from .serve import write_down
+
+if TYPE_CHECKING:
+    from ..autoscale.decision import Decision
+    from ..autoscale.history import Entry
 
 #: How often the file is written, in seconds; node_exporter reads it whenever it is scraped itself.
 _INTERVAL = 10.0
@@ -39,6 +45,15 @@ class Observed:
         """See Heard."""
         for _ in range(more):
             self._metrics.session_began(name)
+
+    def decided(self, name: str, decision: Decision, mode: str) -> None:
+        """See Heard."""
+        self._metrics.decided(name, decision, mode)
+
+    def changed(self, name: str, place: str, entry: Entry, mode: str) -> None:
+        """See Heard."""
+        write_down(name, place, entry, mode)
+        self._metrics.changed(name, entry.decision.direction)
 
     def configured(self, names: Collection[str]) -> None:
         """See Heard."""

@@ -171,6 +171,8 @@ def _call(kind: Kind, order: pb.Order, timeout: float = 0.0) -> Call:
             request[name] = getattr(order, name)
     if order.policy:
         request["policy"] = order.policy
+    if order.workload:
+        request["workload"] = order.workload
     if not order.slots and "count" not in request:
         if request["operation"] not in ("plug", "unplug"):
             text = f"{request['operation']} needs a count or slots"

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vcpu_proto.notify import Notifier
 
@@ -19,7 +19,11 @@ from ..documents import Document
 from ..local.unix_sockets import bad_socket, bound, make_way
 from .door import Door
 from .keeper import Keeper
-from .kept import Heard
+from .kept import Heard, HostLimits
+
+if TYPE_CHECKING:
+    from ..autoscale.decision import Decision
+    from ..autoscale.history import Entry
 
 #: Where systemd puts the first socket that it hands over (sd_listen_fds(3)).
 _FIRST_FD = 3
@@ -42,12 +46,31 @@ class Unheard:
     def sessions(self, name: str, more: int) -> None:
         """See Heard."""
 
+    def decided(self, name: str, decision: Decision, mode: str) -> None:
+        """See Heard."""
+
+    def changed(self, name: str, place: str, entry: Entry, mode: str) -> None:
+        """See Heard."""
+        write_down(name, place, entry, mode)
+
     def configured(self, names: Collection[str]) -> None:
         """See Heard."""
 
 
+def write_down(name: str, place: str, entry: Entry, mode: str) -> None:
+    """Have the system's journal tell of a decision. Nobody waits for that: the decision counts in any case."""
+    from ..autoscale.entry import fields
+    from ..local import journald
+
+    asyncio.get_running_loop().run_in_executor(None, journald.send, fields(name, place, entry, mode))
+
+
 async def serve(
-    path: str, stop: asyncio.Event, heard: Heard | None = None, environment: Mapping[str, str] = os.environ
+    path: str,
+    stop: asyncio.Event,
+    heard: Heard | None = None,
+    environment: Mapping[str, str] = os.environ,
+    host: HostLimits | None = None,
 ) -> None:
     """Serve the VMs of vms.d until ``stop`` is set, on the socket that systemd hands over, or on one made at ``path``.
 
@@ -56,7 +79,7 @@ async def serve(
     from .rpc import RpcServers
 
     notifier = Notifier(environment)
-    keeper = Keeper(heard or Unheard())
+    keeper = Keeper(heard or Unheard(), host)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, keeper.rescan)  # first: who sees the socket may send one
     handed = _handed_over(environment)

@@ -55,7 +55,7 @@ async def answer(vm: Coordinator, call: Call, say: Say, monitor: str, ended: End
         case Kind.DOCTOR:
             from .checkup import findings
 
-            view = await vm.look()
+            view = await vm.checkup()
             return documents.of_findings(findings(view, vm.identity, monitor))
         case Kind.SHAPE:
             shape = await vm.shape()

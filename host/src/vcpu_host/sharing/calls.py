@@ -25,6 +25,7 @@ class Kind(StrEnum):
     DOCTOR = "doctor"  # of_findings
     SHAPE = "shape"  # core.migration.shape, and "default_ids"
     RUN = "run"  # of_result
+    AUTOSCALE = "autoscale"  # of_autoscale, or switches it; only the service answers
     PROXY = "proxy"  # says where the agent's gRPC service is offered, for as long as it is asked
 
 
@@ -34,7 +35,8 @@ class Call:
 
     ``request`` is what PLAN and RUN are about. ``timeout``, in seconds, bounds RUN and WATCH; None: as long as it
     takes. ``steps``: somebody wants to see how far it is. ``verbosity``: as ``-v`` counts. ``for_uid`` is the user who
-    asks, where a service has learnt that from the kernel: it is never sent.
+    asks, where a service has learnt that from the kernel: it is never sent. Nor is ``autoscaler``: the service itself
+    asks, and nobody else. ``switch``, of AUTOSCALE: "on" or "off", or "" to look only.
     """
 
     kind: Kind
@@ -43,6 +45,8 @@ class Call:
     steps: bool = False
     verbosity: int = 0
     for_uid: int | None = None
+    autoscaler: bool = False
+    switch: str = ""
 
     @property
     def changes(self) -> bool:
@@ -55,6 +59,8 @@ class Call:
 
         document: dict[str, Any] = {"call": str(self.kind), "timeout": self.timeout, "steps": self.steps}
         document["verbosity"] = self.verbosity
+        if self.switch:
+            document["switch"] = self.switch
         if self.request is not None:
             document["request"] = {"operation": str(self.request.operation), **of_request(self.request)}
         return document
@@ -71,10 +77,17 @@ class Call:
                 _number(document.get("timeout")),
                 document.get("steps") is True,
                 2 if document.get("verbosity") == 2 else int(document.get("verbosity") == 1),
+                switch=_switch(document.get("switch", "")) if kind is Kind.AUTOSCALE else "",
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             text = f"this is no call that this vcpuctl knows: {error}"
             raise UsageError(Reason(codes.BAD_CALL, Origin.VCPUCTL, text, "use the same version everywhere")) from error
+
+
+def _switch(value: object) -> str:
+    if value not in ("", "on", "off"):
+        raise ValueError(f"{value!r:.40} is neither on nor off")
+    return str(value)
 
 
 def _number(value: object) -> float | None:
@@ -88,8 +101,9 @@ def _number(value: object) -> float | None:
 def _request(document: Any) -> Request:
     """The request that ``documents.of_request`` made this from, with its operation. Raises ValueError, TypeError."""
     from ..core.planning.placement import Placement
-    from ..core.planning.plan import FLAGS, Operation, Request
+    from ..core.planning.plan import FLAGS, OnWorkload, Operation, Request
 
+    on = document.get("workload")
     flags = {name: document.get(name, False) for name in FLAGS}
     count, node, slots = document.get("count"), document.get("node"), document.get("slots", [])
     whole = all(value is None or (type(value) is int and 0 <= value < 1 << 32) for value in (count, node))
@@ -104,4 +118,6 @@ def _request(document: Any) -> Request:
         **flags,
         placement=Placement(document.get("policy", Placement.LOWEST)),
         node=node,
+        workload=None if on is None else OnWorkload(on),
+        strict_placement="policy" in document,
     )

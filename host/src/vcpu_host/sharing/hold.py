@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..core import codes
+from ..core.reason import Origin, Reason
 from ..documents import Document, of_result
+from ..errors import RefusedError
 from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.target import AnyTarget
@@ -17,7 +20,7 @@ from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
 from .calls import Call, Kind
-from .hub import Hub, Part
+from .hub import Hub, Part, StandsBack
 from .logged import log, no_result
 from .offer import Offer
 from .taking import PATIENCE, ElsewhereError, Ended, Locks, Waits, nobody_hears
@@ -26,16 +29,30 @@ if TYPE_CHECKING:
     from ..core.operation.result import OperationResult
 
 
+#: Answers what is asked of a VM's autoscaler.
+Autoscale = Callable[[Call], Document]
+
+
 class Held:
     """A VM that this process holds."""
 
-    def __init__(self, vm: Coordinator, hub: Hub, target: AnyTarget, holder: str, offer: Offer, ended: Ended) -> None:
+    def __init__(
+        self,
+        vm: Coordinator,
+        hub: Hub,
+        target: AnyTarget,
+        holder: str,
+        offer: Offer,
+        ended: Ended,
+        autoscale: Autoscale,
+    ) -> None:
         self.vm = vm
         self._target = target
         self._holder = holder
         self._hub = hub
         self._offer = offer
         self._ended = ended
+        self._autoscale = autoscale
 
     @property
     def asked(self) -> asyncio.Event:
@@ -46,6 +63,8 @@ class Held:
         """Answer a call, of this process or of another one."""
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
+        if call.kind is Kind.AUTOSCALE:
+            return self._autoscale(call)
         with self._no_result(call):
             document = await answer(self.vm, call, say, self._target.place, partial(self._log, call))
         if call.changes:
@@ -68,7 +87,15 @@ class Held:
         return no_result(call, write)
 
     def _log(self, call: Call, result: OperationResult) -> str:
-        return log(self._target, self._holder, result, self.vm, call.for_uid)
+        holder = f"{self._holder} (autoscale)" if call.autoscaler else self._holder
+        return log(self._target, holder, result, self.vm, call.for_uid)
+
+
+def no_autoscale(call: Call) -> Document:
+    """Raise RefusedError "no-autoscale": this process does not keep the VM, so it has no autoscaler."""
+    del call
+    text = "no vcpuctl serve keeps this VM, so nothing scales it"
+    raise RefusedError(Reason(codes.NO_AUTOSCALE, Origin.VCPUCTL, text, "systemctl start vcpuctl, or vcpuctl serve"))
 
 
 @asynccontextmanager
@@ -81,10 +108,13 @@ async def hold(
     insists: bool = False,
     waits: Waits = nobody_hears,
     ended: Ended = nobody_hears,
+    autoscale: Autoscale = no_autoscale,
+    stands_back: StandsBack | None = None,
 ) -> AsyncIterator[Held]:
     """Hold the VM, and answer others meanwhile. Raise as ``vm.open.opened``, or ElsewhereError.
 
-    ``ended`` hears how each operation ended that was carried out here.
+    ``ended`` hears how each operation ended that was carried out here. ``autoscale`` answers for the autoscaler of this
+    process, and ``stands_back`` ends what it does (``Hub``).
 
     A program that reads has to watch ``Held.asked``, and to end the context when it is set.
     """
@@ -97,7 +127,7 @@ async def hold(
         if ready.done() and not ready.cancelled():
             ready.result().vm.interrupt()
 
-    hub = Hub(part, holder, answer_others, interrupt)
+    hub = Hub(part, holder, answer_others, interrupt, stands_back)
     locks = Locks(part, patience, waits, insists=insists)
 
     taken: list[VmLock] = []
@@ -113,7 +143,7 @@ async def hold(
     try:
         async with opened(target, holder=holder, take=take) as vm:
             offer = Offer(vm, hub)
-            ready.set_result(Held(vm, hub, target, holder, offer, ended))
+            ready.set_result(Held(vm, hub, target, holder, offer, ended, autoscale))
             try:
                 yield ready.result()
             finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from enum import StrEnum
@@ -25,6 +25,10 @@ from .conversation import Answer, answer_one, first_message
 _MOST = 64
 
 
+#: Ends what a process does to a VM of its own accord, for the sake of somebody who was asked to.
+StandsBack = Callable[[], Awaitable[None]]
+
+
 class Part(StrEnum):
     """What a process holds a VM for."""
 
@@ -37,10 +41,18 @@ class Hub:
     """Serves other processes for as long as this one holds the VM.
 
     ``answer`` gets their calls; an operation gets there only if this process keeps the VM. ``asked`` is set when this
-    process is to give way, which is up to whoever made it.
+    process is to give way, which is up to whoever made it. ``stands_back`` is called before anybody else changes the
+    VM: what this process does of its own accord ends then.
     """
 
-    def __init__(self, part: Part, holder: str, answer: Answer, interrupt: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        part: Part,
+        holder: str,
+        answer: Answer,
+        interrupt: Callable[[], None],
+        stands_back: StandsBack | None = None,
+    ) -> None:
         self.asked = asyncio.Event()
         self._operating = False
         self._wanted = False
@@ -49,6 +61,7 @@ class Hub:
         self._holder = f"{os.getpid()} {holder}"
         self._answer = answer
         self._interrupt = interrupt
+        self._stands_back = stands_back
         self._servers: list[tuple[asyncio.Server, Path]] = []
         self._serving: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for the VM to be free
@@ -135,6 +148,8 @@ class Hub:
         """Say for what this process holds the VM, and stay until it does not any more, or the other one goes."""
         wants = message.get("for") != Part.READS  # one that reads only wants to know whom to ask
         yields = wants and (self._part is Part.READS or (self._part is Part.KEEPS and message.get("insists") is True))
+        if yields and self._stands_back is not None:
+            await self._stands_back()
         self._wanted |= yields
         if yields and not self._operating:
             self.asked.set()
@@ -145,6 +160,8 @@ class Hub:
     async def _operated(self, uid: int, call: Call, say: Say) -> Document:
         if not call.changes:
             return await self._answer(call, say)
+        if self._stands_back is not None:
+            await self._stands_back()
         with self.operation():
             say({"begun": True})
             return await self._answer(replace(call, for_uid=uid), say)

@@ -61,9 +61,19 @@ class Vm:
 
         Raise RefusedError "vm-busy" if another program changes the VM for too long, and what opening and asking raise.
         """
+        call = self._by_file(call)
         if call.changes:
             return await self._order(call, say)
         return await self._question(call, say)
+
+    def _by_file(self, call: Call) -> Call:
+        """Have the call say what the VM's file says: whoever holds the VM may have it by another name."""
+        request = call.request
+        if request is None or request.workload is not None or request.without_agent or self._target.workload == "warn":
+            return call
+        from ..core.planning.plan import OnWorkload
+
+        return replace(call, request=replace(request, workload=OnWorkload(self._target.workload)))
 
     @property
     def at_work(self) -> bool:

@@ -43,7 +43,8 @@ class Coordinator:
     """One VM, through its monitor and, when it answers, its agent.
 
     ``dial_timeout`` bounds one attempt to reach the agent, in seconds. ``journal`` is the VM's write-ahead record,
-    ``identity`` the QEMU that it is about, where that is known.
+    ``identity`` the QEMU that it is about, where that is known. ``workload`` is what is done about programs of the
+    guest that an operation would hurt, where the request does not say it (``OnWorkload``).
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class Coordinator:
         dial_timeout: float = 5.0,
         journal: ports.Journal | None = None,
         identity: VmIdentity | None = None,
+        workload: str = "warn",
     ) -> None:
         self.identity = identity
+        self._workload = workload
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
@@ -102,6 +105,13 @@ class Coordinator:
             return await self._looker.beside()
         async with self._one_look:
             return await self._looker.observe_for(None)
+
+    async def checkup(self) -> VmView:
+        """As ``look``, with what the guest's programs make of its CPUs."""
+        from .programs import for_doctor
+
+        view = await self.look()
+        return view if self._looker.operating else await for_doctor(self._sessions.live, view)
 
     async def shape(self) -> Shape:
         """Which vCPUs the VM has now, and what is pending. Raises RefusedError if it is not known what is pending."""
@@ -157,7 +167,25 @@ class Coordinator:
 
     async def plan(self, request: Request) -> Plan:
         """What ``run`` would do, from a fresh look. Raises UsageError for slots that the VM does not have."""
-        return _planned(await (self._looker.observe_qemu() if request.without_agent else self.look()), request)
+        view = await (self._looker.observe_qemu() if request.without_agent else self.look())
+        return (await self._with_programs(view, request, shows=True))[1]
+
+    async def _with_programs(
+        self, view: VmView, request: Request, *, shows: bool = False, recovered: bool = False
+    ) -> tuple[VmView, Plan]:
+        """A plan, and the view that it was made from: with the guest's programs, if the plan has to do with them."""
+        decided = _planned(view, request, recovered=recovered)
+        if request.without_agent or not decided.steps or self._on_workload(request) == "ignore":
+            return view, decided
+        from ..core.planning.plan import OnWorkload
+        from .programs import looked_at
+
+        on = OnWorkload(self._on_workload(request))
+        seen = await looked_at(self._sessions.live, view, decided, on, shows=shows)
+        return (view, decided) if seen is view else (seen, _planned(seen, request, recovered=recovered))
+
+    def _on_workload(self, request: Request) -> str:
+        return request.workload or self._workload
 
     async def run(
         self,
@@ -217,6 +245,10 @@ class Coordinator:
             result = refused(decided, view, loop.time() - began)
         else:
             result = await self._carry_out(decided, view, limits, events, progress, began=began)
+            if not request.without_agent and self._on_workload(request) != "ignore":
+                from .programs import told
+
+                result = await told(self._sessions.live, decided, result)
             if request.config:
                 from .keeping import kept
 
@@ -245,7 +277,7 @@ class Coordinator:
                 if request.without_agent
                 else self._looker.observe_for(asks, operation=True)
             )
-            return view, _planned(view, request, recovered=recovered), events
+            return *(await self._with_programs(view, request, recovered=recovered)), events
 
         seen = await look()
         if lacks_agent(seen[0], seen[1]) is None:
@@ -289,7 +321,8 @@ class Coordinator:
         machine = Machine(
             plan, view.platform, limits, session=session, now=now, identities=view.identities, before=view
         )
-        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal)
+        watch = self._on_workload(plan.request) != "ignore"
+        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal, watch=watch)
         self._interrupt = run.interrupt
         if self._interrupted:
             run.interrupt()

@@ -37,7 +37,7 @@ def no_progress(what: ev.Event | ev.Action, machine: Machine) -> None:
 
 
 class Run:
-    """One run of the machine: its tasks and its queue."""
+    """One run of the machine: its tasks and its queue. ``watch``: the agent remembers the masks of threads."""
 
     def __init__(
         self,
@@ -47,7 +47,10 @@ class Run:
         host: HostView,
         progress: Progress,
         journal: ports.Journal,
+        *,
+        watch: bool = False,
     ) -> None:
+        self._watch = watch
         self._journal = journal
         self._intents: tuple[Intent, ...] = ()
         self._asked: set[int] = set()
@@ -265,6 +268,7 @@ class Run:
                 wait=action.wait,
                 brief=action.brief,
                 for_eject=action.for_eject,
+                watch=self._watch,
                 timeout=seconds_left,
             ):
                 if isinstance(answer, ports.Arrived):

@@ -58,7 +58,11 @@ async def opened(
 
     async with _exclusive(target, partial(connect, target.qmp), holder, take) as (vmm, identity):
         vm = Coordinator(
-            vmm, LinkDialer(SocketPort(target.agent, vmm.check_port)), journal=FileJournal(identity), identity=identity
+            vmm,
+            LinkDialer(SocketPort(target.agent, vmm.check_port)),
+            journal=FileJournal(identity),
+            identity=identity,
+            workload=target.workload,
         )
         try:
             yield vm
@@ -82,7 +86,7 @@ async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterat
         ) as (vmm, identity):
             journal = MetadataJournal(vmm.domain, holder)
             port.belongs_to(vmm.domain, journal.holder)
-            vm = Coordinator(vmm, LinkDialer(port), journal=journal, identity=identity)
+            vm = Coordinator(vmm, LinkDialer(port), journal=journal, identity=identity, workload=target.workload)
             try:
                 yield vm
             finally:

@@ -6,6 +6,22 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Broken(_message.Message):
+    __slots__ = ["cpus", "fate", "threads"]
+    class Fate(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = []
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    FATE_ASLEEP: Broken.Fate
+    FATE_FIELD_NUMBER: _ClassVar[int]
+    FATE_PUT_BACK: Broken.Fate
+    FATE_UNSPECIFIED: Broken.Fate
+    FATE_WIDENED: Broken.Fate
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    cpus: str
+    fate: Broken.Fate
+    threads: Threads
+    def __init__(self, cpus: _Optional[str] = ..., fate: _Optional[_Union[Broken.Fate, str]] = ..., threads: _Optional[_Union[Threads, _Mapping]] = ...) -> None: ...
+
 class ControlAnswer(_message.Message):
     __slots__ = ["ended", "list_cpus", "set_online"]
     ENDED_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +80,20 @@ class Cpu(_message.Message):
     switching_seconds: float
     def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ..., switching_seconds: _Optional[float] = ...) -> None: ...
 
+class CpuLoad(_message.Message):
+    __slots__ = ["busy", "iowait", "number", "steal", "waited"]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    IOWAIT_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    STEAL_FIELD_NUMBER: _ClassVar[int]
+    WAITED_FIELD_NUMBER: _ClassVar[int]
+    busy: int
+    iowait: int
+    number: int
+    steal: int
+    waited: int
+    def __init__(self, number: _Optional[int] = ..., busy: _Optional[int] = ..., steal: _Optional[int] = ..., iowait: _Optional[int] = ..., waited: _Optional[int] = ...) -> None: ...
+
 class CpuResult(_message.Message):
     __slots__ = ["firmware_id", "observed", "reason", "seconds", "status"]
     class Status(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -85,17 +115,33 @@ class CpuResult(_message.Message):
     status: CpuResult.Status
     def __init__(self, firmware_id: _Optional[str] = ..., status: _Optional[_Union[CpuResult.Status, str]] = ..., reason: _Optional[_Union[Reason, _Mapping]] = ..., observed: _Optional[_Union[Cpu, _Mapping]] = ..., seconds: _Optional[float] = ...) -> None: ...
 
+class Cpuset(_message.Message):
+    __slots__ = ["cgroup", "cpus", "effective", "partition", "populated"]
+    CGROUP_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    POPULATED_FIELD_NUMBER: _ClassVar[int]
+    cgroup: str
+    cpus: str
+    effective: str
+    partition: str
+    populated: bool
+    def __init__(self, cgroup: _Optional[str] = ..., cpus: _Optional[str] = ..., effective: _Optional[str] = ..., partition: _Optional[str] = ..., populated: bool = ...) -> None: ...
+
 class Environment(_message.Message):
-    __slots__ = ["acpi", "auto_online_rules", "clocksource", "eject_enabled", "hypervisor_flag", "isolated", "kernel_arguments", "kernel_max", "nohz_full", "possible", "smt_control", "unwritable", "writable"]
+    __slots__ = ["acpi", "auto_online_rules", "clocksource", "eject_enabled", "hypervisor_flag", "isolated", "keeps_affinity", "kernel_arguments", "kernel_max", "nohz_full", "partition_isolated", "possible", "smt_control", "unwritable", "writable"]
     ACPI_FIELD_NUMBER: _ClassVar[int]
     AUTO_ONLINE_RULES_FIELD_NUMBER: _ClassVar[int]
     CLOCKSOURCE_FIELD_NUMBER: _ClassVar[int]
     EJECT_ENABLED_FIELD_NUMBER: _ClassVar[int]
     HYPERVISOR_FLAG_FIELD_NUMBER: _ClassVar[int]
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_AFFINITY_FIELD_NUMBER: _ClassVar[int]
     KERNEL_ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
     KERNEL_MAX_FIELD_NUMBER: _ClassVar[int]
     NOHZ_FULL_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_ISOLATED_FIELD_NUMBER: _ClassVar[int]
     POSSIBLE_FIELD_NUMBER: _ClassVar[int]
     SMT_CONTROL_FIELD_NUMBER: _ClassVar[int]
     UNWRITABLE_FIELD_NUMBER: _ClassVar[int]
@@ -106,14 +152,16 @@ class Environment(_message.Message):
     eject_enabled: bool
     hypervisor_flag: bool
     isolated: str
+    keeps_affinity: bool
     kernel_arguments: _containers.RepeatedScalarFieldContainer[str]
     kernel_max: int
     nohz_full: str
+    partition_isolated: str
     possible: str
     smt_control: str
     unwritable: _containers.RepeatedScalarFieldContainer[str]
     writable: bool
-    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ..., kernel_arguments: _Optional[_Iterable[str]] = ..., hypervisor_flag: bool = ..., acpi: bool = ..., writable: bool = ..., unwritable: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ..., kernel_arguments: _Optional[_Iterable[str]] = ..., hypervisor_flag: bool = ..., acpi: bool = ..., writable: bool = ..., unwritable: _Optional[_Iterable[str]] = ..., partition_isolated: _Optional[str] = ..., keeps_affinity: bool = ...) -> None: ...
 
 class HelloRequest(_message.Message):
     __slots__ = ["host_version", "protocol_max", "protocol_min"]
@@ -126,7 +174,7 @@ class HelloRequest(_message.Message):
     def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., host_version: _Optional[str] = ...) -> None: ...
 
 class HelloResponse(_message.Message):
-    __slots__ = ["agent_version", "arch", "boot_id", "capabilities", "environment", "event_source", "instance_id", "kernel", "platform", "protocol_max", "protocol_min"]
+    __slots__ = ["agent_version", "arch", "boot_id", "capabilities", "environment", "event_source", "instance_id", "kernel", "load", "platform", "protocol_max", "protocol_min"]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     ARCH_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +183,7 @@ class HelloResponse(_message.Message):
     EVENT_SOURCE_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     KERNEL_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     PLATFORM_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
@@ -146,10 +195,11 @@ class HelloResponse(_message.Message):
     event_source: str
     instance_id: str
     kernel: str
+    load: LoadSupport
     platform: str
     protocol_max: int
     protocol_min: int
-    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., agent_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., kernel: _Optional[str] = ..., boot_id: _Optional[str] = ..., platform: _Optional[str] = ..., event_source: _Optional[str] = ..., instance_id: _Optional[str] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ...) -> None: ...
+    def __init__(self, protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., agent_version: _Optional[str] = ..., capabilities: _Optional[_Iterable[str]] = ..., arch: _Optional[str] = ..., kernel: _Optional[str] = ..., boot_id: _Optional[str] = ..., platform: _Optional[str] = ..., event_source: _Optional[str] = ..., instance_id: _Optional[str] = ..., environment: _Optional[_Union[Environment, _Mapping]] = ..., load: _Optional[_Union[LoadSupport, _Mapping]] = ...) -> None: ...
 
 class ListCpusRequest(_message.Message):
     __slots__ = ["request_id"]
@@ -165,6 +215,48 @@ class ListCpusResponse(_message.Message):
     snapshot: Snapshot
     def __init__(self, request_id: _Optional[str] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
 
+class LoadSupport(_message.Message):
+    __slots__ = ["allowed", "pressure", "run_queues", "triggers"]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    RUN_QUEUES_FIELD_NUMBER: _ClassVar[int]
+    TRIGGERS_FIELD_NUMBER: _ClassVar[int]
+    allowed: bool
+    pressure: bool
+    run_queues: bool
+    triggers: bool
+    def __init__(self, allowed: bool = ..., pressure: bool = ..., run_queues: bool = ..., triggers: bool = ...) -> None: ...
+
+class NetworkDevice(_message.Message):
+    __slots__ = ["driver", "most_queue_pairs", "name", "queue_pairs"]
+    DRIVER_FIELD_NUMBER: _ClassVar[int]
+    MOST_QUEUE_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_PAIRS_FIELD_NUMBER: _ClassVar[int]
+    driver: str
+    most_queue_pairs: int
+    name: str
+    queue_pairs: int
+    def __init__(self, name: _Optional[str] = ..., driver: _Optional[str] = ..., queue_pairs: _Optional[int] = ..., most_queue_pairs: _Optional[int] = ...) -> None: ...
+
+class Pinned(_message.Message):
+    __slots__ = ["cpus", "threads"]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    cpus: str
+    threads: Threads
+    def __init__(self, cpus: _Optional[str] = ..., threads: _Optional[_Union[Threads, _Mapping]] = ...) -> None: ...
+
+class Quota(_message.Message):
+    __slots__ = ["cgroup", "cpus", "unit"]
+    CGROUP_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    cgroup: str
+    cpus: float
+    unit: str
+    def __init__(self, cgroup: _Optional[str] = ..., unit: _Optional[str] = ..., cpus: _Optional[float] = ...) -> None: ...
+
 class Reason(_message.Message):
     __slots__ = ["code", "errno", "errno_name", "text"]
     CODE_FIELD_NUMBER: _ClassVar[int]
@@ -178,20 +270,22 @@ class Reason(_message.Message):
     def __init__(self, code: _Optional[str] = ..., text: _Optional[str] = ..., errno: _Optional[int] = ..., errno_name: _Optional[str] = ...) -> None: ...
 
 class SetOnlineRequest(_message.Message):
-    __slots__ = ["brief", "firmware_ids", "for_eject", "online", "request_id", "wait_for_arrival"]
+    __slots__ = ["brief", "firmware_ids", "for_eject", "online", "request_id", "wait_for_arrival", "watch"]
     BRIEF_FIELD_NUMBER: _ClassVar[int]
     FIRMWARE_IDS_FIELD_NUMBER: _ClassVar[int]
     FOR_EJECT_FIELD_NUMBER: _ClassVar[int]
     ONLINE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WAIT_FOR_ARRIVAL_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
     brief: bool
     firmware_ids: _containers.RepeatedScalarFieldContainer[str]
     for_eject: bool
     online: bool
     request_id: str
     wait_for_arrival: bool
-    def __init__(self, request_id: _Optional[str] = ..., firmware_ids: _Optional[_Iterable[str]] = ..., online: bool = ..., wait_for_arrival: bool = ..., brief: bool = ..., for_eject: bool = ...) -> None: ...
+    watch: bool
+    def __init__(self, request_id: _Optional[str] = ..., firmware_ids: _Optional[_Iterable[str]] = ..., online: bool = ..., wait_for_arrival: bool = ..., brief: bool = ..., for_eject: bool = ..., watch: bool = ...) -> None: ...
 
 class SetOnlineResponse(_message.Message):
     __slots__ = ["arrived", "final", "request_id", "result"]
@@ -217,6 +311,72 @@ class Snapshot(_message.Message):
     instance_id: str
     def __init__(self, generation: _Optional[int] = ..., boot_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., cpus: _Optional[_Iterable[_Union[Cpu, _Mapping]]] = ...) -> None: ...
 
+class Thread(_message.Message):
+    __slots__ = ["cgroup", "comm", "pid", "tid", "unit"]
+    CGROUP_FIELD_NUMBER: _ClassVar[int]
+    COMM_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    TID_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    cgroup: str
+    comm: str
+    pid: int
+    tid: int
+    unit: str
+    def __init__(self, pid: _Optional[int] = ..., tid: _Optional[int] = ..., comm: _Optional[str] = ..., unit: _Optional[str] = ..., cgroup: _Optional[str] = ...) -> None: ...
+
+class Threads(_message.Message):
+    __slots__ = ["count", "some"]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SOME_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    some: _containers.RepeatedCompositeFieldContainer[Thread]
+    def __init__(self, count: _Optional[int] = ..., some: _Optional[_Iterable[_Union[Thread, _Mapping]]] = ...) -> None: ...
+
+class Unit(_message.Message):
+    __slots__ = ["active", "cpus", "name"]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    active: bool
+    cpus: str
+    name: str
+    def __init__(self, name: _Optional[str] = ..., cpus: _Optional[str] = ..., active: bool = ...) -> None: ...
+
+class WatchLoadRequest(_message.Message):
+    __slots__ = ["busy_period", "period", "quiet_period", "request_id"]
+    BUSY_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    PERIOD_FIELD_NUMBER: _ClassVar[int]
+    QUIET_PERIOD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    busy_period: float
+    period: float
+    quiet_period: float
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ..., period: _Optional[float] = ..., busy_period: _Optional[float] = ..., quiet_period: _Optional[float] = ...) -> None: ...
+
+class WatchLoadResponse(_message.Message):
+    __slots__ = ["boot_id", "cpu_pressure", "cpus", "instance_id", "memory_pressure", "monotonic_seconds", "next_within", "request_id", "runnable"]
+    BOOT_ID_FIELD_NUMBER: _ClassVar[int]
+    CPUS_FIELD_NUMBER: _ClassVar[int]
+    CPU_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    MONOTONIC_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    RUNNABLE_FIELD_NUMBER: _ClassVar[int]
+    boot_id: str
+    cpu_pressure: int
+    cpus: _containers.RepeatedCompositeFieldContainer[CpuLoad]
+    instance_id: str
+    memory_pressure: int
+    monotonic_seconds: float
+    next_within: float
+    request_id: str
+    runnable: int
+    def __init__(self, request_id: _Optional[str] = ..., monotonic_seconds: _Optional[float] = ..., boot_id: _Optional[str] = ..., instance_id: _Optional[str] = ..., cpus: _Optional[_Iterable[_Union[CpuLoad, _Mapping]]] = ..., cpu_pressure: _Optional[int] = ..., memory_pressure: _Optional[int] = ..., runnable: _Optional[int] = ..., next_within: _Optional[float] = ...) -> None: ...
+
 class WatchRequest(_message.Message):
     __slots__ = ["request_id"]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
@@ -230,3 +390,59 @@ class WatchResponse(_message.Message):
     request_id: str
     snapshot: Snapshot
     def __init__(self, request_id: _Optional[str] = ..., snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...) -> None: ...
+
+class Workload(_message.Message):
+    __slots__ = ["broken", "cpusets", "deadline", "forgotten", "isolated", "kdump_reloads", "network", "nohz_full", "online", "partition_isolated", "pinned", "quotas", "root_effective", "units", "unseen"]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    CPUSETS_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    KDUMP_RELOADS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    NOHZ_FULL_FIELD_NUMBER: _ClassVar[int]
+    ONLINE_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    QUOTAS_FIELD_NUMBER: _ClassVar[int]
+    ROOT_EFFECTIVE_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    UNSEEN_FIELD_NUMBER: _ClassVar[int]
+    broken: _containers.RepeatedCompositeFieldContainer[Broken]
+    cpusets: _containers.RepeatedCompositeFieldContainer[Cpuset]
+    deadline: Threads
+    forgotten: Threads
+    isolated: str
+    kdump_reloads: bool
+    network: _containers.RepeatedCompositeFieldContainer[NetworkDevice]
+    nohz_full: str
+    online: str
+    partition_isolated: str
+    pinned: _containers.RepeatedCompositeFieldContainer[Pinned]
+    quotas: _containers.RepeatedCompositeFieldContainer[Quota]
+    root_effective: str
+    units: _containers.RepeatedCompositeFieldContainer[Unit]
+    unseen: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, online: _Optional[str] = ..., pinned: _Optional[_Iterable[_Union[Pinned, _Mapping]]] = ..., cpusets: _Optional[_Iterable[_Union[Cpuset, _Mapping]]] = ..., units: _Optional[_Iterable[_Union[Unit, _Mapping]]] = ..., deadline: _Optional[_Union[Threads, _Mapping]] = ..., forgotten: _Optional[_Union[Threads, _Mapping]] = ..., broken: _Optional[_Iterable[_Union[Broken, _Mapping]]] = ..., network: _Optional[_Iterable[_Union[NetworkDevice, _Mapping]]] = ..., quotas: _Optional[_Iterable[_Union[Quota, _Mapping]]] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., partition_isolated: _Optional[str] = ..., kdump_reloads: bool = ..., root_effective: _Optional[str] = ..., unseen: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WorkloadRequest(_message.Message):
+    __slots__ = ["broken", "forgotten", "going", "request_id", "use"]
+    BROKEN_FIELD_NUMBER: _ClassVar[int]
+    FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    GOING_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
+    broken: bool
+    forgotten: bool
+    going: _containers.RepeatedScalarFieldContainer[str]
+    request_id: str
+    use: bool
+    def __init__(self, request_id: _Optional[str] = ..., going: _Optional[_Iterable[str]] = ..., use: bool = ..., broken: bool = ..., forgotten: bool = ...) -> None: ...
+
+class WorkloadResponse(_message.Message):
+    __slots__ = ["request_id", "workload"]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    workload: Workload
+    def __init__(self, request_id: _Optional[str] = ..., workload: _Optional[_Union[Workload, _Mapping]] = ...) -> None: ...

@@ -30,6 +30,11 @@ class GuestAgentStub(object):
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchRequest.SerializeToString,
                 response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchResponse.FromString,
                 )
+        self.WatchLoad = channel.unary_stream(
+                '/vcpu.v1.GuestAgent/WatchLoad',
+                request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadRequest.SerializeToString,
+                response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadResponse.FromString,
+                )
         self.SetOnline = channel.unary_stream(
                 '/vcpu.v1.GuestAgent/SetOnline',
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineRequest.SerializeToString,
@@ -39,6 +44,11 @@ class GuestAgentStub(object):
                 '/vcpu.v1.GuestAgent/Control',
                 request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.SerializeToString,
                 response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.FromString,
+                )
+        self.Workload = channel.unary_unary(
+                '/vcpu.v1.GuestAgent/Workload',
+                request_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadRequest.SerializeToString,
+                response_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadResponse.FromString,
                 )
 
 
@@ -67,6 +77,14 @@ class GuestAgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchLoad(self, request, context):
+        """The guest's load, again and again, for a host that decides how many CPUs the guest should have. Only agents with the
+        capability "watch-load" have it; PERMISSION_DENIED if the guest's administrator forbids it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetOnline(self, request, context):
         """Brings CPUs online or offline, in the order given. One answer a CPU as it is settled, then one with the snapshot.
         """
@@ -78,6 +96,15 @@ class GuestAgentServicer(object):
         """ListCpus and SetOnline for a host that asks again and again, by messages on one stream: beginning a call costs the
         guest more than what is asked for. Requests are worked on side by side, and each one ends with "ended". When the host
         closes its side, or the stream breaks, all that is under way is given up as with a cancelled call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Workload(self, request, context):
+        """What programs of the guest would lose if CPUs went, what they have lost, and what keeps CPUs from being used. The
+        agent looks at every thread and cgroup for that, so it does so on request only, for a second of its own CPU time at
+        most. With the capability "workload".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +128,11 @@ def add_GuestAgentServicer_to_server(servicer, server):
                     request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchRequest.FromString,
                     response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchResponse.SerializeToString,
             ),
+            'WatchLoad': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchLoad,
+                    request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadRequest.FromString,
+                    response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadResponse.SerializeToString,
+            ),
             'SetOnline': grpc.unary_stream_rpc_method_handler(
                     servicer.SetOnline,
                     request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.SetOnlineRequest.FromString,
@@ -110,6 +142,11 @@ def add_GuestAgentServicer_to_server(servicer, server):
                     servicer.Control,
                     request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.FromString,
                     response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.SerializeToString,
+            ),
+            'Workload': grpc.unary_unary_rpc_method_handler(
+                    servicer.Workload,
+                    request_deserializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadRequest.FromString,
+                    response_serializer=vcpu__proto_dot_v1_dot_agent__pb2.WorkloadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +211,23 @@ class GuestAgent(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def WatchLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/vcpu.v1.GuestAgent/WatchLoad',
+            vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadRequest.SerializeToString,
+            vcpu__proto_dot_v1_dot_agent__pb2.WatchLoadResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def SetOnline(request,
             target,
             options=(),
@@ -204,5 +258,22 @@ class GuestAgent(object):
         return grpc.experimental.stream_stream(request_iterator, target, '/vcpu.v1.GuestAgent/Control',
             vcpu__proto_dot_v1_dot_agent__pb2.ControlRequest.SerializeToString,
             vcpu__proto_dot_v1_dot_agent__pb2.ControlResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Workload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/vcpu.v1.GuestAgent/Workload',
+            vcpu__proto_dot_v1_dot_agent__pb2.WorkloadRequest.SerializeToString,
+            vcpu__proto_dot_v1_dot_agent__pb2.WorkloadResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -20,7 +20,8 @@ _TESTS = Path(__file__).resolve().parents[3]
 class FakeVm(FakeProcess):
     """``with FakeVm(folder, "--maxcpus", "16") as vm``: ``vm.qmp`` and ``vm.agent`` are for vcpuctl.
 
-    ``folder`` must be a short path. The agent runs unless ``agent=False``; its log is ``folder/vcpud.log``.
+    ``folder`` must be a short path; if it has a vcpud.conf, that is the agent's. The agent runs unless ``agent=False``;
+    its log is ``folder/vcpud.log``.
     ``vm.steer`` says what shall go wrong in QEMU, the commands ``x-fake-kernel...`` what in the guest.
     """
 
@@ -69,8 +70,11 @@ class FakeVm(FakeProcess):
         places = ("--kernel", "kernel"), ("--sysfs", "sys"), ("--port", "port.guest")
         runtime = self.folder / "run"
         runtime.mkdir(mode=0o700, exist_ok=True)
+        words = [word for name, file in places for word in (name, str(self.folder / file))]
+        if (config := self.folder / "vcpud.conf").exists():
+            words += ["--config", str(config)]
         self.vcpud = subprocess.Popen(
-            [self._python, str(_VCPUD), *(word for name, file in places for word in (name, str(self.folder / file)))],
+            [self._python, str(_VCPUD), *words],
             env={
                 **os.environ,
                 "PYTHONPATH": str(_TESTS),

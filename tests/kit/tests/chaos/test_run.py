@@ -38,7 +38,7 @@ class Scripted(UnderWay):
 
 
 class StubWorld:
-    """Restored as often as ``restores`` says; ``half`` is what half_removed tells."""
+    """Restored as often as ``restores`` says; ``half`` is what half_removed tells, ``silent`` what deaf does."""
 
     def __init__(self) -> None:
         self.shape = Shape(threads=1, slots=64)
@@ -47,10 +47,14 @@ class StubWorld:
         self.record = SimpleNamespace(messages=self.messages)
         self.vm = SimpleNamespace(pid=1, collect=lambda _kept: None)
         self.half: list[str] = []
+        self.silent = ""
         self.restores = 0
 
     def half_removed(self) -> list[str]:
         return self.half
+
+    def deaf(self) -> str:
+        return self.silent
 
     def restore(self) -> None:
         self.restores += 1
@@ -119,7 +123,11 @@ def by_half_a_removal(_turn: UnderWay, world: StubWorld) -> None:
     raise NotMendedError("the console does not answer")
 
 
-@pytest.mark.parametrize("trouble", [by_race, by_reservations, by_half_a_removal])
+def by_deafness(_turn: UnderWay, world: StubWorld) -> None:
+    world.silent = "the guest takes no ACPI interrupt"
+
+
+@pytest.mark.parametrize("trouble", [by_race, by_reservations, by_half_a_removal, by_deafness])
 def test_trouble_of_the_environment_hides_what_comes_of_it_and_no_other_violation(
     trouble: Callable[[UnderWay, StubWorld], None], outcome: Callable[..., Report], world: StubWorld
 ) -> None:

@@ -88,10 +88,14 @@ def test_errnos_have_names() -> None:
     assert (name_of(errno.EBUSY), name_of(0), name_of(4095)) == ("EBUSY", "", "E4095")
 
 
-def test_power_says_ecanceled_for_a_thread_that_the_smt_mode_leaves_idle() -> None:
-    off = explain(errno.ECANCELED, Context(3, smt_control="off"), online=True)
-    on = explain(errno.ECANCELED, Context(3, smt_control="on"), online=True)
-    assert (off.code, on.code) == ("smt-off", "kernel-error")
+@pytest.mark.parametrize("control", ["off", "forceoff"])
+def test_a_thread_that_the_smt_mode_leaves_idle_is_ecanceled_the_first_time_and_eperm_after(control: str) -> None:
+    for code in (errno.ECANCELED, errno.EPERM):
+        assert explain(code, Context(3, smt_control=control), online=True).code == "smt-off"
+
+
+def test_ecanceled_is_not_smt_where_the_kernel_does_not_say_so() -> None:
+    assert explain(errno.ECANCELED, Context(3, smt_control="on"), online=True).code == "kernel-error"
 
 
 # -- an errno is laid at somebody's door only where something shows that it is theirs ---------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from kit.autoscale.guest import Load, SimGuest
 from vcpu_host.autoscale.decision import Decision, Direction
@@ -254,7 +255,7 @@ def test_a_level_that_was_not_enough_is_not_tried_again_for_longer_each_time() -
             rig.live(Load(threads=0.5), 1)
             assert rig.guest.now < 3600
         downs.append(rig.guest.now)
-    gaps = [after - before for before, after in zip(downs, downs[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(downs)]
     assert gaps == sorted(gaps)
     assert gaps[-1] > gaps[0]
     assert any(codes.REGRETTED in (check.code for check in decision.checks) for decision in rig.seen)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds whatever is heard: samples that are late, missing, doubled or absurd, guests that boot, commands of others."""
+"""What holds whatever is heard: samples late, missing, doubled or absurd, guests that boot, commands of others."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -149,7 +150,7 @@ def test_no_vm_grows_above_its_maximum_or_the_budget_or_shrinks_below_its_minimu
 @given(_SETTINGS, _STORY)
 def test_no_vm_changes_its_direction_within_its_window(settings: Settings, story: list[Any]) -> None:
     moves = [move for move in _told(settings, story).moves if move.outcome is not Outcome.REFUSED]
-    for before, after in zip(moves, moves[1:], strict=False):
+    for before, after in pairwise(moves):
         if before.decision.direction is after.decision.direction:
             continue
         up = after.decision.direction is Direction.UP

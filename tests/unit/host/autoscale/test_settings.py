@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
@@ -69,9 +70,8 @@ min = 4
     ],
 )
 def test_what_is_wrong_is_named(table: Any, word: str) -> None:
-    with pytest.raises(SettingsError, match=".*") as raised:
+    with pytest.raises(SettingsError, match=re.escape(word)):
         parse(table)
-    assert word in str(raised.value)
 
 
 def test_a_schedule_raises_the_minimum_while_it_holds_and_never_above_the_maximum() -> None:

@@ -16,6 +16,7 @@ from vcpu_host.core.finding import Finding, Level
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.core.workload.model import Note
 from vcpu_host.documents import Document
 
 _NO = Reason(codes.QEMU_ERROR, Origin.QEMU, "no room", "make some")
@@ -103,3 +104,12 @@ def test_the_worst_status_is_the_one_of_which_least_is_known() -> None:
         assert worst(order[: place + 1]) is status
         assert worst(reversed(order[: place + 1])) is status
     assert worst([]) is Exit.DONE
+
+
+def test_what_hurts_the_programs_of_a_vm_is_told_with_its_name_and_mere_notes_are_not() -> None:
+    hurt = Note(Level.WARNING, codes.AFFINITY_BROKEN, "postgres[812] has lost its CPUs")
+    mere = Note(Level.NOTE, codes.NET_QUEUES, "eth0 uses 1 of 8 queue pairs")
+    result = OperationResult(Request(Operation.SCALE, 2), Outcome.DONE, (), 0.5, None, notes=(mere, hurt))
+    told = _shown("apply", _member("web1", documents.of_result(result)), _member("web2", _DONE), quiet=True)
+    assert "web1: postgres[812] has lost its CPUs" in told
+    assert not any("eth0" in line or line.startswith("web2") for line in told)

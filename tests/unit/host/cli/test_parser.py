@@ -204,7 +204,9 @@ def test_every_policy_can_be_asked_for_by_its_name() -> None:
             args = _parse(f"{command} --policy {placement}")
             assert request_of(args, args.command).placement is placement
     args = _parse("plan plug -n 2 --policy spread --node 3")
-    assert request_of(args, args.planned) == Request(Operation.PLUG, 2, placement=Placement.SPREAD, node=3)
+    assert request_of(args, args.planned) == Request(
+        Operation.PLUG, 2, placement=Placement.SPREAD, node=3, strict_placement=True
+    )
 
 
 @pytest.mark.parametrize("node", ["-1", "one", "1.5", "٣", "9" * 20, ""])

@@ -9,6 +9,7 @@ from kit.sim.views import CORES, host, vm
 from vcpu_host.cli import tables
 from vcpu_host.cli.layout import Block, Table, compose
 from vcpu_host.core import platforms
+from vcpu_host.core.finding import Level
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import Owner, Recorded
 from vcpu_host.core.operation.result import OperationResult, SlotResult
@@ -16,6 +17,7 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.selectors import select
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import VmView, join, with_pending
+from vcpu_host.core.workload.model import Note
 from vcpu_host.documents import of_result, of_view
 
 _WHY = Reason("guest-ignored", Origin.GUEST, "the kernel shows no such CPU", "look at its log", "ENODEV")
@@ -137,3 +139,25 @@ def test_the_map_names_the_owner_and_where_its_record_is_not_right() -> None:
         lines = _shown(tables.view_blocks(of_view(join(differs, view.guest, agent=view.agent))))
         assert "owner: its record and QEMU differ in slots 2: see vcpuctl doctor" in lines
     assert not any(line.startswith("owner") for line in _shown(tables.view_blocks(of_view(view))))
+
+
+def test_what_is_known_of_the_guests_programs_stands_below_with_what_to_do() -> None:
+    notes = (
+        Note(Level.WARNING, "pinned-threads", "postgres[812] is pinned", "pin it elsewhere"),
+        Note(Level.NOTE, "x", "y"),
+    )
+    result = OperationResult(Request(Operation.UNPLUG, 1), Outcome.DONE, (), 1.0, notes=(notes[1], notes[0]))
+    told = _shown(tables.result_blocks(of_result(result)))
+    assert [line.split() for line in told[-3:]] == [
+        ["warning", "postgres[812]", "is", "pinned"],
+        ["fix:", "pin", "it", "elsewhere"],
+        ["note", "y"],
+    ]
+
+
+def test_a_note_that_is_the_reason_of_a_refusal_is_told_once() -> None:
+    reason = Reason("pinned-threads", Origin.GUEST, "postgres[812] is pinned")
+    note = Note(Level.WARNING, "pinned-threads", "postgres[812] is pinned", "pin it elsewhere")
+    refused = SlotResult(3, "", Outcome.REFUSED, reason)
+    result = OperationResult(Request(Operation.UNPLUG, 1), Outcome.REFUSED, (refused,), 1.0, reason, notes=(note,))
+    assert sum("postgres[812]" in line for line in _shown(tables.result_blocks(of_result(result)))) == 1

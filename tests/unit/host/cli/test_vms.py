@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from vcpu_host import documents
 from vcpu_host.cli import vms
 from vcpu_host.cli.layout import compose
 from vcpu_host.core import codes
 from vcpu_host.core.qemu_argv import Chardev, CommandLine
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
+from vcpu_host.documents.vms import of_vms
 from vcpu_host.local import qemus, target
 
 _WHY = Reason(codes.PROCESSES_UNSEEN, Origin.VCPUCTL, "some are hidden", "be root")
@@ -30,7 +30,7 @@ def _places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
 
 
 def _shown(seen: Vms, *, wide: bool = False, width: int | None = None) -> list[str]:
-    blocks = vms.blocks(documents.of_vms(seen), wide=wide)
+    blocks = vms.blocks(of_vms(seen), wide=wide)
     return ["".join(text for text, _ in line).rstrip() for line in compose(blocks, width)]
 
 

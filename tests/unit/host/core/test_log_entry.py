@@ -27,7 +27,7 @@ from vcpu_host.core.log_entry import (
 from vcpu_host.core.operation.counts import Counts
 from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.placement import Placement
-from vcpu_host.core.planning.plan import Operation, Request
+from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.documents import of_request, of_result
 
@@ -121,6 +121,8 @@ def test_the_outcome_gives_the_entry_its_priority(outcome: str, priority: str) -
         (Request(Operation.PLUG, None, ("5", "socket=1"), atomic=True), "--slot 5 socket=1 --atomic"),
         (Request(Operation.PLUG, 2, placement=Placement.SPREAD, node=1), "2 --policy spread --node 1"),
         (Request(Operation.UNPLUG, 1, without_agent=True), "1 --without-agent"),
+        (Request(Operation.UNPLUG, 1, workload=OnWorkload.REFUSE), "1 --workload refuse"),
+        (Request(Operation.UNPLUG, 1, strict_placement=True), "1 --policy lowest"),
     ],
 )
 def test_what_was_asked_for_stands_there_as_the_command_line_had_it(request_: Request, words: str) -> None:

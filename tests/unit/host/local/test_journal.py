@@ -160,7 +160,7 @@ async def test_a_socket_whose_holder_was_killed_is_swept_and_that_of_a_living_on
         killed.address.with_name(f"{'0' * 32}.lock").touch()
         killed.address.with_name(f"{'0' * 32}.sock").touch()  # no socket: nothing of ours
         await FileJournal(VmIdentity(own()), directory=tmp_path).load()
-        left = {path.name for path in tmp_path.glob("*.sock")}
+        left = {name for name in os.listdir(tmp_path) if name.endswith(".sock")}
         assert left == {held.address.name, "serve.sock", f"{'0' * 32}.sock"}
         for listener in listeners:
             listener.close()

@@ -38,6 +38,18 @@ def test_the_agents_socket_may_be_left_out(places: tuple[Path, Path]) -> None:
     assert target.Target.named("web1") == target.Target("/run/q", None)
 
 
+def test_a_vms_file_may_say_what_is_done_about_the_guests_programs(places: tuple[Path, Path]) -> None:
+    (places[1] / "web1.toml").write_text('qmp = "/run/q"\n')
+    (places[1] / "web2.toml").write_text('qmp = "/run/q"\nworkload = "refuse"\n')
+    (places[1] / "web3.toml").write_text('libvirt = "test:///"\ndomain = "x"\nworkload = "ignore"\n')
+    assert [target.Target.named(name).workload for name in ("web1", "web2", "web3")] == ["warn", "refuse", "ignore"]
+    for wrong in ('"often"', "true", "1"):
+        (places[1] / "web1.toml").write_text(f'qmp = "/run/q"\nworkload = {wrong}\n')
+        code, text = _refusal("web1")
+        assert code == "bad-vm-file"
+        assert "warn, ignore, refuse" in text
+
+
 def test_the_users_file_comes_before_the_systems(places: tuple[Path, Path]) -> None:
     for place in places:
         (place / "web1.toml").write_text(f'qmp = "/{place.name}"\n')

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..planning.plan import Plan, Request
 from ..reason import Outcome, Reason
 from ..view import VmView
 from .counts import Counts
+
+if TYPE_CHECKING:
+    from ..workload.model import Note
 
 #: What a slot goes through, up or down.
 PHASES = ("device_add", "arrival", "online", "offline", "device_del")
@@ -36,7 +40,7 @@ class OperationResult:
 
     ``recovered`` is what became of removals that earlier operations had begun, and that were seen to first. ``before``
     counts the vCPUs of the VM when the operation looked first, ``after`` as far as the operation saw them when it
-    ended; None if nobody looked, or could see how it ended.
+    ended; None if nobody looked, or could see how it ended. ``notes`` say what it did to the guest's programs.
     """
 
     request: Request
@@ -47,6 +51,7 @@ class OperationResult:
     recovered: tuple[SlotResult, ...] = ()
     before: Counts | None = None
     after: Counts | None = None
+    notes: tuple[Note, ...] = ()
 
 
 def summarize(outcomes: Iterable[Outcome]) -> Outcome:
@@ -69,4 +74,6 @@ def refused(plan: Plan, view: VmView, elapsed: float) -> OperationResult:
         if refusal.slot is not None
     )
     why, seen = plan.refusals[0].reason, Counts.of(view)
-    return OperationResult(plan.request, Outcome.REFUSED, slots, elapsed, why, before=seen, after=seen)
+    return OperationResult(
+        plan.request, Outcome.REFUSED, slots, elapsed, why, before=seen, after=seen, notes=plan.notes
+    )

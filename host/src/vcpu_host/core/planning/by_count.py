@@ -12,7 +12,7 @@ from ..model import SlotState
 from ..reason import Origin, Reason
 from ..view import SlotView, VmView, in_guest
 from .obstacles import blocked
-from .placement import to_plug, to_unplug
+from .placement import Choice, to_plug, to_unplug
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .smt import dark
 
@@ -22,6 +22,8 @@ _UP_LEFTOVERS = (SlotState.PLUGGED, SlotState.OFFLINE, SlotState.PARTIAL)
 #: Why a removal that is open comes first.
 BEGUN = "its removal was begun by an earlier operation"
 _IDLE = "{}: nothing runs on it"
+_SPARED = "highest slot whose CPUs no program of the guest needs"
+_HURTS = "programs of the guest need its CPUs, and no other slot is left"
 _WHY_FIRST = {SlotState.UNPLUGGING: BEGUN, SlotState.PARTIAL: "partial in the guest: it is not whole"}
 _MAXCPUS_HINT = "the VM's -smp ...,maxcpus=N sets the limit, from its next start on"
 
@@ -166,6 +168,7 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
     leftovers = [s for s in removable if s.state not in in_use]
     online = {s.index: s for s in removable if s.state in in_use}
     going = {s.index for s in leftovers}
+    spare, why = _spared(view, request, leftovers, [*online.values()])
     used = [s.index for s in view.slots if s.slot.filled and s.index not in going]
     candidates = [
         *(
@@ -173,12 +176,28 @@ def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...
             for s in reversed(leftovers)
         ),
         *(
-            step(StepKind.UNPLUG, online[choice.slot], choice.why)
-            for choice in to_unplug(view.host.slots, used, online, request.placement)
+            step(StepKind.UNPLUG, online[choice.slot], why.get(choice.slot, choice.why))
+            for choice in (to_unplug(view.host.slots, used, online, request.placement) if spare is None else spare)
         ),
     ]
     hint = "the other CPUs were there at start, or the guest cannot let them go"
     return _take(candidates, count, "unplug", hint, _on(request))
+
+
+def _spared(
+    view: VmView, request: Request, going: Sequence[SlotView], online: Sequence[SlotView]
+) -> tuple[list[Choice] | None, dict[int, str]]:
+    """Return the order in which these slots go for the programs' sake, with what is said of those that come last.
+
+    None for the policy's own order: that was asked for, or nobody knows of programs.
+    """
+    if view.programs is None or not request.spares_programs:
+        return None, {}
+    from .programs import spared  # late: most plans are made without a look at programs
+
+    order, hurting = spared(view, going, sorted(online, key=lambda slot: -slot.index))
+    why = _SPARED if hurting else "highest removable slot"
+    return [Choice(slot.index, why) for slot in order], dict.fromkeys(hurting, _HURTS)
 
 
 def _nothing_goes(view: VmView, where: Sequence[SlotView]) -> Reason | None:
@@ -290,13 +309,19 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
     else:
         losses = [
             (step(StepKind.OFFLINE, s, "highest slot that the guest can let go"), s.online_vcpus)
-            for s in reversed(shown)
+            for s in _highest_first(view, request, shown)
             if s.online_vcpus and not any(t.online and t.cpu and t.cpu.cannot_offline for t in s.threads)
         ]
         steps, missing = _take_vcpus(losses, -lacking, "take offline", "the guest cannot do without the others")
     if missing is not None:
         return _refused(request, missing)
     return Plan(request, steps, already=tuple(s for s in shown if s.state is SlotState.ONLINE))
+
+
+def _highest_first(view: VmView, request: Request, slots: Sequence[SlotView]) -> Sequence[SlotView]:
+    """Return the slots in the order in which they go, those last that programs need."""
+    order, _ = _spared(view, request, (), slots)
+    return slots[::-1] if order is None else [view.slots[choice.slot] for choice in order]
 
 
 PLANNERS: dict[Operation, Callable[[VmView, Request, int], Plan]] = {

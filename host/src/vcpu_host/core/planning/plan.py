@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from ..model import Slot
 from ..reason import Reason
 from ..view import SlotView
 from .placement import Placement
+
+if TYPE_CHECKING:
+    from ..workload.model import Note
 
 
 class Operation(StrEnum):
@@ -31,6 +35,14 @@ class StepKind(StrEnum):
     OFFLINE = "offline"  # the guest's side alone
 
 
+class OnWorkload(StrEnum):
+    """What to do about programs of the guest that an operation would hurt."""
+
+    IGNORE = "ignore"  # do not even look
+    WARN = "warn"  # look, take other slots first, and tell
+    REFUSE = "refuse"  # refuse what hurts any
+
+
 #: The fields of a request that are on or off; documents name those that are on.
 FLAGS = ("in_guest", "without_agent", "atomic", "config")
 
@@ -42,7 +54,8 @@ class Request:
     ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
     and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
     ``config``: the VM's definition is to have the same vCPUs at its next start. ``placement`` says which slots a count
-    means, ``node`` of which NUMA node they are.
+    means, ``node`` of which NUMA node they are. ``workload``: what to do about programs that would be hurt; None is the
+    VM's own default. ``strict_placement``: the placement was asked for, so no slot is passed over for their sake.
 
     Raises ValueError, in words for people, for what does not go together.
     """
@@ -56,6 +69,8 @@ class Request:
     config: bool = False
     placement: Placement = Placement.LOWEST
     node: int | None = None
+    workload: OnWorkload | None = None
+    strict_placement: bool = False
 
     def __post_init__(self) -> None:
         chooses = self.placement is not Placement.LOWEST or self.node is not None
@@ -67,8 +82,17 @@ class Request:
             )
         if self.config and self.guest_alone:
             raise ValueError("the VM's definition says what is plugged, and none is plugged or unplugged here")
+        if self.without_agent and self.workload is OnWorkload.REFUSE:
+            raise ValueError(
+                "without the agent nobody looks at the guest's programs, so nothing can be refused for them"
+            )
         if self.node is not None and self.operation is Operation.SCALE:
             raise ValueError("scale states how many vCPUs the whole VM is to have: for one node, plug or unplug there")
+
+    @property
+    def spares_programs(self) -> bool:
+        """Whether slots are passed over whose CPUs somebody in the guest is pinned to alone."""
+        return self.placement is Placement.LOWEST and not self.strict_placement
 
     @property
     def guest_alone(self) -> bool:
@@ -106,7 +130,7 @@ class Plan:
     ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan
     is made anew. ``one_at_a_time`` says that a plug waits until the guest has taken notice of the one before it.
     ``record_alone``: QEMU itself is not looked at, only its owner's record. ``smt_remedy`` is how threads come online
-    that the guest's SMT mode keeps offline.
+    that the guest's SMT mode keeps offline. ``notes`` say what it would do to the guest's programs.
     """
 
     request: Request
@@ -117,6 +141,7 @@ class Plan:
     recover: tuple[Step, ...] = ()
     smt_remedy: str = ""
     record_alone: bool = False
+    notes: tuple[Note, ...] = ()
 
     @property
     def vcpus(self) -> int:

@@ -69,7 +69,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     steps = _named(view, steps)
     if request.guest_alone or not survives_replacing(view, steps):
         steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
-    return replace(
+    whole = replace(
         decided,
         steps=steps,
         one_at_a_time=view.platform.one_at_a_time(view.host),
@@ -77,6 +77,16 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         smt_remedy="" if view.agent is None else remedy(view.agent.environment),
         record_alone=view.host.owner is not None and view.host.owner.record_alone,
     )
+    return _with_notes(view, whole)
+
+
+def _with_notes(view: VmView, decided: Plan) -> Plan:
+    """The plan, with what it does to the guest's programs if somebody has looked at them."""
+    if view.programs is None:
+        return decided
+    from .programs import with_notes  # late: most plans are made without such a look
+
+    return with_notes(view, decided)
 
 
 def _barred(view: VmView, request: Request, steps: Sequence[Step]) -> Reason | None:

@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvcpu_proto/host/v1/host.proto\x12\x0cvcpu.host.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x10\n\x0eListVmsRequest\"0\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.vcpu.host.v1.Vm\"1\n\x02Vm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x01(\x08\x12\x0f\n\x07trouble\x18\x03 \x01(\t\"\x19\n\x0bListRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"9\n\x0cListResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xf0\x02\n\x05Order\x12\x30\n\toperation\x18\x01 \x01(\x0e\x32\x1d.vcpu.host.v1.Order.Operation\x12\x12\n\x05\x63ount\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05slots\x18\x03 \x03(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x11\n\x04node\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08in_guest\x18\x06 \x01(\x08\x12\x15\n\rwithout_agent\x18\x07 \x01(\x08\x12\x0e\n\x06\x61tomic\x18\x08 \x01(\x08\x12\x0e\n\x06\x63onfig\x18\t \x01(\x08\"\x92\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eOPERATION_PLUG\x10\x01\x12\x14\n\x10OPERATION_UNPLUG\x10\x02\x12\x13\n\x0fOPERATION_SCALE\x10\x03\x12\x14\n\x10OPERATION_ONLINE\x10\x04\x12\x15\n\x11OPERATION_OFFLINE\x10\x05\x42\x08\n\x06_countB\x07\n\x05_node\"=\n\x0bPlanRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\"\n\x05order\x18\x02 \x01(\x0b\x32\x13.vcpu.host.v1.Order\"9\n\x0cPlanResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"O\n\x0c\x41pplyRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\"\n\x05order\x18\x02 \x01(\x0b\x32\x13.vcpu.host.v1.Order\x12\x0f\n\x07timeout\x18\x03 \x01(\x01\"p\n\rApplyResponse\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x16.vcpu.host.v1.ProgressH\x00\x12)\n\x06result\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\x08\n\x06\x61nswer\"?\n\x08Progress\x12\x15\n\rsettled_slots\x18\x01 \x01(\r\x12\r\n\x05slots\x18\x02 \x01(\r\x12\r\n\x05words\x18\x03 \x01(\t\"\x1a\n\x0cWatchRequest\x12\n\n\x02vm\x18\x01 \x01(\t\":\n\rWatchResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x1b\n\rDoctorRequest\x12\n\n\x02vm\x18\x01 \x01(\t\";\n\x0e\x44octorResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct2\x99\x03\n\x04Host\x12\x46\n\x07ListVms\x12\x1c.vcpu.host.v1.ListVmsRequest\x1a\x1d.vcpu.host.v1.ListVmsResponse\x12=\n\x04List\x12\x19.vcpu.host.v1.ListRequest\x1a\x1a.vcpu.host.v1.ListResponse\x12=\n\x04Plan\x12\x19.vcpu.host.v1.PlanRequest\x1a\x1a.vcpu.host.v1.PlanResponse\x12\x42\n\x05\x41pply\x12\x1a.vcpu.host.v1.ApplyRequest\x1a\x1b.vcpu.host.v1.ApplyResponse0\x01\x12\x42\n\x05Watch\x12\x1a.vcpu.host.v1.WatchRequest\x1a\x1b.vcpu.host.v1.WatchResponse0\x01\x12\x43\n\x06\x44octor\x12\x1b.vcpu.host.v1.DoctorRequest\x1a\x1c.vcpu.host.v1.DoctorResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvcpu_proto/host/v1/host.proto\x12\x0cvcpu.host.v1\x1a\x1cgoogle/protobuf/struct.proto\"\x10\n\x0eListVmsRequest\"0\n\x0fListVmsResponse\x12\x1d\n\x03vms\x18\x01 \x03(\x0b\x32\x10.vcpu.host.v1.Vm\"1\n\x02Vm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04held\x18\x02 \x01(\x08\x12\x0f\n\x07trouble\x18\x03 \x01(\t\"\x19\n\x0bListRequest\x12\n\n\x02vm\x18\x01 \x01(\t\"9\n\x0cListResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x82\x03\n\x05Order\x12\x30\n\toperation\x18\x01 \x01(\x0e\x32\x1d.vcpu.host.v1.Order.Operation\x12\x12\n\x05\x63ount\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\r\n\x05slots\x18\x03 \x03(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x11\n\x04node\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x10\n\x08in_guest\x18\x06 \x01(\x08\x12\x15\n\rwithout_agent\x18\x07 \x01(\x08\x12\x0e\n\x06\x61tomic\x18\x08 \x01(\x08\x12\x0e\n\x06\x63onfig\x18\t \x01(\x08\x12\x10\n\x08workload\x18\n \x01(\t\"\x92\x01\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x12\n\x0eOPERATION_PLUG\x10\x01\x12\x14\n\x10OPERATION_UNPLUG\x10\x02\x12\x13\n\x0fOPERATION_SCALE\x10\x03\x12\x14\n\x10OPERATION_ONLINE\x10\x04\x12\x15\n\x11OPERATION_OFFLINE\x10\x05\x42\x08\n\x06_countB\x07\n\x05_node\"=\n\x0bPlanRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\"\n\x05order\x18\x02 \x01(\x0b\x32\x13.vcpu.host.v1.Order\"9\n\x0cPlanResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"O\n\x0c\x41pplyRequest\x12\n\n\x02vm\x18\x01 \x01(\t\x12\"\n\x05order\x18\x02 \x01(\x0b\x32\x13.vcpu.host.v1.Order\x12\x0f\n\x07timeout\x18\x03 \x01(\x01\"p\n\rApplyResponse\x12*\n\x08progress\x18\x01 \x01(\x0b\x32\x16.vcpu.host.v1.ProgressH\x00\x12)\n\x06result\x18\x02 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x42\x08\n\x06\x61nswer\"?\n\x08Progress\x12\x15\n\rsettled_slots\x18\x01 \x01(\r\x12\r\n\x05slots\x18\x02 \x01(\r\x12\r\n\x05words\x18\x03 \x01(\t\"\x1a\n\x0cWatchRequest\x12\n\n\x02vm\x18\x01 \x01(\t\":\n\rWatchResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x1b\n\rDoctorRequest\x12\n\n\x02vm\x18\x01 \x01(\t\";\n\x0e\x44octorResponse\x12)\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct2\x99\x03\n\x04Host\x12\x46\n\x07ListVms\x12\x1c.vcpu.host.v1.ListVmsRequest\x1a\x1d.vcpu.host.v1.ListVmsResponse\x12=\n\x04List\x12\x19.vcpu.host.v1.ListRequest\x1a\x1a.vcpu.host.v1.ListResponse\x12=\n\x04Plan\x12\x19.vcpu.host.v1.PlanRequest\x1a\x1a.vcpu.host.v1.PlanResponse\x12\x42\n\x05\x41pply\x12\x1a.vcpu.host.v1.ApplyRequest\x1a\x1b.vcpu.host.v1.ApplyResponse0\x01\x12\x42\n\x05Watch\x12\x1a.vcpu.host.v1.WatchRequest\x1a\x1b.vcpu.host.v1.WatchResponse0\x01\x12\x43\n\x06\x44octor\x12\x1b.vcpu.host.v1.DoctorRequest\x1a\x1c.vcpu.host.v1.DoctorResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vcpu_proto.host.v1.host_pb2', globals())
@@ -32,27 +32,27 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _LISTRESPONSE._serialized_start=223
   _LISTRESPONSE._serialized_end=280
   _ORDER._serialized_start=283
-  _ORDER._serialized_end=651
-  _ORDER_OPERATION._serialized_start=486
-  _ORDER_OPERATION._serialized_end=632
-  _PLANREQUEST._serialized_start=653
-  _PLANREQUEST._serialized_end=714
-  _PLANRESPONSE._serialized_start=716
-  _PLANRESPONSE._serialized_end=773
-  _APPLYREQUEST._serialized_start=775
-  _APPLYREQUEST._serialized_end=854
-  _APPLYRESPONSE._serialized_start=856
-  _APPLYRESPONSE._serialized_end=968
-  _PROGRESS._serialized_start=970
-  _PROGRESS._serialized_end=1033
-  _WATCHREQUEST._serialized_start=1035
-  _WATCHREQUEST._serialized_end=1061
-  _WATCHRESPONSE._serialized_start=1063
-  _WATCHRESPONSE._serialized_end=1121
-  _DOCTORREQUEST._serialized_start=1123
-  _DOCTORREQUEST._serialized_end=1150
-  _DOCTORRESPONSE._serialized_start=1152
-  _DOCTORRESPONSE._serialized_end=1211
-  _HOST._serialized_start=1214
-  _HOST._serialized_end=1623
+  _ORDER._serialized_end=669
+  _ORDER_OPERATION._serialized_start=504
+  _ORDER_OPERATION._serialized_end=650
+  _PLANREQUEST._serialized_start=671
+  _PLANREQUEST._serialized_end=732
+  _PLANRESPONSE._serialized_start=734
+  _PLANRESPONSE._serialized_end=791
+  _APPLYREQUEST._serialized_start=793
+  _APPLYREQUEST._serialized_end=872
+  _APPLYRESPONSE._serialized_start=874
+  _APPLYRESPONSE._serialized_end=986
+  _PROGRESS._serialized_start=988
+  _PROGRESS._serialized_end=1051
+  _WATCHREQUEST._serialized_start=1053
+  _WATCHREQUEST._serialized_end=1079
+  _WATCHRESPONSE._serialized_start=1081
+  _WATCHRESPONSE._serialized_end=1139
+  _DOCTORREQUEST._serialized_start=1141
+  _DOCTORREQUEST._serialized_end=1168
+  _DOCTORRESPONSE._serialized_start=1170
+  _DOCTORRESPONSE._serialized_end=1229
+  _HOST._serialized_start=1232
+  _HOST._serialized_end=1641
 # @@protoc_insertion_point(module_scope)

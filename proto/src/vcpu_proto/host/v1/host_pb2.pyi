@@ -60,7 +60,7 @@ class ListVmsResponse(_message.Message):
     def __init__(self, vms: _Optional[_Iterable[_Union[Vm, _Mapping]]] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ["atomic", "config", "count", "in_guest", "node", "operation", "policy", "slots", "without_agent"]
+    __slots__ = ["atomic", "config", "count", "in_guest", "node", "operation", "policy", "slots", "without_agent", "workload"]
     class Operation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = []
     ATOMIC_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class Order(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_AGENT_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     atomic: bool
     config: bool
     count: int
@@ -87,7 +88,8 @@ class Order(_message.Message):
     policy: str
     slots: _containers.RepeatedScalarFieldContainer[str]
     without_agent: bool
-    def __init__(self, operation: _Optional[_Union[Order.Operation, str]] = ..., count: _Optional[int] = ..., slots: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., node: _Optional[int] = ..., in_guest: bool = ..., without_agent: bool = ..., atomic: bool = ..., config: bool = ...) -> None: ...
+    workload: str
+    def __init__(self, operation: _Optional[_Union[Order.Operation, str]] = ..., count: _Optional[int] = ..., slots: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., node: _Optional[int] = ..., in_guest: bool = ..., without_agent: bool = ..., atomic: bool = ..., config: bool = ..., workload: _Optional[str] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
     __slots__ = ["order", "vm"]

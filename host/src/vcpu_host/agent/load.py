@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""WatchLoad's messages into the policy's values. The policy bounds what they lead to; here they are bounded in size."""
+
+from __future__ import annotations
+
+from vcpu_proto.v1 import agent_pb2 as pb
+
+from vcpu_host.autoscale.sample import CpuTimes, LoadSample
+
+from .bounds import BadMessageError
+from .convert import MAX_CPUS
+
+_MICRO = 1e-6
+
+
+def load_sample(message: pb.WatchLoadResponse) -> LoadSample:
+    """Return one look at the guest's load. Raise BadMessageError if there are too many CPUs, or one of them twice."""
+    if len(message.cpus) > MAX_CPUS:
+        raise BadMessageError(f"more than {MAX_CPUS} CPUs")
+    if len({cpu.number for cpu in message.cpus}) != len(message.cpus):
+        raise BadMessageError("a CPU twice in one look at the load")
+    return LoadSample(
+        guest_time=message.monotonic_seconds,
+        boot=(message.boot_id or message.instance_id)[:64],
+        cpus=tuple(
+            CpuTimes(
+                cpu.number,
+                cpu.busy * _MICRO,
+                cpu.steal * _MICRO,
+                cpu.iowait * _MICRO,
+                cpu.waited * _MICRO if cpu.HasField("waited") else None,
+            )
+            for cpu in message.cpus
+        ),
+        runnable=message.runnable if message.HasField("runnable") else None,
+        cpu_pressure=message.cpu_pressure * _MICRO if message.HasField("cpu_pressure") else None,
+        memory_pressure=message.memory_pressure * _MICRO if message.HasField("memory_pressure") else None,
+    )

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan does to the guest's programs: notes, refusals, and which slots are passed over for their sake.
+
+The guest's word decides nothing but that: among slots that the user left open, and whether to refuse (promise 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from .. import codes
+from ..finding import Level
+from ..reason import Origin, Reason
+from ..view import SlotView, VmView
+from ..workload import cpus
+from ..workload.hurt import Harm, forgotten, hurt
+from ..workload.model import Note, Workload
+from ..workload.unused import unused
+from .plan import Plan, Refusal, Step, StepKind
+
+_DOWN = (StepKind.UNPLUG, StepKind.OFFLINE)
+#: How to do it all the same.
+_ANYWAY = "--workload warn does it all the same"
+
+
+def online_cpus(slot: SlotView) -> int:
+    """Return the guest's numbers of the slot's online CPUs, as a set."""
+    return cpus.of(thread.cpu.number for thread in slot.threads if thread.cpu is not None and thread.online)
+
+
+def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotView]) -> tuple[list[SlotView], set[int]]:
+    """Return the candidates with those last whose going hurts somebody, and the indices of these.
+
+    ``going`` are slots that go in any case. Otherwise the order stays.
+    """
+    programs = view.programs
+    if programs is None or programs.workload is None:
+        return list(candidates), set()
+    harm, gone = Harm(programs.workload), cpus.of(())
+    for slot in going:
+        gone |= online_cpus(slot)
+    first: list[SlotView] = []
+    last: list[SlotView] = []
+    for slot in candidates:
+        more = online_cpus(slot)
+        if harm.grows(gone, more):
+            last.append(slot)
+        else:
+            first.append(slot)
+            gone |= more
+    return first + last, {slot.index for slot in last}
+
+
+def candidates(view: VmView, decided: Plan) -> tuple[str, ...]:
+    """Return the identities of the CPUs that may go: those of the plan, or of all slots that it may choose among."""
+    down = [step for step in decided.steps if goes_down(step)]
+    if not down:
+        return ()
+    slots = [view.slots[step.slot.index] for step in down]
+    if not decided.request.selectors:
+        slots += [slot for slot in view.slots if slot.slot.filled and slot.not_removable is None]
+    names = dict.fromkeys(
+        thread.firmware_id for slot in slots for thread in slot.threads if thread.online and thread.firmware_id
+    )
+    return tuple(names)
+
+
+def goes_down(step: Step) -> bool:
+    """Return whether the step takes CPUs away from the guest."""
+    return step.kind in _DOWN
+
+
+def brings(decided: Plan) -> bool:
+    """Return whether the plan brings CPUs online."""
+    return any(not goes_down(step) for step in decided.steps)
+
+
+def with_notes(view: VmView, decided: Plan) -> Plan:
+    """Return the plan with what it does to programs; refused if it hurts some and that is to be refused."""
+    programs = view.programs
+    if programs is None or not decided.steps:
+        return decided
+    if programs.workload is None:
+        notes: tuple[Note, ...] = (unseen(programs.trouble),) if programs.trouble is not None else ()
+    else:
+        notes = tuple(_notes(view, programs.workload, decided))
+    decided = replace(decided, notes=notes)
+    down = any(goes_down(step) for step in decided.steps)
+    against = [note for note in notes if note.hurts or (down and note.code == codes.WORKLOAD_UNSEEN)]
+    if not (programs.refuses and against):
+        return decided
+    return Plan(decided.request, refusals=tuple(_refusals(against)), already=decided.already, notes=notes)
+
+
+def _refusals(against: Iterable[Note]) -> Iterator[Refusal]:
+    """A slot is refused for one reason; further ones are about the whole."""
+    told: set[int] = set()
+    for note in against:
+        hint = f"{note.hint}; {_ANYWAY}" if note.hint else _ANYWAY
+        slot = note.slots[0] if len(note.slots) == 1 and note.slots[0] not in told else None
+        told.update(note.slots)
+        yield Refusal(Reason(note.code, Origin.GUEST, note.text, hint), slot)
+
+
+def _notes(view: VmView, workload: Workload, decided: Plan) -> Iterator[Note]:
+    slot_of = numbers(view)
+    going = 0
+    for step in decided.steps:
+        if goes_down(step):
+            going |= online_cpus(view.slots[step.slot.index])
+    yield from hurt(workload, going, slot_of)
+    yield from forgotten(workload)
+    coming = sum(_gains(view, step) for step in decided.steps)
+    if coming:
+        online = (workload.online & ~going).bit_count() + coming
+        yield from unused(workload, online, 0)
+    if workload.unseen:
+        yield _incomplete(workload)
+
+
+def numbers(view: VmView) -> Mapping[int, int]:
+    """Return the slot of each guest CPU, by the CPU's number."""
+    return {thread.cpu.number: slot.index for slot in view.slots for thread in slot.threads if thread.cpu is not None}
+
+
+def _gains(view: VmView, step: Step) -> int:
+    if goes_down(step):
+        return 0
+    return step.slot.vcpus - view.slots[step.slot.index].online_vcpus
+
+
+def _incomplete(workload: Workload) -> Note:
+    text = f"not everything was looked at in the guest: {'; '.join(workload.unseen[:4])}"
+    return Note(Level.NOTE, codes.WORKLOAD_UNSEEN, text, "there may be more that is hurt")
+
+
+def unseen(trouble: Reason) -> Note:
+    """Return the note that nobody can tell what becomes of the programs."""
+    text = f"nobody can tell what it does to the guest's programs: {trouble.text}"
+    return Note(Level.NOTE, codes.WORKLOAD_UNSEEN, text, trouble.hint)
+
+
+def no_eyes(version: str) -> Reason:
+    """Return why an agent of this version cannot look at programs."""
+    text = f"vcpud {version} cannot look at programs"
+    return Reason(codes.AGENT_TOO_OLD, Origin.AGENT, text, "update vcpu-guest in the guest")

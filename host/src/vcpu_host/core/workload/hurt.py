@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who in the guest would be hurt if CPUs went. The rule is one for all: whose *last* online CPU goes loses something.
+
+What the kernel does then, and what comes back, was run on Linux 6.1, 6.12 and 7.2 (docs/workloads.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from .. import codes
+from ..finding import Level
+from . import cpus
+from .model import Cpuset, Note, Threads, Who, Workload
+
+#: The most notes of one kind; what is left out is counted. And the most names of one note.
+MOST, NAMES = 16, 8
+#: The slot of a guest CPU, by the CPU's number.
+SlotOf = Mapping[int, int]
+
+_PINNED_FIX = (
+    "pin them to other CPUs first (taskset -p), or choose other slots: whoever wakes up meanwhile runs on all CPUs "
+    "afterwards, and nobody puts the mask back (keep_affinity in vcpud.conf does)"
+)
+_PARTITION_FIX = (
+    "take the partition apart first, or leave it a CPU: its isolation is lost while it has none, and Linux 6.12 and "
+    "newer let other tasks in when its CPUs are back"
+)
+_CPUSET_FIX = "leave it a CPU, or expect its processes on all CPUs of its parent until one is back"
+_UNIT_FIX = "change CPUAffinity= first; else its next start fails with status 215/CPUAFFINITY while the CPUs are away"
+_FORGOTTEN_FIX = (
+    "set the masks again afterwards (a hook, or keep_affinity in vcpud.conf); Linux 6.2 and newer keep them"
+)
+
+
+class Harm:
+    """Tells quickly whether one more CPU's going hurts somebody. For placement."""
+
+    def __init__(self, workload: Workload) -> None:
+        self._sets: dict[int, list[int]] = {}
+        for mask in _masks(workload):
+            for number in cpus.numbers(mask):
+                self._sets.setdefault(number, []).append(mask)
+
+    def grows(self, going: int, more: int) -> bool:
+        """Say whether somebody loses the last CPU when ``more`` go besides ``going``."""
+        all_going = going | more
+        return any(not mask & ~all_going for number in cpus.numbers(more) for mask in self._sets.get(number, ()))
+
+
+def _masks(workload: Workload) -> Iterator[int]:
+    yield from {pinned.cpus for pinned in workload.pinned}
+    yield from (found for each in workload.cpusets if each.populated and (found := _loses(each, workload.online)))
+    yield from (found for each in workload.units if (found := each.cpus & workload.online))
+
+
+def _loses(cpuset: Cpuset, online: int) -> int:
+    """Return the CPUs whose going leaves this cpuset none, 0 if it has none now."""
+    if cpuset.is_invalid:
+        return 0
+    return (cpuset.effective if cpuset.is_partition else cpuset.cpus) & online
+
+
+def hurt(workload: Workload, going: int, slot_of: SlotOf) -> tuple[Note, ...]:
+    """Return who would be hurt if the CPUs ``going`` went, all of them."""
+    if not going:
+        return ()
+    return (
+        *_pinned(workload, going, slot_of),
+        *_cpusets(workload, going, slot_of),
+        *_units(workload, going, slot_of),
+        *_deadline(workload),
+    )
+
+
+def forgotten(workload: Workload) -> tuple[Note, ...]:
+    """Return whose mask the kernel forgets at any change of CPUs, up or down."""
+    threads = workload.forgotten
+    if not threads.count:
+        return ()
+    text = (
+        f"this guest's kernel forgets the masks of {_many(threads.count, 'thread')} in cpusets at any change of CPUs: "
+        f"{_names(threads)}"
+    )
+    return (Note(Level.WARNING, codes.MASKS_FORGOTTEN, text, _FORGOTTEN_FIX, (), threads.count, threads.some[:NAMES]),)
+
+
+def _pinned(workload: Workload, going: int, slot_of: SlotOf) -> Iterator[Note]:
+    found = [each for each in workload.pinned if each.cpus and not each.cpus & ~going]
+    found.sort(key=lambda each: -each.threads.count)
+    for each in found[:MOST]:
+        verb = "is" if each.threads.count == 1 else "are"
+        text = (
+            f"{_many(each.threads.count, 'thread')} {verb} pinned to {cpus.named(each.cpus)} alone: "
+            f"{_names(each.threads)}"
+        )
+        yield _note(codes.PINNED_THREADS, text, _PINNED_FIX, each.cpus, slot_of, each.threads)
+    rest = found[MOST:]
+    if rest:
+        count, union = sum(each.threads.count for each in rest), cpus.of(_numbers(each.cpus for each in rest))
+        text = f"{_many(count, 'more thread')} are pinned to {len(rest)} other sets of CPUs that go"
+        yield _note(codes.PINNED_THREADS, text, _PINNED_FIX, union, slot_of, Threads(count))
+
+
+def _numbers(masks: Iterable[int]) -> list[int]:
+    union = 0
+    for mask in masks:
+        union |= mask
+    return cpus.numbers(union)
+
+
+def _cpusets(workload: Workload, going: int, slot_of: SlotOf) -> Iterator[Note]:
+    found = [
+        (each, own)
+        for each in workload.cpusets
+        if each.populated and (own := _loses(each, workload.online)) and not own & ~going
+    ]
+    for each, own in found[:MOST]:
+        who = Threads(1, (Who(cgroup=each.cgroup),))
+        if each.is_partition:
+            text = (
+                f"the {each.partition} partition {each.cgroup} loses its last CPU, {cpus.text(own)}, with tasks in it"
+            )
+            yield _note(codes.PARTITION_EMPTIED, text, _PARTITION_FIX, own, slot_of, who)
+        else:
+            text = f"all CPUs of the cpuset {each.cgroup} go ({cpus.text(own)}): its tasks get those of its parent"
+            yield _note(codes.CPUSET_FALLS_BACK, text, _CPUSET_FIX, own, slot_of, who)
+    if len(found) > MOST:
+        count = len(found) - MOST
+        yield Note(
+            Level.WARNING, codes.CPUSET_FALLS_BACK, f"{count} more cpusets lose all CPUs", _CPUSET_FIX, (), count
+        )
+
+
+def _units(workload: Workload, going: int, slot_of: SlotOf) -> Iterator[Note]:
+    found = [(each, own) for each in workload.units if (own := each.cpus & workload.online) and not own & ~going]
+    for each, own in found[:MOST]:
+        state = "runs, and cannot be restarted" if each.active else "cannot be started"
+        text = f"{each.name} {state} without {cpus.named(own)}: CPUAffinity={cpus.text(each.cpus)}"
+        yield _note(codes.UNIT_AFFINITY, text, _UNIT_FIX, own, slot_of, Threads(1, (Who(unit=each.name),)))
+    if len(found) > MOST:
+        count = len(found) - MOST
+        yield Note(Level.WARNING, codes.UNIT_AFFINITY, f"{count} more units cannot be started", _UNIT_FIX, (), count)
+
+
+def _deadline(workload: Workload) -> Iterator[Note]:
+    threads = workload.deadline
+    if threads.count:
+        text = f"{_many(threads.count, 'thread')} under SCHED_DEADLINE reserve CPU time: {_names(threads)}"
+        hint = "the guest's kernel refuses by itself (EBUSY) if the remaining CPUs cannot carry it"
+        yield Note(Level.NOTE, codes.DEADLINE_THREADS, text, hint, (), threads.count, threads.some[:NAMES])
+
+
+def _note(code: str, text: str, fix: str, mask: int, slot_of: SlotOf, who: Threads) -> Note:
+    slots = sorted({slot_of[number] for number in cpus.numbers(mask) if number in slot_of})
+    return Note(Level.WARNING, code, text, fix, tuple(slots), who.count, who.some[:NAMES])
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _names(threads: Threads) -> str:
+    shown: Sequence[str] = [str(who) for who in threads.some[:4]]
+    return ", ".join(shown) + (", ..." if threads.count > len(shown) else "")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the agent what the guest's programs make of its CPUs: before an operation, after it, and for doctor.
+
+Imported only where somebody asks: most looks at a VM have nothing to do with its guest's programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .. import ports
+from ..core import codes
+from ..core.operation.result import OperationResult
+from ..core.planning.plan import OnWorkload, Plan
+from ..core.planning.programs import brings, candidates, goes_down, no_eyes, unseen
+from ..core.reason import Origin, Outcome, Reason
+from ..core.view import VmView
+from ..core.workload import cpus
+from ..core.workload.model import Note, Programs, Workload
+from ..core.workload.unused import broken, unused
+from ..errors import VcpuctlError
+
+_LOST = Reason(codes.AGENT_LOST, Origin.AGENT, "the session with the agent has ended", "see vcpuctl doctor")
+
+
+async def looked_at(
+    agent: ports.GuestAgent | None, view: VmView, decided: Plan, on: OnWorkload, *, shows: bool
+) -> VmView:
+    """Return the view with what is known of the guest's programs, as far as this plan needs it.
+
+    CPUs that come hurt programs on few kernels only, and what they then lose is told afterwards. So a plan that only
+    brings some has a look beforehand if it is to be shown (``shows``), or if what hurts is to be refused.
+    """
+    going = candidates(view, decided)
+    refuses = on is OnWorkload.REFUSE
+    if on is OnWorkload.IGNORE or not decided.steps or not (going or shows or refuses):
+        return view
+    found, trouble = await _ask(agent, going, use=brings(decided), forgotten=True)
+    return replace(view, programs=Programs(found, trouble, refuses))
+
+
+async def told(agent: ports.GuestAgent | None, decided: Plan, result: OperationResult) -> OperationResult:
+    """Return the result with what was known beforehand, and what has become of the guest's programs since."""
+    notes = decided.notes
+    settled = [slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN]
+    if agent is not None and not agent.ended and settled:
+        found, trouble = await _ask(agent, (), use=True, broken=True)
+        if found is not None:
+            notes = (*notes, *_since(decided, result, found))
+        elif trouble is not None and not any(note.text == unseen(trouble).text for note in notes):
+            notes = (*notes, unseen(trouble))
+    return replace(result, notes=notes)
+
+
+def _since(decided: Plan, result: OperationResult, found: Workload) -> Sequence[Note]:
+    up = {step.slot.index for step in decided.steps if not goes_down(step)}
+    came = cpus.of(number for slot in result.slots if slot.slot in up for number in slot.guest_cpus) & found.online
+    after = unused(found, found.online.bit_count(), came)
+    return [*broken(found), *(note for note in after if came or note.hurts)]
+
+
+async def for_doctor(agent: ports.GuestAgent | None, view: VmView) -> VmView:
+    """Return the view with what keeps programs from using CPUs, and what waits for CPUs that are away."""
+    if agent is None or view.agent is None:
+        return view
+    found, trouble = await _ask(agent, (), use=True, broken=True, forgotten=True)
+    return replace(view, programs=Programs(found, trouble))
+
+
+async def _ask(
+    agent: ports.GuestAgent | None,
+    going: Sequence[str],
+    *,
+    use: bool = False,
+    broken: bool = False,
+    forgotten: bool = False,
+) -> tuple[Workload | None, Reason | None]:
+    """Return what the agent has found, or why it has not."""
+    if agent is None:
+        return None, _LOST
+    if not agent.info.sees_programs:
+        return None, no_eyes(agent.info.version)
+    try:
+        return await agent.workload(going, use=use, broken=broken, forgotten=forgotten), None
+    except VcpuctlError as error:
+        return None, error.reason

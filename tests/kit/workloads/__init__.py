@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make workloads`: runs programs on guests whose CPUs come and go, and writes the tables of docs/workloads.md."""

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the coordinator has the agent look at the guest's programs, and what it makes of the answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from kit.fakes.adapters import BRISK, Agent, Rig
+from vcpu_host.core import codes
+from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
+from vcpu_host.core.planning.planner import plan
+from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.core.workload.model import Broken, Fate, Pinned, Threads, Who, Workload
+from vcpu_host.errors import VcpuctlError
+from vcpu_host.vm.programs import looked_at
+
+_DB = Threads(1, (Who(812, 812, "postgres"),))
+_PINNED = Workload(online=0b1111, pinned=(Pinned(0b1000, _DB),), broken=(Broken(0b1000, Fate.WIDENED, _DB),))
+_SLOW = VcpuctlError(Reason(codes.AGENT_SLOW, Origin.AGENT, "no answer"))
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig(filled=(0, 1, 2, 3))
+    rig.dialer.prepare = _sees
+    return rig
+
+
+def _sees(agent: Agent, found: Workload | VcpuctlError = _PINNED) -> None:
+    agent.info = replace(agent.info, capabilities=(*agent.info.capabilities, "workload"))
+    agent.programs = found
+
+
+def _unplug(slot: int, on: OnWorkload | None = None) -> Request:
+    return Request(Operation.UNPLUG, None, (str(slot),), workload=on)
+
+
+async def test_an_unplug_has_programs_looked_at_before_and_after_and_masks_watched(rig: Rig) -> None:
+    result = await rig.whole.run(_unplug(3), BRISK)
+    assert result.outcome is Outcome.DONE
+    assert [note.code for note in result.notes] == [codes.PINNED_THREADS, codes.AFFINITY_BROKEN]
+    (agent,) = rig.dialer.made
+    assert agent.watched
+    assert agent.looked == [((rig.vm.name(3),), False, False, True), ((), True, True, False)]
+
+
+async def test_a_plug_has_them_looked_at_afterwards_alone_unless_hurting_is_refused(rig: Rig) -> None:
+    rig.vm.filled, rig.vm.online, rig.vm.present = {0}, {0}, {0}
+    await rig.whole.run(Request(Operation.PLUG, 1), BRISK)
+    (agent,) = rig.dialer.made
+    assert [broken for _, _, broken, _ in agent.looked] == [True]
+    await rig.whole.run(Request(Operation.PLUG, 1, workload=OnWorkload.REFUSE), BRISK)
+    assert [broken for _, _, broken, _ in agent.looked] == [True, False, True]
+
+
+async def test_a_plan_of_a_plug_is_shown_with_what_keeps_cpus_from_being_used(rig: Rig) -> None:
+    rig.vm.filled, rig.vm.online, rig.vm.present = {0}, {0}, {0}
+    await rig.whole.plan(Request(Operation.PLUG, 1))
+    (agent,) = rig.dialer.made
+    assert agent.looked == [((), True, False, True)]
+
+
+async def test_refuse_sends_nothing_to_qemu_and_asks_for_no_offline(rig: Rig) -> None:
+    result = await rig.whole.run(_unplug(3, OnWorkload.REFUSE), BRISK)
+    assert (result.outcome, result.reason.code if result.reason else "") == (Outcome.REFUSED, codes.PINNED_THREADS)
+    assert rig.vm.commands == []
+    assert rig.dialer.made[0].asked == []
+    assert result.notes
+
+
+@pytest.mark.parametrize("ways", [{"workload": OnWorkload.IGNORE}, {"without_agent": True}])
+async def test_who_does_not_want_a_look_gets_none(rig: Rig, ways: dict[str, object]) -> None:
+    await rig.whole.look()
+    if "without_agent" in ways:
+        rig.vm.online.discard(3)
+    result = await rig.whole.run(Request(Operation.UNPLUG, None, ("3",), **ways), BRISK)  # type: ignore[arg-type]
+    assert result.outcome is Outcome.DONE
+    (agent,) = rig.dialer.made
+    assert (agent.looked, agent.watched, result.notes) == ([], False, ())
+
+
+async def test_the_vms_own_default_counts_where_the_request_says_nothing(rig: Rig) -> None:
+    rig.whole._workload = "refuse"
+    assert (await rig.whole.run(_unplug(3), BRISK)).outcome is Outcome.REFUSED
+    assert (await rig.whole.run(_unplug(3, OnWorkload.WARN), BRISK)).outcome is Outcome.DONE
+
+
+async def test_an_amount_spares_who_is_pinned(rig: Rig) -> None:
+    await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)
+    assert rig.vm.commands == ["del vcpu-2"]
+
+
+async def test_an_agent_that_fails_to_look_is_told_once_and_holds_nothing_up(rig: Rig) -> None:
+    rig.dialer.prepare = lambda agent: _sees(agent, _SLOW)
+    result = await rig.whole.run(_unplug(3), BRISK)
+    assert result.outcome is Outcome.DONE
+    assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
+    refused = await rig.whole.run(_unplug(2, OnWorkload.REFUSE), BRISK)
+    assert refused.outcome is Outcome.REFUSED
+    assert rig.vm.commands == ["del vcpu-3"]
+
+
+async def test_an_older_agent_is_never_asked(rig: Rig) -> None:
+    rig.dialer.prepare = lambda agent: None
+    result = await rig.whole.run(_unplug(3), BRISK)
+    assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
+    assert rig.dialer.made[0].looked == []
+
+
+async def test_a_session_that_has_ended_before_the_look_refuses_what_is_to_be_refused(rig: Rig) -> None:
+    view = await rig.whole.look()
+    decided = await rig.whole.plan(_unplug(3))
+    seen = await looked_at(None, view, decided, OnWorkload.REFUSE, shows=False)
+    assert plan(seen, _unplug(3)).refusals[0].reason.code == codes.WORKLOAD_UNSEEN
+
+
+async def test_doctor_has_what_stands_still(rig: Rig) -> None:
+    view = await rig.whole.checkup()
+    assert view.programs is not None
+    assert view.programs.workload is _PINNED
