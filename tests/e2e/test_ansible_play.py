@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import collection
+import dist
 import pytest
 from kit.component.ansible import Played, play
 from kit.component.cli import stands
@@ -209,3 +210,35 @@ def test_a_real_vm_on_each_of_two_hosts_goes_up_and_down_by_one_task(
                     said = ended.task("scale", name)
                     assert (said["outcomes"], said["changed"]) == ({"done": ["vm"]}, changed), ended.words
                     assert machine.online() == set(machine.filled()) == slots
+
+
+def test_a_host_without_packages_gets_command_and_service_by_pip_and_a_second_run_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    dist.archives(tmp_path)
+    wheels = sorted(map(str, (*tmp_path.glob("vcpu_proto-*.whl"), *tmp_path.glob("vcpu_guest-*.whl"))))
+    # The host's own Python has what they need, and there is no index.
+    options = {"vcpu_guest_wheels": wheels, "vcpu_guest_pip_arguments": "--no-index --no-deps"}
+    options["vcpu_guest_config"] = {"eject_gate": True}
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vh", dir="/tmp")))
+        host = stack.enter_context(PlainHost("hosta", [], tell))
+        host.ask("python3", "-m", "venv", "--system-site-packages", "/opt/vcpud")
+        here = Site({"hosta": host}, {}, home)
+        first = here.play(role("vcpu_guest", **options))
+        assert first.status == 0, first.words
+        for path in ("/etc/systemd/system/vcpud.service", "/etc/udev/rules.d/60-vcpud.rules"):
+            assert "Put here by vcpud --install-service" in host.ground.path(path).read_text()
+        assert "eject_gate = true" in host.ground.path("/etc/vcpud/vcpud.conf").read_text()
+        assert VERSION in host.ask("/opt/vcpud/bin/vcpud", "--version")
+        again = here.play(role("vcpu_guest", **options))
+        assert again.stats["hosta"]["changed"] == 0, again.words
+        gone = here.play(role("vcpu_guest", vcpu_guest_state="absent"))
+        assert gone.status == 0, gone.words
+        for path in (
+            "/opt/vcpud",
+            "/etc/vcpud",
+            "/etc/systemd/system/vcpud.service",
+            "/etc/udev/rules.d/60-vcpud.rules",
+        ):
+            assert not host.ground.path(path).exists()

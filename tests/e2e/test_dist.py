@@ -168,14 +168,14 @@ def test_the_packages_install_run_upgrade_and_leave_nothing(rpms: Rpms) -> None:
     files = " ".join(f"{name}-{VERSION}-1.noarch.rpm" for name in PACKAGES)
     rpms.run("find / -xdev -not -path '/build*' -not -path '/var/lib/rpm*' | sort >before")
     rpms.called()
-    rpms.run(f"rpm -i --nodeps --force-debian {files}")
+    rpms.run(f"rpm -i --nodeps {files}")
     calls = rpms.called()
     assert "systemd-sysusers vcpuctl.conf" in calls
     assert "udevadm trigger --action=change --subsystem-match=virtio-ports" in calls
     assert not [call for call in calls if "start" in call], "there is no port here, and the host's service is off"
     for command in ("vcpuctl", "vcpud"):
         assert VERSION in rpms.run(f"{command} --version")
-    rpms.run(f"rpm -U --nodeps --force-debian --replacepkgs {files}")
+    rpms.run(f"rpm -U --nodeps --replacepkgs {files}")
     assert not [call for call in rpms.called() if "stop" in call or "disable" in call], "an upgrade ends nothing"
     rpms.run(f"rpm -e {' '.join(PACKAGES)}")
     calls = rpms.called()

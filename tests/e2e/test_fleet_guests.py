@@ -33,7 +33,7 @@ GUEST: dict[str, Any] = {"guest": "debian12-cloud-amd64", "debs": None, "memory_
 NEEDED = ("grpcio", "protobuf", "pyudev", "structlog", "typing-extensions")
 #: What a package manager, Ansible and the system keep for themselves.
 KEPT = re.compile(
-    r"/(var/(lib/(dpkg|apt|systemd)|cache|log)|root/\.(ansible|cache)|tmp|run|dev|proc|sys)(/|$)|/etc/\.pwd\.lock"
+    r"/(var/(lib/(dpkg|apt|systemd)|cache|log)|(root/)?\.(ansible|cache)|tmp|run|dev|proc|sys)(/|$)|/etc/\.pwd\.lock"
 )
 WITHIN = 900.0
 

@@ -49,7 +49,8 @@ def test_a_role_uses_no_variable_that_its_options_do_not_have(role: str) -> None
     known = set(read(SOURCES / f"roles/{role}/defaults/main.yml"))
     for path in sorted((SOURCES / f"roles/{role}").rglob("*.*")):
         text = path.read_text()
-        made = {"vcpu_host_wanted", *re.findall(r"register: (\w+)", text), "vcpu_guest_removed"}
+        made = {"vcpu_host_wanted", *(f"vcpu_guest_{name}" for name in ("removed", "pip", "files"))}
+        made |= set(re.findall(r"register: (\w+)", text))
         used = set(re.findall(rf"\b{role}_[a-z_]+\b", text))
         assert used - known - made == set(), path
 
