@@ -115,11 +115,10 @@ def of_version(which: str, folder: Path) -> str | None:
     return ansible.find(which, collection.lay_out(folder), tell).program("ansible-playbook")
 
 
-SLOW = [pytest.mark.slow, pytest.mark.long]
-
-
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3000)
-@pytest.mark.parametrize("which", ["here", pytest.param("oldest", marks=SLOW), pytest.param("newest", marks=SLOW)])
+@pytest.mark.parametrize("which", ["here", "oldest", "newest"])
 def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent(  # long: one setting up serves all plays
     which: str, tmp_path: Path
 ) -> None:

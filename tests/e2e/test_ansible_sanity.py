@@ -14,9 +14,9 @@ import collection
 import pytest
 from kit.lab import ansible
 
-pytestmark = [pytest.mark.e2e]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long]
 
-EACH = pytest.mark.parametrize("which", ["newest", pytest.param("oldest", marks=[pytest.mark.slow, pytest.mark.long])])
+EACH = pytest.mark.parametrize("which", ["newest", "oldest"])
 
 
 def core(which: str, tree: Path) -> ansible.AnsibleCore:

@@ -17,7 +17,7 @@ import deb
 import pytest
 import rpm
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3000)]
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = deb.version()

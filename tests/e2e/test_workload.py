@@ -75,6 +75,7 @@ def test_a_sleeping_pinned_thread_is_told_as_asleep_and_whole_again_when_its_cpu
     assert allowed(four, pid) == programs.cpulist(cpus)
 
 
+@pytest.mark.slow
 def test_of_a_mask_of_two_cpus_the_first_may_go_and_the_last_one_is_told(four: Machine) -> None:
     cpus = numbers(four, FIRST, SECOND)
     pid = pinned(four, "two", cpus, "awake")
@@ -96,6 +97,7 @@ def test_an_amount_spares_the_slot_that_somebody_is_pinned_to(four: Machine) -> 
     assert allowed(four, pid) == mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["root", "isolated"])
 def test_a_partition_is_told_before_it_is_emptied_as_invalid_after_and_as_shared_when_it_is_back(
     four: Machine, kind: str
@@ -119,6 +121,7 @@ def test_a_partition_is_told_before_it_is_emptied_as_invalid_after_and_as_shared
     shell(four, f"kill {pid}")
 
 
+@pytest.mark.slow
 def test_a_slice_with_allowed_cpus_is_told_before_it_falls_back_and_has_its_own_again(four: Machine) -> None:
     cpus = numbers(four, FIRST, SECOND)
     wanted = programs.cpulist(cpus)
@@ -153,6 +156,7 @@ def test_a_unit_with_cpuaffinity_is_told_before_cannot_be_restarted_after_and_ca
     assert "unit-affinity" not in {finding["code"] for finding in four.vcpuctl("doctor").json["findings"]}
 
 
+@pytest.mark.slow
 def test_cpus_that_come_and_are_isolated_are_told_before_as_possible_and_after_as_so(
     machines: Callable[..., Machine], guest: str
 ) -> None:
@@ -168,6 +172,7 @@ def test_cpus_that_come_and_are_isolated_are_told_before_as_possible_and_after_a
     assert mask == "[0]"
 
 
+@pytest.mark.slow
 def test_a_network_card_with_eight_queue_pairs_is_told_and_the_hook_raises_them(
     machines: Callable[..., Machine], guest: str
 ) -> None:
@@ -222,6 +227,7 @@ def test_a_pin_that_appears_after_the_look_is_told_after_the_fact(four: Machine)
     assert programs.no_longer_affine(four)
 
 
+@pytest.mark.slow
 def test_the_hook_that_keeps_pinned_cpus_refuses_in_words_and_one_that_restarts_services_does(four: Machine) -> None:
     pinned(four, "busy", numbers(four, SECOND), "awake")
     example(four, "pre-offline", "keep-pinned")

@@ -312,6 +312,26 @@ def _add_apply(commands: _Commands) -> None:
     )
 
 
+def _add_elsewhere(commands: _Commands) -> None:
+    """Add what is done where the VM does not run, or not yet."""
+    commands.add_group(
+        "migrate",
+        "whether another QEMU can take this VM over, and making it so",
+        title="steps",
+        dest="migrate",
+        metavar="STEP",
+        fill=_add_migration,
+    )
+    commands.add_group(
+        "numa",
+        "which NUMA node each slot is of, before the machine is made",
+        title="steps",
+        dest="numa",
+        metavar="STEP",
+        fill=_add_numa,
+    )
+
+
 def build_parser(words: Collection[str] | None = None, *, full: bool = False) -> Parser:
     """Return the grammar: of a command line with these words, or, without them, all of it.
 
@@ -350,22 +370,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         *("export", "-o json export >vm1.json"),
         fill=options.add_export,
     )
-    commands.add_group(
-        "migrate",
-        "whether another QEMU can take this VM over, and making it so",
-        title="steps",
-        dest="migrate",
-        metavar="STEP",
-        fill=_add_migration,
-    )
-    commands.add_group(
-        "numa",
-        "which NUMA node each slot is of, before the machine is made",
-        title="steps",
-        dest="numa",
-        metavar="STEP",
-        fill=_add_numa,
-    )
+    _add_elsewhere(commands)
     _add_looks(commands)
     commands.add_group(
         "autoscale",

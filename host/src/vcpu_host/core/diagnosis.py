@@ -187,6 +187,25 @@ def _load(agent: AgentInfo) -> Iterator[Finding]:
         )
 
 
+def _ejection(agent: AgentInfo) -> Iterator[Finding]:
+    if agent.eject_gate == "closed":
+        yield Finding(Level.OK, codes.EJECT_GATE, "vcpud lets the guest eject a CPU only when it has agreed to that")
+    elif agent.eject_gate == "open":
+        yield Finding(
+            Level.WARNING,
+            codes.EJECT_GATE_OPEN,
+            "vcpud keeps the eject gate, and it is open: an unplug ended a moment ago, or somebody else opened it",
+            "ask again in a minute; systemctl restart vcpud in the guest closes it",
+        )
+    elif agent.environment.eject_enabled is False:
+        yield Finding(
+            Level.PROBLEM,
+            codes.EJECT_DISABLED,
+            "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
+            "echo 1 into that file in the guest, or let vcpud keep it: eject_gate = true in /etc/vcpud/vcpud.conf",
+        )
+
+
 def _agent(view: VmView) -> Iterator[Finding]:
     agent = view.agent
     if agent is None:
@@ -216,22 +235,7 @@ def _agent(view: VmView) -> Iterator[Finding]:
         text = f"the guest's kernel can have {possible} CPUs, the VM {view.possible_vcpus}: more cannot come online"
         yield Finding(Level.PROBLEM, codes.GUEST_POSSIBLE, f"{text}; {cause.why}" if cause.why else text, cause.fix)
     yield from _load(agent)
-    if agent.eject_gate == "closed":
-        yield Finding(Level.OK, codes.EJECT_GATE, "vcpud lets the guest eject a CPU only when it has agreed to that")
-    elif agent.eject_gate == "open":
-        yield Finding(
-            Level.WARNING,
-            codes.EJECT_GATE_OPEN,
-            "vcpud keeps the eject gate, and it is open: an unplug ended a moment ago, or somebody else opened it",
-            "ask again in a minute; systemctl restart vcpud in the guest closes it",
-        )
-    elif env.eject_enabled is False:
-        yield Finding(
-            Level.PROBLEM,
-            codes.EJECT_DISABLED,
-            "the guest refuses to eject CPUs (/sys/firmware/acpi/hotplug/processor/enabled is 0)",
-            "echo 1 into that file in the guest, or let vcpud keep it: eject_gate = true in /etc/vcpud/vcpud.conf",
-        )
+    yield from _ejection(agent)
     for code, value in ((codes.ISOLCPUS, env.isolated), (codes.NOHZ_FULL, env.nohz_full)):
         if value:
             yield Finding(
