@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from vcpu_guest.kernel.load import PATHS as LOAD_PATHS
 from vcpu_guest.kernel.procfs import COMMAND_LINE_PATHS
 from vcpu_guest.platforms.rtas import LOG_PATHS
 
@@ -65,3 +66,8 @@ def test_the_service_sees_of_proc_what_the_agent_reads_there_and_no_more(tree: P
     assert "ProcSubset=pid" in text
     assert f"BindReadOnlyPaths=-/proc/cmdline:{COMMAND_LINE_PATHS[0]}" in text
     assert f"BindReadOnlyPaths=-/proc/powerpc/rtas:{Path(LOG_PATHS[0]).parent}" in text
+    for sandbox, path in LOAD_PATHS.values():
+        assert f"{path}:{sandbox}" in text
+    # Of the load one file is to be written to: it takes nothing but triggers, which are the writer's own.
+    (writable,) = re.findall(r"^BindPaths=(.*)$", text, re.MULTILINE)
+    assert writable == f"-{LOAD_PATHS['cpu'][1]}:{LOAD_PATHS['cpu'][0]}"

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: How often the load is told, in seconds: while no task waits, while some do, and where the kernel tells by itself.
 CALM, BUSY, QUIET = 1.0, 0.25, 10.0
+#: Seconds between two samples that are taken, whatever a guest sends.
+_LEAST = 0.05
 #: How often is decided without having heard anything, in seconds: schedules begin, and pauses end.
 _TICK = 5.0
 #: After how many seconds a guest whose load is not heard of is asked again: at first, and at most.
@@ -174,6 +176,8 @@ class Autoscaler:
                         pause = _FIRST
                         self._policy.sample(sample, self._now)
                         self._consider()
+                        # Meanwhile a guest that sends more waits, by the link's back-pressure.
+                        await asyncio.sleep(_LEAST)
             except VcpuctlError as error:
                 self._policy.lost(error.reason)
             self._consider()

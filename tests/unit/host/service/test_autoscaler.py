@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of one VM: what it takes of looks and of others' operations, and why there is no load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kit.sim import views
+from vcpu_host.autoscale.budget import Budget
+from vcpu_host.autoscale.settings import Mode, Settings
+from vcpu_host.core import codes
+from vcpu_host.core.guest import LoadSupport
+from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.documents import of_view
+from vcpu_host.service.autoscaler import Autoscaler, not_told
+from vcpu_host.service.serve import Unheard
+from vcpu_host.sharing.calls import Call, Kind
+
+
+def _loop(budget: Budget | None = None) -> Autoscaler:
+    settings = Settings(max=4, min=1, mode=Mode.ACT, operator_hold=60.0)
+    return Autoscaler("web1", "/run/web1", settings, budget or Budget(), 1.0, Unheard())
+
+
+def _code(loop: Autoscaler, switch: str = "") -> Any:
+    return loop.answer(Call(Kind.AUTOSCALE, switch=switch))["decision"]["code"]
+
+
+async def test_before_the_first_look_and_after_the_vm_has_gone_it_holds_with_the_reason() -> None:
+    loop = _loop()
+    assert _code(loop) == codes.NO_LOAD
+    loop.gone(Reason(codes.QEMU_GONE, Origin.QEMU, "QEMU has ended"))
+    assert _code(loop) == codes.QEMU_GONE
+
+
+async def test_a_vm_that_others_have_changed_is_theirs_for_a_while() -> None:
+    loop = _loop()
+    loop.looked(of_view(views.vm(8, online=(0,))))
+    assert _code(loop) == codes.NO_LOAD
+    loop.looked(of_view(views.vm(8, online=(0, 1))))
+    assert _code(loop) == codes.OPERATOR_HOLDS
+    assert _code(loop, "on") == codes.NO_LOAD
+
+
+async def test_somebodys_operation_counts_also_where_it_changed_nothing() -> None:
+    loop = _loop()
+    loop.looked(of_view(views.vm(8, online=(0,))))
+    loop.operated()
+    assert _code(loop) == codes.OPERATOR_HOLDS
+
+
+async def test_another_vm_in_its_place_is_nobodys_change() -> None:
+    loop = _loop()
+    loop.looked(of_view(views.vm(8, online=(0,))))
+    loop.gone(Reason(codes.QEMU_GONE, Origin.QEMU, "QEMU has ended"))
+    loop.looked(of_view(views.vm(8, online=(0, 1))))
+    assert _code(loop) == codes.QEMU_GONE  # of the load nothing was heard since
+
+
+async def test_its_vcpus_count_in_the_hosts_budget() -> None:
+    budget = Budget(4)
+    _loop(budget).looked(of_view(views.vm(8, online=(0, 1, 2))))
+    assert budget.left == 1
+
+
+@pytest.mark.parametrize(
+    ("support", "can", "code"),
+    [
+        (None, False, codes.LOAD_UNSUPPORTED),
+        (LoadSupport(allowed=False), False, codes.LOAD_FORBIDDEN),
+        (LoadSupport(allowed=True), False, codes.LOAD_UNSUPPORTED),
+    ],
+)
+def test_why_a_guest_tells_no_load_is_known_beforehand(support: LoadSupport | None, can: bool, code: str) -> None:
+    why = not_told(support, can=can)
+    assert why is not None
+    assert why.code == code
+    assert why.hint
+
+
+def test_a_guest_that_tells_its_load_is_asked() -> None:
+    assert not_told(LoadSupport(allowed=True, pressure=True), can=True) is None
