@@ -94,10 +94,10 @@ e2e: setup deb ## Real QEMU, real guests, the built packages
 	$(call step,test,tests/e2e)
 	@$(PYTEST) -n auto --maxprocesses 4 --maxschedchunk 1 --timeout 900 -m "$(E2E_MARKS)" $(E2E_ONLY) tests/e2e
 
-workloads: setup deb ## What guests' programs make of CPUs that come and go, into docs/reports/workloads.json and docs/workloads.md
+workloads: setup deb ## What guests' programs make of CPUs that come and go, into docs/workloads.md
 	@PYTHONPATH=tests $(PYTHON) -m kit.workloads $(if $(GUESTS),$(foreach guest,$(GUESTS),--guest $(guest)))
 
-bench: setup deb ## Measure ours against the floor, into build; BASE=COMMIT: beside that; FLEET=1: many VMs; PEERS=1: beside virsh; AUTOSCALE=1: load
+bench: setup deb ## Measure, into build; with BASE=COMMIT, FLEET=1, PEERS=1 or AUTOSCALE=1: see CONTRIBUTING
 	@PYTHONPATH=tests $(PYTHON) -m kit.bench $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(BASE),--base $(BASE)) $(if $(FLEET),--fleet) $(if $(PEERS),--peers) $(if $(AUTOSCALE),--autoscale)
 
 simulate: setup ## The autoscaler's policy beside others' rules in simulated time, into docs/reports

@@ -40,7 +40,7 @@ def results(answers: list[SetOnlineAnswer]) -> dict[str, CpuResult]:
 
 def test_the_agent_offers_these_calls_and_no_other() -> None:
     calls = agent_pb2.DESCRIPTOR.services_by_name["GuestAgent"].methods_by_name
-    assert set(calls) == {"Hello", "ListCpus", "Watch", "SetOnline", "Control", "Workload"}
+    assert set(calls) == {"Hello", "ListCpus", "Watch", "SetOnline", "Control", "Workload", "WatchLoad"}
 
 
 async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(agent: LinkAgent) -> None:

@@ -218,7 +218,7 @@ def test_a_host_without_packages_gets_command_and_service_by_pip_and_a_second_ru
     dist.archives(tmp_path)
     wheels = sorted(map(str, (*tmp_path.glob("vcpu_proto-*.whl"), *tmp_path.glob("vcpu_guest-*.whl"))))
     # The host's own Python has what they need, and there is no index.
-    options = {"vcpu_guest_wheels": wheels, "vcpu_guest_pip_arguments": "--no-index --no-deps"}
+    options: dict[str, Any] = {"vcpu_guest_wheels": wheels, "vcpu_guest_pip_arguments": "--no-index --no-deps"}
     options["vcpu_guest_config"] = {"eject_gate": True}
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vh", dir="/tmp")))

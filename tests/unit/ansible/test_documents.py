@@ -34,6 +34,7 @@ def member(status: int, *slots: dict[str, Any], **more: Any) -> dict[str, Any]:
         "reason": None,
         "slots": list(slots),
         "recovered": [],
+        "notes": [],
         "elapsed": 0.1,
         **more,
     }

@@ -32,6 +32,7 @@ from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
 from vcpu_host.core.workload.model import Note, Who
+from vcpu_host.documents.autoscale import of_autoscale
 from vcpu_host.documents.domains import of_channel, of_domains
 from vcpu_host.documents.vms import of_vms
 from vcpu_host.vm.migration_target import Prepared
@@ -105,6 +106,7 @@ def _made() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "channel", of_channel(AgentChannel("<channel/>", "qemu:///system", "d", "u", definition, definition))
     yield "fleet", documents.of_fleet("apply", _members(), 4, 1.5, dry_run=False)
     yield "error", documents.of_error(_WHY, 5)
+    yield "autoscale", of_autoscale([("web", _WHY)])
 
 
 @pytest.mark.parametrize(("name", "document"), list(_made()))

@@ -35,6 +35,7 @@ _STREAMS = {
         "ListCpus": (False, False),
         "Workload": (False, False),
         "Watch": (False, True),
+        "WatchLoad": (False, True),
         "SetOnline": (False, True),
         "Control": (True, True),
     }.items()

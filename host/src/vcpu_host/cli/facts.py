@@ -41,4 +41,5 @@ VM_FILE_KEYS: tuple[tuple[str, str], ...] = (
         "workload",
         "What is done about programs of the guest that would be hurt: ignore, warn or refuse; see --workload.",
     ),
+    ("autoscale", "A table: vcpuctl serve has the VM's vCPUs follow the guest's load; see AUTOSCALING."),
 )

@@ -21,7 +21,7 @@ def test_this_processs_threads_are_found_with_their_masks_and_names() -> None:
         for tid in mine:
             assert tasks.affinity(tid) <= (tasks.allowed(pid, tid) or frozenset())
             assert tasks.is_users(pid, tid)
-            assert tasks.policy(tid) == os.SCHED_OTHER
+            assert tasks.policy(tid) == os.sched_getscheduler(tid)
         assert tasks.describe(pid, pid).comm
         assert tasks.started(pid, pid) is not None
     finally:

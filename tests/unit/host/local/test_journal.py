@@ -8,7 +8,8 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -148,19 +149,26 @@ def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_o
     } | {"0123456789abcdef.lock"}
 
 
-async def test_a_socket_whose_holder_was_killed_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
-    async with VmLock("/run/held", "a", directory=tmp_path) as held:
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory whose name leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory(prefix="vj", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+async def test_a_socket_whose_holder_was_killed_is_swept_and_that_of_a_living_one_kept(short: Path) -> None:
+    async with VmLock("/run/held", "a", directory=short) as held:
         await held.acquire(0)
-        killed = VmLock("/run/killed", "b", directory=tmp_path)
+        killed = VmLock("/run/killed", "b", directory=short)
         await killed.acquire(0)
         killed.release()
         listeners = [await asyncio.start_unix_server(print, lock.address) for lock in (held, killed)]
-        elsewhere = tmp_path / "serve.sock"  # of no lock
+        elsewhere = short / "serve.sock"  # of no lock
         listeners.append(await asyncio.start_unix_server(print, elsewhere))
         killed.address.with_name(f"{'0' * 32}.lock").touch()
         killed.address.with_name(f"{'0' * 32}.sock").touch()  # no socket: nothing of ours
-        await FileJournal(VmIdentity(own()), directory=tmp_path).load()
-        left = {name for name in os.listdir(tmp_path) if name.endswith(".sock")}
+        await FileJournal(VmIdentity(own()), directory=short).load()
+        left = {name for name in os.listdir(short) if name.endswith(".sock")}
         assert left == {held.address.name, "serve.sock", f"{'0' * 32}.sock"}
         for listener in listeners:
             listener.close()
