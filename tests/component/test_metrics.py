@@ -20,6 +20,9 @@ from kit.component.prometheus import Prometheus, check_expressions, check_metric
 from kit.component.serving import Serving
 from kit.dashboard_queries import load, queries
 from kit.fakes.qemu import FakeVm
+from vcpu_host.autoscale.decision import Check, Decision, Verdict
+from vcpu_host.autoscale.window import Averages
+from vcpu_host.core import codes
 from vcpu_host.service.exposition import Address, Exposition, textfile, write_textfile
 from vcpu_host.service.metrics import Metrics
 
@@ -46,6 +49,11 @@ def _seen(metrics: Metrics, vm: FakeVm, *words: str) -> None:
         metrics.operated("web1", document)
 
 
+_WHY = Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, "1 vCPUs are busy 99 % of the time")
+_LOAD = Averages(covers=2.0, cpus=1, used=1.0, steal=0.1, waiting=3.0, pressure=0.9, memory=0.0)
+_DECISION = Decision(at=5.0, online=1, goal=4, floor=1, ceiling=4, checks=(_WHY,), load=_LOAD, need=4, highest=4)
+
+
 def _lived(metrics: Metrics, vm: FakeVm) -> None:
     """Something of each kind."""
     _seen(metrics, vm, "list")
@@ -55,6 +63,8 @@ def _lived(metrics: Metrics, vm: FakeVm) -> None:
     metrics.look_failed("web1", "qemu-silent")
     metrics.session_began("web1")
     metrics.exposition_failed("http")
+    metrics.decided("web1", _DECISION, "act")
+    metrics.changed("web1", _DECISION.direction)
     _seen(metrics, vm, "list")
 
 
