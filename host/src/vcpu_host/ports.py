@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -115,7 +115,7 @@ class GuestAgent(Protocol):
     def watch(self) -> AsyncIterator[GuestView]:
         """A snapshot at once, then one after every change."""
 
-    def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+    def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncGenerator[LoadSample, None]:
         """The guest's load, again and again, until the session ends.
 
         The arguments say how often, in seconds: while no task waits for a CPU, while some do, and while none do in a

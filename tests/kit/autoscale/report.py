@@ -94,8 +94,6 @@ def plot(trace: Trace, outcomes: Sequence[Outcome], file: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    # The same figures give the same file, so that a change of the page is a change of what it says.
-    mpl.rcParams["svg.hashsalt"] = "vcpuctl"
     from matplotlib import pyplot as plt
 
     unit, name = (60.0, "minutes") if trace.seconds <= 7200 else (3600.0, "hours")
@@ -115,7 +113,8 @@ def plot(trace: Trace, outcomes: Sequence[Outcome], file: Path) -> None:
             row.spines[side].set_visible(False)
     rows[0].set_title(f"{trace.name}: vCPUs given (line), tasks that could run (grey)", fontsize=10)
     rows[-1].set_xlabel(name)
-    figure.savefig(file, metadata={"Date": None})
+    # As pixels: a line of some ten thousand points is megabytes of SVG. The same figures give the same file.
+    figure.savefig(file, dpi=100, metadata={"Software": None})
     plt.close(figure)
 
 
@@ -125,7 +124,7 @@ def write(folder: Path, traces: Sequence[Trace], outcomes: Mapping[str, Sequence
     names: dict[str, str] = {}
     (folder / "autoscale").mkdir(parents=True, exist_ok=True)
     for trace in traces:
-        name = "autoscale/" + "-".join("".join(c if c.isalnum() else " " for c in trace.name).split()) + ".svg"
+        name = "autoscale/" + "-".join("".join(c if c.isalnum() else " " for c in trace.name).split()) + ".png"
         if plots:
             plot(trace, outcomes[trace.name], folder / name)
         names[trace.name] = name

@@ -27,12 +27,10 @@ from .status import AGENT_SLOW_HINT, bad_message, of_link, of_rpc
 
 if TYPE_CHECKING:
     from vcpu_host.autoscale.sample import LoadSample
+    from vcpu_host.core.workload.model import Workload
 
 #: The protocol versions that this host speaks.
 PROTOCOL_MIN, PROTOCOL_MAX = 1, 1
-
-if TYPE_CHECKING:
-    from vcpu_host.core.workload.model import Workload
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["GuestAgent"]
 
@@ -226,7 +224,7 @@ class LinkAgent:
         finally:
             call.cancel()
 
-    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncGenerator[LoadSample, None]:
         """See ports.GuestAgent."""
         from .load import load_sample
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
 from ..autoscale.budget import Budget
@@ -172,12 +173,13 @@ class Autoscaler:
                     self._policy.lost(missing)
                     pause = _LONGEST
                 else:
-                    async for sample in agent.watch_load(CALM, BUSY, QUIET):
-                        pause = _FIRST
-                        self._policy.sample(sample, self._now)
-                        self._consider()
-                        # Meanwhile a guest that sends more waits, by the link's back-pressure.
-                        await asyncio.sleep(_LEAST)
+                    async with aclosing(agent.watch_load(CALM, BUSY, QUIET)) as samples:
+                        async for sample in samples:
+                            pause = _FIRST
+                            self._policy.sample(sample, self._now)
+                            self._consider()
+                            # Meanwhile a guest that sends more waits, by the link's back-pressure.
+                            await asyncio.sleep(_LEAST)
             except VcpuctlError as error:
                 self._policy.lost(error.reason)
             self._consider()
