@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -184,7 +184,7 @@ class Agent:
             await asyncio.wait([self.end], timeout=0.01)
         raise gone()
 
-    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncIterator[LoadSample]:
+    async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncGenerator[LoadSample, None]:
         while not self.ended:
             yield LoadSample(self._listed_at(), "boot", (CpuTimes(0, 0.0, 0.0, 0.0),))
             await asyncio.wait([self.end], timeout=calm)
