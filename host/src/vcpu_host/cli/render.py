@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vcpu_host import documents
 from vcpu_host.core import codes
@@ -17,25 +19,27 @@ def emit_json(document: documents.Document) -> None:
 
 
 def emit(text: str) -> None:
-    """Write the text and the end of its line to stdout.
+    """Write the text and the end of its line to stdout. Raise as ``writing``."""
+    with writing():
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Whatever writes to stdout does it within this.
 
     Raise OutcomeLostError "not-written" if stdout does not take it, and BrokenPipeError if nobody reads it any more.
     """
     try:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise not_written(error) from error
-
-
-def not_written(error: OSError) -> OutcomeLostError:
-    """Return the error of a stdout that does not take what is written."""
-    reason = Reason(
-        codes.NOT_WRITTEN,
-        Origin.VCPUCTL,
-        f"the answer cannot be written to stdout: {error.strerror}",
-        "whatever was begun has ended: vcpuctl log tells how, and vcpuctl list shows what is",
-    )
-    return OutcomeLostError(reason)
+        reason = Reason(
+            codes.NOT_WRITTEN,
+            Origin.VCPUCTL,
+            f"the answer cannot be written to stdout: {error.strerror}",
+            "whatever was begun has ended: vcpuctl log tells how, and vcpuctl list shows what is",
+        )
+        raise OutcomeLostError(reason) from error

@@ -20,7 +20,7 @@ from vcpu_host.core.text import ranges
 from vcpu_host.documents import Document, of_finding, read_reason
 
 from .layout import Block, Column, Line, Span, Table, compose
-from .render import emit, not_written
+from .render import emit, writing
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -66,7 +66,7 @@ def console() -> Console:
 def show(blocks: Sequence[Block]) -> None:
     """Write for people: for a terminal's width, or, into a file or a pipe, for none. No blocks are no line.
 
-    Raise as ``render.emit``.
+    Raise as ``render.writing``.
     """
     if not blocks:
         return
@@ -74,12 +74,8 @@ def show(blocks: Sequence[Block]) -> None:
         emit("\n".join("".join(words for words, _ in line) for line in compose(blocks, None)))
         return
     screen = console()
-    try:
+    with writing():
         screen.print(text(blocks, screen.width if sys.stdout.isatty() else None))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise not_written(error) from error
 
 
 def text(blocks: Sequence[Block], width: int | None) -> Text:

@@ -63,4 +63,5 @@ def _show(screen: Any, view: Document, output: str) -> None:
     else:
         from .tables import Screen, for_terminal
 
-        screen.update(Screen(for_terminal(view, output)), refresh=True)
+        with render.writing():
+            screen.update(Screen(for_terminal(view, output)), refresh=True)

@@ -14,7 +14,7 @@ from ..core.reason import Origin, Reason
 from ..documents import Document, of_result
 from ..errors import RefusedError
 from ..local import directory
-from ..local.lock import VmLock, busy
+from ..local.lock import VmLock, busy, remove_if_forsaken
 from ..local.target import AnyTarget
 from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
@@ -158,9 +158,7 @@ async def hold(
 def _tidy(released: Sequence[VmLock]) -> None:
     """Remove the sockets beside these locks, unless somebody else has them by now."""
     for lock in released:
-        if lock.try_take():
-            lock.address.unlink(missing_ok=True)
-            lock.release()
+        remove_if_forsaken(lock.address)
 
 
 @asynccontextmanager
