@@ -138,6 +138,7 @@ def test_without_its_agent_the_loop_holds_and_tells_why_and_goes_on_after(vm: Fa
         grows(vm, {0, 1, 2, 3})
 
 
+@pytest.mark.crowd
 def test_a_service_that_was_killed_goes_on_where_it_was_when_it_starts_anew(vm: FakeVm) -> None:
     with Serving({"web1": vm}, settings=ACT, options=ANY_HOST) as service:
         service.holds("web1")
