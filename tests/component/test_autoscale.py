@@ -68,7 +68,10 @@ def says(vm: FakeVm, *codes: str) -> dict[str, Any]:
 
 def grows(vm: FakeVm, slots: set[int]) -> None:
     """Wait until exactly these slots are filled and online."""
-    until(lambda: filled(vm) == slots and online(vm) == slots, what=f"{slots}")
+    try:
+        until(lambda: filled(vm) == slots and online(vm) == slots, what=f"{slots}")
+    except AssertionError as failed:
+        raise AssertionError(f"slots {filled(vm)}, online {online(vm)}; the service says {asked(vm)}") from failed
 
 
 def test_vcpus_follow_the_load_up_and_down_and_the_history_tells_why(vm: FakeVm) -> None:

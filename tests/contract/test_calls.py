@@ -232,16 +232,19 @@ async def test_an_agent_that_ends_in_order_ends_calls_and_session_at_once_and_sa
 async def test_an_agent_that_was_heard_of_is_asked_for_a_sign_of_life_only_when_that_is_a_while_ago(
     guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with agent_of(guest, call_timeout=0.3) as agent:
+    async with agent_of(guest) as agent:
         assert guest._link is not None
         assert guest._link._wire is not None
         guest._link._wire.pause_reading()
-        await agent.check()  # Hello was answered just now
+        monkeypatch.setattr(client, "_FRESH", float("inf"))
+        await agent.check()  # Hello was answered, and that is not long ago
         monkeypatch.setattr(client, "_FRESH", 0.0)
+        monkeypatch.setattr(agent, "_call_timeout", 0.3)
         with pytest.raises(AgentGoneError) as caught:
             await agent.check()
         assert caught.value.reason.code == "agent-slow"
         guest._link._wire.resume_reading()
+        monkeypatch.setattr(agent, "_call_timeout", DEADLINE)
         await agent.check()
         await guest.stop()
         await agent.lost()

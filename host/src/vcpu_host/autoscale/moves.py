@@ -65,6 +65,7 @@ class Moves:
         self.last: Move | None = None
         self.under_way: Move | None = None
         self.operator_until = -math.inf
+        self.unknown = False
         self.unknown_until = -math.inf
         self.bar: Bar | None = None
         self._regrets = 0
@@ -81,6 +82,7 @@ class Moves:
         if move is None:
             return
         direction = move.direction
+        self.unknown = outcome is Outcome.UNKNOWN
         if outcome is Outcome.DONE:
             self._back_off.pop(direction, None)
         elif outcome is Outcome.UNKNOWN:
@@ -117,6 +119,7 @@ class Moves:
 
     def free(self) -> None:
         """Let the loop decide, whatever somebody did before, and try again what did not succeed."""
+        self.unknown = False
         self.operator_until = -math.inf
         self.bar = None
         self._back_off.clear()

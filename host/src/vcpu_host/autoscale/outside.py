@@ -30,13 +30,15 @@ class Outside:
     """The VM as it stands, and the host.
 
     ``online`` are its vCPUs now, ``possible`` the most that it can ever have, ``step`` the vCPUs of one slot.
-    ``pending`` says that an earlier operation has not come to its end, ``trouble`` why the VM cannot be asked.
+    ``pending`` says that an earlier operation has not come to its end, ``leaving`` that one of these is a removal, and
+    ``trouble`` why the VM cannot be asked.
     """
 
     online: int
     possible: int
     step: int = 1
     pending: bool = False
+    leaving: bool = False
     trouble: Reason | None = None
     room: HostRoom = HostRoom()
     clock: WallTime | None = None

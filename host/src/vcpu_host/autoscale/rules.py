@@ -48,7 +48,8 @@ def first_rules(facts: Facts) -> Iterator[Check | None]:
     elif now < moves.operator_until:
         left = moves.operator_until - now
         yield _hold(codes.OPERATOR_HOLDS, f"somebody else has changed the VM: their word counts for {left:.0f} s more")
-    elif outside.pending:
+    elif outside.leaving or (outside.pending and moves.unknown):
+        # But a plug that somebody began and did not live to end is ended by nobody else: the next scale does that.
         yield _hold(codes.PENDING, "an earlier operation has not come to its end")
     elif now < moves.unknown_until:
         yield _hold(codes.OUTCOME_UNKNOWN, "how the last operation ended is not known yet")

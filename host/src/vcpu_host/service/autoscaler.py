@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..autoscale.budget import Budget
@@ -20,6 +21,7 @@ from ..autoscale.outside import HostRoom, Outside
 from ..autoscale.policy import Policy
 from ..autoscale.settings import Mode, Settings, WallTime
 from ..core import codes
+from ..core.intent import IntentKind
 from ..core.planning.plan import Operation, Request
 from ..core.reason import Origin, Outcome, Reason
 from ..documents import Document, of_view, read_reason
@@ -97,11 +99,13 @@ class Autoscaler:
             text = "the agent does not answer, so it is not known how many vCPUs are online"
             self._trouble = read_reason(trouble) if trouble else Reason(codes.NO_AGENT, Origin.AGENT, text)
             return
+        open_still = {slot["pending"]["operation"] for slot in slots if slot["pending"] is not None}
         self._seen = Outside(
             online=online,
             possible=vm["possible_vcpus"],
             step=max((slot["vcpus"] for slot in slots), default=1),
-            pending=any(slot["pending"] is not None for slot in slots),
+            pending=bool(open_still),
+            leaving=IntentKind.UNPLUG in open_still,
         )
         self._budget.has(self._name, vm["plugged_vcpus"])
         before, self._plugged = self._plugged, vm["plugged_vcpus"]
@@ -222,12 +226,8 @@ class Autoscaler:
 
     def _decision(self) -> Decision:
         now = time.localtime(self._clock())
-        seen = self._seen or Outside(online=0, possible=self._settings.max)
-        outside = Outside(
-            online=seen.online,
-            possible=seen.possible,
-            step=seen.step,
-            pending=seen.pending,
+        outside = replace(
+            self._seen or Outside(online=0, possible=self._settings.max),
             trouble=self._trouble,
             room=HostRoom(self._budget.left, cpu_pressure(), self._host_limit),
             clock=WallTime(now.tm_wday, now.tm_hour * 60 + now.tm_min),

@@ -212,6 +212,13 @@ def test_after_unknown_nothing_is_done_until_the_vm_has_settled() -> None:
     assert rig.watch(Load(threads=4), 1).goal == 4
 
 
+def test_a_plug_that_somebody_did_not_live_to_end_is_ended_and_a_removal_is_waited_for() -> None:
+    rig = Rig(pending=True)
+    assert rig.watch(Load(threads=4), 10).goal == 4
+    rig.outside["leaving"] = True
+    assert rig.watch(Load(threads=4), 60).code == codes.PENDING
+
+
 def test_an_unknown_end_that_left_no_record_settles_after_a_while() -> None:
     rig = Rig()
     rig.watch(Load(threads=4), 10)

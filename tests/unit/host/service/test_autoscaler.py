@@ -11,7 +11,9 @@ from vcpu_host.autoscale.budget import Budget
 from vcpu_host.autoscale.settings import Mode, Settings
 from vcpu_host.core import codes
 from vcpu_host.core.guest import LoadSupport
+from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.core.view import with_pending
 from vcpu_host.documents import of_view
 from vcpu_host.service.autoscaler import Autoscaler, not_told
 from vcpu_host.service.serve import Unheard
@@ -41,6 +43,16 @@ async def test_a_vm_that_others_have_changed_is_theirs_for_a_while() -> None:
     loop.looked(of_view(views.vm(8, online=(0, 1))))
     assert _code(loop) == codes.OPERATOR_HOLDS
     assert _code(loop, "on") == codes.NO_LOAD
+
+
+@pytest.mark.parametrize(("kind", "held"), [(IntentKind.PLUG, codes.NO_LOAD), (IntentKind.UNPLUG, codes.PENDING)])
+async def test_what_a_killed_holder_left_open_is_waited_for_only_where_it_can_end_by_itself(
+    kind: IntentKind, held: str
+) -> None:
+    loop = _loop()
+    view = with_pending(views.vm(8, online=(0,), offline=(1,)), [Intent(kind, 1, "vcpu-1", 1e9)])
+    loop.looked(of_view(view))
+    assert _code(loop) == held
 
 
 async def test_somebodys_operation_counts_also_where_it_changed_nothing() -> None:
