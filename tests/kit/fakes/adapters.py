@@ -154,7 +154,7 @@ class Agent:
         self.checked = self.listed = 0
         self.silent = False
         self.watched = False
-        self.programs: Workload | VcpuctlError = Workload()
+        self.programs: Workload | VcpuctlError | None = Workload()  # None: the question is never answered
         self.looked: list[tuple[tuple[str, ...], bool, bool, bool]] = []
 
     @property
@@ -233,6 +233,9 @@ class Agent:
         self, going: Sequence[str], *, use: bool = False, broken: bool = False, forgotten: bool = False
     ) -> Workload:
         self.looked.append((tuple(going), use, broken, forgotten))
+        if self.programs is None:
+            await asyncio.shield(self.end)
+            raise gone()
         if isinstance(self.programs, VcpuctlError):
             raise self.programs
         return self.programs

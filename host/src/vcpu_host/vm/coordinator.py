@@ -248,7 +248,12 @@ class Coordinator:
             if not request.without_agent and self._on_workload(request) != "ignore":
                 from .programs import told
 
-                result = await told(self._sessions.live, decided, result)
+                stop = asyncio.Event()
+                self._interrupt = stop.set
+                if self._interrupted:
+                    stop.set()
+                left = began + limits.timeout - loop.time()
+                result = await told(self._sessions.live, decided, result, stop, left)
             if request.config:
                 from .keeping import kept
 

@@ -6,11 +6,14 @@ Imported only where somebody asks: most looks at a VM have nothing to do with it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .. import ports
 from ..core import codes
+from ..core.operation.reasons import interrupted
 from ..core.operation.result import OperationResult
 from ..core.planning.plan import OnWorkload, Plan
 from ..core.planning.programs import brings, candidates, goes_down, no_eyes, unseen
@@ -20,8 +23,12 @@ from ..core.workload import cpus
 from ..core.workload.model import Note, Programs, Workload
 from ..core.workload.unused import broken, unused
 from ..errors import VcpuctlError
+from .waiting import unless
 
+#: How long the look after an operation may take, in seconds, also where the operation has used up its time.
+LAST_LOOK = 2.0
 _LOST = Reason(codes.AGENT_LOST, Origin.AGENT, "the session with the agent has ended", "see vcpuctl doctor")
+_LATE = Reason(codes.AGENT_SLOW, Origin.AGENT, "the agent has not looked at them in time", "see vcpuctl doctor")
 
 
 async def looked_at(
@@ -40,17 +47,32 @@ async def looked_at(
     return replace(view, programs=Programs(found, trouble, refuses))
 
 
-async def told(agent: ports.GuestAgent | None, decided: Plan, result: OperationResult) -> OperationResult:
-    """Return the result with what was known beforehand, and what has become of the guest's programs since."""
+async def told(
+    agent: ports.GuestAgent | None, decided: Plan, result: OperationResult, stop: asyncio.Event, seconds: float
+) -> OperationResult:
+    """Return the result with what was known beforehand, and what has become of the guest's programs since.
+
+    The look at them is broken off after so many seconds, and when whoever waits for the result wants it (``stop``).
+    """
     notes = decided.notes
     settled = [slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN]
     if agent is not None and not agent.ended and settled:
-        found, trouble = await _ask(agent, (), use=True, broken=True)
+        found, trouble = await _in_time(stop, seconds, _ask(agent, (), use=True, broken=True))
         if found is not None:
             notes = (*notes, *_since(decided, result, found))
         elif trouble is not None and not any(note.text == unseen(trouble).text for note in notes):
             notes = (*notes, unseen(trouble))
     return replace(result, notes=notes)
+
+
+async def _in_time(
+    stop: asyncio.Event, seconds: float, asking: Coroutine[Any, Any, tuple[Workload | None, Reason | None]]
+) -> tuple[Workload | None, Reason | None]:
+    try:
+        async with asyncio.timeout(max(LAST_LOOK, seconds)):
+            return await unless(stop, asking) or (None, interrupted())
+    except TimeoutError:
+        return None, _LATE
 
 
 def _since(decided: Plan, result: OperationResult, found: Workload) -> Sequence[Note]:

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
-from kit.fakes.adapters import BRISK, Agent, Rig
+from kit.fakes.adapters import BRISK, Agent, Rig, no_task_left, until
 from vcpu_host.core import codes
+from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.workload.model import Broken, Fate, Pinned, Threads, Who, Workload
 from vcpu_host.errors import VcpuctlError
+from vcpu_host.vm import programs
 from vcpu_host.vm.programs import looked_at
 
 _DB = Threads(1, (Who(812, 812, "postgres"),))
@@ -27,9 +30,14 @@ def rig() -> Rig:
     return rig
 
 
-def _sees(agent: Agent, found: Workload | VcpuctlError = _PINNED) -> None:
+def _sees(agent: Agent, found: Workload | VcpuctlError | None = _PINNED) -> None:
     agent.info = replace(agent.info, capabilities=(*agent.info.capabilities, "workload"))
     agent.programs = found
+
+
+def _falls_silent(agent: Agent) -> None:
+    """A look at programs is never answered."""
+    _sees(agent, None)
 
 
 def _unplug(slot: int, on: OnWorkload | None = None) -> Request:
@@ -99,6 +107,31 @@ async def test_an_agent_that_fails_to_look_is_told_once_and_holds_nothing_up(rig
     refused = await rig.whole.run(_unplug(2, OnWorkload.REFUSE), BRISK)
     assert refused.outcome is Outcome.REFUSED
     assert rig.vm.commands == ["del vcpu-3"]
+
+
+async def test_a_look_afterwards_that_is_not_answered_ends_with_the_operations_time(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "LAST_LOOK", 0.05)
+    rig.dialer.prepare = _falls_silent
+    rig.vm.filled, rig.vm.online, rig.vm.present = {0}, {0}, {0}
+    result = await rig.whole.run(Request(Operation.PLUG, 1), Limits(timeout=0.1))
+    assert result.outcome is Outcome.DONE
+    assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
+    assert "in time" in result.notes[0].text
+
+
+async def test_who_stops_waiting_does_not_wait_for_the_look_afterwards_either(rig: Rig) -> None:
+    rig.dialer.prepare = _falls_silent
+    rig.vm.filled, rig.vm.online, rig.vm.present = {0}, {0}, {0}
+    with no_task_left():
+        running = asyncio.ensure_future(rig.whole.run(Request(Operation.PLUG, 1), BRISK))
+        await until(lambda: rig.dialer.made and rig.dialer.made[0].looked)
+        rig.whole.interrupt()
+        result = await running
+    assert result.outcome is Outcome.DONE
+    assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
+    assert "stopped waiting" in result.notes[0].text
 
 
 async def test_an_older_agent_is_never_asked(rig: Rig) -> None:
