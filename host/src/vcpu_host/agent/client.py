@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -140,16 +140,39 @@ class LinkAgent:
 
     async def _hello(self) -> None:
         request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
-        try:
+        async with self._asking(vital=True):
             answer = parse(pb.HelloResponse, await self._stub.hello(request, timeout=self._call_timeout))
             self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
             self._heard_at = asyncio.get_running_loop().time()
             if _CONTROL in self._info.capabilities:
                 self._control = Control(self._stub.control(), self._why)
+
+    @asynccontextmanager
+    async def _asking(self, *, vital: bool = False) -> AsyncIterator[None]:
+        """Tell in our words whatever goes wrong meanwhile.
+
+        ``vital``: without the answer there is nothing to go on, so whatever it is, the agent is gone (AgentGoneError).
+        """
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
-            raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
+            failed = of_rpc(error)
+            if isinstance(failed, AgentGoneError) or vital:
+                raise await self._why(AgentGoneError(failed.reason)) from error
+            raise failed from error
         except BadMessageError as error:
             raise bad_message(str(error)) from error
+        except asyncio.CancelledError as cancelled:
+            # gRPC raises it also where the channel is closed under the call: by whoever drops the session.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            text = "the link session was ended on this side"
+            raise await self._why(AgentGoneError(Reason(codes.AGENT_LOST, Origin.VCPUCTL, text))) from cancelled
+        except VcpuctlError as error:
+            if not vital or isinstance(error, AgentGoneError):
+                raise
+            raise AgentGoneError(error.reason) from error
 
     def _request_id(self) -> str:
         return f"{self.session[:8]}-{next(self._requests)}"
@@ -171,17 +194,11 @@ class LinkAgent:
     async def list_cpus(self) -> GuestView:
         """Every present CPU. AgentGoneError whatever goes wrong: without the list there is nothing to go on."""
         request = pb.ListCpusRequest(request_id=self._request_id())
-        try:
+        async with self._asking(vital=True):
             answer = await self._ask_list(request)
             if answer.request_id != request.request_id:
                 raise BadMessageError("the answer to another request")
             return convert.snapshot(answer.snapshot)
-        except grpc.aio.AioRpcError as error:
-            raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
-        except BadMessageError as error:
-            raise bad_message(str(error)) from error
-        except VcpuctlError as error:
-            raise AgentGoneError(error.reason) from error
 
     async def workload(
         self, going: Sequence[str], *, use: bool = False, broken: bool = False, forgotten: bool = False
@@ -192,16 +209,11 @@ class LinkAgent:
         request = pb.WorkloadRequest(
             request_id=self._request_id(), going=going, use=use, broken=broken, forgotten=forgotten
         )
-        try:
+        async with self._asking():
             answer = parse(pb.WorkloadResponse, await self._stub.workload(request, timeout=self._call_timeout))
             if answer.request_id != request.request_id:
                 raise BadMessageError("the answer to another request")
             return workload(answer.workload)
-        except grpc.aio.AioRpcError as error:
-            failed = of_rpc(error)
-            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
-        except BadMessageError as error:
-            raise bad_message(str(error)) from error
 
     async def _ask_list(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         if self._control is None:
@@ -215,12 +227,9 @@ class LinkAgent:
         """Snapshots until the session ends (AgentGoneError) or the caller stops."""
         call = self._stub.watch(pb.WatchRequest(request_id=self._request_id()))
         try:
-            async for answer in call:
-                yield convert.snapshot(parse(pb.WatchResponse, answer).snapshot)
-        except grpc.aio.AioRpcError as error:
-            raise await self._why(AgentGoneError(of_rpc(error).reason)) from error
-        except BadMessageError as error:
-            raise bad_message(str(error)) from error
+            async with self._asking(vital=True):
+                async for answer in call:
+                    yield convert.snapshot(parse(pb.WatchResponse, answer).snapshot)
         finally:
             call.cancel()
 
@@ -231,13 +240,9 @@ class LinkAgent:
         request = pb.WatchLoadRequest(request_id=self._request_id(), period=calm, busy_period=busy, quiet_period=quiet)
         call = self._stub.watch_load(request)
         try:
-            async for answer in call:
-                yield load_sample(parse(pb.WatchLoadResponse, answer))
-        except grpc.aio.AioRpcError as error:
-            failed = of_rpc(error)
-            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
-        except BadMessageError as error:
-            raise bad_message(str(error)) from error
+            async with self._asking():
+                async for answer in call:
+                    yield load_sample(parse(pb.WatchLoadResponse, answer))
         finally:
             call.cancel()
 
@@ -264,15 +269,9 @@ class LinkAgent:
         )
         unanswered = set(firmware_ids)
         unseen = set(firmware_ids)
-        try:
-            async with aclosing(self._ask_set_online(request, timeout)) as answers:
-                async for answer in answers:
-                    yield _answer(answer, request.request_id, unanswered, unseen)
-        except grpc.aio.AioRpcError as error:
-            failed = of_rpc(error)
-            raise (await self._why(failed) if isinstance(failed, AgentGoneError) else failed) from error
-        except BadMessageError as error:
-            raise bad_message(str(error)) from error
+        async with self._asking(), aclosing(self._ask_set_online(request, timeout)) as answers:
+            async for answer in answers:
+                yield _answer(answer, request.request_id, unanswered, unseen)
 
     async def _ask_set_online(
         self, request: pb.SetOnlineRequest, timeout: float
