@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kit.component.cli import done, filled, online, run, stands, until
+from kit.component.cli import Vcpuctl, done, filled, online, run, stands, until
 from kit.component.serving import Serving
 from kit.fakes.qemu import FakeVm
 
@@ -153,6 +153,22 @@ def test_a_service_that_was_killed_goes_on_where_it_was_when_it_starts_anew(vm: 
         vm.steer.release(rule)
     with Serving({"web1": vm}, settings=ACT, options=ANY_HOST):
         grows(vm, {0, 1, 2, 3})
+
+
+def test_an_agent_that_is_killed_under_an_operators_command_breaks_off_neither_that_nor_the_loop(vm: FakeVm) -> None:
+    with Serving({"web1": vm}, settings=ACT, options=ANY_HOST) as service:
+        service.holds("web1")
+        says(vm, "load-fits", "at-minimum")
+        rule = vm.steer.rule("guest:insert", "hold")
+        with Vcpuctl(vm, "scale", "3") as command:
+            vm.steer.wait(rule)
+            vm.kill_agent()
+            vm.start_agent()
+            vm.steer.release(rule)
+            ended = command.ends()
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
+        stands(vm, {0, 1, 2})
+        assert says(vm, "operator-holds")["guest"]["allowed"]
 
 
 def test_a_guest_that_refuses_is_left_alone_for_longer_each_time(vm: FakeVm) -> None:

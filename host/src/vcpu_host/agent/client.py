@@ -235,14 +235,14 @@ class LinkAgent:
 
     async def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncGenerator[LoadSample, None]:
         """See ports.GuestAgent."""
-        from .load import load_sample
+        from .load import bounded, load_sample
 
         request = pb.WatchLoadRequest(request_id=self._request_id(), period=calm, busy_period=busy, quiet_period=quiet)
         call = self._stub.watch_load(request)
         try:
             async with self._asking():
                 async for answer in call:
-                    yield load_sample(parse(pb.WatchLoadResponse, answer))
+                    yield load_sample(parse(pb.WatchLoadResponse, bounded(answer)))
         finally:
             call.cancel()
 

@@ -13,6 +13,17 @@ from .convert import MAX_CPUS
 _MICRO = 1e-6
 
 
+#: Bytes of one look at the load: those of about 5000 CPUs, which are more than any QEMU has.
+MAX_LOOK = 256 * 1024
+
+
+def bounded(message: bytes) -> bytes:
+    """Return it. Raise BadMessageError for one that takes long to read: all VMs of a service wait meanwhile."""
+    if len(message) > MAX_LOOK:
+        raise BadMessageError(f"more than {MAX_LOOK} bytes in one look at the load")
+    return message
+
+
 def load_sample(message: pb.WatchLoadResponse) -> LoadSample:
     """Return one look at the guest's load. Raise BadMessageError if there are too many CPUs, or one of them twice."""
     if len(message.cpus) > MAX_CPUS:

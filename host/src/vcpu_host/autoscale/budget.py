@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class Budget:
     """Counts the vCPUs of each VM by its name. ``most`` is how many they may have together; None is no limit.
@@ -12,17 +14,23 @@ class Budget:
 
     def __init__(self, most: int | None = None) -> None:
         self.most = most
+        self._names: frozenset[str] = frozenset()
         self._has: dict[str, int] = {}
         self._grows: dict[str, int] = {}
 
-    def keep(self, names: set[str]) -> None:
-        """Forget all other VMs."""
+    def keep(self, names: Collection[str]) -> None:
+        """Take which VMs there are, and forget all others."""
+        self._names = frozenset(names)
         self._has = {name: has for name, has in self._has.items() if name in names}
         self._grows = {name: goal for name, goal in self._grows.items() if name in names}
 
     def has(self, name: str, vcpus: int) -> None:
-        """Take how many vCPUs a VM has."""
+        """Take how many vCPUs a VM has in QEMU, whatever the guest makes of them. One that is off has 0."""
         self._has[name] = vcpus
+
+    def unknown(self, name: str) -> None:
+        """Take that a VM cannot be looked at: it counts with what it had when it was last seen."""
+        self._has.setdefault(name, 0)
 
     def grows(self, name: str, goal: int | None) -> None:
         """Take that a VM grows to so many vCPUs; None: it does not any more."""
@@ -35,6 +43,11 @@ class Budget:
     def used(self) -> int:
         """How many vCPUs the VMs have, or are about to have."""
         return sum(max(has, self._grows.get(name, 0)) for name, has in self._has.items())
+
+    @property
+    def unseen(self) -> int:
+        """How many VMs nobody has tried to look at yet: what they have is not known."""
+        return len(self._names - self._has.keys())
 
     @property
     def left(self) -> int | None:

@@ -61,11 +61,10 @@ class Moves:
     """The changes of one VM."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self.last: Move | None = None
         self.under_way: Move | None = None
         self.operator_until = -math.inf
-        self.unknown = False
         self.unknown_until = -math.inf
         self.bar: Bar | None = None
         self._regrets = 0
@@ -82,12 +81,11 @@ class Moves:
         if move is None:
             return
         direction = move.direction
-        self.unknown = outcome is Outcome.UNKNOWN
         if outcome is Outcome.DONE:
             self._back_off.pop(direction, None)
-        elif outcome is Outcome.UNKNOWN:
-            self.unknown_until = now + SETTLES
         else:
+            if outcome is Outcome.UNKNOWN:
+                self.unknown_until = now + SETTLES
             known = self._back_off.get(direction)
             attempts = 1 if known is None else known.attempts + 1
             wait = min(LONGEST_BACK_OFF, BACK_OFF * 2 ** min(attempts - 1, 16))
@@ -105,7 +103,7 @@ class Moves:
 
     def _look_back(self, shrank: Move, grew: Move) -> None:
         """A VM that grows right after it shrank should not have: it stays above that for longer each time."""
-        window = self._settings.down_window
+        window = self.settings.down_window
         if grew.begun - (shrank.ended or grew.begun) > 2 * window:
             self._regrets, self.bar = 0, None
             return
@@ -115,11 +113,10 @@ class Moves:
 
     def operated(self, now: float) -> None:
         """Take that somebody else changes the VM: the load that was seen before decides nothing of it."""
-        self.operator_until = now + self._settings.operator_hold
+        self.operator_until = now + self.settings.operator_hold
 
     def free(self) -> None:
         """Let the loop decide, whatever somebody did before, and try again what did not succeed."""
-        self.unknown = False
         self.operator_until = -math.inf
         self.bar = None
         self._back_off.clear()

@@ -13,11 +13,14 @@ from .settings import WallTime
 class HostRoom:
     """What the host has left for all VMs: ``vcpus`` more of its budget, and the share of time in which its own tasks
     wait for a CPU (PSI). None is no limit, or not known. Above ``pressure_limit`` nothing grows.
+
+    ``unseen`` VMs have not been looked at yet, so what is left of the budget is less by what they have.
     """
 
     vcpus: int | None = None
     pressure: float | None = None
     pressure_limit: float = 0.5
+    unseen: int = 0
 
     @property
     def pressed(self) -> bool:
@@ -29,15 +32,15 @@ class HostRoom:
 class Outside:
     """The VM as it stands, and the host.
 
-    ``online`` are its vCPUs now, ``possible`` the most that it can ever have, ``step`` the vCPUs of one slot.
-    ``pending`` says that an earlier operation has not come to its end, ``leaving`` that one of these is a removal, and
-    ``trouble`` why the VM cannot be asked.
+    ``online`` are its vCPUs now, ``possible`` the most that it can ever have, ``step`` the vCPUs of one slot. ``fixed``
+    of them cannot be unplugged.
+    ``leaving`` says that an earlier removal has not come to its end, ``trouble`` why the VM cannot be asked.
     """
 
     online: int
     possible: int
     step: int = 1
-    pending: bool = False
+    fixed: int = 0
     leaving: bool = False
     trouble: Reason | None = None
     room: HostRoom = HostRoom()

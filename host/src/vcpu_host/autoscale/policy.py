@@ -46,6 +46,12 @@ class Policy:
         self._booted: float | None = None  # when the guest booted, by our clock
         self._now = -math.inf
 
+    def reconfigure(self, settings: Settings) -> None:
+        """Go by other settings. What was done stays known; what was heard does where it is averaged as before."""
+        old, self.settings, self._moves.settings = self.settings, settings, settings
+        if (old.up_window, old.down_window) != (settings.up_window, settings.down_window):
+            self._window = Window(settings.up_window, settings.down_window, STALE)
+
     # --- what is heard ------------------------------------------------------------------------------------------------
 
     def sample(self, sample: LoadSample, now: float) -> None:
@@ -93,7 +99,9 @@ class Policy:
         now = max(now, self._now)
         settings = self.settings
         # A VM that can never have so many vCPUs has its maximum below that of the settings, and its minimum with it.
-        ceiling = max(1, min(settings.max, outside.possible))
+        # One that has more that cannot go than its maximum says is left with these.
+        fixed = min(outside.fixed, outside.online)
+        ceiling = max(1, fixed, min(settings.max, outside.possible))
         load = self._window.averages(now)
         facts = Facts(
             settings=settings,
@@ -101,7 +109,7 @@ class Policy:
             moves=self._moves,
             now=now,
             enabled=self.enabled,
-            floor=min(settings.floor(outside.clock), ceiling),
+            floor=min(max(fixed, settings.floor(outside.clock)), ceiling),
             ceiling=ceiling,
             booted=self._booted,
             covered=self._window.covered(now),
@@ -160,7 +168,9 @@ class Policy:
         most = f"the most within {window:g} s was {highest.used:.2f} vCPUs used, {highest.demand:.2f} with what waited"
         said = f"{most}: {least} are enough, and {online} are online"
         if online <= facts.floor:
-            return self._held(facts, full, Check(codes.AT_MINIMUM, Verdict.HOLDS, f"{said}: the minimum"))
+            fixed = facts.outside.fixed >= online
+            why = "none of these can be unplugged" if fixed else "the minimum"
+            return self._held(facts, full, Check(codes.AT_MINIMUM, Verdict.HOLDS, f"{said}: {why}"))
         less = Check(codes.LOAD_NEEDS_LESS, Verdict.PASSES, said)
         return self._changed(facts, max(least, facts.floor), less, by_load=True)
 

@@ -48,9 +48,9 @@ def first_rules(facts: Facts) -> Iterator[Check | None]:
     elif now < moves.operator_until:
         left = moves.operator_until - now
         yield _hold(codes.OPERATOR_HOLDS, f"somebody else has changed the VM: their word counts for {left:.0f} s more")
-    elif outside.leaving or (outside.pending and moves.unknown):
-        # But a plug that somebody began and did not live to end is ended by nobody else: the next scale does that.
-        yield _hold(codes.PENDING, "an earlier operation has not come to its end")
+    elif outside.leaving:
+        # A plug that was begun comes to its end by the next scale, and mostly by nothing else.
+        yield _hold(codes.PENDING, "an earlier removal has not come to its end")
     elif now < moves.unknown_until:
         yield _hold(codes.OUTCOME_UNKNOWN, "how the last operation ended is not known yet")
     yield None
@@ -153,6 +153,9 @@ def _within_ceiling(goal: int, facts: Facts) -> tuple[int, Check | None]:
 
 def _within_budget(goal: int, facts: Facts) -> tuple[int, Check | None]:
     online, step, left = facts.outside.online, max(1, facts.outside.step), facts.outside.room.vcpus
+    if left is not None and facts.outside.room.unseen:
+        text = f"{facts.outside.room.unseen} VMs were not looked at yet: what is left of the host's budget is not known"
+        return online, _hold(codes.OVER_BUDGET, text)
     if left is None or goal - online <= left:
         return goal, None
     most = online + max(0, left) // step * step

@@ -139,6 +139,9 @@ def parse(table: object) -> Settings:
     settings = Settings(**values, schedules=tuple(_schedule(each) for each in schedules))
     if settings.min > settings.max:
         raise SettingsError(f"autoscale.min is {settings.min}, more than autoscale.max, {settings.max}")
+    for each in settings.schedules:
+        if each.min > settings.max:
+            raise SettingsError(f"autoscale.schedule.min is {each.min}, more than autoscale.max, {settings.max}")
     return settings
 
 

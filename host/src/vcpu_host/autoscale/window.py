@@ -39,19 +39,26 @@ class Peak:
     used: float
 
 
+#: Into so many parts a window is divided: a peak counts until its part is over.
+_PARTS = 512
+
+
 class _Highest:
     """The highest value of the last ``seconds``."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        #: Times with values, of which none is below a later one.
+        self._part = seconds / _PARTS
+        #: Ends of parts with values, of which none is below a later one.
         self._values: deque[tuple[float, float]] = deque()
 
     def add(self, at: float, value: float) -> None:
         """Take a value. Its time is not before that of the last one."""
         while self._values and self._values[-1][1] <= value:
             self._values.pop()
-        self._values.append((at, value))
+        end = (at // self._part + 1) * self._part
+        if not self._values or self._values[-1][0] < end:
+            self._values.append((end, value))
         while self._values[0][0] < at - self._seconds:
             self._values.popleft()
 

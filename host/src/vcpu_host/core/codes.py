@@ -268,6 +268,7 @@ WORKLOAD_UNSEEN = Code("workload-unseen", "Nobody can tell what an operation doe
 QEMU = Code("qemu", "The QEMU that was looked at.")
 SLOTS = Code("slots", "How many vCPUs are plugged; or source and destination have different numbers of slots.")
 AGENT = Code("agent", "The agent that answers.")
+FAULT = Code("fault", "A fault of vcpuctl's own, which its log tells more of.")
 PENDING = Code("pending", "Earlier operations have not come to their end.")
 NO_FREE_SLOT = Code("no-free-slot", "All possible vCPUs are plugged.")
 OWNER = Code("owner", "Who owns the VM, and is asked for all changes.")

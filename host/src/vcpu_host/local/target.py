@@ -65,7 +65,7 @@ class Target:
     agent: str | None = None
     name: str = field(default="", compare=False)
     workload: str = field(default=_ON_WORKLOAD[0], compare=False)
-    autoscale: Settings | None = None
+    autoscale: Settings | None = field(default=None, compare=False)
 
     @property
     def told(self) -> str:
@@ -97,7 +97,7 @@ class Domain:
     name: str = field(default="", compare=False)
     monitor: bool = True
     workload: str = field(default=_ON_WORKLOAD[0], compare=False)
-    autoscale: Settings | None = None
+    autoscale: Settings | None = field(default=None, compare=False)
 
     @property
     def told(self) -> str:

@@ -39,12 +39,16 @@ if TYPE_CHECKING:
 CALM, BUSY, QUIET = 1.0, 0.25, 10.0
 #: Seconds between two samples that are taken, whatever a guest sends.
 _LEAST = 0.05
+#: And so many more for each CPU in the last one: ten times of what it takes to read it (8 us, CPython 3.11).
+_LEAST_PER_CPU = 1e-4
 #: How often is decided without having heard anything, in seconds: schedules begin, and pauses end.
 _TICK = 5.0
 #: After how many seconds a guest whose load is not heard of is asked again: at first, and at most.
 _FIRST, _LONGEST = 1.0, 30.0
 #: An operation of the loop's own that somebody needs the VM from gets so many seconds to say how it stands.
 _LAST_WORDS = 10.0
+#: How often it is told to end meanwhile: one that has not quite begun does not hear it.
+_AGAIN = 0.2
 
 
 class Decided(Protocol):
@@ -82,7 +86,8 @@ class Autoscaler:
         self._history = History()
         self._seen: Outside | None = None
         self._trouble: Reason | None = Reason(codes.NO_LOAD, Origin.VCPUCTL, "the VM was not looked at yet")
-        self._plugged: int | None = None
+        self._filled: frozenset[int] | None = None  # the slots, at the last look
+        self._open: frozenset[int] = frozenset()  # of which something was pending then
         self._support: LoadSupport | None = None
         self._held: Held | None = None
         self._working: asyncio.Task[None] | None = None
@@ -99,22 +104,23 @@ class Autoscaler:
             text = "the agent does not answer, so it is not known how many vCPUs are online"
             self._trouble = read_reason(trouble) if trouble else Reason(codes.NO_AGENT, Origin.AGENT, text)
             return
-        open_still = {slot["pending"]["operation"] for slot in slots if slot["pending"] is not None}
+        pending = {slot["slot"]: slot["pending"]["operation"] for slot in slots if slot["pending"] is not None}
+        filled = [slot for slot in slots if slot["filled"]]
         self._seen = Outside(
             online=online,
             possible=vm["possible_vcpus"],
             step=max((slot["vcpus"] for slot in slots), default=1),
-            pending=bool(open_still),
-            leaving=IntentKind.UNPLUG in open_still,
+            fixed=sum(slot["vcpus"] for slot in filled if not slot["removable"]),
+            leaving=IntentKind.UNPLUG in pending.values(),
         )
-        self._budget.has(self._name, vm["plugged_vcpus"])
-        before, self._plugged = self._plugged, vm["plugged_vcpus"]
-        if self._working is None and before is not None and before != self._plugged:
+        before, self._filled = self._filled, frozenset(slot["slot"] for slot in filled)
+        settling, self._open = self._open, frozenset(pending)
+        if self._working is None and before is not None and (before ^ self._filled) - settling:
             self._policy.operated(self._now)
 
     def gone(self, reason: Reason) -> None:
         """Take that the VM cannot be looked at; what comes back may be another one."""
-        self._trouble, self._seen, self._plugged = reason, None, None
+        self._trouble, self._seen, self._filled = reason, None, None
         self._policy.lost(reason)
 
     def operated(self) -> None:
@@ -125,10 +131,13 @@ class Autoscaler:
     async def stands_back(self) -> None:
         """Leave the VM to somebody else: end what is under way, and do nothing for a while."""
         self._policy.operated(self._now)
-        working, held = self._working, self._held
-        if working is not None and held is not None:
-            held.vm.interrupt()
-            await asyncio.wait({working}, timeout=_LAST_WORDS)
+        if self._working is not None and self._held is not None:
+            await _ended(self._working, self._held)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Go by other settings from now on."""
+        self._settings = settings
+        self._policy.reconfigure(settings)
 
     def answer(self, call: Call) -> Document:
         """Return how it stands, after switching it, if that is asked for."""
@@ -149,17 +158,19 @@ class Autoscaler:
     async def run(self, held: Held) -> None:
         """Follow the load of the VM that is held, until cancelled."""
         self._held = held
-        ticking = asyncio.ensure_future(self._tick())
+        tasks = {asyncio.ensure_future(self._tick()), asyncio.ensure_future(self._watch(held))}
         try:
-            await self._watch(held)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:  # none of them ends but by a fault
+                task.result()
         finally:
-            ticking.cancel()
             working, self._held = self._working, None
             if working is not None:
-                held.vm.interrupt()
-                await asyncio.wait({working}, timeout=_LAST_WORDS)
-                working.cancel()
-            await asyncio.gather(ticking, *([] if working is None else [working]), return_exceptions=True)
+                await _ended(working, held)
+                tasks.add(working)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _tick(self) -> None:
         while True:
@@ -179,11 +190,17 @@ class Autoscaler:
                 else:
                     async with aclosing(agent.watch_load(CALM, BUSY, QUIET)) as samples:
                         async for sample in samples:
+                            if self._trouble is not None:
+                                # A look has failed, and the agent answers again: the next look may be far away.
+                                self.looked(of_view(await held.vm.look()))
+                            if self._seen is not None and len(sample.cpus) > self._seen.possible:
+                                raise _too_many(len(sample.cpus), self._seen.possible)
                             pause = _FIRST
                             self._policy.sample(sample, self._now)
                             self._consider()
-                            # Meanwhile a guest that sends more waits, by the link's back-pressure.
-                            await asyncio.sleep(_LEAST)
+                            # Meanwhile a guest that sends more waits, by the link's back-pressure. The more it costs to
+                            # read and to think over what it sends, the longer.
+                            await asyncio.sleep(_LEAST + len(sample.cpus) * _LEAST_PER_CPU)
             except VcpuctlError as error:
                 self._policy.lost(error.reason)
             self._consider()
@@ -195,6 +212,8 @@ class Autoscaler:
         held = self._held
         if held is None or self._seen is None or self._working is not None:
             return
+        if held.operating:
+            self._policy.operated(self._now)
         decision = self._decision()
         mode = self._settings.mode
         self._heard.decided(self._name, decision, mode)
@@ -217,7 +236,7 @@ class Autoscaler:
                 self.looked(of_view(await held.vm.look()))
             except VcpuctlError as error:
                 # What the next look shows is the loop's own doing, not somebody else's.
-                self._trouble, self._plugged = error.reason, None
+                self._trouble, self._filled = error.reason, None
         finally:
             self._working = None
             self._budget.grows(self._name, None)
@@ -229,7 +248,7 @@ class Autoscaler:
         outside = replace(
             self._seen or Outside(online=0, possible=self._settings.max),
             trouble=self._trouble,
-            room=HostRoom(self._budget.left, cpu_pressure(), self._host_limit),
+            room=HostRoom(self._budget.left, cpu_pressure(), self._host_limit, self._budget.unseen),
             clock=WallTime(now.tm_wday, now.tm_hour * 60 + now.tm_min),
         )
         return self._policy.decide(outside, self._now)
@@ -251,6 +270,19 @@ def not_told(support: LoadSupport | None, *, can: bool) -> Reason | None:
         text = "the guest's kernel does not tell the load: its agent cannot read /proc/stat"
         return Reason(codes.LOAD_UNSUPPORTED, Origin.AGENT, text, "compare vcpud's unit with the package's")
     return None
+
+
+async def _ended(working: asyncio.Task[None], held: Held) -> None:
+    """Have the loop's own operation end, and wait for that, but not for ever."""
+    until = asyncio.get_running_loop().time() + _LAST_WORDS
+    while not working.done() and (left := until - asyncio.get_running_loop().time()) > 0:
+        held.vm.interrupt()
+        await asyncio.wait({working}, timeout=min(_AGAIN, left))
+
+
+def _too_many(cpus: int, possible: int) -> VcpuctlError:
+    text = f"the agent tells the load of {cpus} CPUs, and the VM can have {possible}"
+    return VcpuctlError(Reason(codes.AGENT_BAD_MESSAGE, Origin.AGENT, text, "update vcpud in the guest"))
 
 
 async def _scaled(held: Held, goal: int) -> tuple[Outcome, Reason | None]:

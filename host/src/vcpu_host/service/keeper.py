@@ -72,7 +72,7 @@ class Keeper:
             await self._take({}, {})
 
     async def _take(self, wanted: dict[str, AnyTarget], broken: dict[str, Reason]) -> None:
-        """Keep these VMs, and no others. What stays as it was is not touched."""
+        """Keep these VMs, and no others. One that is still reached as before stays held."""
         self.broken = broken
         allow_for(len(wanted))
         unwanted = {name for name, (kept, _) in self._vms.items() if wanted.get(name) != kept.target}
@@ -81,9 +81,11 @@ class Keeper:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._heard.configured(wanted)
-        self._host.budget.keep(set(wanted))
+        self._host.budget.keep(wanted)
         for name, target in wanted.items():
-            if name not in self._vms:
+            if name in self._vms:
+                self._vms[name][0].configure(target)
+            else:
                 kept = Kept(name, target, self._heard, self._host)
                 self._vms[name] = kept, asyncio.ensure_future(kept.keep())
 

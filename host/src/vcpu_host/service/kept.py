@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import traceback
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from .. import documents
 from ..autoscale.budget import Budget
 from ..core import codes
 from ..core.reason import Origin, Reason
+from ..core.text import printable
 from ..documents import Document
 from ..errors import RefusedError, VcpuctlError
 from ..local.lock import busy
@@ -47,6 +50,8 @@ def _autoscaler(name: str, target: AnyTarget, settings: Settings, heard: Heard, 
 
 
 HOLDER = "vcpuctl serve"
+#: Of these, QEMU does not run, so that the VM has no vCPUs.
+_OFF = (codes.QEMU_GONE, codes.NO_SUCH_SOCKET, codes.DOMAIN_OFF)
 #: How long a program that has the VM is waited for before that is told as a trouble, in seconds.
 _PATIENCE = 60.0
 #: How often a VM is looked at without having been heard of, in seconds. Each look costs the guest something, too.
@@ -89,12 +94,23 @@ class Kept:
         self.held: Held | None = None
         self.trouble: Reason | None = None
         self._heard = heard
-        self.autoscaler = (
-            None
-            if target.autoscale is None
-            else _autoscaler(name, target, target.autoscale, heard, host or HostLimits())
-        )
+        self._host = host or HostLimits()
+        self.autoscaler: Autoscaler | None = None
+        self._configured = asyncio.Event()
+        self.configure(target)
         self._link_sessions = 0  # of those of ``held`` that were told
+
+    def configure(self, target: AnyTarget) -> None:
+        """Take what the VM's file says now. It names the same VM; what is under way goes on."""
+        self.target = target
+        if self.held is not None:
+            self.held.vm.workload = target.workload
+        if self.autoscaler is not None and target.autoscale is not None:
+            self.autoscaler.reconfigure(target.autoscale)
+            return
+        wanted = target.autoscale
+        self.autoscaler = None if wanted is None else _autoscaler(self.name, target, wanted, self._heard, self._host)
+        self._configured.set()
 
     async def keep(self) -> None:
         """Hold the VM, and again whenever it was lost or lent, until cancelled."""
@@ -108,7 +124,7 @@ class Kept:
                     patience=_PATIENCE,
                     ended=self._ended,
                     autoscale=self.autoscale,
-                    stands_back=None if self.autoscaler is None else self.autoscaler.stands_back,
+                    stands_back=self.stands_back,
                 ) as held:
                     pause = _FIRST
                     self.held, self.trouble, self._link_sessions = held, None, 0
@@ -118,10 +134,16 @@ class Kept:
                 trouble = busy(elsewhere.holder).reason
             except VcpuctlError as error:
                 trouble = error.reason
+            except Exception as error:  # noqa: BLE001 - a fault of ours with one VM leaves the others alone
+                trouble, pause = _fault(self.name, error), _LONGEST
             finally:
                 self.held = None
             self.trouble = trouble
             self._heard.gone(self.name, trouble)
+            if trouble.code in _OFF:
+                self._host.budget.has(self.name, 0)
+            else:
+                self._host.budget.unknown(self.name)
             if self.autoscaler is not None:
                 self.autoscaler.gone(trouble)
             await asyncio.sleep(pause)
@@ -129,20 +151,31 @@ class Kept:
 
     async def _kept(self, held: Held) -> None:
         """Follow the VM, and its load if that is wanted, until somebody needs the VM itself."""
-        if self.autoscaler is None:
-            await self._follow(held)
-            return
-        scaling = asyncio.ensure_future(self.autoscaler.run(held))
-        following = asyncio.ensure_future(self._follow(held))
+        scaling = asyncio.ensure_future(self._scaling(held))
         try:
-            await asyncio.wait({scaling, following}, return_when=asyncio.FIRST_COMPLETED)
+            await self._follow(held)
         finally:
-            for task in (scaling, following):
-                task.cancel()
-            ends = await asyncio.gather(scaling, following, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            scaling.cancel()
+            await asyncio.gather(scaling, return_exceptions=True)
+
+    async def _scaling(self, held: Held) -> None:
+        """Have the VM's load followed while its file wants that. Whatever becomes of it, the VM stays held."""
+        while True:
+            self._configured.clear()
+            if self.autoscaler is None:
+                await self._configured.wait()
+                continue
+            running = asyncio.ensure_future(self.autoscaler.run(held))
+            changed = asyncio.ensure_future(self._configured.wait())
+            try:
+                await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (running, changed):
+                    task.cancel()
+                ended, _ = await asyncio.gather(running, changed, return_exceptions=True)
+            if isinstance(ended, Exception):
+                _fault(self.name, ended)
+                await asyncio.sleep(_LONGEST)
 
     async def _follow(self, held: Held) -> None:
         """Look whenever something changes, until somebody needs the VM itself."""
@@ -150,9 +183,15 @@ class Kept:
             async for view in views:
                 document = documents.of_view(view)
                 self._heard.view(self.name, document)
+                self._host.budget.has(self.name, document["vm"]["plugged_vcpus"])
                 if self.autoscaler is not None:
                     self.autoscaler.looked(document)
                 self._tell_sessions(held)
+
+    async def stands_back(self) -> None:
+        """Have the autoscaler leave the VM to somebody else."""
+        if self.autoscaler is not None:
+            await self.autoscaler.stands_back()
 
     def _tell_sessions(self, held: Held) -> None:
         if held.vm.link_sessions > self._link_sessions:
@@ -181,6 +220,14 @@ class Kept:
         return Asked(self)
 
 
+def _fault(name: str, error: Exception) -> Reason:
+    """Tell the service's log of a fault of its own, and return the reason for others."""
+    sys.stderr.write(f"{name}: a fault of vcpuctl's own\n")
+    traceback.print_exception(error)
+    text = f"a fault of vcpuctl's own: {printable(repr(error))}"
+    return Reason(codes.FAULT, Origin.VCPUCTL, text, "the service's log has more; please report it")
+
+
 class Asked:
     """One call to a VM of the service, with its own way to be interrupted: nobody ends the wait of somebody else."""
 
@@ -199,8 +246,7 @@ class Asked:
             return await elsewhere.ask(call, say)
         if not call.changes:
             return await held.answer(call, say)
-        if self._kept.autoscaler is not None:
-            await self._kept.autoscaler.stands_back()
+        await self._kept.stands_back()
         with held.operation(call):
             self._interrupt = held.vm.interrupt
             try:

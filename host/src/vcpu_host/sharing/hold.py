@@ -59,6 +59,11 @@ class Held:
         """Set when this process is to give way."""
         return self._hub.asked
 
+    @property
+    def operating(self) -> bool:
+        """Whether somebody changes the VM now."""
+        return self._hub.operating
+
     async def answer(self, call: Call, say: Say) -> Document:
         """Answer a call, of this process or of another one."""
         if call.kind is Kind.PROXY:

@@ -42,7 +42,7 @@ class Hub:
 
     ``answer`` gets their calls; an operation gets there only if this process keeps the VM. ``asked`` is set when this
     process is to give way, which is up to whoever made it. ``stands_back`` is called before anybody else changes the
-    VM: what this process does of its own accord ends then.
+    VM: what this process does of its own accord ends then. ``operating``: the VM is being changed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Hub:
         stands_back: StandsBack | None = None,
     ) -> None:
         self.asked = asyncio.Event()
-        self._operating = False
+        self.operating = False
         self._wanted = False
         self._ended = False
         self._part = part
@@ -69,13 +69,13 @@ class Hub:
     @contextmanager
     def operation(self) -> Iterator[None]:
         """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
-        if self._part is Part.WRITES or self._operating:
+        if self._part is Part.WRITES or self.operating:
             raise busy(self._holder)
-        self._operating = True
+        self.operating = True
         try:
             yield
         finally:
-            self._operating = False
+            self.operating = False
             if self._wanted:
                 self.asked.set()
 
@@ -151,7 +151,7 @@ class Hub:
         if yields and self._stands_back is not None:
             await self._stands_back()
         self._wanted |= yields
-        if yields and not self._operating:
+        if yields and not self.operating:
             self.asked.set()
         writer.write(wire.line({"part": str(self._part), "holder": self._holder, "gives_way": yields}))
         while await wire.receive(reader) is not None:

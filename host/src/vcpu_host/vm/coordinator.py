@@ -58,7 +58,7 @@ class Coordinator:
         workload: str = "warn",
     ) -> None:
         self.identity = identity
-        self._workload = workload
+        self.workload = workload
         self._vmm = vmm
         self._journal = journal or ports.NoJournal()
         self._sessions = Sessions(vmm, dialer, dial_timeout)
@@ -185,7 +185,7 @@ class Coordinator:
         return (view, decided) if seen is view else (seen, _planned(seen, request, recovered=recovered))
 
     def _on_workload(self, request: Request) -> str:
-        return request.workload or self._workload
+        return request.workload or self.workload
 
     async def run(
         self,

@@ -8,7 +8,7 @@ import json
 from vcpu_host.autoscale.budget import Budget
 from vcpu_host.autoscale.decision import Check, Decision, Verdict
 from vcpu_host.autoscale.entry import MESSAGE_ID, fields
-from vcpu_host.autoscale.history import MOST, History
+from vcpu_host.autoscale.history import AGAIN, MOST, History
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Outcome
 
@@ -25,8 +25,31 @@ def test_only_what_differs_is_kept_and_the_newest_of_it() -> None:
     assert history.take(_decision(4), 13.0, acted=True) is not None  # tried again
     assert [entry.time for entry in history.entries] == [10.0, 12.0, 13.0]
     for turn in range(2 * MOST):
-        history.take(_decision(turn), float(turn), acted=False)
-    assert len(history.entries) == MOST
+        history.take(_decision(turn), turn * 2 * AGAIN, acted=False)
+    assert sum(not entry.acted for entry in history.entries) == MOST
+    assert sum(entry.acted for entry in history.entries) == 2, "what was done is not pushed out by what was not"
+
+
+def test_a_load_that_sways_is_told_once_a_minute() -> None:
+    history = History()
+    told = []
+    for turn in range(2400):  # ten minutes
+        decision = _decision(4 + turn % 2) if turn % 3 else _decision(1, codes.LOAD_FITS)
+        told.append(history.take(decision, turn / 4, acted=False))
+    assert 18 <= len([entry for entry in told if entry is not None]) <= 22
+
+
+def test_a_vm_that_is_off_has_none_of_the_budget_and_one_that_is_not_seen_keeps_what_it_had() -> None:
+    budget = Budget(8)
+    budget.keep(["a", "b", "c"])
+    assert budget.unseen == 3
+    budget.has("a", 6)
+    budget.unknown("b")
+    assert (budget.unseen, budget.left) == (1, 2)
+    budget.unknown("a")
+    assert budget.left == 2
+    budget.has("a", 0)
+    assert budget.left == 8
 
 
 def test_how_it_ended_is_told_of_the_decision_that_was_carried_out() -> None:

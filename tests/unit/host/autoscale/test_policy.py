@@ -206,17 +206,61 @@ def test_after_unknown_nothing_is_done_until_the_vm_has_settled() -> None:
     rig.policy.begun(rig.decide(), rig.guest.now)
     assert rig.decide().code == codes.UNDER_WAY
     rig.policy.ended(Outcome.UNKNOWN, None, rig.guest.now)
-    rig.outside["pending"] = True
+    rig.outside["leaving"] = True
     assert rig.watch(Load(threads=4), 60).code == codes.PENDING
-    rig.outside["pending"] = False
+    rig.outside["leaving"] = False
     assert rig.watch(Load(threads=4), 1).goal == 4
 
 
-def test_a_plug_that_somebody_did_not_live_to_end_is_ended_and_a_removal_is_waited_for() -> None:
-    rig = Rig(pending=True)
-    assert rig.watch(Load(threads=4), 10).goal == 4
-    rig.outside["leaving"] = True
-    assert rig.watch(Load(threads=4), 60).code == codes.PENDING
+def test_an_unknown_plug_is_taken_up_again_after_longer_each_time() -> None:
+    rig = Rig()
+    rig.watch(Load(threads=4), 10)
+    waits = []
+    for _ in range(3):
+        rig.policy.begun(rig.decide(), rig.guest.now)
+        rig.policy.ended(Outcome.UNKNOWN, None, rig.guest.now)
+        began = rig.guest.now
+        while rig.watch(Load(threads=4), 0.25).direction is Direction.HOLD:
+            assert rig.guest.now < began + 100
+        waits.append(rig.guest.now - began)
+    assert waits == sorted(waits)
+    assert waits[0] >= 10
+    assert waits[2] >= 20
+
+
+def test_a_vm_shrinks_to_what_can_be_unplugged_and_is_left_there() -> None:
+    rig = Rig(replace(SETTINGS, down_window=5.0, down_pause=0.0), vcpus=6, fixed=4)
+    rig.live(Load(), 30)
+    assert [(move.online, move.goal) for move in rig.moves()] == [(6, 4)]
+    held = rig.decide()
+    assert held.code == codes.AT_MINIMUM
+    assert "can be unplugged" in held.text
+
+
+def test_a_vm_with_more_than_its_maximum_that_cannot_go_is_left_with_these() -> None:
+    rig = Rig(replace(SETTINGS, max=2), vcpus=6, fixed=4)
+    assert rig.decide().goal == 4
+    rig.guest.vcpus = 4
+    assert rig.watch(Load(threads=6), 20).direction is Direction.HOLD
+
+
+def test_under_a_budget_nothing_grows_before_all_vms_were_looked_at() -> None:
+    rig = Rig(room=HostRoom(8, unseen=2))
+    held = rig.watch(Load(threads=4), 10)
+    assert held.code == codes.OVER_BUDGET
+    assert "2 VMs" in held.text
+    rig.outside["room"] = HostRoom(8)
+    assert rig.watch(Load(threads=4), 1).goal == 4
+
+
+def test_other_settings_count_at_once_and_what_was_done_stays_known() -> None:
+    rig = Rig()
+    rig.watch(Load(threads=8), 10)
+    rig.policy.operated(rig.guest.now)
+    rig.policy.reconfigure(replace(SETTINGS, max=3))
+    assert rig.decide().code == codes.OPERATOR_HOLDS
+    rig.policy.switch(on=True)
+    assert rig.decide().goal == 3
 
 
 def test_an_unknown_end_that_left_no_record_settles_after_a_while() -> None:

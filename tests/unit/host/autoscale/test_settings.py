@@ -67,6 +67,7 @@ min = 4
         ({"max": 4, "schedule": [{"min": 2, "to": "25:00"}]}, "schedule.to"),
         ({"max": 4, "schedule": [{"min": 2, "from": "08:00", "to": "08:00"}]}, "same time"),
         ({"max": 4, "schedule": [{}]}, "schedule.min"),
+        ({"max": 4, "schedule": [{"min": 5}]}, "schedule.min is 5, more than autoscale.max, 4"),
     ],
 )
 def test_what_is_wrong_is_named(table: Any, word: str) -> None:
@@ -74,9 +75,9 @@ def test_what_is_wrong_is_named(table: Any, word: str) -> None:
         parse(table)
 
 
-def test_a_schedule_raises_the_minimum_while_it_holds_and_never_above_the_maximum() -> None:
+def test_a_schedule_raises_the_minimum_while_it_holds() -> None:
     settings = _parsed(
-        '[autoscale]\nmax = 4\n[[autoscale.schedule]]\ndays = ["mon"]\nfrom = "08:00"\nto = "18:00"\nmin = 6\n'
+        '[autoscale]\nmax = 4\n[[autoscale.schedule]]\ndays = ["mon"]\nfrom = "08:00"\nto = "18:00"\nmin = 4\n'
     )
     assert settings.floor(WallTime(0, 8 * 60)) == 4
     assert settings.floor(WallTime(0, 18 * 60)) == 1

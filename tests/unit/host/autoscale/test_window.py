@@ -46,6 +46,16 @@ def test_the_highest_is_that_of_the_long_window_and_goes_with_it() -> None:
     assert (found.demand, found.used) == (1.0, 1.0)
 
 
+def test_a_long_window_takes_no_more_memory_than_a_short_one() -> None:
+    window = Window(0.05, 86400.0)
+    for turn in range(20_000):
+        window.add(_usage(turn * 0.05, 0.05, 4.0 - turn * 1e-4))
+    assert len(window._used._values) < 600
+    found = window.highest(1000.0)
+    assert found is not None
+    assert found.used == pytest.approx(4.0)
+
+
 def test_after_a_gap_it_begins_anew() -> None:
     window = Window(1.0, 60.0, gap=15.0)
     window.add(_usage(1.0, 1.0, 4.0))

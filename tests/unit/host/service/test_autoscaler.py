@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import with_pending
 from vcpu_host.documents import of_view
-from vcpu_host.service.autoscaler import Autoscaler, not_told
+from vcpu_host.service.autoscaler import Autoscaler, _ended, not_told
 from vcpu_host.service.serve import Unheard
 from vcpu_host.sharing.calls import Call, Kind
 
@@ -70,10 +71,38 @@ async def test_another_vm_in_its_place_is_nobodys_change() -> None:
     assert _code(loop) == codes.QEMU_GONE  # of the load nothing was heard since
 
 
-async def test_its_vcpus_count_in_the_hosts_budget() -> None:
-    budget = Budget(4)
-    _loop(budget).looked(of_view(views.vm(8, online=(0, 1, 2))))
-    assert budget.left == 1
+async def test_a_removal_that_ends_late_is_nobodys_change() -> None:
+    loop = _loop()
+    leaving = with_pending(views.vm(8, online=(0,), offline=(1,)), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 1e9)])
+    loop.looked(of_view(leaving))
+    loop.looked(of_view(views.vm(8, online=(0,))))
+    assert _code(loop) == codes.NO_LOAD
+
+
+async def test_one_that_takes_another_ones_place_is_somebodys_change() -> None:
+    loop = _loop()
+    loop.looked(of_view(views.vm(8, online=(0, 1))))
+    loop.looked(of_view(views.vm(8, online=(0, 2))))
+    assert _code(loop) == codes.OPERATOR_HOLDS
+
+
+async def test_an_operation_that_has_not_quite_begun_is_told_again_to_end() -> None:
+    class Held:
+        def __init__(self) -> None:
+            self.vm, self.interrupts, self.heard = self, 0, asyncio.Event()
+
+        def interrupt(self) -> None:
+            self.interrupts += 1
+            if self.interrupts == 2:
+                self.heard.set()
+
+    held: Any = Held()
+
+    async def work() -> None:
+        await held.heard.wait()
+
+    await _ended(asyncio.ensure_future(work()), held)
+    assert held.interrupts == 2
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,17 @@ async def test_files_that_come_change_and_go_are_seen_and_the_others_are_left_al
         assert keeper.vms == [first]
 
 
+async def test_a_table_in_a_file_that_changes_is_taken_without_letting_the_vm_go(vms: Path) -> None:
+    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    async with _keeping() as keeper:
+        await until(lambda: keeper.vms)
+        (first,) = keeper.vms
+        _write(vms, "web1", 'qmp = "/nowhere/1"\nworkload = "refuse"\n[autoscale]\nmax = 4\n')
+        await until(lambda: first.autoscaler)
+        assert keeper.vms == [first]
+        assert first.target.workload == "refuse"
+
+
 async def test_files_that_stay_as_they_are_are_not_read_again_unless_it_is_asked_for(
     vms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

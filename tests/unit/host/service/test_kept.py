@@ -2,20 +2,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.fakes.libvirt_api import FakeConnection, FakeError, FakeLibvirt
+from kit.sim import views
+from kit.until import until
+from vcpu_host.autoscale.budget import Budget
+from vcpu_host.autoscale.settings import Settings
+from vcpu_host.core import codes
 from vcpu_host.core.reason import Reason
+from vcpu_host.core.view import VmView
 from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory
 from vcpu_host.local.lock import busy
 from vcpu_host.local.target import Domain, Target
-from vcpu_host.service.kept import Kept
+from vcpu_host.service import kept as module
+from vcpu_host.service.kept import HostLimits, Kept
 from vcpu_host.service.serve import Unheard
 from vcpu_host.sharing.answers import Say
 from vcpu_host.sharing.calls import Call, Kind
@@ -65,6 +72,102 @@ async def test_who_is_refused_or_has_not_begun_does_not_end_the_wait_of_another(
     assert not held.vm.interrupted.is_set()
     first.interrupt()
     assert await working == {}
+
+
+class _Looked:
+    """It is looked at once, and held until ``asked`` is set."""
+
+    link_sessions = 0
+
+    def __init__(self, view: VmView) -> None:
+        self.vm, self._view = self, view
+        self.asked = asyncio.Event()
+
+    async def watch(self, stop: asyncio.Event, interval: float) -> AsyncGenerator[VmView, None]:
+        del interval
+        yield self._view
+        await stop.wait()
+
+
+async def test_a_vm_that_nothing_scales_counts_in_the_budget_as_well_and_one_that_is_off_has_none() -> None:
+    budget = Budget(8)
+    budget.keep(["web1"])
+    kept = Kept("web1", Target("/nowhere"), Unheard(), HostLimits(budget))
+    held: Any = _Looked(views.vm(8, online=(0, 1), offline=(2,)))
+    held.asked.set()
+    await kept._kept(held)
+    assert budget.left == 5
+    keeping = asyncio.ensure_future(kept.keep())
+    await until(lambda: kept.trouble)
+    assert kept.trouble is not None
+    assert kept.trouble.code == codes.NO_SUCH_SOCKET
+    assert budget.left == 8
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_fault_of_ours_with_its_load_leaves_the_vm_held_and_is_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST", 0.0)
+    kept = Kept("web1", Target("/nowhere", autoscale=Settings(max=4)), Unheard())
+    held: Any = _Looked(views.vm(8, online=(0,)))
+    runs = []
+
+    async def run(held: object) -> None:
+        runs.append(held)
+        if len(runs) < 3:
+            raise ZeroDivisionError
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(kept.autoscaler, "run", run)
+    keeping = asyncio.ensure_future(kept._kept(held))
+    await until(lambda: len(runs) == 3)
+    assert not keeping.done()
+    assert capsys.readouterr().err.count("web1: a fault of vcpuctl's own") == 2
+    held.asked.set()
+    await keeping
+
+
+async def test_a_fault_of_ours_with_one_vm_is_its_trouble_and_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_LONGEST", 0.0)
+    tries = []
+
+    def broken(*words: object, **more: object) -> None:
+        tries.append(words)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "hold", broken)
+    kept = Kept("web1", Target("/nowhere"), Unheard())
+    keeping = asyncio.ensure_future(kept.keep())
+    await until(lambda: len(tries) > 2)
+    assert kept.trouble is not None
+    assert kept.trouble.code == codes.FAULT
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_table_that_comes_changes_and_goes_leaves_the_vm_held_and_what_was_switched_off_stays_off() -> None:
+    kept = Kept("web1", Target("/nowhere"), Unheard())
+    held: Any = _Looked(views.vm(8, online=(0,)))
+    keeping = asyncio.ensure_future(kept._kept(held))
+    kept.configure(Target("/nowhere", autoscale=Settings(max=4)))
+    first = kept.autoscaler
+    assert first is not None
+    await until(lambda: first._held is held)
+    assert kept.autoscale(Call(Kind.AUTOSCALE, switch="off"))["enabled"] is False
+    kept.configure(Target("/nowhere", autoscale=Settings(max=6)))
+    assert kept.autoscaler is first
+    found = kept.autoscale(Call(Kind.AUTOSCALE))
+    assert (found["enabled"], found["settings"]["max"]) == (False, 6)
+    kept.configure(Target("/nowhere"))
+    await until(lambda: first._held is None)
+    assert not keeping.done()
+    held.asked.set()
+    await keeping
 
 
 async def test_a_domain_whose_libvirt_is_not_reached_is_a_trouble_by_the_vms_name(

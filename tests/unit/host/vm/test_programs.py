@@ -89,7 +89,7 @@ async def test_who_does_not_want_a_look_gets_none(rig: Rig, ways: dict[str, obje
 
 
 async def test_the_vms_own_default_counts_where_the_request_says_nothing(rig: Rig) -> None:
-    rig.whole._workload = "refuse"
+    rig.whole.workload = "refuse"
     assert (await rig.whole.run(_unplug(3), BRISK)).outcome is Outcome.REFUSED
     assert (await rig.whole.run(_unplug(3, OnWorkload.WARN), BRISK)).outcome is Outcome.DONE
 
