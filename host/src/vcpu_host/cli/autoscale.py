@@ -14,7 +14,7 @@ from vcpu_host.core.reason import Reason
 from vcpu_host.core.text import printable
 from vcpu_host.documents import Document, read_reason
 from vcpu_host.documents import autoscale as documents
-from vcpu_host.errors import VcpuctlError
+from vcpu_host.errors import UsageError, VcpuctlError
 from vcpu_host.local.target import AnyTarget, known
 from vcpu_host.sharing.calls import Call, Kind
 
@@ -42,8 +42,8 @@ async def autoscale(args: argparse.Namespace) -> Exit:
     return worst([Exit.DONE if isinstance(end, dict) else of_error(end) for end in ends])
 
 
-def _targets(args: argparse.Namespace) -> dict[str, AnyTarget]:
-    """Return the VMs by their names; of a pattern's, or of all, only those whose file has [autoscale]."""
+def _targets(args: argparse.Namespace) -> dict[str, AnyTarget | Reason]:
+    """Return the VMs by their names; of a pattern's, or of all, only those whose file has [autoscale], or is wrong."""
     words = many(args)
     if not words:
         target = target_of(args)
@@ -55,13 +55,13 @@ def _targets(args: argparse.Namespace) -> dict[str, AnyTarget]:
         return {}
     found = {name: files[name] for name in names if name in files}
     return {
-        name: target
-        for name, target in found.items()
-        if not isinstance(target, Reason) and target.autoscale is not None
+        name: target for name, target in found.items() if isinstance(target, Reason) or target.autoscale is not None
     }
 
 
-async def _asked(target: AnyTarget, switch: str) -> Document | VcpuctlError:
+async def _asked(target: AnyTarget | Reason, switch: str) -> Document | VcpuctlError:
+    if isinstance(target, Reason):
+        return UsageError(target)
     try:
         return await vm_at(target).ask(Call(Kind.AUTOSCALE, switch=switch), lambda message: None)
     except VcpuctlError as error:

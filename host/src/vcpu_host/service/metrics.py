@@ -99,6 +99,7 @@ class _Vm:
     phases: dict[str, _Histogram] = field(default_factory=dict)
     autoscale: dict[str, float] = field(default_factory=dict)
     held_by: str = ""
+    scaled: bool = False  # it has, or had, an autoscaler
     decisions: Counter[str] = field(default_factory=Counter)
 
 
@@ -156,6 +157,7 @@ class Metrics:
         if known is None:
             return
         known.up, known.seen, known.states = False, None, {}
+        known.held_by, known.autoscale = "", {}
         known.look_errors[self._bounded(code)] += 1
 
     def operated(self, vm: str, document: Mapping[str, Any]) -> None:
@@ -177,9 +179,10 @@ class Metrics:
         if known is None:
             return
         load = decision.load
+        known.scaled = True
         known.held_by = self._bounded(decision.code)
         known.autoscale = {
-            "vcpuctl_autoscale_enabled": mode == "act",
+            "vcpuctl_autoscale_enabled": mode == "act" and decision.code != codes.AUTOSCALE_OFF,
             "vcpuctl_autoscale_goal_vcpus": decision.goal,
         }
         if load is not None:
@@ -285,6 +288,7 @@ class Metrics:
                 gauges[name].add_metric([vm], float(value))
             if known.held_by:
                 hold.add_metric([vm, known.held_by], 1.0)
+            if known.scaled:
                 for direction in ("up", "down"):
                     decisions.add_metric([vm, direction], known.decisions[direction])
         yield from (*gauges.values(), hold, decisions)

@@ -3,20 +3,26 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 from kit import documents as schemas
 from kit.autoscale.guest import Load, SimGuest
 from vcpu_host.autoscale.history import History
 from vcpu_host.autoscale.outside import Outside
 from vcpu_host.autoscale.policy import Policy
 from vcpu_host.autoscale.settings import Mode, Schedule, Settings
-from vcpu_host.cli.autoscale import blocks
+from vcpu_host.cli.autoscale import autoscale, blocks
+from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.layout import Line, Table
+from vcpu_host.cli.parser import build_parser
 from vcpu_host.core import codes
 from vcpu_host.core.guest import LoadSupport
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.documents import autoscale as documents
+from vcpu_host.local import target
 
 
 def _document(mode: Mode = Mode.ACT, threads: float = 4.0) -> dict[str, Any]:
@@ -80,3 +86,16 @@ def test_history_tells_what_became_of_each_decision() -> None:
 
 def test_where_nothing_is_scaled_that_is_said() -> None:
     assert _said("status", {"vms": []}) == "no VM in vms.d has [autoscale]"
+
+
+async def test_a_file_that_is_wrong_is_told_with_the_others_and_none_without_the_table_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(target, "directories", lambda: (tmp_path,))
+    (tmp_path / "web1.toml").write_text('qmp = "/nowhere"\n[autoscale]\nmaximum = 4\n')
+    (tmp_path / "web2.toml").write_text('qmp = "/nowhere"\n')
+    args = build_parser().parse_args(["-o", "json", "--all", "autoscale", "status"])
+    assert await autoscale(args) == Exit.USAGE
+    (found,) = json.loads(capsys.readouterr().out)["vms"]
+    assert (found["name"], found["error"]["code"]) == ("web1", "bad-vm-file")
+    assert "maximum" in found["error"]["text"]

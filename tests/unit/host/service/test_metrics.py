@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kit.sim.views import CORES, INFO, guest, host, vm
 from prometheus_client.parser import text_string_to_metric_families
+from vcpu_host.autoscale.decision import Check, Decision, Verdict
 from vcpu_host.core import codes, platforms
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.result import PHASES, OperationResult, SlotResult
@@ -258,3 +259,20 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.
         Metrics()
     assert error.value.reason.code == "no-metrics"
     assert "python3-prometheus-client" in error.value.reason.hint
+
+
+def _decision(code: str) -> Decision:
+    return Decision(0.0, 1, 4, 1, 8, (Check(code, Verdict.PASSES, "words"),))
+
+
+def test_an_autoscaler_that_is_switched_off_is_told_as_such_and_one_whose_vm_is_gone_not_at_all() -> None:
+    metrics = _metrics()
+    metrics.decided("web1", _decision(codes.LOAD_NEEDS_MORE), "act")
+    metrics.changed("web1", "up")
+    assert _value(metrics, "vcpuctl_autoscale_enabled") == 1
+    metrics.decided("web1", _decision(codes.AUTOSCALE_OFF), "act")
+    assert _value(metrics, "vcpuctl_autoscale_enabled") == 0
+    metrics.look_failed("web1", codes.QEMU_GONE)
+    assert _value(metrics, "vcpuctl_autoscale_enabled") is None
+    assert _value(metrics, "vcpuctl_autoscale_hold") is None
+    assert _value(metrics, "vcpuctl_autoscale_decisions_total", direction="up") == 1, "what has happened stays counted"
