@@ -122,8 +122,11 @@ class AgentChannel:
 
     @property
     def outcome(self) -> Outcome:
-        """Return how it ended: nothing is wrong, something was added and something was not, or nothing was."""
+        """Return how it ended: all is well, one definition has the channel and the other was refused it, or none has.
+
+        It counts what there is, and not what was added now: a repeat tells the same as the first time.
+        """
         definitions = [each for each in (self.running, self.persistent) if each is not None]
         if all(each.reason is None for each in definitions):
             return Outcome.DONE
-        return Outcome.PARTIAL if any(each.added for each in definitions) else Outcome.REFUSED
+        return Outcome.PARTIAL if any(each.channel for each in definitions) else Outcome.REFUSED

@@ -83,11 +83,13 @@ def test_an_offer_is_one_printable_command_and_says_the_domain_exactly(name: str
         (_HAS, _HAS, Outcome.DONE),
         (None, Definition(channel=False), Outcome.DONE),
         (_LACKS, _HAS, Outcome.PARTIAL),
-        (_LACKS, Definition(channel=True), Outcome.REFUSED),
+        (_LACKS, Definition(channel=True), Outcome.PARTIAL),  # the same once more
+        (Definition(channel=True), _LACKS, Outcome.PARTIAL),
         (_LACKS, None, Outcome.REFUSED),
+        (_LACKS, _LACKS, Outcome.REFUSED),
     ],
 )
-def test_how_adding_ended_is_told_by_what_was_refused(
+def test_how_adding_ended_is_told_by_what_was_refused_and_a_repeat_tells_the_same(
     running: Definition | None, persistent: Definition | None, outcome: Outcome
 ) -> None:
     assert AgentChannel("<x/>", _URI, "d", "u", running, persistent).outcome is outcome
