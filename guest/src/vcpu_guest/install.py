@@ -9,6 +9,7 @@ has put them elsewhere.
 from __future__ import annotations
 
 import ctypes.util
+import hashlib
 import importlib
 import os
 import re
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ RULE = "/etc/udev/rules.d/60-vcpud.rules"
 PAGE = "/usr/local/share/man/man8/vcpud.8"
 #: The first line of a file that is ours to replace and to remove, after the sign of a comment.
 _MARK = "Put here by vcpud --install-service"
+#: How the unit's first line goes on where the configuration is ours, too: its sha256 as it was written.
+_HASH = re.compile(r"vcpud\.conf was written with sha256 ([0-9a-f]{64})")
 #: Where packages have the unit.
 _OF_PACKAGE = "/usr/lib/systemd/system/vcpud.service"
 #: What the unit's sandbox hides (ProtectHome=, PrivateTmp=).
@@ -41,6 +45,8 @@ _ELSEWHERE = "install vcpud elsewhere, as in /opt/vcpud"
 _PLAIN = re.compile(r"[A-Za-z0-9_./+@-]+")
 #: Modules that pip has to have brought, by the names of their distributions.
 _MODULES = {"grpc": "grpcio", "google.protobuf": "protobuf", "pyudev": "pyudev", "structlog": "structlog"}
+#: What systemd is asked about the service (org.freedesktop.systemd1(5)).
+_PROPERTIES = ("LoadState", "NeedDaemonReload", "ActiveState", "ExecMainStartTimestampMonotonic")
 #: Seconds for each command of systemd's and udev's: more than the unit may take to start.
 _PATIENCE = 240.0
 
@@ -77,16 +83,13 @@ def install(root: str) -> Iterator[str]:
     missing = list(_missing(place, command))
     if missing:
         raise InstallError("the service cannot be installed:\n" + "\n".join(f"  - {line}" for line in missing))
-    existed = place.of(UNIT).exists()
     written = []
-    for path, text in _texts(command).items():
-        if path == DEFAULT_PATH and place.of(path).exists():
-            continue  # it is the administrator's
+    for path, text in _texts(command, place).items():
         if _write(place.of(path), text):
             written.append(path)
             yield f"wrote {place.of(path)}"
-    if written and place.boots:
-        yield from _start(written, again=existed)
+    if place.boots:
+        yield from _settle(place, written)
 
 
 def uninstall(root: str) -> Iterator[str]:
@@ -97,14 +100,16 @@ def uninstall(root: str) -> Iterator[str]:
     place = Place(Path(root))
     _may_write(place)
     ours = [path for path in (UNIT, RULE, PAGE) if _is_ours(place.of(path))]
+    untouched = bool(ours) and _is_untouched(place)  # which the unit tells, as long as it is there
     if UNIT in ours and place.boots:
         _run("systemctl", "stop", "vcpud.service")
     for path in ours:
         place.of(path).unlink()
         yield f"removed {place.of(path)}"
     settings = place.of(DEFAULT_PATH)
-    if settings.exists() and ours:
-        if settings.read_text() == _shipped("vcpud.conf"):
+    # A package that has come meanwhile has taken the configuration over.
+    if settings.exists() and ours and not place.of(_OF_PACKAGE).exists():
+        if untouched:
             settings.unlink()
             yield f"removed {settings}"
         else:
@@ -124,15 +129,25 @@ def _command(place: Place) -> str:
     return place.inside(str(called if not path.exists() and called.name == "vcpud" else path))
 
 
-def _texts(command: str) -> dict[str, str]:
-    """Return the files by their paths. ``command`` is what the unit starts."""
+def _texts(command: str, place: Place) -> dict[str, str]:
+    """Return the files by their paths. ``command`` is what the unit starts.
+
+    The configuration is among them unless an administrator has changed it, or brought it.
+    """
     unit = re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={command}", _shipped("vcpud.service"), count=1)
     page = _shipped("vcpud.8").replace("@VERSION@", __version__)
     mark = f"{_MARK} ({__version__}); vcpud --uninstall-service takes it away.\n"
+    settings = _shipped("vcpud.conf")
+    configuration: dict[str, str] = {}
+    digest = _digest_in(place.of(UNIT))
+    if not place.of(DEFAULT_PATH).exists() or _is_untouched(place):
+        configuration[DEFAULT_PATH] = settings
+        digest = hashlib.sha256(settings.encode()).hexdigest()
+    known = f" vcpud.conf was written with sha256 {digest}." if digest else ""
     return {
-        DEFAULT_PATH: _shipped("vcpud.conf"),
+        **configuration,  # before the unit: an unfinished run must not leave the new hash beside the old configuration
         PAGE: f'.\\" {mark}{page}',
-        UNIT: f"# {mark}{unit}",
+        UNIT: f"# {mark.rstrip()}{known}\n{unit}",
         # last: as soon as udev reads it, the unit is asked for
         RULE: f"# {mark}{_shipped('60-vcpud.rules')}",
     }
@@ -204,6 +219,24 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def _digest_in(unit: Path) -> str:
+    """Return the hash of the configuration that was written with this unit; empty if none was."""
+    if not _is_ours(unit):
+        return ""
+    with unit.open(encoding="utf-8", errors="replace") as file:
+        found = _HASH.search(file.readline())
+    return found[1] if found else ""
+
+
+def _is_untouched(place: Place) -> bool:
+    """Whether the configuration is as this version has it, or as the one did that wrote the unit."""
+    try:
+        digest = hashlib.sha256(place.of(DEFAULT_PATH).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return False
+    return digest in (hashlib.sha256(_shipped("vcpud.conf").encode()).hexdigest(), _digest_in(place.of(UNIT)))
+
+
 def _write(path: Path, text: str) -> bool:
     """Write the file whole, for all to read, unless it is so already. Return whether it was written."""
     if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
@@ -221,12 +254,53 @@ def _write(path: Path, text: str) -> bool:
     return True
 
 
-def _start(written: list[str], *, again: bool) -> Iterator[str]:
-    """Have systemd and udev read what was written, and the port start the service."""
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """What systemd has of the service. ``stale``: its files have changed since systemd read them.
+
+    ``began`` is when its process did, in seconds of time.time(); None if that is not known.
+    """
+
+    loaded: bool
+    stale: bool
+    runs: bool
+    began: float | None
+
+    @classmethod
+    def seen(cls) -> _Service:
+        """Ask systemd. What it does not tell counts as not so: more is done than was needed then, nothing missed."""
+        told = _run("systemctl", "show", f"--property={','.join(_PROPERTIES)}", "vcpud.service")
+        has = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in told.splitlines())}
+        # In microseconds of the monotonic clock. The time of day would be in words that differ by version and locale.
+        begun = has.get("ExecMainStartTimestampMonotonic", "")
+        ago = time.monotonic() - int(begun) / 1e6 if begun.isdecimal() and int(begun) else None
+        return cls(
+            has.get("LoadState") == "loaded",
+            has.get("NeedDaemonReload") == "yes",
+            has.get("ActiveState") in ("active", "activating", "reloading"),
+            None if ago is None else time.time() - ago,
+        )
+
+    def is_older_than(self, file: Path) -> bool:
+        """Whether the process that runs began before the file was written."""
+        written = file.stat().st_mtime
+        # A time that is still to come is of another clock, and would have the service started anew at each call.
+        return self.runs and self.began is not None and self.began < written <= time.time()
+
+
+def _settle(place: Place, written: list[str]) -> Iterator[str]:
+    """Have systemd and udev read what was written, and the port start the service. Do nothing where all that is so.
+
+    What an earlier call has written and not seen to its end is made up for: so systemd is asked, whatever was written.
+    """
+    service, port = _Service.seen(), os.path.exists(DEFAULT_PORT)
+    old = service.runs and (bool({UNIT, DEFAULT_PATH} & set(written)) or service.is_older_than(place.of(UNIT)))
+    if not written and service.loaded and not service.stale and not old and (service.runs or not port):
+        return
     _reload()
-    if again and {UNIT, DEFAULT_PATH} & set(written):
+    if old:
         _run("systemctl", "try-restart", "vcpud.service")
-    if os.path.exists(DEFAULT_PORT):
+    if port:
         _run("systemctl", "start", "vcpud.service")
         yield "vcpud runs"
     else:
@@ -240,11 +314,12 @@ def _reload() -> None:
     _run("udevadm", "settle", "--timeout=30")
 
 
-def _run(*command: str) -> None:
-    """Run one of systemd's or udev's commands. Raise InstallError with its words."""
+def _run(*command: str) -> str:
+    """Run one of systemd's or udev's commands. Return what it wrote. Raise InstallError with its words."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"{' '.join(command)}: {error}") from error
     if done.returncode:
         raise InstallError(f"{' '.join(command)}: {done.stderr.strip() or f'it ended with {done.returncode}'}")
+    return done.stdout
