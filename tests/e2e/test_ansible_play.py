@@ -177,10 +177,15 @@ def test_two_hosts_are_set_up_and_their_vms_go_where_they_are_sent(  # long: one
             }
             assert vms[f"{host}-gone"]["trouble"] == "qemu-gone"
 
+        foreign = "/etc/vcpuctl/vms.d/foreign.toml"
+        for each in here.hosts.values():
+            each.ground.path(foreign).write_text('# an administrator\'s\nqmp = "/run/foreign.sock"\n')
         gone = here.play(role("vcpu_host", vcpu_host_state="absent"))
         assert gone.status == 0, gone.words
         for each in here.hosts.values():
-            left = ["/etc/vcpuctl", "/usr/bin/vcpuctl", "/etc/ansible/facts.d/vcpuctl.fact", "/opt/vcpuctl"]
+            others = {path.name for path in each.ground.path("/etc/vcpuctl").rglob("*")}
+            assert others == {"vms.d", "foreign.toml"}, "somebody else's"
+            left = ["/usr/bin/vcpuctl", "/etc/ansible/facts.d/vcpuctl.fact", "/opt/vcpuctl", "/var/cache/vcpuctl"]
             assert not [path for path in left if each.ground.path(path).exists()]
         assert {each["changed"] for each in here.play(role("vcpu_host", vcpu_host_state="absent")).stats.values()} == {
             0

@@ -13,7 +13,9 @@ description:
   - Gives domains of a libvirt the channel C(org.vcpuctl.agent.0) where they lack it. By it vcpuctl reaches its agent
     vcpud in the guest. A running domain gets it without a restart if libvirt can do that.
 requirements:
-  - vcpuctl with libvirt's Python module on the managed host (the role vcpuctl.vcpu.vcpu_host installs both)
+  - vcpuctl on the managed host (the role vcpuctl.vcpu.vcpu_host installs it)
+  - libvirt's Python module there (that role installs it if any of its I(vcpu_host_vms) is a domain, or if
+    I(vcpu_host_libvirt) says so)
   - Python 3.6 or newer for Ansible's own interpreter there
 options:
   domains:
