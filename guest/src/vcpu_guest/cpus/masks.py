@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from vcpu_guest import logs
 from vcpu_guest.core import cpulist
 from vcpu_guest.core.workload import MOST, Broken, Fate, Group, Threads
-from vcpu_guest.cpus.workload import Budget, Looker
+from vcpu_guest.cpus.workload import STRIDE, Budget, Looker
 
 #: The most threads that are remembered.
 MOST_REMEMBERED = 4096
@@ -56,28 +56,41 @@ class Masks:
         if going or everywhere:
             online = self._looker.sysfs.mask("online")
             own = self._looker.own_masks(online)
-            for pid, tid, mask in self._looker.threads(self._budget(), unseen):
+            budget = self._budget()
+            #: Those of earlier changes, which make room if they have ended; None: they were looked at.
+            earlier: list[int] | None = list(self._known)
+            more = 0
+            for pid, tid, mask in self._looker.threads(budget, unseen):
                 goes = bool(mask) and mask <= going
                 looked = goes or (everywhere and mask < online)
-                if looked and own.chosen(pid, tid, mask) and (goes or own.in_cpuset(pid, tid)):
-                    self._remember(pid, tid, unseen)
+                if not (looked and own.chosen(pid, tid, mask) and (goes or own.in_cpuset(pid, tid))):
+                    continue
+                if len(self._known) >= MOST_REMEMBERED and earlier is not None:
+                    self._forget_ended(earlier, budget)
+                    earlier = None
+                if tid in self._known or len(self._known) < MOST_REMEMBERED:
+                    self._remember(pid, tid)
+                else:
+                    more += 1
+            if more:
+                unseen.append(
+                    f"threads: of more than {MOST_REMEMBERED} that may lose their masks, {more} are not watched"
+                )
         self.unseen = tuple(unseen)
 
-    def _remember(self, pid: int, tid: int, unseen: list[str]) -> None:
+    def _remember(self, pid: int, tid: int) -> None:
         known = self._known.get(tid)
         started, mask = self._tasks.started(pid, tid), self._tasks.allowed(pid, tid)
         if started is None or mask is None or (known is not None and known.started == started and known.put == mask):
             return
-        if known is None and len(self._known) >= MOST_REMEMBERED:
-            self._forget_ended()
-            if len(self._known) >= MOST_REMEMBERED:
-                unseen[:] = [f"threads: more than {MOST_REMEMBERED} lose their last CPU"]
-                return
         self._known[tid] = _Remembered(pid, started, mask)
 
-    def _forget_ended(self) -> None:
-        for tid, known in list(self._known.items()):
-            if self._tasks.started(known.pid, tid) != known.started:
+    def _forget_ended(self, tids: list[int], budget: Budget) -> None:
+        for place, tid in enumerate(tids):
+            if place % STRIDE == 0 and budget.spent():
+                return
+            known = self._known.get(tid)
+            if known is not None and self._tasks.started(known.pid, tid) != known.started:
                 del self._known[tid]
 
     def put_back(self) -> None:

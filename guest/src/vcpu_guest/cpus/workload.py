@@ -39,7 +39,7 @@ SECONDS = 1.0
 #: The most threads and cgroups that are looked at, and the most threads that are named in one answer.
 MOST_THREADS, MOST_CGROUPS, MOST_NAMED = 262_144, 16_384, 512
 #: So many threads are looked at between two looks at the clock.
-_STRIDE = 256
+STRIDE = 256
 _DEADLINE = 6  # include/uapi/linux/sched.h, SCHED_DEADLINE
 #: kdump-tools' rule, which loads the crash kernel anew at "add", "remove" and "online" of every CPU.
 KDUMP_RULES = ("/etc/udev/rules.d/50-kdump-tools.rules", "/usr/lib/udev/rules.d/50-kdump-tools.rules")
@@ -113,7 +113,7 @@ class Looker:
         """Yield process, thread and active mask of each thread, until the budget is used up, which is told then."""
         seen = 0
         for pid, tid in self.tasks.threads():
-            if seen % _STRIDE == 0 and (budget.spent() or seen >= MOST_THREADS):
+            if seen % STRIDE == 0 and (budget.spent() or seen >= MOST_THREADS):
                 unseen.append(
                     f"threads: {seen} were looked at, which took {budget.seconds:g} s of CPU time, or are many"
                 )

@@ -10,7 +10,7 @@ import pytest
 from kit.fakes.programs import FakePrograms, tasks_of, units_of
 from kit.fakes.sysfs import FakeKernel
 from vcpu_guest.core.workload import Fate
-from vcpu_guest.cpus.masks import Masks
+from vcpu_guest.cpus.masks import MOST_REMEMBERED, Masks
 from vcpu_guest.cpus.workload import Budget, Looker
 from vcpu_guest.kernel.sysfs import Sysfs
 
@@ -162,6 +162,75 @@ def test_only_so_many_threads_are_remembered_and_the_rest_is_told_as_unseen(
         programs.task(pid, "3")
     known.before(frozenset({3}))
     assert "more than 3" in known.unseen[0]
+    assert "2 are not watched" in known.unseen[0]
     switch(kernel, 3, online=False)
     (broken,) = known.fates()
     assert broken.threads.count == 3
+
+
+def test_what_remembering_costs_does_not_grow_with_how_many_are_known_already(
+    tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakePrograms(tmp_path).task(7, "3")
+    known = masks(tmp_path)
+    read: list[int] = []
+
+    def started(pid: int, tid: int) -> int:
+        read.append(tid)
+        return 100
+
+    monkeypatch.setattr(known._tasks, "started", started)
+    monkeypatch.setattr(known._tasks, "threads", lambda: ((7, tid) for tid in range(7, 5007)))
+    monkeypatch.setattr(known._tasks, "affinity", lambda tid: {3})
+    monkeypatch.setattr(known._tasks, "allowed", lambda pid, tid: frozenset({3}))
+    known.before(frozenset({3}))
+    assert "904 are not watched" in known.unseen[0]
+    assert len(read) == MOST_REMEMBERED
+    read.clear()
+    known.before(frozenset({3}))
+    assert len(read) <= 2 * MOST_REMEMBERED
+
+
+def test_threads_that_have_ended_make_room_for_others(
+    tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vcpu_guest.cpus import masks as module
+
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
+    programs, known = FakePrograms(tmp_path), masks(tmp_path)
+    first = [programs.task(pid, "3", awake=True) for pid in (10, 11)]
+    known.before(frozenset({3}))
+    for task in first:
+        task.end()
+    for pid in (12, 13):
+        programs.task(pid, "3", awake=True)
+    known.before(frozenset({3}))
+    assert known.unseen == ()
+    switch(kernel, 3, online=False)
+    assert [each.threads.count for each in known.fates()] == [2]
+
+
+def test_making_room_ends_with_the_time_that_a_look_has(
+    tmp_path: Path, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vcpu_guest.cpus import masks as module
+
+    monkeypatch.setattr(module, "MOST_REMEMBERED", 2)
+    programs, known = FakePrograms(tmp_path), masks(tmp_path)
+    for pid in (10, 11):
+        programs.task(pid, "3")
+    known.before(frozenset({3}))
+    programs.task(12, "3")
+    looked: list[int] = []
+    real = known._tasks.started
+
+    def started(pid: int, tid: int) -> int | None:
+        looked.append(tid)
+        return real(pid, tid)
+
+    monkeypatch.setattr(known._tasks, "started", started)
+    ticks = iter((0.0, 0.0))  # when it begins, and when the first thread is met
+    known._budget = lambda: Budget(1.0, lambda: next(ticks, 9.0))
+    known.before(frozenset({3}))
+    assert looked.count(12) == 0
+    assert len(looked) <= 2
