@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import ports
@@ -175,14 +176,15 @@ class Coordinator:
     ) -> tuple[VmView, Plan]:
         """A plan, and the view that it was made from: with the guest's programs, if the plan has to do with them."""
         decided = _planned(view, request, recovered=recovered)
-        if request.without_agent or not decided.steps or self._on_workload(request) == "ignore":
+        idle = not decided.steps and not decided.recover
+        if request.without_agent or idle or self._on_workload(request) == "ignore":
             return view, decided
         from ..core.planning.plan import OnWorkload
-        from .programs import looked_at
+        from .programs import informed
 
         on = OnWorkload(self._on_workload(request))
-        seen = await looked_at(self._sessions.live, view, decided, on, shows=shows)
-        return (view, decided) if seen is view else (seen, _planned(seen, request, recovered=recovered))
+        make = partial(_planned, request=request, recovered=recovered)
+        return await informed(self._sessions.live, view, decided, on, make, shows=shows)
 
     def _on_workload(self, request: Request) -> str:
         return request.workload or self.workload
@@ -220,7 +222,7 @@ class Coordinator:
         # Late: looking at a VM takes nothing of what changing one takes.
         from ..core.operation.patience import Patience
         from ..core.operation.result import refused
-        from ..core.operation.stages import lacks_agent, recovery
+        from ..core.operation.stages import after_recovery, lacks_agent, recovery
         from ..core.planning.plan import Operation
         from ..core.planning.planner import needs_guest
 
@@ -236,8 +238,9 @@ class Coordinator:
         first = recovery(decided, limits)
         if first is not None:
             removal, brief = first
-            earlier = await self._carry_out(removal, view, brief, events, progress)
+            earlier, begun = await self._carry_out(removal, view, brief, events, progress), decided
             view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
+            decided = after_recovery(begun, decided)
         if decided.refusals:
             trouble = lacks_agent(view, decided)
             if trouble is not None and earlier is None:

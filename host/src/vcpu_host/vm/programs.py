@@ -7,7 +7,7 @@ Imported only where somebody asks: most looks at a VM have nothing to do with it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,15 @@ from ..core import codes
 from ..core.operation.reasons import interrupted
 from ..core.operation.result import OperationResult
 from ..core.planning.plan import OnWorkload, Plan
-from ..core.planning.programs import brings, candidates, goes_down, no_eyes, unseen
+from ..core.planning.programs import (
+    brings,
+    candidates,
+    does_something,
+    goes_down,
+    no_eyes,
+    unasked,
+    unseen,
+)
 from ..core.reason import Origin, Outcome, Reason
 from ..core.view import VmView
 from ..core.workload import cpus
@@ -25,10 +33,38 @@ from ..core.workload.unused import broken, unused
 from ..errors import VcpuctlError
 from .waiting import unless
 
+#: How often programs are looked at for one plan: what a look tells may lead to slots that it was not about.
+LOOKS = 3
 #: How long the look after an operation may take, in seconds, also where the operation has used up its time.
 LAST_LOOK = 2.0
 _LOST = Reason(codes.AGENT_LOST, Origin.AGENT, "the session with the agent has ended", "see vcpuctl doctor")
 _LATE = Reason(codes.AGENT_SLOW, Origin.AGENT, "the agent has not looked at them in time", "see vcpuctl doctor")
+
+
+async def informed(
+    agent: ports.GuestAgent | None,
+    view: VmView,
+    decided: Plan,
+    on: OnWorkload,
+    make: Callable[[VmView], Plan],
+    *,
+    shows: bool,
+) -> tuple[VmView, Plan]:
+    """Return the view with what is known of the guest's programs, and the plan that ``make`` makes of it.
+
+    If that takes slots that nobody has asked about, they are asked about, too. After LOOKS times the plan stands, and
+    tells what was not looked at, or is refused for it.
+    """
+    for _ in range(LOOKS):
+        seen = await looked_at(agent, view, decided, on, shows=shows)
+        if seen is view or seen.programs is None:
+            return view, decided
+        decided = make(replace(seen, programs=replace(seen.programs, refuses=False)))  # a refusal names no slots
+        view = seen
+        if not unasked(seen, decided):
+            break
+    refuses = view.programs is not None and view.programs.refuses
+    return view, make(view) if refuses else decided
 
 
 async def looked_at(
@@ -39,12 +75,13 @@ async def looked_at(
     CPUs that come hurt programs on few kernels only, and what they then lose is told afterwards. So a plan that only
     brings some has a look beforehand if it is to be shown (``shows``), or if what hurts is to be refused.
     """
-    going = candidates(view, decided)
+    known = view.programs.asked if view.programs is not None else None
+    going = tuple(dict.fromkeys((*candidates(view, decided), *(known or ()))))
     refuses = on is OnWorkload.REFUSE
-    if on is OnWorkload.IGNORE or not decided.steps or not (going or shows or refuses):
+    if on is OnWorkload.IGNORE or not does_something(decided) or not (going or shows or refuses):
         return view
     found, trouble = await _ask(agent, going, use=brings(decided), forgotten=True)
-    return replace(view, programs=Programs(found, trouble, refuses))
+    return replace(view, programs=Programs(found, trouble, refuses, frozenset(going)))
 
 
 async def told(

@@ -8,14 +8,18 @@ from dataclasses import replace
 
 import pytest
 from kit.fakes.adapters import BRISK, Agent, Rig, no_task_left, until
+from vcpu_host import ports
 from vcpu_host.core import codes
+from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.operation.limits import Limits
-from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
+from vcpu_host.core.planning.plan import OnWorkload, Operation, Plan, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.core.view import VmView
 from vcpu_host.core.workload.model import Broken, Fate, Pinned, Threads, Who, Workload
 from vcpu_host.errors import VcpuctlError
 from vcpu_host.vm import programs
+from vcpu_host.vm.coordinator import Coordinator
 from vcpu_host.vm.programs import looked_at
 
 _DB = Threads(1, (Who(812, 812, "postgres"),))
@@ -152,3 +156,53 @@ async def test_doctor_has_what_stands_still(rig: Rig) -> None:
     view = await rig.whole.checkup()
     assert view.programs is not None
     assert view.programs.workload is _PINNED
+
+
+async def _begin(rig: Rig) -> None:
+    """An earlier unplug of slot 3 is on record; its CPU is online yet."""
+    record = ports.NoJournal()
+    await record.save([Intent(IntentKind.UNPLUG, 3, "vcpu-3", 0.0)])
+    rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=1.0, journal=record)
+
+
+async def test_with_refuse_a_removal_that_was_begun_earlier_is_not_finished_over_pinned_threads(rig: Rig) -> None:
+    await _begin(rig)
+    result = await rig.whole.run(Request(Operation.PLUG, 1, workload=OnWorkload.REFUSE), BRISK)
+    assert (result.outcome, result.reason.code if result.reason else "") == (Outcome.REFUSED, codes.PINNED_THREADS)
+    (agent,) = rig.dialer.made
+    assert (rig.vm.commands, agent.asked) == ([], [])
+    assert agent.looked == [((rig.vm.name(3),), False, False, True)]
+
+
+async def test_with_warn_such_a_removal_is_told_as_what_it_does(rig: Rig) -> None:
+    await _begin(rig)
+    result = await rig.whole.run(Request(Operation.PLUG, 1), BRISK)
+    assert result.outcome is Outcome.DONE
+    assert rig.vm.commands[0] == "del vcpu-3"
+    assert [note.code for note in result.notes] == [codes.PINNED_THREADS, codes.AFFINITY_BROKEN]
+
+
+async def test_a_plan_that_then_takes_a_slot_that_was_not_asked_about_has_it_looked_at_too(rig: Rig) -> None:
+    view = await rig.whole.look()
+    (agent,) = rig.dialer.made
+    first, other = (plan(view, _unplug(slot)) for slot in (3, 2))
+    seen, decided = await programs.informed(agent, view, first, OnWorkload.REFUSE, lambda _: other, shows=False)
+    assert decided is other
+    assert [set(going) for going, *_ in agent.looked] == [{rig.vm.name(3)}, {rig.vm.name(3), rig.vm.name(2)}]
+    assert seen.programs is not None
+    assert seen.programs.refuses
+
+
+async def test_looking_again_for_one_plan_comes_to_an_end_with_what_was_not_looked_at() -> None:
+    rig = Rig(8, range(8))
+    rig.dialer.prepare = lambda agent: _sees(agent, Workload(online=0xFF))
+    view = await rig.whole.look()
+    takes = iter((6, 5, 4, 4))
+
+    def make(seen: VmView) -> Plan:
+        return plan(seen, _unplug(next(takes)))
+
+    first = plan(view, _unplug(7))
+    _, decided = await programs.informed(rig.whole.agent, view, first, OnWorkload.REFUSE, make, shows=False)
+    assert [refusal.reason.code for refusal in decided.refusals] == [codes.WORKLOAD_UNSEEN]
+    assert len(rig.dialer.made[0].looked) == programs.LOOKS

@@ -53,17 +53,41 @@ def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotVie
 
 
 def candidates(view: VmView, decided: Plan) -> tuple[str, ...]:
-    """Return the identities of the CPUs that may go: those of the plan, or of all slots that it may choose among."""
-    down = [step for step in decided.steps if goes_down(step)]
-    if not down:
+    """Return the identities of the CPUs that may go: those of the plan, or of all slots that it may choose among.
+
+    Removals of earlier operations count (``Plan.recover``): they are seen to their end before anything else.
+    """
+    slots = [view.slots[step.slot.index] for step in _going(decided)]
+    kinds = {step.kind for step in decided.steps}
+    if not decided.request.selectors and kinds.intersection(_DOWN):
+        # What is taken offline alone may be a CPU that no machine could unplug.
+        every = StepKind.OFFLINE in kinds
+        slots += [slot for slot in view.slots if slot.slot.filled and (every or slot.not_removable is None)]
+    return tuple(dict.fromkeys(_online(slots)))
+
+
+def unasked(view: VmView, decided: Plan) -> tuple[SlotView, ...]:
+    """Return the slots that the plan takes, and whose CPUs the agent was not asked about when it looked at programs."""
+    programs = view.programs
+    if programs is None or programs.workload is None or programs.asked is None:
         return ()
-    slots = [view.slots[step.slot.index] for step in down]
-    if not decided.request.selectors:
-        slots += [slot for slot in view.slots if slot.slot.filled and slot.not_removable is None]
-    names = dict.fromkeys(
-        thread.firmware_id for slot in slots for thread in slot.threads if thread.online and thread.firmware_id
-    )
-    return tuple(names)
+    slots = (view.slots[step.slot.index] for step in _going(decided))
+    return tuple(slot for slot in slots if not programs.asked.issuperset(_online([slot])))
+
+
+def _online(slots: Iterable[SlotView]) -> Iterator[str]:
+    for slot in slots:
+        yield from (thread.firmware_id for thread in slot.threads if thread.online and thread.firmware_id)
+
+
+def _going(decided: Plan) -> Iterator[Step]:
+    """Yield the steps that take CPUs away, those first that end what earlier operations began."""
+    return (step for step in (*decided.recover, *decided.steps) if goes_down(step))
+
+
+def does_something(decided: Plan) -> bool:
+    """Return whether anything would be sent: for the request, or to end what earlier operations began."""
+    return bool(decided.steps or decided.recover)
 
 
 def goes_down(step: Step) -> bool:
@@ -79,14 +103,14 @@ def brings(decided: Plan) -> bool:
 def with_notes(view: VmView, decided: Plan) -> Plan:
     """Return the plan with what it does to programs; refused if it hurts some and that is to be refused."""
     programs = view.programs
-    if programs is None or not decided.steps:
+    if programs is None or not does_something(decided):
         return decided
     if programs.workload is None:
         notes: tuple[Note, ...] = (unseen(programs.trouble),) if programs.trouble is not None else ()
     else:
         notes = tuple(_notes(view, programs.workload, decided))
     decided = replace(decided, notes=notes)
-    down = any(goes_down(step) for step in decided.steps)
+    down = any(_going(decided))
     against = [note for note in notes if note.hurts or (down and note.code == codes.WORKLOAD_UNSEEN)]
     if not (programs.refuses and against):
         return decided
@@ -106,17 +130,17 @@ def _refusals(against: Iterable[Note]) -> Iterator[Refusal]:
 def _notes(view: VmView, workload: Workload, decided: Plan) -> Iterator[Note]:
     slot_of = numbers(view)
     going = 0
-    for step in decided.steps:
-        if goes_down(step):
-            going |= online_cpus(view.slots[step.slot.index])
+    for step in _going(decided):
+        going |= online_cpus(view.slots[step.slot.index])
     yield from hurt(workload, going, slot_of)
     yield from forgotten(workload)
     coming = sum(_gains(view, step) for step in decided.steps)
     if coming:
         online = (workload.online & ~going).bit_count() + coming
         yield from unused(workload, online, 0)
-    if workload.unseen:
-        yield _incomplete(workload)
+    missed = [f"slot {slot.index}" for slot in unasked(view, decided)]
+    if workload.unseen or missed:
+        yield _incomplete((*missed, *workload.unseen))
 
 
 def numbers(view: VmView) -> Mapping[int, int]:
@@ -130,8 +154,8 @@ def _gains(view: VmView, step: Step) -> int:
     return step.slot.vcpus - view.slots[step.slot.index].online_vcpus
 
 
-def _incomplete(workload: Workload) -> Note:
-    text = f"not everything was looked at in the guest: {'; '.join(workload.unseen[:4])}"
+def _incomplete(what: Sequence[str]) -> Note:
+    text = f"not everything was looked at in the guest: {'; '.join(what[:4])}"
     return Note(Level.NOTE, codes.WORKLOAD_UNSEEN, text, "there may be more that is hurt")
 
 

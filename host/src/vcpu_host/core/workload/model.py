@@ -136,11 +136,14 @@ class Programs:
     """What is known of the guest's programs for a plan.
 
     ``workload`` is None if they cannot be looked at: ``trouble`` says why. ``refuses``: whatever hurts them is refused.
+    ``asked`` are the identities of the CPUs that the agent was asked about, all of them if it is None: of others it has
+    not told who needs them.
     """
 
     workload: Workload | None = None
     trouble: Reason | None = None
     refuses: bool = False
+    asked: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

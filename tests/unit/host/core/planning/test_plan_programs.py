@@ -11,12 +11,13 @@ from kit.sim.plans import steps
 from kit.sim.views import INFO, guest, host
 from vcpu_host.core import codes
 from vcpu_host.core.finding import Level
+from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.plan import OnWorkload, Operation, Plan, Request
 from vcpu_host.core.planning.planner import plan
-from vcpu_host.core.planning.programs import candidates
+from vcpu_host.core.planning.programs import candidates, unasked
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.core.view import VmView, join
+from vcpu_host.core.view import VmView, join, with_pending
 from vcpu_host.core.workload import cpus
 from vcpu_host.core.workload.model import Pinned, Programs, Threads, Who, Workload
 
@@ -114,3 +115,61 @@ def test_the_agent_is_asked_for_all_cpus_that_an_amount_may_take_and_for_named_o
 def test_to_refuse_for_programs_without_asking_the_agent_makes_no_request() -> None:
     with pytest.raises(ValueError, match="without the agent"):
         Request(Operation.UNPLUG, 1, without_agent=True, workload=OnWorkload.REFUSE)
+
+
+def _begun(view: VmView) -> VmView:
+    """The view while an earlier unplug of slot 3 is on record, and its CPU is online yet."""
+    return with_pending(view, [Intent(IntentKind.UNPLUG, 3, "vcpu-3", 0.0)])
+
+
+@pytest.mark.parametrize(("operation", "count"), [("plug", 1), ("scale", 3)])
+def test_removals_that_an_earlier_operation_began_hurt_and_are_asked_about_like_its_own(
+    operation: str, count: int
+) -> None:
+    blind = _begun(replace(_view(), programs=None))
+    decided = _plan(blind, operation, count)
+    assert [step.slot.index for step in decided.recover] == [3]
+    assert candidates(blind, decided) == blind.slots[3].firmware_ids
+    warned = _plan(_begun(_view("3")), operation, count)
+    assert [(note.code, note.slots) for note in warned.notes] == [(codes.PINNED_THREADS, (3,))]
+    assert [step.slot.index for step in warned.recover] == [3]
+    refused = _plan(_begun(_view("3", refuses=True)), operation, count)
+    assert (refused.steps, refused.recover) == ((), ())
+    assert [refusal.reason.code for refusal in refused.refusals] == [codes.PINNED_THREADS]
+
+
+def test_what_nobody_could_look_at_refuses_such_a_removal_too() -> None:
+    trouble = Reason(codes.AGENT_TOO_OLD, Origin.AGENT, "vcpud 0.1 cannot look at programs", "update")
+    blind = replace(_begun(_view()), programs=Programs(None, trouble, refuses=True))
+    refused = _plan(blind, "plug", 1)
+    assert refused.recover == ()
+    assert [refusal.reason.code for refusal in refused.refusals] == [codes.WORKLOAD_UNSEEN]
+
+
+def _fixed() -> VmView:
+    """Four CPUs on a machine that plugs and unplugs none: they can be taken offline alone."""
+    there = host(4, {0, 1, 2, 3}, no_hotplug=Reason(codes.NO_HOTPLUG, Origin.QEMU, "this machine plugs none"))
+    view = join(there, guest(there, {0, 1, 2, 3}))
+    return replace(view, agent=replace(INFO, platform=view.platform.agent_platform))
+
+
+def test_the_agent_is_asked_for_all_cpus_that_may_be_taken_offline_though_none_could_be_unplugged() -> None:
+    view = _fixed()
+    decided = _plan(view, "scale", 3, in_guest=True)
+    assert steps(decided) == [("offline", 3)]
+    assert set(candidates(view, decided)) == {name for slot in view.slots for name in slot.firmware_ids}
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_slot_that_nobody_asked_about_is_told_as_unseen_and_refused_if_what_hurts_is(*, refuses: bool) -> None:
+    view = _fixed()
+    workload = Workload(online=0b1111, pinned=(Pinned(0b1000, _DB),))
+    asked = frozenset(view.slots[3].firmware_ids)
+    seen = replace(view, programs=Programs(workload, refuses=refuses, asked=asked))
+    decided = _plan(seen, "scale", 3, in_guest=True)
+    (note,) = decided.notes
+    assert (note.code, "slot 2" in note.text) == (codes.WORKLOAD_UNSEEN, True)
+    if refuses:
+        assert [refusal.reason.code for refusal in decided.refusals] == [codes.WORKLOAD_UNSEEN]
+    else:
+        assert [slot.index for slot in unasked(seen, decided)] == [2]
