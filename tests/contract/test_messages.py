@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kit.both_ends import IDENTITY
+from vcpu_guest.core import cpulist, reasons
 from vcpu_guest.core import model as guest_model
-from vcpu_guest.core import reasons
+from vcpu_guest.core import workload as guest_programs
 from vcpu_guest.rpc import convert as guest_convert
 from vcpu_host.agent import bounds
 from vcpu_host.agent import convert as host_convert
+from vcpu_host.agent import workload as host_workload
 from vcpu_host.core import guest as host_guest
 from vcpu_host.core import reason as host_reason
+from vcpu_host.core.workload import cpus
 from vcpu_proto.v1 import agent_pb2 as pb
 
 _TEXT = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=80)
@@ -123,3 +126,38 @@ def test_every_status_of_the_agent_has_a_meaning_to_the_host() -> None:
     wire = {value.name for value in pb.CpuResult.Status.DESCRIPTOR.values} - {"STATUS_UNSPECIFIED"}
     assert wire == {f"STATUS_{status.name}" for status in guest_model.CpuStatus}
     assert {status.name for status in host_guest.CpuStatus} == {status.name for status in guest_model.CpuStatus}
+
+
+_NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=300).map(guest_programs.escaped)
+#: All CPUs of a large machine, every other one, and some.
+_SETS = st.sampled_from([frozenset(range(4096)), frozenset(range(0, 4096, 2)), frozenset({3, 4095}), frozenset[int]()])
+
+
+@given(_NAMES, _SETS, _SETS)
+@example("中" * 85, frozenset(range(1, 4096, 2)), frozenset(range(0, 4096, 2)))
+@example(guest_programs.escaped("/user.slice/" + "日本語" * 60), frozenset({0}), frozenset(range(0, 4096, 2)))
+def test_what_programs_do_means_the_same_on_both_ends_whatever_their_names_and_their_cpus(
+    name: str, one: frozenset[int], other: frozenset[int]
+) -> None:
+    thread = guest_programs.Thread(7, 8, name, name, name)
+    threads = guest_programs.Threads(1, (thread,))
+    theirs = guest_programs.Workload(
+        online=one,
+        pinned=(guest_programs.Pinned(other, threads),),
+        cpusets=(guest_programs.Cpuset(name, cpulist.render(one), cpulist.render(other), "isolated", True),),
+        units=(guest_programs.AffineUnit(name, other, True),),
+        forgotten=threads,
+        broken=(guest_programs.Broken(one, guest_programs.Fate.WIDENED, threads),),
+        quotas=(guest_programs.Quota(name, name, 1.5),),
+        isolated=cpulist.render(one),
+        root_effective=cpulist.render(other),
+    )
+    ours = host_workload.workload(guest_convert.workload(theirs))
+    found, expected = cpus.of(one), cpus.of(other)
+    assert (ours.online, ours.isolated, ours.root_effective) == (found, found, expected)
+    assert [(each.cpus, each.threads.count) for each in ours.pinned] == [(expected, 1)]
+    assert [(each.cgroup, each.cpus, each.effective) for each in ours.cpusets] == [(name, found, expected)]
+    assert [(each.name, each.cpus) for each in ours.units] == [(name, expected)]
+    assert [(each.cpus, each.threads.some[0].comm) for each in ours.broken] == [(found, name)]
+    assert [(each.cgroup, each.unit) for each in ours.quotas] == [(name, name)]
+    assert ours.unseen == ()

@@ -16,7 +16,7 @@ from vcpu_guest.core import cpulist
 
 #: The most entries of each list of a workload, and the most threads that are named of those alike (agent.proto).
 MOST, SOME = 1024, 4
-#: Characters of a name that are passed on.
+#: Bytes of a name that are passed on.
 MAX_NAME = 256
 #: In field 9 of /proc/PID/stat (include/linux/sched.h, PF_KTHREAD).
 _KERNEL_THREAD = 0x00200000
@@ -145,14 +145,15 @@ class Group:
 
 
 def escaped(name: bytes | str, limit: int = MAX_NAME) -> str:
-    """Return a name on one line, of printable characters, at most `limit` long. What is cut ends with "...".
+    """Return a name on one line, of printable characters, at most `limit` bytes of UTF-8. What is cut ends with "...".
 
     Users of the guest choose names of threads and of their cgroups, with any byte in them.
     """
     text = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name
-    if not text.isprintable() or len(text) > limit:
+    if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: limit + 1])
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    data = text.encode()
+    return text if len(data) <= limit else data[: limit - 3].decode("utf-8", "ignore") + "..."
 
 
 def stat_fields(stat: bytes) -> tuple[bytes, bool, int] | None:
@@ -168,8 +169,8 @@ def stat_fields(stat: bytes) -> tuple[bytes, bool, int] | None:
 
 
 def allowed(status: bytes) -> frozenset[int] | None:
-    """Return Cpus_allowed_list of /proc/PID/status; None if it is not there."""
-    match = re.search(rb"^Cpus_allowed_list:\t?([0-9,-]*)$", status, re.MULTILINE)
+    """Return Cpus_allowed_list of /proc/PID/status; None if it is not there, or not to its end."""
+    match = re.search(rb"^Cpus_allowed_list:\t?([0-9,-]*)\n", status, re.MULTILINE)
     if match is None:
         return None
     try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the wire's messages from the agent's own values. Besides it only `rpc` sees messages.
 
-Strings are cut here to the contract's 1024 bytes.
+Strings are cut here to the contract's 1024 bytes. Lists of CPUs are not: half a list names other CPUs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from vcpu_guest.core.workload import Threads, Workload
 
 #: Bytes; the host may reject longer strings (agent.proto).
 MAX_STRING = 1024
+#: Bytes of one list of CPUs in a Workload, and of all of them. 8192 scattered CPUs take 20,000.
+MAX_CPUS, MAX_ALL_CPUS = 32768, 1 << 20
 
 #: The oldest and the newest version of the protocol that this agent speaks.
 PROTOCOL = (1, 1)
@@ -30,6 +32,11 @@ WATCH_LOAD = "watch-load"
 def bounded(text: str) -> str:
     """Return at most MAX_STRING bytes of UTF-8, cut between characters."""
     return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
+
+
+def whole_entries(cpus: str) -> str:
+    """Return the entries at the beginning of a list of CPUs that fit into MAX_STRING bytes: none is cut in two."""
+    return bounded(cpus if len(cpus) <= MAX_STRING else cpus[: MAX_STRING + 1].rpartition(",")[0])
 
 
 def hello(
@@ -48,16 +55,16 @@ def hello(
         event_source=agent.event_source,
         instance_id=agent.instance_id,
         environment=pb.Environment(
-            possible=bounded(environment.possible),
-            isolated=bounded(environment.isolated),
-            nohz_full=bounded(environment.nohz_full),
+            possible=whole_entries(environment.possible),
+            isolated=whole_entries(environment.isolated),
+            nohz_full=whole_entries(environment.nohz_full),
             kernel_max=environment.kernel_max,
             smt_control=bounded(environment.smt_control),
             auto_online_rules=[bounded(path) for path in environment.auto_online_rules[:64]],
             clocksource=bounded(environment.clocksource),
             kernel_arguments=[bounded(argument) for argument in environment.kernel_arguments[:64]],
             unwritable=[bounded(path) for path in environment.unwritable[:64]],
-            partition_isolated=bounded(environment.partition_isolated),
+            partition_isolated=whole_entries(environment.partition_isolated),
         ),
     )
     for name in ("eject_enabled", "hypervisor_flag", "acpi", "writable"):
@@ -118,27 +125,63 @@ def answer(value: model.Arrived | model.CpuResult, request_id: str) -> pb.SetOnl
     return pb.SetOnlineResponse(request_id=request_id, result=result)
 
 
+class _Lists:
+    """Lists of CPUs on their way into one message. One that has no room is left out with all that it belongs to."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ALL_CPUS
+        self.left_out = 0
+
+    def take(self, *lists: str) -> bool:
+        """Say whether there is room for these."""
+        size = sum(map(len, lists))
+        if size > self._left or any(len(each) > MAX_CPUS for each in lists):
+            self.left_out += 1
+            return False
+        self._left -= size
+        return True
+
+    def alone(self, cpus: str) -> str:
+        """Return the list, "" if it has no room."""
+        return cpus if self.take(cpus) else ""
+
+
 def workload(value: Workload) -> pb.Workload:
     """Return what a look at the guest's programs has found."""
-    return pb.Workload(
-        online=_cpus(value.online),
-        pinned=[pb.Pinned(cpus=_cpus(each.cpus), threads=_threads(each.threads)) for each in value.pinned],
+    lists = _Lists()
+    message = pb.Workload(
+        online=lists.alone(_cpus(value.online)),
+        isolated=lists.alone(value.isolated),
+        nohz_full=lists.alone(value.nohz_full),
+        partition_isolated=lists.alone(value.partition_isolated),
+        root_effective=lists.alone(value.root_effective),
+        pinned=[
+            pb.Pinned(cpus=cpus, threads=_threads(each.threads))
+            for each in value.pinned
+            if lists.take(cpus := _cpus(each.cpus))
+        ],
         cpusets=[
             pb.Cpuset(
                 cgroup=each.cgroup,
-                cpus=bounded(each.cpus),
-                effective=bounded(each.effective),
+                cpus=each.cpus,
+                effective=each.effective,
                 partition=bounded(each.partition),
                 populated=each.populated,
             )
             for each in value.cpusets
+            if lists.take(each.cpus, each.effective)
         ],
-        units=[pb.Unit(name=each.name, cpus=_cpus(each.cpus), active=each.active) for each in value.units],
+        units=[
+            pb.Unit(name=each.name, cpus=cpus, active=each.active)
+            for each in value.units
+            if lists.take(cpus := _cpus(each.cpus))
+        ],
         deadline=_threads(value.deadline),
         forgotten=_threads(value.forgotten),
         broken=[
-            pb.Broken(cpus=_cpus(each.cpus), fate=f"FATE_{each.fate.name}", threads=_threads(each.threads))
+            pb.Broken(cpus=cpus, fate=f"FATE_{each.fate.name}", threads=_threads(each.threads))
             for each in value.broken
+            if lists.take(cpus := _cpus(each.cpus))
         ],
         network=[
             pb.NetworkDevice(
@@ -150,13 +193,12 @@ def workload(value: Workload) -> pb.Workload:
             for each in value.network
         ],
         quotas=[pb.Quota(cgroup=each.cgroup, unit=each.unit, cpus=each.cpus) for each in value.quotas],
-        isolated=bounded(value.isolated),
-        nohz_full=bounded(value.nohz_full),
-        partition_isolated=bounded(value.partition_isolated),
         kdump_reloads=value.kdump_reloads,
-        root_effective=bounded(value.root_effective),
         unseen=[bounded(each) for each in value.unseen],
     )
+    if lists.left_out:
+        message.unseen.append(f"lists of CPUs: {lists.left_out} have no room in the answer")
+    return message
 
 
 def _cpus(numbers: frozenset[int]) -> str:

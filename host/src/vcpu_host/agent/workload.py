@@ -30,6 +30,8 @@ from .bounds import BadMessageError
 
 #: Entries of a list, threads that are named of those alike, bytes of a text, and of a name (agent.proto).
 MAX_LIST, MAX_SOME, MAX_TEXT, MAX_NAME = 1024, 4, 1024, 256
+#: Bytes of one list of CPUs, and of all of them.
+MAX_CPUS, MAX_ALL_CPUS = 32768, 1 << 20
 
 _FATE = {
     pb.Broken.FATE_WIDENED: Fate.WIDENED,
@@ -40,24 +42,25 @@ _FATE = {
 
 def workload(message: pb.Workload) -> Workload:
     """Return what was found. Raise BadMessageError for what is out of bounds."""
+    listed = _Lists()
     return Workload(
-        online=_cpus(message.online),
-        pinned=tuple(Pinned(_cpus(each.cpus), _threads(each.threads)) for each in _list(message.pinned)),
+        online=listed(message.online),
+        pinned=tuple(Pinned(listed(each.cpus), _threads(each.threads)) for each in _list(message.pinned)),
         cpusets=tuple(
             Cpuset(
                 _name(each.cgroup),
-                _cpus(each.cpus),
-                _cpus(each.effective),
+                listed(each.cpus),
+                listed(each.effective),
                 _text(each.partition, 80),
                 each.populated,
             )
             for each in _list(message.cpusets)
         ),
-        units=tuple(AffineUnit(_name(each.name), _cpus(each.cpus), each.active) for each in _list(message.units)),
+        units=tuple(AffineUnit(_name(each.name), listed(each.cpus), each.active) for each in _list(message.units)),
         deadline=_threads(message.deadline),
         forgotten=_threads(message.forgotten),
         broken=tuple(
-            Broken(_cpus(each.cpus), _FATE[each.fate], _threads(each.threads))
+            Broken(listed(each.cpus), _FATE[each.fate], _threads(each.threads))
             for each in _list(message.broken)
             if each.fate in _FATE  # a newer agent may know others
         ),
@@ -69,11 +72,11 @@ def workload(message: pb.Workload) -> Workload:
             for each in _list(message.quotas)
             if 0 <= each.cpus < cpus.LIMIT
         ),
-        isolated=_cpus(message.isolated),
-        nohz_full=_cpus(message.nohz_full),
-        partition_isolated=_cpus(message.partition_isolated),
+        isolated=listed(message.isolated),
+        nohz_full=listed(message.nohz_full),
+        partition_isolated=listed(message.partition_isolated),
         kdump_reloads=message.kdump_reloads,
-        root_effective=_cpus(message.root_effective),
+        root_effective=listed(message.root_effective),
         unseen=tuple(_text(each) for each in _list(message.unseen)),
     )
 
@@ -93,11 +96,20 @@ def _threads(message: pb.Threads) -> Threads:
     return Threads(max(message.count, len(some)), some)
 
 
-def _cpus(text: str) -> int:
-    try:
-        return cpus.parse(_bounded(text, MAX_TEXT))
-    except ValueError as error:
-        raise BadMessageError(str(error)) from error
+class _Lists:
+    """Reads the lists of CPUs of one message: each has its bound, and so has the work for all of them."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ALL_CPUS
+
+    def __call__(self, text: str) -> int:
+        self._left -= len(text)
+        if len(text) > MAX_CPUS or self._left < 0:
+            raise BadMessageError(f"lists of CPUs are longer than {MAX_CPUS} bytes, or all of them than {MAX_ALL_CPUS}")
+        try:
+            return cpus.parse(text)
+        except ValueError as error:
+            raise BadMessageError(str(error)) from error
 
 
 def _name(text: str) -> str:

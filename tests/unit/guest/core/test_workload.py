@@ -13,13 +13,16 @@ from vcpu_guest.core import workload
         (b"\xff\xfe", "\\xff\\xfe"),
         ("\u202egnp", "\\u202egnp"),
         (b"x" * 300, "x" * 253 + "..."),
+        ("中" * 85, "中" * 85),
+        ("中" * 86, "中" * 84 + "..."),
+        ("x" + "é" * 128, "x" + "é" * 126 + "..."),
         (b"\x00" * 300, "\\x00" * 63 + "\\..."),
     ],
 )
 def test_names_come_out_on_one_line_printable_and_cut(name: bytes | str, shown: str) -> None:
     found = workload.escaped(name)
     assert found == shown
-    assert len(found) <= workload.MAX_NAME
+    assert len(found.encode()) <= workload.MAX_NAME
     assert found.isprintable()
 
 
@@ -28,6 +31,11 @@ def test_a_name_with_parentheses_and_spaces_does_not_move_the_fields_of_stat() -
     assert workload.stat_fields(b"12 (a) b (c) " + fields) == (b"a) b (c", True, 77)
     assert workload.stat_fields(b"") is None
     assert workload.stat_fields(b"12 (a) S 1 2") is None
+
+
+def test_a_mask_that_was_not_read_to_its_end_is_none() -> None:
+    assert workload.allowed(b"Name:\tx\nCpus_allowed_list:\t0,2-3\nMems_allowed_list:\t0\n") == frozenset({0, 2, 3})
+    assert workload.allowed(b"Name:\tx\nCpus_allowed_list:\t0,2-3") is None
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,9 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from vcpu_guest.core.model import Arrived, Cpu, CpuResult, CpuStatus, Detail, Reason
+from vcpu_guest.core import cpulist
+from vcpu_guest.core.model import AgentInfo, Arrived, Cpu, CpuResult, CpuStatus, Detail, Environment, Reason
+from vcpu_guest.core.workload import Cpuset, Pinned, Threads, Workload
 from vcpu_guest.rpc import convert
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -41,6 +43,33 @@ def test_a_cpu_keeps_every_field_and_what_is_unknown_stays_absent(cpu: Cpu) -> N
 @example("€" * 1000)
 def test_every_string_is_bounded_and_sendable(text: Any) -> None:
     assert len(convert.bounded(text).encode()) <= convert.MAX_STRING
+
+
+def test_no_list_of_cpus_is_cut_in_the_middle() -> None:
+    scattered = cpulist.render(range(502, 3000, 2))  # the cut is within a number
+    environment = Environment(scattered, scattered, scattered, partition_isolated=scattered)
+    sent = convert.hello(AgentInfo("1", "x", "6", "b", "i", "acpi", "udev"), environment, gated=False).environment
+    for name in ("possible", "isolated", "nohz_full", "partition_isolated"):
+        found = getattr(sent, name)
+        assert 1000 < len(found) <= convert.MAX_STRING
+        assert set(found.split(",")) <= set(scattered.split(","))
+
+
+def test_a_list_that_has_no_room_is_left_out_with_its_entry_and_told() -> None:
+    many = frozenset(range(0, 8192, 2))  # 19 KB
+    long = cpulist.render(range(0, 20000, 2))
+    found = convert.workload(
+        Workload(
+            online=frozenset({3}),
+            pinned=(Pinned(many, Threads(1)),) * 100,
+            cpusets=(Cpuset("/a", long, "1", "member", True), Cpuset("/b", "1", "1", "member", True)),
+        )
+    )
+    assert found.online == "3"
+    assert 40 < len(found.pinned) < 60
+    assert [each.cgroup for each in found.cpusets] == ["/b"]
+    left = 100 - len(found.pinned) + 1
+    assert [each for each in found.unseen if f"{left} have no room" in each]
 
 
 def test_every_status_has_its_own_on_the_wire() -> None:

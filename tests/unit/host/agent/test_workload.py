@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from vcpu_host.agent.bounds import BadMessageError, parse
-from vcpu_host.agent.workload import MAX_LIST, workload
+from vcpu_host.agent.workload import MAX_ALL_CPUS, MAX_CPUS, MAX_LIST, workload
 from vcpu_proto.v1 import agent_pb2 as pb
 
 
@@ -24,7 +24,10 @@ def _thread(**fields: str | int) -> pb.Threads:
         pb.Workload(deadline=_thread(comm="x" * 257)),
         pb.Workload(cpusets=[pb.Cpuset(cgroup="x" * 257)]),
         pb.Workload(unseen=["x" * 1025]),
-        pb.Workload(isolated="1," * 600),
+        pb.Workload(isolated="1,"),
+        pb.Workload(isolated="1" + ",1" * (MAX_CPUS // 2)),
+        pb.Workload(pinned=[pb.Pinned(cpus="1" + ",1" * (MAX_CPUS // 2 - 1))] * (MAX_ALL_CPUS // MAX_CPUS + 1)),
+        pb.Workload(deadline=_thread(comm="中" * 86)),
     ],
 )
 def test_what_is_out_of_bounds_is_no_message(message: pb.Workload) -> None:
