@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 
 from .. import codes
 from ..finding import Level
@@ -37,9 +39,8 @@ def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotVie
     programs = view.programs
     if programs is None or programs.workload is None:
         return list(candidates), set()
-    harm, gone = Harm(programs.workload), cpus.of(())
-    for slot in going:
-        gone |= online_cpus(slot)
+    gone = reduce(or_, map(online_cpus, going), 0)
+    harm = Harm(programs.workload, reduce(or_, map(online_cpus, candidates), gone))
     first: list[SlotView] = []
     last: list[SlotView] = []
     for slot in candidates:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 #: More than any kernel's NR_CPUS.
 LIMIT = 65536
@@ -19,14 +21,21 @@ def of(numbers: Iterable[int]) -> int:
 
 def parse(text: str) -> int:
     """Return the set that a kernel's list such as "0-3,8" names. Raise ValueError if it is none."""
-    found = 0
+    bits = bytearray(LIMIT // 8)
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
         low, high = _number(first), _number(last if dash else first)
         if low > high:
             raise ValueError(f"not a list of CPUs: {text[:40]!r}")
-        found |= (1 << high - low + 1) - 1 << low
-    return found
+        begin, end = low >> 3, high >> 3
+        head, tail = 0xFF << (low & 7) & 0xFF, (2 << (high & 7)) - 1
+        if begin == end:
+            bits[begin] |= head & tail
+        else:
+            bits[begin] |= head
+            bits[begin + 1 : end] = b"\xff" * (end - begin - 1)
+            bits[end] |= tail
+    return int.from_bytes(bits, "little")
 
 
 def _number(text: str) -> int:
@@ -37,24 +46,19 @@ def _number(text: str) -> int:
 
 def numbers(cpus: int) -> list[int]:
     """Return the numbers of a set, in ascending order."""
-    found = []
-    while cpus:
-        low = cpus & -cpus
-        found.append(low.bit_length() - 1)
-        cpus ^= low
-    return found
+    return [number for run in _runs(cpus) for number in run]
+
+
+def _runs(cpus: int) -> Iterator[range]:
+    """Yield the ranges of a set, in linear time: a guest may name 65,536 CPUs."""
+    for run in re.finditer("1+", f"{cpus:b}"[::-1]):
+        yield range(run.start(), run.end())
 
 
 def text(cpus: int, most: int = 16) -> str:
     """Return the set as the kernel writes it; after ``most`` ranges it is cut, with "..."."""
-    parts: list[list[int]] = []
-    for number in numbers(cpus):
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    shown = ["-".join(map(str, dict.fromkeys(part))) for part in parts[:most]]
-    return ",".join(shown + ["..."] * (len(parts) > most))
+    parts = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in islice(_runs(cpus), most + 1)]
+    return ",".join(parts if len(parts) <= most else [*parts[:most], "..."])
 
 
 def named(cpus: int) -> str:

@@ -6,7 +6,9 @@ What the kernel does then, and what comes back, was run on Linux 6.1, 6.12 and 7
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 
 from .. import codes
 from ..finding import Level
@@ -34,18 +36,19 @@ _FORGOTTEN_FIX = (
 
 
 class Harm:
-    """Tells quickly whether one more CPU's going hurts somebody. For placement."""
+    """Tells quickly whether one more CPU's going hurts somebody. For placement.
 
-    def __init__(self, workload: Workload) -> None:
-        self._sets: dict[int, list[int]] = {}
-        for mask in _masks(workload):
-            for number in cpus.numbers(mask):
-                self._sets.setdefault(number, []).append(mask)
+    ``may_go`` are all CPUs that may: who has others loses nothing. No set is ever taken apart into numbers, for a guest
+    that lies names a thousand sets of all the CPUs that a kernel can have.
+    """
+
+    def __init__(self, workload: Workload, may_go: int) -> None:
+        self._sets = {mask for mask in _masks(workload) if not mask & ~may_go}
 
     def grows(self, going: int, more: int) -> bool:
         """Say whether somebody loses the last CPU when ``more`` go besides ``going``."""
-        all_going = going | more
-        return any(not mask & ~all_going for number in cpus.numbers(more) for mask in self._sets.get(number, ()))
+        staying = ~(going | more)
+        return any(mask & more and not mask & staying for mask in self._sets)
 
 
 def _masks(workload: Workload) -> Iterator[int]:
@@ -97,16 +100,9 @@ def _pinned(workload: Workload, going: int, slot_of: SlotOf) -> Iterator[Note]:
         yield _note(codes.PINNED_THREADS, text, _PINNED_FIX, each.cpus, slot_of, each.threads)
     rest = found[MOST:]
     if rest:
-        count, union = sum(each.threads.count for each in rest), cpus.of(_numbers(each.cpus for each in rest))
+        count, union = sum(each.threads.count for each in rest), reduce(or_, (each.cpus for each in rest))
         text = f"{_many(count, 'more thread')} are pinned to {len(rest)} other sets of CPUs that go"
         yield _note(codes.PINNED_THREADS, text, _PINNED_FIX, union, slot_of, Threads(count))
-
-
-def _numbers(masks: Iterable[int]) -> list[int]:
-    union = 0
-    for mask in masks:
-        union |= mask
-    return cpus.numbers(union)
 
 
 def _cpusets(workload: Workload, going: int, slot_of: SlotOf) -> Iterator[Note]:

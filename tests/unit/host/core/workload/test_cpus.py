@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vcpu_host.core.workload import cpus
 
 
@@ -11,6 +13,15 @@ from vcpu_host.core.workload import cpus
 def test_a_kernels_list_is_a_set(text: str, numbers: list[int]) -> None:
     assert cpus.numbers(cpus.parse(text)) == numbers
     assert cpus.of(numbers) == cpus.parse(text)
+
+
+@given(st.sets(st.integers(0, 65535), max_size=40), st.integers(0, 65535), st.integers(0, 300))
+def test_what_is_written_is_read_again(some: set[int], low: int, length: int) -> None:
+    numbers = sorted(some | set(range(low, min(low + length, 65536))))
+    found = cpus.of(numbers)
+    assert cpus.numbers(found) == numbers
+    assert cpus.parse(cpus.text(found, most=10**6)) == found
+    assert cpus.parse(",".join(map(str, reversed(numbers)))) == found
 
 
 @pytest.mark.parametrize("text", ["x", "3-1", "-1", "65536", "1,,2", "1-", "٣", "1_0", "999999999"])

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 from vcpu_host.core import codes
 from vcpu_host.core.finding import Level
 from vcpu_host.core.workload import cpus
@@ -85,15 +88,37 @@ def test_of_very_many_sets_of_cpus_few_are_told_and_the_rest_is_counted() -> Non
 
 
 def test_one_more_cpu_does_harm_only_if_it_is_the_last_one_of_somebody() -> None:
-    harm = Harm(Workload(online=_ALL, pinned=(Pinned(cpus.parse("2-3"), _DB),)))
+    harm = Harm(Workload(online=_ALL, pinned=(Pinned(cpus.parse("2-3"), _DB),)), _ALL)
     assert not harm.grows(0, cpus.parse("3"))
     assert harm.grows(cpus.parse("3"), cpus.parse("2"))
     assert not harm.grows(cpus.parse("3"), cpus.parse("1"))
 
 
+def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    real = cpus._runs
+
+    def counted(mask: int) -> Iterator[range]:
+        taken.append(mask)
+        return real(mask)
+
+    monkeypatch.setattr(cpus, "_runs", counted)
+    wide = tuple(Pinned(cpus.parse(f"{low}-65535"), _DB) for low in range(1, 1025))
+    units = tuple(AffineUnit(f"{low}.service", cpus.parse(f"{low}-65535"), True) for low in range(1, 1025))
+    sets = tuple(Cpuset(f"/{low}", cpus.parse(f"{low}-65535"), 0, "member", True) for low in range(1, 1025))
+    workload = Workload(online=cpus.parse("0-65535"), pinned=wide, units=units, cpusets=sets)
+    harm = Harm(workload, _ALL)
+    assert not any(harm.grows(0, 1 << number) for number in range(4))
+    assert _hurt(workload, "1-3") == ()
+    assert taken == []
+    mixed = tuple(AffineUnit(f"{low}.service", cpus.parse(f"3,{low}-65535"), True) for low in range(5, 1029))
+    assert len(_hurt(Workload(online=_ALL, units=mixed), "1-3")) == MOST + 1
+    assert len(taken) < 4 * MOST
+
+
 def test_a_set_of_cpus_that_are_all_away_does_no_harm() -> None:
     workload = Workload(online=_ALL, units=(AffineUnit("x.service", cpus.parse("9"), True),))
-    assert not Harm(workload).grows(0, cpus.parse("3"))
+    assert not Harm(workload, _ALL).grows(0, cpus.parse("3"))
     assert _hurt(workload, "3") == ()
 
 
