@@ -256,7 +256,7 @@ class Coordinator:
                 if self._interrupted:
                     stop.set()
                 left = began + limits.timeout - loop.time()
-                result = await told(self._sessions.live, decided, result, stop, left)
+                result = await told(self._sessions.live, view, decided, result, stop, left)
             if request.config:
                 from .keeping import kept
 

@@ -85,10 +85,16 @@ async def looked_at(
 
 
 async def told(
-    agent: ports.GuestAgent | None, decided: Plan, result: OperationResult, stop: asyncio.Event, seconds: float
+    agent: ports.GuestAgent | None,
+    view: VmView,
+    decided: Plan,
+    result: OperationResult,
+    stop: asyncio.Event,
+    seconds: float,
 ) -> OperationResult:
     """Return the result with what was known beforehand, and what has become of the guest's programs since.
 
+    ``view`` is what the plan was made from.
     The look at them is broken off after so many seconds, and when whoever waits for the result wants it (``stop``).
     """
     notes = decided.notes
@@ -96,7 +102,8 @@ async def told(
     if agent is not None and not agent.ended and settled:
         found, trouble = await _in_time(stop, seconds, _ask(agent, (), use=True, broken=True))
         if found is not None:
-            notes = (*notes, *_since(decided, result, found))
+            before = view.programs.workload if view.programs is not None else None
+            notes = (*notes, *_since(decided, result, found, before))
         elif trouble is not None and not any(note.text == unseen(trouble).text for note in notes):
             notes = (*notes, unseen(trouble))
     return replace(result, notes=notes)
@@ -112,10 +119,10 @@ async def _in_time(
         return None, _LATE
 
 
-def _since(decided: Plan, result: OperationResult, found: Workload) -> Sequence[Note]:
+def _since(decided: Plan, result: OperationResult, found: Workload, before: Workload | None) -> Sequence[Note]:
     up = {step.slot.index for step in decided.steps if not goes_down(step)}
     came = cpus.of(number for slot in result.slots if slot.slot in up for number in slot.guest_cpus) & found.online
-    after = unused(found, found.online.bit_count(), came)
+    after = unused(found, found.online.bit_count(), came, before)
     return [*broken(found), *(note for note in after if came or note.hurts)]
 
 

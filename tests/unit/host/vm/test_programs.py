@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from kit.fakes.adapters import BRISK, Agent, Rig, no_task_left, until
@@ -16,7 +17,7 @@ from vcpu_host.core.planning.plan import OnWorkload, Operation, Plan, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import VmView
-from vcpu_host.core.workload.model import Broken, Fate, Pinned, Threads, Who, Workload
+from vcpu_host.core.workload.model import Broken, Cpuset, Fate, Pinned, Threads, Who, Workload
 from vcpu_host.errors import VcpuctlError
 from vcpu_host.vm import programs
 from vcpu_host.vm.coordinator import Coordinator
@@ -24,6 +25,7 @@ from vcpu_host.vm.programs import looked_at
 
 _DB = Threads(1, (Who(812, 812, "postgres"),))
 _PINNED = Workload(online=0b1111, pinned=(Pinned(0b1000, _DB),), broken=(Broken(0b1000, Fate.WIDENED, _DB),))
+_LOST = Cpuset("/rt", 0b11000000, 0b0011, "isolated invalid", True)
 _SLOW = VcpuctlError(Reason(codes.AGENT_SLOW, Origin.AGENT, "no answer"))
 
 
@@ -206,3 +208,20 @@ async def test_looking_again_for_one_plan_comes_to_an_end_with_what_was_not_look
     _, decided = await programs.informed(rig.whole.agent, view, first, OnWorkload.REFUSE, make, shows=False)
     assert [refusal.reason.code for refusal in decided.refusals] == [codes.WORKLOAD_UNSEEN]
     assert len(rig.dialer.made[0].looked) == programs.LOOKS
+
+
+async def test_an_unplug_does_not_tell_of_a_partition_that_was_lost_before_it_and_tells_of_one_that_it_empties(
+    rig: Rig,
+) -> None:
+    rig.dialer.prepare = lambda agent: _sees(agent, Workload(online=0b1111, cpusets=(_LOST,)))
+    assert (await rig.whole.run(_unplug(3), BRISK)).notes == ()
+    (agent,) = rig.dialer.made
+    real, whole = agent.workload, replace(_LOST, partition="isolated")
+
+    async def looks(*going: Any, **what: Any) -> Workload:
+        found = await real(*going, **what)
+        return found if what.get("broken") else replace(found, cpusets=(whole,))
+
+    agent.workload = looks  # type: ignore[method-assign]
+    notes = (await rig.whole.run(_unplug(2), BRISK)).notes
+    assert [(note.code, note.hurts) for note in notes] == [(codes.PARTITION_INVALID, True)]

@@ -16,14 +16,19 @@ _OVERLAP_FIX = "make the partition anew: write member, then {kind} into its cpus
 _ISOLATED_FIX = "pin the programs that are to use them, or take the CPUs out of isolcpus=, nohz_full= or the partition"
 
 
-def unused(workload: Workload, online: int, came: int) -> Iterator[Note]:
+#: States that stand until somebody mends them, whatever comes and goes.
+_STANDING = (codes.PARTITION_OVERLAP, codes.PARTITION_INVALID)
+
+
+def unused(workload: Workload, online: int, came: int, before: Workload | None = None) -> Iterator[Note]:
     """Yield what keeps the guest from using all of its CPUs.
 
     ``online`` is how many CPUs it has, or will have. ``came`` are the numbers of those that came, 0 if they are not
-    known yet: the guest's kernel gives them, and which slot gets which differs between kernels.
+    known yet: the guest's kernel gives them, and which slot gets which differs between kernels. ``before`` is the look
+    before an operation: only a state that it did not have hurts anybody.
     """
     yield from _isolated(workload, came)
-    yield from _partitions(workload)
+    yield from _partitions(workload, came, before)
     for device in workload.network[:MOST]:
         count = min(device.most_queue_pairs, online)
         if device.queue_pairs < count:
@@ -61,20 +66,32 @@ def _isolated(workload: Workload, came: int) -> Iterator[Note]:
         yield Note(Level.NOTE, codes.ISOLATED_CPUS, text, _ISOLATED_FIX)
 
 
-def _partitions(workload: Workload) -> Iterator[Note]:
+def _partitions(workload: Workload, came: int, before: Workload | None) -> Iterator[Note]:
+    earlier = {each.cgroup: each for each in before.cpusets} if before is not None else {}
     for each in workload.cpusets[:MOST]:
-        shared = each.effective & workload.root_effective
-        if each.is_partition and shared:
+        was = earlier.get(each.cgroup)
+        shared = _shared(each, workload)
+        if shared:
+            fresh = shared & came
+            # Only a look for what is not used has read the root's CPUs.
+            if was is not None and before is not None and before.root_effective:
+                fresh |= shared & ~_shared(was, before)
             text = f"the {each.partition} partition {each.cgroup} shares {cpus.named(shared)} with all other tasks"
-            yield _of_cgroup(codes.PARTITION_OVERLAP, text, _OVERLAP_FIX.format(kind=each.partition), each.cgroup)
+            yield _of_cgroup(codes.PARTITION_OVERLAP, text, _OVERLAP_FIX.format(kind=each.partition), each, fresh)
         elif each.is_invalid:
             text = f"the partition {each.cgroup} is none now: {each.partition}"
             fix = "bring one of its CPUs back, or write member into its cpuset.cpus.partition"
-            yield _of_cgroup(codes.PARTITION_INVALID, text, fix, each.cgroup)
+            yield _of_cgroup(codes.PARTITION_INVALID, text, fix, each, was is not None and not was.is_invalid)
 
 
-def _of_cgroup(code: str, text: str, fix: str, cgroup: str) -> Note:
-    return Note(Level.WARNING, code, text, fix, count=1, who=(Who(cgroup=cgroup),))
+def _shared(group: Cpuset, workload: Workload) -> int:
+    """Return the CPUs that a valid partition shares with the root."""
+    return group.effective & workload.root_effective if group.is_partition else 0
+
+
+def _of_cgroup(code: str, text: str, fix: str, group: Cpuset, fresh: object) -> Note:
+    level = Level.WARNING if fresh else Level.NOTE
+    return Note(level, code, text, fix, count=1, who=(Who(cgroup=group.cgroup),))
 
 
 _FATES = {
@@ -119,7 +136,7 @@ def findings(workload: Workload) -> Iterator[Finding]:
     """Yield what ``doctor`` says of the guest's programs."""
     online = workload.online.bit_count()
     for note in (*unused(workload, online, 0), *broken(workload)):
-        yield Finding(note.level, note.code, note.text, note.hint)
+        yield Finding(Level.WARNING if note.code in _STANDING else note.level, note.code, note.text, note.hint)
     for unit in [each for each in workload.units if not each.cpus & workload.online][:MOST]:
         verb = "restarted" if unit.active else "started"
         yield Finding(

@@ -19,7 +19,7 @@ from vcpu_host.core.planning.programs import candidates, unasked
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.view import VmView, join, with_pending
 from vcpu_host.core.workload import cpus
-from vcpu_host.core.workload.model import Pinned, Programs, Threads, Who, Workload
+from vcpu_host.core.workload.model import Cpuset, Pinned, Programs, Threads, Who, Workload
 
 _DB = Threads(1, (Who(812, 812, "postgres"),))
 
@@ -173,3 +173,14 @@ def test_a_slot_that_nobody_asked_about_is_told_as_unseen_and_refused_if_what_hu
         assert [refusal.reason.code for refusal in decided.refusals] == [codes.WORKLOAD_UNSEEN]
     else:
         assert [slot.index for slot in unasked(seen, decided)] == [2]
+
+
+def test_a_partition_that_lost_its_cpus_earlier_is_told_and_stands_in_no_plugs_way() -> None:
+    lost = Cpuset("/rt", 1 << 4, 0b1111, "isolated invalid", True)
+    shares = Cpuset("/lat", 0b1000, 0b1000, "isolated", True)
+    decided = _plan(_view(refuses=True, cpusets=(lost, shares), root_effective=0b1111), "plug", 1)
+    assert steps(decided) == [("plug", 4)]
+    assert [(note.code, note.level) for note in decided.notes] == [
+        (codes.PARTITION_INVALID, Level.NOTE),
+        (codes.PARTITION_OVERLAP, Level.NOTE),
+    ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from vcpu_host.core import codes
@@ -162,9 +163,29 @@ def test_partitions_that_share_cpus_or_are_none_any_more_are_told() -> None:
     off = Cpuset("/off", cpus.parse("7"), cpus.parse("0-1"), "root invalid (No cpu available due to hotplug)", True)
     workload = Workload(online=_ALL, cpusets=(rt, off), root_effective=cpus.parse("0-1,3"))
     overlap, invalid = unused(workload, 4, 0)
-    assert (overlap.code, overlap.hurts) == (codes.PARTITION_OVERLAP, True)
+    assert (overlap.code, overlap.hurts) == (codes.PARTITION_OVERLAP, False)
     assert "shares CPU 3" in overlap.text
-    assert invalid.code == codes.PARTITION_INVALID
+    assert (invalid.code, invalid.hurts) == (codes.PARTITION_INVALID, False)
+    assert {each.level for each in findings(workload)} == {Level.WARNING}
+
+
+def test_a_partitions_state_hurts_only_if_it_is_new_since_the_look_before() -> None:
+    whole = _cpuset("2-3", "isolated")
+    lost = _cpuset("2-3", "isolated invalid", "0-1")
+    assert [note.hurts for note in unused(lost, 2, 0, before=whole)] == [True]
+    assert [note.hurts for note in unused(lost, 2, 0, before=lost)] == [False]
+    assert [note.hurts for note in unused(lost, 2, 0, before=Workload(online=_ALL))] == [False]
+
+
+def test_an_overlap_hurts_if_it_is_of_cpus_that_came_or_the_look_before_saw_none_there() -> None:
+    shares = replace(_cpuset("2-3", "isolated"), root_effective=cpus.parse("0-1,3"))
+    assert [note.hurts for note in unused(shares, 4, cpus.parse("3"))] == [True]
+    assert [note.hurts for note in unused(shares, 4, cpus.parse("1"))] == [False]
+    apart = replace(shares, root_effective=cpus.parse("0-1"))
+    assert [note.hurts for note in unused(shares, 4, 0, before=apart)] == [True]
+    assert [note.hurts for note in unused(shares, 4, 0, before=shares)] == [False]
+    unread = replace(shares, root_effective=0)
+    assert [note.hurts for note in unused(shares, 4, 0, before=unread)] == [False]
 
 
 def test_what_became_of_threads_is_told_by_mask_and_fate() -> None:
