@@ -56,6 +56,10 @@ class Cgroups:
         """Return the CPUs that no partition has taken from the root; "" where there is no such file."""
         return self._read("", "cpuset.cpus.effective")
 
+    def left_to_root(self) -> frozenset[int] | None:
+        """Return the CPUs of root_effective; None if they cannot be told."""
+        return _parsed(self.root_effective()) or None
+
     def effective_of(self, path: str) -> frozenset[int] | None:
         """Return the CPUs that a thread in this cgroup gets without a mask of its own; None if no cpuset says.
 

@@ -234,3 +234,160 @@ def test_making_room_ends_with_the_time_that_a_look_has(
     known.before(frozenset({3}))
     assert looked.count(12) == 0
     assert len(looked) <= 2
+
+
+# --- whose doing a wide mask is ---------------------------------------------------------------------------------------
+
+
+def widen(folder: Path, tid: int) -> None:
+    """The program gives itself all CPUs."""
+    tasks_of(folder).pin(tid, frozenset(range(16)))
+
+
+def test_a_mask_that_came_through_is_the_programs_own_again_though_no_host_asks(
+    tmp_path: Path, kernel: FakeKernel
+) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path, keep=True)
+    task = programs.task(10, "3")
+    known.before(frozenset({3}))
+    switch(kernel, 3, online=False)
+    known.put_back()
+    known.before(frozenset())
+    switch(kernel, 3, online=True)
+    known.put_back()
+    assert task.mask == "3"
+    widen(tmp_path, 10)
+    known.before(frozenset())
+    known.put_back()
+    assert task.mask == "0-15"
+    assert told(known) == {}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_mask_that_was_put_back_is_the_programs_own_again_while_some_of_its_cpus_are_away(
+    tmp_path: Path, kernel: FakeKernel, *, asked: bool
+) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path, keep=True)
+    task = programs.task(10, "2-3", awake=True)
+    known.before(frozenset({2, 3}))
+    switch(kernel, 2, 3, online=False)
+    known.put_back()
+    known.before(frozenset())
+    switch(kernel, 2, online=True)
+    known.put_back()
+    assert task.mask == "2-3"
+    if asked:
+        assert told(known) == {10: Fate.PUT_BACK}
+    widen(tmp_path, 10)
+    known.before(frozenset())
+    switch(kernel, 3, online=True)
+    known.put_back()
+    assert task.mask == "0-15"
+    assert told(known) == {}
+
+
+def test_a_mask_that_loses_its_last_cpu_anew_is_put_back_anew(tmp_path: Path, kernel: FakeKernel) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path, keep=True)
+    task = programs.task(10, "2-3", awake=True)
+    known.before(frozenset({2, 3}))
+    switch(kernel, 2, 3, online=False)
+    for _ in range(2):
+        known.before(frozenset())
+        switch(kernel, 2, online=True)
+        known.put_back()
+        assert task.mask == "2-3"
+        known.before(frozenset({2}))
+        switch(kernel, 2, online=False)
+        known.put_back()
+        assert task.mask == "0-15"
+    assert told(known) == {10: Fate.WIDENED}
+
+
+def test_a_program_that_chose_another_mask_meanwhile_may_widen_that(tmp_path: Path, kernel: FakeKernel) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path, keep=True)
+    task = programs.task(10, "3", awake=True)
+    known.before(frozenset({3}))
+    switch(kernel, 3, online=False)
+    tasks_of(tmp_path).pin(10, frozenset({1}))
+    known.before(frozenset({2}))
+    widen(tmp_path, 10)
+    switch(kernel, 3, online=True)
+    known.put_back()
+    assert task.mask == "0-15"
+
+
+def test_a_program_that_pins_itself_to_the_only_cpu_left_is_not_taken_for_widened(
+    tmp_path: Path, kernel: FakeKernel
+) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path, keep=True)
+    chose, lost = programs.task(10, "3"), programs.task(11, "2", awake=True)
+    known.before(frozenset({1, 2, 3}))
+    switch(kernel, 1, 2, 3, online=False)
+    tasks_of(tmp_path).pin(10, frozenset({0}))
+    assert told(known) == {11: Fate.WIDENED}
+    switch(kernel, 2, 3, online=True)
+    known.put_back()
+    assert (chose.mask, lost.mask) == ("0", "2")
+
+
+def test_where_partitions_have_taken_cpus_from_the_root_a_widened_mask_lacks_them(
+    tmp_path: Path, kernel: FakeKernel
+) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path)
+    programs.cgroup("/rt", cpus="2", partition="isolated")
+    programs.task(10, "3")
+    known.before(frozenset({3}))
+    switch(kernel, 3, online=False)
+    tasks_of(tmp_path).pin(10, frozenset({0, 1}))  # as Linux 6.1 does
+    assert told(known) == {10: Fate.WIDENED}
+
+
+def test_while_another_change_is_under_way_nobody_that_it_has_met_is_forgotten(
+    tmp_path: Path, kernel: FakeKernel
+) -> None:
+    programs, known = FakePrograms(tmp_path), masks(tmp_path, keep=True)
+    task = programs.task(10, "3", awake=True)
+    known.before(frozenset({3}))
+    known.before(frozenset({2}), alone=False)
+    known.put_back(settled=False)  # the other one has ended first
+    assert known.fates(settled=False) == ()
+    switch(kernel, 3, online=False)
+    switch(kernel, 3, online=True)
+    known.put_back()
+    assert task.mask == "3"
+
+
+def test_what_the_kernel_forgets_again_and_again_is_put_back_again_and_again(
+    tmp_path: Path, kernel: FakeKernel
+) -> None:
+    programs = FakePrograms(tmp_path, forgets=True)
+    programs.cgroup("/system.slice/x.service")
+    task = programs.task(10, "1", cgroup="/system.slice/x.service")
+    known = masks(tmp_path, keep=True, release=OLD)
+    for online in (False, True, False, True):
+        known.before(frozenset() if online else frozenset({3}))
+        switch(kernel, 3, online=online)
+        assert task.mask == ("0-3" if online else "0-2")
+        known.put_back(settled=False)
+        assert task.mask == "1"
+    known.put_back()
+    widen(tmp_path, 10)
+    known.before(frozenset())
+    known.put_back(settled=False)
+    assert task.mask == "0-15"
+
+
+def test_a_kernel_that_forgets_a_little_later_has_it_put_back_by_the_look_after_the_change(
+    tmp_path: Path, kernel: FakeKernel
+) -> None:
+    programs = FakePrograms(tmp_path)  # what is forgotten is forgotten below
+    programs.cgroup("/system.slice/x.service")
+    task = programs.task(10, "1", cgroup="/system.slice/x.service")
+    known = masks(tmp_path, keep=True, release=OLD)
+    assert known.wiped_late
+    known.before(frozenset({3}))
+    switch(kernel, 3, online=False)
+    known.put_back(settled=False)
+    tasks_of(tmp_path).pin(10, frozenset({0, 1, 2}))
+    known.put_back()
+    assert task.mask == "1"
