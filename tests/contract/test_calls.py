@@ -16,6 +16,7 @@ from kit.fakes.programs import network
 from kit.fakes.sysfs import firmware_id
 from kit.until import DEADLINE, until
 from vcpu_guest.cpus.eject_gate import EjectGate
+from vcpu_guest.cpus.programs import looking_threads
 from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
 from vcpu_host.core import codes
@@ -78,6 +79,25 @@ async def test_a_look_at_programs_brings_all_that_was_found(agent: LinkAgent, gu
     await switched(agent, 3, online=True)
     assert awake.mask == "1"
     assert [each.fate for each in (await agent.workload([], broken=True)).broken] == [Fate.PUT_BACK]
+
+
+async def test_a_look_at_programs_goes_before_nobody_while_the_agent_hurries(agent: LinkAgent, guest: Guest) -> None:
+    hurried: set[int] = set()
+
+    def set_policy(thread: int, policy: int, priority: int) -> None:
+        hurried.add(thread)
+
+    guest.servicer._urgency._set_policy = set_policy
+    await agent.workload([], use=True)
+    number = guest.kernel.add(3)
+    guest.kernel.write(f"{guest.kernel.cpu_dir}/cpu{number}/online", b"1")
+    answers = agent.set_online(
+        [firmware_id(3)], online=False, wait=False, brief=False, timeout=DEADLINE, for_eject=True, watch=True
+    )
+    assert [answer async for answer in answers]
+    assert looking_threads()
+    assert hurried
+    assert not looking_threads() & hurried
 
 
 async def test_a_look_at_programs_for_what_is_no_identity_is_rejected(agent: LinkAgent) -> None:

@@ -66,7 +66,7 @@ class Guest:
         self.writer = Writer(self.sysfs, Acpi(), self.inventory)
         self.fake_programs = FakePrograms(folder)
         looker = Looker(self.sysfs, IDENTITY.kernel, tasks_of(folder), units_of(folder), partial(channels_of, folder))
-        programs = Programs(looker, keep=True)
+        self.programs = programs = Programs(looker, keep=True)
         self.servicer = GuestAgentService(
             IDENTITY,
             self.inventory,
@@ -111,6 +111,7 @@ class Guest:
             self._link.abort()
             await self._running
         await self.end_server()
+        self.programs.close()
         self.kernel.released.set()
         assert await self.writer.close(DEADLINE)
         self.inventory.close()

@@ -65,6 +65,7 @@ class _Parts:
     inventory: Inventory
     gate: EjectGate | None
     writer: Writer
+    programs: Programs
     server: LocalServer
     link: GuestLink | None
 
@@ -99,6 +100,7 @@ async def run(
         stack.callback(machine.events.close)
         stack.callback(parts.inventory.close)
         stack.callback(parts.inventory.history.close)
+        stack.callback(parts.programs.close)
         if parts.gate is not None:
             stack.push_async_callback(parts.gate.close)
         if hooks is not None:
@@ -169,7 +171,7 @@ async def _assemble(
         load=LoadWatch(machine.open_load if load else None, lambda: bool(writer.in_hand())),
     )
     server = LocalServer(service, socket_path, has_host)
-    return _Parts(inventory, gate, writer, server, link)
+    return _Parts(inventory, gate, writer, programs, server, link)
 
 
 def _session_of(link: GuestLink | None) -> tuple[Callable[[], bool], Callable[[], int | None]]:

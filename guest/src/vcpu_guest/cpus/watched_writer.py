@@ -54,11 +54,6 @@ class WatchedWriter:
 
     async def _watched(self, request: Request) -> AsyncGenerator[Arrived | CpuResult, None]:
         going = [] if request.online else list(self._writer.online_now(request).values())
-        await self._programs.before(going)
-        try:
-            async with aclosing(self._writer.run(request)) as answers:
-                async for answer in answers:
-                    yield answer
-        finally:
-            if self._programs.keeps:
-                await self._programs.put_back()
+        async with self._programs.watching(going), aclosing(self._writer.run(request)) as answers:
+            async for answer in answers:
+                yield answer

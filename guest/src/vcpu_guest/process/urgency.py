@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from vcpu_guest import logs
 
@@ -25,6 +25,8 @@ _TASKS = "/proc/self/task"
 
 #: Sets the scheduling policy and the priority of the thread with this id. Raises OSError.
 SetPolicy = Callable[[int, int, int], None]
+#: Returns the ids of threads that go before nobody: they work for long, and nobody waits for their answer in a hurry.
+Spared = Callable[[], Collection[int]]
 
 
 def _set_policy(thread: int, policy: int, priority: int) -> None:
@@ -38,8 +40,11 @@ class Urgency:
     system that does not allow it (LimitRTPRIO, real-time groups) only loses the advantage.
     """
 
-    def __init__(self, set_policy: SetPolicy = _set_policy, lasts: float = LASTS) -> None:
+    def __init__(
+        self, set_policy: SetPolicy = _set_policy, lasts: float = LASTS, spared: Spared = frozenset[int]
+    ) -> None:
         self._set_policy = set_policy
+        self._spared = spared
         self._lasts = lasts
         self._ends: asyncio.TimerHandle | None = None
         self._denied = False
@@ -62,8 +67,11 @@ class Urgency:
         self._set(_USUAL, 0)
 
     def _set(self, policy: int, priority: int) -> bool:
-        """Set all threads; return False if the system does not allow it."""
+        """Set all threads but those that are spared; return False if the system does not allow it."""
+        spared = self._spared()
         for name in os.listdir(_TASKS):
+            if int(name) in spared:
+                continue
             try:
                 self._set_policy(int(name), policy, priority)
             except ProcessLookupError:

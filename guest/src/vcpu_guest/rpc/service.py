@@ -21,7 +21,7 @@ from vcpu_guest.core.request import Request, RequestError, check, check_identiti
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import LOOKS
-from vcpu_guest.cpus.programs import Programs
+from vcpu_guest.cpus.programs import Programs, looking_threads
 from vcpu_guest.process.urgency import Urgency
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
@@ -82,7 +82,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._scheme = scheme
         self._environment = environment
         self._gate = gate
-        self._urgency = urgency or Urgency()
+        self._urgency = urgency or Urgency(spared=looking_threads)
         self._programs = programs
         self._load = load
 
