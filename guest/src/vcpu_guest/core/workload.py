@@ -200,11 +200,12 @@ def quota_of(text: str) -> float | None:
     return int(words[0]) / int(words[1])
 
 
-def cpu_affinity(texts: Iterable[bytes]) -> frozenset[int]:
+def cpu_affinity(texts: Iterable[bytes], instance: str = "") -> frozenset[int]:
     """Return the CPUs of CPUAffinity= in a unit's file and its drop-ins, in the order in which systemd reads them.
 
     Assignments add up, and an empty one takes back those before it (systemd.exec(5)). "numa" names no CPU by itself,
-    and what cannot be read is left out, as systemd does.
+    and what cannot be read is left out, as systemd does. `instance` is what stands between "@" and the kind in the
+    unit's name.
     """
     found: frozenset[int] = frozenset()
     for text in texts:
@@ -215,8 +216,18 @@ def cpu_affinity(texts: Iterable[bytes]) -> frozenset[int]:
             name, sign, value = line.partition(b"=")
             if not sign or name.rstrip() != b"CPUAffinity" or section in (b"[Unit]", b"[Install]"):
                 continue
-            found = found | _cpus(value) if value.strip() else frozenset()
+            found = found | _cpus(_expanded(value, instance)) if value.strip() else frozenset()
     return found
+
+
+def _expanded(value: bytes, instance: str) -> bytes:
+    """Return the value with the instance's name for "%i", and that unescaped for "%I" (systemd.unit(5))."""
+    if b"%" not in value:
+        return value
+    name = instance.encode("utf-8", "surrogateescape")
+    plain = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), name.replace(b"-", b"/"))
+    words = {b"%%": b"%", b"%i": name, b"%I": plain}
+    return re.sub(rb"%.", lambda match: words.get(match[0], match[0]), value)
 
 
 def _cpus(value: bytes) -> frozenset[int]:

@@ -174,15 +174,21 @@ class Looker:
     ) -> tuple[AffineUnit, ...]:
         found = [
             AffineUnit(escaped(os.fsencode(name)), cpus, self._runs(name))
-            for name, cpus in self._units.with_affinity().items()
+            for name, cpus in self._units.with_affinity(self.cgroups.units).items()
             if _matters(cpus & online, going, use=use)
         ]
         cut(found, "units", unseen)
         return tuple(found)
 
     def _runs(self, unit: str) -> bool:
-        """Say whether a unit of the system's own slice runs. One of another slice counts as stopped."""
-        return self.cgroups.populated(f"/system.slice/{unit}")
+        """Say whether a unit of the system's own slice runs. One of another slice counts as stopped.
+
+        Instances of a template have a slice below that, named after the template (systemd's unit_set_default_slice).
+        """
+        prefix, at, _ = unit.partition("@")
+        inner = "system-" + prefix.replace("\\", "\\x5c").replace("-", "\\x2d") + ".slice/"
+        places = ("", inner) if at else ("",)
+        return any(self.cgroups.populated(f"/system.slice/{place}{unit}") for place in places)
 
     def _network(self) -> tuple[NetworkDevice, ...]:
         devices = network_devices(self.sysfs, self._ask_channels)
@@ -291,7 +297,7 @@ def _matters(own: frozenset[int], going: frozenset[int], *, use: bool) -> bool:
 
 def _policy(policy: Callable[[int], int], tid: int) -> int:
     try:
-        return policy(tid)
+        return policy(tid) & ~os.SCHED_RESET_ON_FORK
     except OSError:  # it has ended meanwhile
         return -1
 

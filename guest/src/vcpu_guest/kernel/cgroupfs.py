@@ -72,6 +72,16 @@ class Cgroups:
                 return _parsed(text)
         return None
 
+    def units(self) -> Iterator[str]:
+        """Yield the units of the system's own slice that have cgroups, and those of its slices for templates."""
+        slices = ["/system.slice"]
+        for path in slices:
+            for name in self._sysfs.directories_in(f"{_ROOT}{path}"):
+                if not name.endswith(".slice"):
+                    yield name
+                elif len(slices) < _MOST and path == slices[0]:
+                    slices.append(f"{path}/{name}")
+
     def populated(self, path: str) -> bool:
         """Say whether there are processes in it or below it."""
         return "populated 1" in self._read(path, "cgroup.events")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -131,6 +132,21 @@ def test_deadline_reservations_are_told(programs: FakePrograms) -> None:
     programs.task(30, comm=b"rt", policy=6)
     found = look(programs, 3)
     assert (found.deadline.count, found.deadline.some[0].comm) == (1, "rt")
+
+
+def test_a_deadline_reservation_that_children_do_not_inherit_is_one_too(programs: FakePrograms) -> None:
+    programs.task(30, comm=b"rt", policy=6 | os.SCHED_RESET_ON_FORK)
+    programs.task(31, comm=b"other", policy=os.SCHED_RESET_ON_FORK)
+    assert look(programs, 3).deadline.count == 1
+
+
+def test_instances_of_a_template_are_found_by_their_cgroups(programs: FakePrograms) -> None:
+    programs.unit("my-w@.service", "[Service]\nCPUAffinity=%i\n")
+    programs.cgroup("/system.slice/system-my\\x2dw.slice/my-w@3.service")
+    programs.cgroup("/system.slice/my-w@2.service", populated=False)
+    programs.cgroup("/user.slice/my-w@1.service")
+    found = {each.name: each.active for each in look(programs, 1, 2, 3).units}
+    assert found == {"my-w@3.service": True, "my-w@2.service": False}
 
 
 def test_only_a_kernel_that_forgets_masks_is_said_to_and_only_with_cpusets(programs: FakePrograms) -> None:

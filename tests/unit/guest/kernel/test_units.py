@@ -69,6 +69,93 @@ def test_an_instance_has_its_templates_cpus_and_its_own(places: tuple[Path, Path
     assert found(places) == {"job@.service": {1, 3}, "job@a.service": {1, 2, 3}}
 
 
+def test_of_drop_ins_that_are_named_alike_the_more_special_one_counts(places: tuple[Path, Path]) -> None:
+    put(places[1], "my-db.service")
+    put(places[1], "service.d/10-cpu.conf", "1")
+    assert found(places) == {"my-db.service": {1}}
+    put(places[1], "my-.service.d/10-cpu.conf", "2")
+    assert found(places) == {"my-db.service": {2}}
+    put(places[1], "my-db.service.d/10-cpu.conf", "3")
+    assert found(places) == {"my-db.service": {3}}
+
+
+def test_of_directories_the_first_one_counts_before_a_more_special_name_and_a_kinds_own_come_last(
+    places: tuple[Path, Path],
+) -> None:
+    put(places[1], "my-db.service")
+    put(places[1], "my-db.service.d/10-cpu.conf", "3")
+    put(places[0], "my-.service.d/10-cpu.conf", "2")
+    assert found(places) == {"my-db.service": {2}}
+    put(places[0], "service.d/10-cpu.conf", "1")
+    assert found(places) == {"my-db.service": {2}}
+
+
+def test_drop_ins_follow_the_order_of_their_names_wherever_they_lie(places: tuple[Path, Path]) -> None:
+    put(places[1], "db.service", "1")
+    put(places[1], "service.d/90-reset.conf")
+    (places[1] / "service.d/90-reset.conf").write_text("[Service]\nCPUAffinity=\n")
+    put(places[1], "db.service.d/10-cpu.conf", "3")
+    assert found(places) == {}
+    put(places[1], "db.service.d/95-cpu.conf", "4")
+    assert found(places) == {"db.service": {4}}
+
+
+@pytest.mark.parametrize("how", ["null", "empty"])
+def test_a_drop_in_that_is_empty_masks_one_of_its_name(places: tuple[Path, Path], how: str) -> None:
+    put(places[1], "db.service")
+    put(places[1], "service.d/10-cpu.conf", "3")
+    (places[0] / "db.service.d").mkdir()
+    if how == "null":
+        (places[0] / "db.service.d/10-cpu.conf").symlink_to("/dev/null")
+    else:
+        (places[0] / "db.service.d/10-cpu.conf").touch()
+    assert found(places) == {}
+
+
+def test_a_masked_unit_has_none_by_its_drop_ins_either(places: tuple[Path, Path]) -> None:
+    (places[0] / "a.service").symlink_to("/dev/null")
+    put(places[0], "a.service.d/x.conf", "2")
+    assert found(places) == {}
+
+
+def test_an_instance_has_the_drop_ins_of_its_prefixes(places: tuple[Path, Path]) -> None:
+    put(places[1], "my-job@.service")
+    put(places[1], "my-job@a.service.d/x.conf", "1")
+    put(places[1], "my-@.service.d/y.conf", "2")
+    put(places[1], "my-@a.service.d/z.conf", "3")
+    assert found(places)["my-job@a.service"] == {1, 2, 3}
+
+
+def test_instances_that_run_are_told_where_their_name_says_which_cpus_they_have(places: tuple[Path, Path]) -> None:
+    put(places[1], "w@.service", "%i")
+    put(places[1], "v@.service", "%I")
+    put(places[1], "plain@.service", "1")
+    put(places[1], "own@3.service.d/x.conf", "%i")
+    put(places[1], "own@.service")
+    asked: list[str] = []
+    names = ["w@3.service", "w@2-4.service", "w@x.service", "v@6\\x2d7.service", "plain@9.service", "other.service"]
+
+    def running() -> list[str]:
+        asked.append("")
+        return names
+
+    units = Units(tuple(map(str, places)))
+    assert {name: set(cpus) for name, cpus in units.with_affinity(running).items()} == {
+        "w@3.service": {3},
+        "w@2-4.service": {2, 3, 4},
+        "v@6\\x2d7.service": {6, 7},
+        "plain@.service": {1},
+        "own@3.service": {3},
+    }
+    names.remove("w@3.service")
+    assert "w@3.service" not in units.with_affinity(running)
+    asked.clear()
+    (places[1] / "w@.service").unlink()
+    (places[1] / "v@.service").unlink()
+    units.with_affinity(running)
+    assert asked == []
+
+
 @pytest.mark.parametrize("name", ["a.timer", "a.slice", "a.target", "a.conf", "a"])
 def test_what_starts_no_process_is_no_such_unit(places: tuple[Path, Path], name: str) -> None:
     put(places[1], name, "1")
