@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for libvirt's module and its connections, which can be made to hang, to fail and to be lost."""
+"""A stand-in for libvirt's modules and their connections, which can be made to hang, to fail and to be lost."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +12,40 @@ from kit.fakes.libvirt_stream import LibvirtError
 
 
 class FakeConnect:
-    """A virConnect. ``closed`` says how often it was ended."""
+    """A virConnect. ``closed`` says how often it was ended.
+
+    As with libvirt's own, ``close`` ends nothing while a callback is registered, and returns 1 (seen on 9.0).
+    """
 
     def __init__(self, module: FakeLibvirt) -> None:
         self._module = module
         self.closed = 0
         self.hears: Callable[[Any, int, object], None] | None = None
+        #: Callbacks of events, by their number, and how many were registered so far.
+        self.callbacks: dict[int, Any] = {}
+        self.registered = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether it still costs: a thread of libvirt's, a socket, a process of ssh."""
+        return not self.closed or bool(self.callbacks)
 
     def getLibVersion(self) -> int:  # noqa: N802 - libvirt calls it so
+        if self._module.sick is not None:
+            raise self._module.sick
         return 12_008_000
+
+    def getType(self) -> str:  # noqa: N802
+        return self._module.kind
+
+    def isAlive(self) -> int:  # noqa: N802
+        return int(self._module.alive)
+
+    def getCapabilities(self) -> str:  # noqa: N802
+        return "<capabilities><host><uuid>host</uuid></host></capabilities>"
+
+    def lookupByName(self, name: str) -> FakeDomain:  # noqa: N802
+        return FakeDomain(name)
 
     def registerCloseCallback(self, hears: Callable[[Any, int, object], None], opaque: object) -> None:  # noqa: N802
         assert opaque is None
@@ -28,12 +54,28 @@ class FakeConnect:
     def unregisterCloseCallback(self) -> None:  # noqa: N802
         self.hears = None
 
+    def domainEventRegisterAny(self, domain: Any, event: int, hears: Any, opaque: object) -> int:  # noqa: N802
+        assert (event, opaque) == (0, None)
+        assert domain is not None, "that would be all domains"
+        if self._module.no_events is not None:
+            raise self._module.no_events
+        return self.register(hears)
+
+    def domainEventDeregisterAny(self, number: int) -> None:  # noqa: N802
+        del self.callbacks[number]
+
+    def register(self, hears: Any) -> int:
+        """Keep a callback, and return its number."""
+        self.registered += 1
+        self.callbacks[self.registered] = hears
+        return self.registered
+
     def setKeepAlive(self, seconds: int, count: int) -> None:  # noqa: N802
         assert seconds > 0 < count
 
     def close(self) -> int:
         self.closed += 1
-        return 0
+        return int(bool(self.callbacks))
 
     def lose(self) -> None:
         """The daemon ends: libvirt tells of it in its thread of events."""
@@ -43,10 +85,27 @@ class FakeConnect:
         thread.join()
 
 
+class FakeDomain:
+    """A virDomain, found by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def UUIDString(self) -> str:  # noqa: N802 - libvirt calls it so
+        return "uuid"
+
+    def isPersistent(self) -> int:  # noqa: N802
+        return 1
+
+
 class FakeLibvirt:
-    """The module. ``hang`` has whoever opens a connection wait until ``goes_on`` is set; ``refuse`` fails it."""
+    """The module. ``hang`` has whoever opens a connection wait until ``goes_on`` is set; ``refuse`` fails it.
+
+    ``sick``: the first call of an open connection fails with it; ``no_events``: the registering of events does.
+    """
 
     libvirtError = LibvirtError  # noqa: N815
+    VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
 
     def __init__(self) -> None:
         self.opened: list[FakeConnect] = []
@@ -54,6 +113,10 @@ class FakeLibvirt:
         self.hang = False
         self.refuse = False
         self.goes_on = threading.Event()
+        self.kind = "QEMU"
+        self.alive = True
+        self.sick: LibvirtError | None = None
+        self.no_events: LibvirtError | None = None
 
     def openReadOnly(self, uri: str) -> FakeConnect:  # noqa: N802
         assert uri
@@ -67,3 +130,30 @@ class FakeLibvirt:
         return connect
 
     open = openReadOnly
+
+
+class FakeMonitorModule:
+    """The module ``libvirt_qemu``. ``answers`` are QEMU's, by the command; one that is an error is raised."""
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = {command.replace("_", "-"): answer for command, answer in answers.items()}
+        self.sent: list[str] = []
+
+    def qemuMonitorEventRegister(  # noqa: N802 - libvirt calls it so
+        self, connect: FakeConnect, domain: Any, event: object, hears: Any, opaque: object, flags: int
+    ) -> int:
+        assert (event, opaque, flags) == (None, None, 0)
+        assert domain is not None, "that would be all domains"
+        return connect.register(hears)
+
+    def qemuMonitorEventDeregister(self, connect: FakeConnect, number: int) -> None:  # noqa: N802
+        connect.domainEventDeregisterAny(number)
+
+    def qemuMonitorCommand(self, domain: Any, message: str, flags: int) -> str:  # noqa: N802
+        assert (domain is not None, flags) == (True, 0)
+        command = json.loads(message)["execute"]
+        self.sent.append(command)
+        answer = self.answers[command]
+        if isinstance(answer, Exception):
+            raise answer
+        return json.dumps({"return": answer})

@@ -12,10 +12,17 @@ from typing import Any
 
 
 class LibvirtError(Exception):
-    """libvirt.libvirtError."""
+    """libvirt.libvirtError; by itself, of a connection that has ended. ``domain`` is a virErrorDomain."""
+
+    def __init__(self, words: str, code: int = 39, domain: int = 7) -> None:
+        super().__init__(words)
+        self._code, self._domain = code, domain
 
     def get_error_code(self) -> int:
-        return 39
+        return self._code
+
+    def get_error_domain(self) -> int:
+        return self._domain
 
     def get_error_message(self) -> str:
         return str(self)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -39,23 +39,27 @@ class LentMonitor:
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._version: object = None
-        self._callbacks: list[tuple[Any, int]] = []
+        self._callbacks: list[Callable[[], object]] = []  # what ends each; used in the connection's thread alone
         self._connection.on_loss(lambda reason: hub.put(QemuGone(reason)))
 
     async def begin(self) -> None:
-        """Hear events from now on, and ask for QEMU's version. Raise as ``call``."""
+        """Hear events from now on, and ask for QEMU's version. Raise as ``call``; ``close`` is called all the same."""
         await self._connection.call("hear events", self._register)
         self._version = (await self.call("query-version")).get("qemu")
 
     def _register(self) -> None:
-        raw, module = self._connection.raw, binding.monitor_module()
+        raw, domain = self._connection.raw, self._domain.raw
+        libvirt, module = binding.module(), binding.monitor_module()
+        heard = module.qemuMonitorEventRegister(raw, domain, None, self._heard, None, 0)
+        self._callbacks.append(partial(module.qemuMonitorEventDeregister, raw, heard))
+        number = raw.domainEventRegisterAny(domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._changed, None)
+        self._callbacks.append(partial(raw.domainEventDeregisterAny, number))
+
+    def _deregister(self) -> None:
         libvirt = binding.module()
-        heard = module.qemuMonitorEventRegister(raw, self._domain.raw, None, self._heard, None, 0)
-        self._callbacks.append((module.qemuMonitorEventDeregister, heard))
-        number = raw.domainEventRegisterAny(
-            self._domain.raw, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._changed, None
-        )
-        self._callbacks.append((type(raw).domainEventDeregisterAny, number))
+        while self._callbacks:
+            with contextlib.suppress(libvirt.libvirtError):  # the connection is lost: what is kept here is freed
+                self._callbacks.pop()()
 
     @property
     def qemu_version(self) -> object:
@@ -91,9 +95,8 @@ class LentMonitor:
 
     async def close(self) -> None:
         """See ``qmp.roles.Monitor``."""
-        for deregister, number in self._callbacks:
-            await self._connection.let_go(partial(deregister, self._connection.raw, number))
-        self._callbacks.clear()
+        # In the thread that registers them, which somebody who gave up may have left in the middle of that.
+        await self._connection.let_go(self._deregister)
         await self._domain.close()
 
     # --- events, in libvirt's thread ----------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class Raw:
         self._hears: list[Callable[[Reason], None]] = []
         self._worker = Worker(f"libvirt {uri}")
         self._opening = asyncio.ensure_future(self._worker.do(self._open))
-        self._opening.add_done_callback(_taken_note)
+        self._opening.add_done_callback(self._opening_ended)
 
     async def opened(self) -> None:
         """Return when it is open. Raise what ``words.of_opening`` makes of libvirt's error."""
@@ -69,7 +69,13 @@ class Raw:
             with contextlib.suppress(libvirt.libvirtError):  # the other end may be too old for it
                 self.handle.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
         except libvirt.libvirtError as error:
+            self._close()
             raise words.of_opening(error, self.uri) from error
+
+    def _opening_ended(self, opening: asyncio.Future[None]) -> None:
+        """An opening that failed is no news where nobody waited for it, and leaves no thread behind."""
+        if opening.cancelled() or opening.exception() is not None:
+            self._worker.end()
 
     def _closed(self, handle: Any, reason: int, opaque: object) -> None:
         """The close callback, in the thread of events."""
@@ -94,15 +100,9 @@ class Raw:
         libvirt = binding.module()
         handle, self.handle = self.handle, None
         if handle is not None:
-            with contextlib.suppress(libvirt.libvirtError):  # it is lost: then there is nothing to end
-                handle.unregisterCloseCallback()
-                handle.close()
-
-
-def _taken_note(opening: asyncio.Future[None]) -> None:
-    """An opening that failed, and that nobody waited for, is no news."""
-    if not opening.cancelled():
-        opening.exception()
+            for end in (handle.unregisterCloseCallback, handle.close):
+                with contextlib.suppress(libvirt.libvirtError):  # there is no callback yet, or nothing to end
+                    end()
 
 
 class _Pool:

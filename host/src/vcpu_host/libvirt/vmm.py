@@ -38,15 +38,19 @@ async def connect(
     connection = await Connection.open(uri, timeout=timeout, call_timeout=call_timeout)
     try:
         domain = await Domain.find(connection, name)
-        if not monitor:
-            return RecordVmm(domain)
-        hub = EventHub(LIBVIRTS)
-        lent = LentMonitor(domain, hub)
-        await lent.begin()
-        return LibvirtVmm(domain, lent, hub)
     except BaseException:
         await connection.close()
         raise
+    if not monitor:
+        return RecordVmm(domain)
+    hub = EventHub(LIBVIRTS)
+    lent = LentMonitor(domain, hub)
+    try:
+        await lent.begin()
+    except BaseException:
+        await lent.close()  # libvirt ends no connection that has callbacks
+        raise
+    return LibvirtVmm(domain, lent, hub)
 
 
 class LibvirtVmm(QmpVmm):

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reaching a domain: whatever fails on the way, nothing of the attempt is left, however often it is made."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from kit.fakes.libvirt_module import FakeLibvirt, FakeMonitorModule
+from kit.fakes.libvirt_stream import LibvirtError
+from kit.until import until
+from vcpu_host.core import codes
+from vcpu_host.errors import QemuGoneError, VcpuctlError
+from vcpu_host.libvirt import binding, vmm
+
+URI = "qemu:///system"
+OFF = LibvirtError("Requested operation is not valid: domain is not running", 55, 10)
+VERSION = {"qemu": {"major": 11, "minor": 1, "micro": 3}, "package": ""}
+
+
+@pytest.fixture(name="libvirt")
+def _libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
+    fake = FakeLibvirt()
+    monkeypatch.setattr(binding, "module", lambda: fake)
+    return fake
+
+
+@pytest.fixture(name="qemu")
+def _qemu(monkeypatch: pytest.MonkeyPatch) -> FakeMonitorModule:
+    fake = FakeMonitorModule(query_version=VERSION)
+    monkeypatch.setattr(binding, "monitor_module", lambda: fake)
+    return fake
+
+
+def _left(libvirt: FakeLibvirt) -> list[object]:
+    """What is left of connections: a callback keeps libvirt from ending one."""
+    return [each for each in libvirt.opened if each.open or each.callbacks]
+
+
+def _threads() -> int:
+    return sum(thread.name.startswith("libvirt ") for thread in threading.enumerate())
+
+
+async def _no_more_threads_than(before: int) -> None:
+    await until(lambda: _threads() <= before)
+
+
+async def test_a_domain_that_is_off_leaves_nothing_behind_however_often_it_is_tried(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule
+) -> None:
+    qemu.answers["query-version"] = OFF
+    before = _threads()
+    for _ in range(3):
+        with pytest.raises(QemuGoneError) as error:
+            await vmm.connect(URI, "web1")
+        assert error.value.reason.code == codes.DOMAIN_OFF
+    assert sum(each.registered for each in libvirt.opened) == 6
+    assert _left(libvirt) == []
+    await _no_more_threads_than(before)
+
+
+async def test_events_of_which_one_kind_cannot_be_had_leave_none_of_the_other_registered(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule
+) -> None:
+    libvirt.no_events = LibvirtError("internal error: no event loop", 1, 7)
+    with pytest.raises(VcpuctlError):
+        await vmm.connect(URI, "web1")
+    assert [each.registered for each in libvirt.opened] == [1]
+    assert (_left(libvirt), qemu.sent) == ([], [])
+
+
+async def test_who_gives_up_in_the_middle_leaves_nothing_behind(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    register = qemu.qemuMonitorEventRegister
+
+    def slowly(*words: object) -> int:
+        begun.set()
+        assert goes_on.wait(60)
+        return register(*words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(qemu, "qemuMonitorEventRegister", slowly)
+    attempt = asyncio.ensure_future(vmm.connect(URI, "web1"))
+    await asyncio.to_thread(begun.wait, 60)
+    attempt.cancel()
+    await asyncio.sleep(0)
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    await until(lambda: not _left(libvirt))
+    assert [each.registered for each in libvirt.opened] == [2]
+
+
+async def test_a_domain_that_is_reached_and_left_again_leaves_nothing_behind(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule
+) -> None:
+    before = _threads()
+    machine = await vmm.connect(URI, "web1")
+    assert (qemu.sent, len(libvirt.opened[0].callbacks)) == (["query-version"], 2)
+    await machine.close()
+    assert _left(libvirt) == []
+    await _no_more_threads_than(before)
+
+
+async def test_a_daemon_that_fails_at_once_leaves_no_connection_and_no_thread(libvirt: FakeLibvirt) -> None:
+    libvirt.sick = LibvirtError("End of file while reading data: Input/output error", 38)
+    before = _threads()
+    for _ in range(3):
+        with pytest.raises(VcpuctlError):
+            await vmm.connect(URI, "web1")
+    assert _left(libvirt) == []
+    await _no_more_threads_than(before)
