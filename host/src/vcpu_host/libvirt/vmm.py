@@ -11,6 +11,7 @@ from dataclasses import replace
 from ..core.model import HostView, Recorded, Slot
 from ..core.reason import Reason
 from ..errors import QemuError
+from ..qmp import replies
 from ..qmp.events import EventHub
 from ..qmp.names import LIBVIRTS
 from ..qmp.vmm import QmpVmm
@@ -23,6 +24,8 @@ from .record_vmm import RecordVmm
 
 #: How long libvirt's record is waited for once a slot is empty, in seconds.
 _SETTLES = 1.5
+#: How often both are looked at again when others change the slots between the two looks.
+_LOOKS = 3
 
 
 async def connect(
@@ -72,13 +75,35 @@ class LibvirtVmm(QmpVmm):
         return await self._with_record(await super().look_slots(view))
 
     async def _with_record(self, view: HostView) -> HostView:
-        record = await self.domain.record()  # after QEMU was looked at: libvirt hears of things later
-        if self._leaving:
-            record = await self._told_again(view, record)
-        if any(slot.vcpus > 1 for slot in view.slots):
-            return replace(view, owner=replace(self.domain.owner, refuses=words.cores()))
-        slots = tuple(self._recorded(slot, record) for slot in view.slots)
+        """Return the view with what libvirt's record says of its slots.
+
+        Others may plug and unplug between the two looks. So where they differ, QEMU is looked at once more: what was
+        so before the record was read and after it counts; the rest is looked at anew.
+        """
+        for again in reversed(range(_LOOKS)):
+            record = await self.domain.record()  # after QEMU was looked at: libvirt hears of things later
+            if self._leaving:
+                record = await self._told_again(view, record)
+            if any(slot.vcpus > 1 for slot in view.slots):
+                return replace(view, owner=replace(self.domain.owner, refuses=words.cores()))
+            differ = {slot.index for slot in view.slots if record.has(slot.index) is not slot.filled}
+            filled = await self._filled() if differ and view.no_hotplug is None else None
+            moved = set() if filled is None else {at for at in differ if (at in filled) is not view.slots[at].filled}
+            if moved and again:
+                view = await super().look_slots(view)
+            else:
+                break
+        slots = tuple(
+            replace(slot, recorded=Recorded.AGREES if slot.filled else Recorded.SETTLING)
+            if slot.index in moved
+            else self._recorded(slot, record)
+            for slot in view.slots
+        )
         return replace(view, slots=slots, owner=self.domain.owner)
+
+    async def _filled(self) -> frozenset[int]:
+        """Return the slots that have a CPU at this moment."""
+        return replies.filled(await self._lent.call("query-hotpluggable-cpus"))
 
     def _recorded(self, slot: Slot, record: DomainRecord) -> Slot:
         vcpu = record.vcpus.get(slot.index)
@@ -113,14 +138,14 @@ class LibvirtVmm(QmpVmm):
             if self.domain.asynchronous and leaving.settles(now):
                 missed = True
                 with contextlib.suppress(QemuError):  # it knows by now, or not yet: its record says which
-                    await self.domain.unplug(index, asynchronously=True)
+                    await self._strike_out(index)
         return await self.domain.record() if missed else record
 
     async def plug(self, slot: Slot, device_id: str = "") -> str:
         """See ``ports.Vmm``: virDomainSetVcpu. The id is libvirt's."""
         del device_id
         if slot.recorded is Recorded.BEHIND:
-            await self._make_room(slot)
+            await self._make_room(slot)  # libvirt would refuse to plug the slot
         self._leaving.pop(slot.index, None)
         await self.domain.plug(slot.index)
         return LIBVIRTS.slot_id(slot.index)
@@ -133,9 +158,18 @@ class LibvirtVmm(QmpVmm):
                     await self._make_room(slot)
 
     async def _make_room(self, slot: Slot) -> None:
-        """Rid libvirt's record of a CPU that is gone: it would refuse to plug the slot. Older ones cannot be told."""
-        if self.domain.asynchronous:
-            await self.domain.unplug(slot.index, asynchronously=True)
+        """Rid libvirt's record of a CPU that is gone. A libvirt before 12.4 cannot be told."""
+        if self.domain.asynchronous and (await self.domain.record()).has(slot.index):
+            await self._strike_out(slot.index)
+
+    async def _strike_out(self, index: int) -> None:
+        """Have libvirt remove a CPU that its record has and QEMU does not.
+
+        A CPU that somebody has plugged there since the last look would go without the guest's word. So QEMU is looked
+        at right before; libvirt has no call that does both at once.
+        """
+        if index not in await self._filled():
+            await self.domain.unplug(index, asynchronously=True)
 
     async def unplug(self, slot: Slot) -> None:
         """See ``ports.Vmm``: virDomainSetVcpu, asynchronous where libvirt can.

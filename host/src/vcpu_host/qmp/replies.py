@@ -117,6 +117,13 @@ def _props(value: object, command: str) -> Mapping[str, PropValue]:
     return freeze_props(props)
 
 
+def filled(value: object) -> frozenset[int]:
+    """Return the slots that have a CPU: query-hotpluggable-cpus, which comes highest slot first."""
+    command = "query-hotpluggable-cpus"
+    raw = entries(value, command)
+    return frozenset(len(raw) - 1 - place for place, item in enumerate(raw) if _path(item, command) is not None)
+
+
 def slots(
     value: object, raw_cpus: object, seen: Callable[[str], int | None] = _never, naming: Naming = OURS
 ) -> tuple[Slot, ...]:

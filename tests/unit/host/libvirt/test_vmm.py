@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A removal that libvirt does not hear of by itself: it is told once more, and its record then says how it stands."""
+"""QEMU's slots beside libvirt's record: what it has missed it is told; what others do meanwhile is left alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
@@ -28,10 +29,51 @@ class Domain:
         self.hears, self.asynchronous = hears, asynchronous
         self.enabled = True
         self.asked: list[int] = []
+        self.plugged: list[int] = []
+        #: Whether QEMU has the CPU; None: what the view of a look says.
+        self.filled: bool | None = None
+        #: What somebody else does right after the record was read, each time.
+        self.meanwhile: list[Callable[[], None]] = []
 
     async def record(self) -> DomainRecord:
-        vcpus = {1: RecordedVcpu(enabled=self.enabled, removable=True)}
+        try:
+            return self._record()
+        finally:
+            if self.meanwhile:
+                self.meanwhile.pop(0)()
+
+    def _record(self) -> DomainRecord:
+        vcpus = {0: RecordedVcpu(enabled=True, removable=False), 1: RecordedVcpu(self.enabled, removable=True)}
         return DomainRecord("web1", "uuid", 2, vcpus, channel=True)
+
+    def plugs(self) -> None:
+        """Somebody plugs the CPU by way of libvirt."""
+        self.filled = self.enabled = True
+
+    def unplugs(self) -> None:
+        """Somebody removes it by way of libvirt."""
+        self.filled = self.enabled = False
+
+    async def call(self, command: str, arguments: object = None) -> Any:
+        """QEMU's monitor."""
+        del arguments
+        if command == "query-status":
+            return {"status": "running"}
+        if command == "query-migrate":
+            return {}
+        if command == "qom-list":
+            return []
+        paths = {0: "/machine/unattached/device[0]"}
+        if self.filled:
+            paths[1] = "/machine/peripheral/vcpu1"
+        if command == "query-cpus-fast":
+            return [{"cpu-index": at, "qom-path": path, "thread-id": 100 + at} for at, path in paths.items()]
+        assert command == "query-hotpluggable-cpus"
+        slots = [{"type": "cpu", "vcpus-count": 1, "props": {"socket-id": at}} for at in range(2)]
+        return [{**slots[at], **({"qom-path": paths[at]} if at in paths else {})} for at in (1, 0)]
+
+    async def plug(self, number: int) -> None:
+        self.plugged.append(number)
 
     async def unplug(self, number: int, *, asynchronously: bool) -> None:
         assert asynchronously
@@ -43,17 +85,25 @@ class Domain:
             raise QemuError(Reason("libvirt-error", Origin.LIBVIRT, text))
 
 
+def machine(domain: Domain) -> LibvirtVmm:
+    version = {"major": 11, "minor": 1, "micro": 3}
+    monitor = SimpleNamespace(qemu_version=version, send=_sent, call=domain.call)
+    return LibvirtVmm(cast("Any", domain), cast("Any", monitor), EventHub(LIBVIRTS))
+
+
+def seen(slot: Slot) -> HostView:
+    """QEMU's side as it was looked at."""
+    return HostView((11, 1, 3), "pc-q35-11.1", "x86_64", "running", "tcg", (replace(FILLED, index=0), slot))
+
+
 async def looked(domain: Domain, *slots: Slot) -> Slot:
     """The last of some looks after a removal was asked for, which find the slot as it says."""
-    version = {"major": 11, "minor": 1, "micro": 3}
-    monitor = SimpleNamespace(qemu_version=version, send=_sent)
-    vmm = LibvirtVmm(cast("Any", domain), cast("Any", monitor), EventHub(LIBVIRTS))
+    vmm = machine(domain)
     await vmm.unplug(FILLED)
     found = FILLED
     for slot in slots:
-        slots_now = (replace(FILLED, index=0), slot)
-        view = HostView((11, 1, 3), "pc-q35-11.1", "x86_64", "running", "tcg", slots_now)
-        found = (await vmm._with_record(view)).slots[1]
+        domain.filled = slot.filled
+        found = (await vmm._with_record(seen(slot))).slots[1]
     return found
 
 
@@ -92,3 +142,77 @@ async def test_an_older_libvirt_is_not_asked_what_would_hold_up_everybody() -> N
     slot = await looked(domain, EMPTY, EMPTY)
     assert domain.asked == []
     assert slot.recorded is not Recorded.AGREES
+
+
+# --- others change the slots meanwhile --------------------------------------------------------------------------------
+
+
+async def test_a_cpu_that_somebody_plugs_between_the_two_looks_is_no_record_that_is_behind() -> None:
+    domain = Domain(hears=0)
+    domain.enabled = False
+    vmm = machine(domain)
+    domain.plugs()  # since QEMU's slots were looked at
+    view = await vmm._with_record(seen(EMPTY))
+    slot = view.slots[1]
+    assert (slot.filled, slot.recorded, slot.fixed, slot.device_id) == (True, Recorded.AGREES, None, "vcpu1")
+    await vmm.mend(view)
+    assert domain.asked == []
+
+
+async def test_a_cpu_that_somebody_removes_between_the_two_looks_was_not_plugged_behind_libvirt() -> None:
+    domain = Domain(hears=0)
+    domain.unplugs()
+    slot = (await machine(domain)._with_record(seen(FILLED))).slots[1]
+    assert (slot.filled, slot.recorded, slot.fixed) == (False, Recorded.AGREES, None)
+
+
+async def test_a_cpu_that_was_plugged_behind_libvirt_is_told() -> None:
+    domain = Domain(hears=0)
+    domain.filled, domain.enabled = True, False
+    slot = (await machine(domain)._with_record(seen(FILLED))).slots[1]
+    assert (slot.filled, slot.recorded) == (True, Recorded.BEHIND)
+
+
+async def test_slots_that_never_hold_still_are_neither_behind_nor_free() -> None:
+    class Restless(Domain):
+        """Somebody plugs, or removes, before its record is read, and undoes that after."""
+
+        async def record(self) -> DomainRecord:
+            self.enabled = not self.filled
+            self.filled = not self.filled
+            return self._record()
+
+    domain = Restless(hears=0)
+    for last in (False, True):
+        domain.filled = last
+        slot = (await machine(domain)._with_record(seen(replace(FILLED, filled=last)))).slots[1]
+        assert slot.recorded is not Recorded.BEHIND
+        assert not slot.vacant
+
+
+async def test_what_is_behind_is_mended_unless_somebody_has_plugged_a_cpu_there_since() -> None:
+    domain = Domain(hears=1)
+    domain.filled = False
+    vmm = machine(domain)
+    view = await vmm._with_record(seen(EMPTY))
+    assert view.slots[1].recorded is Recorded.BEHIND
+    domain.filled = True
+    await vmm.mend(view)
+    await vmm.plug(view.slots[1])
+    assert (domain.asked, domain.plugged) == ([], [1]), "libvirt itself says that there is one"
+    domain.filled = False
+    await vmm.mend(view)
+    assert domain.asked == [1]
+    await vmm.mend(view)
+    assert domain.asked == [1], "its record has followed"
+
+
+async def test_a_cpu_that_comes_while_libvirt_is_to_be_told_of_a_removal_is_left_alone() -> None:
+    domain = Domain(hears=2)
+    vmm = machine(domain)
+    await vmm.unplug(FILLED)
+    domain.filled = False
+    domain.meanwhile = [domain.plugs]  # the removal has ended, and somebody has plugged it anew
+    slot = (await vmm._with_record(seen(EMPTY))).slots[1]
+    assert domain.asked == [1], "our own request alone"
+    assert (slot.filled, slot.recorded) == (True, Recorded.AGREES)
