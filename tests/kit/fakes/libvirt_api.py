@@ -18,9 +18,12 @@ CONTROLLER = "<controller type='virtio-serial'/>"
 class FakeError(Exception):
     """As libvirt.libvirtError."""
 
-    def __init__(self, code: int, words: str) -> None:
+    def __init__(self, code: int, words: str, domain: int = 10) -> None:
         super().__init__(words)
-        self._code, self._words = code, words
+        self._code, self._words, self._domain = code, words, domain
+
+    def get_error_domain(self) -> int:
+        return self._domain
 
     def get_error_code(self) -> int:
         return self._code
@@ -119,6 +122,9 @@ class FakeConnection:
 
     def getType(self) -> str:  # noqa: N802 - libvirt's
         return self._libvirt.kind
+
+    def isAlive(self) -> int:  # noqa: N802 - libvirt's
+        return 1
 
     def registerCloseCallback(self, *words: Any) -> None:  # noqa: N802 - libvirt's
         pass

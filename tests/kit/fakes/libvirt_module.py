@@ -45,7 +45,9 @@ class FakeConnect:
         return "<capabilities><host><uuid>host</uuid></host></capabilities>"
 
     def lookupByName(self, name: str) -> FakeDomain:  # noqa: N802
-        return FakeDomain(name)
+        domain = FakeDomain(name, self._module)
+        domain.there()
+        return domain
 
     def registerCloseCallback(self, hears: Callable[[Any, int, object], None], opaque: object) -> None:  # noqa: N802
         assert opaque is None
@@ -88,8 +90,25 @@ class FakeConnect:
 class FakeDomain:
     """A virDomain, found by its name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, module: FakeLibvirt) -> None:
         self.name = name
+        self._module = module
+
+    def there(self) -> None:
+        """Raise what each call does once the domain has ended for good."""
+        if self._module.vanished:
+            raise LibvirtError(f"Domain not found: no domain with matching name '{self.name}'", 42, 10)
+
+    def XMLDesc(self, flags: int) -> str:  # noqa: N802
+        assert flags == 0
+        self.there()
+        return f"<domain><name>{self.name}</name><uuid>uuid</uuid><vcpu>2</vcpu></domain>"
+
+    def setVcpu(self, vcpus: str, state: int, flags: int) -> None:  # noqa: N802
+        assert vcpus.isdigit()
+        assert state in (0, 1)
+        assert flags
+        self.there()
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt calls it so
         return "uuid"
@@ -101,7 +120,8 @@ class FakeDomain:
 class FakeLibvirt:
     """The module. ``hang`` has whoever opens a connection wait until ``goes_on`` is set; ``refuse`` fails it.
 
-    ``sick``: the first call of an open connection fails with it; ``no_events``: the registering of events does.
+    ``sick``: the first call of an open connection fails with it; ``no_events``: the registering of events does;
+    ``vanished``: no domain is there (any more).
     """
 
     libvirtError = LibvirtError  # noqa: N815
@@ -117,6 +137,7 @@ class FakeLibvirt:
         self.alive = True
         self.sick: LibvirtError | None = None
         self.no_events: LibvirtError | None = None
+        self.vanished = False
 
     def openReadOnly(self, uri: str) -> FakeConnect:  # noqa: N802
         assert uri

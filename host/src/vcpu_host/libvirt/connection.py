@@ -97,7 +97,7 @@ class Connection:
         try:
             return function(*arguments)
         except libvirt.libvirtError as error:
-            raise words.of_call(error, what) from error
+            raise words.of_call(error, what, alive=self._raw.alive()) from error
 
     def gone(self) -> QemuGoneError:
         """Return the error that there is no connection (any more)."""

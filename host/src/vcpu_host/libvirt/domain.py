@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ..core.identity import DomainId
 from ..core.model import Owner
 from ..core.reason import Reason
-from ..errors import QemuError
+from ..errors import QemuError, UsageError
 from . import binding, domain_xml, words
 from .connection import Connection
 from .domain_xml import DomainRecord
+
+T = TypeVar("T")
 
 #: virDomainModificationImpact.
 _LIVE, _CONFIG = 1, 2
@@ -40,9 +42,16 @@ class Domain:
         """Whether libvirt can begin a removal without waiting for its end."""
         return self.connection.version >= binding.ASYNC_UNPLUG_SINCE
 
+    async def call(self, what: str, function: Callable[..., T], *arguments: Any) -> T:
+        """As ``Connection.call``, for what is about this domain: one that there is no more is gone, like its QEMU."""
+        try:
+            return await self.connection.call(what, function, *arguments)
+        except UsageError as error:
+            raise words.vanished(error.reason.text) from error
+
     async def record(self) -> DomainRecord:
         """Return libvirt's record of the running domain."""
-        return domain_xml.read(await self.connection.call("read the domain's XML", self.raw.XMLDesc, 0))
+        return domain_xml.read(await self.call("read the domain's XML", self.raw.XMLDesc, 0))
 
     async def plug(self, number: int) -> None:
         """Plug a vCPU: virDomainSetVcpu."""
@@ -58,7 +67,7 @@ class Domain:
         A vCPU that is kept so can be removed after the next start (``hotpluggable='yes'``); virDomainSetVcpus would
         make it one of the start, which stays.
         """
-        xml = await self.connection.call("read the domain's definition", self.raw.XMLDesc, _INACTIVE)
+        xml = await self.call("read the domain's definition", self.raw.XMLDesc, _INACTIVE)
         definition = domain_xml.read(xml)
         failed: dict[int, Reason] = {}
         for number, wanted in vcpus.items():
@@ -72,7 +81,7 @@ class Domain:
     async def _set(self, number: int, *, enabled: bool, flags: int) -> None:
         what = f"{'plug' if enabled else 'unplug'} vCPU {number}"
         try:
-            await self.connection.call(what, self.raw.setVcpu, str(number), int(enabled), flags)
+            await self.call(what, self.raw.setVcpu, str(number), int(enabled), flags)
         except QemuError as error:
             raise words.of_set_vcpu(error, enabled=enabled) from error
 

@@ -44,7 +44,7 @@ class LentMonitor:
 
     async def begin(self) -> None:
         """Hear events from now on, and ask for QEMU's version. Raise as ``call``; ``close`` is called all the same."""
-        await self._connection.call("hear events", self._register)
+        await self._domain.call("hear events", self._register)
         self._version = (await self.call("query-version")).get("qemu")
 
     def _register(self) -> None:
@@ -76,7 +76,7 @@ class LentMonitor:
         """Send any command. Raise as ``call``."""
         message = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
         send = partial(binding.monitor_module().qemuMonitorCommand, self._domain.raw, message, 0)
-        text: str = await self._connection.call(command, send)
+        text: str = await self._domain.call(command, send)
         try:
             reply = json.loads(text)
             if "error" in reply:

@@ -51,7 +51,7 @@ class RecordVmm:
 
     async def look(self) -> HostView:
         """See ``ports.Vmm``. Raise QemuGoneError "domain-off" if it does not run."""
-        state, version, operation = await self.domain.connection.call("look at the domain", self._state)
+        state, version, operation = await self.domain.call("look at the domain", self._state)
         if state == "shutdown":
             raise words.domain_off("the domain is not running")
         record = await self.domain.record()

@@ -52,6 +52,14 @@ class Raw:
         broken = self._opening.done() and (self._opening.cancelled() or self._opening.exception() is not None)
         return broken or self.lost is not None
 
+    def alive(self) -> bool:
+        """Return whether the connection lives, as far as this end knows: nothing is sent. In a thread of it."""
+        handle, libvirt = self.handle, binding.module()
+        try:
+            return handle is not None and handle.isAlive() != 0
+        except libvirt.libvirtError:
+            return False
+
     def on_loss(self, hear: Callable[[Reason], None]) -> None:
         """Have ``hear`` called, in the event loop, when the connection is lost."""
         self._hears.append(hear)

@@ -34,6 +34,9 @@ _AUTH_UNAVAILABLE = 94
 _OPERATION_UNSUPPORTED = 84
 _ACCESS_DENIED = 88
 
+#: virErrorDomain: what the parts of libvirt are that know of the connection itself.
+_FROM_RPC, _FROM_REMOTE = 7, 13
+
 #: virConnectCloseReason.
 _REASONS = {
     0: "libvirt's daemon or the connection failed",
@@ -91,8 +94,8 @@ def of_opening(error: Any, uri: str) -> VcpuctlError:
     return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({where}) is not reached: {text}", hint))
 
 
-def of_call(error: Any, what: str) -> VcpuctlError:
-    """Return what it means that a call failed; ``what`` it was to do."""
+def of_call(error: Any, what: str, *, alive: bool = True) -> VcpuctlError:
+    """Return what it means that a call failed; ``what`` it was to do. ``alive``: the connection lives all the same."""
     text, code = said(error), number(error)
     if code == _NO_DOMAIN:
         hint = "vcpuctl vms --connect URI shows the domains"
@@ -102,7 +105,7 @@ def of_call(error: Any, what: str) -> VcpuctlError:
         return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, text, hint))
     if code == _OPERATION_INVALID and "not running" in text:
         return domain_off(text)
-    if code in (_SYSTEM_ERROR, _RPC) or "socket is closed" in text:
+    if _of_the_connection(error, alive=alive):
         return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"{text} (in {what})", _AGAIN))
     by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", text)
     if by_qemu:
@@ -111,6 +114,17 @@ def of_call(error: Any, what: str) -> VcpuctlError:
         hint = "it may still happen: look again with vcpuctl list"
         return QemuError(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
     return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{text} (in {what})", _hint(text)))
+
+
+def _of_the_connection(error: Any, *, alive: bool) -> bool:
+    """Return whether an error means that the connection is lost.
+
+    Its number alone does not say so: a file of the host that cannot be written is a VIR_ERR_SYSTEM_ERROR, too.
+    """
+    code = number(error)
+    if code in (_SYSTEM_ERROR, _RPC) and error.get_error_domain() in (_FROM_RPC, _FROM_REMOTE):
+        return True
+    return "client socket is closed" in said(error) or (code in (_INTERNAL_ERROR, _SYSTEM_ERROR, _RPC) and not alive)
 
 
 def of_set_vcpu(error: QemuError, *, enabled: bool) -> QemuError:
@@ -130,6 +144,12 @@ def of_set_vcpu(error: QemuError, *, enabled: bool) -> QemuError:
 def domain_off(text: str) -> QemuGoneError:
     """Return the error that the domain does not run."""
     return QemuGoneError(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, text, "start it: virsh start DOMAIN"))
+
+
+def vanished(text: str) -> QemuGoneError:
+    """Return the error that a domain that was found is there no more."""
+    hint = "it ends with its QEMU if it has no definition; vcpuctl vms --connect URI shows the domains"
+    return QemuGoneError(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, f"the domain is gone: {text}", hint))
 
 
 def _hint(text: str) -> str:

@@ -174,7 +174,7 @@ class Run:
             self._put(ev.PlugReturned(action.slot, None))
         except QemuGoneError as error:
             self._put(ev.QemuGone(error.reason))
-        except QemuError as error:
+        except VcpuctlError as error:
             self._put(ev.PlugReturned(action.slot, error.reason))
 
     async def _del(self, action: ev.DoUnplug) -> None:
@@ -183,7 +183,7 @@ class Run:
             self._put(ev.UnplugReturned(action.slot, None))
         except QemuGoneError as error:
             self._put(ev.QemuGone(error.reason))
-        except QemuError as error:
+        except VcpuctlError as error:
             self._put(ev.UnplugReturned(action.slot, error.reason))
 
     async def _look(self) -> None:

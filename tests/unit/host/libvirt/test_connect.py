@@ -11,7 +11,7 @@ from kit.fakes.libvirt_module import FakeLibvirt, FakeMonitorModule
 from kit.fakes.libvirt_stream import LibvirtError
 from kit.until import until
 from vcpu_host.core import codes
-from vcpu_host.errors import QemuGoneError, VcpuctlError
+from vcpu_host.errors import QemuGoneError, UsageError, VcpuctlError
 from vcpu_host.libvirt import binding, vmm
 
 URI = "qemu:///system"
@@ -112,3 +112,19 @@ async def test_a_daemon_that_fails_at_once_leaves_no_connection_and_no_thread(li
             await vmm.connect(URI, "web1")
     assert _left(libvirt) == []
     await _no_more_threads_than(before)
+
+
+async def test_a_domain_that_ends_for_good_is_off_and_no_word_of_the_users_is_wrong(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule
+) -> None:
+    machine = await vmm.connect(URI, "web1")
+    libvirt.vanished = True
+    with pytest.raises(QemuGoneError) as error:
+        await machine.domain.plug(1)
+    assert error.value.reason.code == codes.DOMAIN_OFF
+    with pytest.raises(QemuGoneError):
+        await machine.domain.record()
+    await machine.close()
+    with pytest.raises(UsageError):
+        await vmm.connect(URI, "web2")
+    assert _left(libvirt) == []

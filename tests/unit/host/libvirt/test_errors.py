@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import pytest
 from vcpu_host.cli.exitcodes import of_error
+from vcpu_host.errors import QemuError, QemuGoneError
 from vcpu_host.libvirt import words as errors
 
 
 class Said:
-    """What libvirt.libvirtError offers."""
+    """What libvirt.libvirtError offers. ``domain``: what part of libvirt says it (virErrorDomain)."""
 
-    def __init__(self, code: int, words: str) -> None:
+    def __init__(self, code: int, words: str, domain: int = 10) -> None:
         self._code = code
         self._words = words
+        self._domain = domain
+
+    def get_error_domain(self) -> int:
+        return self._domain
 
     def get_error_code(self) -> int:
         return self._code
@@ -29,8 +34,9 @@ class Said:
         (29, "operation forbidden: read only access prevents virDomainSetVcpu", "libvirt-denied", 3),
         (88, "access denied", "libvirt-denied", 3),
         (55, "Requested operation is not valid: domain is not running", "domain-off", 5),
-        (38, "End of file while reading data: Input/output error", "libvirt-gone", 5),
-        (39, "stream had I/O failure", "libvirt-gone", 5),
+        (38, "Unable to write to '/sys/fs/cgroup/vcpu3/cpuset.cpus': Invalid argument", "libvirt-error", 3),
+        (38, "cannot set CPU affinity on process 4242: Invalid argument", "libvirt-error", 3),
+        (38, "Unable to read from monitor: Connection reset by peer", "libvirt-error", 3),
         (1, "internal error: client socket is closed", "libvirt-gone", 5),
         (
             1,
@@ -46,6 +52,31 @@ def test_an_error_of_a_call_says_whose_fault_it_is(number: int, words: str, code
     error = errors.of_call(Said(number, words), "plug vCPU 4")
     assert (error.reason.code, int(of_error(error))) == (code, status)
     assert words.rpartition("': ")[2] in error.reason.text
+
+
+_SYSTEM, _RPC, _REMOTE, _QEMU = 0, 7, 13, 10
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "domain", "alive", "gone"),
+    [
+        (38, "End of file while reading data: Input/output error", _RPC, True, True),
+        (39, "stream had I/O failure", _RPC, True, True),
+        (38, "Cannot send data: Broken pipe", _REMOTE, True, True),
+        (38, "Unable to read from monitor: Connection reset by peer", _QEMU, True, False),
+        (38, "Unable to open '/proc/4242/stat': No such file or directory", _SYSTEM, True, False),
+        (38, "Cannot recv data: Connection reset by peer", _SYSTEM, False, True),
+        (1, "internal error: received hangup event on socket", _RPC, False, True),
+        (1, "internal error: received hangup event on socket", _RPC, True, False),
+        (55, "Requested operation is not valid: cgroup CPU controller is not mounted", _QEMU, False, False),
+    ],
+)
+def test_a_connection_is_lost_if_its_own_part_of_libvirt_says_so_or_it_is_dead(
+    number: int, words: str, domain: int, alive: bool, gone: bool
+) -> None:
+    error = errors.of_call(Said(number, words, domain), "plug vCPU 4", alive=alive)
+    assert error.reason.code == ("libvirt-gone" if gone else "libvirt-error")
+    assert isinstance(error, QemuGoneError if gone else QemuError)
 
 
 @pytest.mark.parametrize(

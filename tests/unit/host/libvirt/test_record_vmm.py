@@ -23,9 +23,9 @@ class Domain:
         self.owner = Owner("libvirt 12.8.0", definition=True)
         self.asynchronous = True
         self.asked: list[int] = []
-        self.connection = SimpleNamespace(on_loss=lambda hear: None, call=self._call)
+        self.connection = SimpleNamespace(on_loss=lambda hear: None)
 
-    async def _call(self, *_words: object) -> tuple[str, int, int]:
+    async def call(self, *_words: object) -> tuple[str, int, int]:
         return "running", 11_001_003, 0
 
     async def record(self) -> DomainRecord:

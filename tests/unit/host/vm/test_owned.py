@@ -14,7 +14,7 @@ from vcpu_host.core.finding import Level
 from vcpu_host.core.model import HostView, Owner, Recorded, Slot
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
-from vcpu_host.errors import QemuGoneError, VcpuctlError
+from vcpu_host.errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from vcpu_host.vm.coordinator import Coordinator
 
 
@@ -140,6 +140,23 @@ async def test_where_qemu_is_not_looked_at_the_result_says_so() -> None:
         result = await _whole(vmm).run(request, BRISK)
         assert result.outcome is Outcome.DONE
         assert [slot.reason.code for slot in result.slots if slot.reason] == [codes.RECORD_ALONE]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, "access denied")),
+        UsageError(Reason(codes.NO_SUCH_DOMAIN, Origin.LIBVIRT, "no domain with matching uuid")),
+    ],
+)
+async def test_whatever_the_owner_says_to_a_request_is_in_the_operations_result(said: VcpuctlError) -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.add_error = vmm.del_error = said
+    for request in (Request(Operation.PLUG, 1), Request(Operation.UNPLUG, 1)):
+        result = await _whole(vmm).run(request, BRISK)
+        assert result.outcome in (Outcome.REFUSED, Outcome.FAILED)
+        assert [slot.reason.code for slot in result.slots if slot.reason] == [said.reason.code]
+    assert vmm.vm.online == {0, 1}
 
 
 # --- --config ---------------------------------------------------------------------------------------------------------
