@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -24,10 +25,18 @@ class NoMetadataError(LibvirtError):
 
 
 class Raw:
-    """A virDomain's metadata."""
+    """A virDomain's metadata, and the connection that finds the domain: ``number`` is its id, another at each start."""
 
     def __init__(self) -> None:
         self.xml: str | None = None
+        self.number = 7
+
+    def lookupByUUIDString(self, uuid: str) -> Raw:  # noqa: N802 - libvirt's
+        assert uuid == "uuid"
+        return self
+
+    def ID(self) -> int:  # noqa: N802 - libvirt's
+        return self.number
 
     def metadata(self, *_words: object) -> str:
         if self.xml is None:
@@ -45,7 +54,7 @@ async def _call(what: str, function: Any, *arguments: object) -> object:
 
 
 def journal(raw: Raw, holder: str, host: str = "host") -> MetadataJournal:
-    domain = SimpleNamespace(connection=SimpleNamespace(call=_call), raw=raw, identity=DomainId("uuid", host))
+    domain = SimpleNamespace(connection=SimpleNamespace(call=_call, raw=raw), raw=raw, identity=DomainId("uuid", host))
     return MetadataJournal(cast("Any", domain), holder)
 
 
@@ -64,3 +73,18 @@ async def test_others_are_told_who_wrote_the_record_and_its_writer_is_not() -> N
     assert await mine.holder() == ""
     await mine.save([])
     assert (raw.xml, await other.holder()) == (None, "")
+
+
+async def test_threads_count_for_the_qemu_that_had_them_and_for_none_after_it() -> None:
+    raw = Raw()
+    removal = Intent(IntentKind.UNPLUG, 5, "vcpu5", since=0.0, threads=(4242,))
+    without = replace(removal, threads=())
+    await journal(raw, "vcpuctl unplug").save([removal])
+    assert await journal(raw, "vcpuctl list").load() == (removal,)
+    assert await journal(raw, "vcpuctl list", "another host").load() == (without,)
+    raw.number = 8  # saved and restored on the same host
+    assert await journal(raw, "vcpuctl list").load() == (without,)
+    raw.number = 7
+    assert raw.xml is not None
+    raw.xml = raw.xml.replace('"domain_id": 7, ', "")  # as an earlier version wrote it
+    assert await journal(raw, "vcpuctl list").load() == (without,)

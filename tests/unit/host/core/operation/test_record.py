@@ -79,6 +79,13 @@ def test_a_removal_is_open_until_the_slot_is_empty_or_holds_another_cpu() -> Non
     assert not left(replace(_GOING, threads=(8000,)), seen(host(4, {0, 2}), 0, 2))
 
 
+def test_a_removal_stays_open_where_no_thread_of_the_slot_is_to_be_seen() -> None:
+    full = host(4, {0, 2})
+    threadless = replace(full, slots=tuple(replace(each, threads=()) for each in full.slots))
+    assert left(_GOING, seen(threadless, 0, 2))
+    assert left(replace(_GOING, threads=()), seen(full, 0, 2))
+
+
 def test_a_removal_ends_with_the_guests_refusal_but_not_with_one_from_before_it() -> None:
     refused = seen(host(4, {0, 2}, ost={2: _BUSY}), 0, 2)
     assert not left(_GOING, refused)
