@@ -92,6 +92,7 @@ LIBVIRT_GONE = Code("libvirt-gone", "libvirt is not reached, or the connection t
 LIBVIRT_SILENT = Code("libvirt-silent", "libvirt does not answer.")
 LIBVIRT_ERROR = Code("libvirt-error", "libvirt refused a call, in words that vcpuctl does not know.")
 LIBVIRT_TIMEOUT = Code("libvirt-timeout", "libvirt has waited long enough, and does not know how it ended.")
+LIBVIRT_BUSY = Code("libvirt-busy", "Others keep the domain busy: libvirt has not begun what it was asked for.")
 NO_SUCH_DOMAIN = Code("no-such-domain", "This libvirt has no domain of this name or UUID.")
 DOMAIN_OFF = Code("domain-off", "The domain does not run here.")
 LEFT_TO_LIBVIRT = Code("left-to-libvirt", "libvirt does this itself for the VMs that it owns.")

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core import codes
 from ..core.identity import VmIdentity
 from ..core.model import Channel, HostView, Slot
 from ..core.platforms import platform_for
@@ -32,8 +31,8 @@ from .domain_xml import DomainRecord
 
 #: virDomainState, in QEMU's words (RunState, qapi/run-state.json).
 _STATES = {1: "running", 3: "paused", 4: "shutdown", 5: "shutdown", 6: "guest-panicked", 7: "suspended"}
-#: virDomainJobOperation of a migration, to and from here.
-_MIGRATION = (3, 4)
+#: virDomainJobOperation of a migration, to and from here (include/libvirt/libvirt-domain.h).
+_MIGRATION = (4, 5)
 
 
 class RecordVmm:
@@ -102,7 +101,8 @@ class RecordVmm:
         try:
             await self.domain.unplug(slot.index, asynchronously=self.domain.asynchronous)
         except QemuError as error:
-            if error.reason.code != codes.LIBVIRT_TIMEOUT:
+            # Any other time-out, and any of a call that does not wait, is of something that was not begun.
+            if self.domain.asynchronous or not words.of_waiting(error):
                 raise
 
     async def mend(self, view: HostView) -> None:

@@ -110,6 +110,9 @@ def of_call(error: Any, what: str, *, alive: bool = True) -> VcpuctlError:
     by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", text)
     if by_qemu:
         return explain(what, "GenericError", by_qemu[1])
+    if code == _OPERATION_TIMEOUT and "state change lock" in text:
+        hint = "nothing was begun: run the same command again once that has ended"
+        return QemuError(Reason(codes.LIBVIRT_BUSY, Origin.LIBVIRT, f"{text} (in {what})", hint))
     if code == _OPERATION_TIMEOUT:
         hint = "it may still happen: look again with vcpuctl list"
         return QemuError(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
@@ -139,6 +142,11 @@ def of_set_vcpu(error: QemuError, *, enabled: bool) -> QemuError:
     elif not enabled and "qemu reported thread id for inactive vcpu" in text:
         code = codes.UNPLUGGING
     return error if code == error.reason.code else QemuError(replace(error.reason, code=code))
+
+
+def of_waiting(error: QemuError) -> bool:
+    """Return whether libvirt has asked for a removal, and has then not seen its end in time."""
+    return error.reason.code == codes.LIBVIRT_TIMEOUT and "unplug request timed out" in error.reason.text
 
 
 def domain_off(text: str) -> QemuGoneError:

@@ -44,6 +44,8 @@ class Said:
             "slot-occupied",
             3,
         ),
+        (68, "Timed out during operation: cannot acquire state change lock (held by monitor=x)", "libvirt-busy", 3),
+        (68, "Timed out during operation: vcpu unplug request timed out", "libvirt-timeout", 3),
         (84, "Operation not supported: vcpu '3' can't be unplugged", "libvirt-error", 3),
         (8, "invalid argument: vcpu '5' is already in requested state", "libvirt-error", 3),
     ],

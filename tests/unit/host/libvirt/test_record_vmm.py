@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from kit.fakes.libvirt_stream import LibvirtError
 from vcpu_host.core import codes
 from vcpu_host.core.model import Owner
 from vcpu_host.core.reason import Origin, Reason
@@ -23,10 +25,14 @@ class Domain:
         self.owner = Owner("libvirt 12.8.0", definition=True)
         self.asynchronous = True
         self.asked: list[int] = []
-        self.connection = SimpleNamespace(on_loss=lambda hear: None)
+        self.connection = SimpleNamespace(on_loss=lambda hear: None, raw=SimpleNamespace(getVersion=lambda: 11_001_003))
+        self.raw = SimpleNamespace(state=lambda: [1, 1], jobStats=lambda: self.job)
+        #: What virDomainGetJobStats says.
+        self.job: dict[str, int] = {"type": 0}
+        self.unplugs_not: QemuError | None = None
 
-    async def call(self, *_words: object) -> tuple[str, int, int]:
-        return "running", 11_001_003, 0
+    async def call(self, _what: str, function: Any) -> Any:
+        return function()
 
     async def record(self) -> DomainRecord:
         vcpus = {number: RecordedVcpu(enabled=True, removable=number > 0) for number in range(2)}
@@ -34,8 +40,10 @@ class Domain:
         return DomainRecord(name, "uuid", 2, vcpus, channel=True, machine="pc-q35-11.1", arch="x86_64", accel="tcg")
 
     async def unplug(self, number: int, *, asynchronously: bool) -> None:
-        assert asynchronously
+        assert asynchronously is self.asynchronous
         self.asked.append(number)
+        if self.unplugs_not is not None:
+            raise self.unplugs_not
 
 
 async def test_a_removal_goes_out_once_for_each_time_that_it_is_asked_for_however_often_one_looks(
@@ -53,6 +61,41 @@ async def test_a_removal_goes_out_once_for_each_time_that_it_is_asked_for_howeve
     assert domain.asked == [1], "the guest may have brought the CPU online again meanwhile"
     await vmm.unplug(view.slots[1])
     assert domain.asked == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("operation", "migrates"),
+    # start, save, restore, migration to here and from here, snapshot
+    [(1, False), (2, False), (3, False), (4, True), (5, True), (6, False)],
+)
+async def test_a_migration_is_known_by_what_libvirt_does(operation: int, migrates: bool) -> None:
+    domain = Domain()
+    vmm = RecordVmm(cast("Any", domain))
+    assert (await vmm.look()).migration == ""
+    domain.job = {"type": 2, "operation": operation}
+    assert bool((await vmm.look()).migration) is migrates
+
+
+_WAITED = "Timed out during operation: vcpu unplug request timed out. Unplug result must be manually inspected"
+_LOCKED = "Timed out during operation: cannot acquire state change lock (held by monitor=remoteDispatchDomainSave)"
+
+
+@pytest.mark.parametrize(
+    ("asynchronous", "text", "asked"),
+    [(False, _WAITED, True), (False, _LOCKED, False), (True, _LOCKED, False), (True, _WAITED, False)],
+)
+async def test_a_time_out_is_a_removal_under_way_only_where_libvirt_waits_for_its_end(
+    asynchronous: bool, text: str, asked: bool
+) -> None:
+    domain = Domain()
+    domain.asynchronous = asynchronous
+    error = words.of_call(LibvirtError(text, 68, 10), "unplug vCPU 1")
+    assert isinstance(error, QemuError)
+    domain.unplugs_not = error
+    vmm = RecordVmm(cast("Any", domain))
+    slot = (await vmm.look()).slots[1]
+    with nullcontext() if asked else pytest.raises(QemuError):
+        await vmm.unplug(slot)
 
 
 @pytest.mark.parametrize(
