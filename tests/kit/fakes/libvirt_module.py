@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from kit.fakes.libvirt_stream import LibvirtError
+from kit.fakes.libvirt_stream import FakeStream, LibvirtError
 
 
 class FakeConnect:
@@ -20,6 +20,7 @@ class FakeConnect:
     def __init__(self, module: FakeLibvirt) -> None:
         self._module = module
         self.closed = 0
+        self.alive = True
         self.hears: Callable[[Any, int, object], None] | None = None
         #: Callbacks of events, by their number, and how many were registered so far.
         self.callbacks: dict[int, Any] = {}
@@ -39,7 +40,7 @@ class FakeConnect:
         return self._module.kind
 
     def isAlive(self) -> int:  # noqa: N802
-        return int(self._module.alive)
+        return int(self.alive)
 
     def getCapabilities(self) -> str:  # noqa: N802
         return "<capabilities><host><uuid>host</uuid></host></capabilities>"
@@ -48,6 +49,13 @@ class FakeConnect:
         domain = FakeDomain(name, self._module)
         domain.there()
         return domain
+
+    def lookupByUUIDString(self, uuid: str) -> FakeDomain:  # noqa: N802
+        return self.lookupByName(uuid)
+
+    def newStream(self, flags: int) -> FakeStream:  # noqa: N802
+        assert flags == FakeLibvirt.VIR_STREAM_NONBLOCK
+        return FakeStream()
 
     def registerCloseCallback(self, hears: Callable[[Any, int, object], None], opaque: object) -> None:  # noqa: N802
         assert opaque is None
@@ -104,6 +112,12 @@ class FakeDomain:
         self.there()
         return f"<domain><name>{self.name}</name><uuid>uuid</uuid><vcpu>2</vcpu></domain>"
 
+    def openChannel(self, name: str, stream: FakeStream, flags: int) -> None:  # noqa: N802
+        assert (name, flags) == ("org.vcpuctl.agent.0", 0)
+        assert stream
+        if self._module.no_channel is not None:
+            raise self._module.no_channel
+
     def setVcpu(self, vcpus: str, state: int, flags: int) -> None:  # noqa: N802
         assert vcpus.isdigit()
         assert state in (0, 1)
@@ -120,12 +134,15 @@ class FakeDomain:
 class FakeLibvirt:
     """The module. ``hang`` has whoever opens a connection wait until ``goes_on`` is set; ``refuse`` fails it.
 
-    ``sick``: the first call of an open connection fails with it; ``no_events``: the registering of events does;
-    ``vanished``: no domain is there (any more).
+    ``sick``: the first call of an open connection fails with it; ``no_events``: the registering of events does,
+    ``no_channel``: the opening of a channel;
+    ``vanished``: no domain is there (any more); ``turns_away``: so many attempts sshd closes before any login.
+    ``opening`` says how many are being opened, ``most`` how many that were at once.
     """
 
     libvirtError = LibvirtError  # noqa: N815
     VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
+    VIR_STREAM_NONBLOCK = 1
 
     def __init__(self) -> None:
         self.opened: list[FakeConnect] = []
@@ -134,23 +151,40 @@ class FakeLibvirt:
         self.refuse = False
         self.goes_on = threading.Event()
         self.kind = "QEMU"
-        self.alive = True
         self.sick: LibvirtError | None = None
         self.no_events: LibvirtError | None = None
+        self.no_channel: LibvirtError | None = None
         self.vanished = False
+        self.turns_away = 0
+        self.opening = self.most = 0
+        self._counting = threading.Lock()
 
     def openReadOnly(self, uri: str) -> FakeConnect:  # noqa: N802
         assert uri
-        self.attempts += 1
+        with self._counting:
+            self.attempts += 1
+            self.opening += 1
+            self.most = max(self.most, self.opening)
+            turned_away, self.turns_away = self.turns_away > 0, max(0, self.turns_away - 1)
+        try:
+            return self._opened(turned_away)
+        finally:
+            with self._counting:
+                self.opening -= 1
+
+    open = openReadOnly
+
+    def _opened(self, turned_away: bool) -> FakeConnect:
         if self.hang:
             assert self.goes_on.wait(60)
         if self.refuse:
             raise LibvirtError("no such daemon")
+        if turned_away:
+            text = "Cannot recv data: kex_exchange_identification: Connection closed by remote host"
+            raise LibvirtError(f"{text}: Connection reset by peer", 38)
         connect = FakeConnect(self)
         self.opened.append(connect)
         return connect
-
-    open = openReadOnly
 
 
 class FakeMonitorModule:

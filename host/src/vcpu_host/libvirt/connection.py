@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from ..core.reason import Reason
 from ..errors import QemuGoneError, VcpuctlError
-from ..qmp.in_turn import InTurn
 from . import binding, shared, words
 from .shared import Raw
 from .worker import Worker
@@ -34,7 +33,8 @@ class Connection:
         self.version = raw.version
         self._raw = raw
         self._worker = Worker(f"libvirt {raw.uri}")
-        self._in_turn = InTurn(call_timeout)
+        self._call_timeout = call_timeout
+        self._one = asyncio.Lock()
         self._lost: Reason | None = None
         self._closed = False
         self._hears: list[Callable[[Reason], None]] = []
@@ -64,24 +64,20 @@ class Connection:
     async def call(self, what: str, function: Callable[..., T], *arguments: Any) -> T:
         """Return what the function returns, which is called in the user's thread; ``what`` it does is for people.
 
+        The time of a call begins when it is its turn: what others do with the connection is no silence of libvirt's.
         Raise what ``words.of_call`` makes of libvirt's error, QemuGoneError if the connection is lost or no answer
         comes: then it is not known what was done.
         """
-        if self._lost is not None:
-            raise self.gone()
-        try:
-            async with self._in_turn.bound() as number:
-                try:
-                    answer = await self._worker.do(lambda: self._called(what, function, arguments))
-                except VcpuctlError:
-                    self._in_turn.answered(number)
-                    raise
-                self._in_turn.answered(number)
-                return answer
-        except TimeoutError:
-            shared.avoid(self._raw)
-            self._lose(words.silent(self.uri, self._in_turn.seconds, what))
-            raise self.gone() from None
+        async with self._one, self._raw.turns:
+            if self._lost is not None:
+                raise self.gone()
+            try:
+                async with asyncio.timeout(self._call_timeout):
+                    return await self._worker.do(lambda: self._called(what, function, arguments))
+            except TimeoutError:
+                shared.avoid(self._raw)
+                self._lose(words.silent(self.uri, self._call_timeout, what))
+                raise self.gone() from None
 
     async def let_go(self, function: Callable[[], object]) -> None:
         """Call a function that frees what this process has of the connection, lost or not. Never hang, never raise.

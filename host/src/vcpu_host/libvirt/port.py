@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -78,7 +79,11 @@ class ChannelPort:
 
     async def _wire(self, protocol: WireProtocol) -> HostWire:
         made, self._next = self._next or asyncio.ensure_future(self._open()), None
-        connection = await made
+        try:
+            connection = await made
+        except VcpuctlError as error:
+            text = f"there is no connection for the agent's channel: {error.reason.text}"
+            raise AgentGoneError(replace(error.reason, text=text)) from error
         try:
             stream = await self._channel(connection)
             transport = StreamTransport(
@@ -88,8 +93,10 @@ class ChannelPort:
             await connection.call("read the channel", transport.begin)
         except BaseException as error:
             self._end(connection.close())
-            if isinstance(error, RefusedError) and error.reason.code == codes.LIBVIRT_DENIED:
-                raise AgentGoneError(error.reason) from error  # who may only look does that without the agent
+            if isinstance(error, VcpuctlError) and error.reason.code != BusyError.code:
+                # Of the channel alone: who may only look does that without the agent, and what becomes of the domain
+                # its own connection tells.
+                raise AgentGoneError(error.reason) from error
             raise
         transport.start()
         return HostWire(transport, PORT_NAME)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 from ..core.reason import Reason
@@ -22,6 +24,14 @@ from .worker import Worker
 _KEEPALIVE_SECONDS, _KEEPALIVE_COUNT = 5, 3
 #: How long an orderly end may take, in seconds.
 _CLOSE = 1.0
+#: So many connections to one host are opened at once. By ssh each is a login, and from ten of those under way on sshd
+#: turns some away by chance (sshd_config(5), MaxStartups 10:30:100); libvirtd itself takes 20 (max_anonymous_clients).
+_OPENING = 4
+#: How often one that was turned away is tried, and how long it is waited before the next time, at first, in seconds.
+_TRIES, _PAUSE = 6, 0.2
+#: So many calls of one connection are under way at once. From 5 on (libvirtd.conf, max_client_requests) the daemon
+#: reads nothing more of it, and that is keepalive's answers, too: calls that wait for a domain would end all others.
+_CALLS = 4
 
 
 class Raw:
@@ -30,17 +40,44 @@ class Raw:
     libvirt counts versions so: 12_008_000 is 12.8.0.
     """
 
-    def __init__(self, uri: str, *, readonly: bool) -> None:
+    def __init__(self, uri: str, *, readonly: bool, gate: asyncio.Semaphore, timeout: float) -> None:
+        """``gate`` lets so many be opened at once. If it is turned away, it is tried again for ``timeout`` seconds."""
         self.uri = uri
         self.readonly = readonly
         self.handle: Any = None
         self.version = 0
         self.lost: Reason | None = None
         self.users = 0
+        #: Held by each call that is under way.
+        self.turns = asyncio.Semaphore(_CALLS)
         self._hears: list[Callable[[Reason], None]] = []
         self._worker = Worker(f"libvirt {uri}")
-        self._opening = asyncio.ensure_future(self._worker.do(self._open))
+        until = asyncio.get_running_loop().time() + timeout
+        self._opening = asyncio.ensure_future(self._begin(gate, until))
         self._opening.add_done_callback(self._opening_ended)
+
+    async def _begin(self, gate: asyncio.Semaphore, until: float) -> None:
+        pause = _PAUSE
+        for left in reversed(range(_TRIES)):
+            try:
+                async with gate:
+                    return await self._worker.do(self._open)
+            except QemuGoneError as error:
+                over = asyncio.get_running_loop().time() + pause > until
+                if not left or over or not words.turned_away(error.reason.text):
+                    raise
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that many do not come again at once
+            pause *= 2
+        raise AssertionError("the last try ends it")
+
+    async def lives(self) -> bool:
+        """Return whether it can be used, or may come to be."""
+        if self.failed or not self._opening.done():
+            return not self.failed
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE):
+                return await self._worker.do(self.alive)
+        return False
 
     async def opened(self) -> None:
         """Return when it is open. Raise what ``words.of_opening`` makes of libvirt's error."""
@@ -119,6 +156,12 @@ class _Pool:
     def __init__(self) -> None:
         self.shared: dict[tuple[str, bool], Raw] = {}
         self.spare: dict[tuple[str, bool], list[Raw]] = {}
+        self._gates: dict[str, asyncio.Semaphore] = {}
+
+    def new(self, uri: str, *, readonly: bool, timeout: float) -> Raw:
+        """Return a connection that is being opened; so many at once to one host."""
+        gate = self._gates.setdefault(urlsplit(uri).netloc, asyncio.Semaphore(_OPENING))
+        return Raw(uri, readonly=readonly, gate=gate, timeout=timeout)
 
 
 _POOLS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pool] = WeakKeyDictionary()
@@ -134,10 +177,12 @@ async def take(uri: str, *, timeout: float, readonly: bool, alone: bool) -> Raw:
     key = (uri, readonly)
     if alone:
         spares = pool.spare.setdefault(key, [])
-        raw = spares.pop() if spares else Raw(uri, readonly=readonly)
+        raw = await _spare(spares) or pool.new(uri, readonly=readonly, timeout=timeout)
     else:
         found = pool.shared.get(key)
-        raw = pool.shared[key] = Raw(uri, readonly=readonly) if found is None or found.failed else found
+        if found is None or found.failed:
+            found = pool.shared[key] = pool.new(uri, readonly=readonly, timeout=timeout)
+        raw = found
     raw.users += 1
     try:
         async with asyncio.timeout(timeout):
@@ -150,6 +195,16 @@ async def take(uri: str, *, timeout: float, readonly: bool, alone: bool) -> Raw:
             raise QemuGoneError(words.silent(uri, timeout, "the attempt to connect")) from None
         raise
     return raw
+
+
+async def _spare(spares: list[Raw]) -> Raw | None:
+    """Return one that nobody has, if there is one that was not lost meanwhile."""
+    while spares:
+        raw = spares.pop()
+        if await raw.lives():
+            return raw
+        await raw.close()
+    return None
 
 
 async def give_back(raw: Raw) -> None:

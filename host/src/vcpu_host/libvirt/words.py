@@ -94,6 +94,11 @@ def of_opening(error: Any, uri: str) -> VcpuctlError:
     return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({where}) is not reached: {text}", hint))
 
 
+def turned_away(text: str) -> bool:
+    """Return whether sshd has closed the connection before any login, as it does by chance while it has many."""
+    return "exchange_identification" in text or "Not allowed at this time" in text or "MaxStartups" in text
+
+
 def of_call(error: Any, what: str, *, alive: bool = True) -> VcpuctlError:
     """Return what it means that a call failed; ``what`` it was to do. ``alive``: the connection lives all the same."""
     text, code = said(error), number(error)

@@ -8,9 +8,10 @@ import threading
 
 import pytest
 from kit.fakes.libvirt_module import FakeLibvirt
+from kit.until import until
 from vcpu_host.core import codes
 from vcpu_host.errors import QemuGoneError, VcpuctlError
-from vcpu_host.libvirt import binding
+from vcpu_host.libvirt import binding, shared
 from vcpu_host.libvirt.connection import Connection
 
 URI = "qemu+ssh://root@host1/system?keyfile=/secret"
@@ -105,6 +106,73 @@ async def test_a_daemon_that_hangs_costs_one_attempt_however_often_it_is_tried(l
     users = [await _open(), await _open(alone=True)]
     assert libvirt.attempts == 2
     for user in users:
+        await user.close()
+
+
+async def test_few_are_opened_at_once_and_who_is_turned_away_by_chance_comes_again(libvirt: FakeLibvirt) -> None:
+    libvirt.hang, libvirt.turns_away = True, 3
+    opening = [asyncio.ensure_future(_open(alone=True)) for _ in range(20)]
+    await until(lambda: libvirt.opening == 4)
+    libvirt.goes_on.set()
+    users = await asyncio.gather(*opening)
+    assert (libvirt.most, len(libvirt.opened), libvirt.attempts) == (4, 20, 23)
+    for user in users:
+        await user.close()
+
+
+async def test_who_is_turned_away_each_time_says_so_and_so_does_who_has_no_time_left(libvirt: FakeLibvirt) -> None:
+    libvirt.turns_away = 1
+    with pytest.raises(QemuGoneError, match="kex_exchange_identification"):
+        await _open(alone=True, timeout=0.15)
+    assert libvirt.attempts == 1
+
+
+async def test_a_spare_connection_that_was_lost_meanwhile_is_given_to_nobody(libvirt: FakeLibvirt) -> None:
+    for told in (True, False):
+        libvirt.hang = True
+        libvirt.goes_on.clear()
+        with pytest.raises(QemuGoneError):
+            await _open(timeout=0.05, alone=True)
+        libvirt.hang = False
+        libvirt.goes_on.set()
+        (raw,) = shared._POOLS[asyncio.get_running_loop()].spare[URI, False]
+        await raw.opened()
+        spare = libvirt.opened[-1]
+        if told:
+            await asyncio.to_thread(spare.lose)
+        spare.alive = False
+        user = await _open(alone=True)
+        assert user.raw is libvirt.opened[-1] is not spare
+        assert not spare.open
+        await user.close()
+
+
+async def test_few_calls_of_one_connection_are_under_way_at_once_and_waiting_for_them_is_nobodys_silence(
+    libvirt: FakeLibvirt,
+) -> None:
+    users = [await _open() for _ in range(10)]
+    last = await _open(call_timeout=0.5)
+    assert len(libvirt.opened) == 1
+    under_way, most, counting, goes_on = 0, 0, threading.Lock(), threading.Event()
+
+    def waits() -> None:
+        nonlocal under_way, most
+        with counting:
+            under_way += 1
+            most = max(most, under_way)
+        assert goes_on.wait(60)
+        with counting:
+            under_way -= 1
+
+    calls = [asyncio.ensure_future(user.call("wait for the domain", waits)) for user in users]
+    await until(lambda: under_way == 4)
+    answer = asyncio.ensure_future(last.call("answer", lambda: 7))
+    await asyncio.wait({answer}, timeout=1.0)  # longer than its call may take
+    goes_on.set()
+    assert await answer == 7
+    await asyncio.gather(*calls)
+    assert most == 4
+    for user in (*users, last):
         await user.close()
 
 
