@@ -21,7 +21,7 @@ from ..core.vm_events import QemuGone
 from ..errors import QemuError
 from ..qmp.events import EventHub, convert
 from ..qmp.traps import explain
-from . import binding
+from . import binding, words
 from .domain import Domain
 
 #: What ends or changes CPUs: libvirt has calls for it.
@@ -39,6 +39,9 @@ class LentMonitor:
         self._hub = hub
         self._loop = asyncio.get_running_loop()
         self._version: object = None
+        self._asked = 0  # how many calls there were
+        self._in_vain = 0  # the last one that is not worth sending any more
+        self._busy: Reason | None = None  # and why
         self._callbacks: list[Callable[[], object]] = []  # what ends each; used in the connection's thread alone
         self._connection.on_loss(lambda reason: hub.put(QemuGone(reason)))
 
@@ -75,8 +78,8 @@ class LentMonitor:
     async def send(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Send any command. Raise as ``call``."""
         message = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
-        send = partial(binding.monitor_module().qemuMonitorCommand, self._domain.raw, message, 0)
-        text: str = await self._domain.call(command, send)
+        self._asked += 1
+        text = await self._domain.call(command, self._sent, self._domain.raw, command, message, self._asked)
         try:
             reply = json.loads(text)
             if "error" in reply:
@@ -87,6 +90,23 @@ class LentMonitor:
             raise QemuError(
                 Reason(codes.BAD_REPLY, Origin.LIBVIRT, f"the reply to {command} is not understood: {error!r:.200}")
             ) from error
+
+    def _sent(self, domain: Any, command: str, message: str, number: int) -> str:
+        """Return QEMU's reply. In the connection's thread.
+
+        While others keep the domain busy, libvirt has each call wait for 30 s. Those asked for meanwhile would wait as
+        long, one after another: a look would take many minutes to say what the first of its calls has said.
+        """
+        if self._busy is not None and number <= self._in_vain:
+            raise QemuError(self._busy)
+        libvirt = binding.module()
+        try:
+            return str(binding.monitor_module().qemuMonitorCommand(domain, message, 0))
+        except libvirt.libvirtError as error:
+            busy = words.busy(error, command)
+            if busy is not None:
+                self._busy, self._in_vain = busy, self._asked
+            raise
 
     def identify(self, thread_id: int | None) -> VmIdentity:
         """See ``qmp.roles.Monitor``: a thread of another host's says nothing here."""

@@ -115,13 +115,21 @@ def of_call(error: Any, what: str, *, alive: bool = True) -> VcpuctlError:
     by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", text)
     if by_qemu:
         return explain(what, "GenericError", by_qemu[1])
-    if code == _OPERATION_TIMEOUT and "state change lock" in text:
-        hint = "nothing was begun: run the same command again once that has ended"
-        return QemuError(Reason(codes.LIBVIRT_BUSY, Origin.LIBVIRT, f"{text} (in {what})", hint))
+    others = busy(error, what)
+    if others is not None:
+        return QemuError(others)
     if code == _OPERATION_TIMEOUT:
         hint = "it may still happen: look again with vcpuctl list"
         return QemuError(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
     return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{text} (in {what})", _hint(text)))
+
+
+def busy(error: Any, what: str) -> Reason | None:
+    """Return that others keep the domain busy, so that nothing was begun; None if an error says something else."""
+    if number(error) != _OPERATION_TIMEOUT or "state change lock" not in said(error):
+        return None
+    hint = "wait until that has ended, then run the same command again: it goes on from what was done"
+    return Reason(codes.LIBVIRT_BUSY, Origin.LIBVIRT, f"{said(error)} (in {what})", hint)
 
 
 def _of_the_connection(error: Any, *, alive: bool) -> bool:

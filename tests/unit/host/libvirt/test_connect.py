@@ -11,7 +11,7 @@ from kit.fakes.libvirt_module import FakeLibvirt, FakeMonitorModule
 from kit.fakes.libvirt_stream import LibvirtError
 from kit.until import until
 from vcpu_host.core import codes
-from vcpu_host.errors import QemuGoneError, UsageError, VcpuctlError
+from vcpu_host.errors import QemuError, QemuGoneError, UsageError, VcpuctlError
 from vcpu_host.libvirt import binding, vmm
 
 URI = "qemu:///system"
@@ -128,3 +128,31 @@ async def test_a_domain_that_ends_for_good_is_off_and_no_word_of_the_users_is_wr
     with pytest.raises(UsageError):
         await vmm.connect(URI, "web2")
     assert _left(libvirt) == []
+
+
+async def test_a_look_at_a_domain_that_others_keep_busy_waits_for_them_once(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = await vmm.connect(URI, "web1")
+    goes_on = threading.Event()
+    said = "Timed out during operation: cannot acquire state change lock (held by monitor=remoteDispatchDomainSave)"
+
+    def busy(domain: object, message: str, flags: int) -> str:
+        del domain, flags
+        qemu.sent.append(message)
+        assert goes_on.wait(60)
+        raise LibvirtError(said, 68, 10)
+
+    monkeypatch.setattr(qemu, "qemuMonitorCommand", busy)
+    for asked in (1, 2):
+        qemu.sent.clear()
+        goes_on.clear()
+        look = asyncio.ensure_future(machine.look())
+        await until(lambda: qemu.sent)
+        goes_on.set()
+        with pytest.raises(QemuError) as error:
+            await look
+        assert (len(qemu.sent), error.value.reason.code) == (1, codes.LIBVIRT_BUSY), f"look {asked}"
+        assert "remoteDispatchDomainSave" in error.value.reason.text
+    await machine.close()
+    assert libvirt.opened[0].callbacks == {}
