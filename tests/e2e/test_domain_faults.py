@@ -30,7 +30,9 @@ def test_libvirtd_restarts_in_the_middle_and_whoever_then_finds_the_channel_take
             error = refused.json["error"]
             assert (error["code"], error["who"]) == ("port-busy", "libvirt")
             assert f"process {vcpuctl.process.pid}" in error["text"], error
-            assert machine.vcpuctl("list").outcome == "port-busy"
+            seen = machine.vcpuctl("list")
+            assert (seen.status, seen.json["agent"]) == (0, None), seen.stdout
+            assert seen.json["agent_trouble"] == error, "whoever looks is told the same, and not refused"
         again(machine, words, *slots)
 
 

@@ -129,6 +129,10 @@ class Looker:
             if operation or not self.operating:  # else the session is the operation's
                 await self._sessions.drop()
             trouble = error.reason
+        except RefusedError as error:
+            if operation or error.reason.code != codes.PORT_BUSY:
+                raise
+            trouble = error.reason  # whoever looks refuses nobody, and is not refused: the map says who has the agent
         finally:
             if asked is not None:
                 asked.cancel()

@@ -225,6 +225,23 @@ async def test_a_port_taken_by_another_program_is_trouble_with_the_agent_and_not
     assert result.slots[0].reason.code == "agent-lost"
 
 
+async def test_while_another_program_has_the_port_one_can_look_and_nothing_is_begun(rig: Rig) -> None:
+    rig.dialer.trouble = busy = RefusedError(Reason("port-busy", Origin.VCPUCTL, "another program holds the port"))
+    view = await rig.whole.look()
+    assert (view.guest, view.agent_trouble, view.slots[0].slot.filled) == (None, busy.reason, True)
+    assert [refusal.reason for refusal in (await rig.whole.plan(PLUG)).refusals] == [busy.reason]
+    with pytest.raises(RefusedError, match="another program"):
+        await rig.whole.run(PLUG, BRISK)
+    assert rig.vm.commands == []
+    rig.dialer.trouble = None
+    assert (await rig.whole.look()).agent_trouble is None
+    for other in ("not-our-port", "not-permitted"):
+        await rig.whole._sessions.drop()
+        rig.dialer.trouble = RefusedError(Reason(other, Origin.VCPUCTL, "no"))
+        with pytest.raises(RefusedError):
+            await rig.whole.look()
+
+
 async def test_an_agent_that_breaks_the_contract_is_asked_nothing_more_in_that_session(rig: Rig) -> None:
     rig.dialer.prepare = lambda agent: setattr(agent, "breaks_contract", not rig.dialer.made)
     result = await rig.whole.run(PLUG, BRISK)
