@@ -56,10 +56,12 @@ class Vmm(Protocol):
     async def mend(self, view: HostView) -> None:
         """Have the owner's record follow what ``view`` shows, where it is behind and that can be done."""
 
-    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """Have the VM start next time with a CPU in each of these slots (True), or with none (False).
 
-        What is so already stays as it is. Return those for which that failed, and why.
+        What is so already stays as it is. ``whole``: these are all CPUs that it is to have, so one that the definition
+        has elsewhere goes. (Its maximum may be above today's, if it was raised for the next start.) Return those for
+        which that failed, and why.
         """
 
     def events(self) -> AsyncIterator[VmEvent]:

@@ -94,7 +94,8 @@ class Vmm:
     async def mend(self, view: HostView) -> None:
         del view
 
-    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
+        del whole
         self.kept = dict(slots)
         return {}
 

@@ -98,6 +98,8 @@ class FakeConnect:
 class FakeDomain:
     """A virDomain, found by its name."""
 
+    CONFIG = INACTIVE = 2
+
     def __init__(self, name: str, module: FakeLibvirt) -> None:
         self.name = name
         self._module = module
@@ -108,21 +110,23 @@ class FakeDomain:
             raise LibvirtError(f"Domain not found: no domain with matching name '{self.name}'", 42, 10)
 
     def XMLDesc(self, flags: int) -> str:  # noqa: N802
-        assert flags == 0
         self.there()
-        return f"<domain><name>{self.name}</name><uuid>uuid</uuid><vcpu>2</vcpu></domain>"
+        vcpus = (
+            f"<vcpu>8</vcpu><vcpus>{self._module.definition}</vcpus>" if flags == self.INACTIVE else "<vcpu>2</vcpu>"
+        )
+        return f"<domain><name>{self.name}</name><uuid>uuid</uuid>{vcpus}</domain>"
 
     def openChannel(self, name: str, stream: FakeStream, flags: int) -> None:  # noqa: N802
         assert (name, flags) == ("org.vcpuctl.agent.0", 0)
-        assert stream
+        del stream
         if self._module.no_channel is not None:
             raise self._module.no_channel
 
     def setVcpu(self, vcpus: str, state: int, flags: int) -> None:  # noqa: N802
         assert vcpus.isdigit()
-        assert state in (0, 1)
-        assert flags
         self.there()
+        if flags == self.CONFIG:
+            self._module.defined.append((int(vcpus), state))
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt calls it so
         return "uuid"
@@ -134,10 +138,10 @@ class FakeDomain:
 class FakeLibvirt:
     """The module. ``hang`` has whoever opens a connection wait until ``goes_on`` is set; ``refuse`` fails it.
 
-    ``sick``: the first call of an open connection fails with it; ``no_events``: the registering of events does,
-    ``no_channel``: the opening of a channel;
-    ``vanished``: no domain is there (any more); ``turns_away``: so many attempts sshd closes before any login.
-    ``opening`` says how many are being opened, ``most`` how many that were at once.
+    ``turns_away``: so many attempts sshd closes before any login. ``opening`` says how many are being opened, ``most``
+    how many that were at once. ``sick``: the first call of an open connection fails with it; ``no_events``: the
+    registering of events does, ``no_channel``: the opening of a channel. ``vanished``: no domain is there (any more).
+    ``definition`` has the vCPUs of each domain's; ``defined`` is what was changed of it.
     """
 
     libvirtError = LibvirtError  # noqa: N815
@@ -155,6 +159,8 @@ class FakeLibvirt:
         self.no_events: LibvirtError | None = None
         self.no_channel: LibvirtError | None = None
         self.vanished = False
+        self.definition = ""
+        self.defined: list[tuple[int, int]] = []
         self.turns_away = 0
         self.opening = self.most = 0
         self._counting = threading.Lock()

@@ -79,6 +79,12 @@ class Connection:
                 self._lose(words.silent(self.uri, self._call_timeout, what))
                 raise self.gone() from None
 
+    async def has_qemu(self) -> None:
+        """Raise UsageError "bad-uri" if the libvirt has other domains than QEMU's."""
+        kind = await self.call("ask what it manages", self.raw.getType)
+        if kind != "QEMU":
+            raise words.not_qemu(self.uri, kind)
+
     async def let_go(self, function: Callable[[], object]) -> None:
         """Call a function that frees what this process has of the connection, lost or not. Never hang, never raise.
 

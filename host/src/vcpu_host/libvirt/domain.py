@@ -61,7 +61,7 @@ class Domain:
         """Have a vCPU's removal begin, or wait for its end, which takes up to 5 s and holds up everybody else."""
         await self._set(number, enabled=False, flags=_LIVE | (binding.ASYNC_UNPLUG if asynchronously else 0))
 
-    async def keep(self, vcpus: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, vcpus: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """Have the domain start next time with these vCPUs, or without: see ``ports.Vmm.keep``.
 
         A vCPU that is kept so can be removed after the next start (``hotpluggable='yes'``); virDomainSetVcpus would
@@ -70,7 +70,8 @@ class Domain:
         xml = await self.call("read the domain's definition", self.raw.XMLDesc, _INACTIVE)
         definition = domain_xml.read(xml)
         failed: dict[int, Reason] = {}
-        for number, wanted in vcpus.items():
+        others = {number: False for number in definition.vcpus if number not in vcpus} if whole else {}
+        for number, wanted in {**vcpus, **others}.items():
             if definition.has(number) is not wanted:
                 try:
                     await self._set(number, enabled=wanted, flags=_CONFIG)

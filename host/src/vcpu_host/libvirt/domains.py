@@ -6,12 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..core import codes
 from ..core.domains import ListedDomain
-from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import QemuError, RefusedError, UsageError
-from . import domain_xml, words
+from . import domain_xml
 from .connection import Connection
 
 #: virDomainState, by its number.
@@ -36,10 +34,7 @@ async def open_qemu(uri: str, *, timeout: float, readonly: bool) -> Connection:
     """Return a connection to a libvirt that has QEMU's domains. Raise UsageError "bad-uri" for any other."""
     connection = await Connection.open(uri, timeout=timeout, call_timeout=CALL_TIMEOUT, readonly=readonly)
     try:
-        kind = await connection.call("ask what it manages", connection.raw.getType)
-        if kind != "QEMU":
-            text = f"{words.place(uri)} is libvirt's driver for {printable(kind)}, and vcpuctl resizes QEMU's VMs"
-            raise UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, text, "give a URI that begins with qemu"))
+        await connection.has_qemu()
     except BaseException:
         await connection.close()
         raise

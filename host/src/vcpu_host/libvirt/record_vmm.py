@@ -108,9 +108,9 @@ class RecordVmm:
     async def mend(self, view: HostView) -> None:
         """See ``ports.Vmm``: nothing is seen that the record could be compared with."""
 
-    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """See ``ports.Vmm``."""
-        return await self.domain.keep(slots)
+        return await self.domain.keep(slots, whole=whole)
 
     def events(self) -> AsyncIterator[VmEvent]:
         """See ``ports.Vmm``: of events there is but the end."""

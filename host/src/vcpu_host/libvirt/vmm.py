@@ -40,6 +40,7 @@ async def connect(
     """
     connection = await Connection.open(uri, timeout=timeout, call_timeout=call_timeout)
     try:
+        await connection.has_qemu()
         domain = await Domain.find(connection, name)
     except BaseException:
         await connection.close()
@@ -183,9 +184,9 @@ class LibvirtVmm(QmpVmm):
         else:
             await self._lent.send("device_del", {"id": LIBVIRTS.slot_id(slot.index)})
 
-    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """See ``ports.Vmm``."""
-        return await self.domain.keep(slots)
+        return await self.domain.keep(slots, whole=whole)
 
 
 class _Leaving:

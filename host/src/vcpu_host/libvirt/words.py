@@ -84,6 +84,9 @@ def of_opening(error: Any, uri: str) -> VcpuctlError:
     """Return what it means that libvirt could not be reached."""
     text, code = said(error), number(error)
     where = place(uri)
+    by_ssh = _by_ssh(text)
+    if by_ssh:
+        return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({where}): {text}", by_ssh))
     if code in (_AUTH_FAILED, _AUTH_CANCELLED, _AUTH_UNAVAILABLE, _ACCESS_DENIED) or "Permission denied" in text:
         hint = "be a member of the group libvirt there, or be allowed by polkit (org.libvirt.unix.manage)"
         return RefusedError(Reason(codes.LIBVIRT_DENIED, Origin.LIBVIRT, f"libvirt ({where}): {text}", hint))
@@ -92,6 +95,24 @@ def of_opening(error: Any, uri: str) -> VcpuctlError:
         return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, f"{where}: {text}", hint))
     hint = f"see whether libvirt's daemon runs there: virsh -c '{where}' list"
     return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"libvirt ({where}) is not reached: {text}", hint))
+
+
+def _by_ssh(text: str) -> str:
+    """Return what to do about a login that ssh has not got; empty if that is not the matter."""
+    if re.search(r"Permission denied \([a-z,-]*\)", text):  # the ways in which one could have logged in
+        return (
+            "that was ssh's login, and not libvirt's: have ssh find a key that this user there accepts (ssh-add, or "
+            "keyfile=PATH in the URI), and try it with: ssh USER@HOST true"
+        )
+    if "Host key verification failed" in text:
+        return "ssh does not know this host's key, or knows another: connect once by hand: ssh USER@HOST true"
+    return ""
+
+
+def not_qemu(uri: str, kind: str) -> UsageError:
+    """Return the error that a URI is of another driver of libvirt's than QEMU's."""
+    text = f"{place(uri)} is libvirt's driver for {printable(kind)}, and vcpuctl resizes QEMU's VMs"
+    return UsageError(Reason(codes.BAD_URI, Origin.VCPUCTL, text, "give a URI that begins with qemu"))
 
 
 def turned_away(text: str) -> bool:

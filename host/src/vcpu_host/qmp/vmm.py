@@ -202,9 +202,9 @@ class QmpVmm:
     async def mend(self, view: HostView) -> None:
         """See ``ports.Vmm``: there is no record of an owner's."""
 
-    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """See ``ports.Vmm``: nobody keeps a definition of a VM that is known by its monitor."""
-        raise AssertionError(f"no plan has this done (``HostView.owner``): {slots}")
+        raise AssertionError(f"no plan has this done (``HostView.owner``): {slots}, {whole}")
 
     def events(self) -> EventStream:
         """Events from now on; the first stream also holds those since :func:`connect`."""

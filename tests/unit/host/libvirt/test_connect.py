@@ -156,3 +156,24 @@ async def test_a_look_at_a_domain_that_others_keep_busy_waits_for_them_once(
         assert "remoteDispatchDomainSave" in error.value.reason.text
     await machine.close()
     assert libvirt.opened[0].callbacks == {}
+
+
+@pytest.mark.parametrize(("whole", "changed"), [(True, [(1, 1), (5, 0)]), (False, [(1, 1)])])
+async def test_a_definition_whose_maximum_was_raised_has_no_more_vcpus_than_it_is_to_have(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, whole: bool, changed: list[tuple[int, int]]
+) -> None:
+    del qemu
+    numbers = {0: "yes", 1: "no", 2: "no", 3: "no", 4: "no", 5: "yes"}
+    libvirt.definition = "".join(f"<vcpu id='{at}' enabled='{on}' hotpluggable='yes'/>" for at, on in numbers.items())
+    machine = await vmm.connect(URI, "web1")  # two slots today
+    assert await machine.keep({0: True, 1: True}, whole=whole) == {}
+    assert libvirt.defined == changed
+    await machine.close()
+
+
+async def test_a_libvirt_that_is_not_qemus_is_a_wrong_uri(libvirt: FakeLibvirt) -> None:
+    libvirt.kind = "LXC"
+    with pytest.raises(UsageError, match="LXC") as error:
+        await vmm.connect("lxc:///system", "web1")
+    assert error.value.reason.code == codes.BAD_URI
+    assert _left(libvirt) == []

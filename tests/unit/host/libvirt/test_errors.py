@@ -96,3 +96,18 @@ def test_a_libvirt_that_is_not_reached_says_why(number: int, words: str, code: s
     assert (error.reason.code, int(of_error(error))) == (code, status)
     assert words in error.reason.text
     assert error.reason.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("root@host2: Permission denied (publickey,password).: Connection reset by peer", "ssh-add"),
+        ("root@host2: Permission denied (gssapi-keyex,keyboard-interactive).", "ssh-add"),
+        ("Host key verification failed.: Connection reset by peer", "host's key"),
+    ],
+)
+def test_a_login_that_ssh_has_not_got_is_no_matter_of_libvirts_rights(words: str, hint: str) -> None:
+    error = errors.of_opening(Said(38, f"Cannot recv data: {words}", 7), "qemu+ssh://root@host2/system")
+    assert (error.reason.code, int(of_error(error))) == ("libvirt-denied", 3)
+    assert hint in error.reason.hint
+    assert "group libvirt" not in error.reason.hint

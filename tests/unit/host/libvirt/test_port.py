@@ -14,7 +14,7 @@ from vcpu_host.agent.dialer import LinkDialer
 from vcpu_host.core import codes
 from vcpu_host.core.identity import DomainId
 from vcpu_host.core.model import Channel
-from vcpu_host.errors import AgentGoneError, RefusedError
+from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 from vcpu_host.libvirt import binding
 from vcpu_host.libvirt.port import ChannelPort
 
@@ -28,7 +28,7 @@ def _libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     return fake
 
 
-async def _dialled(timeout: float = 60.0) -> AgentGoneError | RefusedError:
+async def _dialled(timeout: float = 60.0) -> VcpuctlError:
     """What a session with the agent fails with."""
     port = ChannelPort(URI, timeout=timeout)
 

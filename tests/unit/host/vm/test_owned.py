@@ -29,6 +29,7 @@ class Owned(Vmm):
         self.behind: set[int] = set()
         self.recorded = set(vm.filled)
         self.kept: dict[int, bool] = {}
+        self.whole = False
         self.not_kept: dict[int, Reason] = {}
         self.keeps_not: VcpuctlError | None = None
         self.mended = 0
@@ -56,10 +57,10 @@ class Owned(Vmm):
         self.mended += 1
         self.recorded = {slot.index for slot in view.slots if slot.filled}
 
-    async def keep(self, slots: Mapping[int, bool]) -> Mapping[int, Reason]:
+    async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         if self.keeps_not is not None:
             raise self.keeps_not
-        self.kept = dict(slots)
+        self.kept, self.whole = dict(slots), whole
         return self.not_kept
 
 
@@ -180,6 +181,16 @@ async def test_the_definition_gets_exactly_the_vcpus_that_were_asked_for(
     vmm = Owned(Vm(4, (0, 1)))
     result = await _whole(vmm).run(request_, BRISK)
     assert (result.outcome, vmm.kept) == (Outcome.DONE, kept)
+    assert vmm.whole is (request_.operation is Operation.SCALE)
+
+
+async def test_a_vcpu_of_the_definition_that_has_no_slot_before_the_next_start_is_told_if_it_stays() -> None:
+    vmm = Owned(Vm(4, (0, 1)))
+    vmm.not_kept = {9: Reason("libvirt-error", Origin.LIBVIRT, "no space")}
+    result = await _whole(vmm).run(Request(Operation.SCALE, 3, config=True), BRISK)
+    assert result.outcome is Outcome.PARTIAL
+    reason = result.slots[-1].reason
+    assert (result.slots[-1].slot, reason and reason.code) == (9, codes.NOT_KEPT)
 
 
 async def test_what_is_not_done_is_not_kept() -> None:
