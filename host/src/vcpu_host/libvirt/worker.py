@@ -8,6 +8,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -24,17 +25,23 @@ class Worker:
     async def do(self, function: Callable[[], T]) -> T:
         """Return what the function returns, which is called in the thread. Who is cancelled leaves the call alone."""
         future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(partial(self._job, function, future))
+        try:
+            return await future
+        finally:
+            del future  # see below
 
-        def job() -> None:
-            try:
-                answer = function()
-            except BaseException as error:  # noqa: BLE001 - whoever waits is told
-                self._tell(future.set_exception, future, error)
-            else:
-                self._tell(future.set_result, future, answer)
-
-        self._jobs.put(job)
-        return await future
+    def _job(self, function: Callable[[], T], future: asyncio.Future[T]) -> None:
+        try:
+            answer = function()
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            self._tell(future.set_exception, future, error)
+        else:
+            self._tell(future.set_result, future, answer)
+        finally:
+            # An error has this frame, and the future has the error: in such a circle libvirt's objects would live on,
+            # and with them their connection, until Python happens to look for circles.
+            del future
 
     def end(self) -> None:
         """Have the thread end after what it has to do; may be repeated."""
@@ -55,3 +62,4 @@ class Worker:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+            del job  # it has libvirt's objects, and the next one may be long in coming

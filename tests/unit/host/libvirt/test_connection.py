@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
+from contextlib import suppress
 
 import pytest
 from kit.fakes.libvirt_module import FakeLibvirt
+from kit.fakes.libvirt_stream import LibvirtError
 from kit.until import until
 from vcpu_host.core import codes
 from vcpu_host.errors import QemuGoneError, VcpuctlError
@@ -107,6 +111,26 @@ async def test_a_daemon_that_hangs_costs_one_attempt_however_often_it_is_tried(l
     assert libvirt.attempts == 2
     for user in users:
         await user.close()
+
+
+async def test_an_error_keeps_no_object_of_libvirts_alive_since_that_keeps_its_connection(libvirt: FakeLibvirt) -> None:
+    class Domain:
+        def fails(self) -> None:
+            raise LibvirtError("no", 9, 10)
+
+    user = await _open()
+    domain = Domain()
+    left = weakref.ref(domain)
+    gc.disable()
+    try:
+        with suppress(VcpuctlError):
+            await user.call("fail", domain.fails)
+        del domain
+        await until(lambda: left() is None)
+    finally:
+        gc.enable()
+    await user.close()
+    assert [connect.closed for connect in libvirt.opened] == [1]
 
 
 async def test_few_are_opened_at_once_and_who_is_turned_away_by_chance_comes_again(libvirt: FakeLibvirt) -> None:
