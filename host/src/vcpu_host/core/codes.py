@@ -87,7 +87,10 @@ PROCESSES_UNSEEN = Code("processes-unseen", "Some processes of this host cannot 
 # libvirt.
 NO_LIBVIRT = Code("no-libvirt", "libvirt's Python module is not installed here.")
 BAD_URI = Code("bad-uri", "libvirt does not understand the URI, or has no driver for it.")
-LIBVIRT_DENIED = Code("libvirt-denied", "libvirt does not let this user do that, or the connection is read-only.")
+LIBVIRT_DENIED = Code(
+    "libvirt-denied",
+    "libvirt, or ssh on the way there, does not let this user do that, or the connection is read-only.",
+)
 LIBVIRT_GONE = Code("libvirt-gone", "libvirt is not reached, or the connection to it was lost.")
 LIBVIRT_SILENT = Code("libvirt-silent", "libvirt does not answer.")
 LIBVIRT_ERROR = Code("libvirt-error", "libvirt refused a call, in words that vcpuctl does not know.")
