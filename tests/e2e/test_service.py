@@ -52,7 +52,8 @@ def _shows(machine: Machine, *names: str) -> dict[str, str]:
 def _asks(machine: Machine, user: str, words: str) -> dict[str, Any]:
     """What a user's vcpuctl prints."""
     said = machine.vm.shell(f"{user} vcpuctl --vm web1 -o json {words} 2>&1 || true", LONG)
-    document: dict[str, Any] = json.loads(said.strip().splitlines()[0])
+    # On a busy machine it may say besides for whom it waits.
+    document: dict[str, Any] = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
     return document
 
 
