@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,3 +136,29 @@ async def test_a_service_that_is_not_there_is_not_waited_for(
         request = Request(Operation.PLUG, 1)
         assert (await asked.ask(Call(Kind.RUN, request), lambda message: None))["outcome"] == "done"
     stands(vm, {0, 1})
+
+
+_AS_ANOTHER_USER = Path(__file__).parents[1] / "kit" / "fakes" / "vcpuctl.py"
+
+
+def test_a_second_signal_ends_a_command_whose_service_never_answers_and_the_vm_is_as_it_was(vm: FakeVm) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(vm.folder / "serve.sock"))
+        listener.listen()
+        listener.settimeout(SOON)
+        settings = {"VCPUCTL_SOCKET": str(vm.folder / "serve.sock"), "LOCKS": str(vm.folder), "USER_ID": "65534"}
+        command = subprocess.Popen(
+            [sys.executable, "-P", str(_AS_ANOTHER_USER), "--qmp", str(vm.qmp), "-o", "json", "plug"],
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+        )
+        service, _ = listener.accept()
+        with service:
+            service.settimeout(SOON)
+            assert service.recv(1) == b"{"
+            for number in (signal.SIGINT, signal.SIGTERM):
+                command.send_signal(number)
+            stdout, _ = command.communicate(timeout=SOON)
+    assert command.returncode == 4, stdout
+    assert json.loads(stdout)["error"]["code"] == "interrupted"
+    stands(vm, {0})

@@ -26,6 +26,8 @@ SOCKET = "/run/systemd/journal/socket"
 PATIENCE = 0.2
 #: How long a name service is waited for that may be on the network, in seconds.
 _NAME_PATIENCE = 0.2
+#: What users' names were found to be, by their numbers: the last of each list, which may come later.
+_NAMES: dict[int, list[str]] = {}
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -48,11 +50,15 @@ def this_process(command: str, for_uid: int | None = None) -> Caller:
     """Return this process as the one that changes a VM. The user's name is left out if nobody knows it in time."""
     import threading
 
-    uid, names = os.getuid(), [""]
-    # A name service that hangs must not: so it is asked beside, by a thread that the process's end does not wait for.
-    asked = threading.Thread(target=_look_up, args=(uid, names), daemon=True)
-    asked.start()
-    asked.join(_NAME_PATIENCE)
+    uid = os.getuid()
+    names = _NAMES.get(uid)
+    if names is None:
+        names = _NAMES[uid] = [""]
+        # A name service that hangs must not: so it is asked beside, by a thread that the process's end does not wait
+        # for. And once: a service writes thousands of entries.
+        asked = threading.Thread(target=_look_up, args=(uid, names), daemon=True)
+        asked.start()
+        asked.join(_NAME_PATIENCE)
     return Caller(uid, names[-1], command, for_uid)
 
 

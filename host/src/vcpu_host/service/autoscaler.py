@@ -289,7 +289,7 @@ async def _scaled(held: Held, goal: int) -> tuple[Outcome, Reason | None]:
     """Have the VM scaled; how that ended, and the first reason that there is for it."""
     call = Call(Kind.RUN, Request(Operation.SCALE, goal), autoscaler=True)
     try:
-        with held.operation(call):
+        async with held.operation(call):
             document = await held.answer(call, _nobody_hears)
     except OutcomeLostError as error:
         return Outcome.UNKNOWN, error.reason

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -24,6 +24,7 @@ from ..sharing.answers import Say
 from ..sharing.calls import Call, Kind
 from ..sharing.hold import Held, hold
 from ..sharing.hub import Part
+from ..sharing.interruption import Interruption
 from ..sharing.taking import ElsewhereError
 from ..sharing.vm import Vm
 
@@ -211,9 +212,9 @@ class Kept:
             raise RefusedError(Reason(codes.NO_AUTOSCALE, Origin.VCPUCTL, text, hint))
         return self.autoscaler.answer(call)
 
-    def elsewhere(self) -> Vm:
-        """Return a way to the VM while it is not held here."""
-        return Vm(self.target, HOLDER, ended=self._ended)
+    def elsewhere(self, interruption: Interruption | None = None) -> Vm:
+        """Return a way to the VM while it is not held here; ``interruption`` ends the wait of an operation."""
+        return Vm(self.target, HOLDER, ended=self._ended, service=False, interruption=interruption)
 
     def asked(self) -> Asked:
         """Return somebody's way to ask, once."""
@@ -233,7 +234,7 @@ class Asked:
 
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
-        self._interrupt: Callable[[], None] | None = None
+        self._interruption = Interruption()
 
     async def answer(self, call: Call, say: Say) -> Document:
         """Return the answer, as ``sharing.vm.Vm`` does."""
@@ -241,20 +242,13 @@ class Asked:
             return self._kept.autoscale(call)
         held = self._kept.held
         if held is None:
-            elsewhere = self._kept.elsewhere()
-            self._interrupt = elsewhere.interrupt
-            return await elsewhere.ask(call, say)
+            return await self._kept.elsewhere(self._interruption).ask(call, say)
         if not call.changes:
             return await held.answer(call, say)
         await self._kept.stands_back()
-        with held.operation(call):
-            self._interrupt = held.vm.interrupt
-            try:
-                return await held.answer(call, say)
-            finally:
-                self._interrupt = None
+        async with held.operation(call):
+            return await held.answer(call, say, self._interruption)
 
     def interrupt(self) -> None:
-        """End the wait of the operation, if it was begun for this call."""
-        if self._interrupt is not None:
-            self._interrupt()
+        """End the wait of the operation that is carried out for this call, or keep it from beginning."""
+        self._interruption.interrupt()

@@ -40,6 +40,7 @@ async def answer_one(
 ) -> None:
     """Answer the call in ``message``. A caller that goes away ends its question; of an operation, it ends the wait."""
     writer.transport.set_write_buffer_limits(_UNREAD)
+    writer.write(wire.line({"heard": True}))  # the answer may take long: who asks learns that somebody is at it
 
     def say(told: wire.Message) -> None:
         if writer.transport.get_write_buffer_size() > _UNREAD:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
 from .calls import Call, Kind
 from .hub import Hub, Part, StandsBack
+from .interruption import Interruption
 from .logged import log, no_result
 from .offer import Offer
 from .taking import PATIENCE, ElsewhereError, Ended, Locks, Waits, nobody_hears
@@ -64,29 +65,30 @@ class Held:
         """Whether somebody changes the VM now."""
         return self._hub.operating
 
-    async def answer(self, call: Call, say: Say) -> Document:
-        """Answer a call, of this process or of another one."""
+    async def answer(self, call: Call, say: Say, interruption: Interruption | None = None) -> Document:
+        """Answer a call, of this process or of another one; ``interruption`` ends the wait of an operation."""
         if call.kind is Kind.PROXY:
             return await self._offer.answer(say)
         if call.kind is Kind.AUTOSCALE:
             return self._autoscale(call)
-        with self._no_result(call):
-            document = await answer(self.vm, call, say, self._target.place, partial(self._log, call))
+        async with self._no_result(call):
+            with (interruption or Interruption()).ends(self.vm.interrupt):
+                document = await answer(self.vm, call, say, self._target.place, partial(self._log, call))
         if call.changes:
             self._ended(document)
         return document
 
-    @contextmanager
-    def operation(self, call: Call) -> Iterator[None]:
+    @asynccontextmanager
+    async def operation(self, call: Call) -> AsyncIterator[None]:
         """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
         with ExitStack() as stack:
-            with self._no_result(call):
+            async with self._no_result(call):
                 stack.enter_context(self._hub.operation())
             yield
 
-    def _no_result(self, call: Call) -> AbstractContextManager[None]:
-        def write(result: OperationResult) -> None:
-            self._log(call, result)
+    def _no_result(self, call: Call) -> AbstractAsyncContextManager[None]:
+        async def write(result: OperationResult) -> None:
+            await asyncio.to_thread(self._log, call, result)  # a journal that takes nothing is waited for
             self._ended(of_result(result))
 
         return no_result(call, write)
@@ -125,14 +127,10 @@ async def hold(
     """
     ready: asyncio.Future[Held] = asyncio.get_running_loop().create_future()
 
-    async def answer_others(call: Call, say: Say) -> Document:
-        return await (await asyncio.shield(ready)).answer(call, say)
+    async def answer_others(call: Call, say: Say, interruption: Interruption) -> Document:
+        return await (await asyncio.shield(ready)).answer(call, say, interruption)
 
-    def interrupt() -> None:
-        if ready.done() and not ready.cancelled():
-            ready.result().vm.interrupt()
-
-    hub = Hub(part, holder, answer_others, interrupt, stands_back)
+    hub = Hub(part, holder, answer_others, stands_back)
     locks = Locks(part, patience, waits, insists=insists)
 
     taken: list[VmLock] = []

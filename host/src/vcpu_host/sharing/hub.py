@@ -19,12 +19,15 @@ from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
 from .calls import Call
-from .conversation import Answer, answer_one, first_message
+from .conversation import answer_one, first_message
+from .interruption import Interruption
 
 #: So many programs are served at once; the next are cut off, and come again.
 _MOST = 64
 
 
+#: Answers one call of another process, whose wait may be ended.
+Answer = Callable[[Call, Say, Interruption], Awaitable[Document]]
 #: Ends what a process does to a VM of its own accord, for the sake of somebody who was asked to.
 StandsBack = Callable[[], Awaitable[None]]
 
@@ -50,7 +53,6 @@ class Hub:
         part: Part,
         holder: str,
         answer: Answer,
-        interrupt: Callable[[], None],
         stands_back: StandsBack | None = None,
     ) -> None:
         self.asked = asyncio.Event()
@@ -60,7 +62,6 @@ class Hub:
         self._part = part
         self._holder = f"{os.getpid()} {holder}"
         self._answer = answer
-        self._interrupt = interrupt
         self._stands_back = stands_back
         self._servers: list[tuple[asyncio.Server, Path]] = []
         self._serving: set[asyncio.Task[None]] = set()
@@ -140,7 +141,8 @@ class Hub:
             await self._give_way(message, reader, writer)
             return
         uid = peer_user(writer.get_extra_info("socket"))
-        await answer_one(message, reader, writer, partial(self._operated, uid), self._interrupt)
+        interruption = Interruption()
+        await answer_one(message, reader, writer, partial(self._operated, uid, interruption), interruption.interrupt)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -157,14 +159,15 @@ class Hub:
         while await wire.receive(reader) is not None:
             pass
 
-    async def _operated(self, uid: int, call: Call, say: Say) -> Document:
+    async def _operated(self, uid: int, interruption: Interruption, call: Call, say: Say) -> Document:
         if not call.changes:
-            return await self._answer(call, say)
+            return await self._answer(call, say, interruption)
         if self._stands_back is not None:
             await self._stands_back()
+        interruption.check()
         with self.operation():
             say({"begun": True})
-            return await self._answer(replace(call, for_uid=uid), say)
+            return await self._answer(replace(call, for_uid=uid), say, interruption)
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:

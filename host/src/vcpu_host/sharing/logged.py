@@ -8,12 +8,11 @@ why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from ..core import codes
-from ..errors import UsageError, VcpuctlError
+from ..errors import OutcomeLostError, UsageError, VcpuctlError
 from ..local.target import AnyTarget
 
 if TYPE_CHECKING:
@@ -46,14 +45,14 @@ def _never() -> bool:
     return False
 
 
-@contextmanager
-def no_result(
-    call: Call, write: Callable[[OperationResult], object], *, begun: Callable[[], bool] = _never
-) -> Iterator[None]:
+@asynccontextmanager
+async def no_result(
+    call: Call, write: Callable[[OperationResult], Awaitable[None]], *, begun: Callable[[], bool] = _never
+) -> AsyncIterator[None]:
     """Have the end of a call written down that changes the VM, and that ends this block by an error.
 
     Nothing was changed then, unless the error says that nobody knows. Words that do not fit the VM (UsageError) are no
-    operation. ``begun``: another process has begun, and writes it down itself.
+    operation. ``begun``: it was begun, and whoever carries it out writes it down.
     """
     since = time.monotonic()
     try:
@@ -65,6 +64,6 @@ def no_result(
             from ..core.operation.result import OperationResult
             from ..core.reason import Outcome
 
-            outcome = Outcome.UNKNOWN if error.reason.code == codes.SERVICE_LOST else Outcome.REFUSED
-            write(OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason))
+            outcome = Outcome.UNKNOWN if isinstance(error, OutcomeLostError) else Outcome.REFUSED
+            await write(OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason))
         raise

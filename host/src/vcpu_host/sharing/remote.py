@@ -12,12 +12,17 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..documents import Document
-from ..errors import OutcomeLostError
+from ..errors import OutcomeLostError, RefusedError
 from ..local.unix_sockets import dial_far
 from . import wire
 from .answers import Say
 from .calls import Call
 from .hub import Part
+
+#: How long a process that others ask may take to say that it has heard, in seconds.
+HEARS = 5.0
+#: Who waits longer for that, in seconds, is told for whom.
+_MOMENT = 0.5
 
 
 @asynccontextmanager
@@ -31,33 +36,40 @@ async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asy
     try:
         yield reader, writer
     finally:
+        if writer.transport.get_write_buffer_size():
+            writer.transport.abort()  # it does not read, and would be waited for
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
 
 
 class Asking:
-    """One call to the process that listens at ``path``; ``about`` goes along with it.
+    """One call to the process that listens at ``path``; ``about`` goes along with it. ``who`` is what that is.
 
     ``reached`` says whether anybody listens there, ``begun`` whether that process has begun to change the VM,
     ``unknown`` that it has no such VM.
     """
 
-    def __init__(self, path: Path, call: Call, **about: str) -> None:
+    def __init__(self, path: Path, call: Call, who: str = "", **about: str) -> None:
         self._path = path
+        self._who = who or f"the process that listens at {path}"
         self._message = {**call.to_json(), **about}
         self._writer: asyncio.StreamWriter | None = None
         self.reached = self.begun = self.unknown = False
 
     async def answer(self, say: Say) -> Document | None:
-        """Return the answer; None if the process ended, or lost the VM, before it gave one. Raise what it raised."""
+        """Return the answer; None if the process ended, or lost the VM, before it gave one.
+
+        Raise what it raised, and RefusedError "service-silent" if it does not even say that it has heard.
+        """
         async with connected(self._path) as streams:
             if streams is None:
                 return None
             self.reached = True
             reader, self._writer = streams
             self._writer.write(wire.line(self._message))
-            while (message := await wire.receive(reader)) is not None:
+            message = await self._heard(reader, say)
+            while message is not None:
                 if "answer" in message:
                     answer = message["answer"]
                     return answer if isinstance(answer, dict) else None
@@ -67,14 +79,40 @@ class Asking:
                     self.begun = True
                 elif "unknown" in message:
                     self.unknown = True
-                else:
+                elif "heard" not in message:
                     say(message)
+                message = await wire.receive(reader)
             return None
+
+    async def _heard(self, reader: asyncio.StreamReader, say: Say) -> wire.Message | None:
+        """The first message. A process that is stopped, or at its end, is connected to all the same."""
+        told = asyncio.get_running_loop().call_later(_MOMENT, lambda: say({"holder": self._who}))
+        try:
+            async with asyncio.timeout(HEARS):
+                return await wire.receive(reader)
+        except TimeoutError as error:
+            text = f"{self._who} takes calls and has said nothing for {HEARS:g} s: nothing was changed"
+            hint = "see what that process does (systemctl status vcpuctl, if it is the service); end it if it hangs"
+            raise RefusedError(Reason(codes.SERVICE_SILENT, Origin.VCPUCTL, text, hint)) from error
+        finally:
+            told.cancel()
 
     def interrupt(self) -> None:
         """Say that nobody waits any longer; the answer then says what is known."""
         if self._writer is not None:
             self._writer.write(wire.line({"interrupt": True}))
+
+
+def not_waited_for() -> OutcomeLostError:
+    """Return the error that nobody waits any longer for what an operation that was ended has to say."""
+    return OutcomeLostError(
+        Reason(
+            codes.INTERRUPTED,
+            Origin.VCPUCTL,
+            "the wait was ended, and so was that for the last words of the operation: it is not known how far it came",
+            "vcpuctl list shows how the VM stands and what is pending; the same scale, or --slot, goes on from there",
+        )
+    )
 
 
 def lost() -> OutcomeLostError:

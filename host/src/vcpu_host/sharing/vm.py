@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..documents import Document, of_result, without_descriptors
 from ..local import directory
@@ -18,8 +18,9 @@ from ..local.target import AnyTarget
 from .answers import Say
 from .calls import Call, Kind
 from .hub import Part
+from .interruption import Interruption
 from .logged import log, no_result
-from .remote import Asking, lost
+from .remote import Asking, lost, not_waited_for
 from .taking import ElsewhereError, Ended, look_for_holder, nobody_hears
 from .wire import Message
 
@@ -35,11 +36,20 @@ _AFTER_YOU = 0.1
 _ENOUGH = 30.0
 
 
+@dataclass(slots=True)
+class _Order:
+    """How far an operation is: nobody has begun it (``waiting``), or who did tells of its end (``told_elsewhere``)."""
+
+    waiting: bool = True
+    told_elsewhere: bool = False
+
+
 class Vm:
     """A VM by its sockets.
 
     ``holder`` is what others are told of who has it. ``ended`` hears how each operation ended that another process has
-    not carried out (``documents.of_result``).
+    not carried out (``documents.of_result``). ``service``: the service may be asked for it, which who is the service
+    itself must not do. ``interruption`` is what else ends the wait of its one operation.
     """
 
     def __init__(
@@ -49,12 +59,16 @@ class Vm:
         *,
         loaded: Callable[[], None] | None = None,
         ended: Ended = nobody_hears,
+        service: bool = True,
+        interruption: Interruption | None = None,
     ) -> None:
         self._target = target
         self._holder = holder
         self._loaded = loaded
         self._ended = ended
-        self._interrupt: Callable[[], None] | None = None
+        self._service = service
+        self._interruption = interruption or Interruption()
+        self._given_up = asyncio.Event()
 
     async def ask(self, call: Call, say: Say) -> Document:
         """Return the answer, and say what there is to tell before it.
@@ -78,57 +92,80 @@ class Vm:
     @property
     def at_work(self) -> bool:
         """Whether an operation is under way, which ``interrupt`` would end."""
-        return self._interrupt is not None
+        return self._interruption.at_work
 
     def interrupt(self) -> None:
-        """End the wait of the operation under way; its answer says what is known."""
-        if self._interrupt is not None:
-            self._interrupt()
+        """End the wait of the operation; its answer says what is known. One that has not begun does not begin.
+
+        The second time, do not wait for that answer either.
+        """
+        if self._interruption.asked.is_set():
+            self._given_up.set()
+        self._interruption.interrupt()
 
     async def _order(self, call: Call, say: Say) -> Document:
         """An operation is carried out once: where it was begun and how it ended is not told, that is an error."""
+        order = _Order()
+        async with no_result(call, partial(self._write, call), begun=lambda: order.told_elsewhere):
+            self._interruption.check()
+            working = asyncio.ensure_future(self._ordered(order, call, say))
+            try:
+                await _first(working, self._interruption.asked)
+                if not working.done() and not order.waiting:
+                    await _first(working, self._given_up)
+            finally:
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+            if not working.cancelled():
+                return working.result()
+            if order.waiting:
+                self._interruption.check()
+            raise not_waited_for()
+
+    async def _ordered(self, order: _Order, call: Call, say: Say) -> Document:
         loop = asyncio.get_running_loop()
         until = loop.time() + _ENOUGH
-        asking: Asking | None = _of_service(self._target, call)
+        asking: Asking | None = self._of_service(call)
         while True:
             if asking is not None:
-                self._interrupt = asking.interrupt
-                answer = await self._carried_out(asking, call, say)
+                answer = await self._carried_out(order, asking, say)
                 if answer is not None:
                     return answer
             try:
-                async with AsyncExitStack() as stack:
-                    with self._no_result(call):
-                        held = await stack.enter_async_context(await self._hold(Part.WRITES, say))
+                async with await self._hold(Part.WRITES, say) as held:
                     self._has_loaded()
-                    self._interrupt = held.vm.interrupt
-                    return await held.answer(call, say)
+                    order.waiting, order.told_elsewhere = False, True
+                    try:
+                        return await held.answer(call, say, self._interruption)
+                    except asyncio.CancelledError:
+                        order.told_elsewhere = False
+                        raise
             except ElsewhereError as elsewhere:
                 if asking is not None and loop.time() > until:  # it has been asked, and cuts everybody off
                     raise busy(elsewhere.holder) from elsewhere
                 await asyncio.sleep(0 if asking is None else _AFTER_YOU)
-                asking = Asking(elsewhere.path, call)
-            finally:
-                self._interrupt = None
+                asking = Asking(elsewhere.path, call, elsewhere.holder)
 
-    async def _carried_out(self, asking: Asking, call: Call, say: Say) -> Document | None:
+    async def _carried_out(self, order: _Order, asking: Asking, say: Say) -> Document | None:
         """The answer of another process; None if it did not begin.
 
-        Raise RefusedError "service-lost" if it has begun, and ended before it gave an answer.
+        Raise OutcomeLostError "service-lost" if it has begun, and ended before it gave an answer.
         """
-        with self._no_result(call, begun=lambda: asking.begun):
-            answer = await asking.answer(say)
+        order.waiting = False
+        with self._interruption.ends(asking.interrupt):
+            try:
+                answer = await asking.answer(say)
+            finally:
+                order.told_elsewhere = asking.begun
         if answer is None and asking.begun:
-            with self._no_result(call):
-                raise lost()
+            order.told_elsewhere = False
+            raise lost()
+        order.waiting = True
         return answer
 
-    def _no_result(self, call: Call, begun: Callable[[], bool] = lambda: False) -> AbstractContextManager[None]:
-        def write(result: OperationResult) -> None:
-            log(self._target, self._holder, result, None, call.for_uid)
-            self._ended(of_result(result))
-
-        return no_result(call, write, begun=begun)
+    async def _write(self, call: Call, result: OperationResult) -> None:
+        await asyncio.to_thread(log, self._target, self._holder, result, None, call.for_uid)
+        self._ended(of_result(result))
 
     async def _question(self, call: Call, say: Say) -> Document:
         """A question changes nothing, so it may be asked again: of whoever holds the VM then."""
@@ -153,7 +190,7 @@ class Vm:
 
     async def _asked_once(self, call: Call, say: Say) -> Document | None:
         """The answer, or None if this process gave way, or the one that was asked has lost the VM."""
-        service = _of_service(self._target, call)
+        service = self._of_service(call)
         if service is not None:
             answer = await service.answer(say)
             if answer is not None or (service.reached and not service.unknown):
@@ -163,7 +200,7 @@ class Vm:
                 self._has_loaded()
                 return await _unless_asked(held, call, say)
         except ElsewhereError as elsewhere:
-            return await Asking(elsewhere.path, call).answer(say)
+            return await Asking(elsewhere.path, call, elsewhere.holder).answer(say)
 
     async def _hold(self, part: Part, say: Say) -> AbstractAsyncContextManager[Held]:
         """Return a hold to enter. Raise ElsewhereError, or RefusedError "vm-busy", before what that needs is loaded."""
@@ -173,17 +210,18 @@ class Vm:
 
         return hold(self._target, part, self._holder, waits=waits, ended=self._ended)
 
+    def _of_service(self, call: Call) -> Asking | None:
+        """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
+        if not self._service or _may_use_locks_of_service():
+            return None
+        path = Path(directory.service_socket())
+        if not os.access(path, os.W_OK):
+            return None
+        return Asking(path, call, f"vcpuctl serve, at {path},", monitor=self._target.place)
+
     def _has_loaded(self) -> None:
         if self._loaded is not None:
             self._loaded()
-
-
-def _of_service(target: AnyTarget, call: Call) -> Asking | None:
-    """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
-    if _may_use_locks_of_service():
-        return None
-    path = Path(directory.service_socket())
-    return Asking(path, call, monitor=target.place) if os.access(path, os.W_OK) else None
 
 
 def _may_use_locks_of_service() -> bool:
@@ -193,6 +231,16 @@ def _may_use_locks_of_service() -> bool:
 
 def _teller(say: Say) -> Callable[[str], None]:
     return lambda holder: say({"holder": holder})
+
+
+async def _first(work: asyncio.Future[Document], event: asyncio.Event) -> None:
+    """Return when the work has ended, or the event is set."""
+    heard = asyncio.ensure_future(event.wait())
+    waits: set[asyncio.Future[Any]] = {work, heard}
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        heard.cancel()
 
 
 async def _unless_asked(held: Held, call: Call, say: Say) -> Document | None:

@@ -24,6 +24,11 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def _no_name_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journald, "_NAMES", {})
+
+
 def test_a_value_is_a_line_and_one_with_a_line_break_has_its_length_before_it() -> None:
     assert encode([("MESSAGE", "ä=1"), ("X", "a\nb"), ("X", "")]) == (
         b"MESSAGE=\xc3\xa4=1\n" + b"X\n\x03\0\0\0\0\0\0\0a\nb\n" + b"X=\n"
@@ -92,10 +97,15 @@ def test_this_process_says_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert this_process("vcpuctl plug", 7) == Caller(uid, pwd.getpwuid(uid).pw_name, "vcpuctl plug", 7)
 
     def unknown(uid: int) -> None:
+        asked.append(uid)
         raise KeyError(uid)
 
+    asked: list[int] = []
+
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    assert this_process("vcpuctl plug").user == ""
+    journald._NAMES.clear()
+    assert [this_process("vcpuctl plug").user for _ in range(3)] == ["", "", ""]
+    assert asked == [uid]
 
 
 def test_a_name_service_that_hangs_costs_the_name_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

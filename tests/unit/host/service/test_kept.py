@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.fakes.adapters import PLUG
 from kit.fakes.libvirt_api import FakeConnection, FakeError, FakeLibvirt
 from kit.sim import views
 from kit.until import until
@@ -19,13 +20,14 @@ from vcpu_host.core.view import VmView
 from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory
-from vcpu_host.local.lock import busy
+from vcpu_host.local.lock import VmLock, busy
 from vcpu_host.local.target import Domain, Target
 from vcpu_host.service import kept as module
 from vcpu_host.service.kept import HostLimits, Kept
 from vcpu_host.service.serve import Unheard
 from vcpu_host.sharing.answers import Say
 from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.interruption import Interruption
 
 
 class _Vm:
@@ -43,17 +45,18 @@ class _Held:
         self.vm = _Vm()
         self.begun = asyncio.Event()
 
-    @contextmanager
-    def operation(self, call: Call) -> Iterator[None]:
+    @asynccontextmanager
+    async def operation(self, call: Call) -> AsyncIterator[None]:
         del call
         if self.begun.is_set():
             raise busy("1 vcpuctl plug")
         self.begun.set()
         yield
 
-    async def answer(self, call: Call, say: Say) -> Document:
+    async def answer(self, call: Call, say: Say, interruption: Interruption) -> Document:
         del call, say
-        await self.vm.interrupted.wait()
+        with interruption.ends(self.vm.interrupt):
+            await self.vm.interrupted.wait()
         return {}
 
 
@@ -72,6 +75,42 @@ async def test_who_is_refused_or_has_not_begun_does_not_end_the_wait_of_another(
     assert not held.vm.interrupted.is_set()
     first.interrupt()
     assert await working == {}
+
+
+async def test_who_leaves_while_the_autoscaler_still_has_the_vm_has_nothing_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = Kept("web1", Target("/nowhere"), Unheard())
+    held: Any = _Held()
+    kept.held = held
+    asked = kept.asked()
+
+    async def stands_back() -> None:
+        asked.interrupt()
+
+    monkeypatch.setattr(kept, "stands_back", stands_back)
+    with pytest.raises(RefusedError) as refused:
+        await asked.answer(Call(Kind.RUN), lambda message: None)
+    assert refused.value.reason.code == codes.INTERRUPTED
+    assert not held.vm.interrupted.is_set()
+
+
+async def test_who_leaves_while_the_vm_is_not_held_ends_the_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(directory, "directory", lambda: tmp_path)
+    kept = Kept("web1", Target(str(tmp_path / "qmp")), Unheard())
+    other, said = VmLock(kept.target.place, "another"), asyncio.Event()
+    assert other.try_take()
+    asked = kept.asked()
+    work = asyncio.ensure_future(asked.answer(Call(Kind.RUN, PLUG), lambda message: said.set()))
+    async with asyncio.timeout(60):
+        await said.wait()
+        asked.interrupt()
+        with pytest.raises(RefusedError) as refused:
+            await work
+    assert refused.value.reason.code == codes.INTERRUPTED
+    other.release()
 
 
 class _Looked:

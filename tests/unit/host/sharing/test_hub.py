@@ -11,16 +11,18 @@ from vcpu_host.sharing import wire
 from vcpu_host.sharing.answers import Say
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.hub import Hub, Part
+from vcpu_host.sharing.interruption import Interruption
 from vcpu_host.sharing.remote import Asking, asked_to_give_way, connected
 
 
-async def _answer(call: Call, say: Say) -> Document:
+async def _answer(call: Call, say: Say, interruption: Interruption) -> Document:
+    del interruption
     say({"holder": "said"})
     return {"asked": str(call.kind)}
 
 
 def _hub(part: Part) -> Hub:
-    return Hub(part, "vcpuctl test", _answer, lambda: None)
+    return Hub(part, "vcpuctl test", _answer)
 
 
 @pytest.fixture

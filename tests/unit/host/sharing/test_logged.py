@@ -13,7 +13,7 @@ from vcpu_host.core.log_entry import Caller, Subject
 from vcpu_host.core.operation.counts import Counts
 from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.errors import RefusedError, UsageError, VcpuctlError
+from vcpu_host.errors import AgentGoneError, OutcomeLostError, RefusedError, UsageError, VcpuctlError
 from vcpu_host.local import journald
 from vcpu_host.local.journald import Told
 from vcpu_host.local.target import Domain, Target
@@ -60,38 +60,48 @@ async def test_who_carries_an_operation_out_hears_its_result_once_and_questions_
     assert {"log": {"event": "journal", "entry": "written"}} in told
 
 
-def _write(result: OperationResult) -> None:
+async def _write(result: OperationResult) -> None:
     log(_TARGET, "vcpuctl plug", result, None, _CALL.for_uid)
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome"), [(codes.VM_BUSY, "refused"), (codes.AGENT_ABSENT, "refused"), (codes.SERVICE_LOST, "unknown")]
+    ("error", "code", "outcome"),
+    [
+        (RefusedError, codes.VM_BUSY, "refused"),
+        (AgentGoneError, codes.AGENT_ABSENT, "refused"),
+        (OutcomeLostError, codes.SERVICE_LOST, "unknown"),
+        (OutcomeLostError, codes.INTERRUPTED, "unknown"),
+    ],
 )
-def test_who_asks_writes_of_what_was_not_begun_and_is_not_sure_of_what_was_lost(
-    entries: list[_Entry], code: str, outcome: str
+async def test_who_asks_writes_of_what_was_not_begun_and_is_not_sure_of_what_was_lost(
+    entries: list[_Entry], error: type[VcpuctlError], code: str, outcome: str
 ) -> None:
-    with pytest.raises(VcpuctlError), no_result(_CALL, _write):
-        raise RefusedError(Reason(code, Origin.VCPUCTL, "x"))
+    with pytest.raises(VcpuctlError):
+        async with no_result(_CALL, _write):
+            raise error(Reason(code, Origin.VCPUCTL, "x"))
     ((_, caller, document, before, after),) = entries
     assert (document["outcome"], document["reason"]["code"]) == (outcome, code)
     assert (caller.command, caller.for_uid, before, after) == ("vcpuctl plug", 1000, None, None)
 
 
-def test_who_asks_leaves_it_to_the_process_that_has_begun_and_questions_are_no_operations(
+async def test_who_asks_leaves_it_to_the_process_that_has_begun_and_questions_are_no_operations(
     entries: list[_Entry],
 ) -> None:
     error = RefusedError(Reason(codes.AGENT_ABSENT, Origin.AGENT, "x"))
-    with pytest.raises(RefusedError), no_result(_CALL, _write, begun=lambda: True):
-        raise error
-    with pytest.raises(RefusedError), no_result(Call(Kind.PLAN, PLUG), _write):
-        raise error
+    with pytest.raises(RefusedError):
+        async with no_result(_CALL, _write, begun=lambda: True):
+            raise error
+    with pytest.raises(RefusedError):
+        async with no_result(Call(Kind.PLAN, PLUG), _write):
+            raise error
     assert entries == []
 
 
-def test_words_that_fit_no_vm_leave_no_entry_nor_does_what_went_well(entries: list[_Entry]) -> None:
-    with pytest.raises(UsageError), no_result(_CALL, _write):
-        raise UsageError(Reason(codes.BAD_SLOT, Origin.VCPUCTL, "x"))
-    with no_result(_CALL, _write):
+async def test_words_that_fit_no_vm_leave_no_entry_nor_does_what_went_well(entries: list[_Entry]) -> None:
+    with pytest.raises(UsageError):
+        async with no_result(_CALL, _write):
+            raise UsageError(Reason(codes.BAD_SLOT, Origin.VCPUCTL, "x"))
+    async with no_result(_CALL, _write):
         pass
     assert entries == []
 
