@@ -10,6 +10,9 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError
 
+#: What the names of sockets in it begin with that have no lock beside them: servers', for this process's own clients.
+SERVERS = ("proxy-", "rpc-")
+
 
 def directory() -> Path:
     """Where it is: the system's for root, the user's own otherwise."""

@@ -20,10 +20,11 @@ from ..core import codes
 from ..core.identity import ProcessId, VmIdentity
 from ..core.intent import Intent
 from ..core.reason import Origin, Reason
-from ..errors import RefusedError
+from ..errors import RefusedError, UsageError
 from . import directory as runtime
 from . import names, processes
 from .lock import remove_if_forsaken
+from .unix_sockets import make_way
 
 _SCHEMA_VERSION = 1
 _SUFFIX = ".pending"
@@ -94,14 +95,25 @@ def _tidy(directory: Path, but: str) -> None:
         stem, suffix = os.path.splitext(name)
         process = names.process_of(stem) if suffix in _LEFT and stem != but else None
         if process is None:
-            if suffix == ".sock" and stem != but:
-                remove_if_forsaken(directory / name)
+            if stem != but:
+                _tidy_socket(directory / name)
             continue
         if process not in ended:
             ended[process] = processes.ended(process)
         if ended[process] and not (path := directory / name).is_dir():
             with suppress(OSError):  # somebody else's, or gone by now
                 path.unlink()
+
+
+def _tidy_socket(path: Path) -> None:
+    """Remove what a killed holder of a place has left there, or a killed server: nobody has a lock for its socket."""
+    if path.suffix == ".sock" and path.name.startswith(runtime.SERVERS):
+        # One that has been made just now is not listened on yet.
+        with suppress(OSError, UsageError):
+            if time.time() - path.lstat().st_mtime > _TIDY_EVERY:
+                make_way(str(path))
+    elif path.suffix in (".sock", ".lock"):
+        remove_if_forsaken(path.with_suffix(".sock"))
 
 
 def _read(path: Path) -> tuple[Intent, ...]:

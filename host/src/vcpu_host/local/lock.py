@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,8 @@ from ..core.text import printable
 from ..errors import RefusedError
 from . import directory as runtime
 from . import names
+
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class VmLock:
@@ -59,31 +62,33 @@ class VmLock:
         """
         try:
             runtime.prepare(self._directory)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            fd = os.open(self._path, flags, 0o600)
+            while True:
+                fd = os.open(self._path, _FLAGS | os.O_CREAT, 0o600)
+                try:
+                    taken = self._taken(fd)
+                except BaseException:
+                    os.close(fd)
+                    raise
+                if taken:
+                    self._fd = fd
+                    return True
+                os.close(fd)
+                if taken is not None:
+                    return False
         except OSError as error:
             raise runtime.unsafe(f"cannot make the lock {self._path}: {error.strerror}") from error
-        try:
-            self._inspect(fd)
-            taken = self._flock(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        if not taken:
-            os.close(fd)
-            return False
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} {self._holder}\n".encode(), 0)
-        self._fd = fd
-        return True
 
     def release(self) -> None:
-        """Let go. The file stays: removing it would let two holders lock two files of one name."""
+        """Let go. The file goes, too: places come and go, and nobody else knows of which place it was."""
         if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+            fd, self._fd = self._fd, None
+            _remove(fd, self._path)
+            os.close(fd)
 
-    def _flock(self, fd: int) -> bool:
+    def _taken(self, fd: int) -> bool | None:
+        """Whether the open file is locked now; None if it is not the lock any more: its holder removed it meanwhile."""
+        if not self._inspect(fd):
+            return None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -91,13 +96,23 @@ class VmLock:
                 raise
             self.holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
             return False
+        if not _is_at(fd, self._path):
+            return None
+        # The lock counts, whether or not there is room for who has it.
+        with suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} {self._holder}\n".encode(errors="backslashreplace"), 0)
         return True
 
-    def _inspect(self, fd: int) -> None:
-        """What is opened is written to: it must be a file, and ours, and no other name of a file elsewhere."""
+    def _inspect(self, fd: int) -> bool:
+        """What is opened is written to: it must be a file, and ours, and no other name of a file elsewhere.
+
+        Return whether it still has a name.
+        """
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
             raise runtime.unsafe(f"{self._path} is not a lock that vcpuctl made: no file of this user's with one name")
+        return status.st_nlink == 1
 
     async def __aenter__(self) -> Self:
         return self
@@ -109,22 +124,47 @@ class VmLock:
 
 
 def remove_if_forsaken(address: Path) -> None:
-    """Remove the socket beside a lock that nobody has: its holder was killed, and could not remove it.
+    """Remove the socket beside a lock that nobody has, and the lock: its holder was killed, and could not do that.
 
-    Meanwhile the lock is held, so that nobody begins to listen there. What is not a lock of this user's is left alone.
+    Meanwhile the lock is held, so that nobody begins to listen there. What is not this user's is left alone.
     """
+    path = address.with_suffix(".lock")
     try:
-        fd = os.open(address.with_suffix(".lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(path, _FLAGS)
     except OSError:
         return  # none of ours
     try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            return
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if stat.S_ISSOCK(os.lstat(address).st_mode):
-            address.unlink()
+        _remove(fd, path)
     except OSError:
-        return  # somebody has it, or it has gone by now
+        return  # somebody has it
     finally:
         os.close(fd)
+
+
+def _remove(fd: int, path: Path) -> None:
+    """Remove the lock that is held by ``fd``, and the socket beside it; what lies there and cannot go stays."""
+    address = path.with_suffix(".sock")
+    with suppress(OSError):
+        if not _is_at(fd, path):
+            return  # it was removed, and may be somebody else's by now
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.lstat(address).st_mode):
+                address.unlink()
+        path.unlink()
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether the open file is the one of this name. Only then does its lock keep others out."""
+    try:
+        there = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(fd)
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
 
 
 def busy(holder: str) -> RefusedError:

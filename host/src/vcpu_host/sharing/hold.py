@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from ..core.reason import Origin, Reason
 from ..documents import Document, of_result
 from ..errors import RefusedError
 from ..local import directory
-from ..local.lock import VmLock, busy, remove_if_forsaken
+from ..local.lock import VmLock, busy
 from ..local.target import AnyTarget
 from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
@@ -133,11 +133,8 @@ async def hold(
     hub = Hub(part, holder, answer_others, stands_back)
     locks = Locks(part, patience, waits, insists=insists)
 
-    taken: list[VmLock] = []
-
     async def take(lock: VmLock) -> None:
         await locks.take(lock)
-        taken.append(lock)
         try:
             await hub.listen(lock.address)
         except OSError as error:
@@ -153,15 +150,8 @@ async def hold(
                 await hub.leave()
                 await offer.close()
     finally:
-        if ready.cancel():  # it was not opened, so nobody has taken away what was made to listen
-            _tidy(taken)
+        ready.cancel()
         await hub.close()
-
-
-def _tidy(released: Sequence[VmLock]) -> None:
-    """Remove the sockets beside these locks, unless somebody else has them by now."""
-    for lock in released:
-        remove_if_forsaken(lock.address)
 
 
 @asynccontextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from vcpu_host.core.identity import ProcessId, SocketId, VmIdentity
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import Ost
 from vcpu_host.errors import RefusedError
+from vcpu_host.local import directory as runtime
 from vcpu_host.local import names, processes
 from vcpu_host.local.journal import FileJournal
 from vcpu_host.local.lock import VmLock
@@ -139,14 +143,15 @@ def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_o
         name = names.of_vm(VmIdentity(process))
         (tmp_path / f"{name}.lock").touch()
         (tmp_path / f"{name}.new").touch()  # of one that died while it wrote
-    (tmp_path / "0123456789abcdef.lock").touch()  # of a monitor's socket
+    (tmp_path / "0123456789abcdef.lock").touch()  # of a monitor's socket; its holder was killed
+    (tmp_path / "other.txt").touch()
     load(journal(own(), tmp_path))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {
         f"{names.of_vm(VmIdentity(process))}.{kind}"
         for process in (own(), unseen)
         for kind in ("pending", "lock", "new")
-    } | {"0123456789abcdef.lock"}
+    } | {"other.txt"}
 
 
 @pytest.fixture
@@ -161,7 +166,8 @@ async def test_a_socket_whose_holder_was_killed_is_swept_and_that_of_a_living_on
         await held.acquire(0)
         killed = VmLock("/run/killed", "b", directory=short)
         await killed.acquire(0)
-        killed.release()
+        assert killed._fd is not None
+        os.close(killed._fd)
         listeners = [await asyncio.start_unix_server(print, lock.address) for lock in (held, killed)]
         elsewhere = short / "serve.sock"  # of no lock
         listeners.append(await asyncio.start_unix_server(print, elsewhere))
@@ -170,8 +176,23 @@ async def test_a_socket_whose_holder_was_killed_is_swept_and_that_of_a_living_on
         await FileJournal(VmIdentity(own()), directory=short).load()
         left = {name for name in os.listdir(short) if name.endswith(".sock")}
         assert left == {held.address.name, "serve.sock", f"{'0' * 32}.sock"}
+        assert {name for name in os.listdir(short) if name.endswith(".lock")} == {held._path.name}
         for listener in listeners:
             listener.close()
+
+
+@pytest.mark.parametrize("kind", runtime.SERVERS)
+def test_sockets_of_servers_that_were_killed_are_swept_once_they_are_old(short: Path, kind: str) -> None:
+    with ExitStack() as ends:
+        for name, listens, age in (("new", False, 0), ("old", False, 3600), ("alive", True, 3600)):
+            server = ends.enter_context(socket.socket(socket.AF_UNIX))
+            path = short / f"{kind}{name}.sock"
+            server.bind(str(path))
+            if listens:
+                server.listen()
+            os.utime(path, (time.time() - age,) * 2)
+        load(journal(own(), short))
+    assert {path.name for path in short.iterdir()} == {f"{kind}new.sock", f"{kind}alive.sock"}
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,6 +115,79 @@ async def test_releasing_twice_or_without_holding_does_nothing(tmp_path: Path) -
         await other.acquire(0)
 
 
+async def test_a_full_disk_costs_the_holders_name_and_the_lock_counts_and_ends_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*words: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first, second = (VmLock("/run/qmp", name, directory=tmp_path) for name in ("a", "b"))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        assert first.try_take()
+    assert not second.try_take()
+    assert second.holder == "unknown"
+    first.release()
+    assert second.try_take()
+    second.release()
+
+
+async def test_a_holder_whose_command_is_no_utf_8_holds_and_is_named(tmp_path: Path) -> None:
+    async with VmLock("/run/qmp", "vcpuctl --qmp caf\udce9.sock \ud800 list", directory=tmp_path) as first:
+        await first.acquire(0)
+        assert "vcpuctl --qmp caf" in (await _refusal(VmLock("/run/qmp", "b", directory=tmp_path))).reason.text
+
+
+async def test_what_is_released_leaves_no_file(tmp_path: Path) -> None:
+    async with VmLock("/run/qmp", "a", directory=tmp_path) as lock:
+        await lock.acquire(0)
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(lock.address))
+    assert os.listdir(tmp_path) == []
+
+
+async def test_who_opened_the_lock_before_its_holder_removed_it_takes_the_one_that_is_there_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (VmLock("/run/qmp", name, directory=tmp_path) for name in "abc")
+    assert first.try_take()
+    opens = os.open
+
+    def slowly(path: Path, *words: int) -> int:
+        fd = opens(path, *words)
+        monkeypatch.setattr(os, "open", opens)
+        first.release()  # what was opened has no name any more
+        assert third.try_take()
+        return fd
+
+    monkeypatch.setattr(os, "open", slowly)
+    assert not second.try_take()
+    third.release()
+    assert second.try_take()
+    second.release()
+
+
+@pytest.mark.parametrize("after", ["the inspection", "the lock"])
+async def test_a_lock_that_is_removed_at_any_moment_of_the_taking_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    lock, other = (VmLock("/run/qmp", name, directory=tmp_path) for name in "ab")
+    call = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", call)
+        if after == "the lock":
+            call(fd, how)
+        lock._path.unlink()
+        assert other.try_take()
+        if after != "the lock":
+            call(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert not lock.try_take()
+    other.release()
+
+
 async def test_the_holders_words_reach_no_terminal_unescaped(tmp_path: Path) -> None:
     async with VmLock("/run/qmp", "\x1b[2J\nfake", directory=tmp_path) as first:
         await first.acquire(0)
@@ -151,7 +227,6 @@ async def test_a_planted_link_in_the_locks_place_is_not_followed(tmp_path: Path)
     async with VmLock("/run/qmp", "a", directory=tmp_path) as first:
         await first.acquire(0)
     path = first._path
-    path.unlink()
     victim = tmp_path.parent / f"{tmp_path.name}-victim"
     victim.write_text("precious")
     path.symlink_to(victim)

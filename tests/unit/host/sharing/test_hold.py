@@ -22,5 +22,5 @@ async def test_a_vm_that_is_off_leaves_no_socket_behind(tmp_path: Path, monkeypa
     with pytest.raises(QemuGoneError):
         async with hold(off, Part.WRITES, "a test"):
             raise AssertionError("there is no VM")
-    assert [path.suffix for path in locks.iterdir()] == [".lock"]
+    assert list(locks.iterdir()) == []
     assert VmLock(off.place, "another").try_take()
