@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from ..core import codes
@@ -12,14 +13,29 @@ from ..errors import RefusedError
 
 #: What the names of sockets in it begin with that have no lock beside them: servers', for this process's own clients.
 SERVERS = ("proxy-", "rpc-")
+#: Where logind makes each user a directory, which XDG_RUNTIME_DIR names in the user's sessions (pam_systemd(8)).
+_USERS = Path("/run/user")
 
 
 def directory() -> Path:
-    """Where it is: the system's for root, the user's own otherwise."""
-    if os.geteuid() == 0:
+    """Where it is: the system's for root, the user's own otherwise.
+
+    A user has one, whether or not the environment names it (cron and ``sudo -u`` leave that out): two commands of one
+    user that looked in two places would not exclude each other.
+    """
+    user = os.geteuid()
+    if user == 0:
         return Path("/run/vcpuctl")
     base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base, "vcpuctl") if base else Path(f"/tmp/vcpuctl-{os.geteuid()}")  # noqa: S108 - checked in prepare
+    if base:
+        return Path(base, "vcpuctl")
+    usual = _USERS / str(user)
+    try:
+        if is_ours(usual):
+            return usual / "vcpuctl"
+    except OSError:
+        pass  # nobody has made it: there is no logind, or the user has no session
+    return Path(f"/tmp/vcpuctl-{user}")  # noqa: S108 - checked in prepare
 
 
 def service_socket() -> str:
@@ -30,9 +46,14 @@ def service_socket() -> str:
 def prepare(path: Path) -> None:
     """Make the directory, or see that it is ours alone. Raises RefusedError "unsafe-directory", or OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or path.is_symlink():
+    if not is_ours(path):
         raise unsafe(f"{path} belongs to somebody else, or others may write to it")
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether it is a directory of this user's that nobody else may write to. Raise OSError if nothing is."""
+    status = path.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def unsafe(text: str) -> RefusedError:

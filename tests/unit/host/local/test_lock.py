@@ -250,7 +250,45 @@ def test_locks_lie_where_the_user_may_write(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
     assert runtime.directory() == Path("/run/user/1000/vcpuctl")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(runtime, "_USERS", Path("/nowhere"))
     assert runtime.directory() == Path("/tmp/vcpuctl-1000")
+
+
+def test_a_user_has_one_directory_whether_or_not_the_environment_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = os.geteuid() or 1000
+    place = tmp_path / str(here)
+    place.mkdir(mode=0o700)
+    os.chown(place, here, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: here)
+    monkeypatch.setattr(runtime, "_USERS", tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    named = runtime.directory()
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert runtime.directory() == named == place / "vcpuctl"
+
+
+@pytest.mark.parametrize("wrong", ["another owner", "others may write", "a link"])
+def test_a_users_usual_directory_that_is_not_safe_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    here = os.geteuid() or 1000
+    place = tmp_path / str(here)
+    place.mkdir(mode=0o700)
+    os.chown(place, here, -1)
+    if wrong == "others may write":
+        place.chmod(0o777)
+    if wrong == "a link":
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
+    if wrong == "another owner":
+        here += 1
+        place.rename(tmp_path / str(here))
+    monkeypatch.setattr(os, "geteuid", lambda: here)
+    monkeypatch.setattr(runtime, "_USERS", tmp_path)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert runtime.directory() == Path(f"/tmp/vcpuctl-{here}")
 
 
 async def test_an_abstract_socket_is_one_vm_wherever_one_stands(
