@@ -125,6 +125,72 @@ def test_a_killed_service_leaves_the_vm_to_everybody_and_the_next_command_goes_o
     done(vm, {0, 1, 2}, "scale", "3")
 
 
+def test_a_service_that_is_stopped_has_its_caller_told_what_became_of_each_slot(vm: FakeVm) -> None:
+    rule = vm.steer.rule("guest:insert", "hold")
+    with Serving({"web1": vm}) as service:
+        service.holds("web1")
+        with Vcpuctl(vm, "plug") as command:
+            vm.steer.wait(rule)
+            service.process.terminate()
+            ended = command.ends()
+        assert (ended.status, ended.outcome, ended.code(1)) == (4, "unknown", "interrupted"), ended.stdout
+        assert service.process.wait(SOON) == 0
+    vm.steer.release(rule)
+    done(vm, {0, 1}, "scale", "2")
+
+
+def test_a_service_that_is_stopped_tells_programs_by_grpc_what_became_of_each_slot(vm: FakeVm) -> None:
+    rule = vm.steer.rule("guest:insert", "hold")
+    with Serving({"web1": vm}) as service, service.host() as host:
+        service.holds("web1")
+        messages = host.Apply(pb.ApplyRequest(vm="web1", order=pb.Order(operation=pb.Order.OPERATION_PLUG)))
+        vm.steer.wait(rule)
+        service.process.terminate()
+        *_, last = messages
+        assert last.result["outcome"] == "unknown"
+        assert [slot["reason"]["code"] for slot in last.result["slots"]] == ["interrupted"]
+        assert service.process.wait(SOON) == 0
+    vm.steer.release(rule)
+
+
+def test_a_watch_by_grpc_goes_on_when_the_vm_is_reached_otherwise_and_when_it_is_lent(vm: FakeVm) -> None:
+    with Serving({"web1": vm}) as service, service.host() as host:
+        service.holds("web1")
+        views = host.Watch(pb.WatchRequest(vm="web1"))
+        assert next(views).document["vm"]["online_vcpus"] == 1
+        service.moves("web1", vm, "qmp2")
+        done(vm, {0, 1}, "plug")
+        while next(views).document["vm"]["online_vcpus"] != 2:
+            pass
+        until(lambda: service.held("web1"))
+        with (
+            tempfile.TemporaryDirectory(prefix="ve", dir="/tmp") as name,
+            FakeVm(Path(name), "--incoming", "on", agent=False) as destination,
+        ):
+            run(vm, "migrate", "check", "--to", str(destination.qmp))
+        done(vm, {0}, "unplug")
+        while next(views).document["vm"]["online_vcpus"] != 1:
+            pass
+        views.cancel()
+
+
+def test_an_operation_that_is_under_way_ends_before_the_vm_is_reached_otherwise(vm: FakeVm) -> None:
+    with Serving({"web1": vm}) as service, service.host() as host:
+        service.holds("web1")
+        rule = vm.steer.rule("guest:insert", "hold")
+        messages = host.Apply(pb.ApplyRequest(vm="web1", order=pb.Order(operation=pb.Order.OPERATION_PLUG)))
+        with Vcpuctl(vm, "plug") as refused:
+            vm.steer.wait(rule)
+            service.moves("web1", vm, "qmp2")
+            until(lambda: not service.held("web1"))
+            assert refused.ends().outcome == "vm-busy"
+        vm.steer.release(rule)
+        *_, last = messages
+        assert last.result["outcome"] == "done"
+        service.holds("web1")
+        done(vm, {0, 1, 2}, "plug")
+
+
 def test_a_vm_that_comes_later_or_again_is_held_then(vm: FakeVm) -> None:
     with Serving({}) as service:
         service.adds("web1", vm)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -30,8 +30,10 @@ _HTTP2 = b"P"
 #: Bytes that are passed on at a time.
 _PIECE = 64 << 10
 
-#: Returns the path of a socket on which gRPC is served to the user with this id.
-Rpc = Callable[[int], Awaitable[str]]
+#: Seconds in which those who were answered before the end may take the answer.
+_TAKEN = 0.5
+#: Gives the path of a socket on which gRPC is served to the user with this id, for as long as somebody uses it.
+Rpc = Callable[[int], AbstractAsyncContextManager[str]]
 
 
 class Door:
@@ -47,10 +49,16 @@ class Door:
         """Begin."""
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=wire.LONGEST_CALL)
 
-    async def close(self) -> None:
-        """Cut everybody off."""
+    def shut(self) -> None:
+        """Let nobody in any more."""
         if self._server is not None:
             self._server.close()
+
+    async def close(self) -> None:
+        """Cut everybody off."""
+        self.shut()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=_TAKEN)
         for task in list(self._serving):
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
@@ -79,8 +87,9 @@ class Door:
             return
         uid = peer_user(writer.get_extra_info("socket"))
         if first == _HTTP2:
-            with suppress(ConnectionError):
-                await _pass_on(first, reader, writer, await self._rpc(uid))
+            with suppress(OSError):
+                async with self._rpc(uid) as path:
+                    await _pass_on(first, reader, writer, path)
             return
         message = await first_message(reader, first)
         if message is None:

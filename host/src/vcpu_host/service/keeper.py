@@ -25,6 +25,8 @@ class Keeper:
         self._heard = heard
         self._host = host or HostLimits()
         self._vms: dict[str, tuple[Kept, asyncio.Task[None]]] = {}
+        self._leaving: dict[asyncio.Task[None], Kept] = {}  # those that are let go when nobody changes them
+        self._stops = False
         self._again = asyncio.Event()
 
     @property
@@ -60,7 +62,7 @@ class Keeper:
             while True:
                 self._again.clear()
                 if (now := marks()) != seen:  # to read the files of 200 VMs takes 0.2 s
-                    await self._take(*_configured())
+                    self._take(*_configured())
                     seen = now
                 try:
                     async with asyncio.timeout(_RESCAN):
@@ -69,17 +71,29 @@ class Keeper:
                 except TimeoutError:
                     pass
         finally:
-            await self._take({}, {})
+            tasks = [*self._leaving, *(task for _, task in self._vms.values())]
+            self._vms.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _take(self, wanted: dict[str, AnyTarget], broken: dict[str, Reason]) -> None:
-        """Keep these VMs, and no others. One that is still reached as before stays held."""
+    async def last_words(self) -> None:
+        """Have all that changes VMs end with what is known, and begin nothing (``Kept.last_words``)."""
+        self._stops = True
+        await asyncio.gather(*(kept.last_words() for kept in (*self.vms, *self._leaving.values())))
+
+    def _take(self, wanted: dict[str, AnyTarget], broken: dict[str, Reason]) -> None:
+        """Keep these VMs, and no others. One that is still reached as before stays held.
+
+        One that is not is let go when nobody changes it: what is under way there ends first.
+        """
+        if self._stops:
+            return
         self.broken = broken
         allow_for(len(wanted))
-        unwanted = {name for name, (kept, _) in self._vms.items() if wanted.get(name) != kept.target}
-        tasks = [self._vms.pop(name)[1] for name in unwanted]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        before = {
+            name: self._vms.pop(name) for name, (kept, _) in [*self._vms.items()] if wanted.get(name) != kept.target
+        }
         self._heard.configured(wanted)
         self._host.budget.keep(wanted)
         for name, target in wanted.items():
@@ -87,7 +101,22 @@ class Keeper:
                 self._vms[name][0].configure(target)
             else:
                 kept = Kept(name, target, self._heard, self._host)
-                self._vms[name] = kept, asyncio.ensure_future(kept.keep())
+                self._vms[name] = kept, asyncio.ensure_future(_keep(kept, before.get(name)))
+        for name, (kept, task) in before.items():
+            self._leaving[task] = kept
+            task.add_done_callback(self._has_left)
+            if not kept.retire(self._vms[name][0] if name in self._vms else None):
+                task.cancel()
+
+    def _has_left(self, task: asyncio.Task[None]) -> None:
+        del self._leaving[task]
+
+
+async def _keep(kept: Kept, before: tuple[Kept, asyncio.Task[None]] | None) -> None:
+    """Keep the VM, once the one of its name before it was let go: both may be one VM."""
+    if before is not None:
+        await asyncio.wait({before[1]})
+    await kept.keep()
 
 
 def _configured() -> tuple[dict[str, AnyTarget], dict[str, Reason]]:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Collection
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Collection, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import documents
 from ..autoscale.budget import Budget
@@ -17,16 +17,16 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..documents import Document
-from ..errors import RefusedError, VcpuctlError
+from ..errors import RefusedError, UsageError, VcpuctlError
 from ..local.lock import busy
 from ..local.target import AnyTarget
 from ..sharing.answers import Say
 from ..sharing.calls import Call, Kind
 from ..sharing.hold import Held, hold
-from ..sharing.hub import Part
+from ..sharing.hub import LAST_WORDS, Part
 from ..sharing.interruption import Interruption
 from ..sharing.taking import ElsewhereError
-from ..sharing.vm import Vm
+from ..sharing.vm import OnlyChanges, Vm, unless_set
 
 if TYPE_CHECKING:
     from ..autoscale.decision import Decision
@@ -57,6 +57,8 @@ _OFF = (codes.QEMU_GONE, codes.NO_SUCH_SOCKET, codes.DOMAIN_OFF)
 _PATIENCE = 60.0
 #: How often a VM is looked at without having been heard of, in seconds. Each look costs the guest something, too.
 _INTERVAL = 120.0
+#: The time that is left to a question which is asked again, at least, in seconds.
+_LEAST = 0.001
 #: After how many seconds a VM that could not be held is tried again: at first, and at most.
 _FIRST, _LONGEST = 0.25, 5.0
 
@@ -100,6 +102,10 @@ class Kept:
         self._configured = asyncio.Event()
         self.configure(target)
         self._link_sessions = 0  # of those of ``held`` that were told
+        self._stops = False
+        self._orders: dict[asyncio.Task[Any], Interruption] = {}  # of those who ask for a change here
+        self.retired = asyncio.Event()
+        self._successor: Kept | None = None
 
     def configure(self, target: AnyTarget) -> None:
         """Take what the VM's file says now. It names the same VM; what is under way goes on."""
@@ -114,9 +120,9 @@ class Kept:
         self._configured.set()
 
     async def keep(self) -> None:
-        """Hold the VM, and again whenever it was lost or lent, until cancelled."""
+        """Hold the VM, and again whenever it was lost or lent, until cancelled or retired."""
         pause = _FIRST
-        while True:
+        while not self.retired.is_set():
             try:
                 async with hold(
                     self.target,
@@ -139,6 +145,8 @@ class Kept:
                 trouble, pause = _fault(self.name, error), _LONGEST
             finally:
                 self.held = None
+            if self.retired.is_set():
+                return
             self.trouble = trouble
             self._heard.gone(self.name, trouble)
             if trouble.code in _OFF:
@@ -182,12 +190,63 @@ class Kept:
         """Look whenever something changes, until somebody needs the VM itself."""
         async with aclosing(held.vm.watch(stop=held.asked, interval=_INTERVAL)) as views:
             async for view in views:
+                if self.retired.is_set():
+                    continue  # its name stands for another one, or for none: that is told of
                 document = documents.of_view(view)
                 self._heard.view(self.name, document)
                 self._host.budget.has(self.name, document["vm"]["plugged_vcpus"])
                 if self.autoscaler is not None:
                     self.autoscaler.looked(document)
                 self._tell_sessions(held)
+
+    def retire(self, successor: Kept | None) -> bool:
+        """Keep the VM no longer; who asks is answered by ``successor`` then, which its name stands for now.
+
+        Return whether it is held: then it is let go as soon as nobody changes it. Else there is nothing to wait for.
+        """
+        self._successor = successor
+        self.retired.set()
+        if self.held is None:
+            return False
+        self.held.let_go()
+        return True
+
+    @property
+    def newest(self) -> Kept:
+        """The VM that the name stands for now. Raise UsageError "no-such-vm" if it stands for none any more."""
+        kept = self
+        while kept.retired.is_set():
+            if kept._successor is None:
+                text = f"vcpuctl serve keeps no VM of the name {self.name!r:.100} any more"
+                raise UsageError(Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, text, "vcpuctl vms shows the VMs"))
+            kept = kept._successor
+        return kept
+
+    async def last_words(self) -> None:
+        """Have all that changes the VM end with what is known, and begin nothing. It takes ``hub.LAST_WORDS``."""
+        self._stops = True
+        for interruption in self._orders.values():
+            interruption.interrupt()
+        ends = [self.stands_back()]
+        if self.held is not None:
+            ends.append(self.held.last_words())
+        await asyncio.gather(*ends)
+        if self._orders:
+            await asyncio.wait(set(self._orders), timeout=LAST_WORDS)
+
+    @contextmanager
+    def order(self, interruption: Interruption) -> Iterator[None]:
+        """Somebody asks for a change meanwhile, whose wait ``interruption`` ends."""
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("asyncio runs this as a task")
+        if self._stops:
+            interruption.interrupt()
+        self._orders[task] = interruption
+        try:
+            yield
+        finally:
+            del self._orders[task]
 
     async def stands_back(self) -> None:
         """Have the autoscaler leave the VM to somebody else."""
@@ -239,15 +298,41 @@ class Asked:
     async def answer(self, call: Call, say: Say) -> Document:
         """Return the answer, as ``sharing.vm.Vm`` does."""
         if call.kind is Kind.AUTOSCALE:
-            return self._kept.autoscale(call)
-        held = self._kept.held
-        if held is None:
-            return await self._kept.elsewhere(self._interruption).ask(call, say)
+            return self._kept.newest.autoscale(call)
         if not call.changes:
-            return await held.answer(call, say)
-        await self._kept.stands_back()
-        async with held.operation(call):
-            return await held.answer(call, say, self._interruption)
+            return await self._question(call, say)
+        kept = self._kept.newest
+        with kept.order(self._interruption):
+            if kept.held is not None:
+                await kept.stands_back()
+            held = kept.held
+            if held is None or held.left.is_set():
+                return await kept.elsewhere(self._interruption).ask(call, say)
+            async with held.operation(call, self._interruption):
+                return await held.answer(call, say, self._interruption)
+
+    async def _question(self, call: Call, say: Say) -> Document:
+        """Ask again whoever has the VM then, if it is let go meanwhile: a question changes nothing."""
+        loop = asyncio.get_running_loop()
+        until = None if call.timeout is None else loop.time() + call.timeout
+        say = OnlyChanges(say)
+        while True:
+            kept = self._kept.newest
+            held = kept.held
+            if held is None or held.left.is_set():
+                lost, work = kept.retired, kept.elsewhere().ask(call, say)
+            else:
+                lost, work = held.left, held.answer(call, say)
+            try:
+                answer = await unless_set(lost, work)
+            except VcpuctlError:
+                if not lost.is_set():
+                    raise
+                answer = None  # it was about the VM as it was let go
+            if answer is not None:
+                return answer
+            if until is not None:
+                call = replace(call, timeout=max(until - loop.time(), _LEAST))
 
     def interrupt(self) -> None:
         """End the wait of the operation that is carried out for this call, or keep it from beginning."""

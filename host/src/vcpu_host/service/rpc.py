@@ -8,10 +8,10 @@ socket; the calls that come by it are that user's.
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
+import json
+import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,8 +25,10 @@ from vcpu_proto.host.v1 import host_pb2_grpc
 from ..core import codes
 from ..core.planning.plan import FLAGS
 from ..core.reason import Origin, Reason
+from ..core.text import printable
 from ..documents import Document
 from ..errors import UnreachableError, UsageError, VcpuctlError
+from ..local import directory
 from ..sharing.calls import Call, Kind
 from ..sharing.wire import Message
 from .keeper import Keeper
@@ -38,6 +40,8 @@ if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
 _USERS = 32
 #: So many calls of one user are answered at once: those of a few greedy clients, and others beside them.
 _CALLS = 256
+#: Seconds in which a server that is stopped may finish what it has begun to answer.
+_GRACE = 0.5
 _OPTIONS = [
     ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.max_concurrent_streams", 16),
@@ -62,10 +66,11 @@ class _Host(host_pb2_grpc.HostServicer):
         """See host.proto."""
         del request, context
         vms = [
-            pb.Vm(name=kept.name, held=kept.held is not None, trouble=str(kept.trouble or ""))
+            pb.Vm(name=printable(kept.name), held=kept.held is not None, trouble=_utf_8(str(kept.trouble or "")))
             for kept in self._keeper.vms
         ]
-        vms += [pb.Vm(name=name, trouble=str(reason)) for name, reason in sorted(self._keeper.broken.items())]
+        broken = sorted(self._keeper.broken.items())
+        vms += [pb.Vm(name=printable(name), trouble=_utf_8(str(reason))) for name, reason in broken]
         return pb.ListVmsResponse(vms=vms)
 
     async def List(self, request: pb.ListRequest, context: _Context) -> pb.ListResponse:  # noqa: N802
@@ -155,8 +160,16 @@ async def _until_ended(work: Any, newest: asyncio.Queue[Document], context: _Con
 
 
 def _struct(document: Document) -> Struct:
-    struct: Struct = ParseDict(document, Struct())
+    struct: Struct
+    try:
+        struct = ParseDict(document, Struct())
+    except UnicodeEncodeError:  # names of files need not be UTF-8, and what gRPC carries has to be
+        struct = ParseDict(json.loads(json.dumps(document, ensure_ascii=False).encode(errors="replace")), Struct())
     return struct
+
+
+def _utf_8(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _call(kind: Kind, order: pb.Order, timeout: float = 0.0) -> Call:
@@ -201,37 +214,101 @@ async def _abort(context: _Context, error: VcpuctlError) -> NoReturn:
     # Metadata are ASCII; of a hint in other letters the details have it all.
     hint = reason.hint.encode("ascii", "replace").decode()
     context.set_trailing_metadata((("vcpuctl-code", str(reason.code)), ("vcpuctl-hint", hint)))
-    await context.abort(status, str(reason))
+    await context.abort(status, _utf_8(str(reason)))
     raise AssertionError("abort() raises")
 
 
+class _Server:
+    """One user's server. ``users`` counts the connections that are passed on to it."""
+
+    def __init__(self, host: _Host) -> None:
+        self.path = directory.directory() / f"rpc-{secrets.token_hex(8)}.sock"
+        self.users = 0
+        self._host = host
+        self._starting = asyncio.ensure_future(self._start())
+
+    async def started(self) -> None:
+        """Return when it serves. Raise OSError if it cannot."""
+        try:
+            await asyncio.shield(self._starting)
+        except (RuntimeError, VcpuctlError) as error:  # what gRPC raises has no better class
+            raise OSError(str(error)) from error
+
+    @property
+    def serves(self) -> bool:
+        """Whether it can be reached, or will be."""
+        if not self._starting.done():
+            return True
+        return not self._starting.cancelled() and self._starting.exception() is None and self.path.exists()
+
+    async def _start(self) -> grpc.aio.Server:
+        directory.prepare(self.path.parent)
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS)
+        host_pb2_grpc.add_HostServicer_to_server(self._host, server)  # type: ignore[no-untyped-call]
+        if not server.add_insecure_port(f"unix:{self.path}"):
+            raise OSError(f"gRPC cannot listen on {self.path}")
+        await server.start()
+        return server
+
+    async def stop(self) -> None:
+        """End it, if it ever began."""
+        await asyncio.wait({self._starting})
+        if not self._starting.cancelled() and self._starting.exception() is None:
+            await self._starting.result().stop(_GRACE)
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
 class RpcServers:
-    """A server for each user that has come."""
+    """A server for each user that comes, on a socket in the directory that belongs to the service's user alone.
+
+    One that cannot be reached any more is replaced, and one that nobody uses makes room for another user's.
+    """
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._folder = tempfile.TemporaryDirectory(prefix="vcpuctl-rpc-")
-        self._servers: dict[int, asyncio.Task[tuple[grpc.aio.Server, str]]] = {}
+        self._servers: dict[int, _Server] = {}  # the one that was asked for last is the last
+        self._stopping: set[asyncio.Task[None]] = set()
 
-    async def of_user(self, uid: int) -> str:
-        """Return the path of the socket on which this user is served. Raise ConnectionError for one user too many."""
-        if uid not in self._servers:
-            if len(self._servers) >= _USERS:
+    @asynccontextmanager
+    async def of_user(self, uid: int) -> AsyncIterator[str]:
+        """Give the path of the socket on which this user is served. Raise OSError if that cannot be.
+
+        (ConnectionError: there are too many users at this moment.)
+        """
+        server = self._servers.pop(uid, None)
+        if server is not None and not server.serves:
+            self._drop(server)
+            server = None
+        if server is None:
+            self._make_room()
+            server = _Server(_Host(self._keeper, uid))
+        self._servers[uid] = server
+        server.users += 1
+        try:
+            await server.started()
+            yield str(server.path)
+        finally:
+            server.users -= 1
+            if self._servers.get(uid) is not server:
+                self._drop(server)
+
+    def _make_room(self) -> None:
+        if len(self._servers) >= _USERS:
+            idle = next((uid for uid, server in self._servers.items() if not server.users), None)
+            if idle is None:
                 raise ConnectionError("too many users")
-            self._servers[uid] = asyncio.ensure_future(self._start(uid))
-        return (await asyncio.shield(self._servers[uid]))[1]
+            self._drop(self._servers.pop(idle))
 
-    async def _start(self, uid: int) -> tuple[grpc.aio.Server, str]:
-        path = os.path.join(self._folder.name, str(uid))
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS)
-        host_pb2_grpc.add_HostServicer_to_server(_Host(self._keeper, uid), server)  # type: ignore[no-untyped-call]
-        server.add_insecure_port(f"unix:{path}")
-        await server.start()
-        return server, path
+    def _drop(self, server: _Server) -> None:
+        """Stop one that is not among the servers any more, when the last has left it."""
+        if not server.users:
+            stopping = asyncio.ensure_future(server.stop())
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
 
     async def close(self) -> None:
         """End all."""
-        for starting in self._servers.values():
-            server, _ = await starting
-            await server.stop(0.5)
-        self._folder.cleanup()
+        servers = list(self._servers.values())
+        self._servers.clear()
+        await asyncio.gather(*(server.stop() for server in servers), *self._stopping, return_exceptions=True)

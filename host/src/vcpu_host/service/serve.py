@@ -74,6 +74,8 @@ async def serve(
 ) -> None:
     """Serve the VMs of vms.d until ``stop`` is set, on the socket that systemd hands over, or on one made at ``path``.
 
+    Then what is under way says what is known, to whoever waits for it and to the journal, before all ends.
+
     Raise UsageError if neither can be had.
     """
     from .rpc import RpcServers
@@ -99,11 +101,13 @@ async def serve(
     finally:
         notifier.stopping()
         loop.remove_signal_handler(signal.SIGHUP)
+        door.shut()
+        await keeper.last_words()
+        await servers.close()
         await door.close()
         for task in (keeping, telling, stopped):
             task.cancel()
         await asyncio.gather(keeping, telling, stopped, return_exceptions=True)
-        await servers.close()
         if handed is None:
             with suppress(FileNotFoundError):
                 os.unlink(path)

@@ -54,6 +54,8 @@ class Held:
         self._offer = offer
         self._ended = ended
         self._autoscale = autoscale
+        #: Set when the VM is let go: what asks it then asks somebody who has it no more.
+        self.left = asyncio.Event()
 
     @property
     def asked(self) -> asyncio.Event:
@@ -79,12 +81,20 @@ class Held:
         return document
 
     @asynccontextmanager
-    async def operation(self, call: Call) -> AsyncIterator[None]:
+    async def operation(self, call: Call, interruption: Interruption | None = None) -> AsyncIterator[None]:
         """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
         with ExitStack() as stack:
             async with self._no_result(call):
-                stack.enter_context(self._hub.operation())
+                stack.enter_context(self._hub.operation(interruption))
             yield
+
+    def let_go(self) -> None:
+        """Give the VM up as soon as nobody changes it."""
+        self._hub.let_go()
+
+    async def last_words(self) -> None:
+        """Have the operation that is under way end, and begin none (``Hub.last_words``)."""
+        await self._hub.last_words()
 
     def _no_result(self, call: Call) -> AbstractAsyncContextManager[None]:
         async def write(result: OperationResult) -> None:
@@ -147,7 +157,10 @@ async def hold(
             try:
                 yield ready.result()
             finally:
-                await hub.leave()
+                try:
+                    await hub.leave()
+                finally:
+                    ready.result().left.set()
                 await offer.close()
     finally:
         ready.cancel()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..documents import Document
 from ..local.lock import busy
@@ -18,10 +19,14 @@ from ..local.processes import peer_user
 from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
-from .calls import Call
+from .calls import Call, Kind
 from .conversation import answer_one, first_message
 from .interruption import Interruption
 
+#: Seconds in which an operation whose wait was ended, since the VM is to be let go, says what is known.
+LAST_WORDS = 10.0
+#: Seconds in which it may end by itself first: QEMU may have gone, and it knows that best.
+_BY_ITSELF = 1.0
 #: So many programs are served at once; the next are cut off, and come again.
 _MOST = 64
 
@@ -59,6 +64,10 @@ class Hub:
         self.operating = False
         self._wanted = False
         self._ended = False
+        self._closing = False
+        self._orders: dict[asyncio.Task[None], Interruption] = {}  # conversations about operations
+        self._interruption: Interruption | None = None  # of the operation that is under way
+        self._free = asyncio.Event()
         self._part = part
         self._holder = f"{os.getpid()} {holder}"
         self._answer = answer
@@ -68,17 +77,48 @@ class Hub:
         self._waiting: set[asyncio.Task[None]] = set()  # for the VM to be free
 
     @contextmanager
-    def operation(self) -> Iterator[None]:
-        """Change the VM for somebody else meanwhile. Raise RefusedError "vm-busy" if somebody changes it already."""
-        if self._part is Part.WRITES or self.operating:
+    def operation(self, interruption: Interruption | None = None) -> Iterator[None]:
+        """Change the VM for somebody else meanwhile; ``interruption`` ends the wait for that.
+
+        Raise RefusedError "vm-busy" if somebody changes it already, or if it is about to be let go.
+        """
+        if self._part is Part.WRITES or self.operating or self._closing:
             raise busy(self._holder)
-        self.operating = True
+        self.operating, self._interruption = True, interruption
+        self._free.clear()
         try:
             yield
         finally:
-            self.operating = False
+            self.operating, self._interruption = False, None
+            self._free.set()
             if self._wanted:
                 self.asked.set()
+
+    def let_go(self) -> None:
+        """Give the VM up as soon as nobody changes it."""
+        self._wanted = True
+        if not self.operating:
+            self.asked.set()
+
+    async def last_words(self, by_itself: float = 0.0) -> None:
+        """Begin no operation any more. Have the one that is under way end, and be answered; but not for ever.
+
+        It gets ``by_itself`` seconds before its wait is ended.
+        """
+        self._closing = True
+        free = asyncio.ensure_future(self._free.wait())
+        waits: set[asyncio.Future[Any]] = {*self._orders}
+        if self._interruption is not None:
+            waits.add(free)
+        try:
+            if waits:
+                await asyncio.wait(waits, timeout=by_itself)
+                for interruption in (self._interruption, *self._orders.values()):
+                    if interruption is not None:
+                        interruption.interrupt()
+                await asyncio.wait(waits, timeout=LAST_WORDS)
+        finally:
+            free.cancel()
 
     async def listen(self, path: Path) -> None:
         """Listen there, too. The caller holds the lock of that name, so that whatever lies there is left over.
@@ -93,9 +133,13 @@ class Hub:
         await server.start_serving()
 
     async def leave(self) -> None:
-        """Serve nobody any more; who waits for the VM goes on waiting. The caller still holds the locks."""
+        """Serve nobody any more; who waits for the VM goes on waiting. The caller still holds the locks and the VM.
+
+        An operation that is under way ends first.
+        """
         for _, path in self._servers:
             path.unlink(missing_ok=True)
+        await self.last_words(_BY_ITSELF)
         await self._end()
 
     async def close(self) -> None:
@@ -126,22 +170,24 @@ class Hub:
         finally:
             self._serving.discard(task)
             self._waiting.discard(task)
+            self._orders.pop(task, None)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         message = await first_message(reader)
-        if message is None:
+        task = asyncio.current_task()
+        if message is None or task is None:
             return
         if message.get("call") == "give-way":
-            task = asyncio.current_task()
-            if task is not None:
-                self._waiting.add(task)
+            self._waiting.add(task)
             await self._give_way(message, reader, writer)
             return
         uid = peer_user(writer.get_extra_info("socket"))
         interruption = Interruption()
+        if message.get("call") == Kind.RUN:
+            self._orders[task] = interruption
         await answer_one(message, reader, writer, partial(self._operated, uid, interruption), interruption.interrupt)
 
     async def _give_way(
@@ -152,9 +198,8 @@ class Hub:
         yields = wants and (self._part is Part.READS or (self._part is Part.KEEPS and message.get("insists") is True))
         if yields and self._stands_back is not None:
             await self._stands_back()
-        self._wanted |= yields
-        if yields and not self.operating:
-            self.asked.set()
+        if yields:
+            self.let_go()
         writer.write(wire.line({"part": str(self._part), "holder": self._holder, "gives_way": yields}))
         while await wire.receive(reader) is not None:
             pass
@@ -165,7 +210,7 @@ class Hub:
         if self._stands_back is not None:
             await self._stands_back()
         interruption.check()
-        with self.operation():
+        with self.operation(interruption):
             say({"begun": True})
             return await self._answer(replace(call, for_uid=uid), say, interruption)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -171,7 +171,7 @@ class Vm:
         """A question changes nothing, so it may be asked again: of whoever holds the VM then."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        say = _Changes(say)
+        say = OnlyChanges(say)
         endless = call.kind in (Kind.WATCH, Kind.PROXY)
         while True:
             left = call
@@ -198,7 +198,7 @@ class Vm:
         try:
             async with await self._hold(Part.READS, say) as held:
                 self._has_loaded()
-                return await _unless_asked(held, call, say)
+                return await unless_set(held.asked, held.answer(call, say))
         except ElsewhereError as elsewhere:
             return await Asking(elsewhere.path, call, elsewhere.holder).answer(say)
 
@@ -233,7 +233,7 @@ def _teller(say: Say) -> Callable[[str], None]:
     return lambda holder: say({"holder": holder})
 
 
-async def _first(work: asyncio.Future[Document], event: asyncio.Event) -> None:
+async def _first(work: asyncio.Future[Any], event: asyncio.Event) -> None:
     """Return when the work has ended, or the event is set."""
     heard = asyncio.ensure_future(event.wait())
     waits: set[asyncio.Future[Any]] = {work, heard}
@@ -243,19 +243,18 @@ async def _first(work: asyncio.Future[Document], event: asyncio.Event) -> None:
         heard.cancel()
 
 
-async def _unless_asked(held: Held, call: Call, say: Say) -> Document | None:
-    work = asyncio.ensure_future(held.answer(call, say))
-    asked = asyncio.ensure_future(held.asked.wait())
+async def unless_set(event: asyncio.Event, asking: Coroutine[Any, Any, Document | None]) -> Document | None:
+    """The answer; None if the event is set before it is there."""
+    work = asyncio.ensure_future(asking)
     try:
-        await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
+        await _first(work, event)
         return work.result() if work.done() else None
     finally:
-        for task in (work, asked):
-            task.cancel()
-        await asyncio.gather(work, asked, return_exceptions=True)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
-class _Changes:
+class OnlyChanges:
     """Passes on what is said, but no view that is as the one before: each holder begins with one."""
 
     def __init__(self, say: Say) -> None:
@@ -263,6 +262,7 @@ class _Changes:
         self._shown: Document | None = None
 
     def __call__(self, message: Message) -> None:
+        """Pass it on, unless it is such a view."""
         if "view" in message:
             told = without_descriptors(message["view"])
             if told == self._shown:

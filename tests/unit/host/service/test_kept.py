@@ -43,11 +43,11 @@ class _Held:
 
     def __init__(self) -> None:
         self.vm = _Vm()
-        self.begun = asyncio.Event()
+        self.begun, self.left = asyncio.Event(), asyncio.Event()
 
     @asynccontextmanager
-    async def operation(self, call: Call) -> AsyncIterator[None]:
-        del call
+    async def operation(self, call: Call, interruption: Interruption) -> AsyncIterator[None]:
+        del call, interruption
         if self.begun.is_set():
             raise busy("1 vcpuctl plug")
         self.begun.set()

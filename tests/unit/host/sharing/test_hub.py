@@ -93,6 +93,27 @@ async def test_a_process_that_changes_the_vm_for_another_gives_way_only_after_th
     await hub.close()
 
 
+async def test_a_vm_that_is_let_go_has_the_operation_end_and_its_caller_answered_and_none_begin(place: Path) -> None:
+    begun = asyncio.Event()
+
+    async def until_interrupted(call: Call, say: Say, interruption: Interruption) -> Document:
+        del call, say
+        begun.set()
+        await interruption.asked.wait()
+        return {"outcome": "unknown"}
+
+    hub = Hub(Part.KEEPS, "vcpuctl test", until_interrupted)
+    await hub.listen(place)
+    asking = asyncio.ensure_future(Asking(place, Call.from_json(_PLUG)).answer(lambda message: None))
+    async with asyncio.timeout(60):
+        await begun.wait()
+        await hub.leave()
+        assert await asking == {"outcome": "unknown"}
+    with pytest.raises(RefusedError), hub.operation():
+        raise AssertionError("it is let go")
+    await hub.close()
+
+
 async def _flood(writer: asyncio.StreamWriter) -> None:
     """Write half of what an answer may have, and no end of a line."""
     for _ in range(wire.LONGEST // 2 // 65536):
