@@ -164,6 +164,7 @@ MIGRATING = Code("migrating", "The VM is being migrated.")
 # What vcpuctl keeps on this host.
 SERVICE_SILENT = Code("service-silent", "The process that has the VM, or serves it, does not answer.")
 SERVICE_LOST = Code("service-lost", "The process that carried an operation out ended in the middle of it.")
+TOO_MANY = Code("too-many", "The process that has the VM serves as many programs as it may.")
 VM_OVERDUE = Code("vm-overdue", "Of many VMs this one did not end in its time, so it was waited for no longer.")
 UNFORESEEN = Code("unforeseen", "vcpuctl itself failed, by a mistake in it.")
 VM_BUSY = Code("vm-busy", "Another vcpuctl is at work on this VM.")

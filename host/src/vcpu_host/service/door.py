@@ -10,21 +10,27 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
+from ..core import codes
+from ..core.reason import Origin, Reason
 from ..documents import Document
+from ..errors import UsageError, VcpuctlError
 from ..local.processes import peer_user
 from ..sharing import wire
 from ..sharing.answers import Say
-from ..sharing.calls import Call
+from ..sharing.calls import Call, Kind
 from ..sharing.conversation import PATIENCE, answer_one, first_message
+from ..sharing.places import Places
 from .keeper import Keeper
 from .kept import Asked, Kept
 
-#: So many programs are served at once; the next ones are cut off.
-_MOST = 128
+#: So many programs are served at once, and so many of one user: a command for many VMs comes up to 96 times at once.
+_MOST, _OF_ONE = 256, 128
+#: The longest name of a monitor, in characters: PATH_MAX.
+_LONGEST = 4096
 #: What HTTP/2 begins with (RFC 9113, section 3.4).
 _HTTP2 = b"P"
 #: Bytes that are passed on at a time.
@@ -43,6 +49,7 @@ class Door:
         self._keeper = keeper
         self._rpc = rpc
         self._server: asyncio.Server | None = None
+        self._places = Places(_MOST, _OF_ONE)
         self._serving: set[asyncio.Task[None]] = set()
 
     async def open(self, listener: socket.socket) -> None:
@@ -69,8 +76,11 @@ class Door:
             raise AssertionError("asyncio runs this as a task")
         self._serving.add(task)
         try:
-            if len(self._serving) <= _MOST:
-                await self._let_in(reader, writer)
+            uid = peer_user(writer.get_extra_info("socket"))
+            with self._places.taken(uid):
+                await self._let_in(uid, reader, writer)
+        except VcpuctlError as error:
+            writer.write(wire.line(wire.of_error(error)))
         except asyncio.CancelledError:
             pass  # by close: the task is nobody else's
         finally:
@@ -79,15 +89,15 @@ class Door:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _let_in(self, uid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
                 first = await reader.read(1)
         except (TimeoutError, OSError):
             return
-        uid = peer_user(writer.get_extra_info("socket"))
         if first == _HTTP2:
-            with suppress(OSError):
+            # Orders come by such a connection, too; but it stays, whatever it is used for.
+            with suppress(OSError), self._places.for_question(uid):
                 async with self._rpc(uid) as path:
                     await _pass_on(first, reader, writer, path)
             return
@@ -99,12 +109,16 @@ class Door:
             writer.write(wire.line({"unknown": True}))
             return
         asked = kept.asked()
-        await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt)
+        with nullcontext() if message.get("call") == Kind.RUN else self._places.for_question(uid):
+            await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt)
 
     def _kept(self, message: wire.Message) -> Kept | None:
-        """The VM that is meant, by the path of its monitor."""
+        """The VM that is meant, by where its monitor is. Raise UsageError "bad-call" for what can be no such place."""
         monitor = message.get("monitor")
-        return self._keeper.at(monitor) if isinstance(monitor, str) and monitor else None
+        if not isinstance(monitor, str) or not 0 < len(monitor) <= _LONGEST or "\0" in monitor:
+            text = f"a call has to name the VM's monitor, in at most {_LONGEST} characters"
+            raise UsageError(Reason(codes.BAD_CALL, Origin.VCPUCTL, text, "use the same version everywhere"))
+        return self._keeper.at(monitor)
 
 
 async def _ask(asked: Asked, uid: int, call: Call, say: Say) -> Document:

@@ -10,11 +10,12 @@ from ..core.reason import Origin, Reason
 from ..errors import UsageError
 from ..local.open_files import allow_for
 from ..local.target import AnyTarget, listed, marks
-from ..local.unix_sockets import place
 from .kept import Heard, HostLimits, Kept
 
 #: How often vms.d is looked at, in seconds.
 _RESCAN = 10.0
+#: How long the places where links in the VMs' files lead to are taken for what they were, in seconds.
+_PLACES_STAY = 1.0
 
 
 class Keeper:
@@ -27,6 +28,8 @@ class Keeper:
         self._vms: dict[str, tuple[Kept, asyncio.Task[None]]] = {}
         self._leaving: dict[asyncio.Task[None], Kept] = {}  # those that are let go when nobody changes them
         self._stops = False
+        self._places: dict[str, Kept] = {}
+        self._places_until = 0.0
         self._again = asyncio.Event()
 
     @property
@@ -44,12 +47,19 @@ class Keeper:
         raise UsageError(broken or Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, text, "vcpuctl vms shows the VMs"))
 
     def at(self, told: str) -> Kept | None:
-        """Return the VM that is reached there (``local.target``, ``told``), or None."""
+        """Return the VM that is reached there (``local.target``, ``told`` or ``place``), or None.
+
+        Whoever asks has resolved the name: here it is only compared, since what others write would cost the service as
+        much time as they like.
+        """
         for kept, _ in self._vms.values():
             if kept.target.told == told:
                 return kept
-        there = place(told)  # which costs some calls of the system, and as much for each VM
-        return next((kept for kept, _ in self._vms.values() if kept.target.place == there), None)
+        now = asyncio.get_running_loop().time()
+        if now >= self._places_until:  # to find them out costs some calls of the system for each VM
+            self._places = {kept.target.place: kept for kept, _ in self._vms.values()}
+            self._places_until = now + _PLACES_STAY
+        return self._places.get(told)
 
     def rescan(self) -> None:
         """Look at vms.d now."""
@@ -90,6 +100,7 @@ class Keeper:
         if self._stops:
             return
         self.broken = broken
+        self._places_until = 0.0
         allow_for(len(wanted))
         before = {
             name: self._vms.pop(name) for name, (kept, _) in [*self._vms.items()] if wanted.get(name) != kept.target

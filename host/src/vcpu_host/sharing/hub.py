@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..documents import Document
+from ..errors import RefusedError
 from ..local.lock import busy
 from ..local.processes import peer_user
 from ..local.unix_sockets import bound
@@ -22,12 +23,13 @@ from .answers import Say
 from .calls import Call, Kind
 from .conversation import answer_one, first_message
 from .interruption import Interruption
+from .places import Places
 
 #: Seconds in which an operation whose wait was ended, since the VM is to be let go, says what is known.
 LAST_WORDS = 10.0
 #: Seconds in which it may end by itself first: QEMU may have gone, and it knows that best.
 _BY_ITSELF = 1.0
-#: So many programs are served at once; the next are cut off, and come again.
+#: So many programs are served at once. All are this user's, or root's.
 _MOST = 64
 
 
@@ -72,6 +74,7 @@ class Hub:
         self._holder = f"{os.getpid()} {holder}"
         self._answer = answer
         self._stands_back = stands_back
+        self._places = Places(_MOST, _MOST)
         self._servers: list[tuple[asyncio.Server, Path]] = []
         self._serving: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for the VM to be free
@@ -163,8 +166,12 @@ class Hub:
             raise AssertionError("asyncio runs this as a task")
         self._serving.add(task)
         try:
-            if len(self._serving) <= _MOST and not self._ended:
-                await self._converse(reader, writer)
+            if not self._ended:
+                uid = peer_user(writer.get_extra_info("socket"))
+                with self._places.taken(uid):
+                    await self._converse(uid, reader, writer)
+        except RefusedError as error:
+            writer.write(wire.line(wire.of_error(error)))
         except asyncio.CancelledError:
             pass  # by close: the task is nobody else's
         finally:
@@ -175,7 +182,7 @@ class Hub:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _converse(self, uid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         message = await first_message(reader)
         task = asyncio.current_task()
         if message is None or task is None:
@@ -184,11 +191,13 @@ class Hub:
             self._waiting.add(task)
             await self._give_way(message, reader, writer)
             return
-        uid = peer_user(writer.get_extra_info("socket"))
         interruption = Interruption()
-        if message.get("call") == Kind.RUN:
+        changes = message.get("call") == Kind.RUN
+        if changes:
             self._orders[task] = interruption
-        await answer_one(message, reader, writer, partial(self._operated, uid, interruption), interruption.interrupt)
+        answer = partial(self._operated, uid, interruption)
+        with nullcontext() if changes else self._places.for_question(uid):
+            await answer_one(message, reader, writer, answer, interruption.interrupt)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

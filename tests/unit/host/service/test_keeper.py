@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kit.until import until
 from vcpu_host.local import target
+from vcpu_host.local.unix_sockets import place
 from vcpu_host.service import keeper as module
 from vcpu_host.service.keeper import Keeper
 from vcpu_host.service.serve import Unheard
@@ -93,9 +94,11 @@ def _counted(function: Callable[[], Any], counter: list[int]) -> Callable[[], An
 async def test_a_vm_is_found_by_any_name_of_its_monitor(vms: Path) -> None:
     (vms / "link").symlink_to(vms)
     _write(vms, "web1", f'qmp = "{vms}/qmp"\n')
+    _write(vms, "web2", f'qmp = "{vms}/link/qmp2"\n')
     async with _keeping() as keeper:
         await until(lambda: keeper.vms)
-        assert keeper.at(f"{vms}/qmp") is keeper.at(f"{vms}/link/qmp") is keeper.vms[0]
+        assert keeper.at(f"{vms}/qmp") is keeper.at(place(f"{vms}/link/qmp")) is keeper.vms[0]
+        assert keeper.at(f"{vms}/qmp2") is keeper.at(f"{vms}/link/qmp2") is keeper.vms[1]
         assert keeper.at(f"{vms}/other") is None
 
 
