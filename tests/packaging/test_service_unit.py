@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from vcpu_host.sharing.hub import LAST_WORDS
 
 if TYPE_CHECKING:
     from debfile import Deb, Run
@@ -48,6 +49,13 @@ def test_root_and_the_group_that_the_package_makes_may_use_the_socket_and_nobody
     assert socket["Socket"]["ListenStream"] == "/run/vcpuctl.sock"
     assert (socket["Socket"]["SocketMode"], socket["Socket"]["SocketGroup"]) == ("0660", "vcpuctl")
     assert "g vcpuctl -" in (tree / "usr/lib/sysusers.d/vcpuctl.conf").read_text()
+
+
+def test_systemd_waits_for_the_last_words_of_what_is_under_way_when_it_stops_the_service() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read(Path(__file__).parents[2] / "packaging/systemd/vcpuctl.service")
+    # What was asked for, what the autoscaler does, and what came by a VM's own socket.
+    assert float(unit["Service"]["TimeoutStopSec"].removesuffix("s")) > 3 * LAST_WORDS
 
 
 def test_installing_makes_the_group_and_enables_and_starts_nothing(
