@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.chaos import judge
-from kit.chaos.choice import cost, turn
+from kit.chaos.choice import Turn, cost, turn
 from kit.chaos.home import NotMendedError
 from kit.chaos.report import Report
 from kit.chaos.under_way import UnderWay
@@ -58,7 +58,7 @@ class Run:
         try:
             done.operate()
             done.settle()
-            done.found += self._left_behind()
+            done.found += self._left_behind(done.turn)
         except VmDiedError as error:
             known = [word for word in races.WORDS if any(word in line for line in self.world.record.messages)]
             if known:
@@ -113,12 +113,13 @@ class Run:
             for what in judge.level([(look.rss_kb, look.descriptors) for look in samples]):
                 self.report.violations.append({"turn": samples[-1].turn, "what": what})
 
-    def _left_behind(self) -> list[str]:
+    def _left_behind(self, turn: Turn) -> list[str]:
         # the name of a file has a vCPU's thread
         self._qemus |= {int(thread) for thread in names(Path(f"/proc/{self.world.vm.pid}/task"))}
         # all of this run's have ended: who listens is somebody else
         there = names(self._runtime) - _listened_on()
-        found = judge.leftovers(self._before, there, self._qemus)
+        killed = any(fault.name == "kill-vcpuctl" for fault in turn.faults)
+        found = judge.leftovers(self._before, there, self._qemus, killed=killed)
         self._before |= set(found)
         left = names(self._temporary)
         for name in left:

@@ -105,6 +105,17 @@ async def test_the_private_socket_is_the_user_s_alone_takes_one_connection_and_l
     assert (await asyncio.wait_for(link.ended, 60)).code is EndCode.LOCAL_ENDED
 
 
+async def test_a_private_socket_lies_where_it_is_wanted_and_takes_nothing_else_along(
+    port: VirtioPort, guest: Guest, tmp_path: Path
+) -> None:
+    guest.start()
+    async with await HostLink.connect(wire_to(port.host_path)) as link:
+        path = tmp_path / "link"
+        assert await link.listen(str(path)) == str(path)
+        assert path.is_socket()
+    assert not path.exists()
+
+
 async def test_a_link_that_is_closed_unused_leaves_no_socket(port: VirtioPort, guest: Guest) -> None:
     guest.start()
     async with await HostLink.connect(wire_to(port.host_path)) as link:

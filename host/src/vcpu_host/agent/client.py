@@ -105,9 +105,12 @@ class LinkAgent:
         self._control: Control | None = None
 
     @classmethod
-    async def over(cls, link: HostLink, *, call_timeout: float) -> LinkAgent:
-        """Begin gRPC over a new link session, with Hello. ``call_timeout`` bounds each unary call, in seconds."""
-        channel = grpc.aio.insecure_channel("unix:" + await link.listen(), options=OPTIONS)
+    async def over(cls, link: HostLink, *, call_timeout: float, socket: str | None = None) -> LinkAgent:
+        """Begin gRPC over a new link session, with Hello. ``call_timeout`` bounds each unary call, in seconds.
+
+        ``socket`` is as with ``HostLink.listen``.
+        """
+        channel = grpc.aio.insecure_channel("unix:" + await link.listen(socket), options=OPTIONS)
         agent = cls(link, channel, call_timeout)
         try:
             await agent._hello()

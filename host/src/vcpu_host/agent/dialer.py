@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from vcpu_proto.link import BusyError, HostLink, LinkError, OpenHostWire, UnreachableError
@@ -37,10 +38,14 @@ class Port(Protocol):
 
 
 class LinkDialer:
-    """The :class:`~vcpu_host.ports.AgentDialer` role. ``call_timeout`` bounds each call of its sessions, in seconds."""
+    """The :class:`~vcpu_host.ports.AgentDialer` role. ``call_timeout`` bounds each call of its sessions, in seconds.
 
-    def __init__(self, port: Port, *, call_timeout: float = 10.0) -> None:
+    ``socket`` names a new private socket for each session; without it they lie in directories of their own.
+    """
+
+    def __init__(self, port: Port, *, socket: Callable[[], str] | None = None, call_timeout: float = 10.0) -> None:
         self._port = port
+        self._socket = socket
         self._call_timeout = call_timeout
 
     async def dial(self, host: HostView, timeout: float) -> LinkAgent:
@@ -54,7 +59,8 @@ class LinkDialer:
         try:
             link = await HostLink.connect(wire, timeout=timeout)
             try:
-                return await LinkAgent.over(link, call_timeout=max(1.0, until - loop.time()))
+                socket = None if self._socket is None else self._socket()
+                return await LinkAgent.over(link, call_timeout=max(1.0, until - loop.time()), socket=socket)
             except BaseException:
                 await link.close()
                 raise

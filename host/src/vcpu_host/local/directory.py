@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ..core.reason import Origin, Reason
 from ..errors import RefusedError
 
 #: What the names of sockets in it begin with that have no lock beside them: servers', for this process's own clients.
-SERVERS = ("proxy-", "rpc-")
+SERVERS = ("link-", "proxy-", "rpc-")
 #: Where logind makes each user a directory, which XDG_RUNTIME_DIR names in the user's sessions (pam_systemd(8)).
 _USERS = Path("/run/user")
 
@@ -36,6 +37,13 @@ def directory() -> Path:
     except OSError:
         pass  # nobody has made it: there is no logind, or the user has no session
     return Path(f"/tmp/vcpuctl-{user}")  # noqa: S108 - checked in prepare
+
+
+def new_socket(kind: str) -> Path:
+    """Return a path for a new socket in it. ``kind`` is one of ``SERVERS``: one that is left behind is swept."""
+    if kind not in SERVERS:
+        raise ValueError(f"no such kind: {kind}")
+    return directory() / f"{kind}{secrets.token_hex(8)}.sock"
 
 
 def service_socket() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -222,7 +221,7 @@ class _Server:
     """One user's server. ``users`` counts the connections that are passed on to it."""
 
     def __init__(self, host: _Host) -> None:
-        self.path = directory.directory() / f"rpc-{secrets.token_hex(8)}.sock"
+        self.path = directory.new_socket("rpc-")
         self.users = 0
         self._host = host
         self._starting = asyncio.ensure_future(self._start())

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from typing import TYPE_CHECKING
 
 from ..documents import Document
@@ -22,7 +21,7 @@ class Offer:
     def __init__(self, vm: Coordinator, hub: Hub) -> None:
         self._vm = vm
         self._hub = hub
-        self._path = runtime.directory() / f"proxy-{secrets.token_hex(8)}.sock"
+        self._path = runtime.new_socket("proxy-")
         self._stop = asyncio.Event()
         self._serving: asyncio.Task[None] | None = None
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .. import ports
 from ..core.identity import VmIdentity
+from ..local import directory
 from ..local.journal import FileJournal
 from ..local.lock import VmLock
 from ..local.target import AnyTarget, Domain, Target
@@ -59,7 +60,7 @@ async def opened(
     async with _exclusive(target, partial(connect, target.qmp), holder, take) as (vmm, identity):
         vm = Coordinator(
             vmm,
-            LinkDialer(SocketPort(target.agent, vmm.check_port)),
+            LinkDialer(SocketPort(target.agent, vmm.check_port), socket=_link_socket),
             journal=FileJournal(identity),
             identity=identity,
             workload=target.workload,
@@ -86,7 +87,8 @@ async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterat
         ) as (vmm, identity):
             journal = MetadataJournal(vmm.domain, holder)
             port.belongs_to(vmm.domain, journal.holder)
-            vm = Coordinator(vmm, LinkDialer(port), journal=journal, identity=identity, workload=target.workload)
+            dialer = LinkDialer(port, socket=_link_socket)
+            vm = Coordinator(vmm, dialer, journal=journal, identity=identity, workload=target.workload)
             try:
                 yield vm
             finally:
@@ -104,6 +106,11 @@ async def open_preconfig(
 
     async with _exclusive(target, partial(connect, target.qmp), holder, _waiting(patience)) as (qemu, _):
         yield qemu
+
+
+def _link_socket() -> str:
+    """Beside the locks, so that the directory is there, and what a killed process leaves is swept."""
+    return str(directory.new_socket("link-"))
 
 
 def _waiting(patience: float) -> Take:

@@ -74,6 +74,7 @@ class HostLink(Pump):
         self._pongs: dict[bytes, asyncio.Future[None]] = {}
         self._listener: socket.socket | None = None
         self._joining: asyncio.Task[object] | None = None
+        self._folder: Path | None = None  # that was made for the socket
         self._listened = False
         self._announced = False
 
@@ -108,8 +109,11 @@ class HostLink(Pump):
         """The agent's instance id."""
         return self.session.instance
 
-    async def listen(self) -> str:
-        """Makes a private socket (in a directory of mode 0700) for one connection and returns its path.
+    async def listen(self, path: str | None = None) -> str:
+        """Makes a private socket for one connection and returns its path.
+
+        ``path`` is where, in a directory that is this user's alone; None: in a new one, which a process that is killed
+        leaves behind.
 
         That connection is the session's stream. The socket is removed as soon as it came, so a gRPC channel that loses
         it fails at once instead of reconnecting into a session that it does not know.
@@ -118,9 +122,11 @@ class HostLink(Pump):
             raise LinkError("a session takes one local connection")
         if self.session.state is not State.OPEN:
             raise SessionLostError(await self.ended)
-        import tempfile  # slow to import, and the guest imports this module too
+        if path is None:
+            import tempfile  # slow to import, and the guest imports this module too
 
-        path = str(Path(tempfile.mkdtemp(prefix="vcpuctl-")) / "agent")
+            self._folder = Path(tempfile.mkdtemp(prefix="vcpuctl-"))
+            path = str(self._folder / "agent")
         self._listened = True
         # Not asyncio's server: when it is closed between accept(2) and the protocol's making, it leaves the connection
         # open with nobody behind it (CPython 3.11, selector_events.py, _accept_connection2), and a call would hang.
@@ -263,4 +269,5 @@ class HostLink(Pump):
             path = Path(listener.getsockname())
             listener.close()
             path.unlink(missing_ok=True)
-            path.parent.rmdir()
+            if self._folder is not None:
+                self._folder.rmdir()

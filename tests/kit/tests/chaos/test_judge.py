@@ -233,4 +233,7 @@ def test_a_lock_and_a_record_may_stay_and_nothing_else() -> None:
 
 
 def test_what_lies_there_of_other_qemus_is_theirs() -> None:
+    socket = "link-0123456789abcdef.sock"
+    assert judge.leftovers([], [socket], {77}) == [socket]
+    assert judge.leftovers([], [socket], {77}, killed=True) == []
     assert judge.leftovers([], ["78-1234-99.new", "78-1234-99.lock"], {77}) == []
