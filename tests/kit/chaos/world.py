@@ -89,6 +89,7 @@ class World:
         self.reserved = False
         #: Lives and boots so far: a process's number counts in one boot alone.
         self._boots = 0
+        self._mended = 0  # how many of these there were when all was well last
         #: CPUs may have come online since the last look without the console saying so.
         self._silent = False
         self._against: list[str] = []
@@ -166,11 +167,14 @@ class World:
             self.vm.wait_shell(BOOT)
         except WaitTimeoutError as error:
             raise NotMendedError(f"the guest's console does not answer: {error}") from error
+        # A guest that has just booted has its shell long before its services, where the host is busy.
+        within = AGENT if self._boots == self._mended else BOOT
         try:
-            said = self.vm.shell(_MEND, AGENT)
-            self._until(self.home.agent_there, AGENT, "the agent has its port open")
+            said = self.vm.shell(_MEND, within)
+            self._until(self.home.agent_there, within, "the agent has its port open")
         except (WaitTimeoutError, ShellError) as error:
             raise NotMendedError(f"vcpud does not come back: {error}") from error
+        self._mended = self._boots
         self._wait_removals()
         if self._silent:
             self._note(self.see())
