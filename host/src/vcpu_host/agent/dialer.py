@@ -40,10 +40,12 @@ class Port(Protocol):
 class LinkDialer:
     """The :class:`~vcpu_host.ports.AgentDialer` role. ``call_timeout`` bounds each call of its sessions, in seconds.
 
-    ``socket`` names a new private socket for each session; without it they lie in directories of their own.
+    ``socket`` names a new private socket for each session; where it has no name, that lies in a directory of its own.
     """
 
-    def __init__(self, port: Port, *, socket: Callable[[], str] | None = None, call_timeout: float = 10.0) -> None:
+    def __init__(
+        self, port: Port, *, socket: Callable[[], str | None] | None = None, call_timeout: float = 10.0
+    ) -> None:
         self._port = port
         self._socket = socket
         self._call_timeout = call_timeout

@@ -17,7 +17,7 @@ from ..core.reason import Origin, Reason
 from ..errors import UsageError
 
 #: sizeof(sockaddr_un.sun_path), unix(7).
-_SUN_PATH = 108
+SUN_PATH = 108
 
 
 def is_abstract(name: str) -> bool:
@@ -90,7 +90,7 @@ def _addresses(name: str) -> tuple[str | bytes, ...]:
     if not is_abstract(name):
         return (name,)
     tight = b"\0" + os.fsencode(name[1:])
-    return tight, tight.ljust(_SUN_PATH, b"\0")
+    return tight, tight.ljust(SUN_PATH, b"\0")
 
 
 def is_busy(name: str) -> bool:

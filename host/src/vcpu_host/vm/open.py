@@ -6,6 +6,7 @@ This is the only module that knows all the adapters. The command line, tests and
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from .. import ports
 from ..core.identity import VmIdentity
-from ..local import directory
+from ..local import directory, unix_sockets
 from ..local.journal import FileJournal
 from ..local.lock import VmLock
 from ..local.target import AnyTarget, Domain, Target
@@ -108,9 +109,13 @@ async def open_preconfig(
         yield qemu
 
 
-def _link_socket() -> str:
-    """Beside the locks, so that the directory is there, and what a killed process leaves is swept."""
-    return str(directory.new_socket("link-"))
+def _link_socket() -> str | None:
+    """Beside the locks, so that the directory is there, and what a killed process leaves is swept.
+
+    None where that is too deep for gRPC, which has to connect to it by its whole path.
+    """
+    path = str(directory.new_socket("link-"))
+    return path if len(os.fsencode(path)) < unix_sockets.SUN_PATH else None
 
 
 def _waiting(patience: float) -> Take:

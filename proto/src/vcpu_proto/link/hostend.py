@@ -266,8 +266,9 @@ class HostLink(Pump):
         listener, self._listener = self._listener, None
         if listener is not None:
             asyncio.get_running_loop().remove_reader(listener)
-            path = Path(listener.getsockname())
+            bound = listener.getsockname()
             listener.close()
-            path.unlink(missing_ok=True)
+            if bound:  # else nothing could be bound there
+                Path(bound).unlink(missing_ok=True)
             if self._folder is not None:
                 self._folder.rmdir()

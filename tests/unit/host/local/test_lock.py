@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import pytest
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory as runtime
 from vcpu_host.local.lock import VmLock
-from vcpu_host.local.unix_sockets import place
+from vcpu_host.local.unix_sockets import bound, place
 
 _HOLD = """
 import asyncio, sys
@@ -141,8 +140,7 @@ async def test_a_holder_whose_command_is_no_utf_8_holds_and_is_named(tmp_path: P
 async def test_what_is_released_leaves_no_file(tmp_path: Path) -> None:
     async with VmLock("/run/qmp", "a", directory=tmp_path) as lock:
         await lock.acquire(0)
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(lock.address))
+        bound(lock.address).close()
     assert os.listdir(tmp_path) == []
 
 

@@ -95,11 +95,11 @@ def test_a_machine_without_acpi_is_told_from_another_refusal() -> None:
 
 
 def test_no_other_module_reads_qemus_words() -> None:
-    """A program that goes by words goes by one table of them."""
+    """A program that goes by words goes by one table of them: this one is QEMU's, ``libvirt/words.py`` libvirt's."""
     readers = [
         f"{path.name}:{node.lineno}"
         for path in Path(traps.__file__).parents[1].rglob("*.py")
-        if path.name != "traps.py"
+        if path.name not in ("traps.py", "words.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Compare) and any(_is_text_of_a_reason(side) for side in (node.left, *node.comparators))
     ]
