@@ -49,6 +49,8 @@ _FIRST, _LONGEST = 1.0, 30.0
 _LAST_WORDS = 10.0
 #: How often it is told to end meanwhile: one that has not quite begun does not hear it.
 _AGAIN = 0.2
+#: For so many seconds after an operation of the loop's own looks may come that began before its end.
+_OWN = 5.0
 
 
 class Decided(Protocol):
@@ -87,6 +89,7 @@ class Autoscaler:
         self._seen: Outside | None = None
         self._trouble: Reason | None = Reason(codes.NO_LOAD, Origin.VCPUCTL, "the VM was not looked at yet")
         self._filled: frozenset[int] | None = None  # the slots, at the last look
+        self._own_ended = float("-inf")  # when the loop's last operation did
         self._open: frozenset[int] = frozenset()  # of which something was pending then
         self._support: LoadSupport | None = None
         self._held: Held | None = None
@@ -115,7 +118,9 @@ class Autoscaler:
         )
         before, self._filled = self._filled, frozenset(slot["slot"] for slot in filled)
         settling, self._open = self._open, frozenset(pending)
-        if self._working is None and before is not None and (before ^ self._filled) - settling:
+        # A look that began before the loop's own operation ended shows the VM as it was then.
+        own = self._working is not None or self._now - self._own_ended < _OWN
+        if not own and before is not None and (before ^ self._filled) - settling:
             self._policy.operated(self._now)
 
     def gone(self, reason: Reason) -> None:
@@ -238,7 +243,7 @@ class Autoscaler:
                 # What the next look shows is the loop's own doing, not somebody else's.
                 self._trouble, self._filled = error.reason, None
         finally:
-            self._working = None
+            self._working, self._own_ended = None, self._now
             self._budget.grows(self._name, None)
             self._policy.ended(outcome, why, self._now)
             self._history.ended(outcome, self._now - began, "" if why is None else str(why))

@@ -79,6 +79,14 @@ async def test_a_removal_that_ends_late_is_nobodys_change() -> None:
     assert _code(loop) == codes.NO_LOAD
 
 
+async def test_a_look_that_began_before_the_loops_own_operation_ended_is_nobodys_change() -> None:
+    loop = _loop()
+    loop.looked(of_view(views.vm(8, online=(0,))))
+    loop._own_ended = loop._now
+    loop.looked(of_view(views.vm(8, online=(0, 1))))
+    assert _code(loop) == codes.NO_LOAD
+
+
 async def test_one_that_takes_another_ones_place_is_somebodys_change() -> None:
     loop = _loop()
     loop.looked(of_view(views.vm(8, online=(0, 1))))
