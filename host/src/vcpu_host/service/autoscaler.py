@@ -193,10 +193,13 @@ class Autoscaler:
                     self._policy.lost(missing)
                     pause = _LONGEST
                 else:
+                    again = False
                     async with aclosing(agent.watch_load(CALM, BUSY, QUIET)) as samples:
                         async for sample in samples:
-                            if self._trouble is not None:
+                            if self._trouble is not None and not again:
                                 # A look has failed, and the agent answers again: the next look may be far away.
+                                # Once: what this one does not end, such as a bad record, the next would not either.
+                                again = True
                                 self.looked(of_view(await held.vm.look()))
                             if self._seen is not None and len(sample.cpus) > self._seen.possible:
                                 raise _too_many(len(sample.cpus), self._seen.possible)

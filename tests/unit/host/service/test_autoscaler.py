@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 from kit.sim import views
 from vcpu_host.autoscale.budget import Budget
+from vcpu_host.autoscale.sample import LoadSample
 from vcpu_host.autoscale.settings import Mode, Settings
 from vcpu_host.core import codes
 from vcpu_host.core.guest import LoadSupport
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.core.view import with_pending
+from vcpu_host.core.view import VmView, with_pending
 from vcpu_host.documents import of_view
+from vcpu_host.service import autoscaler
 from vcpu_host.service.autoscaler import Autoscaler, _ended, not_told
 from vcpu_host.service.serve import Unheard
 from vcpu_host.sharing.calls import Call, Kind
@@ -92,6 +96,45 @@ async def test_one_that_takes_another_ones_place_is_somebodys_change() -> None:
     loop.looked(of_view(views.vm(8, online=(0, 1))))
     loop.looked(of_view(views.vm(8, online=(0, 2))))
     assert _code(loop) == codes.OPERATOR_HOLDS
+
+
+async def test_a_trouble_that_no_look_ends_costs_one_look_and_not_one_for_each_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(autoscaler, "_LEAST", 0.0)
+    bad = replace(views.vm(8, online=(0,)), record_trouble=Reason(codes.BAD_RECORD, Origin.VCPUCTL, "no record"))
+    looks, ended = [], asyncio.Event()
+
+    class Told:
+        """An agent in a VM that is held: it tells the load five times, and then nothing."""
+
+        operating = False
+        load, tells_load = LoadSupport(allowed=True, pressure=True), True
+
+        def __init__(self) -> None:
+            self.vm = self.info = self
+
+        async def session(self) -> Told:
+            return self
+
+        async def look(self) -> VmView:
+            looks.append(1)
+            return bad
+
+        async def watch_load(self, *rates: float) -> AsyncGenerator[LoadSample, None]:
+            del rates
+            for second in range(5):
+                yield LoadSample(guest_time=float(second), boot="b", cpus=())
+            ended.set()
+            await asyncio.Event().wait()
+
+    loop, held = _loop(), Told()
+    watching = asyncio.ensure_future(loop._watch(cast("Any", held)))
+    async with asyncio.timeout(60):
+        await ended.wait()
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert looks == [1]
 
 
 async def test_an_operation_that_has_not_quite_begun_is_told_again_to_end() -> None:
