@@ -15,7 +15,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from kit.fakes.qemu import Config, FakeQemu
+from kit.fakes.qemu import Config, FakeQemu, Rule
+from kit.until import until
 from vcpu_host.errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from vcpu_host.qmp import connect
 
@@ -215,6 +216,43 @@ async def test_a_monitor_with_another_client_is_busy_until_that_one_goes(folder:
         second = await waiting
         assert (await second.look()).status == "running"
         await second.close()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_an_answer_to_the_client_before_is_neither_a_greeting_nor_an_answer(folder: Path, refused: bool) -> None:
+    async with FakeQemu(folder) as qemu:
+        first = await connect(str(qemu.qmp))
+        view = await first.look()
+        held = Rule("before:device_add", "hold")
+        qemu.faults.add(held)
+        if refused:
+            qemu.faults.add(Rule("after:device_add", "fail"))
+        plugging = asyncio.create_task(first.plug(view.slots[1]))
+        await until(lambda: any(command == "device_add" for _, command, _ in qemu.log))
+        before = qemu.monitors["qmp"].client
+        await first.close()
+        connecting = asyncio.create_task(connect(str(qemu.qmp), timeout=30))
+        await until(lambda: qemu.monitors["qmp"].client not in {before, None})
+        held.released.set()
+        second = await connecting
+        assert (await second.look()).slots[1].filled
+        await second.close()
+        with pytest.raises(QemuGoneError):
+            await plugging
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b'{"return": [], "id": "__qmp#00007"}\r\n',
+        b'{"error": {"class": "GenericError", "desc": "no"}, "id": "1"}\r\n',
+        b'{"event": "STOP", "timestamp": {"seconds": 1, "microseconds": 0}}\r\n',
+    ],
+)
+async def test_what_comes_before_the_greeting_is_for_somebody_else(folder: Path, first: bytes) -> None:
+    with closing(Stranger(folder / "s", first + GREETING)) as stranger:
+        assert await refusal(folder / "s", UsageError) == "not-qmp"  # it does not answer
+    assert b"qmp_capabilities" in stranger.heard
 
 
 async def test_a_full_listen_queue_is_busy_too_and_no_hang(folder: Path) -> None:

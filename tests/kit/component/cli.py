@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -99,8 +100,9 @@ def done(vm: FakeVm, slots: set[int], *words: str, within: float = SOON) -> Ende
     return ended
 
 
-def until(condition: Callable[[], bool], within: float = SOON, what: str = "it") -> None:
-    """Ask again and again until the condition holds; ``what`` is what it is about."""
-    deadline = time.monotonic() + within
+def until(condition: Callable[[], bool], within: float = SOON, what: str = "it", every: float = 0.01) -> None:
+    """Ask again every so many seconds until the condition holds; ``what`` is what it is about."""
+    deadline, pause = time.monotonic() + within, threading.Event()
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about in time"
+        pause.wait(every)

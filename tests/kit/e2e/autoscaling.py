@@ -69,8 +69,20 @@ class Scaling:
             found.update(self.asked() or {"decision": {"code": ""}})
             return found["decision"]["code"] in codes
 
-        until(decided, LONG, f"a decision for {' or '.join(codes)}")
+        until(decided, LONG, f"a decision for {' or '.join(codes)}", every=1.0)
         return found
+
+    def has(self, *vcpus: int) -> None:
+        """Wait until the VM has one of these numbers online, by the service's words and then by the guest's own.
+
+        The guest is asked last and once: asking it is load, of which an emulated guest feels as much as half a CPU.
+        """
+        until(lambda: self._online() in vcpus, LONG, f"{vcpus} vCPUs online", every=1.0)
+        assert int(self._vm.shell("nproc", 120.0)) in vcpus
+
+    def _online(self) -> int | None:
+        found = self.asked()
+        return None if found is None else int(found["decision"]["online"])
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +90,8 @@ class Scaling:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            print(json.dumps(self.asked(), indent=1))  # why the loop did not do what was waited for
         self.process.terminate()
         try:
             self.process.wait(60)
@@ -92,8 +106,3 @@ def busy(vm: Vm, processes: int) -> None:
     if processes:
         loops = f"for i in $(seq {processes}); do (while :; do :; done) & echo $! >>/run/busy; done"
         vm.shell(loops, 120.0)
-
-
-def has(vm: Vm, vcpus: int) -> None:
-    """Wait until the guest has so many CPUs online, in its own words."""
-    until(lambda: int(vm.shell("nproc", 120.0)) == vcpus, LONG, f"{vcpus} CPUs online in the guest")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -38,9 +39,31 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 class _Client(QMPClient):
-    """qemu.qmp's client, which formats messages for its log only if somebody reads that."""
+    """qemu.qmp's client, which formats messages for its log only if somebody reads that.
+
+    And which passes over what is not for it: the answer to a client that has left in the middle of a command is given
+    by QEMU to the next one, before its greeting or before the answer to its negotiation (seen with 7.2 to 11.1). None
+    can come later: QEMU carries out one command after the other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: The negotiation's id, which it does not have by itself. Nobody else's is the same, nor is another vcpuctl's.
+        self._negotiation = f"vcpuctl-{os.urandom(8).hex()}"
+
+    async def _recv(self) -> Message:
+        message = await super()._recv()
+        while self.runstate is Runstate.CONNECTING and self._is_for_another(message):
+            message = await super()._recv()
+        return message
+
+    def _is_for_another(self, message: Message) -> bool:
+        answers = "return" in message or "error" in message
+        return "event" in message or (answers and message.get("id") != self._negotiation)
 
     def _cb_outbound(self, msg: Message) -> Message:
+        if self.runstate is Runstate.CONNECTING:
+            msg["id"] = self._negotiation
         return super()._cb_outbound(msg) if self.logger.isEnabledFor(logging.DEBUG) else msg
 
     def _cb_inbound(self, msg: Message) -> Message:

@@ -44,6 +44,8 @@ class Monitor:
         self._listener.bind(str(path))
         self._listener.listen(1)
         self.client: Client | None = None
+        #: The command that is being carried out: QEMU begins none before the one before has its answer.
+        self.under_way: asyncio.Future[None] | None = None
         self._serving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -61,7 +63,7 @@ class Monitor:
 
     async def _serve(self, sock: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=sock)
-        self.client = Client(self._qemu, writer, self._commands)
+        self.client = Client(self._qemu, writer, self._commands, self)
         try:
             await self.client.serve(reader)
         finally:
@@ -69,6 +71,14 @@ class Monitor:
             writer.close()
             if self._listener.fileno() >= 0:
                 self.start()
+
+    def inherited(self, line: bytes) -> None:
+        """An answer to a client that has left meanwhile: QEMU gives it to whom it has by then, negotiated or not.
+
+        See findings/qmp-answer-goes-to-the-next-client.sh.
+        """
+        if self.client is not None:
+            self.client.write(line)
 
     def emit(self, line: bytes) -> None:
         """An event, as it is sent, to the client, if it has negotiated."""
@@ -93,10 +103,17 @@ class Monitor:
 class Client:
     """One connection."""
 
-    def __init__(self, qemu: FakeQemu, writer: asyncio.StreamWriter, commands: Mapping[str, Handler]) -> None:
+    def __init__(
+        self,
+        qemu: FakeQemu,
+        writer: asyncio.StreamWriter,
+        commands: Mapping[str, Handler],
+        monitor: Monitor,
+    ) -> None:
         self._qemu = qemu
         self._writer = writer
         self._commands = commands
+        self._monitor = monitor
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(_QUEUE)
         self.negotiated = False
         self._oob = False
@@ -109,6 +126,13 @@ class Client:
         """What is a line already."""
         if not self._writer.is_closing():
             self._writer.write(line)
+
+    def _answer(self, line: bytes) -> None:
+        """The answer to a command, on one line."""
+        if self._writer.is_closing():
+            self._monitor.inherited(line)
+        else:
+            self.write(line)
 
     async def flush(self) -> None:
         """What was sent is with the kernel."""
@@ -140,10 +164,13 @@ class Client:
         worker.cancel()
 
     async def _work(self) -> None:
+        if self._monitor.under_way is not None:  # of the client before
+            await asyncio.wait({self._monitor.under_way})
         while True:
             text = await self._queue.get()
             # A task of its own: a command that was begun is finished even if the client goes meanwhile.
-            await asyncio.shield(self._qemu.later(self._request(text)))
+            self._monitor.under_way = self._qemu.later(self._request(text))
+            await asyncio.shield(self._monitor.under_way)
             self._queue.task_done()
 
     async def _request(self, text: bytes) -> None:
@@ -154,7 +181,7 @@ class Client:
                 tag["id"] = request["id"]
             result = await self._dispatch(request)
         except QmpError as err:
-            self.send({**tag, "error": {"class": err.cls, "desc": err.desc}})
+            self._answer(encoded({**tag, "error": {"class": err.cls, "desc": err.desc}}))
             return
         except Exception:
             # A fault of the fake's own: without an answer somebody would wait for his deadline, and not know why.
@@ -163,9 +190,9 @@ class Client:
             raise
         if isinstance(result, Raw):
             ending = f', "id": {json.dumps(tag["id"])}' if tag else ""
-            self.write(f'{{"return": {result}{ending}}}\r\n'.encode())
+            self._answer(f'{{"return": {result}{ending}}}\r\n'.encode())
         elif result is not _HUSH:
-            self.send({"return": result, **tag})
+            self._answer(encoded({"return": result, **tag}))
 
     async def _dispatch(self, request: Mapping[str, Any]) -> Any:
         command, arguments, oob = _check(request, oob=self._oob)
