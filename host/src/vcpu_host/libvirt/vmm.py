@@ -148,8 +148,19 @@ class LibvirtVmm(QmpVmm):
         if slot.recorded is Recorded.BEHIND:
             await self._make_room(slot)  # libvirt would refuse to plug the slot
         self._leaving.pop(slot.index, None)
-        await self.domain.plug(slot.index)
+        try:
+            await self.domain.plug(slot.index)
+        except words.UnclearError as error:
+            if not await self._has_come(slot.index):
+                raise QemuError(error.reason) from error
         return LIBVIRTS.slot_id(slot.index)
+
+    async def _has_come(self, index: int) -> bool:
+        """Whether QEMU has a CPU after a plug at which libvirt has failed. Raise QemuGoneError if it cannot be seen."""
+        try:
+            return index in await self._filled()
+        except QemuError as error:
+            raise words.not_known(error) from error
 
     async def mend(self, view: HostView) -> None:
         """See ``ports.Vmm``."""

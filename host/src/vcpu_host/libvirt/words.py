@@ -34,8 +34,12 @@ _AUTH_UNAVAILABLE = 94
 _OPERATION_UNSUPPORTED = 84
 _ACCESS_DENIED = 88
 
-#: virErrorDomain: what the parts of libvirt are that know of the connection itself.
-_FROM_RPC, _FROM_REMOTE = 7, 13
+#: virErrorDomain: what the parts of libvirt are that know of the connection itself, and its driver for QEMU.
+_FROM_RPC, _FROM_REMOTE, _FROM_QEMU = 7, 13, 10
+#: Errors of what libvirt was in the middle of, and none of its refusals of what it does not begin.
+_MIDWAY = (_INTERNAL_ERROR, _OPERATION_FAILED, _SYSTEM_ERROR, _OPERATION_TIMEOUT)
+#: libvirt's words for a QEMU that ends, or has ended, while it is asked (src/qemu/qemu_monitor.c and qemu_domain.c).
+_QEMU_ENDS = re.compile(r"(from|to) (qemu )?monitor\b|closed the monitor|monitor was closed|no longer running")
 
 #: virConnectCloseReason.
 _REASONS = {
@@ -45,6 +49,13 @@ _REASONS = {
     3: "it was closed here",
 }
 _AGAIN = "when it is there again, run the same command once more: it goes on from what was done"
+
+
+class UnclearError(QemuError):
+    """libvirt has failed, and does not say whether QEMU has done before what libvirt was asked for.
+
+    After a CPU was plugged, for example, libvirt places its thread: a cgroup that refuses that fails the whole call.
+    """
 
 
 def number(error: Any) -> int:
@@ -133,16 +144,19 @@ def of_call(error: Any, what: str, *, alive: bool = True) -> VcpuctlError:
         return domain_off(text)
     if _of_the_connection(error, alive=alive):
         return QemuGoneError(Reason(codes.LIBVIRT_GONE, Origin.LIBVIRT, f"{text} (in {what})", _AGAIN))
+    if error.get_error_domain() == _FROM_QEMU and _QEMU_ENDS.search(text):
+        return domain_off(f"{text} (in {what})")
     by_qemu = re.search(r"unable to execute QEMU command '[^']*': (.*)", text)
     if by_qemu:
         return explain(what, "GenericError", by_qemu[1])
     others = busy(error, what)
     if others is not None:
         return QemuError(others)
+    kind = UnclearError if code in _MIDWAY else QemuError
     if code == _OPERATION_TIMEOUT:
         hint = "it may still happen: look again with vcpuctl list"
-        return QemuError(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
-    return QemuError(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{text} (in {what})", _hint(text)))
+        return kind(Reason(codes.LIBVIRT_TIMEOUT, Origin.LIBVIRT, f"{text} (in {what})", hint))
+    return kind(Reason(codes.LIBVIRT_ERROR, Origin.LIBVIRT, f"{text} (in {what})", _hint(text)))
 
 
 def busy(error: Any, what: str) -> Reason | None:
@@ -186,6 +200,11 @@ def of_waiting(error: QemuError) -> bool:
 def domain_off(text: str) -> QemuGoneError:
     """Return the error that the domain does not run."""
     return QemuGoneError(Reason(codes.DOMAIN_OFF, Origin.LIBVIRT, text, "start it: virsh start DOMAIN"))
+
+
+def not_known(error: QemuError) -> QemuGoneError:
+    """Return the error that nobody can say whether QEMU has done what libvirt has failed at."""
+    return QemuGoneError(replace(error.reason, hint=f"it may have been done: {_AGAIN}"))
 
 
 def vanished(text: str) -> QemuGoneError:

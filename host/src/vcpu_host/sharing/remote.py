@@ -13,6 +13,7 @@ from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..documents import Document
 from ..errors import OutcomeLostError, RefusedError
+from ..local.processes import peer
 from ..local.unix_sockets import dial_far
 from . import wire
 from .answers import Say
@@ -21,6 +22,10 @@ from .hub import Part
 
 #: How long a process that others ask may take to say that it has heard, in seconds.
 HEARS = 5.0
+#: And a service that is being started for this call, in seconds: as long as systemd waits (DefaultTimeoutStartSec).
+STARTS = 90.0
+#: Who listens at a socket of systemd's until the service that it is for has started, and listens there itself.
+_SYSTEMD = 1
 #: Who waits longer for that, in seconds, is told for whom.
 _MOMENT = 0.5
 
@@ -68,7 +73,7 @@ class Asking:
             self.reached = True
             reader, self._writer = streams
             self._writer.write(wire.line(self._message))
-            message = await self._heard(reader, say)
+            message = await self._heard(reader, say, peer(self._writer.get_extra_info("socket")))
             while message is not None:
                 if "answer" in message:
                     answer = message["answer"]
@@ -84,14 +89,18 @@ class Asking:
                 message = await wire.receive(reader)
             return None
 
-    async def _heard(self, reader: asyncio.StreamReader, say: Say) -> wire.Message | None:
-        """The first message. A process that is stopped, or at its end, is connected to all the same."""
+    async def _heard(self, reader: asyncio.StreamReader, say: Say, listener: int) -> wire.Message | None:
+        """The first message. A process that is stopped, or at its end, is connected to all the same.
+
+        ``listener`` is the id of the process that listened when the connection was made.
+        """
         told = asyncio.get_running_loop().call_later(_MOMENT, lambda: say({"holder": self._who}))
+        seconds = STARTS if listener == _SYSTEMD else HEARS
         try:
-            async with asyncio.timeout(HEARS):
+            async with asyncio.timeout(seconds):
                 return await wire.receive(reader)
         except TimeoutError as error:
-            text = f"{self._who} takes calls and has said nothing for {HEARS:g} s: nothing was changed"
+            text = f"{self._who} takes calls and has said nothing for {seconds:g} s: nothing was changed"
             hint = "see what that process does (systemctl status vcpuctl, if it is the service); end it if it hangs"
             raise RefusedError(Reason(codes.SERVICE_SILENT, Origin.VCPUCTL, text, hint)) from error
         finally:

@@ -36,7 +36,11 @@ class Said:
         (55, "Requested operation is not valid: domain is not running", "domain-off", 5),
         (38, "Unable to write to '/sys/fs/cgroup/vcpu3/cpuset.cpus': Invalid argument", "libvirt-error", 3),
         (38, "cannot set CPU affinity on process 4242: Invalid argument", "libvirt-error", 3),
-        (38, "Unable to read from monitor: Connection reset by peer", "libvirt-error", 3),
+        (38, "Unable to read from monitor: Connection reset by peer", "domain-off", 5),
+        (38, "Unable to write to monitor: Broken pipe", "domain-off", 5),
+        (1, "internal error: End of file from qemu monitor", "domain-off", 5),
+        (9, "operation failed: domain is no longer running", "domain-off", 5),
+        (1, "internal error: qemu unexpectedly closed the monitor", "domain-off", 5),
         (1, "internal error: client socket is closed", "libvirt-gone", 5),
         (
             1,
@@ -56,6 +60,25 @@ def test_an_error_of_a_call_says_whose_fault_it_is(number: int, words: str, code
     assert words.rpartition("': ")[2] in error.reason.text
 
 
+@pytest.mark.parametrize(
+    ("number", "words", "unclear"),
+    [
+        (38, "Unable to write to '/sys/fs/cgroup/vcpu3/cpuset.cpus': Invalid argument", True),
+        (1, "internal error: qemu didn't report thread id for vcpu '3'", True),
+        (9, "operation failed: failed to set up the vCPU", True),
+        (68, "Timed out during operation: no answer", True),
+        (68, "Timed out during operation: cannot acquire state change lock (held by monitor=x)", False),
+        (1, "internal error: unable to execute QEMU command 'device_add': no", False),
+        (55, "Requested operation is not valid: cgroup CPU controller is not mounted", False),
+        (84, "Operation not supported: vcpu '3' can't be unplugged", False),
+        (8, "invalid argument: vcpu '5' is already in requested state", False),
+    ],
+)
+def test_a_failure_in_the_middle_of_a_call_is_told_from_a_refusal_of_it(number: int, words: str, unclear: bool) -> None:
+    error = errors.of_call(Said(number, words), "plug vCPU 3")
+    assert isinstance(error, errors.UnclearError) is unclear
+
+
 _SYSTEM, _RPC, _REMOTE, _QEMU = 0, 7, 13, 10
 
 
@@ -65,7 +88,7 @@ _SYSTEM, _RPC, _REMOTE, _QEMU = 0, 7, 13, 10
         (38, "End of file while reading data: Input/output error", _RPC, True, True),
         (39, "stream had I/O failure", _RPC, True, True),
         (38, "Cannot send data: Broken pipe", _REMOTE, True, True),
-        (38, "Unable to read from monitor: Connection reset by peer", _QEMU, True, False),
+        (38, "Unable to write to '/sys/fs/cgroup/vcpu3/cpuset.cpus': Invalid argument", _QEMU, True, False),
         (38, "Unable to open '/proc/4242/stat': No such file or directory", _SYSTEM, True, False),
         (38, "Cannot recv data: Connection reset by peer", _SYSTEM, False, True),
         (1, "internal error: received hangup event on socket", _RPC, False, True),

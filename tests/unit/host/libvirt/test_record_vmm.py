@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from kit.fakes.libvirt_stream import LibvirtError
 from vcpu_host.core import codes
 from vcpu_host.core.model import Owner
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.errors import QemuError
+from vcpu_host.errors import QemuError, QemuGoneError
 from vcpu_host.libvirt import words
 from vcpu_host.libvirt.domain_xml import DomainRecord, RecordedVcpu
 from vcpu_host.libvirt.record_vmm import RecordVmm
@@ -39,6 +40,10 @@ class Domain:
         name = "web1\x1b[2J"
         return DomainRecord(name, "uuid", 2, vcpus, channel=True, machine="pc-q35-11.1", arch="x86_64", accel="tcg")
 
+    async def plug(self, number: int) -> None:
+        text = "internal error: qemu didn't report thread id for vcpu"
+        raise words.UnclearError(Reason("libvirt-error", Origin.LIBVIRT, f"{text} '{number}'"))
+
     async def unplug(self, number: int, *, asynchronously: bool) -> None:
         assert asynchronously is self.asynchronous
         self.asked.append(number)
@@ -61,6 +66,16 @@ async def test_a_removal_goes_out_once_for_each_time_that_it_is_asked_for_howeve
     assert domain.asked == [1], "the guest may have brought the CPU online again meanwhile"
     await vmm.unplug(view.slots[1])
     assert domain.asked == [1, 1]
+
+
+async def test_a_plug_at_which_libvirt_fails_is_what_its_record_says_or_not_known() -> None:
+    domain = Domain()
+    vmm = RecordVmm(cast("Any", domain))
+    slot = (await vmm.look()).slots[1]
+    assert await vmm.plug(slot) == "vcpu1"
+    with pytest.raises(QemuGoneError) as caught:
+        await vmm.plug(replace(slot, index=5))  # which is not on the record; QEMU may have it
+    assert "may have been done" in caught.value.reason.hint
 
 
 @pytest.mark.parametrize(

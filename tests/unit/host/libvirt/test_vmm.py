@@ -8,9 +8,11 @@ from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from vcpu_host.core.model import HostView, Owner, Recorded, Slot
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.errors import QemuError
+from vcpu_host.errors import QemuError, QemuGoneError, VcpuctlError
+from vcpu_host.libvirt import words
 from vcpu_host.libvirt.domain_xml import DomainRecord, RecordedVcpu
 from vcpu_host.libvirt.vmm import LibvirtVmm
 from vcpu_host.qmp.events import EventHub
@@ -30,6 +32,10 @@ class Domain:
         self.enabled = True
         self.asked: list[int] = []
         self.plugged: list[int] = []
+        #: How libvirt ends a plug, after or before QEMU has done it.
+        self.plug_fails: QemuError | None = None
+        #: How its monitor ends a question.
+        self.blind: VcpuctlError | None = None
         #: Whether QEMU has the CPU; None: what the view of a look says.
         self.filled: bool | None = None
         #: What somebody else does right after the record was read, each time.
@@ -57,6 +63,8 @@ class Domain:
     async def call(self, command: str, arguments: object = None) -> Any:
         """QEMU's monitor."""
         del arguments
+        if self.blind is not None:
+            raise self.blind
         if command == "query-status":
             return {"status": "running"}
         if command == "query-migrate":
@@ -74,6 +82,8 @@ class Domain:
 
     async def plug(self, number: int) -> None:
         self.plugged.append(number)
+        if self.plug_fails is not None:
+            raise self.plug_fails
 
     async def unplug(self, number: int, *, asynchronously: bool) -> None:
         assert asynchronously
@@ -216,3 +226,36 @@ async def test_a_cpu_that_comes_while_libvirt_is_to_be_told_of_a_removal_is_left
     slot = (await vmm._with_record(seen(EMPTY))).slots[1]
     assert domain.asked == [1], "our own request alone"
     assert (slot.filled, slot.recorded) == (True, Recorded.AGREES)
+
+
+_CGROUP = Reason("libvirt-error", Origin.LIBVIRT, "Unable to write to '/sys/fs/cgroup/vcpu1/cpuset.cpus'")
+
+
+async def test_a_plug_that_qemu_has_done_is_no_refusal_whatever_libvirt_fails_at_afterwards() -> None:
+    domain = Domain(hears=0)
+    vmm = machine(domain)
+    domain.plug_fails = words.UnclearError(_CGROUP)
+    domain.filled = True
+    assert await vmm.plug(EMPTY) == "vcpu1"
+    domain.filled = False
+    with pytest.raises(QemuError, match="cgroup"):
+        await vmm.plug(EMPTY)
+
+
+async def test_a_refusal_of_qemu_itself_is_one_though_somebody_has_filled_the_slot() -> None:
+    domain = Domain(hears=0)
+    domain.plug_fails = QemuError(Reason("slot-occupied", Origin.QEMU, "it exists"))
+    domain.filled = True
+    with pytest.raises(QemuError, match="exists"):
+        await machine(domain).plug(EMPTY)
+
+
+@pytest.mark.parametrize("blind", [QemuError(_CGROUP), words.domain_off("the domain is not running")])
+async def test_a_plug_at_which_libvirt_fails_is_not_known_to_anybody_if_qemu_cannot_be_looked_at(
+    blind: VcpuctlError,
+) -> None:
+    domain = Domain(hears=0)
+    domain.plug_fails, domain.blind = words.UnclearError(_CGROUP), blind
+    with pytest.raises(QemuGoneError) as caught:
+        await machine(domain).plug(EMPTY)
+    assert caught.value.reason.code == blind.reason.code

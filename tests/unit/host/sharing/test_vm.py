@@ -257,6 +257,19 @@ async def test_a_service_that_never_answers_is_named_and_given_up(
     assert outcomes == (["refused"] if call.changes else [])
 
 
+async def test_a_service_that_systemd_is_starting_gets_the_time_of_a_start(
+    target: Target, silent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VCPUCTL_SOCKET", str(silent))
+    monkeypatch.setattr(module, "_may_use_locks_of_service", lambda: False)
+    monkeypatch.setattr(remote, "peer", lambda sock: 1)  # systemd listens there itself, until the service does
+    monkeypatch.setattr(remote, "HEARS", 0.01)
+    monkeypatch.setattr(remote, "STARTS", 0.2)
+    async with asyncio.timeout(60):
+        with pytest.raises(RefusedError, match=r"has said nothing for 0\.2 s"):
+            await Vm(target, "a test").ask(Call(Kind.LIST), lambda message: None)
+
+
 async def test_who_waits_for_an_answer_is_told_for_whom(
     target: Target, silent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
