@@ -205,7 +205,8 @@ def _nothing_goes(view: VmView, where: Sequence[SlotView]) -> Reason | None:
     filled = [s for s in where if s.slot.filled]
     if any(s.not_removable is None for s in filled):
         return None
-    never = (s.slot.fixed or view.platform.cannot_unplug(view.host, s.slot) for s in filled)
+    # Of the slot that would go first: what it says of what else can be done with it is true of the others, too.
+    never = (s.slot.fixed or view.platform.cannot_unplug(view.host, s.slot) for s in reversed(filled))
     return next((reason for reason in never if reason is not None and reason.code != codes.BOOT_CPU), None)
 
 

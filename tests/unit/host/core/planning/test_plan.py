@@ -348,6 +348,13 @@ def test_less_where_nothing_can_be_unplugged_is_refused_as_the_machine_says(oper
     assert "vcpuctl offline" in decided.refusals[0].reason.hint
 
 
+def test_less_on_a_type_that_unplugs_nothing_offers_what_can_be_done_with_the_cpu_that_would_go() -> None:
+    view = replace(host(3, slots=tuple(slot(i, boot=not i) for i in range(3))), machine="pc-i440fx-2.6")
+    decided = planned(join(view, guest(view, {0, 1, 2})), "scale", 2)
+    assert codes(decided) == ["no-unplug"]
+    assert "vcpuctl offline 2" in decided.refusals[0].reason.hint  # and not what is said of the boot CPU
+
+
 @pytest.mark.parametrize(("atomic", "words"), [(False, "stays"), (True, "goes back, too")])
 def test_a_plan_of_many_steps_says_what_a_failure_leaves_of_the_others(atomic: bool, words: str) -> None:
     decided = plan(vm(4, {0}), Request(Operation.PLUG, 2, atomic=atomic))
