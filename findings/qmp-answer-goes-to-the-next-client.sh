@@ -18,7 +18,7 @@ set -eu
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$(dirname -- "$0")/lib/common.sh"
 
-debian_root qemu-10.0 trixie qemu-system-x86=1:10.0.13+ds-0+deb13u1
+qemu_10_0
 run_python <<'PYTHON'
 import json
 import os
