@@ -85,7 +85,7 @@ def guest_ignored(job: Job) -> Reason:
         codes.GUEST_IGNORED,
         Origin.GUEST,
         f"the guest's firmware acknowledged slot {job.slot}, but its kernel shows no such CPU",
-        "look at the guest's kernel log; nr_cpus= or CONFIG_NR_CPUS may be too small (vcpuctl doctor)",
+        "look at the guest's kernel log",
     )
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from kit.sim.step import Step, plug, unplug
+from kit.sim.step import Step, plug, requests, unplug
 from kit.sim.views import INFO, host, vm
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import Ost
@@ -67,6 +67,25 @@ def test_a_cpu_that_the_kernel_ignores_is_taken_back_after_the_grace() -> None:
     assert not step.of(ev.DoCancel), "silence is no verdict"
     step.listed()
     assert step.of(ev.DoCancel)
+
+
+def test_of_a_cpu_that_the_kernel_ignores_no_cause_is_named_that_nobody_has_seen() -> None:
+    """The plan has seen that the kernel has room for it (F4)."""
+    step = plug()
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
+    step.tell(after=Limits().arrival_grace)
+    step.listed()
+    step.tell(ev.RequestEnded("s1", 1, None))
+    (down,) = requests(step)
+    step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
+    step.tell(after=1.0)
+    step.listed()
+    step.tell(ev.UnplugReturned(1, None), step.looked(0), after=0.1)
+    reason = step.slot.reason
+    assert reason is not None
+    assert (reason.code, reason.hint) == ("guest-ignored", "look at the guest's kernel log")
+    assert "nr_cpus" not in reason.text + reason.hint
+    assert "NR_CPUS" not in reason.text + reason.hint
 
 
 def test_the_grace_does_not_run_while_the_guest_cannot_be_heard() -> None:
