@@ -100,8 +100,10 @@ class Trial:
         self._down_at: dict[str, float] = {}
         self._down_looks: Counter[str] = Counter()
         self._looked_at = -1.0
+        # When a slot was shown empty: what was asked about the CPU in it before that says nothing of the next one.
+        self._gone_at: dict[str, float] = {}
         self._asked: dict[int, float] = {}
-        self._before = {sim.index: (sim.holder, tuple(sim.online)) for sim in world.sims}
+        self._before = {sim.index: (sim.holder, sim.fills, tuple(sim.online)) for sim in world.sims}
         self._began = world.now
         machine = Machine(
             decided,
@@ -162,17 +164,7 @@ class Trial:
                 self._session = None
                 self._forget()
             case ev.CpuSettled() if event.session == self._session:
-                self._heard[event.result.firmware_id] = self.world.now
-                name, seen = event.result.firmware_id, event.result.observed
-                if seen is not None and seen.online:
-                    self._offline.discard(name)
-                    self._down_looks[name] = 0
-                elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
-                    self._offline.add(name)
-                    self._down(name, self._asked.get(event.request, -1.0))
-                    self._looked_at = self.world.now
-                elif seen is None and event.result.status is CpuStatus.ABSENT:
-                    self._absent.add(name)
+                self._hear_answer(event)
             case ev.CpuArrived() if event.session == self._session:
                 self._heard[event.cpu.firmware_id] = self.world.now
                 if event.cpu.online:
@@ -185,9 +177,37 @@ class Trial:
     def _hear_list(self, event: ev.GuestLooked) -> None:
         shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
         asked_at = event.asked_at
-        newer = {name for name, when in self._heard.items() if asked_at is not None and when > asked_at}
+        told = (*self._heard.items(), *self._gone_at.items())
+        newer = {name for name, when in told if asked_at is not None and when > asked_at}
         self._offline -= {name for name, cpu in shown.items() if cpu.online} - newer
         if set(shown) <= set(self.world.names):
+    def _hear_host(self, event: ev.HostLooked) -> None:
+        """Where a slot is empty, nothing that was said of its CPU is left."""
+        for sim, slot in zip(self.world.sims, event.view.slots, strict=True):
+            if not slot.filled and event.asked_at >= sim.plugged_at:
+                for name in self.world.platform.firmware_ids(event.view, slot):
+                    self._gone_at[name] = self.world.now
+                    self._offline.discard(name)
+                    self._absent.discard(name)
+                    self._down_at.pop(name, None)
+                    self._down_looks[name] = 0
+
+    def _hear_answer(self, event: ev.CpuSettled) -> None:
+        name, seen = event.result.firmware_id, event.result.observed
+        self._heard[name] = self.world.now
+        asked_at = self._asked.get(event.request, -1.0)
+        if seen is not None and seen.online:
+            self._offline.discard(name)
+            self._down_looks[name] = 0
+        elif asked_at < self._gone_at.get(name, -1.0):
+            return
+        elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
+            self._offline.add(name)
+            self._down(name, asked_at)
+            self._looked_at = self.world.now
+        elif seen is None and event.result.status is CpuStatus.ABSENT:
+            self._absent.add(name)
+
             self._offline |= self._absent - set(shown) - newer
         if asked_at is not None:
             self._looked_at = self.world.now
@@ -241,8 +261,11 @@ class Trial:
         elif outcome in (Outcome.REFUSED, Outcome.FAILED):
             if sim.touched or sim.lied_about:
                 return
-            holder, online = self._before[sim.index]
-            assert sim.holder == holder, f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
+            holder, fills, online = self._before[sim.index]
+            became = f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
+            # What is undone may have another CPU in it, under our id. What is refused was not touched.
+            assert (sim.holder is None) is (holder is None), became
+            assert outcome is Outcome.FAILED or (sim.holder, sim.fills) == (holder, fills), became
             assert all(now or not was for was, now in zip(online, sim.online, strict=True)), (
                 f"slot {sim.index}: {outcome}, left dark"
             )

@@ -132,6 +132,11 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
     request = state.request(event.request)
     if request is None:
         return  # nobody asks any more: what it says may be older than what is known
+    if thread.of_another == event.request:
+        # It was asked about the CPU that was in the slot before.
+        state.request_answered(request, thread)
+        state.mark_dirty(job)
+        return
     if result.observed is not None and result.observed.firmware_id == thread.firmware_id:
         observe(state, result.observed)
     if result.firmware_id not in request.open_ids:

@@ -302,7 +302,8 @@ class Machine:
         5. There is a session, and in it the agent confirmed every thread offline: it read that back, or it found no
            such CPU and its list shows no CPU that may be the same one (``ThreadEvidence``: ``confirmed_offline``,
            ``proven_absent``). A thread loses its confirmation when it is seen online (``shown``) or a request for it
-           ends without an answer (``answer_lost``), and all lose it with the session (``State.session_ended``).
+           ends without an answer (``answer_lost``), and all lose it with the session (``State.session_ended``) and with
+           the CPU itself (``Job.is_out``).
            With --without-agent a job has no threads, so nothing is asked here.
         6. No offline request gets on (``State.offlining``): removing one CPU while another goes offline is slow. One
            that does not get on is waited for no longer than ``let_go_grace``.

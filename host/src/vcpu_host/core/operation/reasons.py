@@ -110,6 +110,18 @@ def came_back(job: Job) -> Reason:
     """Something in the guest undoes what the agent does."""
     numbers = ", ".join(f"cpu{thread.number}" for thread in job.threads if thread.number is not None)
     return Reason(
+def left_empty(job: Job, why: Reason | None) -> Reason | None:
+    """The slot had a CPU and has none now: if it was taken out to be plugged again, ``why`` is what kept it out."""
+    if why is None or not job.replugged or why.code == codes.TAKEN_AWAY:
+        return why
+    text = (
+        f"the guest did not know the CPU of slot {job.slot}, so it was taken out in order to be plugged again, and "
+        f"could not be plugged: {why.text}"
+    )
+    hint = f"vcpuctl plug --slot {job.slot} tries again, when that is mended"
+    return Reason(codes.REPLUG_FAILED, why.who, text, f"{why.hint}; {hint}" if why.hint else hint, why.errno)
+
+
         codes.COMES_BACK_ONLINE,
         Origin.GUEST,
         f"something in the guest brings {numbers or f'the CPU of slot {job.slot}'} online again, "

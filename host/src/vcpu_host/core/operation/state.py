@@ -374,7 +374,9 @@ class State:
         self._cause = cause
 
     def settle(self, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
-        """The job ends."""
+        """The job ends. A slot that was emptied on the way does not stand as before."""
+        if job.emptied and outcome in (Outcome.REFUSED, Outcome.FAILED):
+            outcome, reason = Outcome.PARTIAL, reasons.left_empty(job, reason or job.reason)
         job.ended(outcome, reason)
         self._open.discard(job.order)
         self.mark_dirty(job)

@@ -43,7 +43,7 @@ def proven_down(state: State, job: Job) -> bool:
 def reach(state: State, job: Job) -> None:
     """The job is where it was to end, or half-way, if it is to be plugged anew."""
     if job.anew:
-        job.is_out()
+        job.is_out(state.now)
         state.mark_dirty(job)
     elif job.outcome_if_reached is Outcome.DONE:
         succeed(state, job)

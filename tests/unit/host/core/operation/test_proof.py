@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from kit.sim.step import Step, plug, unplug
+from kit.sim.step import Step, not_noticed, plug, requests, reverted, unplug, vm_reverted
 from kit.sim.views import INFO, guest, host, identities, vm
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.model import Ost
@@ -20,10 +20,6 @@ from vcpu_host.core.view import VmView, join
 
 #: How the firmware of a machine type from before QEMU 2.7 calls the CPU with APIC id 1.
 _FOREIGN = "acpi:\\_SB_.CP01"
-
-
-def requests(step: Step) -> list[ev.DoSetOnline]:
-    return [action for action in step.asked if isinstance(action, ev.DoSetOnline)]
 
 
 # --- absence ----------------------------------------------------------------------------------------------------------
@@ -260,25 +256,6 @@ def test_a_slow_guest_has_to_show_it_several_times(
 
 
 # --- a CPU of which the guest was never told --------------------------------------------------------------------------
-
-
-def reverted(operation: str = "scale", *slots: str, count: int | None = 2) -> Step:
-    """QEMU has slots 0 and 1; the guest, as of a snapshot that was loaded, has only ever heard of slot 0 (F5)."""
-    return Step(vm_reverted(), operation, *slots, count=None if slots else count, limits=Limits(timeout=60.0))
-
-
-def vm_reverted() -> VmView:
-    view = host(3, {0, 1})
-    return join(view, guest(view, {0}), agent=INFO)
-
-
-def not_noticed(step: Step) -> ev.DoSetOnline:
-    """The guest's list shows no such CPU: the wait for it ends, and its removal begins."""
-    step.listed()
-    assert step.of(ev.DoCancel) == [ev.DoCancel(1)]
-    step.tell(ev.RequestEnded("s1", 1, None))
-    (down,) = requests(step)
-    return down
 
 
 def test_a_cpu_that_the_guest_was_never_told_of_is_plugged_anew() -> None:
