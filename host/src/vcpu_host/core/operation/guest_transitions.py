@@ -184,7 +184,10 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
             job.seen_down.shown(min(request.asked_at + result.seconds, state.now), state.now)
         return
     reason = result.reason or reasons.inconsistent(result)
-    if not verdicts.retry(state, job, reason):
+    if job.removal.sent:
+        # QEMU was asked already, so the CPU may go all the same: what the agent says does not end that.
+        state.wait(job)
+    elif not verdicts.retry(state, job, reason):
         verdicts.cannot_go(state, job, reason)
 
 

@@ -207,6 +207,19 @@ def test_a_cpu_that_comes_back_after_device_del_is_told_in_the_result() -> None:
     assert step.slot.reason.code == "ejected-online"
 
 
+def test_an_agent_that_refuses_after_device_del_does_not_end_the_removal_which_may_still_come_about() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False))
+    step.tell(ev.UnplugReturned(1, None), step.snapshot(step.cpu(0, online=True), step.cpu(1, online=True)))
+    (again,) = requests(step)
+    busy = Reason("last-cpu", Origin.GUEST, "the last one", errno="EBUSY")
+    step.tell(step.settled(1, "refused", online=True, request=again.request, reason=busy))
+    assert not step.of(ev.DoSetOnline)
+    step.tell(after=Limits().timeout)
+    assert step.over()
+    assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "removal-pending")
+
+
 def test_one_cpus_own_word_is_fresh_only_for_a_moment() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False), after=Limits().look_fresh + 0.1)
