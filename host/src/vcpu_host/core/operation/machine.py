@@ -110,7 +110,7 @@ class Machine:
         waiting = next(self._state.open_jobs(), None)
         text = ""
         if waiting is not None:
-            text = reasons.timed_out(waiting, self._state.trouble, paused=self._state.paused).code.replace("-", " ")
+            text = reasons.timed_out(waiting, self._state.trouble, self._state.standstill).code.replace("-", " ")
             text = f"slot {waiting.slot}: {text}"
         total = len(self._state.jobs)
         return total - self._state.open_count, total, text
@@ -150,7 +150,7 @@ class Machine:
             for job in state.open_jobs():
                 self._settle(job)
             for job in state.open_jobs():
-                verdicts.give_up(state, job, reasons.timed_out(job, state.trouble, paused=state.paused))
+                verdicts.give_up(state, job, reasons.timed_out(job, state.trouble, state.standstill))
         changed: set[int] = set()
         while dirty := state.take_dirty():
             for job in dirty:
@@ -178,7 +178,7 @@ class Machine:
         with a snapshot it never hears of. Silence is no verdict: it is given on a list asked for when the time was up.
         """
         state = self._state
-        if state.session is None or state.asks_nobody or state.paused or not job.threads:
+        if state.session is None or state.asks_nobody or state.standstill or not job.threads:
             return
         if any(thread.present for thread in job.threads) or job.plug.unanswered:
             return

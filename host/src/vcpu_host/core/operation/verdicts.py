@@ -115,6 +115,14 @@ def give_up(state: State, job: Job, why: Reason) -> None:
         state.settle(job, Outcome.REFUSED, reasons.not_begun(job, why))
 
 
+def no_more_comes(state: State, reason: Reason) -> None:
+    """The guest will not go on. What has come about all the same is told as that."""
+    for job in list(state.open_jobs()):
+        if proven(state, job):
+            reach(state, job)
+    end_all(state, reason)
+
+
 def end_all(state: State, reason: Reason) -> None:
     """Nothing more can be learnt."""
     state.end_comes(reason)
