@@ -182,7 +182,7 @@ async def test_events_that_came_before_anybody_asked_are_kept(folder: Path) -> N
         qemu.set_port(guest_open=True)
         await vmm.look()
         seen = await take(vmm.events(), 3)
-        assert seen == [VmStatus("paused"), VmStatus("running"), PortChanged(open=True)]
+        assert seen == [VmStatus("stopped"), VmStatus("running"), PortChanged(open=True)]
         await qemu.machine.reset(guest=True)
         assert await take(vmm.events(), 0) == []
 

@@ -66,6 +66,8 @@ class Chaos:
         rng, world = self._rng, self._world
         faults = self._draw_faults()
         world.unleash(faults)
+        if rng.random() < 0.15:
+            self._revert(rng.randrange(world.total))
         timeout, lives = rng.choice((0.5, 5.0, 60.0)), rng.choice((None, None, rng.randint(0, 40)))
         trial = Trial(world, self._worthwhile(), Limits(timeout=timeout), lives=lives, story=story)
         story.append(Line(world.now, (trial.request, timeout, faults)))
@@ -81,6 +83,14 @@ class Chaos:
         else:
             world.stop_faults()
         self._converges(story)
+
+    def _revert(self, first: int) -> None:
+        """A snapshot is loaded while nobody is at work: for the operation that follows, that is how things stand."""
+        self._world.happen("reverted", first)
+        self._world.hang_up()
+        for sim in self._world.sims:
+            sim.touched = False
+        self.faults["reverted before"] += 1
 
     def _converges(self, story: list[Line]) -> None:
         world = self._world

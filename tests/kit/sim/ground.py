@@ -114,6 +114,9 @@ class Ground:
     inbox: deque[ev.Event] = field(default_factory=deque)
     dead: bool = False
     running: bool = True
+    #: Its run state when it does not run, and all those that it has been in.
+    halted: str = "paused"
+    was_halted: set[str] = field(default_factory=set)
     session: str | None = None
     calmed: bool = False
     #: The write-ahead record, which outlives an operation.
@@ -258,7 +261,7 @@ class Ground:
         """What QEMU would say now."""
         slots = tuple(_slot(sim.index, self.threads, sim.holder, sim.fills) for sim in self.sims)
         said = {sim.index: sim.ost for sim in self.sims if sim.ost is not None}
-        status = "running" if self.running else "paused"
+        status = "running" if self.running else self.halted
         return views.host(self.total, slots=slots, threads=self.threads, status=status, ost=said)
 
     def guest(self) -> GuestView:

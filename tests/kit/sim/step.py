@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kit.sim.views import host, identities, vm
+from kit.sim.views import INFO, guest, host, identities, vm
 from vcpu_host.core.guest import CpuResult, CpuStatus, GuestCpu, GuestView
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.operation.limits import Limits
@@ -12,7 +12,7 @@ from vcpu_host.core.operation.result import SlotResult
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Origin, Reason
-from vcpu_host.core.view import VmView
+from vcpu_host.core.view import VmView, join
 
 _BUSY = Reason("last-cpu", Origin.GUEST, "the last one", errno="EBUSY")
 _LOST = Reason("agent-lost", Origin.AGENT, "vcpud died")
@@ -104,3 +104,43 @@ def unplug(threads: int = 1) -> Step:
 
 def plug(**limits: float) -> Step:
     return Step(vm(3, {0}), "plug", "1", limits=Limits(**limits))  # type: ignore[arg-type]
+
+
+def requests(step: Step) -> list[ev.DoSetOnline]:
+    """What the agent was just asked to switch."""
+    return [action for action in step.asked if isinstance(action, ev.DoSetOnline)]
+
+
+# --- a CPU of which the guest was never told --------------------------------------------------------------------------
+
+
+def reverted(operation: str = "scale", *slots: str, count: int | None = 2) -> Step:
+    """QEMU has slots 0 and 1; the guest, as of a snapshot that was loaded, has only ever heard of slot 0 (F5)."""
+    return Step(vm_reverted(), operation, *slots, count=None if slots else count, limits=Limits(timeout=60.0))
+
+
+def vm_reverted() -> VmView:
+    view = host(3, {0, 1})
+    return join(view, guest(view, {0}), agent=INFO)
+
+
+def not_noticed(step: Step) -> ev.DoSetOnline:
+    """The guest's list shows no such CPU: the wait for it ends, and its removal begins."""
+    step.listed()
+    assert step.of(ev.DoCancel) == [ev.DoCancel(1)]
+    step.tell(ev.RequestEnded("s1", 1, None))
+    (down,) = requests(step)
+    return down
+
+
+def taken_out() -> tuple[Step, int]:
+    """A CPU that the guest never heard of is out, and device_add was sent again; the request to bring that one up."""
+    step = reverted()
+    step.tell(after=Limits().notice_grace)
+    down = not_noticed(step)
+    step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
+    step.tell(ev.RequestEnded("s1", down.request, None), after=1.0)
+    step.listed()
+    step.tell(ev.UnplugReturned(1, None), step.looked(0), after=0.1)
+    assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
+    return step, next(action.request for action in requests(step) if action.online)

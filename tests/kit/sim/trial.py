@@ -15,6 +15,7 @@ from vcpu_host.core.operation.result import OperationResult
 from vcpu_host.core.planning.plan import Operation, Plan, Request, StepKind
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.reason import Outcome, Reason
+from vcpu_host.core.run_states import is_over
 from vcpu_host.core.view import VmView, with_pending
 
 from .ground import Sim
@@ -99,10 +100,13 @@ class Trial:
         # When the question was asked whose answer showed a thread offline or absent, and how many looks did in a row.
         self._down_at: dict[str, float] = {}
         self._down_looks: Counter[str] = Counter()
+        # When a slot was shown empty: what was asked about the CPU in it before that says nothing of the next one.
+        self._gone_at: dict[str, float] = {}
         self._looked_at = -1.0
         self._asked: dict[int, float] = {}
-        self._before = {sim.index: (sim.holder, tuple(sim.online)) for sim in world.sims}
+        self._before = {sim.index: (sim.holder, sim.fills, tuple(sim.online)) for sim in world.sims}
         self._began = world.now
+        world.was_halted = set() if world.running else {world.halted}
         machine = Machine(
             decided,
             world.platform,
@@ -150,6 +154,8 @@ class Trial:
         self._tell(event)
         self._hear(event)
         machine.feed(event, self.world.now)
+        if isinstance(event, ev.HostLooked) and is_over(event.view.status):
+            assert machine.finished, f"waits for a guest that will not go on: {event.view.status}"
 
     # --- promise 2: what was confirmed, kept apart from the machine's own books ---------------------------------------
 
@@ -162,30 +168,50 @@ class Trial:
                 self._session = None
                 self._forget()
             case ev.CpuSettled() if event.session == self._session:
-                self._heard[event.result.firmware_id] = self.world.now
-                name, seen = event.result.firmware_id, event.result.observed
-                if seen is not None and seen.online:
-                    self._offline.discard(name)
-                    self._down_looks[name] = 0
-                elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
-                    self._offline.add(name)
-                    self._down(name, self._asked.get(event.request, -1.0))
-                    self._looked_at = self.world.now
-                elif seen is None and event.result.status is CpuStatus.ABSENT:
-                    self._absent.add(name)
+                self._hear_answer(event)
             case ev.CpuArrived() if event.session == self._session:
                 self._heard[event.cpu.firmware_id] = self.world.now
                 if event.cpu.online:
                     self._offline.discard(event.cpu.firmware_id)
             case ev.GuestLooked() if event.session == self._session:
                 self._hear_list(event)
+            case ev.HostLooked():
+                self._hear_host(event)
             case _:
                 pass
+
+    def _hear_host(self, event: ev.HostLooked) -> None:
+        """Where a slot is empty, nothing that was said of its CPU is left."""
+        for sim, slot in zip(self.world.sims, event.view.slots, strict=True):
+            if not slot.filled and event.asked_at >= sim.plugged_at:
+                for name in self.world.platform.firmware_ids(event.view, slot):
+                    self._gone_at[name] = self.world.now
+                    self._offline.discard(name)
+                    self._absent.discard(name)
+                    self._down_at.pop(name, None)
+                    self._down_looks[name] = 0
+
+    def _hear_answer(self, event: ev.CpuSettled) -> None:
+        name, seen = event.result.firmware_id, event.result.observed
+        self._heard[name] = self.world.now
+        asked_at = self._asked.get(event.request, -1.0)
+        if seen is not None and seen.online:
+            self._offline.discard(name)
+            self._down_looks[name] = 0
+        elif asked_at < self._gone_at.get(name, -1.0):
+            return
+        elif seen is not None and event.result.status in (CpuStatus.DONE, CpuStatus.ALREADY):
+            self._offline.add(name)
+            self._down(name, asked_at)
+            self._looked_at = self.world.now
+        elif seen is None and event.result.status is CpuStatus.ABSENT:
+            self._absent.add(name)
 
     def _hear_list(self, event: ev.GuestLooked) -> None:
         shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
         asked_at = event.asked_at
-        newer = {name for name, when in self._heard.items() if asked_at is not None and when > asked_at}
+        told = (*self._heard.items(), *self._gone_at.items())
+        newer = {name for name, when in told if asked_at is not None and when > asked_at}
         self._offline -= {name for name, cpu in shown.items() if cpu.online} - newer
         if set(shown) <= set(self.world.names):
             self._offline |= self._absent - set(shown) - newer
@@ -241,8 +267,11 @@ class Trial:
         elif outcome in (Outcome.REFUSED, Outcome.FAILED):
             if sim.touched or sim.lied_about:
                 return
-            holder, online = self._before[sim.index]
-            assert sim.holder == holder, f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
+            holder, fills, online = self._before[sim.index]
+            became = f"slot {sim.index}: {outcome}, yet {holder!r} became {sim.holder!r}"
+            # What is undone may have another CPU in it, under our id. What is refused was not touched.
+            assert (sim.holder is None) is (holder is None), became
+            assert outcome is Outcome.FAILED or (sim.holder, sim.fills) == (holder, fills), became
             assert all(now or not was for was, now in zip(online, sim.online, strict=True)), (
                 f"slot {sim.index}: {outcome}, left dark"
             )
@@ -250,7 +279,9 @@ class Trial:
                 assert tuple(sim.online) == online, f"slot {sim.index}: {outcome}, yet {online} became {sim.online}"
 
     def _judge_words(self, sim: Sim, reason: Reason | None) -> None:
-        """Nobody is said not to know a CPU that he has shown."""
+        """Nobody is said not to know a CPU that he has shown, and a VM is paused only if it is."""
+        if reason is not None and reason.code == "vm-paused":
+            assert self.world.was_halted >= {"paused"}, f"slot {sim.index}: {reason.text}, yet it never was"
         if reason is not None and reason.code == "guest-ignored" and not sim.touched:
             assert sim.noticed_at < sim.plugged_at, f"slot {sim.index}: {reason.text}, yet the guest has shown it"
 

@@ -14,6 +14,7 @@ from functools import partial
 from vcpu_host.core.guest import CpuResult, CpuStatus, GuestCpu
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.core.run_states import is_over
 from vcpu_host.core.view import VmView, join
 
 from . import views
@@ -261,13 +262,26 @@ class World(Hardware):
     def _pause(self, sim: Sim) -> None:
         del sim
         if self.running:
-            self.running = False
-            self._hint(ev.VmStatus("paused"))
+            self._halt(self.rng.choice(("paused", "paused", "suspended", "io-error", "watchdog")))
             self._at(self.rng.choice((0.1, 5.0, 25.0)), self._resume)
+
+    def _panic(self, sim: Sim) -> None:
+        """Somebody looks at it for a while, and then starts it anew."""
+        del sim
+        if self.running:
+            self._halt("guest-panicked")
+            self._at(25.0, self._resume)
+
+    def _halt(self, status: str) -> None:
+        self.running, self.halted = False, status
+        self.was_halted.add(status)
+        self._hint(ev.VmStatus("stopped"))
 
     def _resume(self) -> None:
         if self.running or self.dead:
             return
+        if is_over(self.halted):
+            self._reset(self.sims[0])
         self.running = True
         self._hint(ev.VmStatus("running"))
         frozen, self._frozen = self._frozen, []
@@ -374,6 +388,7 @@ HAPPENINGS: dict[str, Callable[[World, Sim], None]] = {
     "agent dies": World._agent_dies,
     "reset": World._reset,
     "pause": World._pause,
+    "panic": World._panic,
     "they plug": World._theirs,
     "they unplug": World._they_unplug,
     "they online": World._they_online,

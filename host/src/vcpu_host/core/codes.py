@@ -208,6 +208,7 @@ ARRIVAL_PENDING = Code("arrival-pending", "Time ran out: the guest has not taken
 ONLINE_PENDING = Code("online-pending", "Time ran out: the guest has not brought the CPU online.")
 OFFLINE_PENDING = Code("offline-pending", "Time ran out: the guest has not taken the CPU offline.")
 REMOVAL_PENDING = Code("removal-pending", "device_del was sent, and the guest has not ejected the CPU.")
+REPLUG_FAILED = Code("replug-failed", "The CPU was taken out in order to be plugged again, and could not be plugged.")
 REPLUG_PENDING = Code("replug-pending", "Time ran out: the CPU was taken out and not plugged again.")
 
 # What the guest's firmware and kernel did.

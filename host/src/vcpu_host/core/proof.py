@@ -8,6 +8,7 @@
   after the time was up, shows that a CPU is not there.
 - *A confirmation grows old.* What was offline a while ago may be online again: something in the guest may bring it
   back. It allows a ``device_del`` only for a moment (:class:`SeenDown`).
+- *What was said of a CPU does not hold for the next one* in its slot, although that one has its name (``Job.is_out``).
 - *A CPU on its way up is not offline,* although the guest's list may still say so (:func:`is_being_switched`).
 
 Everything else in the core asks here, so that there is one place to get each of them wrong.

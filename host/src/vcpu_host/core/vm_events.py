@@ -41,7 +41,10 @@ class VmReset:
 
 @dataclass(frozen=True, slots=True)
 class VmStatus:
-    """STOP, RESUME, SHUTDOWN: the VM's run state is "paused", "running" or "shutdown" now."""
+    """STOP, SUSPEND, RESUME, SHUTDOWN: the VM is "stopped", "running" or "shutdown" now.
+
+    QEMU stops a VM for many reasons (a pause, a panic, a disk that failed): which one it was, only a look tells.
+    """
 
     status: str
 

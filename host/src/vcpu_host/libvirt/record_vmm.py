@@ -31,6 +31,9 @@ from .domain_xml import DomainRecord
 
 #: virDomainState, in QEMU's words (RunState, qapi/run-state.json).
 _STATES = {1: "running", 3: "paused", 4: "shutdown", 5: "shutdown", 6: "guest-panicked", 7: "suspended"}
+#: Of those that are paused, why, where that is more than a pause (virDomainPausedReason): IOERROR, WATCHDOG, CRASHED.
+_PAUSED = 3
+_WHY_PAUSED = {5: "io-error", 6: "watchdog", 10: "guest-panicked"}
 #: virDomainJobOperation of a migration, to and from here (include/libvirt/libvirt-domain.h).
 _MIGRATION = (4, 5)
 
@@ -73,7 +76,10 @@ class RecordVmm:
     def _state(self) -> tuple[str, int, int]:
         """Its state, QEMU's version as libvirt counts, and what is under way with it. In the connection's thread."""
         raw: Any = self.domain.raw
-        state = _STATES.get(raw.state()[0], "paused")
+        number, why = raw.state()
+        state = _STATES.get(number, "paused")
+        if number == _PAUSED:
+            state = _WHY_PAUSED.get(why, state)
         job = raw.jobStats() if state != "shutdown" else {}
         return (
             state,

@@ -63,8 +63,10 @@ def _port(data: Mapping[str, Any]) -> VmEvent | None:
 _CONVERT: Mapping[str, Callable[[Mapping[str, Any]], VmEvent | None]] = {
     "ACPI_DEVICE_OST": _ost,
     "RESET": lambda data: VmReset(),
-    "STOP": lambda data: VmStatus("paused"),
+    "STOP": lambda data: VmStatus("stopped"),
+    "SUSPEND": lambda data: VmStatus("stopped"),
     "RESUME": lambda data: VmStatus("running"),
+    "WAKEUP": lambda data: VmStatus("running"),
     # When the host ends QEMU (quit, a signal), the loss of the monitor follows, and is what is told.
     "SHUTDOWN": lambda data: VmStatus("shutdown") if data.get("guest") is True else None,
     "VSERPORT_CHANGE": _port,

@@ -27,7 +27,9 @@ class Domain:
         self.asynchronous = True
         self.asked: list[int] = []
         self.connection = SimpleNamespace(on_loss=lambda hear: None, raw=SimpleNamespace(getVersion=lambda: 11_001_003))
-        self.raw = SimpleNamespace(state=lambda: [1, 1], jobStats=lambda: self.job)
+        #: What virDomainGetState says: the state, and why it is so.
+        self.state = [1, 1]
+        self.raw = SimpleNamespace(state=lambda: self.state, jobStats=lambda: self.job)
         #: What virDomainGetJobStats says.
         self.job: dict[str, int] = {"type": 0}
         self.unplugs_not: QemuError | None = None
@@ -66,6 +68,24 @@ async def test_a_removal_goes_out_once_for_each_time_that_it_is_asked_for_howeve
     assert domain.asked == [1], "the guest may have brought the CPU online again meanwhile"
     await vmm.unplug(view.slots[1])
     assert domain.asked == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [
+        ([1, 1], "running"),
+        ([3, 1], "paused"),  # by a user
+        ([3, 5], "io-error"),
+        ([3, 6], "watchdog"),
+        ([3, 10], "guest-panicked"),
+        ([6, 1], "guest-panicked"),
+        ([7, 0], "suspended"),
+    ],
+)
+async def test_a_domain_that_stands_still_is_paused_only_if_it_is(state: list[int], status: str) -> None:
+    domain = Domain()
+    domain.state = state
+    assert (await RecordVmm(cast("Any", domain)).look()).status == status
 
 
 async def test_a_plug_at_which_libvirt_fails_is_what_its_record_says_or_not_known() -> None:

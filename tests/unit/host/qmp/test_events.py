@@ -36,8 +36,10 @@ PATH = "/machine/peripheral/vcpu-1"
         ("DEVICE_DELETED", {"device": "nic", "path": "/machine/peripheral/nic"}, DeviceDeleted(None)),
         ("RESET", {"guest": True, "reason": "guest-reset"}, VmReset()),
         ("RESET", {"guest": False, "reason": "host-qmp-system-reset"}, VmReset()),
-        ("STOP", None, VmStatus("paused")),
+        ("STOP", None, VmStatus("stopped")),
+        ("SUSPEND", None, VmStatus("stopped")),
         ("RESUME", None, VmStatus("running")),
+        ("WAKEUP", None, VmStatus("running")),
         ("SHUTDOWN", {"guest": True, "reason": "guest-shutdown"}, VmStatus("shutdown")),
         ("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"}, None),
         ("VSERPORT_CHANGE", {"id": "port0", "open": True}, PortChanged(open=True)),
@@ -68,12 +70,12 @@ async def collect(stream: events.EventStream) -> list[object]:
 
 async def test_the_first_stream_has_what_came_before_it_was_asked_for_and_later_ones_do_not() -> None:
     hub = EventHub()
-    hub.put(VmStatus("paused"))
+    hub.put(VmStatus("stopped"))
     first = hub.stream()
     second = hub.stream()
     hub.put(VmStatus("running"))
     hub.put(gone("over"))
-    assert await collect(first) == [VmStatus("paused"), VmStatus("running"), gone("over")]
+    assert await collect(first) == [VmStatus("stopped"), VmStatus("running"), gone("over")]
     assert await collect(second) == [VmStatus("running"), gone("over")]
 
 

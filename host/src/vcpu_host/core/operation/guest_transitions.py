@@ -132,6 +132,11 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
     request = state.request(event.request)
     if request is None:
         return  # nobody asks any more: what it says may be older than what is known
+    if thread.of_another == event.request:
+        # It was asked about the CPU that was in the slot before.
+        state.request_answered(request, thread)
+        state.mark_dirty(job)
+        return
     if result.observed is not None and result.observed.firmware_id == thread.firmware_id:
         observe(state, result.observed)
     if result.firmware_id not in request.open_ids:
@@ -179,7 +184,10 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
             job.seen_down.shown(min(request.asked_at + result.seconds, state.now), state.now)
         return
     reason = result.reason or reasons.inconsistent(result)
-    if not verdicts.retry(state, job, reason):
+    if job.removal.sent:
+        # QEMU was asked already, so the CPU may go all the same: what the agent says does not end that.
+        state.wait(job)
+    elif not verdicts.retry(state, job, reason):
         verdicts.cannot_go(state, job, reason)
 
 

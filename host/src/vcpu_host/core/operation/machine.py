@@ -110,7 +110,7 @@ class Machine:
         waiting = next(self._state.open_jobs(), None)
         text = ""
         if waiting is not None:
-            text = reasons.timed_out(waiting, self._state.trouble, paused=self._state.paused).code.replace("-", " ")
+            text = reasons.timed_out(waiting, self._state.trouble, self._state.standstill).code.replace("-", " ")
             text = f"slot {waiting.slot}: {text}"
         total = len(self._state.jobs)
         return total - self._state.open_count, total, text
@@ -150,7 +150,7 @@ class Machine:
             for job in state.open_jobs():
                 self._settle(job)
             for job in state.open_jobs():
-                verdicts.give_up(state, job, reasons.timed_out(job, state.trouble, paused=state.paused))
+                verdicts.give_up(state, job, reasons.timed_out(job, state.trouble, state.standstill))
         changed: set[int] = set()
         while dirty := state.take_dirty():
             for job in dirty:
@@ -178,7 +178,7 @@ class Machine:
         with a snapshot it never hears of. Silence is no verdict: it is given on a list asked for when the time was up.
         """
         state = self._state
-        if state.session is None or state.asks_nobody or state.paused or not job.threads:
+        if state.session is None or state.asks_nobody or state.standstill or not job.threads:
             return
         if any(thread.present for thread in job.threads) or job.plug.unanswered:
             return
@@ -302,7 +302,8 @@ class Machine:
         5. There is a session, and in it the agent confirmed every thread offline: it read that back, or it found no
            such CPU and its list shows no CPU that may be the same one (``ThreadEvidence``: ``confirmed_offline``,
            ``proven_absent``). A thread loses its confirmation when it is seen online (``shown``) or a request for it
-           ends without an answer (``answer_lost``), and all lose it with the session (``State.session_ended``).
+           ends without an answer (``answer_lost``), and all lose it with the session (``State.session_ended``) and with
+           the CPU itself (``Job.is_out``).
            With --without-agent a job has no threads, so nothing is asked here.
         6. No offline request gets on (``State.offlining``): removing one CPU while another goes offline is slow. One
            that does not get on is waited for no longer than ``let_go_grace``.

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import codes
 from ..guest import CpuResult
+from ..model import HostView
 from ..owner import record_behind
 from ..reason import Origin, Reason
+from ..run_states import RUN_STATES, not_running, run_state
 from ..view import SlotView, in_guest, removal_stuck
 from .slot_job import Goal, Job
 
@@ -85,7 +89,7 @@ def guest_ignored(job: Job) -> Reason:
         codes.GUEST_IGNORED,
         Origin.GUEST,
         f"the guest's firmware acknowledged slot {job.slot}, but its kernel shows no such CPU",
-        "look at the guest's kernel log; nr_cpus= or CONFIG_NR_CPUS may be too small (vcpuctl doctor)",
+        "look at the guest's kernel log",
     )
 
 
@@ -104,6 +108,18 @@ def not_plugged_anew(job: Job, why: Reason) -> Reason:
     """It was to be taken out and plugged again, and cannot be."""
     text = f"{guest_unaware(job).text}; and it cannot be unplugged in order to be plugged again: {why.text}"
     return Reason(codes.GUEST_UNAWARE, why.who, text, why.hint, why.errno)
+
+
+def left_empty(job: Job, why: Reason | None) -> Reason | None:
+    """The slot had a CPU and has none now: if it was taken out to be plugged again, ``why`` is what kept it out."""
+    if why is None or not job.replugged or why.code == codes.TAKEN_AWAY:
+        return why
+    text = (
+        f"the guest did not know the CPU of slot {job.slot}, so it was taken out in order to be plugged again, and "
+        f"could not be plugged: {why.text}"
+    )
+    hint = f"vcpuctl plug --slot {job.slot} tries again, when that is mended"
+    return Reason(codes.REPLUG_FAILED, why.who, text, f"{why.hint}; {hint}" if why.hint else hint, why.errno)
 
 
 def came_back(job: Job) -> Reason:
@@ -168,13 +184,26 @@ def not_begun(job: Job, why: Reason) -> Reason:
     return Reason(codes.NOT_BEGUN, why.who, f"{why.text}; nothing was changed for this slot", why.hint)
 
 
-def timed_out(job: Job, trouble: Reason | None, *, paused: bool) -> Reason:
+def stopped() -> Reason:
+    """QEMU has said that the VM's CPUs stand still, and no look has shown yet why."""
+    return Reason(codes.VM_NOT_RUNNING, Origin.VCPUCTL, "the VM has stopped", "vcpuctl doctor says why")
+
+
+def standing_still(host: HostView) -> Reason | None:
+    """Why the VM's CPUs stand still, in the words with which a plan refuses; None if they run."""
+    if host.running:
+        return None
+    why = not_running(host)
+    return replace(why, code=codes.VM_PAUSED) if run_state(host) is RUN_STATES["paused"] else why
+
+
+def timed_out(job: Job, trouble: Reason | None, standstill: Reason | None) -> Reason:
     """Time ran out: say what was awaited, and from whom."""
     hint = "it may still happen: vcpuctl list shows where it stands; running the same command again continues"
     if not job.begun:
         hint = "run the same command again, with more time (--timeout)"
-    if paused:
-        return Reason(codes.VM_PAUSED, Origin.VCPUCTL, "time ran out while the VM was paused", hint)
+    if standstill is not None:
+        return replace(standstill, text=f"time ran out: {standstill.text}", hint=f"{standstill.hint}; {hint}")
     if trouble is not None:
         return Reason(codes.AGENT_LOST, Origin.AGENT, f"time ran out without the agent: {trouble.text}", hint)
     if not job.begun:

@@ -99,6 +99,11 @@ class Job:
         return self.plug.acknowledged_at is not None or any(thread.present for thread in self.threads)
 
     @property
+    def emptied(self) -> bool:
+        """Whether there was a CPU in the slot when the operation was planned, and there is none now."""
+        return self.step.slot.filled and not self.filled
+
+    @property
     def touched(self) -> bool:
         """Whether a thread may no longer be as it was, because of this operation."""
         return any(thread.touched for thread in self.threads)
@@ -240,12 +245,15 @@ class Job:
         self.roll_back(Goal.GONE, self.outcome_if_reached, self.reason)
         self.anew = True
 
-    def is_out(self) -> None:
-        """It has gone, and is to be plugged again."""
+    def is_out(self, now: float) -> None:
+        """It has gone, and is to be plugged again. What the guest said was of the CPU that is out (promise 2)."""
         self.roll_back(Goal.UP, self.outcome_if_reached, self.reason)
         self.anew, self.replugged = False, True
         self.plug.taken_out()
+        self.seen_down.forget()
         self.absent_at = None
+        for thread in self.threads:
+            thread.is_out(now)
 
     # --- what is asked of QEMU, and what it shows ---------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class State:
         self._host_look = HostLook(limits, now)
         self._guest_look = GuestLook()
         self._cause: Reason | None = None
-        self._paused = False
+        self._standstill: Reason | None = None
 
     def names_shown(self, job: Job, names: tuple[str, ...]) -> None:
         """QEMU shows the identities of the job's CPU."""
@@ -204,16 +204,16 @@ class State:
         self.mark_all_dirty()
 
     @property
-    def paused(self) -> bool:
-        """Whether the VM's CPUs stand still."""
-        return self._paused
+    def standstill(self) -> Reason | None:
+        """Why the VM's CPUs stand still; None while they run."""
+        return self._standstill
 
-    def run_state_shown(self, *, paused: bool) -> None:
-        """The VM is paused, or runs: for what the guest owes, only the time counts in which it can be heard."""
-        if self._paused and not paused:
+    def run_state_shown(self, standstill: Reason | None) -> None:
+        """The VM stands still, or runs: for what the guest owes, only the time counts in which it can be heard."""
+        if self._standstill is not None and standstill is None:
             self._session.hears_anew(self._now)
             self.mark_all_dirty()
-        self._paused = paused
+        self._standstill = standstill
 
     # --- requests to the agent ----------------------------------------------------------------------------------------
 
@@ -374,7 +374,9 @@ class State:
         self._cause = cause
 
     def settle(self, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
-        """The job ends."""
+        """The job ends. A slot that was emptied on the way does not stand as before."""
+        if job.emptied and outcome in (Outcome.REFUSED, Outcome.FAILED):
+            outcome, reason = Outcome.PARTIAL, reasons.left_empty(job, reason or job.reason)
         job.ended(outcome, reason)
         self._open.discard(job.order)
         self.mark_dirty(job)
@@ -392,7 +394,7 @@ class State:
             "session": self.session,
             "requests": self._requests.dump(),
             "looking": self._host_look.under_way,
-            "paused": self._paused,
+            "standstill": None if self._standstill is None else self._standstill.text,
             "seconds_left": self.deadline - self._now,
             "jobs": [job.dump() for job in self.jobs],
         }

@@ -28,6 +28,7 @@ class ThreadEvidence:
     request: int | None = None  # the number of the request that is to switch it, while that is under way
     heard_at: float = -1.0  # when the agent last spoke of this very CPU: an older list says nothing of it
     touched: bool = False  # it may no longer be as it was, because of this operation
+    of_another: int | None = None  # a request that was under way when the CPU before this one had gone
 
     def heard(self, now: float) -> None:
         """The agent spoke of this very CPU."""
@@ -97,6 +98,17 @@ class ThreadEvidence:
         self.offline_in = None
         self.absent_in = None
         self.request = None
+
+    def is_out(self, now: float) -> None:
+        """The CPU has gone, and another one is to come in its place: whatever was said, or asked, is not of that one.
+
+        A request that is under way is not over by that: the agent may still carry it out.
+        """
+        self.of_another = request = self.request
+        self.forget()
+        self.request = request
+        self.number = None
+        self.heard(now)  # a list that was asked for before is older
 
     def renamed(self, name: str) -> None:
         """It has another identity than was expected, so what the guest said was of another CPU."""

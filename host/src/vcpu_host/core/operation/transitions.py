@@ -7,9 +7,10 @@ What the guest says is in ``guest_transitions``.
 from __future__ import annotations
 
 from .. import codes
+from ..model import HostView
 from ..planning.plan import StepKind
 from ..reason import Outcome
-from ..run_states import not_running
+from ..run_states import is_over, not_running
 from . import guest_transitions, reasons, verdicts
 from .events import (
     AgentDown,
@@ -84,13 +85,16 @@ def feed(state: State, event: Event, now: float) -> None:  # noqa: C901 - one ca
 
 def _host_looked(state: State, event: HostLooked) -> None:
     state.look_ended()
-    if event.view.status in ("running", "paused"):
-        state.run_state_shown(paused=event.view.status == "paused")
-    if event.view.status == "postmigrate":
-        verdicts.end_all(state, not_running(event.view))
-    renames = state.platform.numbers_plugs(event.view)
+    state.run_state_shown(reasons.standing_still(event.view))
+    _slots_shown(state, event.view)
+    if is_over(event.view.status):
+        verdicts.no_more_comes(state, not_running(event.view))
+
+
+def _slots_shown(state: State, view: HostView) -> None:
+    renames = state.platform.numbers_plugs(view)
     for job in state.open_jobs():
-        slot = event.view.slots[job.slot] if job.slot < len(event.view.slots) else None
+        slot = view.slots[job.slot] if job.slot < len(view.slots) else None
         if slot is None or job.plug.unanswered or job.plug.since_look:
             continue  # the answer may be older than the plug
         if job.removal.told_gone:
@@ -103,7 +107,7 @@ def _host_looked(state: State, event: HostLooked) -> None:
                 state.look_for_removals()
             continue
         if renames and slot.filled:
-            state.names_shown(job, state.platform.firmware_ids(event.view, slot))
+            state.names_shown(job, state.platform.firmware_ids(view, slot))
         if job.filled is not was_filled or state.awaits_look(job):
             _slot_shown(state, job, emptied=was_filled and not job.filled)
 
@@ -193,5 +197,8 @@ def _unplug_refused(state: State, event: UnplugRefused) -> None:
 def _status_changed(state: State, status: str) -> None:
     if status == "shutdown":
         verdicts.end_all(state, reasons.shut_down())
+    elif status == "running":
+        state.run_state_shown(None)
     else:
-        state.run_state_shown(paused=status == "paused")
+        state.run_state_shown(state.standstill or reasons.stopped())
+        state.look_soon()  # why it stands still, and whether it ever goes on, only QEMU's state tells

@@ -43,7 +43,7 @@ def proven_down(state: State, job: Job) -> bool:
 def reach(state: State, job: Job) -> None:
     """The job is where it was to end, or half-way, if it is to be plugged anew."""
     if job.anew:
-        job.is_out()
+        job.is_out(state.now)
         state.mark_dirty(job)
     elif job.outcome_if_reached is Outcome.DONE:
         succeed(state, job)
@@ -113,6 +113,14 @@ def give_up(state: State, job: Job, why: Reason) -> None:
         state.settle(job, Outcome.UNKNOWN, why)
     else:
         state.settle(job, Outcome.REFUSED, reasons.not_begun(job, why))
+
+
+def no_more_comes(state: State, reason: Reason) -> None:
+    """The guest will not go on. What has come about all the same is told as that."""
+    for job in list(state.open_jobs()):
+        if proven(state, job):
+            reach(state, job)
+    end_all(state, reason)
 
 
 def end_all(state: State, reason: Reason) -> None:

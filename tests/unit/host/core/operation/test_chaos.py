@@ -12,7 +12,7 @@ import vcpu_host.core.view
 from kit.sim.chaos import Chaos
 from vcpu_host.core.guest import GuestView
 from vcpu_host.core.model import HostView
-from vcpu_host.core.operation import guest_transitions, record, verdicts
+from vcpu_host.core.operation import guest_transitions, record, transitions, verdicts
 from vcpu_host.core.operation.machine import Machine
 from vcpu_host.core.operation.slot_job import Goal, Job
 from vcpu_host.core.operation.state import State
@@ -95,6 +95,29 @@ def guest_hears_of_every_cpu(patch: Patch) -> None:
     patch.setattr(Platform, "dies_of_replug", lambda self, host: True)
 
 
+def evidence_outlives_the_cpu(patch: Patch) -> None:
+    """F5: what the guest said of a CPU holds for the one that was plugged in its place."""
+
+    def is_out(self: Job, now: float) -> None:
+        del now
+        self.roll_back(Goal.UP, self.outcome_if_reached, self.reason)
+        self.anew, self.replugged = False, True
+        self.plug.taken_out()
+        self.absent_at = None
+
+    patch.setattr(Job, "is_out", is_out)
+
+
+def emptied_is_as_before(patch: Patch) -> None:
+    """F5: a CPU that was taken out, and did not get in again, is told as refused or undone."""
+    patch.setattr(Job, "emptied", False)
+
+
+def every_stop_is_a_pause(patch: Patch) -> None:
+    """F6: a VM that stands still has been paused, and goes on some time."""
+    patch.setattr(transitions, "is_over", lambda status: False)
+
+
 def deaf_for_good(patch: Patch) -> None:
     """F14: an agent that has lost events hears no more."""
     patch.setattr(kit.sim.world.World, "_hears_again", lambda self, sim: self._agent_goes_deaf())
@@ -135,6 +158,9 @@ def whatever_is_open_had_not_begun(patch: Patch) -> None:
         absence_is_proof,
         confirmation_never_ages,
         guest_hears_of_every_cpu,
+        evidence_outlives_the_cpu,
+        emptied_is_as_before,
+        every_stop_is_a_pause,
         silence_is_a_verdict,
         deaf_for_good,
         whatever_is_open_had_not_begun,

@@ -278,7 +278,7 @@ class Model(RuleBasedStateMachine):
     def device_goes_or_stays(self, index: int, refused: bool) -> None:
         self._feed(ev.UnplugRefused(index) if refused else ev.DeviceDeleted(index))
 
-    @rule(status=st.sampled_from(("paused", "running")))
+    @rule(status=st.sampled_from(("stopped", "running")))
     def vm_stops_or_goes_on(self, status: str) -> None:
         self._feed(ev.VmStatus(status))
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from kit.sim.step import Step, plug, unplug
+from kit.sim.step import Step, plug, requests, unplug
 from kit.sim.views import INFO, host, vm
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.model import Ost
@@ -30,7 +30,7 @@ _LOST = Reason("agent-lost", Origin.AGENT, "vcpud died")
     [
         ([], "add-pending"),
         ([ev.PlugReturned(1, None)], "arrival-pending"),
-        ([ev.PlugReturned(1, None), ev.VmStatus("paused")], "vm-paused"),
+        ([ev.PlugReturned(1, None), ev.VmStatus("stopped")], "vm-not-running"),
         ([ev.PlugReturned(1, None), ev.AgentDown(_LOST)], "agent-lost"),
     ],
 )
@@ -69,13 +69,32 @@ def test_a_cpu_that_the_kernel_ignores_is_taken_back_after_the_grace() -> None:
     assert step.of(ev.DoCancel)
 
 
+def test_of_a_cpu_that_the_kernel_ignores_no_cause_is_named_that_nobody_has_seen() -> None:
+    """The plan has seen that the kernel has room for it (F4)."""
+    step = plug()
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
+    step.tell(after=Limits().arrival_grace)
+    step.listed()
+    step.tell(ev.RequestEnded("s1", 1, None))
+    (down,) = requests(step)
+    step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
+    step.tell(after=1.0)
+    step.listed()
+    step.tell(ev.UnplugReturned(1, None), step.looked(0), after=0.1)
+    reason = step.slot.reason
+    assert reason is not None
+    assert (reason.code, reason.hint) == ("guest-ignored", "look at the guest's kernel log")
+    assert "nr_cpus" not in reason.text + reason.hint
+    assert "NR_CPUS" not in reason.text + reason.hint
+
+
 def test_the_grace_does_not_run_while_the_guest_cannot_be_heard() -> None:
     step = plug()
     step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)), ev.AgentDown(_LOST))
     step.tell(after=30.0)
     step.tell(ev.AgentUp("s2", INFO))
     assert [action.online for action in step.asked if isinstance(action, ev.DoSetOnline)] == [True]
-    step.tell(ev.VmStatus("paused"))
+    step.tell(ev.VmStatus("stopped"))
     step.tell(after=20.0)
     step.tell(step.looked(0, 1))
     assert not step.of(ev.DoCancel)
@@ -226,25 +245,6 @@ def test_what_nobody_is_left_to_tell_is_unknown(event: ev.Event) -> None:
     step = plug()
     step.tell(event)
     assert step.slot.outcome is Outcome.UNKNOWN
-
-
-def test_a_vm_that_moves_away_in_the_middle_is_not_waited_for_here() -> None:
-    step = plug()
-    step.tell(ev.PlugReturned(1, None), ev.VmStatus("paused"))
-    step.tell(step.looked(0, 1, status="postmigrate"), after=1.0)
-    assert step.over()
-    assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "vm-moved")
-
-
-def test_a_migration_that_fails_in_its_last_moment_is_a_pause_and_no_end() -> None:
-    step = plug()
-    step.tell(ev.PlugReturned(1, None), ev.VmStatus("paused"))
-    step.tell(step.looked(0, 1, status="finish-migrate"), after=1.0)
-    assert not step.over()
-    step.tell(ev.VmStatus("running"))
-    step.tell(step.settled(1, "done", online=True))
-    step.tell(step.looked(0, 1))
-    assert step.slot.outcome is Outcome.DONE
 
 
 def test_an_answer_after_the_end_changes_no_verdict() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from kit.sim.step import Step, plug, unplug
+from kit.sim.step import Step, not_noticed, plug, requests, reverted, unplug, vm_reverted
 from kit.sim.views import INFO, guest, host, identities, vm
 from vcpu_host.core.guest import GuestCpu, GuestView
 from vcpu_host.core.model import Ost
@@ -20,10 +20,6 @@ from vcpu_host.core.view import VmView, join
 
 #: How the firmware of a machine type from before QEMU 2.7 calls the CPU with APIC id 1.
 _FOREIGN = "acpi:\\_SB_.CP01"
-
-
-def requests(step: Step) -> list[ev.DoSetOnline]:
-    return [action for action in step.asked if isinstance(action, ev.DoSetOnline)]
 
 
 # --- absence ----------------------------------------------------------------------------------------------------------
@@ -211,6 +207,19 @@ def test_a_cpu_that_comes_back_after_device_del_is_told_in_the_result() -> None:
     assert step.slot.reason.code == "ejected-online"
 
 
+def test_an_agent_that_refuses_after_device_del_does_not_end_the_removal_which_may_still_come_about() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False))
+    step.tell(ev.UnplugReturned(1, None), step.snapshot(step.cpu(0, online=True), step.cpu(1, online=True)))
+    (again,) = requests(step)
+    busy = Reason("last-cpu", Origin.GUEST, "the last one", errno="EBUSY")
+    step.tell(step.settled(1, "refused", online=True, request=again.request, reason=busy))
+    assert not step.of(ev.DoSetOnline)
+    step.tell(after=Limits().timeout)
+    assert step.over()
+    assert (step.slot.outcome, step.slot.reason and step.slot.reason.code) == (Outcome.UNKNOWN, "removal-pending")
+
+
 def test_one_cpus_own_word_is_fresh_only_for_a_moment() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False), after=Limits().look_fresh + 0.1)
@@ -260,25 +269,6 @@ def test_a_slow_guest_has_to_show_it_several_times(
 
 
 # --- a CPU of which the guest was never told --------------------------------------------------------------------------
-
-
-def reverted(operation: str = "scale", *slots: str, count: int | None = 2) -> Step:
-    """QEMU has slots 0 and 1; the guest, as of a snapshot that was loaded, has only ever heard of slot 0 (F5)."""
-    return Step(vm_reverted(), operation, *slots, count=None if slots else count, limits=Limits(timeout=60.0))
-
-
-def vm_reverted() -> VmView:
-    view = host(3, {0, 1})
-    return join(view, guest(view, {0}), agent=INFO)
-
-
-def not_noticed(step: Step) -> ev.DoSetOnline:
-    """The guest's list shows no such CPU: the wait for it ends, and its removal begins."""
-    step.listed()
-    assert step.of(ev.DoCancel) == [ev.DoCancel(1)]
-    step.tell(ev.RequestEnded("s1", 1, None))
-    (down,) = requests(step)
-    return down
 
 
 def test_a_cpu_that_the_guest_was_never_told_of_is_plugged_anew() -> None:

@@ -105,9 +105,24 @@ def test_what_is_taken_out_to_be_plugged_anew_is_not_on_its_way_back() -> None:
     deaf.listed_absent(1.0)
     deaf.plug_anew()
     assert (deaf.goal, deaf.rolling_back) == (Goal.GONE, False)
-    deaf.is_out()
+    deaf.is_out(5.0)
     assert (deaf.goal, deaf.replugged, deaf.absent_at) == (Goal.UP, True, None)
     assert deaf.begun
+
+
+def test_nothing_that_the_guest_said_of_a_cpu_is_left_when_another_is_to_be_plugged_in_its_place() -> None:
+    deaf = confirmed("s")
+    deaf.plug_anew()
+    deaf.listed_absent(1.0)
+    deaf.seen_down.shown(1.0, 1.0)
+    for thread in deaf.threads:
+        thread.said_absent("s")
+    assert deaf.guest_down("s")
+    deaf.is_out(1.0)
+    assert not deaf.guest_down("s")
+    assert not any(thread.proven_absent("s") for thread in deaf.threads)
+    assert not deaf.seen_down.is_fresh(1.0, 5.0)
+    assert [thread.number for thread in deaf.threads] == [None, None]
 
 
 def test_a_cpu_that_comes_back_is_not_seen_down_any_more() -> None:

@@ -96,6 +96,15 @@ def test_the_guests_words_are_void_when_the_session_ends_but_not_what_was_asked_
     assert (thread.number, thread.heard_at, thread.touched) == (3, 2.0, True)
 
 
+def test_when_its_cpu_is_out_only_what_is_under_way_is_left_and_lists_from_before_are_older() -> None:
+    thread = confirmed()
+    thread.asked(7)
+    thread.said_absent("s")
+    thread.is_out(4.0)
+    assert (thread.present, thread.offline_in, thread.absent_in, thread.number) == (None, None, None, None)
+    assert (thread.request, thread.of_another, thread.heard_at, thread.touched) == (7, 7, 4.0, True)
+
+
 @pytest.mark.parametrize("cpu", [ON, PARKED])
 @pytest.mark.parametrize(
     "happens", [ThreadEvidence.answer_lost, ThreadEvidence.forget, ThreadEvidence.missing, is_proven_absent]
