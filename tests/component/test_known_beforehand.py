@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.component.cli import done, run, stands
+from kit.component.cli import done, online, run, stands, until
 from kit.ended import Ended
 from kit.fakes.qemu import FakeVm, QmpError
 
@@ -139,3 +139,17 @@ def test_a_vcpu_that_a_failed_plug_of_somebody_else_has_left_is_told_as_what_it_
         assert slot["state"] == "empty"
         done(vm, {0, 1}, "plug")
         done(vm, {0}, "unplug")
+
+
+def test_a_cpu_that_is_still_on_its_way_into_the_guest_is_not_called_offline(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        rule = vm.steer.rule("guest:insert", "hold")
+        slot = vm.steer.call("query-hotpluggable-cpus")[-2]
+        vm.steer.call("device_add", driver=slot["type"], id="by-hand", **slot["props"])
+        vm.steer.wait(rule)
+        _refused(run(vm, "offline", "1"), "guest-unaware")
+        vm.steer.release(rule)
+        until(lambda: 1 in vm.guest_cpus())
+        ended = run(vm, "offline", "1")
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
+        assert online(vm) == {0}

@@ -252,6 +252,18 @@ def _nameless(view: VmView, slot: SlotView) -> Reason:
     return replace(unsupported(view.host), hint="switch it in the guest by hand")
 
 
+def _not_shown(slot: SlotView) -> Reason:
+    """A CPU that the guest does not show now may come up at the next moment: that is not the same as offline."""
+    return Reason(
+        codes.GUEST_UNAWARE,
+        Origin.GUEST,
+        f"QEMU has a CPU in slot {slot.index} that the guest does not show; it may come up yet, so it is not known "
+        "to be offline",
+        f"repeat it in a moment if the CPU was plugged just now; vcpuctl unplug --slot {slot.index} takes one out that "
+        "the guest never shows",
+    )
+
+
 def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
         return Reason(
@@ -271,7 +283,9 @@ def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
         return removal_pending(slot)
     if not all(slot.firmware_ids):
         return _nameless(view, slot)
-    if slot.state in (SlotState.OFFLINE, SlotState.PLUGGED):
+    if slot.state is not SlotState.UNKNOWN and any(thread.cpu is None for thread in slot.threads):
+        return _not_shown(slot)
+    if slot.state is SlotState.OFFLINE:
         return None
     for thread in slot.threads:
         if thread.online and thread.cpu is not None and thread.cpu.cannot_offline is not None:
