@@ -72,6 +72,20 @@ def test_a_slot_whose_id_another_device_has_is_gone_past_or_refused_with_what_ha
         assert [entry["arguments"]["id"] for entry in vm.steer.commands("device_add")] == ["vcpu-2"]
 
 
+def test_a_guest_that_may_have_no_acpi_is_not_said_to_be_booting_for_certain(folder: Path) -> None:
+    with FakeVm(folder, "--guest-acpi", "off", agent=False) as vm:
+        trouble = run(vm, "list").json["agent_trouble"]
+        assert trouble["code"] == "guest-booting"
+        for words in ("has the agent's port open", "still booting", "or its kernel runs without ACPI (acpi=off)"):
+            assert words in trouble["text"]
+        assert "install vcpu-guest" in trouble["hint"]
+
+
+def test_a_machine_without_acpi_tells_nothing_of_its_guests_boot(folder: Path) -> None:
+    with FakeVm(folder, "--acpi", "off", agent=False) as vm:
+        assert run(vm, "list").json["agent_trouble"]["code"] == "agent-absent"
+
+
 def test_no_cpu_is_plugged_that_the_guests_kernel_has_no_room_for(folder: Path) -> None:
     """As a stranger has it: TCG, a newest kernel, one CPU at start, sixteen slots."""
     with FakeVm(folder, "--guest-possible", "1") as vm:

@@ -213,7 +213,7 @@ REPLUG_PENDING = Code("replug-pending", "Time ran out: the CPU was taken out and
 # What the guest's firmware and kernel did.
 FIRMWARE_NO_HOTPLUG = Code("firmware-no-hotplug", "The firmware runs with SMM and cannot take new CPUs.")
 FIRMWARE_NO_UNPLUG = Code("firmware-no-unplug", "The firmware runs with SMM and cannot let CPUs go.")
-GUEST_BOOTING = Code("guest-booting", "The guest has not started its virtio-serial driver.")
+GUEST_BOOTING = Code("guest-booting", "The agent's port is closed and the guest's ACPI is not up: it may be booting.")
 GUEST_NOT_READY = Code("guest-not-ready", "The guest's ACPI is not up.")
 GUEST_NO_ACPI = Code("guest-no-acpi", "The guest's kernel runs without ACPI, so CPUs cannot come or go.")
 GUEST_POSSIBLE = Code("guest-possible", "The guest's kernel cannot have so many CPUs.")
