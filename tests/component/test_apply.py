@@ -57,6 +57,13 @@ def test_a_dry_run_says_what_would_be_done_for_each_and_does_nothing() -> None:
             stands(vm, {0})
 
 
+def test_a_dry_run_of_a_vm_without_an_agent_ends_as_its_operation_does() -> None:
+    with fleet_of("web1", "web2", without_agent=("web2",)) as fleet:
+        goals = str(fleet.goals({"web1": 2, "web2": 2}))
+        for words in (("apply", "--dry-run", goals), ("--timeout", "1", "apply", goals)):
+            assert for_many(fleet, *words).statuses == {"web1": 0, "web2": 5}
+
+
 def test_the_file_may_be_json_on_standard_input() -> None:
     with fleet_of("web1") as fleet:
         ended = for_many(fleet, "apply", "-", stdin='{"schema_version": 1, "vms": {"web1": {"vcpus": 2}}}')

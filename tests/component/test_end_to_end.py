@@ -64,7 +64,7 @@ def test_the_guests_name_of_a_cpu_names_the_slot_that_shows_it(folder: Path) -> 
 def test_the_guests_name_of_a_cpu_is_refused_where_nobody_can_be_asked(folder: Path) -> None:
     with FakeVm(folder, "--smp", "2", agent=False) as vm:
         ended = run(vm, "plan", "unplug", "--slot", "cpu1")
-        assert (ended.status, ended.json["refusals"][0]["reason"]["code"]) == (3, "agent-absent")
+        assert (ended.status, ended.json["refusals"][0]["reason"]["code"]) == (5, "agent-absent")
         ended = run(vm, "unplug", "--slot", "cpu1", "--without-agent")
         assert (ended.status, ended.json["error"]["code"]) == (2, "bad-slot")
 

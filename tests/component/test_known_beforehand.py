@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kit.component.cli import done, run, stands
+from kit.component.cli import done, online, run, stands, until
 from kit.ended import Ended
 from kit.fakes.qemu import FakeVm, QmpError
 
@@ -70,6 +70,20 @@ def test_a_slot_whose_id_another_device_has_is_gone_past_or_refused_with_what_ha
         _refused(run(vm, "plug"), "id-taken")
         _refused(run(vm, "scale", "3"), "id-taken")
         assert [entry["arguments"]["id"] for entry in vm.steer.commands("device_add")] == ["vcpu-2"]
+
+
+def test_a_guest_that_may_have_no_acpi_is_not_said_to_be_booting_for_certain(folder: Path) -> None:
+    with FakeVm(folder, "--guest-acpi", "off", agent=False) as vm:
+        trouble = run(vm, "list").json["agent_trouble"]
+        assert trouble["code"] == "guest-booting"
+        for words in ("has the agent's port open", "still booting", "or its kernel runs without ACPI (acpi=off)"):
+            assert words in trouble["text"]
+        assert "install vcpu-guest" in trouble["hint"]
+
+
+def test_a_machine_without_acpi_tells_nothing_of_its_guests_boot(folder: Path) -> None:
+    with FakeVm(folder, "--acpi", "off", agent=False) as vm:
+        assert run(vm, "list").json["agent_trouble"]["code"] == "agent-absent"
 
 
 def test_no_cpu_is_plugged_that_the_guests_kernel_has_no_room_for(folder: Path) -> None:
@@ -139,3 +153,17 @@ def test_a_vcpu_that_a_failed_plug_of_somebody_else_has_left_is_told_as_what_it_
         assert slot["state"] == "empty"
         done(vm, {0, 1}, "plug")
         done(vm, {0}, "unplug")
+
+
+def test_a_cpu_that_is_still_on_its_way_into_the_guest_is_not_called_offline(folder: Path) -> None:
+    with FakeVm(folder) as vm:
+        rule = vm.steer.rule("guest:insert", "hold")
+        slot = vm.steer.call("query-hotpluggable-cpus")[-2]
+        vm.steer.call("device_add", driver=slot["type"], id="by-hand", **slot["props"])
+        vm.steer.wait(rule)
+        _refused(run(vm, "offline", "1"), "guest-unaware")
+        vm.steer.release(rule)
+        until(lambda: 1 in vm.guest_cpus())
+        ended = run(vm, "offline", "1")
+        assert (ended.status, ended.outcome) == (0, "done"), ended.stdout
+        assert online(vm) == {0}

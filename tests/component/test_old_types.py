@@ -41,6 +41,16 @@ def test_on_an_old_machine_type_what_works_works_and_the_rest_is_refused_up_fron
         assert vm.steer.commands("device_del") == []
 
 
+def test_on_an_old_type_a_missing_agent_is_told_as_that_and_waited_for_no_longer_than_one_that_may_start(
+    folder: Path,
+) -> None:
+    with FakeVm(folder, "--smp", "2", *OLD, agent=False) as vm:
+        assert run(vm, "list").json["agent_trouble"]["code"] == "agent-absent"
+        ended = run(vm, "--timeout", "600", "plug")
+        assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout
+        assert "waited 2" in ended.json["error"]["text"]
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.component.adapter import machine
@@ -78,4 +79,12 @@ async def test_a_guest_whose_acpi_is_not_up_has_no_driver_for_the_port_either(fo
         after = (await vmm.look()).channel
         assert before is not None
         assert after is not None
-        assert (before.driver_up, after.driver_up) == (False, None)
+        assert (before.acpi_up, after.acpi_up) == (False, None)
+
+
+@pytest.mark.parametrize("facts", [{"machine": "pc-i440fx-2.6"}, {"machine": "pc-q35-2.6"}, {"acpi": False}])
+async def test_a_list_that_is_empty_for_good_tells_nothing_of_the_boot(folder: Path, facts: dict[str, Any]) -> None:
+    async with machine(folder, **facts) as (_, vmm):
+        port = (await vmm.look()).channel
+        assert port is not None
+        assert (port.guest_open, port.acpi_up) == (False, None)

@@ -211,3 +211,23 @@ def test_migrate_gets_the_vm_itself_and_the_service_has_it_again_after_that(vm: 
         assert checked.status in (0, 3), checked.stdout
         assert checked.outcome in ("done", "refused")
         until(lambda: service.held("web1"))
+
+
+def test_a_refusal_of_the_service_is_over_when_its_advice_was_followed() -> None:
+    """The service's session with the agent goes on: what the guest is like is asked for anew."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ve", dir="/tmp") as name,
+        FakeVm(Path(name), "--threads", "2", "--maxcpus", "8", agent=False) as vm,
+    ):
+        control = Path(name) / "sys/devices/system/cpu/smt/control"
+        control.parent.mkdir(exist_ok=True)
+        control.write_text("off\n", encoding="ascii")
+        vm.start_agent()
+        with Serving({"web1": vm}) as service:
+            service.holds("web1")
+            refused = run(vm, "plug", "--slot", "1")
+            assert (refused.status, refused.json["reason"]["code"]) == (3, "smt-off")
+            assert run(vm, "plan", "plug", "--slot", "1").status == 3
+            control.write_text("on\n", encoding="ascii")
+            assert run(vm, "plan", "plug", "--slot", "1").status == 0
+            done(vm, {0, 1}, "plug", "--slot", "1")

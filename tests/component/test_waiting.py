@@ -80,10 +80,12 @@ def test_a_guest_without_an_agent_is_told_after_a_while_and_with_how_long_that_w
 def test_who_only_looks_is_not_made_to_wait(folder: Path) -> None:
     with FakeVm(folder, agent=False) as vm:
         assert run(vm, "list").json["agent_trouble"]["code"] == "agent-absent"
-        assert run(vm, "plan", "plug").json["refusals"][0]["reason"]["code"] == "agent-absent"
+        planned = run(vm, "plan", "plug")
+        assert (planned.status, planned.json["refusals"][0]["reason"]["code"]) == (5, "agent-absent")
+        assert run(vm, "plug", "--dry-run").status == 5
         assert run(vm, "doctor").status == 1
         # One look each: nobody went to look again.
-        assert len(vm.steer.commands("query-chardev")) == 3
+        assert len(vm.steer.commands("query-chardev")) == 4
 
 
 def test_what_is_certain_is_refused_at_once_beside_an_agent_that_is_missing(folder: Path) -> None:

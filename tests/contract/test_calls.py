@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import cast
 
 import pytest
@@ -52,6 +53,23 @@ async def test_hello_brings_all_that_the_agent_says_of_itself_and_of_its_guest(a
     assert "set-online" in info.capabilities
     assert asdict(info.environment) == {**asdict(ENVIRONMENT), "keeps_affinity": True}
     assert info.sees_programs
+
+
+async def test_hello_may_be_said_again_and_changes_nothing_but_what_is_known_of_the_guest(
+    agent: LinkAgent, guest: Guest
+) -> None:
+    first = agent.info
+    waiting = asyncio.ensure_future(switched(agent, 4, online=True, wait=True))
+    await until(lambda: guest.inventory._waiting)
+    guest.environment = replace(ENVIRONMENT, smt_control="off")
+    await agent.renew_info(-math.inf)
+    assert agent.info is first, "what was said since is good enough"
+    await agent.renew_info(math.inf)
+    assert agent.info == replace(first, environment=replace(first.environment, smt_control="off"))
+    assert not waiting.done()
+    guest.kernel.add(4)
+    assert results(await waiting)[firmware_id(4)].status is CpuStatus.DONE
+    assert len((await agent.list_cpus()).cpus) == 2
 
 
 async def test_a_look_at_programs_brings_all_that_was_found(agent: LinkAgent, guest: Guest) -> None:

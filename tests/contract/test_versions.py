@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -95,6 +96,21 @@ def listing(request: bytes) -> bytes:
         + snapshot
         + UNKNOWN
     )
+
+
+async def test_an_older_agent_is_asked_anew_what_its_guest_is_like_too(idle_guest: Guest) -> None:
+    said = 0
+
+    def counted(request: bytes) -> bytes:
+        nonlocal said
+        said += 1
+        return hello(request)
+
+    await played(idle_guest, {"Hello": counted, "ListCpus": listing})
+    async with agent_of(idle_guest) as agent:
+        await agent.renew_info(math.inf)
+        assert (said, agent.info.version) == (2, "9")
+        assert len((await agent.list_cpus()).cpus) == 1
 
 
 async def test_fields_that_a_newer_agent_adds_are_passed_over(idle_guest: Guest) -> None:

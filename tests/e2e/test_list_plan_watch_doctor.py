@@ -95,7 +95,7 @@ def test_list_and_doctor_say_what_is_the_matter_with_the_agent(machine: Machine)
     for words in (("plan", "plug"), ("plug",), ("unplug",), ("scale", "1"), ("scale", "9"), ("online", "1")):
         ended = machine.vcpuctl(*(() if words[0] == "plan" else ("--timeout", "2")), *words)
         if words[0] == "plan":
-            assert (ended.status, ended.json["refusals"][0]["reason"]["code"]) == (3, "agent-absent")
+            assert (ended.status, ended.json["refusals"][0]["reason"]["code"]) == (5, "agent-absent")
         else:
             assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout
             assert "systemctl start vcpud" in ended.stderr

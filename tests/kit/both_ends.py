@@ -67,12 +67,13 @@ class Guest:
         self.fake_programs = FakePrograms(folder)
         looker = Looker(self.sysfs, IDENTITY.kernel, tasks_of(folder), units_of(folder), partial(channels_of, folder))
         self.programs = programs = Programs(looker, keep=True)
+        self.environment = ENVIRONMENT
         self.servicer = GuestAgentService(
             IDENTITY,
             self.inventory,
             WatchedWriter(self.writer, programs),
             "acpi",
-            lambda: ENVIRONMENT,
+            lambda: self.environment,
             programs=programs,
         )
         self._server: grpc.aio.Server | None = None

@@ -98,7 +98,7 @@ class GuestAgent(Protocol):
 
     @property
     def info(self) -> AgentInfo:
-        """What the agent said of itself when the session began."""
+        """What the agent has said of itself and of its guest: when the session began, or later (``renew_info``)."""
 
     @property
     def session(self) -> str:
@@ -107,6 +107,9 @@ class GuestAgent(Protocol):
     @property
     def ended(self) -> bool:
         """Whether the session is over."""
+
+    async def renew_info(self, since: float) -> None:
+        """Ask anew for ``info``, unless that was done at or after ``since``, on the loop's clock."""
 
     async def check(self) -> None:
         """Return when the agent has shown that it lives, now or a moment ago."""

@@ -152,7 +152,9 @@ class Agent:
         self.asked: list[tuple[str, ...]] = []
         self.for_eject: set[str] = set()
         self.cancelled = 0
-        self.checked = self.listed = 0
+        self.checked = self.listed = self.hellos = 0
+        self.becomes: AgentInfo | None = None  # what is said of the guest when that is asked anew
+        self.told_at = asyncio.get_running_loop().time()
         self.silent = False
         self.watched = False
         self.programs: Workload | VcpuctlError | None = Workload()  # None: the question is never answered
@@ -172,6 +174,16 @@ class Agent:
             raise gone()
         if self.silent:
             raise AgentGoneError(Reason("agent-slow", Origin.AGENT, "no answer"))
+
+    async def renew_info(self, since: float) -> None:
+        if self.told_at >= since:
+            return
+        self.hellos += 1
+        await asyncio.sleep(0)
+        if self.ended:
+            raise gone()
+        self.told_at = since
+        self.info = self.becomes or self.info
 
     async def list_cpus(self) -> GuestView:
         self.listed += 1

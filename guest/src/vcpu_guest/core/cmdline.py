@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-#: The most arguments that are taken, and the most characters of each.
+#: The most arguments that are taken, and the most characters of each ("..." marks a cut).
 MAX_ARGUMENTS = 32
 MAX_LENGTH = 128
 
@@ -38,7 +38,7 @@ def bearing_on_cpus(line: str) -> tuple[str, ...]:
         if argument == "--":
             break
         if _name(argument) in _NAMES and argument.isprintable():
-            found.append(argument[:MAX_LENGTH])
+            found.append(argument if len(argument) <= MAX_LENGTH else argument[: MAX_LENGTH - 3] + "...")
     return tuple(found[:MAX_ARGUMENTS])
 
 

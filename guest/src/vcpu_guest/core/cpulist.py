@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 #: More than any kernel's NR_CPUS; a list with a larger number is rejected.
 LIMIT = 65536
+#: So many entries of a list stand in a sentence; of a longer one the first few do.
+_WHOLE, _NAMED = 8, 3
 
 
 def parse(text: str) -> frozenset[int]:
@@ -38,6 +40,19 @@ def render(numbers: Iterable[int]) -> str:
         else:
             runs.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def brief(numbers: Collection[int]) -> str:
+    """Return the list for a sentence: as the kernel writes it, or its beginning and how many CPUs follow.
+
+    For example "1, 3, 5 and 237 more".
+    """
+    entries = render(numbers).split(",")
+    if len(entries) <= _WHOLE:
+        return ",".join(entries)
+    named = entries[:_NAMED]
+    left = len(set(numbers)) - sum(len(parse(entry)) for entry in named)
+    return f"{', '.join(named)} and {left} more"
 
 
 def _plain(text: str) -> bool:

@@ -8,7 +8,9 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vcpu_guest.core import cpulist
 from vcpu_guest.core.model import Reason
+from vcpu_guest.core.workload import escaped
 
 #: The events. A hook gets the event as its first argument; the event's directory has this name and ".d".
 PRE_OFFLINE = "pre-offline"
@@ -16,7 +18,7 @@ POST_ONLINE = "post-online"
 
 #: The names that run-parts(8) accepts, so that files which editors and packages leave behind are no hooks.
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-#: The most characters of a hook's output that are passed on.
+#: The most bytes of a hook's output that are passed on ("..." marks a cut).
 MAX_WORDS = 200
 
 
@@ -53,11 +55,11 @@ def objection(mode: int, uid: int, owner: int) -> str:
 
 
 def words(output: bytes) -> str:
-    """Return the last line that is not blank, without control characters, at most MAX_WORDS long."""
+    """Return the last line that is not blank, without control characters, at most MAX_WORDS long; "..." marks a cut."""
     for line in reversed(output.decode("utf-8", "replace").splitlines()):
         text = "".join(character for character in line if character.isprintable()).strip()
         if text:
-            return text[:MAX_WORDS]
+            return escaped(text, MAX_WORDS)
     return ""
 
 
@@ -78,8 +80,9 @@ def veto(ended: Ended, cpus: str) -> Reason | None:
     problem = failure(ended)
     if not problem:
         return None
+    these = cpulist.brief(cpulist.parse(cpus))
     return Reason(
         "hook-refused",
-        f"a hook of the guest's administrator does not let CPUs {cpus} go offline: {problem}; "
+        f"a hook of the guest's administrator does not let CPUs {these} go offline: {problem}; "
         "see to what it says, or ask who put it into /etc/vcpud/hooks.d",
     )

@@ -4,6 +4,7 @@
 An errno alone is ambiguous: EBUSY has five causes when a CPU is to go offline. The guest's state after the refusal
 (`Context`) decides between them; where it cannot, the text lists the remaining causes, the likeliest first. An errno of
 write(2) comes from the kernel's CPU code, one of open(2) from the mount or a security module, and a reason says which.
+What to do comes last, so lists within a text are kept short: the wire has room for 1024 bytes (`rpc.convert`).
 
 Sources: kernel/cpu.c (_cpu_down, cpu_down_maps_locked, cpu_device_down), kernel/sched/core.c (dl_bw_check_overflow),
 kernel/time/tick-sched.c (tick_nohz_cpu_down), arch/x86/kernel/irq.c (check_irq_vectors_for_cpu_disable).
@@ -17,6 +18,9 @@ from dataclasses import dataclass
 
 from vcpu_guest.core import cmdline, cpulist
 from vcpu_guest.core.model import Reason
+
+#: So many arguments of the kernel's command line stand in a reason.
+_ARGUMENTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ def smt_off(number: int, control: str, code: int = 0, arguments: Iterable[str] =
 
     "forceoff" lasts until the next boot (Documentation/ABI/testing/sysfs-devices-system-cpu, smt/control).
     """
-    why = " ".join(cmdline.against_smt(arguments))
+    why = _some(cmdline.against_smt(arguments))
     if control == "forceoff":
         remedy = f"it cannot be switched on while the guest runs: boot without {why or 'nosmt=force'}"
     else:
@@ -154,10 +158,10 @@ def _explain_online(code: int, context: Context) -> Reason | None:
             code,
         )
     if code == errno.EINVAL and context.possible is not None and context.number not in context.possible:
-        limits = " ".join(cmdline.limiting_possible(context.arguments))
+        limits = _some(cmdline.limiting_possible(context.arguments))
         return Reason(
             "not-possible",
-            f"the kernel does not count {cpu} among its possible CPUs ({cpulist.render(context.possible)}): "
+            f"the kernel does not count {cpu} among its possible CPUs ({cpulist.brief(context.possible)}): "
             + (f"boot without {limits}" if limits else "its log (dmesg) says at boot how many it allows, and why"),
             code,
         )
@@ -197,7 +201,7 @@ def _explain_busy(context: Context) -> Reason:
         return Reason(
             "last-housekeeping",
             f"cpu{context.number} is the last online CPU that is not isolated (isolated are "
-            f"{cpulist.render(context.isolated)}): bring another one online that is not, "
+            f"{cpulist.brief(context.isolated)}): bring another one online that is not, "
             "or boot without isolcpus= for one of them",
             errno.EBUSY,
         )
@@ -214,7 +218,7 @@ def _explain_busy(context: Context) -> Reason:
         causes.append(
             Reason(
                 "nohz-timekeeper",
-                f"cpu{context.number} keeps time for the nohz_full CPUs ({cpulist.render(context.nohz_full)}): "
+                f"cpu{context.number} keeps time for the nohz_full CPUs ({cpulist.brief(context.nohz_full)}): "
                 "keep it online, or boot without nohz_full=",
             )
         )
@@ -231,6 +235,13 @@ def _explain_other(code: int, context: Context) -> Reason:
         f"the kernel refused cpu{context.number} with {name_of(code)}: its log (dmesg) may say why",
         code,
     )
+
+
+def _some(arguments: Iterable[str]) -> str:
+    """Return the arguments of a command line for a sentence: all, or the first few and how many follow."""
+    whole = list(dict.fromkeys(arguments))
+    more = len(whole) - _ARGUMENTS
+    return " ".join(whole) if more <= 0 else f"{' '.join(whole[:_ARGUMENTS])} and {more} more"
 
 
 def _leaves_threads_idle(control: str) -> bool:

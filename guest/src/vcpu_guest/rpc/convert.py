@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the wire's messages from the agent's own values. Besides it only `rpc` sees messages.
 
-Strings are cut here to the contract's 1024 bytes. Lists of CPUs are not: half a list names other CPUs.
+Strings are cut here to the contract's 1024 bytes, with a mark. Lists of CPUs are not: half a list names other CPUs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from vcpu_guest.core.workload import Threads, Workload
 
 #: Bytes; the host may reject longer strings (agent.proto).
 MAX_STRING = 1024
+#: At the end of a string that is longer. Reasons are made to be shorter: what to do stands at their end.
+_CUT = "..."
 #: Bytes of one list of CPUs in a Workload, and of all of them. 8192 scattered CPUs take 20,000.
 MAX_CPUS, MAX_ALL_CPUS = 32768, 1 << 20
 
@@ -30,8 +32,11 @@ WATCH_LOAD = "watch-load"
 
 
 def bounded(text: str) -> str:
-    """Return at most MAX_STRING bytes of UTF-8, cut between characters."""
-    return text.encode("utf-8", "replace")[:MAX_STRING].decode("utf-8", "ignore")
+    """Return at most MAX_STRING bytes of UTF-8, cut between characters. What is cut ends with "..."."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= MAX_STRING:
+        return data.decode()
+    return data[: MAX_STRING - len(_CUT)].decode("utf-8", "ignore") + _CUT
 
 
 def whole_entries(cpus: str) -> str:

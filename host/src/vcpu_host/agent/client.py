@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,7 @@ class LinkAgent:
         self._call_timeout = call_timeout
         self._requests = itertools.count(1)
         self._info: AgentInfo | None = None
+        self._told_at = -math.inf  # when the Hello was said whose answer ``info`` is
         self._heard_at = 0.0
         self._control: Control | None = None
 
@@ -126,7 +128,7 @@ class LinkAgent:
 
     @property
     def info(self) -> AgentInfo:
-        """What Hello said."""
+        """What the last Hello brought."""
         if self._info is None:
             raise AssertionError("over() makes agents, and it says hello first")
         return self._info
@@ -142,13 +144,17 @@ class LinkAgent:
         return self._link.ended.done() or (self._control is not None and self._control.broken is not None)
 
     async def _hello(self) -> None:
+        loop = asyncio.get_running_loop()
         request = pb.HelloRequest(protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MAX, host_version=__version__)
+        said_at = loop.time()
         async with self._asking(vital=True):
             answer = parse(pb.HelloResponse, await self._stub.hello(request, timeout=self._call_timeout))
-            self._info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
-            self._heard_at = asyncio.get_running_loop().time()
-            if _CONTROL in self._info.capabilities:
+            info = convert.agent_info(answer, agree(answer.protocol_min, answer.protocol_max))
+            self._heard_at = loop.time()
+            if self._info is None and _CONTROL in info.capabilities:
                 self._control = Control(self._stub.control(), self._why)
+        if said_at >= self._told_at:  # else a later one was answered before
+            self._info, self._told_at = info, said_at
 
     @asynccontextmanager
     async def _asking(self, *, vital: bool = False) -> AsyncIterator[None]:
@@ -179,6 +185,11 @@ class LinkAgent:
 
     def _request_id(self) -> str:
         return f"{self.session[:8]}-{next(self._requests)}"
+
+    async def renew_info(self, since: float) -> None:
+        """See ports.GuestAgent. Any agent answers Hello again and again: it changes nothing of the session."""
+        if self._told_at < since:
+            await self._hello()
 
     async def check(self) -> None:
         """See ports.GuestAgent. Asks the agent's end of the link, which costs the guest next to nothing."""

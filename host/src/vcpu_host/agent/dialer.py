@@ -85,12 +85,14 @@ def obstacle(host: HostView, port: Port) -> Reason | None:
 
 
 def _closed(channel: Channel) -> Reason:
-    if channel.driver_up is False:
+    if channel.acpi_up is False:
         return Reason(
             codes.GUEST_BOOTING,
             Origin.GUEST,
-            "the guest has not started its virtio-serial driver: it is still booting, or hangs",
-            "wait for its boot; look at its console",
+            "no program in the guest has the agent's port open, and its ACPI is not up: it is still booting, or hangs, "
+            "or its kernel runs without ACPI (acpi=off)",
+            "wait for its boot; look at its console; in a guest that is up, take acpi=off from its kernel command "
+            "line, and install vcpu-guest",
         )
     return Reason(
         codes.AGENT_ABSENT,

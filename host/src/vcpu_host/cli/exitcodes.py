@@ -67,7 +67,10 @@ def of_result(result: Document) -> Exit:
 
 def of_plan(plan: Document) -> Exit:
     """The status of a plan (``documents.of_plan``): that with which the operation would end."""
-    return Exit.REFUSED if plan["refusals"] else Exit.DONE
+    refusals = plan["refusals"]
+    if not refusals:
+        return Exit.DONE
+    return Exit.UNREACHABLE if refusals[0]["unreachable"] else Exit.REFUSED
 
 
 def of_outcome(outcome: Outcome) -> Exit:

@@ -103,7 +103,7 @@ class AgentInfo:
 
     @property
     def eject_gate(self) -> str | None:
-        """How the agent's eject gate was when it said hello, "closed" or "open"; None if it keeps none."""
+        """How the agent's eject gate was when that was last asked, "closed" or "open"; None if it keeps none."""
         if _EJECT_GATE not in self.capabilities:
             return None
         return "open" if self.environment.eject_enabled else "closed"

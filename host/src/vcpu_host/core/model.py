@@ -145,15 +145,15 @@ class Channel:
     ``socket`` is the chardev's unix socket, as it is reached from here ("@NAME" if it is an abstract one; None if there
     is none to connect to), ``bound`` the same by the name that QEMU itself has for it, ``chardev`` QEMU's words for the
     chardev, whatever its kind. ``guest_open`` says that a guest program has the port open, ``device_id`` names the
-    virtserialport. ``driver_up`` says whether the guest's virtio-serial driver runs, which tells a guest that is still
-    booting from one without the agent; None if QEMU does not say. ``name_withheld``: QEMU does not tell the socket's
-    name, as it does for an abstract one while another program is connected to it.
+    virtserialport. ``acpi_up`` is False if QEMU has seen no sign of the guest's ACPI, where it would: such a guest may
+    still be booting; None if QEMU does not say. ``name_withheld``: QEMU does not tell the socket's name, as it does for
+    an abstract one while another program is connected to it.
     """
 
     socket: str | None
     guest_open: bool
     device_id: str | None = None
-    driver_up: bool | None = None
+    acpi_up: bool | None = None
     bound: str = ""
     chardev: str = ""
     name_withheld: bool = False

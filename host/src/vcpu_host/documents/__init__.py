@@ -198,7 +198,10 @@ def of_plan(plan: Plan) -> Document:
         "requested": of_request(plan.request),
         "recover": [_of_step(step, step.on_failure) for step in plan.recover],
         "steps": [_of_step(step, plan.on_failure(step)) for step in plan.steps],
-        "refusals": [{"slot": refusal.slot, "reason": of_reason(refusal.reason)} for refusal in plan.refusals],
+        "refusals": [
+            {"slot": each.slot, "reason": of_reason(each.reason), "unreachable": each.unreachable}
+            for each in plan.refusals
+        ],
         "already": [view.index for view in plan.already],
         "one_at_a_time": plan.one_at_a_time,
         "notes": _of_notes(plan.notes),

@@ -264,8 +264,9 @@ def consistent(found: Sequence[Slot], raw_cpus: object) -> bool:
 def lists_cpus(value: object) -> bool:
     """Whether query-acpi-ospm-status has CPUs at all.
 
-    Up to QEMU 10 it has none until the guest's ACPI has run _INI (hw/acpi/ich9.c, ich9_pm_ospm_status: not while
-    cpu_hotplug_legacy), which then stays so for the machine's life.
+    On pc and q35 up to QEMU 10 it has none until the guest's ACPI has run _INI (hw/acpi/ich9.c, ich9_pm_ospm_status:
+    not while cpu_hotplug_legacy), and has them from then on. It never has any on types from before 2.7, on q35 with
+    acpi=off, and where the guest's kernel runs without ACPI.
     """
     return any(item.get("slot-type") == "CPU" for item in entries(value, "query-acpi-ospm-status"))
 

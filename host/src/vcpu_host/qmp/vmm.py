@@ -27,6 +27,7 @@ from ..core.model import (
     PropValue,
     Slot,
 )
+from ..core.platforms import platform_for
 from ..core.reason import Reason
 from ..errors import QemuError, RefusedError
 from ..local import processes
@@ -101,7 +102,7 @@ class QmpVmm:
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
         """
-        fixed, (status, migration), (said, early), found, anonymous = await _together(
+        fixed, (status, migration), (said, silent), found, anonymous = await _together(
             self._what_it_is(),
             self._state(),
             self._ost(),
@@ -112,8 +113,6 @@ class QmpVmm:
         port, cpu_properties, iommu = await _together(
             self._channel(children), self._of_all_cpus(found.slots), self._of_iommu(children)
         )
-        if port is not None and found.slots and early and not port.guest_open:
-            port = replace(port, driver_up=False)  # ACPI comes before any driver. (Never by an x- command: see below.)
         view: HostView = replace(
             fixed,
             status=status,
@@ -127,7 +126,10 @@ class QmpVmm:
             iommu=iommu,
             descriptors=self._descriptors(),
         )
-        return view
+        if port is None or port.guest_open or not (found.slots and silent and platform_for(view).lists_cpus_when_up):
+            return view
+        # ACPI comes before any driver. (Whether the port's is up would be told by an x- command: see above.)
+        return replace(view, channel=replace(port, acpi_up=False))
 
     async def _what_it_is(self) -> HostView:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
@@ -297,7 +299,7 @@ class QmpVmm:
         return value
 
     async def _ost(self) -> tuple[Mapping[int, Ost], bool]:
-        """What the guest last said of each slot, and whether QEMU shows that the guest's ACPI is not up yet."""
+        """What the guest last said of each slot, and whether the list has no CPU at all."""
         try:
             reply = await self._monitor.call("query-acpi-ospm-status")
             return replies.ost(reply), not replies.lists_cpus(reply)

@@ -102,10 +102,13 @@ class Coordinator:
 
         It may be called while ``run`` is under way, which it neither delays nor changes.
         """
+        return await self._look(renew=True)
+
+    async def _look(self, *, renew: bool) -> VmView:
         if self._looker.operating:
-            return await self._looker.beside()
+            return await self._looker.beside(renew=renew)
         async with self._one_look:
-            return await self._looker.observe_for(None)
+            return await self._looker.observe_for(None, renew=renew)
 
     async def checkup(self) -> VmView:
         """As ``look``, with what the guest's programs make of its CPUs."""
@@ -128,7 +131,8 @@ class Coordinator:
     ) -> AsyncGenerator[VmView, None]:
         """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
 
-        Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway.
+        Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway. What
+        the agent says of its guest beside its CPUs (``AgentInfo``) is not asked anew for each of these looks.
         """
         loop = asyncio.get_running_loop()
         stop, changed = stop or asyncio.Event(), asyncio.Event()
@@ -137,7 +141,7 @@ class Coordinator:
         try:
             while not stop.is_set() and (until is None or loop.time() < until):
                 changed.clear()
-                yield await self.look()
+                yield await self._look(renew=False)
                 if self._sessions.current is not heard and self._sessions.current is not None:
                     heard = self._sessions.current
                     listener = loop.create_task(hear_agent(heard, changed))

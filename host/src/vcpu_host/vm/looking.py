@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from .. import ports
 from ..core import codes
@@ -35,7 +37,8 @@ _NO_SESSION = Reason(
 class Looker:
     """Looks at a VM. It keeps what need not be asked for twice in one link session.
 
-    ``observe`` may make a session, and strikes out of the record what it settles; ``beside`` does neither.
+    ``observe_for`` may make a session, and strikes out of the record what it settles; ``beside`` does neither. What
+    the agent says of its guest (``AgentInfo``) is asked anew in a session that is older than the look.
     """
 
     def __init__(self, vmm: ports.Vmm, sessions: Sessions, journal: ports.Journal) -> None:
@@ -68,8 +71,9 @@ class Looker:
         if said and self._host is not None:
             self._host = replace(self._host, ost={**self._host.ost, **said})
 
-    async def beside(self) -> VmView:
+    async def beside(self, *, renew: bool = True) -> VmView:
         """The map while an operation is under way, which alone makes and ends sessions and keeps the record."""
+        since = asyncio.get_running_loop().time()
         agent = await self._sessions.made(_SOON)
         host = await (self._vmm.look() if self._host is None else self._vmm.look_slots(self._host))
         if agent is None or not host.running:
@@ -78,25 +82,31 @@ class Looker:
             trouble = _NO_SESSION if host.running else not_running(host)
             return await self._with_pending(join(host, None, agent_trouble=trouble))
         try:
+            if renew:
+                await agent.renew_info(since)
             guest = await agent.list_cpus()
         except AgentGoneError as error:
             return await self._with_pending(join(host, None, agent_trouble=error.reason))
         return await self._with_pending(join(host, guest, agent=agent.info))
 
-    async def observe_for(self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool = False) -> VmView:
+    async def observe_for(
+        self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool = False, renew: bool = True
+    ) -> VmView:
         """Both sides; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
 
         In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
         makes every plug end in doubt (``core.proof``). ``operation``: it is the operation under way that looks.
+        Without ``renew`` what the agent said earlier in the session is good enough: for one look of many.
         """
-        view = await self._observe(needs_guest, operation=operation)
+        since = asyncio.get_running_loop().time() if renew else -math.inf
+        view = await self._observe(needs_guest, since, operation=operation)
         if view.agent_trouble is not None and view.agent_trouble.code == codes.AGENT_LOST:
-            view = await self._observe(needs_guest, operation=operation)
+            view = await self._observe(needs_guest, since, operation=operation)
         for pause in _NAMELESS:
             if not view.unsettled:
                 break
             await asyncio.sleep(pause)
-            view = await self._observe(needs_guest, operation=operation)
+            view = await self._observe(needs_guest, since, operation=operation)
         return view
 
     async def observe_qemu(self, *, operation: bool = False) -> VmView:
@@ -104,9 +114,12 @@ class Looker:
         self._host = await self._vmm.look()
         return await self._with_pending(join(self._host, None), operation=operation)
 
-    async def _observe(self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool) -> VmView:
+    async def _observe(
+        self, needs_guest: Callable[[HostView], bool] | None, since: float, *, operation: bool
+    ) -> VmView:
         # With a session at hand both sides are asked at once: the guest's answer takes longer than all of QEMU's.
         live = self._sessions.live
+        renewed = None if live is None else asyncio.ensure_future(live.renew_info(since))
         asked = None if live is None or needs_guest else asyncio.ensure_future(live.list_cpus())
         guest: GuestView | None = None
         info: AgentInfo | None = None
@@ -120,6 +133,8 @@ class Looker:
                 trouble = not_running(host)
                 return await self._with_pending(join(host, None, agent_trouble=trouble), operation=operation)
             agent = await self._sessions.get(host)
+            if renewed is not None and agent is live:
+                await renewed
             if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
                 guest = await (asked if asked is not None and agent is live else agent.list_cpus())
             else:
@@ -134,9 +149,7 @@ class Looker:
                 raise
             trouble = error.reason  # whoever looks refuses nobody, and is not refused: the map says who has the agent
         finally:
-            if asked is not None:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
+            await _end(renewed, asked)
         view = join(host, guest, agent=info, agent_trouble=trouble)
         if guest is not None and self._sessions.current is not None:
             self._named_in = None if view.unexplained else self._sessions.current.session
@@ -176,3 +189,11 @@ class Looker:
             host = await self._vmm.look()
         self._host = host
         return host
+
+
+async def _end(*tasks: asyncio.Future[Any] | None) -> None:
+    """End what is under way of these; what came of it does not matter any more."""
+    for task in tasks:
+        if task is not None:
+            task.cancel()
+    await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)

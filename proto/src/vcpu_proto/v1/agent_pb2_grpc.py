@@ -57,7 +57,8 @@ class GuestAgentServicer(object):
     """
 
     def Hello(self, request, context):
-        """Who answers, which protocol it speaks, and what the guest is like. The first call of every link session.
+        """Who answers, which protocol it speaks, and what the guest is like. The first call of every link session,
+        and one that may be repeated in it: a host asks again for what changes with the guest (Environment).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,6 +64,7 @@ def test_both_sides_are_joined_by_identity() -> None:
         (Ended(5, json.dumps({"error": REASON, "exit_status": 5}), "vcpuctl: it is gone"), "list"),
         (Ended(0, json.dumps({"slots": []}), ""), "list"),
         (Ended(3, json.dumps({"steps": [], "refusals": [{}]}), ""), "plan plug"),
+        (Ended(5, json.dumps({"steps": [], "refusals": [{"unreachable": True}]}), ""), "plan plug"),
     ],
 )
 def test_an_ending_as_it_must_be_is_no_violation(ended: Ended, words: str) -> None:

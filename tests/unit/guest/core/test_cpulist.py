@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcpu_guest.core.cpulist import LIMIT, parse, render
+from vcpu_guest.core.cpulist import LIMIT, brief, parse, render
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,17 @@ def test_reading_undoes_writing(numbers: Any) -> None:
 
 def test_writes_runs_as_the_kernel_does() -> None:
     assert render([5, 0, 1, 2, 2]) == "0-2,5"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        (set(), ""),
+        ({0, 1, 2, 5}, "0-2,5"),
+        (set(range(1, 16, 2)), "1,3,5,7,9,11,13,15"),
+        (set(range(1, 480, 2)), "1, 3, 5 and 237 more"),
+        ({*range(4), *range(10, 30, 2)}, "0-3, 10, 12 and 8 more"),
+    ],
+)
+def test_in_a_sentence_a_long_list_is_its_beginning_and_how_many_follow(numbers: set[int], words: str) -> None:
+    assert brief(frozenset(numbers)) == words

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from vcpu_guest.core.model import Reason
 from vcpu_guest.core.reasons import Context, explain, name_of
+from vcpu_guest.rpc import convert
 
 
 def busy(**facts: Any) -> Reason:
@@ -49,6 +50,35 @@ def test_busy_with_several_possible_causes_lists_them_all_likeliest_first() -> N
     reason = busy(deadline_tasks=("a (pid 7)",), nohz_full=frozenset({2}))
     assert reason.code == "deadline-bandwidth"
     assert reason.text.index("SCHED_DEADLINE") < reason.text.index("nohz_full") < reason.text.index("for the moment")
+
+
+#: As many CPUs, arguments and tasks as there may be, in lists that are as long as they can be.
+SCATTERED = frozenset(range(1, 8192, 2))
+CROWDED: dict[str, Any] = {
+    "isolated": SCATTERED,
+    "nohz_full": SCATTERED,
+    "possible": SCATTERED,
+    "deadline_tasks": tuple(f"{'name-of-a-thread'} (pid {4194300 + n})" for n in range(4)),
+    "arguments": tuple(f"{name}={'x' * 100}{n},nosmt" for n in range(16) for name in ("mitigations", "nr_cpus")),
+    "smt_control": "off",
+}
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("others", [SCATTERED, frozenset({4})])
+@pytest.mark.parametrize("code", sorted(errno.errorcode))
+def test_no_reason_is_too_long_for_the_wire_so_what_to_do_is_never_cut_off(
+    *, code: int, others: frozenset[int], online: bool
+) -> None:
+    reason = explain(code, Context(number=2, online=frozenset({2}) | others, **CROWDED), online=online)
+    assert convert.reason(reason).text == reason.text
+
+
+def test_a_long_list_in_a_reason_is_shortened_in_the_middle_and_what_to_do_stays() -> None:
+    isolated = frozenset(range(1, 480, 2))
+    reason = busy(online=frozenset({1, 2, *isolated}), isolated=isolated | {2})
+    assert "(isolated are 1-3, 5, 7 and 236 more)" in reason.text
+    assert reason.text.endswith("or boot without isolcpus= for one of them")
 
 
 @pytest.mark.parametrize(

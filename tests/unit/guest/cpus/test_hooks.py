@@ -22,6 +22,7 @@ from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.kernel.sysfs import Sysfs
 from vcpu_guest.platforms.acpi import Acpi
+from vcpu_guest.rpc import convert
 
 
 @pytest.fixture
@@ -205,6 +206,15 @@ async def test_words_are_the_last_line_bounded_and_without_control_characters(fo
     said = text.partition("): ")[2].partition(";")[0]
     assert said.startswith("[31mbusy 000")
     assert len(said) == MAX_WORDS
+    assert said.endswith("000...")
+
+
+async def test_a_veto_with_many_cpus_and_many_words_still_ends_with_what_to_do(folder: Path, hooks: Hooks) -> None:
+    put(folder, PRE_OFFLINE, "a" * 255, r"printf '%0500d' 7 | tr 0 'ð'; exit 1")
+    reason = await hooks.before_offline(range(1, 480, 2))
+    assert reason is not None
+    assert "CPUs 1, 3, 5 and 237 more go offline" in reason.text
+    assert convert.reason(reason).text.endswith("who put it into /etc/vcpud/hooks.d")
 
 
 async def test_a_signal_is_a_veto_too(folder: Path, hooks: Hooks) -> None:

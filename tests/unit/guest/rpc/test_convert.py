@@ -45,6 +45,13 @@ def test_every_string_is_bounded_and_sendable(text: Any) -> None:
     assert len(convert.bounded(text).encode()) <= convert.MAX_STRING
 
 
+@given(st.text(max_size=3000))
+@example("€" * 1000)
+def test_what_is_cut_says_so(text: str) -> None:
+    sent = convert.bounded(text)
+    assert sent == text or (sent.endswith("...") and text.startswith(sent[:-3]))
+
+
 def test_no_list_of_cpus_is_cut_in_the_middle() -> None:
     scattered = cpulist.render(range(502, 3000, 2))  # the cut is within a number
     environment = Environment(scattered, scattered, scattered, partition_isolated=scattered)

@@ -39,8 +39,8 @@ _OPEN = Channel("/run/agent.sock", guest_open=True)
         (replace(host(1), channel=None), "no-channel"),
         (host(1, channel=_OPEN, status="paused"), "vm-not-running"),
         (host(1, channel=replace(_OPEN, guest_open=False)), "agent-absent"),
-        (host(1, channel=replace(_OPEN, guest_open=False, driver_up=True)), "agent-absent"),
-        (host(1, channel=replace(_OPEN, guest_open=False, driver_up=False)), "guest-booting"),
+        (host(1, channel=replace(_OPEN, guest_open=False, acpi_up=True)), "agent-absent"),
+        (host(1, channel=replace(_OPEN, guest_open=False, acpi_up=False)), "guest-booting"),
     ],
 )
 def test_each_obstacle_has_its_own_name_and_remedy(view: HostView, code: str | None) -> None:

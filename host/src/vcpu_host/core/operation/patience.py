@@ -10,7 +10,7 @@ from .. import codes
 from ..reason import Reason
 from .limits import Limits
 
-#: Somebody is there who will go on: a guest that boots, is busy or frozen for a moment, an agent that is stopped.
+#: Somebody is there who may go on: a guest that boots, is busy or frozen for a moment, an agent that is stopped.
 _THERE = frozenset({codes.GUEST_BOOTING, codes.NO_ANSWER, codes.AGENT_SLOW})
 #: An agent may be about to start: late in the guest's boot, or after its own end. Or there is none in this guest, which
 #: looks the same from outside, and must not cost all of the time.

@@ -117,10 +117,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the operation, or its part for one slot, will not be tried."""
+    """Why the operation, or its part for one slot, will not be tried.
+
+    ``unreachable``: the agent cannot be asked, which the operation itself reports as an error.
+    """
 
     reason: Reason
     slot: int | None = None
+    unreachable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

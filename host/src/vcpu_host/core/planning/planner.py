@@ -38,7 +38,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     except GuestUnknownError:
         if request.without_agent or view.agent_trouble is None:
             raise
-        return Plan(request, refusals=(Refusal(view.agent_trouble),))
+        return Plan(request, refusals=(_agent_missing(view),))
     obstacle = _obstacle(view, request)
     if obstacle is not None:
         return Plan(request, refusals=(Refusal(obstacle),))
@@ -59,7 +59,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
-        return Plan(request, refusals=(Refusal(view.agent_trouble or _NO_AGENT),))
+        return Plan(request, refusals=(_agent_missing(view),))
     if view.unexplained and all(refusal.reason.code in _CURABLE for refusal in decided.refusals):
         return Plan(request, refusals=(Refusal(no_slot_explains(view.unexplained)),))
     curable = all(refusal.reason.code in _CURABLE for refusal in decided.refusals)
@@ -78,6 +78,12 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         record_alone=view.host.owner is not None and view.host.owner.record_alone,
     )
     return _with_notes(view, whole)
+
+
+def _agent_missing(view: VmView) -> Refusal:
+    """Nobody answers for the guest. A port that another program holds is in use, not out of reach."""
+    trouble = view.agent_trouble
+    return Refusal(trouble or _NO_AGENT, unreachable=trouble is not None and trouble.code != codes.PORT_BUSY)
 
 
 def _with_notes(view: VmView, decided: Plan) -> Plan:
@@ -252,6 +258,18 @@ def _nameless(view: VmView, slot: SlotView) -> Reason:
     return replace(unsupported(view.host), hint="switch it in the guest by hand")
 
 
+def _not_shown(slot: SlotView) -> Reason:
+    """A CPU that the guest does not show now may come up at the next moment: that is not the same as offline."""
+    return Reason(
+        codes.GUEST_UNAWARE,
+        Origin.GUEST,
+        f"QEMU has a CPU in slot {slot.index} that the guest does not show; it may come up yet, so it is not known "
+        "to be offline",
+        f"repeat it in a moment if the CPU was plugged just now; vcpuctl unplug --slot {slot.index} takes one out that "
+        "the guest never shows",
+    )
+
+
 def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
     if not slot.slot.filled:
         return Reason(
@@ -271,7 +289,9 @@ def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
         return removal_pending(slot)
     if not all(slot.firmware_ids):
         return _nameless(view, slot)
-    if slot.state in (SlotState.OFFLINE, SlotState.PLUGGED):
+    if slot.state is not SlotState.UNKNOWN and any(thread.cpu is None for thread in slot.threads):
+        return _not_shown(slot)
+    if slot.state is SlotState.OFFLINE:
         return None
     for thread in slot.threads:
         if thread.online and thread.cpu is not None and thread.cpu.cannot_offline is not None:

@@ -17,7 +17,7 @@ _FORCE = ("nosmt=force", "l1tf=full,force")
 
 
 def is_off(environment: Environment) -> bool:
-    """Whether the guest keeps second threads offline, by what the agent said when its session began."""
+    """Whether the guest keeps second threads offline, by what the agent says."""
     return environment.smt_control in _OFF
 
 
@@ -36,7 +36,7 @@ def kept_offline(view: VmView) -> dict[int, Reason]:
     found = {slot.index: _reason(slot, environment) for slot in view.slots if dark(slot)}
     if is_off(environment):
         second = [slot for slot in view.slots if view.platform.is_second_thread(slot.slot)]
-        if not any(slot.online_vcpus for slot in second):  # else it was switched on since the session began
+        if not any(slot.online_vcpus for slot in second):  # else it was switched on just now
             found.update({slot.index: _reason(slot, environment) for slot in second})
     return found
 

@@ -29,6 +29,8 @@ class Platform(ABC):
     agent_platform: ClassVar[str] = ""
     #: Whether the guest's firmware tells QEMU when it has processed a plug, so that the agent need not.
     acknowledges: ClassVar[bool] = False
+    #: Whether QEMU's list of what the guest said of its CPUs is empty until the guest's ACPI is up, and not for good.
+    lists_cpus_when_up: ClassVar[bool] = False
     #: Whether a slot is a core, which may have several threads.
     whole_cores: ClassVar[bool] = False
     #: The device that a virtio-serial port is attached to.

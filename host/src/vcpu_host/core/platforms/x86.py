@@ -80,6 +80,7 @@ class X86(AcpiPlatform):
     """The platform of pc and q35 machines."""
 
     name = "ACPI (pc, q35)"
+    lists_cpus_when_up = True
 
     def matches(self, host: HostView) -> bool:
         """Any x86 machine that can plug CPUs."""

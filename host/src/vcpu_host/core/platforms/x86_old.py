@@ -3,7 +3,8 @@
 
 QEMU still makes them (10.0 has pc-i440fx-2.4 to 2.6 and pc-q35-2.4 to 2.6: ``legacy_cpu_hotplug``, hw/i386/pc_piix.c
 and pc_q35.c), and a VM keeps the type that it was made with. Identity: their ACPI objects are called ``\\_SB.CP%02X``
-by the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest reports nothing of a plug: no _OST.
+by the APIC id (hw/acpi/cpu_hotplug.c, build_legacy_cpu_hotplug_aml). The guest reports nothing of a plug: no _OST, and
+query-acpi-ospm-status lists no CPU, ever.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class OldX86(X86):
 
     name = "ACPI (pc, q35 before 2.7)"
     acknowledges = False
+    lists_cpus_when_up = False
 
     def matches(self, host: HostView) -> bool:
         """By the version in the type's name."""

@@ -204,6 +204,18 @@ def test_online_and_offline_of_what_is_so_already_change_nothing() -> None:
     assert steps(planned(view, "offline", None, "2")) == []
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_cpu_that_the_guest_does_not_show_is_not_called_offline(threads: int) -> None:
+    view = host(4, {0, 1}, threads=threads)
+    arriving = guest(view, {0}, {1})
+    for shown in range(threads):
+        seen = replace(arriving, cpus=arriving.cpus[: threads + shown])
+        decided = planned(join(view, seen), "offline", None, "1")
+        assert codes(decided) == ["guest-unaware"]
+        assert decided.already == ()
+    assert steps(planned(join(view, arriving), "offline", None, "1")) == []
+
+
 @pytest.mark.parametrize("operation", ["online", "offline"])
 def test_an_empty_slot_is_neither_brought_online_nor_taken_offline(operation: str) -> None:
     decided = planned(vm(4, {0}), operation, None, "1")
