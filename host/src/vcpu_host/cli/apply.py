@@ -18,6 +18,7 @@ from vcpu_host.sharing.fleet import Member
 from .connect import vm_at
 from .exitcodes import Exit
 from .fleet import bound, carry_out, check_distinct
+from .target import check_no_vm
 
 #: No file of 10,000 VMs is larger, in characters.
 _MOST = 4 << 20
@@ -26,9 +27,7 @@ _HINT = 'name each VM with its vCPUs below [vms]: web1 = 4; or in JSON: {"vms": 
 
 async def apply(args: argparse.Namespace) -> Exit:
     """Scale each VM to what the file says. Raise UsageError, before anything is done, if it says anything wrong."""
-    if args.vm or args.all_vms or args.qmp or args.agent or args.domain or args.connect or args.no_monitor:
-        hint = "leave --vm, --all, --qmp, --domain, --connect, --no-monitor and --agent out"
-        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl apply takes the VMs of its file", hint))
+    check_no_vm(args, text="vcpuctl apply takes the VMs of its file")
     wanted = _read(args.file)
     targets = {goal.name: _target(goal) for goal in wanted}
     check_distinct(targets)
