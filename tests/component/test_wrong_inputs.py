@@ -119,6 +119,18 @@ WRONG = [
     ("VM migrate check", "vcpuctl migrate check needs --to or --from", "for example: vcpuctl"),
     ("VM migrate check --from DIR/nowhere", "nowhere: No such file", "vcpuctl -o json export"),
     ("VM migrate check --from DIR/export.json", "its schema_version is None", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/bare.json", "bare.json: vm is missing", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/deep.json", "deep.json: it is nested too deeply", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/long.json", "long.json: a number in it is too long", "vcpuctl -o json export"),
+    ("VM numa assign --map DIR/deep.toml", "deep.toml: it is nested too deeply", "write a line for each node"),
+    ("VM numa assign --map DIR/long.toml", "long.toml: a number in it is too long", "write a line for each node"),
+    ("apply DIR/nowhere", "nowhere: No such file", "name each VM with its vCPUs"),
+    ("apply DIR/deep.json", "deep.json: it is nested too deeply", "name each VM with its vCPUs"),
+    ("apply DIR/long.json", "long.json: a number in it is too long", "name each VM with its vCPUs"),
+    ("apply DIR/deep.toml", "deep.toml: it is nested too deeply", "name each VM with its vCPUs"),
+    ("apply DIR/long.toml", "long.toml: a number in it is too long", "name each VM with its vCPUs"),
+    ("--vm deep list", "deep.toml: it is nested too deeply", "mend the file: qmp ="),
+    ("--vm long list", "long.toml: a number in it is too long", "mend the file: qmp ="),
     ("VM migrate check --to MONITOR", "is the monitor of the VM itself", "--to names the QEMU that waits"),
 ]
 
@@ -146,6 +158,11 @@ def folder() -> Iterator[Path]:
             (vms / f"{vm}.toml").write_text(text)
         (vms / "folder.toml").mkdir()
         Path(name, "export.json").write_text("{}")
+        Path(name, "bare.json").write_text('{"schema_version": 1}')
+        for kind, value in {"deep": "[" * 100_000, "long": "9" * 5000}.items():
+            Path(name, f"{kind}.json").write_text(f'{{"vms": {value}')
+            for place in (Path(name), vms):
+                (place / f"{kind}.toml").write_text(f"qmp = {value}\n")
         yield Path(name)
 
 
