@@ -7,7 +7,7 @@ So what a test finds does not depend on how busy the machine is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from kit.until import until
@@ -30,11 +30,12 @@ class Clock:
         """Have so much time pass at once."""
         self._ahead += seconds
 
-    async def ends(self, task: asyncio.Future[T], once: Callable[[], object] = lambda: True) -> T:
-        """Return what a task returns whose time is to run out. It begins to pass quickly ``once`` the condition holds.
+    async def ends(self, work: Awaitable[T], once: Callable[[], object] = lambda: True) -> T:
+        """Return what work returns whose time is to run out. It begins to pass quickly ``once`` the condition holds.
 
         It is a second for each turn of the loop, so that whatever is there to be read is read before.
         """
+        task = asyncio.ensure_future(work)
         await until(lambda: once() or task.done())
         for _ in range(_TURNS):
             if task.done():

@@ -197,6 +197,7 @@ def read(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     For ``help``, ``--help`` and ``--version`` print what is asked for and raise SystemExit. Raise CommandLineError for
     words that make no command.
     """
+    args: argparse.Namespace
     try:
         args, rest = parser.parse_known_args(words)
     except CommandLineError as error:

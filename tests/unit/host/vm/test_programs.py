@@ -121,8 +121,9 @@ async def test_a_look_afterwards_that_is_not_answered_ends_with_the_operations_t
 ) -> None:
     rig.dialer.prepare = _falls_silent
     rig.vm.filled, rig.vm.online, rig.vm.present = {0}, {0}, {0}
-    plugging = asyncio.ensure_future(rig.whole.run(Request(Operation.PLUG, 1), Limits(timeout=60.0)))
-    result = await Clock().ends(plugging, lambda: rig.vm.online == {0, 1})
+    result = await Clock().ends(
+        rig.whole.run(Request(Operation.PLUG, 1), Limits(timeout=60.0)), lambda: rig.vm.online == {0, 1}
+    )
     assert result.outcome is Outcome.DONE
     assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
     assert "in time" in result.notes[0].text

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from kit.clock import Clock
@@ -20,8 +19,9 @@ from vcpu_host.vm.coordinator import Coordinator
 async def _leave_a_removal_open(rig: Rig) -> None:
     await rig.whole.run(PLUG, BRISK)
     rig.vm.guest_works = False  # it ejects nothing
-    unplugging = asyncio.ensure_future(rig.whole.run(Request(Operation.UNPLUG, 1), BRISK))
-    left = await Clock().ends(unplugging, lambda: "del vcpu-1" in rig.vm.commands)
+    left = await Clock().ends(
+        rig.whole.run(Request(Operation.UNPLUG, 1), BRISK), lambda: "del vcpu-1" in rig.vm.commands
+    )
     assert left.outcome is Outcome.UNKNOWN
     assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 
@@ -40,8 +40,7 @@ async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) 
 async def test_a_refused_offline_leaves_a_removal_open_that_was_asked_for_before(rig: Rig) -> None:
     await _leave_a_removal_open(rig)
     rig.dialer.made[-1].refuses = Reason("last-cpu", Origin.GUEST, "no", errno="EBUSY")
-    scaling = asyncio.ensure_future(rig.whole.run(Request(Operation.SCALE, 2), BRISK))
-    result = await Clock().ends(scaling, lambda: rig.dialer.made[-1].asked)
+    result = await Clock().ends(rig.whole.run(Request(Operation.SCALE, 2), BRISK), lambda: rig.dialer.made[-1].asked)
     assert result.outcome is not Outcome.DONE, "the CPU that it would count may go at any moment"
     assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 

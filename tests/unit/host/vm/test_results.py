@@ -35,8 +35,9 @@ async def test_a_count_that_nobody_can_tell_is_not_guessed(rig: Rig) -> None:
     without = await rig.whole.run(Request(Operation.PLUG, 1, without_agent=True), BRISK)
     assert (without.before, without.after) == (Counts(1, None), Counts(2, None))
     rig.vm.guest_works = False
-    unplugging = asyncio.ensure_future(rig.whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK))
-    waiting = await Clock().ends(unplugging, lambda: "del vcpu-1" in rig.vm.commands)
+    waiting = await Clock().ends(
+        rig.whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK), lambda: "del vcpu-1" in rig.vm.commands
+    )
     assert waiting.outcome is Outcome.UNKNOWN
     assert waiting.after == Counts(2, 1), "the CPU is offline, and QEMU has it still"
 
