@@ -161,7 +161,7 @@ class Endless(Script):
 def test_answers_without_end_are_neither_kept_nor_followed(vm: FakeVm, kind: str, control: bool) -> None:
     script = Endless(vm.folder, kind, control=control)
     with Hostile(vm, script):
-        said = run(vm, "unplug", "--slot", "1", timeout=6)
+        said = run(vm, "unplug", "--slot", "1", timeout=10)
     bounded(said)
     assert (said.status, said.outcome) == (4, "unknown")
     assert script.said

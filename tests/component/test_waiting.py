@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def test_a_guest_that_is_frozen_for_a_while_is_waited_for(folder: Path) -> None:
             vm.vcpud.send_signal(signal.SIGCONT)
             ended = command.ends(40)
         assert (ended.status, ended.outcome) == (0, "done"), ended.stdout + ended.stderr
-        assert ended.stderr.startswith("vcpuctl: waiting for the guest agent, at most 5")
+        assert re.match(r"vcpuctl: waiting for the guest agent, at most [0-9]+ s", ended.stderr)
         stands(vm, {0, 1})
 
 
@@ -69,7 +70,8 @@ def test_a_guest_without_an_agent_is_told_after_a_while_and_with_how_long_that_w
     with FakeVm(folder, agent=False) as vm:
         ended = run(vm, "--timeout", "600", "plug")
         assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout
-        assert "waited 2" in ended.json["error"]["text"]
+        # How many they are depends on the machine; test_patience.py has that with a clock of its own.
+        assert re.search(r"\(waited [0-9]+ s for it\)", ended.json["error"]["text"])
         assert "install vcpu-guest" in ended.json["error"]["hint"]
         ended = run(vm, "--timeout", "1", "-q", "plug")
         assert (ended.status, ended.outcome) == (5, "agent-absent"), ended.stdout

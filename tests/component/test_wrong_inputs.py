@@ -89,6 +89,25 @@ WRONG = [
     ("--qmp LONG list", "Linux allows 107", "a shorter path"),
     ("VM --agent pty:/dev/pts/1 list", "is no unix socket", "-qmp unix:PATH,server=on"),
     ("VM --agent DIR/agent plug", "is not the socket of the agent's port", "leave --agent out"),
+    # Commands that take no VM, or take one otherwise than others do.
+    ("--vm web1 vms", "vcpuctl vms takes no VM", "leave --vm out"),
+    ("--qmp '' vms", "vcpuctl vms takes no VM", "leave --qmp out"),
+    ("--no-monitor vms --connect test:///default", "vcpuctl vms takes no VM", "leave --no-monitor out"),
+    ("--agent '' apply DIR/goals.json", "vcpuctl apply takes the VMs of its file", "leave --agent out"),
+    ("--vm web1 serve", "vcpuctl serve takes no VM", "leave --vm out: it keeps every VM of vms.d"),
+    ("--all serve", "vcpuctl serve takes no VM", "leave --all out"),
+    ("VM --agent DIR/agent serve", "vcpuctl serve takes no VM", "leave --qmp and --agent out"),
+    ("--qmp '' serve", "vcpuctl serve takes no VM", "leave --qmp out"),
+    ("--domain web1 --connect test:///default serve", "vcpuctl serve takes no VM", "leave --domain and --connect out"),
+    ("--no-monitor serve", "vcpuctl serve takes no VM", "leave --no-monitor out"),
+    ("serve --socket ''", "'' is no path of a socket", "choose another path"),
+    ("--qmp '' log", "'' is no path of a socket", "give the path of QEMU's -qmp unix socket"),
+    ("--connect test:///default log", "--connect is about a domain, and none is named", "give --domain NAME"),
+    ("--no-monitor log", "--no-monitor is about a domain, and none is named", "give --domain NAME"),
+    ("--agent DIR/agent log", "no VM is named", "give --qmp SOCKET"),
+    ("VM --agent '' log", "'' is no path of a socket", "give the path of the agent's port"),
+    ("--all --connect test:///default log", "are about one domain", "leave it out"),
+    ("--all --agent DIR/agent autoscale status", "--agent names the socket of one VM", "into the VMs' files"),
     # Files.
     ("VM agent-proxy", "vcpuctl agent-proxy needs --listen", "for example: vcpuctl"),
     ("VM agent-proxy --listen ''", "'' is no path of a socket", "choose another path"),
@@ -100,6 +119,18 @@ WRONG = [
     ("VM migrate check", "vcpuctl migrate check needs --to or --from", "for example: vcpuctl"),
     ("VM migrate check --from DIR/nowhere", "nowhere: No such file", "vcpuctl -o json export"),
     ("VM migrate check --from DIR/export.json", "its schema_version is None", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/bare.json", "bare.json: vm is missing", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/deep.json", "deep.json: it is nested too deeply", "vcpuctl -o json export"),
+    ("VM migrate check --from DIR/long.json", "long.json: a number in it is too long", "vcpuctl -o json export"),
+    ("VM numa assign --map DIR/deep.toml", "deep.toml: it is nested too deeply", "write a line for each node"),
+    ("VM numa assign --map DIR/long.toml", "long.toml: a number in it is too long", "write a line for each node"),
+    ("apply DIR/nowhere", "nowhere: No such file", "name each VM with its vCPUs"),
+    ("apply DIR/deep.json", "deep.json: it is nested too deeply", "name each VM with its vCPUs"),
+    ("apply DIR/long.json", "long.json: a number in it is too long", "name each VM with its vCPUs"),
+    ("apply DIR/deep.toml", "deep.toml: it is nested too deeply", "name each VM with its vCPUs"),
+    ("apply DIR/long.toml", "long.toml: a number in it is too long", "name each VM with its vCPUs"),
+    ("--vm deep list", "deep.toml: it is nested too deeply", "mend the file: qmp ="),
+    ("--vm long list", "long.toml: a number in it is too long", "mend the file: qmp ="),
     ("VM migrate check --to MONITOR", "is the monitor of the VM itself", "--to names the QEMU that waits"),
 ]
 
@@ -127,6 +158,11 @@ def folder() -> Iterator[Path]:
             (vms / f"{vm}.toml").write_text(text)
         (vms / "folder.toml").mkdir()
         Path(name, "export.json").write_text("{}")
+        Path(name, "bare.json").write_text('{"schema_version": 1}')
+        for kind, value in {"deep": "[" * 100_000, "long": "9" * 5000}.items():
+            Path(name, f"{kind}.json").write_text(f'{{"vms": {value}')
+            for place in (Path(name), vms):
+                (place / f"{kind}.toml").write_text(f"qmp = {value}\n")
         yield Path(name)
 
 
@@ -143,6 +179,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch, folder: Path, vm: FakeVm) -> N
         monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(folder))
+    # No socket can be made there: a service that is not to start would end, and not go on for ever.
+    monkeypatch.setenv("VCPUCTL_SOCKET", str(folder / "export.json"))
     assert main(["--qmp", str(vm.qmp), "-q", "plug", "--slot", "2"]) == 0
 
 

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from kit.clock import Clock
 from kit.fakes.guest_port import opener
 from kit.fakes.link_ends import Guest, MemoryWire, Sink, exchange, raw_agent, token_of_open, until
 from kit.fakes.virtio_port import VirtioPort
@@ -124,16 +125,19 @@ async def test_a_link_that_is_closed_unused_leaves_no_socket(port: VirtioPort, g
 
 
 async def test_nobody_at_the_port_is_no_answer_in_time_and_frees_the_port(port: VirtioPort) -> None:
+    connecting = asyncio.ensure_future(HostLink.connect(wire_to(port.host_path), timeout=60))
     with pytest.raises(NoAnswerError) as caught:
-        await HostLink.connect(wire_to(port.host_path), timeout=0.3)
+        await Clock().ends(connecting, lambda: port.host_connected)
     assert not caught.value.taken
     await until(lambda: not port.host_connected)
 
 
 async def test_an_opener_that_does_not_answer_is_told_apart_from_nobody(port: VirtioPort) -> None:
     agent = await raw_agent(port)
+    connecting = asyncio.ensure_future(HostLink.connect(wire_to(port.host_path), timeout=60))
+    await token_of_open(agent)
     with pytest.raises(NoAnswerError) as caught:
-        await HostLink.connect(wire_to(port.host_path), timeout=0.3)
+        await Clock().ends(connecting)
     assert caught.value.taken
     agent.close()
 

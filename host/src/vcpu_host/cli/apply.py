@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from vcpu_host.core import codes
-from vcpu_host.core.fleet import Goal, GoalsError, goals
+from vcpu_host.core.fleet import Goal, goals
 from vcpu_host.core.planning.plan import OnWorkload, Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import UsageError
+from vcpu_host.local import inputs
 from vcpu_host.local.target import AnyTarget, Domain, Target, check_name
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.fleet import Member
@@ -18,6 +18,7 @@ from vcpu_host.sharing.fleet import Member
 from .connect import vm_at
 from .exitcodes import Exit
 from .fleet import bound, carry_out, check_distinct
+from .target import check_no_vm
 
 #: No file of 10,000 VMs is larger, in characters.
 _MOST = 4 << 20
@@ -26,9 +27,7 @@ _HINT = 'name each VM with its vCPUs below [vms]: web1 = 4; or in JSON: {"vms": 
 
 async def apply(args: argparse.Namespace) -> Exit:
     """Scale each VM to what the file says. Raise UsageError, before anything is done, if it says anything wrong."""
-    if args.vm or args.all_vms or args.qmp or args.agent or args.domain or args.connect or args.no_monitor:
-        hint = "leave --vm, --all, --qmp, --domain, --connect, --no-monitor and --agent out"
-        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl apply takes the VMs of its file", hint))
+    check_no_vm(args, text="vcpuctl apply takes the VMs of its file")
     wanted = _read(args.file)
     targets = {goal.name: _target(goal) for goal in wanted}
     check_distinct(targets)
@@ -57,14 +56,6 @@ def _call(args: argparse.Namespace, goal: Goal) -> Call:
 def _read(path: str) -> tuple[Goal, ...]:
     """Return what the file says. Raise UsageError "bad-goals"."""
     try:
-        if path == "-":
-            text = sys.stdin.read(_MOST + 1)
-        else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(_MOST + 1)
-        if len(text) > _MOST:
-            raise GoalsError(f"it has more than {_MOST} characters")
-        return goals(text)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(Reason(codes.BAD_GOALS, Origin.VCPUCTL, f"{path}: {why}", _HINT)) from error
+        return goals(inputs.text(path, _MOST))
+    except (ValueError, RecursionError) as error:  # the last: to show a value that is nested deeply
+        raise UsageError(Reason(codes.BAD_GOALS, Origin.VCPUCTL, f"{path}: {inputs.why(error)}", _HINT)) from error

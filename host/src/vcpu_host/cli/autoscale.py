@@ -22,7 +22,7 @@ from . import render, tables
 from .connect import vm_at
 from .exitcodes import Exit, of_error, worst
 from .layout import Block, Column, Line, Span, Table
-from .target import many, target_of
+from .target import check_many, many, target_of
 
 _STYLE = {"up": "green", "down": "cyan", "hold": "dim"}
 _VERDICTS = {"passes": "green", "bounds": "yellow", "holds": "yellow"}
@@ -48,6 +48,7 @@ def _targets(args: argparse.Namespace) -> dict[str, AnyTarget | Reason]:
     if not words:
         target = target_of(args)
         return {printable(target.name or target.told): target}
+    check_many(args)
     files = known()
     try:
         names = named(words, files)

@@ -17,8 +17,8 @@ from vcpu_host.local import target
 from . import render
 from .exitcodes import Exit
 from .layout import Block, Column, Line, Table
-from .target import uri_of
-from .vms import about, check_no_vm, configured
+from .target import check_no_vm, uri_of
+from .vms import about, configured
 
 #: libvirt's words for states that people know by others (virsh list).
 _STATES = {"shutoff": "shut off", "shutdown": "in shutdown", "blocked": "idle", "nostate": "no state"}
@@ -26,7 +26,7 @@ _STATES = {"shutoff": "shut off", "shutdown": "in shutdown", "blocked": "idle", 
 
 async def domains(args: argparse.Namespace) -> Exit:
     """Ask libvirt, by a connection that can change nothing, and show what there is."""
-    check_no_vm(args)
+    check_no_vm(args, may=["--connect"])
     uri = uri_of(args)
     found = join(uri, await listed(uri), list(configured()), str(target.own_directory()))
     document = of_domains(found)

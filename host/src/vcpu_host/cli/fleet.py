@@ -24,6 +24,7 @@ from .connect import vm_at
 from .exitcodes import Exit, of_error, of_plan, of_result, worst
 from .fleet_progress import FleetProgress
 from .operate import interruptible, request_of
+from .target import check_many
 
 if TYPE_CHECKING:
     from vcpu_host.documents import Document
@@ -37,11 +38,7 @@ _BEYOND = 15.0
 async def ask_many(args: argparse.Namespace, words: Sequence[str]) -> Exit:
     """Ask the VMs that the words name. Raise UsageError before anything is done if they do not name VMs."""
     call = _call(args)
-    if args.agent is not None:
-        raise _usage(codes.MANY_VMS, "--agent names the socket of one VM", "put agent = ... into the VMs' files")
-    if args.connect is not None or args.no_monitor:
-        hint = "leave it out: the VMs' files say it (libvirt, monitor)"
-        raise _usage(codes.MANY_VMS, "--connect and --no-monitor are about one domain", hint)
+    check_many(args)
     targets = _targets(words, whole=call.changes)
     within = bound(call, args.timeout)
     members = [Member(name, _vm(target), call, within) for name, target in targets.items()]

@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 
@@ -17,13 +17,12 @@ from vcpu_host.core import codes
 from vcpu_host.core.log_entry import LogEntry, change, reason_line, told, who
 from vcpu_host.errors import UsageError
 from vcpu_host.local.journalctl import Journal
-from vcpu_host.local.target import Target, plain_name
-from vcpu_host.local.unix_sockets import place
+from vcpu_host.local.target import Target
 
 from . import render, tables
 from .exitcodes import Exit
 from .layout import Block, Column, Line, Span, Table
-from .target import QMP, VM, target_of
+from .target import check_many, many, meant, target_of
 
 _HINT = "entries of other users are not shown: only members of the group systemd-journal may read them"
 
@@ -52,24 +51,31 @@ def about(
     """Return the names, and the sockets or other places, that entries are about; none is all VMs.
 
     A name stands for its place, too: somebody else may have named that. One whose file has gone is a name alone.
+    Raise UsageError for options that other commands refuse.
     """
-    if args.all_vms:
-        return (), ()
-    if args.domain is not None:
-        return (), (target_of(args, environment).place,)
-    vms, qmp = args.vm or [], args.qmp
-    if not vms and qmp is None:
-        vms, qmp = list(filter(None, [environment.get(VM)])), environment.get(QMP) or None
-    if not vms:
-        return (), () if qmp is None else (place(plain_name(qmp)),)
-    sockets = []
+    several = many(args, environment)
+    if several:
+        check_many(args)
+        return ((), ()) if args.all_vms else (tuple(several), tuple(_places(several)))
+    try:
+        target = target_of(args, environment)
+    except UsageError as error:
+        if error.reason.code == codes.NO_VM and args.agent is None:
+            return (), ()
+        name, _ = meant(args, environment)
+        if error.reason.code == codes.NO_SUCH_VM and name is not None:
+            return (name,), ()
+        raise
+    return (target.name,) if target.name else (), (target.place,)
+
+
+def _places(vms: Sequence[str]) -> Iterator[str]:
     for vm in vms:
         try:
-            sockets.append(Target.named(vm).place)
+            yield Target.named(vm).place
         except UsageError as error:
             if error.reason.code != codes.NO_SUCH_VM:
                 raise
-    return tuple(vms), tuple(sockets)
 
 
 async def _follow(journal: Journal, output: str) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -15,6 +14,7 @@ from vcpu_host.core.migration.export import ExportError, arguments
 from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
+from vcpu_host.local import inputs
 from vcpu_host.local.target import Target, plain_name
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.hold import open_vm
@@ -106,21 +106,15 @@ def _two(args: argparse.Namespace) -> tuple[Target, Target]:
 def _read(path: str) -> Shape:
     """An export. UsageError if it is none."""
     try:
-        if path == "-":
-            text = sys.stdin.read(_MOST)
-        else:
-            with open(path, encoding="utf-8") as file:
-                text = file.read(_MOST)
-        document = json.loads(text)
+        document = inputs.json_document(path, _MOST)
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != documents.SCHEMA_VERSION:
             raise ValueError(
                 f"its schema_version is {version!r:.40}, and this vcpuctl reads {documents.SCHEMA_VERSION}"
             )
         return Shape.from_json(document)
-    except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
-        why = error.strerror if isinstance(error, OSError) else str(error)
+    except (ValueError, RecursionError) as error:  # the last: to show a value that is nested deeply
         hint = "give what vcpuctl -o json export wrote on the source's host"
         raise UsageError(
-            Reason(codes.BAD_EXPORT, Origin.VCPUCTL, f"cannot read the export {path}: {why}", hint)
+            Reason(codes.BAD_EXPORT, Origin.VCPUCTL, f"cannot read the export {path}: {inputs.why(error)}", hint)
         ) from error

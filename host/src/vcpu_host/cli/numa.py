@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +14,7 @@ from vcpu_host.core.planning.placement import Placement
 from vcpu_host.core.planning.selectors import SelectorError
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import UsageError, bad_slot
+from vcpu_host.local import inputs
 from vcpu_host.vm.numa_assign import assign
 from vcpu_host.vm.open import open_preconfig
 
@@ -57,13 +56,9 @@ def _wish(args: argparse.Namespace) -> Wish:
 def _read(path: str) -> Mapping[str, Any]:
     """A map. UsageError "bad-map" if it is none."""
     try:
-        if path == "-":
-            return tomllib.loads(sys.stdin.read(_MOST))
-        with open(path, encoding="utf-8") as file:
-            return tomllib.loads(file.read(_MOST))
-    except (OSError, ValueError, RecursionError) as error:  # the last: brackets within brackets, ever deeper
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise _bad_map(f"{path}: {why}") from error
+        return inputs.toml_table(path, _MOST)
+    except inputs.InputError as error:
+        raise _bad_map(f"{path}: {error}") from error
 
 
 def _bad_map(text: str) -> UsageError:

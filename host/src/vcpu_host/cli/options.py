@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import values
-from .usage import Parser
+from .usage import ABOUT_A_VM, Parser
 
 _SLOT = "an index, a range (4-7), a device id, props such as socket=1,core=0, or the guest's cpuN"
 
@@ -58,7 +58,7 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
 
 def _add_vm(parser: argparse.ArgumentParser, add: Callable[..., None]) -> None:
     """Add the options that say which VM is meant."""
-    group = parser.add_argument_group("virtual machine")
+    group = parser.add_argument_group(ABOUT_A_VM)
     which = group.add_mutually_exclusive_group()
     add(
         which,
@@ -143,8 +143,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_dry_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
+def _add_dry_run(parser: Parser, *, plans: bool = False) -> None:
+    """Add --dry-run, unless the command ``plans`` and does no more."""
+    if plans:
+        parser.instead["--dry-run"] = "a plan changes nothing: leave --dry-run out"
+    else:
+        parser.add_argument("--dry-run", action="store_true", help="show the plan and change nothing")
 
 
 def change(verb: str, *, dry_run: bool) -> Fill:
@@ -161,8 +165,7 @@ def change(verb: str, *, dry_run: bool) -> Fill:
             action="store_true",
             help="go by QEMU's evidence alone: nobody checks what the guest did, and a CPU in use may be taken away",
         )
-        if dry_run:
-            _add_dry_run(parser)
+        _add_dry_run(parser, plans=not dry_run)
 
     return fill
 
@@ -172,6 +175,7 @@ def scale(*, dry_run: bool) -> Fill:
 
     def fill(parser: Parser) -> None:
         parser.add_argument("goal", metavar="N", type=values.positive, help="how many vCPUs are to be online")
+        parser.instead |= dict.fromkeys(("-n", "--count"), "the number stands alone: {prog} 8")
         parser.add_argument(
             "--in-guest",
             action="store_true",
@@ -181,8 +185,7 @@ def scale(*, dry_run: bool) -> Fill:
         _add_atomic(parser)
         _add_config(parser)
         add_workload(parser)
-        if dry_run:
-            _add_dry_run(parser)
+        _add_dry_run(parser, plans=not dry_run)
 
     return fill
 

@@ -343,6 +343,7 @@ def build_parser(words: Collection[str] | None = None, *, full: bool = False) ->
         epilog=_EPILOG,
         example="vcpuctl --vm vm1 list",
     )
+    parser.whole = build_parser
     parser.add_argument(
         "-V", "--version", action="version", version=f"vcpuctl {__version__}", help="show the version and exit"
     )

@@ -11,14 +11,20 @@ import signal
 from vcpu_host import __version__
 from vcpu_host.autoscale.budget import Budget
 from vcpu_host.local import directory
+from vcpu_host.local.unix_sockets import bad_socket
 from vcpu_host.service.kept import HostLimits
 from vcpu_host.service.serve import serve as serve_vms
 
 from .exitcodes import Exit
+from .target import check_no_vm
 
 
 async def serve(args: argparse.Namespace) -> Exit:
-    """Serve until interrupted."""
+    """Serve until interrupted. Raise UsageError if a VM is named, or a socket that can be none."""
+    check_no_vm(args, instead="it keeps every VM of vms.d")
+    path = directory.service_socket() if args.socket is None else args.socket
+    if not path:
+        raise bad_socket(f"{path!r} is no path of a socket")
     if not gc.isenabled():  # as main left it
         gc.freeze()
         gc.enable()
@@ -26,7 +32,6 @@ async def serve(args: argparse.Namespace) -> Exit:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    path = args.socket or directory.service_socket()
     host = HostLimits(Budget(args.vcpu_budget), args.host_pressure / 100)
     if args.metrics is None and args.metrics_file is None:
         await serve_vms(path, stop, host=host)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from vcpu_host.core import codes
@@ -16,6 +16,16 @@ from vcpu_host.local.target import AnyTarget, Domain, Target, plain_name
 
 #: Stand for --vm and --qmp where neither is given.
 VM, QMP = "VCPUCTL_VM", "VCPUCTL_QMP"
+#: The options that say which VM is meant and how it is reached, and what they are called among the arguments.
+_ABOUT_A_VM = {
+    "--vm": "vm",
+    "--all": "all_vms",
+    "--qmp": "qmp",
+    "--domain": "domain",
+    "--connect": "connect",
+    "--no-monitor": "no_monitor",
+    "--agent": "agent",
+}
 #: Stands for --connect where that is not given; virsh knows it, too (https://libvirt.org/uri.html).
 URI = "LIBVIRT_DEFAULT_URI"
 
@@ -28,6 +38,29 @@ def many(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) 
     if not words and args.qmp is None and args.domain is None:
         words = [environment.get(VM) or ""] if not environment.get(QMP) else []
     return words if len(words) > 1 or any(map(is_pattern, words)) else []
+
+
+def check_no_vm(
+    args: argparse.Namespace, *, text: str | None = None, instead: str | None = None, may: Collection[str] = ()
+) -> None:
+    """Raise UsageError if an option is given that is about a VM, be it an empty one. ``may`` are those that may be.
+
+    ``text`` says what is wrong, ``instead`` what the command does without them.
+    """
+    named = [option for option, name in _ABOUT_A_VM.items() if getattr(args, name) not in (None, False)]
+    wrong = [option for option in named if option not in may]
+    if wrong:
+        hint = f"leave {' and '.join(wrong)} out" + (f": {instead}" if instead else "")
+        raise _usage(codes.BAD_USAGE, text or f"vcpuctl {args.command} takes no VM", hint)
+
+
+def check_many(args: argparse.Namespace) -> None:
+    """Raise UsageError for options that are about one VM, where more than one may be meant."""
+    if args.agent is not None:
+        raise _usage(codes.MANY_VMS, "--agent names the socket of one VM", "put agent = ... into the VMs' files")
+    if args.connect is not None or args.no_monitor:
+        hint = "leave it out: the VMs' files say it (libvirt, monitor)"
+        raise _usage(codes.MANY_VMS, "--connect and --no-monitor are about one domain", hint)
 
 
 def target_of(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> AnyTarget:
@@ -43,8 +76,8 @@ def target_of(args: argparse.Namespace, environment: Mapping[str, str] = os.envi
     if args.connect is not None or args.no_monitor:
         option = "--no-monitor" if args.connect is None else "--connect"
         raise _usage(codes.BAD_USAGE, f"{option} is about a domain, and none is named", "give --domain NAME, too")
-    vm, qmp = _meant(args, environment)
-    agent = None if args.agent is None else plain_name(args.agent)
+    vm, qmp = meant(args, environment)
+    agent = None if args.agent is None else _socket(args.agent, "the agent's port, or leave --agent out")
     if vm is not None:
         named = Target.named(vm)
         if agent is None:
@@ -58,7 +91,7 @@ def target_of(args: argparse.Namespace, environment: Mapping[str, str] = os.envi
             "no VM is named",
             f"give --qmp SOCKET, --domain NAME or --vm NAME (vcpuctl vms shows them), or set {QMP} or {VM}",
         )
-    return Target(plain_name(qmp), agent)
+    return Target(_socket(qmp, "QEMU's -qmp unix socket"), agent)
 
 
 def sockets_of(args: argparse.Namespace, way: str, environment: Mapping[str, str] = os.environ) -> Target:
@@ -78,6 +111,14 @@ def left_to_libvirt(command: str, way: str) -> RefusedError:
     return RefusedError(Reason(codes.LEFT_TO_LIBVIRT, Origin.LIBVIRT, text, way))
 
 
+def _socket(text: str, whose: str) -> str:
+    """Return the socket's name. Raise UsageError for an empty one: it would be this directory."""
+    name = plain_name(text)
+    if not name:
+        raise _usage(codes.NOT_A_SOCKET, f"{text!r} is no path of a socket", f"give the path of {whose}")
+    return name
+
+
 def _domain(args: argparse.Namespace, environment: Mapping[str, str]) -> Domain:
     if args.agent is not None:
         raise _no_agent_option()
@@ -93,8 +134,8 @@ def _no_agent_option() -> UsageError:
     return _usage(codes.BAD_USAGE, "--agent names a socket, and libvirt has the domain's channel", "leave --agent out")
 
 
-def _meant(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return the VM's name and its monitor's socket, of which at most one is not None."""
+def meant(args: argparse.Namespace, environment: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the VM's name and its monitor's socket, of which at most one is not None. Raise UsageError for two."""
     vm, qmp = args.vm[0] if args.vm else None, args.qmp
     if vm is None and qmp is None:
         vm, qmp = (environment.get(name) or None for name in (VM, QMP))

@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -19,7 +19,7 @@ from .values import BadValueError
 # Patterns are compiled where they are used: few runs need them, and compiling is slow.
 
 #: -o, perhaps behind others that take nothing, and --output, with their value in the same word or the next one.
-_OUTPUT = r"(?s:-[vq]*o(.*)|--output(?:=(.*))?)"
+_OUTPUT = r"(?s:(?:-[vqf]*o=?|--output=)(.+)|-[vqf]*o|--output)"
 
 #: argparse's messages about one argument, and ours. {0} is the argument, {1} what the message names besides.
 _MESSAGES = (
@@ -35,6 +35,10 @@ _MISSING = (
 )
 
 _MEANT = "did you mean"
+#: The group of options that say which VM is meant. Some commands take no VM.
+ABOUT_A_VM = "virtual machine"
+#: So many commands are named that take an option.
+_TAKERS = 3
 
 
 class CommandLineError(Exception):
@@ -84,20 +88,26 @@ class Parser(argparse.ArgumentParser):
     """A parser that raises CommandLineError and takes no abbreviated options.
 
     An abbreviation that works today becomes ambiguous, or means something else, when an option is added.
+
+    ``instead`` says what to write in place of options that users may look for and that this command does not take.
+    ``whole`` makes the whole grammar, where this is the parser of a part.
     """
+
+    whole: Callable[[], Parser] | None = None
 
     def __init__(self, *, example: str = "", **settings: Any) -> None:
         settings = {"formatter_class": HelpFormatter, **settings}
         super().__init__(allow_abbrev=False, exit_on_error=False, **settings)
         self.color = False  # Python 3.14 would colour what goes to stderr by what stdout is
         self.example = example
+        self.instead: dict[str, str] = {}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as the base does. Raise CommandLineError."""
         try:
             return super().parse_known_args(args, namespace)
         except argparse.ArgumentError as error:
-            raise _explained(self, error) from error
+            raise _explained(self, error, sys.argv[1:] if args is None else args) from error
 
     def error(self, message: str) -> NoReturn:
         """Raise CommandLineError."""
@@ -113,8 +123,8 @@ class Parser(argparse.ArgumentParser):
         raise CommandLineError(text, _did_you_mean(value, action.choices) + see(self))
 
 
-def _explained(parser: Parser, error: argparse.ArgumentError) -> CommandLineError:
-    """Return the error of argparse in our words."""
+def _explained(parser: Parser, error: argparse.ArgumentError, words: Sequence[str]) -> CommandLineError:
+    """Return the error of argparse in our words. ``words`` are those that the parser was given."""
     message = str(error.message)
     if error.argument_name is None:  # from Python 3.12 on, arguments that are missing
         return _missing(parser, message)
@@ -124,11 +134,32 @@ def _explained(parser: Parser, error: argparse.ArgumentError) -> CommandLineErro
     if isinstance(told, BadValueError):
         hint = told.hint.replace("{prog}", parser.prog) if told.hint else see(parser)
         return CommandLineError(message if told.hint else f"{error.argument_name}: {message}", hint)
-    for pattern, words in _MESSAGES:
+    for pattern, told_as in _MESSAGES:
         match = re.fullmatch(pattern, message)
         if match is not None:
-            return CommandLineError(words.format(error.argument_name, *match.groups()), _like(parser))
+            plain = CommandLineError(told_as.format(error.argument_name, *match.groups()), _like(parser))
+            return (_no_value(parser, error.argument_name, words) if message.startswith("expected") else None) or plain
     return CommandLineError(f"{error.argument_name}: {message}", see(parser))
+
+
+def _no_value(parser: Parser, argument: str, words: Sequence[str]) -> CommandLineError | None:
+    """Return the error for an option with a value that argparse takes for an option, as it begins with a dash.
+
+    Return None if the option has no value, or if it is followed by an option that there is.
+    """
+    names = argument.split("/")
+    for word, value in pairwise(words):
+        if word not in names or not re.match("--?[^-]", value) or _is_option(parser, value):
+            continue
+        as_one = f"{word}={value}" if word.startswith("--") else f"{word}{value}"
+        try:
+            parser.parse_known_args([as_one])
+        except CommandLineError as error:
+            if str(error).startswith(argument):
+                return error
+        text = f"{argument} needs a value, and {value!r} may be an option"
+        return CommandLineError(text, f"a value that begins with a dash is given as {as_one}; {see(parser)}")
+    return None
 
 
 def _missing(parser: Parser, message: str) -> CommandLineError:
@@ -160,12 +191,13 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"{_MEANT} {near}? " if near else ""
 
 
-def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+def read(parser: Parser, words: Sequence[str]) -> argparse.Namespace:
     """Return what the words say.
 
     For ``help``, ``--help`` and ``--version`` print what is asked for and raise SystemExit. Raise CommandLineError for
     words that make no command.
     """
+    args: argparse.Namespace
     try:
         args, rest = parser.parse_known_args(words)
     except CommandLineError as error:
@@ -177,7 +209,7 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Name
     path = _path(parser, args)
     command = command_parser(parser, path)
     if rest:
-        raise _left_over(command, rest)
+        raise _left_over(parser, command, rest, words)
     if args.command == "help":
         command_parser(parser, args.words).print_help()
         command.exit()
@@ -220,39 +252,89 @@ def _path(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str
     return path
 
 
-def _check_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Raise CommandLineError for the first long option that does not exist where it stands."""
+def _check_options(top: Parser, words: Sequence[str]) -> None:
+    """Raise CommandLineError for the first option that does not exist where it stands, or, if short, stands wrongly."""
+    parser: argparse.ArgumentParser = top
     for place, word in enumerate(words):
         commands = commands_of(parser)
         if word == "--":
             return
         if word in commands:
             parser = commands[word]
-        elif word.startswith("--") and word.partition("=")[0] not in _options(parser):
-            raise _no_option(parser, word, next((commands[each] for each in words[place:] if each in commands), None))
+        elif word.startswith("-") and not _is_option(parser, word):
+            command = next((commands[each] for each in words[place:] if each in commands), None)
+            if word.startswith("--") or (command is not None and _is_option(command, word)):
+                raise _no_option(top, parser, word, command)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterable[str]:
     return parser._option_string_actions  # noqa: SLF001 - argparse has no other way to them
 
 
+def _is_option(parser: argparse.ArgumentParser, word: str) -> bool:
+    """Return whether the parser takes the option that the word is, or begins with."""
+    return _option(parser, word) in _options(parser)
+
+
+def _option(parser: argparse.ArgumentParser, word: str) -> str:
+    """Return the option without its value: a short one may have that in the same word."""
+    name = word.partition("=")[0]
+    return word[:2] if not word.startswith("--") and word[:2] in _options(parser) else name
+
+
 def _no_option(
-    parser: argparse.ArgumentParser, word: str, command: argparse.ArgumentParser | None = None
+    top: Parser, parser: argparse.ArgumentParser, word: str, command: argparse.ArgumentParser | None = None
 ) -> CommandLineError:
     """Return the error for an option that ``parser`` does not take. ``command`` is the one that the user means."""
-    name = word.partition("=")[0]
-    if command is not None and name in _options(command):
-        hint = f"{name} stands behind the command: {command.prog} {name} ..."
-    else:
-        hint = _did_you_mean(name, _options(command or parser)) + see(command or parser)
-    return CommandLineError(f"{parser.prog} does not take {name}", hint)
+    name = _option(command or parser, word)
+    return CommandLineError(f"{parser.prog} does not take {name}", _instead(top, command or parser, name))
 
 
-def _left_over(command: argparse.ArgumentParser, rest: Sequence[str]) -> CommandLineError:
+def _instead(top: Parser, command: argparse.ArgumentParser, name: str) -> str:
+    """Return the hint for an option that was not taken: where it stands, who takes it, or which one may be meant."""
+    if name in _options(command):
+        return f"{name} stands behind the command: {command.prog} {name} ..."
+    if isinstance(command, Parser) and name in command.instead:
+        return f"{command.instead[name].format(prog=command.prog)}; {see(command)}"
+    whole = top.whole() if top.whole is not None else top
+    if name in _options(whole):
+        if name in _about_a_vm(whole) and not commands_of(command):
+            return f"it takes no VM: leave {name} out; {see(command)}"
+        return f"{name} stands before the command: {top.prog} {name} ..."
+    takers = [taker.prog.removeprefix(f"{top.prog} ") for taker in _every_command(whole) if name in _options(taker)]
+    if takers:
+        others = " and others" if len(takers) > _TAKERS else ""
+        return f"{name} is for {', '.join(takers[:_TAKERS])}{others}; {see(command)}"
+    # A short option is as near to every other one.
+    long = [each for each in _options(command) if each.startswith("--")] if name.startswith("--") else []
+    return _did_you_mean(name, long) + see(command)
+
+
+def _about_a_vm(parser: argparse.ArgumentParser) -> set[str]:
+    groups = [group for group in parser._action_groups if group.title == ABOUT_A_VM]  # noqa: SLF001 - as above
+    return {name for group in groups for action in group._group_actions for name in action.option_strings}  # noqa: SLF001
+
+
+def _every_command(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield the parser of each command that has none below it."""
+    below = commands_of(parser)
+    if not below:
+        yield parser
+    for each in below.values():
+        yield from _every_command(each)
+
+
+def _left_over(
+    top: Parser, command: argparse.ArgumentParser, rest: Sequence[str], words: Sequence[str]
+) -> CommandLineError:
     """Return the error for words that are too many."""
-    option = next((word for word in rest if word.startswith("-") and word != "-"), None)
+    behind = words[words.index("--") + 1 :] if "--" in words else ()
+    option = next((word for word in rest if word.startswith("-") and word not in ("-", "--")), None)
+    if option is not None and option in behind:
+        text = f"{command.prog} does not take {option} behind --"
+        return CommandLineError(text, f"options stand before --, what stands behind it is none; {see(command)}")
     if option is not None:
-        return _no_option(command, option)
+        return _no_option(top, command, option)
     hint = see(command)
     if "--slot" in _options(command):
         hint = f"name slots by --slot: {command.prog} --slot {rest[0]}; {hint}"
@@ -265,5 +347,5 @@ def wants_json(words: Sequence[str]) -> bool:
     for word, following in pairwise([*words, ""]):
         match = re.fullmatch(_OUTPUT, word)
         if match is not None:
-            form = match[1] or match[2] or following
+            form = match[1] or following
     return form == "json"

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from vcpu_host.core import codes
-from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.core.reason import Reason
 from vcpu_host.core.text import printable
 from vcpu_host.core.vms import Configured, Vms, join
 from vcpu_host.documents import Document
 from vcpu_host.documents.vms import of_vms
-from vcpu_host.errors import UsageError
 from vcpu_host.local import qemus, target
 
 from . import render
 from .exitcodes import Exit
 from .layout import Block, Column, Line, Table
+from .target import check_no_vm
 
 #: The longest text that is shown, in characters.
 _LONGEST = 2000
@@ -35,13 +35,6 @@ async def vms(args: argparse.Namespace) -> Exit:
 
         tables.show(blocks(document, wide=args.output == "wide"))
     return Exit.DONE
-
-
-def check_no_vm(args: argparse.Namespace) -> None:
-    """Raise UsageError if a VM is named."""
-    if args.vm or args.all_vms or args.qmp or args.agent or args.domain:
-        hint = "leave --vm, --all, --qmp, --domain and --agent out"
-        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, "vcpuctl vms takes no VM", hint))
 
 
 def look() -> Vms:

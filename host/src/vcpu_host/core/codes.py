@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The codes of reasons and findings, each with its meaning: what programs go by, stable from version to version.
 
-This table is the one place where a code is written out. The man page's section REASONS is made from it.
+On the host this table is the one place where a code is written out. The man page's section REASONS is made from it.
+The agent in the guest shares no module with the host: it writes the codes of its own reasons out where it makes them
+(``vcpu_guest.core.reasons`` and others). A test of the contract holds each of these against this table.
 
 A reason may have a code that is not here: an agent that is newer than this vcpuctl may send one, and ``agent.convert``
 takes it as it comes. So the code of a ``Reason`` is any string, and ``meaning`` is empty for an unknown one. Programs

@@ -22,7 +22,7 @@ from ..core.intent import Intent
 from ..core.reason import Origin, Reason
 from ..errors import RefusedError, UsageError
 from . import directory as runtime
-from . import names, processes
+from . import inputs, names, processes
 from .lock import remove_if_forsaken
 from .unix_sockets import make_way
 
@@ -128,7 +128,7 @@ def _read(path: Path) -> tuple[Intent, ...]:
             raise ValueError(f"it is of version {document['schema_version']!r}")
         return tuple(Intent.from_json(entry) for entry in document["intents"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:  # the last: brackets within brackets
-        raise _bad(path, str(error)) from error
+        raise _bad(path, inputs.why(error)) from error
 
 
 def _bad(path: Path, why: str) -> RefusedError:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
+from . import inputs
 from .unix_sockets import place
 
 if TYPE_CHECKING:
@@ -158,8 +159,8 @@ def _read(path: Path) -> AnyTarget:
         raise
     except OSError as error:
         raise _bad_file(path, error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
-        raise _bad_file(path, str(error)) from error
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, brackets within brackets, or a number too long
+        raise _bad_file(path, inputs.why(error)) from error
 
 
 def listed() -> Iterator[tuple[Path, AnyTarget | Reason]]:

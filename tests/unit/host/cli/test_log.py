@@ -84,3 +84,22 @@ def test_a_domain_is_its_libvirt_and_its_name_whether_it_has_a_file_or_is_named(
     assert _about("--connect", "qemu+ssh://h/system", "--domain", "db") == ((), ("qemu+ssh://h/system db",))
     assert _about("--domain", "db", LIBVIRT_DEFAULT_URI="u:///x", VCPUCTL_VM="web1") == ((), ("u:///x db",))
     assert _about("--domain", "db") == ((), ("qemu:///system db",))
+
+
+@pytest.mark.usefixtures("vms")
+def test_options_that_name_no_vm_or_two_are_refused_as_other_commands_do() -> None:
+    refused: tuple[tuple[tuple[str, ...], dict[str, str], str], ...] = (
+        (("--qmp", ""), {}, "not-a-socket"),
+        (("--qmp", "unix:"), {}, "not-a-socket"),
+        (("--connect", "test:///default"), {}, "bad-usage"),
+        (("--no-monitor", "--vm", "web1"), {}, "bad-usage"),
+        (("--agent", "/a"), {}, "no-vm"),
+        (("--all", "--agent", "/a"), {}, "many-vms"),
+        (("--vm", "web1", "--vm", "web2", "--connect", "test:///default"), {}, "many-vms"),
+        ((), {"VCPUCTL_VM": "web1", "VCPUCTL_QMP": "/q"}, "two-vms"),
+    )
+    for words, environment, code in refused:
+        with pytest.raises(UsageError) as error:
+            _about(*words, **environment)
+        assert error.value.reason.code == code, words
+    assert _about("--vm", "web1", "--agent", "/a") == (("web1",), ("/web1/qmp",))

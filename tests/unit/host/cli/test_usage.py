@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Iterator
 
 import pytest
 from kit import documents
 from vcpu_host.cli.main import main
 from vcpu_host.cli.parser import build_parser
-from vcpu_host.cli.usage import CommandLineError, read, wants_json
+from vcpu_host.cli.usage import CommandLineError, commands_of, read, wants_json
+
+
+def _every_option() -> Iterator[str]:
+    """Every option of the grammar."""
+    parsers: list[argparse.ArgumentParser] = [build_parser()]
+    for parser in parsers:
+        parsers += commands_of(parser).values()
+        yield from (name for action in parser._actions for name in action.option_strings)
 
 
 def _refused(*words: str) -> CommandLineError:
@@ -49,6 +59,69 @@ def test_a_word_that_is_near_to_none_is_not_guessed_at(line: str) -> None:
 
 def test_an_option_of_the_command_that_stands_before_it_is_told_with_its_place() -> None:
     assert "vcpuctl plug --slot" in _refused("--slot", "3", "plug").hint
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "hint"),
+    [
+        ("plug -- 3 --dry-run", "vcpuctl plug does not take --dry-run behind --", "options stand before --"),
+        ("list -- --dry-run", "vcpuctl list does not take --dry-run behind --", "options stand before --"),
+        ("vms --vm x", "vcpuctl vms does not take --vm", "it takes no VM: leave --vm out; see vcpuctl vms --help"),
+        ("serve --vm=x", "vcpuctl serve does not take --vm", "it takes no VM: leave --vm out; see vcpuctl serve"),
+        ("apply --agent a f", "vcpuctl apply does not take --agent", "it takes no VM: leave --agent out"),
+        ("scale --count 3", "vcpuctl scale does not take --count", "the number stands alone: vcpuctl scale 8; see"),
+        ("scale 3 -n 3", "vcpuctl scale does not take -n", "the number stands alone: vcpuctl scale 8; see"),
+        ("plan plug --dry-run", "vcpuctl plan plug does not take --dry-run", "a plan changes nothing: leave --dry-run"),
+        ("list --count 3", "vcpuctl list does not take --count", "--count is for plug, unplug, plan plug and others"),
+        ("doctor --form qmp", "vcpuctl doctor does not take --form", "--form is for export; see vcpuctl doctor --help"),
+        ("list --version", "vcpuctl list does not take --version", "stands before the command: vcpuctl --version"),
+        ("numa --output=json assign --policy pack", "does not take --output", "vcpuctl numa assign --output ..."),
+        ("numa -o json assign --policy pack", "vcpuctl numa does not take -o", "vcpuctl numa assign -o ..."),
+        ("migrate -q check --from x", "does not take -q", "stands behind the command: vcpuctl migrate check -q ..."),
+        ("list -x", "vcpuctl list does not take -x", "see vcpuctl list --help"),
+    ],
+)
+def test_an_option_that_is_known_elsewhere_is_told_with_where_it_belongs_and_nothing_is_guessed(
+    line: str, text: str, hint: str
+) -> None:
+    error = _refused(*line.split())
+    assert text in str(error)
+    assert hint in error.hint
+    assert "did you mean" not in error.hint
+
+
+@pytest.mark.parametrize("command", ["list", "scale", "vms", "numa assign"])
+def test_no_hint_proposes_the_word_itself_or_a_short_option_for_a_long_one(command: str) -> None:
+    parser = build_parser()
+    for option in {*_every_option()} - {"-h", "--help"}:
+        try:
+            read(parser, [*command.split(), f"{option}=1"])
+        except CommandLineError as error:
+            meant = error.hint.partition("did you mean ")[2].partition("?")[0]
+            assert meant != option
+            assert not meant or meant.startswith("--") == option.startswith("--")
+        except SystemExit:
+            assert option in ("-V", "--version")
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "hint"),
+    [
+        ("plug --timeout -1s", "--timeout: '-1s' is not a time: 30, 30s", "see vcpuctl plug --help"),
+        ("--timeout -1s plug", "--timeout: '-1s' is not a time: 30, 30s", "see vcpuctl --help"),
+        ("-o -json list", "and '-json' is none of them", "see vcpuctl --help"),
+        ("plug -n -2x", "'-2x' is not a number", "see vcpuctl plug --help"),
+        ("plug --slot -x", "--slot needs a value, and '-x' may be an option", "given as --slot=-x"),
+        ("--qmp -sock list", "--qmp needs a value, and '-sock' may be an option", "given as --qmp=-sock"),
+        ("--qmp --vm x list", "--qmp needs a value", "for example: vcpuctl --vm vm1 list"),
+        ("--qmp -v list", "--qmp needs a value", "for example: vcpuctl --vm vm1 list"),
+        ("plug --slot -v", "--slot needs a value, or more than one", "for example: vcpuctl --vm vm1 plug 3"),
+    ],
+)
+def test_a_value_that_begins_with_a_dash_is_not_told_as_missing(line: str, text: str, hint: str) -> None:
+    error = _refused(*line.split())
+    assert text in str(error)
+    assert hint in error.hint
 
 
 @pytest.mark.parametrize(
@@ -98,6 +171,12 @@ def test_what_is_left_over_is_told_with_the_help_of_its_own_command() -> None:
         ("-ojson", True),
         ("-qo json", True),
         ("-vvojson", True),
+        ("-o=json", True),
+        ("-qo=json", True),
+        ("log -fojson", True),
+        ("-o=table", False),
+        ("-o= json", False),
+        ("--output= json", False),
         ("--output=json", True),
         ("--output json x", True),
         ("-o json -o table", False),
@@ -124,3 +203,15 @@ def test_a_usage_error_is_a_document_where_one_is_wanted(line: str, capsys: pyte
     assert said.err == f"vcpuctl: {document['error']['text']}\n         {document['error']['hint']}\n"
     assert main(line.split()) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_whatever_flag_stands_before_o_in_one_word_a_document_is_wanted() -> None:
+    """Or else a usage error would print none."""
+    parsers: list[argparse.ArgumentParser] = [build_parser()]
+    flags = set()
+    for parser in parsers:
+        parsers += commands_of(parser).values()
+        flags |= {name for action in parser._actions if action.nargs == 0 for name in action.option_strings}
+    short = {name for name in flags if not name.startswith("--")} - {"-h", "-V"}  # which end the command line
+    assert short >= {"-v", "-q", "-f"}
+    assert all(wants_json([f"{name}ojson"]) for name in short)

@@ -10,6 +10,7 @@ import weakref
 from contextlib import suppress
 
 import pytest
+from kit.clock import Clock
 from kit.fakes.libvirt_module import FakeLibvirt
 from kit.fakes.libvirt_stream import LibvirtError
 from kit.until import until
@@ -58,10 +59,16 @@ async def test_what_may_hang_a_connection_has_one_alone(libvirt: FakeLibvirt) ->
 
 
 async def test_a_call_that_hangs_is_the_trouble_of_its_own_user_alone(libvirt: FakeLibvirt) -> None:
-    one, other = await _open(call_timeout=0.2), await _open()
-    goes_on = threading.Event()
+    one, other = await _open(), await _open()
+    goes_on, begun = threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        begun.set()
+        goes_on.wait(60)
+
+    calling = asyncio.ensure_future(one.call("plug vCPU 3", hangs))
     with pytest.raises(QemuGoneError) as error:
-        await one.call("plug vCPU 3", goes_on.wait, 60)
+        await Clock().ends(calling, begun.is_set)
     assert error.value.reason.code == codes.LIBVIRT_SILENT
     assert "plug vCPU 3" in error.value.reason.text
     assert "/secret" not in error.value.reason.text
@@ -76,10 +83,20 @@ async def test_a_call_that_hangs_is_the_trouble_of_its_own_user_alone(libvirt: F
 
 
 async def test_calls_in_line_have_their_time_from_the_answer_before(libvirt: FakeLibvirt) -> None:
-    user = await _open(call_timeout=0.5)
-    slow = threading.Event()
-    answers = await asyncio.gather(*(user.call("wait", slow.wait, 0.2) for _ in range(5)))
-    assert answers == [False] * 5
+    user, clock, begun = await _open(), Clock(), 0
+    answer = threading.Semaphore(0)
+
+    def slow() -> bool:
+        nonlocal begun
+        begun += 1
+        return answer.acquire(timeout=60)
+
+    calls = asyncio.gather(*(user.call("wait", slow) for _ in range(5)))
+    for number in range(1, 6):
+        await until(lambda number=number: begun == number)  # type: ignore[misc]
+        clock.goes_on(40)  # of 60
+        answer.release()
+    assert await calls == [True] * 5
     assert len(libvirt.opened) == 1
     await user.close()
 
@@ -144,10 +161,13 @@ async def test_few_are_opened_at_once_and_who_is_turned_away_by_chance_comes_aga
         await user.close()
 
 
-async def test_who_is_turned_away_each_time_says_so_and_so_does_who_has_no_time_left(libvirt: FakeLibvirt) -> None:
+async def test_who_is_turned_away_and_has_no_time_left_for_another_try_says_so(
+    libvirt: FakeLibvirt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_PAUSE", 3600.0)
     libvirt.turns_away = 1
     with pytest.raises(QemuGoneError, match="kex_exchange_identification"):
-        await _open(alone=True, timeout=0.15)
+        await _open(alone=True)
     assert libvirt.attempts == 1
 
 
@@ -175,7 +195,7 @@ async def test_few_calls_of_one_connection_are_under_way_at_once_and_waiting_for
     libvirt: FakeLibvirt,
 ) -> None:
     users = [await _open() for _ in range(10)]
-    last = await _open(call_timeout=0.5)
+    last = await _open(call_timeout=20)
     assert len(libvirt.opened) == 1
     under_way, most, counting, goes_on = 0, 0, threading.Lock(), threading.Event()
 
@@ -191,7 +211,9 @@ async def test_few_calls_of_one_connection_are_under_way_at_once_and_waiting_for
     calls = [asyncio.ensure_future(user.call("wait for the domain", waits)) for user in users]
     await until(lambda: under_way == 4)
     answer = asyncio.ensure_future(last.call("answer", lambda: 7))
-    await asyncio.wait({answer}, timeout=1.0)  # longer than its call may take
+    await asyncio.sleep(0)
+    Clock().goes_on(50)  # of the 60 that each call under way has: longer than the last one may take
+    await asyncio.sleep(0)
     goes_on.set()
     assert await answer == 7
     await asyncio.gather(*calls)

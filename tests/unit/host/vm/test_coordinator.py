@@ -7,6 +7,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from kit.clock import Clock
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
 from kit.sim.views import host, identities
 from vcpu_host.core import codes
@@ -79,7 +80,7 @@ async def test_empty_slots_are_plugged_without_asking_for_the_guests_list_beside
     agent.silent = True
     rig.dialer.trouble = AgentGoneError(Reason("agent-slow", Origin.AGENT, "no answer"))
     with pytest.raises(AgentGoneError) as error:
-        await rig.whole.run(Request(Operation.PLUG, None, ("3",)), replace(BRISK, timeout=0.1))
+        await Clock().ends(rig.whole.run(Request(Operation.PLUG, None, ("3",)), BRISK), lambda: rig.dialer.dialled == 2)
     assert error.value.reason.code == "agent-slow"
     assert rig.vm.commands == ["add 1 vcpu-1", "add 2 vcpu-2"]
 
@@ -203,11 +204,11 @@ async def test_an_agent_lost_in_the_middle_is_dialled_again_and_the_operation_go
 
 async def test_an_agent_that_stays_away_ends_in_unknown_that_says_so(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(BRISK, timeout=0.3)))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands)
     rig.dialer.trouble = AgentGoneError(Reason("agent-absent", Origin.AGENT, "nobody has the port open"))
     rig.dialer.made[0].die()
-    result = await running
+    result = await Clock().ends(running, lambda: rig.dialer.dialled > 1)
     assert result.outcome is Outcome.UNKNOWN
     assert result.slots[0].reason is not None
     assert result.slots[0].reason.code == "agent-lost"
@@ -216,13 +217,12 @@ async def test_an_agent_that_stays_away_ends_in_unknown_that_says_so(rig: Rig) -
 
 async def test_a_port_taken_by_another_program_is_trouble_with_the_agent_and_not_with_qemu(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(BRISK, timeout=0.3)))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK))
     await until(lambda: rig.vm.commands)
     rig.dialer.trouble = RefusedError(Reason("port-busy", Origin.VCPUCTL, "another program holds the port"))
     rig.dialer.made[0].die()
-    result = await running
-    assert result.slots[0].reason is not None
-    assert result.slots[0].reason.code == "agent-lost"
+    result = await Clock().ends(running, lambda: rig.dialer.dialled > 1)
+    assert [slot.reason and slot.reason.code for slot in result.slots] == ["agent-lost"]
 
 
 async def test_while_another_program_has_the_port_one_can_look_and_nothing_is_begun(rig: Rig) -> None:

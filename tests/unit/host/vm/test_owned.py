@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from kit.clock import Clock
 from kit.fakes.adapters import BRISK, Dialer, Vm, Vmm
 from vcpu_host.core import codes
 from vcpu_host.core.diagnosis import diagnose
@@ -196,7 +197,9 @@ async def test_a_vcpu_of_the_definition_that_has_no_slot_before_the_next_start_i
 async def test_what_is_not_done_is_not_kept() -> None:
     vmm = Owned(Vm(4, (0, 1)))
     vmm.vm.guest_works = False
-    result = await _whole(vmm).run(Request(Operation.SCALE, 3, config=True), replace(BRISK, timeout=0.3))
+    result = await Clock().ends(
+        _whole(vmm).run(Request(Operation.SCALE, 3, config=True), BRISK), lambda: vmm.vm.commands
+    )
     assert (result.outcome is Outcome.DONE, vmm.kept) == (False, {})
 
 
@@ -232,7 +235,9 @@ async def test_a_refusal_leaves_the_owners_record_as_it_is() -> None:
 
 async def test_time_that_runs_out_while_the_record_is_to_follow_is_told_as_that() -> None:
     vmm = Owned(Vm(4, (0, 1)), follows=10**9)
-    result = await _whole(vmm).run(Request(Operation.UNPLUG, selectors=("1",)), replace(BRISK, timeout=0.5))
+    result = await Clock().ends(
+        _whole(vmm).run(Request(Operation.UNPLUG, selectors=("1",)), BRISK), lambda: vmm.vm.filled == {0}
+    )
     assert (result.outcome, vmm.vm.filled) == (Outcome.UNKNOWN, {0})
     reason = result.slots[0].reason
     assert reason is not None

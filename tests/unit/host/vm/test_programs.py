@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kit.clock import Clock
 from kit.fakes.adapters import BRISK, Agent, Rig, no_task_left, until
 from vcpu_host import ports
 from vcpu_host.core import codes
@@ -116,12 +117,13 @@ async def test_an_agent_that_fails_to_look_is_told_once_and_holds_nothing_up(rig
 
 
 async def test_a_look_afterwards_that_is_not_answered_ends_with_the_operations_time(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig,
 ) -> None:
-    monkeypatch.setattr(programs, "LAST_LOOK", 0.05)
     rig.dialer.prepare = _falls_silent
     rig.vm.filled, rig.vm.online, rig.vm.present = {0}, {0}, {0}
-    result = await rig.whole.run(Request(Operation.PLUG, 1), Limits(timeout=0.1))
+    result = await Clock().ends(
+        rig.whole.run(Request(Operation.PLUG, 1), Limits(timeout=60.0)), lambda: rig.vm.online == {0, 1}
+    )
     assert result.outcome is Outcome.DONE
     assert [note.code for note in result.notes] == [codes.WORKLOAD_UNSEEN]
     assert "in time" in result.notes[0].text

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from kit.clock import Clock
 from kit.fakes.adapters import BRISK, PLUG, Rig
 from vcpu_host import ports
 from vcpu_host.core.intent import Intent
@@ -19,26 +19,28 @@ from vcpu_host.vm.coordinator import Coordinator
 async def _leave_a_removal_open(rig: Rig) -> None:
     await rig.whole.run(PLUG, BRISK)
     rig.vm.guest_works = False  # it ejects nothing
-    left = await rig.whole.run(Request(Operation.UNPLUG, 1), replace(BRISK, timeout=0.2))
+    left = await Clock().ends(
+        rig.whole.run(Request(Operation.UNPLUG, 1), BRISK), lambda: "del vcpu-1" in rig.vm.commands
+    )
     assert left.outcome is Outcome.UNKNOWN
     assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 
 
 async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) -> None:
     await _leave_a_removal_open(rig)
-    rig.vm.guest_works = True
+    rig.vm.guest_works, before = True, len(rig.vm.commands)
     result = await rig.whole.run(PLUG, BRISK)
     assert (result.outcome, [slot.slot for slot in result.slots]) == (Outcome.DONE, [1])
     assert [(slot.slot, slot.outcome) for slot in result.recovered] == [(1, Outcome.DONE)]
     assert (result.before, result.after) == (Counts(2, 1), Counts(2, 2)), "before is what it found, not what it made"
-    assert rig.vm.commands == ["add 1 vcpu-1", "del vcpu-1", "del vcpu-1", "add 1 vcpu-1"]
+    assert rig.vm.commands[before:] == ["del vcpu-1", "add 1 vcpu-1"]
     assert all(slot.pending is None for slot in (await rig.whole.look()).slots)
 
 
 async def test_a_refused_offline_leaves_a_removal_open_that_was_asked_for_before(rig: Rig) -> None:
     await _leave_a_removal_open(rig)
     rig.dialer.made[-1].refuses = Reason("last-cpu", Origin.GUEST, "no", errno="EBUSY")
-    result = await rig.whole.run(Request(Operation.SCALE, 2), replace(BRISK, timeout=1.0))
+    result = await Clock().ends(rig.whole.run(Request(Operation.SCALE, 2), BRISK), lambda: rig.dialer.made[-1].asked)
     assert result.outcome is not Outcome.DONE, "the CPU that it would count may go at any moment"
     assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 

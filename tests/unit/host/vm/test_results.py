@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from kit.clock import Clock
 from kit.fakes.adapters import BRISK, Rig, until
 from vcpu_host.core.operation.counts import Counts
 from vcpu_host.core.operation.result import PHASES
@@ -34,7 +35,9 @@ async def test_a_count_that_nobody_can_tell_is_not_guessed(rig: Rig) -> None:
     without = await rig.whole.run(Request(Operation.PLUG, 1, without_agent=True), BRISK)
     assert (without.before, without.after) == (Counts(1, None), Counts(2, None))
     rig.vm.guest_works = False
-    waiting = await rig.whole.run(Request(Operation.UNPLUG, selectors=("1",)), replace(BRISK, timeout=0.2))
+    waiting = await Clock().ends(
+        rig.whole.run(Request(Operation.UNPLUG, selectors=("1",)), BRISK), lambda: "del vcpu-1" in rig.vm.commands
+    )
     assert waiting.outcome is Outcome.UNKNOWN
     assert waiting.after == Counts(2, 1), "the CPU is offline, and QEMU has it still"
 
