@@ -225,7 +225,7 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "a name twice": ("[vms]\nweb1 = 2\nweb1 = 3\n", "bad-goals", "line 3"),
     "a name twice in JSON": ('{"vms": {"web1": 2, "web1": 3}}', "bad-goals", "web1"),
     "a file that is too large": ("[vms]\nweb1 = 2\n#" + "x" * (4 << 20), "bad-goals", "characters"),
-    "bytes that are no text": (b"[vms]\nweb1 = 2 # \xff\n", "bad-goals", "utf-8"),
+    "bytes that are no text": (b"[vms]\nweb1 = 2 # \xff\n", "bad-goals", "no text in UTF-8"),
     "nothing": ("", "bad-goals", "vms"),
     "two names of one domain": (f"[vms.a]\nvcpus = 2\n{_DOMAIN}[vms.b]\nvcpus = 3\n{_DOMAIN}", "same-names", "b"),
     "a domain by a name that is none": (f'[vms."a b"]\nvcpus = 2\n{_DOMAIN}', "bad-vm-name", "a b"),
