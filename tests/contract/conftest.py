@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,6 +13,13 @@ import pytest
 from kit.both_ends import Guest, agent_of
 from kit.fakes.virtio_port import VirtioPort
 from vcpu_host.agent.client import LinkAgent
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_real_time() -> Iterator[None]:
+    """The agent goes before others while a CPU is to be ejected: here that would be the tests, for good."""
+    yield
+    assert os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER
 
 
 @pytest.fixture

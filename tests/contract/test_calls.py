@@ -18,6 +18,7 @@ from kit.fakes.sysfs import firmware_id
 from kit.until import DEADLINE, until
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.programs import looking_threads
+from vcpu_guest.process.urgency import Urgency
 from vcpu_host.agent import client
 from vcpu_host.agent.client import LinkAgent
 from vcpu_host.core import codes
@@ -105,7 +106,7 @@ async def test_a_look_at_programs_goes_before_nobody_while_the_agent_hurries(age
     def set_policy(thread: int, policy: int, priority: int) -> None:
         hurried.add(thread)
 
-    guest.servicer._urgency._set_policy = set_policy
+    guest.servicer._hurry = Urgency(set_policy, spared=looking_threads).hurry
     await agent.workload([], use=True)
     number = guest.kernel.add(3)
     guest.kernel.write(f"{guest.kernel.cpu_dir}/cpu{number}/online", b"1")

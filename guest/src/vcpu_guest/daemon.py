@@ -24,13 +24,14 @@ from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.hooked_writer import HookedWriter
 from vcpu_guest.cpus.hooks import Hooks
 from vcpu_guest.cpus.inventory import Inventory
-from vcpu_guest.cpus.programs import Programs
+from vcpu_guest.cpus.programs import Programs, looking_threads
 from vcpu_guest.cpus.watched_writer import WatchedWriter
 from vcpu_guest.cpus.writer import Writer
 from vcpu_guest.errors import StartError
 from vcpu_guest.machine import Machine
 from vcpu_guest.port import PortError, opener
 from vcpu_guest.process.loop_errors import LoopErrors
+from vcpu_guest.process.urgency import Urgency
 from vcpu_guest.rpc.server import LocalServer
 
 #: Seconds that a write in progress gets when the agent is told to stop; the unit's TimeoutStopSec is longer.
@@ -167,6 +168,7 @@ async def _assemble(
         machine.platform.scheme,
         machine.environment,
         gate,
+        hurry=Urgency(spared=looking_threads).hurry,
         programs=programs,
         load=LoadWatch(machine.open_load if load else None, lambda: bool(writer.in_hand())),
     )

@@ -21,8 +21,7 @@ from vcpu_guest.core.request import Request, RequestError, check, check_identiti
 from vcpu_guest.cpus.eject_gate import EjectGate
 from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import LOOKS
-from vcpu_guest.cpus.programs import Programs, looking_threads
-from vcpu_guest.process.urgency import Urgency
+from vcpu_guest.cpus.programs import Programs
 from vcpu_guest.rpc import convert
 from vcpu_guest.rpc.control_stream import ControlStream
 from vcpu_guest.rpc.load_stream import ForbiddenError, LoadWatch, TooManyError
@@ -72,7 +71,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         scheme: str,
         environment: Callable[[], Environment],
         gate: EjectGate | None = None,
-        urgency: Urgency | None = None,
+        hurry: Callable[[], None] = lambda: None,
         programs: Programs | None = None,
         load: LoadWatch | None = None,
     ) -> None:
@@ -82,7 +81,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self._scheme = scheme
         self._environment = environment
         self._gate = gate
-        self._urgency = urgency or Urgency(spared=looking_threads)
+        self._hurry = hurry
         self._programs = programs
         self._load = load
 
@@ -197,7 +196,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         check_request_id(request.request_id)
         settling = self._writer.settling()
         if settling is not None:
-            self._urgency.hurry()
+            self._hurry()
             return self._list_at_rest(request, settling)
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=self._snapshot())
 
@@ -232,7 +231,7 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
             watch=request.watch,
         )
         if checked.for_eject:
-            self._urgency.hurry()
+            self._hurry()
         gate = self._gate if checked.for_eject else None
         as_wanted = True
         async with aclosing(self._writer.run(checked)) as answers:
