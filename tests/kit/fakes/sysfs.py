@@ -13,7 +13,9 @@ a process of its own. Quirks kept:
 - a write can be refused by rule (`refuse`), and held (`released.clear()`) as the real one can take seconds. Meanwhile
   whoever reads that CPU's `online` waits for the write's end: reading takes the device's lock (drivers/base/core.c,
   online_show), which the write holds. If the CPU goes meanwhile, the write fails, and who reads waits no more;
-- opening for that can be denied (`deny`), as by a mount or a security module.
+- opening for that can be denied (`deny`), as by a mount or a security module;
+- the counters of ACPI's events are there (drivers/acpi/sysfs.c, counter_show). `deafen` leaves one pending that nobody
+  handles, as a wake from S3 can: the kernel then hears of no CPU that comes or is to go.
 """
 
 from __future__ import annotations
@@ -32,6 +34,17 @@ from vcpu_guest.kernel.sysfs import NotOpenedError
 
 #: The switch for ejections, below the root.
 EJECT = "firmware/acpi/hotplug/processor/enabled"
+#: The counters of ACPI's events, below the root; and those of q35 that its GPE of CPU hotplug can tell from.
+EVENTS = "firmware/acpi/interrupts"
+GPE = "gpe02"
+_COUNTERS = {
+    "sci": "       3",
+    "gpe_all": "       0",
+    "ff_pwr_btn": "       0  EN     enabled      unmasked",
+    "gpe00": "       0         invalid      unmasked",
+    "gpe01": "       0         disabled     unmasked",
+    GPE: "       0  EN     enabled      unmasked",
+}
 
 Listener = Callable[[str, int], object]
 
@@ -71,6 +84,8 @@ class FakeKernel:
         self.online: set[int] = set()
         self.possible = possible
         self.acpi = acpi
+        #: Whether it gets no interrupt of ACPI's any more.
+        self.deaf = False
         #: (number, goal) to the errno with which writing is refused from now on.
         self.refusals: dict[tuple[int, bool], int] = {}
         #: Every write that came in: (number, goal).
@@ -90,9 +105,19 @@ class FakeKernel:
         self._held: set[str] = set()
         self._listeners: list[Listener] = []
         self._graves = 0
-        self.cpu_dir.mkdir(parents=True)
         #: Numbers as files, each made once: what a CPU shows while it is online is linked to them.
         self._numbers: dict[int, str] = {}
+        self._make_files()
+        for slot in boot:
+            number = self.add(slot)
+            self.online.add(number)
+            self._show(number)
+        self._lists()
+
+    def _make_files(self) -> None:
+        """Make all that is not of one CPU."""
+        root, possible, acpi = self.root, self.possible, self.acpi
+        self.cpu_dir.mkdir(parents=True)
         (self.cpu_dir / ".numbers").mkdir()
         for name, text in (("possible", f"0-{possible - 1}"), ("kernel_max", "8191"), ("isolated", "")):
             self._put(f"{self.cpu_dir}/{name}", text)
@@ -101,18 +126,13 @@ class FakeKernel:
         (root / "firmware").mkdir()
         for name, text in (
             ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),
-            *(((EJECT, "1"),) if acpi else ()),
+            *(((EJECT, "1"), *((f"{EVENTS}/{name}", text) for name, text in _COUNTERS.items())) if acpi else ()),
             ("devices/system/cpu/uevent", ""),
             ("devices/system/cpu/modalias", "cpu:type:x86,ven0000fam0006mod0055:feature:,0000,0068,009F,00C0"),
             ("devices/system/cpu/smt/control", "on"),
         ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             self._put(f"{root}/{name}", text)
-        for slot in boot:
-            number = self.add(slot)
-            self.online.add(number)
-            self._show(number)
-        self._lists()
 
     # -- what the kernel does by itself ------------------------------------------------------------------------------
 
@@ -187,6 +207,16 @@ class FakeKernel:
     def deny(self, code: int) -> None:
         """From now on nothing may be opened for writing: EROFS as by a mount, EACCES as by a security module."""
         self.denial = code
+
+    def deafen(self, *, on: bool = True) -> None:
+        """From now on, or no longer, an event of ACPI's is pending and nobody handles it."""
+        self.deaf = on
+        self.count(GPE, 0, pending=on)
+
+    def count(self, name: str, events: int, *, pending: bool = False) -> None:
+        """Set a counter of ACPI's events, and whether one that is enabled is pending."""
+        flags = "" if name == "sci" else f"  EN {'STS' if pending else '   '} enabled      unmasked"
+        self._put(f"{self.root}/{EVENTS}/{name}", f"{events:8}{flags}")
 
     def set_list(self, name: str, text: str) -> None:
         """Set one of the lists that tests choose: "isolated", "nohz_full", or "smt/control"."""

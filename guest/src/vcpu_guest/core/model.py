@@ -72,6 +72,7 @@ class Environment:
     writable: bool | None = None
     unwritable: tuple[str, ...] = ()
     partition_isolated: str = ""
+    unhandled_gpes: tuple[int, ...] = ()
 
     def lacking(self, unwritable: tuple[str, ...]) -> Environment:
         """Return the same with further files that may not be written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from vcpu_guest.core.model import Environment
 from vcpu_guest.core.reasons import denial
 from vcpu_guest.kernel import procfs
 from vcpu_guest.kernel.cgroupfs import Cgroups
+from vcpu_guest.kernel.gpes import Gpes
 from vcpu_guest.kernel.sysfs import Sysfs
 
 #: In falling precedence (udev(7)): a file hides those of the same name in later directories.
@@ -38,13 +40,16 @@ class EnvironmentReader:
         rule_dirs: Sequence[str | Path] = RULE_DIRS,
         command_line: Callable[[], str] = procfs.command_line,
         denials: Callable[[], tuple[str, ...]] = tuple,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """`hypervisor_flag` asks the platform whether the CPUs say that they are a hypervisor's.
 
-        `denials` lists further files that the agent has to write and may not, in the form of `reasons.denial`.
+        `denials` lists further files that the agent has to write and may not, in the form of `reasons.denial`. With
+        `pause` tests take no time.
         """
         self._sysfs = sysfs
         self._cgroups = Cgroups(sysfs)
+        self._unhandled_gpes = Gpes(sysfs, pause)
         self._hypervisor_flag = hypervisor_flag
         self._rule_dirs = rule_dirs
         self._command_line = command_line
@@ -53,7 +58,10 @@ class EnvironmentReader:
         self._seen: list[int] | None = None
 
     def __call__(self) -> Environment:
-        """Read a few small files and, the first time, some dozen rules: may block for milliseconds."""
+        """Read a few small files and, the first time, some dozen rules: may block for milliseconds.
+
+        For a second if ACPI has an event pending: see `Gpes`.
+        """
         sysfs = self._sysfs
         tried = sysfs.switching_denied()
         unwritable = (*(() if tried is None else denial(*tried)), *self._denials())
@@ -73,6 +81,7 @@ class EnvironmentReader:
             writable=False if unwritable else None if tried is None else True,
             unwritable=unwritable,
             partition_isolated=self._cgroups.isolated(),
+            unhandled_gpes=self._unhandled_gpes(),
         )
 
     def _auto_online_rules(self) -> tuple[str, ...]:

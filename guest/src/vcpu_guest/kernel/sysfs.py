@@ -85,6 +85,14 @@ class Sysfs:
         except OSError:
             return []
 
+    def files_in(self, path: str) -> list[str]:
+        """Return the names of the files in a directory, in no order; none if it is not there."""
+        try:
+            with os.scandir(f"{self.root}/{path}") as entries:
+                return [entry.name for entry in entries if entry.is_file()]
+        except OSError:
+            return []
+
     def links_in(self, path: str) -> list[str]:
         """Return the names of the symbolic links in a directory, as a class has them; none if it is not there."""
         try:

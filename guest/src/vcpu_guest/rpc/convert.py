@@ -70,6 +70,7 @@ def hello(
             kernel_arguments=[bounded(argument) for argument in environment.kernel_arguments[:64]],
             unwritable=[bounded(path) for path in environment.unwritable[:64]],
             partition_isolated=whole_entries(environment.partition_isolated),
+            unhandled_gpes=environment.unhandled_gpes[:64],
         ),
     )
     for name in ("eject_enabled", "hypervisor_flag", "acpi", "writable"):

@@ -130,7 +130,7 @@ class Cpuset(_message.Message):
     def __init__(self, cgroup: _Optional[str] = ..., cpus: _Optional[str] = ..., effective: _Optional[str] = ..., partition: _Optional[str] = ..., populated: bool = ...) -> None: ...
 
 class Environment(_message.Message):
-    __slots__ = ["acpi", "auto_online_rules", "clocksource", "eject_enabled", "hypervisor_flag", "isolated", "keeps_affinity", "kernel_arguments", "kernel_max", "nohz_full", "partition_isolated", "possible", "smt_control", "unwritable", "writable"]
+    __slots__ = ["acpi", "auto_online_rules", "clocksource", "eject_enabled", "hypervisor_flag", "isolated", "keeps_affinity", "kernel_arguments", "kernel_max", "nohz_full", "partition_isolated", "possible", "smt_control", "unhandled_gpes", "unwritable", "writable"]
     ACPI_FIELD_NUMBER: _ClassVar[int]
     AUTO_ONLINE_RULES_FIELD_NUMBER: _ClassVar[int]
     CLOCKSOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,7 @@ class Environment(_message.Message):
     PARTITION_ISOLATED_FIELD_NUMBER: _ClassVar[int]
     POSSIBLE_FIELD_NUMBER: _ClassVar[int]
     SMT_CONTROL_FIELD_NUMBER: _ClassVar[int]
+    UNHANDLED_GPES_FIELD_NUMBER: _ClassVar[int]
     UNWRITABLE_FIELD_NUMBER: _ClassVar[int]
     WRITABLE_FIELD_NUMBER: _ClassVar[int]
     acpi: bool
@@ -159,9 +160,10 @@ class Environment(_message.Message):
     partition_isolated: str
     possible: str
     smt_control: str
+    unhandled_gpes: _containers.RepeatedScalarFieldContainer[int]
     unwritable: _containers.RepeatedScalarFieldContainer[str]
     writable: bool
-    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ..., kernel_arguments: _Optional[_Iterable[str]] = ..., hypervisor_flag: bool = ..., acpi: bool = ..., writable: bool = ..., unwritable: _Optional[_Iterable[str]] = ..., partition_isolated: _Optional[str] = ..., keeps_affinity: bool = ...) -> None: ...
+    def __init__(self, possible: _Optional[str] = ..., isolated: _Optional[str] = ..., nohz_full: _Optional[str] = ..., kernel_max: _Optional[int] = ..., smt_control: _Optional[str] = ..., auto_online_rules: _Optional[_Iterable[str]] = ..., eject_enabled: bool = ..., clocksource: _Optional[str] = ..., kernel_arguments: _Optional[_Iterable[str]] = ..., hypervisor_flag: bool = ..., acpi: bool = ..., writable: bool = ..., unwritable: _Optional[_Iterable[str]] = ..., partition_isolated: _Optional[str] = ..., keeps_affinity: bool = ..., unhandled_gpes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HelloRequest(_message.Message):
     __slots__ = ["host_version", "protocol_max", "protocol_min"]

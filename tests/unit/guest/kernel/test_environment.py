@@ -91,6 +91,12 @@ def test_a_real_file_is_tried_and_left_as_it_is(tmp_path: Path) -> None:
     assert observed(Sysfs(tmp_path / "sys")).unwritable == (f"{path}: EISDIR",)
 
 
+def test_an_event_of_acpis_that_nobody_handles_is_told(sysfs: Sysfs, kernel: FakeKernel) -> None:
+    assert observed(sysfs).unhandled_gpes == ()
+    kernel.deafen()
+    assert observed(sysfs, pause=lambda _seconds: None).unhandled_gpes == (2,)
+
+
 def test_an_absent_eject_switch_is_absent(sysfs: Sysfs, kernel: FakeKernel) -> None:
     (kernel.root / "firmware/acpi/hotplug/processor/enabled").unlink()
     assert EnvironmentReader(sysfs, hypervisor_flag, ())().eject_enabled is None

@@ -54,12 +54,15 @@ def test_what_is_cut_says_so(text: str) -> None:
 
 def test_no_list_of_cpus_is_cut_in_the_middle() -> None:
     scattered = cpulist.render(range(502, 3000, 2))  # the cut is within a number
-    environment = Environment(scattered, scattered, scattered, partition_isolated=scattered)
+    environment = Environment(
+        scattered, scattered, scattered, partition_isolated=scattered, unhandled_gpes=tuple(range(100))
+    )
     sent = convert.hello(AgentInfo("1", "x", "6", "b", "i", "acpi", "udev"), environment, gated=False).environment
     for name in ("possible", "isolated", "nohz_full", "partition_isolated"):
         found = getattr(sent, name)
         assert 1000 < len(found) <= convert.MAX_STRING
         assert set(found.split(",")) <= set(scattered.split(","))
+    assert list(sent.unhandled_gpes) == [*range(64)]  # as many as the host takes
 
 
 def test_a_list_that_has_no_room_is_left_out_with_its_entry_and_told() -> None:
