@@ -141,6 +141,32 @@ def test_a_guest_whose_kernel_runs_without_acpi_is_refused_as_one_and_sent_nothi
         stands(vm, {0, 1})
 
 
+def test_a_guest_that_hears_of_no_cpu_is_refused_what_it_has_to_hear_of_until_it_is_restarted(folder: Path) -> None:
+    """As q35 with SeaBIOS is after a wake from S3."""
+    with FakeVm(folder, "--maxcpus", "4", "--smp", "2") as vm:
+        done(vm, {0, 1, 2}, "plug")
+        sent = _sent(vm)
+        vm.steer.call("x-fake-kernel-deaf")
+        for words in (("plug",), ("plug", "--slot", "3"), ("unplug", "--slot", "1"), ("scale", "4"), ("scale", "1")):
+            refused = run(vm, *words)
+            _refused(refused, "acpi-deaf")
+            assert refused.json["reason"]["who"] == "guest"
+            assert "GPE 02" in refused.json["reason"]["text"]
+        assert run(vm, "plan", "plug").json["refusals"][0]["reason"]["code"] == "acpi-deaf"
+        assert run(vm, "offline", "2").status == 0
+        assert vm.guest_cpus() == {0: True, 1: True, 2: False}
+        assert run(vm, "online", "2").status == 0
+        assert _sent(vm) == sent
+        problems = {f["code"] for f in run(vm, "doctor").json["findings"] if f["level"] == "problem"}
+        assert problems == {"acpi-deaf"}
+        assert run(vm, "list").json["guest_trouble"]["code"] == "acpi-deaf"
+        blind = run(vm, "plug", "--without-agent", "--slot", "3")
+        assert (blind.status, blind.code(3)) == (0, "not-verified")
+        vm.reboot()
+        assert run(vm, "list").json["guest_trouble"] is None
+        done(vm, {0, 1, 2}, "unplug", "--slot", "3")
+
+
 def test_a_vcpu_that_a_failed_plug_of_somebody_else_has_left_is_told_as_what_it_is(folder: Path) -> None:
     with FakeVm(folder, "--maxcpus", "256", "--version", "11.1.3") as vm:
         with pytest.raises(QmpError, match="requires x2APIC"):

@@ -46,6 +46,7 @@ ENVIRONMENT = Environment(
     writable=False,
     unwritable=("/sys/devices/system/cpu/cpu1/online: EROFS",),
     partition_isolated="2",
+    unhandled_gpes=(2, 31),
 )
 
 

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from kit import documents as held
 from kit.sim.plans import planned
-from kit.sim.views import vm
+from kit.sim.views import INFO, vm
 from vcpu_host import documents
 from vcpu_host.core import codes
 from vcpu_host.core.domains import AgentChannel, Definition, Domains, ListedDomain
@@ -29,6 +29,7 @@ from vcpu_host.core.operation.result import OperationResult, SlotResult
 from vcpu_host.core.planning.plan import OnWorkload, Operation, Request, StepKind
 from vcpu_host.core.qemu_argv import CommandLine
 from vcpu_host.core.reason import Origin, Outcome, Reason
+from vcpu_host.core.view import join as join_view
 from vcpu_host.core.view import with_pending
 from vcpu_host.core.vms import Configured, Monitor, Process, Vms, join
 from vcpu_host.core.workload.model import Note, Who
@@ -39,6 +40,7 @@ from vcpu_host.vm.migration_target import Prepared
 from vcpu_host.vm.numa_assign import Assigned
 
 _VIEW = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
+_DEAF = replace(INFO, environment=replace(INFO.environment, unhandled_gpes=(2,)))
 _WHY = Reason(codes.QEMU_GONE, Origin.QEMU, "because")
 _LACKS = Difference(Finding(Level.PROBLEM, codes.CPU_MISSING, "x"), 1, "a", "b", curable=True)
 _NOTE = Note(Level.WARNING, codes.PINNED_THREADS, "x", "y", (1,), 1, (Who(812, 813, "db", "db.service", "/db"),))
@@ -88,6 +90,7 @@ def _members() -> list[dict[str, Any]]:
 
 def _made() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "list", documents.of_view(_VIEW)
+    yield "list", documents.of_view(join_view(_VIEW.host, _VIEW.guest, agent=_DEAF))
     yield "plan", documents.of_plan(planned(_VIEW, "scale", 3))
     yield "plan", documents.of_plan(planned(_VIEW, "plug", 99))
     yield "operation", documents.of_result(_RESULT)

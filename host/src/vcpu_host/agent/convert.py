@@ -132,6 +132,8 @@ def environment(message: pb.Environment) -> Environment:
     def flag(name: str) -> bool | None:
         return bool(getattr(message, name)) if message.HasField(name) else None
 
+    if len(message.unhandled_gpes) > MAX_ITEMS:
+        raise BadMessageError(f"more than {MAX_ITEMS} items in unhandled_gpes")
     return Environment(
         possible=_text(message.possible, "possible"),
         isolated=_text(message.isolated, "isolated"),
@@ -148,6 +150,7 @@ def environment(message: pb.Environment) -> Environment:
         unwritable=texts("unwritable"),
         partition_isolated=_text(message.partition_isolated, "partition_isolated"),
         keeps_affinity=flag("keeps_affinity"),
+        unhandled_gpes=tuple(message.unhandled_gpes),
     )
 
 

@@ -220,6 +220,9 @@ def _below(view: Document) -> Iterator[Line]:
     vm = view["vm"]
     if vm["no_hotplug"] is not None:
         yield Line(f"no hotplug: {read_reason(vm['no_hotplug'])}")
+    deaf = view.get("guest_trouble")  # a service of an older version says nothing of it
+    if deaf is not None:
+        yield Line(str(read_reason(deaf)), "red")
     if view["record_trouble"] is not None:
         yield Line(str(read_reason(view["record_trouble"])), "red")
     few = None if vm["descriptors"] is None else vm["descriptors"]["few"]

@@ -219,6 +219,7 @@ FIRMWARE_NO_UNPLUG = Code("firmware-no-unplug", "The firmware runs with SMM and 
 GUEST_BOOTING = Code("guest-booting", "The agent's port is closed and the guest's ACPI is not up: it may be booting.")
 GUEST_NOT_READY = Code("guest-not-ready", "The guest's ACPI is not up.")
 GUEST_NO_ACPI = Code("guest-no-acpi", "The guest's kernel runs without ACPI, so CPUs cannot come or go.")
+ACPI_DEAF = Code("acpi-deaf", "The guest's ACPI handles no event, so it hears of no CPU that comes or is to go.")
 GUEST_POSSIBLE = Code("guest-possible", "The guest's kernel cannot have so many CPUs.")
 GUEST_KEPT_IT = Code("guest-kept-it", "The guest could not release the CPU.")
 GUEST_IGNORED = Code("guest-ignored", "The guest's firmware acknowledged the CPU, but its kernel shows none.")

@@ -254,6 +254,11 @@ def _agent(view: VmView) -> Iterator[Finding]:
         yield Finding(Level.WARNING, codes.SMT_OFF, text, smt.remedy(env))
 
 
+def _hearing(view: VmView) -> Iterator[Finding]:
+    if (why := view.guest_trouble) is not None:
+        yield Finding(Level.PROBLEM, why.code, why.text, why.hint)
+
+
 def _slots(view: VmView) -> Iterator[Finding]:
     for state, code, fix in (
         (SlotState.PLUGGED, codes.SLOTS_PLUGGED, "see the guest's kernel log; vcpuctl scale finishes or removes it"),
@@ -340,6 +345,7 @@ _CHECKS: tuple[Callable[[VmView], Iterator[Finding]], ...] = (
     _descriptors,
     _channel,
     _agent,
+    _hearing,
     _slots,
     _nodes,
     _programs,

@@ -54,6 +54,7 @@ class Environment:
     unwritable: tuple[str, ...] = ()
     partition_isolated: str = ""
     keeps_affinity: bool | None = None
+    unhandled_gpes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,11 @@ class VmView:
     programs: Programs | None = None
 
     @property
+    def guest_trouble(self) -> Reason | None:
+        """Why the guest, whose agent answers, hears of no CPU that comes or is to go; None if that is not known."""
+        return None if self.agent is None else self.platform.guest_is_deaf(self.agent)
+
+    @property
     def unsettled(self) -> bool:
         """Whether the guest shows a CPU whose firmware name it does not know yet: another look may tell more."""
         return any(not cpu.firmware_id for cpu in self.unexplained)

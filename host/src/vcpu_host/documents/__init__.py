@@ -102,6 +102,7 @@ def of_view(view: VmView) -> Document:
             "eject_gate": agent.eject_gate,
         },
         "agent_trouble": or_none(view.agent_trouble),
+        "guest_trouble": or_none(view.guest_trouble),
         "record_trouble": or_none(view.record_trouble),
         "slots": [_of_slot(slot) for slot in view.slots],
         "unexplained_guest_cpus": [cpu.number for cpu in view.strangers],

@@ -29,6 +29,11 @@ class KernelGuest:
         self.kernel = kernel
         self.late_remove = late_remove
 
+    @property
+    def deaf(self) -> bool:
+        """Whether the kernel gets no interrupt of ACPI's."""
+        return self.kernel.deaf
+
     def number(self, slot: int) -> int | None:
         """The guest's number of the CPU in ``slot``."""
         return next((number for number, other in self.kernel.slots.items() if other == slot), None)
@@ -77,6 +82,8 @@ class KernelGuest:
     async def reset(self) -> None:
         """All but the boot CPU are unknown to a kernel that starts again; it renumbers what it finds."""
         self.kernel.mute()
+        if self.kernel.deaf:
+            self.kernel.deafen(on=False)
         for number in sorted(self.kernel.slots)[1:]:
             self.kernel.remove(number)
 
@@ -144,7 +151,7 @@ class BridgedVm:
         self.kernel.close()
 
 
-def _steering(vm: BridgedVm) -> Mapping[str, Handler]:
+def _steering(vm: BridgedVm) -> Mapping[str, Handler]:  # long: one small function a command
     """Commands for the kernel, by slot."""
 
     def number(args: Arguments) -> int:
@@ -176,6 +183,11 @@ def _steering(vm: BridgedVm) -> Mapping[str, Handler]:
         vm.kernel.mute()
         return {}
 
+    def deaf(_qemu: FakeQemu, _args: Arguments) -> Any:
+        """The kernel gets no interrupt of ACPI's any more, up to the next reset."""
+        vm.kernel.deafen()
+        return {}
+
     def show(_qemu: FakeQemu, _args: Arguments) -> Any:
         """The guest's CPUs by number, and every write of the agent so far as [number, online]."""
         kernel = vm.kernel
@@ -199,6 +211,7 @@ def _steering(vm: BridgedVm) -> Mapping[str, Handler]:
         "x-fake-kernel-hold": hold,
         "x-fake-kernel-holding": holding,
         "x-fake-kernel-mute": mute,
+        "x-fake-kernel-deaf": deaf,
         "x-fake-kernel": show,
         "x-fake-kernel-switch": switch,
         "x-fake-port-drop": drop_host,

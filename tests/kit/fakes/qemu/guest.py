@@ -13,6 +13,10 @@ OK, FAILED, DISABLED, BUSY, IN_PROGRESS = 0, 1, 128, 130, 132
 class FakeGuest(Protocol):
     """One guest. Slots are possible_cpus indexes."""
 
+    @property
+    def deaf(self) -> bool:
+        """Whether it gets no interrupt of ACPI's, and so hears of no CPU that comes or is to go."""
+
     async def boot(self, slots: Sequence[int]) -> None:
         """The operating system comes up and finds these CPUs; it starts all of them."""
 
@@ -35,6 +39,7 @@ class AutoGuest:
     def __init__(self) -> None:
         self.online: dict[int, bool] = {}
         self.boots = 0
+        self.deaf = False
 
     async def boot(self, slots: Sequence[int]) -> None:
         """All CPUs that are there at boot are started."""

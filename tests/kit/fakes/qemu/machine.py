@@ -280,7 +280,7 @@ class Machine:
         while True:
             if self.running and self.config.boots and not self.booted:
                 await self.boot()
-            if not (self.running and self.booted and self._gpe):
+            if not (self.running and self.booted and self._gpe) or self.guest.deaf:
                 self.idle.set()
                 await self._woken.wait()
                 self._woken.clear()

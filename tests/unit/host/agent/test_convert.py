@@ -126,7 +126,7 @@ def test_how_long_the_guest_has_a_cpu_in_hand_is_bounded_and_makes_no_other_pict
 def test_what_the_guest_says_of_its_kernel_is_true_false_or_not_said() -> None:
     silent = convert.environment(pb.Environment())
     assert (silent.hypervisor_flag, silent.acpi, silent.writable) == (None, None, None)
-    assert (silent.kernel_arguments, silent.unwritable) == ((), ())
+    assert (silent.kernel_arguments, silent.unwritable, silent.unhandled_gpes) == ((), (), ())
     message = pb.Environment(
         kernel_arguments=["nr_cpus=4", "acpi=off\x1b"],
         hypervisor_flag=True,
@@ -258,6 +258,7 @@ def test_an_absent_cpu_is_not_observed() -> None:
         pb.HelloResponse(environment=pb.Environment(kernel_arguments=["a"] * 65)),
         pb.HelloResponse(environment=pb.Environment(kernel_arguments=["a" * 1025])),
         pb.HelloResponse(environment=pb.Environment(unwritable=["a"] * 65)),
+        pb.HelloResponse(environment=pb.Environment(unhandled_gpes=[2] * 65)),
     ],
 )
 def test_a_hello_out_of_bounds_is_refused(hello: pb.HelloResponse) -> None:

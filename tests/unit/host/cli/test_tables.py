@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from kit.sim.views import CORES, host, vm
+from kit.sim.views import CORES, INFO, host, vm
 from vcpu_host.cli import tables
 from vcpu_host.cli.layout import Block, Table, compose
 from vcpu_host.core import platforms
@@ -123,6 +123,20 @@ def test_the_wide_map_has_every_column() -> None:
     assert all(len(row) == len(names) for row in table.rows)
     assert table.rows[0][names.index("REMOVABLE")] != "yes"
     assert table.rows[1][names.index("REMOVABLE")] == "yes"
+
+
+def test_the_map_says_that_the_guest_hears_of_no_cpu() -> None:
+    view = vm(3, {0, 1})
+    agent = replace(INFO, environment=replace(INFO.environment, unhandled_gpes=(2,)))
+    document = of_view(join(view.host, view.guest, agent=agent))
+    told = [line for line in _shown(tables.view_blocks(document)) if line.startswith("guest: GPE 02 of the guest is")]
+    assert len(told) == 1
+    assert "system_reset" in told[0]
+    document["guest_trouble"] = None
+    healthy = _shown(tables.view_blocks(document))
+    del document["guest_trouble"]  # as a service of an older version has it
+    assert _shown(tables.view_blocks(document)) == healthy
+    assert told[0] not in healthy
 
 
 def test_the_map_names_the_owner_and_where_its_record_is_not_right() -> None:

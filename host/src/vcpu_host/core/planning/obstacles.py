@@ -85,6 +85,14 @@ def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
     return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
 
 
+def unheard(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """Why these steps would wait for nothing: the guest is to hear of a CPU that comes or goes, and cannot."""
+    trouble = view.guest_trouble
+    if trouble is None or not any(each.kind is StepKind.UNPLUG or _arrivals(view, each) for each in steps):
+        return None
+    return trouble
+
+
 def no_way_back(view: VmView, steps: Sequence[Step]) -> Reason | None:
     """Why these removals cannot be all or nothing: QEMU does not survive that those which came about are plugged again.
 

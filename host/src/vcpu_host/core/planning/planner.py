@@ -18,7 +18,7 @@ from ..reason import Origin, Reason
 from ..run_states import not_running
 from ..view import SlotView, VmView, in_guest
 from .by_count import BEGUN, PLANNERS
-from .obstacles import blocked, no_way_back, survives_replacing, too_many
+from .obstacles import blocked, no_way_back, survives_replacing, too_many, unheard
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .selectors import GuestUnknownError, SelectorError, select
 from .smt import dark, kept_offline, remedy
@@ -97,7 +97,8 @@ def _with_notes(view: VmView, decided: Plan) -> Plan:
 
 def _barred(view: VmView, request: Request, steps: Sequence[Step]) -> Reason | None:
     """Why these steps are not taken, although each of them could be."""
-    barred = _misunderstood(view) or too_many(view, steps)
+    deaf = None if request.without_agent else unheard(view, steps)
+    barred = _misunderstood(view) or deaf or too_many(view, steps)
     return no_way_back(view, steps) if barred is None and request.atomic else barred
 
 
@@ -127,9 +128,10 @@ def _guest_cpus(view: VmView) -> dict[int, int] | None:
 def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
     """Removals that are under way since an earlier operation: what comes up anew is not to meet them.
 
-    An unplug does not ask for that: it takes them up itself, before any other slot.
+    An unplug does not ask for that: it takes them up itself, before any other slot. A guest that does not hear of them
+    cannot end them.
     """
-    if request.operation not in (Operation.PLUG, Operation.SCALE) or request.guest_alone:
+    if request.operation not in (Operation.PLUG, Operation.SCALE) or request.guest_alone or view.guest_trouble:
         return ()
     return tuple(
         step(StepKind.UNPLUG, slot, BEGUN)

@@ -38,6 +38,11 @@ _REFUSALS = {
     ),
 }
 
+_DEAF_HINT = (
+    "restart the guest: reboot in it, or system_reset; on q35 with SeaBIOS a wake from S3 leaves it so. Until then "
+    "vcpuctl online and offline work"
+)
+
 #: What an agent calls a machine in which it finds no names of CPUs.
 WITHOUT_ACPI = "boot"
 
@@ -70,6 +75,19 @@ class AcpiPlatform(Platform):
         if agent.platform == WITHOUT_ACPI:
             return replace(found, hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")
         return found
+
+    def guest_is_deaf(self, agent: AgentInfo) -> Reason | None:
+        """By the GPE that QEMU raises, or by any other: they share one interrupt (the guest's ``kernel/gpes.py``)."""
+        unhandled = agent.environment.unhandled_gpes
+        if not unhandled:
+            return None
+        names = ", ".join(f"{number:02X}" for number in unhandled[:4]) + (", ..." if len(unhandled) > 4 else "")
+        one = len(unhandled) == 1
+        text = (
+            f"{'GPE' if one else 'GPEs'} {names} of the guest {'is' if one else 'are'} pending and its kernel does not "
+            f"handle {'it' if one else 'them'}: it hears of no CPU that comes or is to go"
+        )
+        return Reason(codes.ACPI_DEAF, Origin.GUEST, text, _DEAF_HINT)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
         """Slot 0 is the boot CPU: QEMU refuses, on x86 in words that say the contrary (x86_cpu_unplug_request_cb)."""

@@ -71,6 +71,11 @@ class Platform(ABC):
             "update vcpu-guest in the guest",
         )
 
+    def guest_is_deaf(self, agent: AgentInfo) -> Reason | None:
+        """Why the guest hears of no CPU that comes or is to go, as its agent has seen; or None."""
+        del agent
+        return None
+
     def restricts(self, host: HostView) -> bool:
         """Whether ``cannot_plug`` or ``guest_cannot_use`` may say anything of any slot: else none is asked about."""
         del host
