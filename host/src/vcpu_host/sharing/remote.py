@@ -24,7 +24,6 @@ from .hub import Part
 HEARS = 5.0
 #: And a service that is being started for this call, in seconds: as long as systemd waits (DefaultTimeoutStartSec).
 STARTS = 90.0
-#: Who listens at a socket of systemd's until the service that it is for has started, and listens there itself.
 _SYSTEMD = 1
 #: Who waits longer for that, in seconds, is told for whom.
 _MOMENT = 0.5
@@ -95,7 +94,7 @@ class Asking:
         ``listener`` is the id of the process that listened when the connection was made.
         """
         told = asyncio.get_running_loop().call_later(_MOMENT, lambda: say({"holder": self._who}))
-        seconds = STARTS if listener == _SYSTEMD else HEARS
+        seconds = STARTS if _starts(listener) else HEARS
         try:
             async with asyncio.timeout(seconds):
                 return await wire.receive(reader)
@@ -110,6 +109,15 @@ class Asking:
         """Say that nobody waits any longer; the answer then says what is known."""
         if self._writer is not None:
             self._writer.write(wire.line({"interrupt": True}))
+
+
+def _starts(listener: int) -> bool:
+    """Whether whoever is to answer is being started, by the id of the process that has called listen(2) last.
+
+    That is systemd for a socket of its own, until the service has started, which calls it there, too. When the service
+    has ended, systemd still has the socket, and the id is that of nobody.
+    """
+    return listener == _SYSTEMD or (listener > 0 and not Path(f"/proc/{listener}").exists())
 
 
 def not_waited_for() -> OutcomeLostError:

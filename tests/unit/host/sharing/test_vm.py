@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -257,12 +258,20 @@ async def test_a_service_that_never_answers_is_named_and_given_up(
     assert outcomes == (["refused"] if call.changes else [])
 
 
+def _ended() -> int:
+    """The id of a process that is no more."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize("listener", [lambda: 1, _ended], ids=["systemd", "one that has ended"])
 async def test_a_service_that_systemd_is_starting_gets_the_time_of_a_start(
-    target: Target, silent: Path, monkeypatch: pytest.MonkeyPatch
+    target: Target, silent: Path, monkeypatch: pytest.MonkeyPatch, listener: Callable[[], int]
 ) -> None:
     monkeypatch.setenv("VCPUCTL_SOCKET", str(silent))
     monkeypatch.setattr(module, "_may_use_locks_of_service", lambda: False)
-    monkeypatch.setattr(remote, "peer", lambda sock: 1)  # systemd listens there itself, until the service does
+    monkeypatch.setattr(remote, "peer", lambda sock: listener())
     monkeypatch.setattr(remote, "HEARS", 0.01)
     monkeypatch.setattr(remote, "STARTS", 0.2)
     async with asyncio.timeout(60):
