@@ -10,9 +10,14 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from kit.both_ends import Guest, agent_of
 from kit.fakes.virtio_port import VirtioPort
 from vcpu_host.agent.client import LinkAgent
+
+# A verdict on time otherwise: hypothesis gives each of its examples 200 ms.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)
