@@ -42,7 +42,7 @@ class _Client(QMPClient):
     """qemu.qmp's client, which formats messages for its log only if somebody reads that.
 
     And which passes over what is not for it: the answer to a client that has left in the middle of a command is given
-    by QEMU to the next one, before its greeting or before the answer to its negotiation (seen with 7.2 to 11.1). None
+    by QEMU to the next one, before its greeting or before the answer to its negotiation (seen with 10.0 and 11.1). None
     can come later: QEMU carries out one command after the other.
     """
 

@@ -24,9 +24,10 @@ from .hub import Part
 HEARS = 5.0
 #: And a service that is being started for this call, in seconds: as long as systemd waits (DefaultTimeoutStartSec).
 STARTS = 90.0
-_SYSTEMD = 1
-#: Who waits longer for that, in seconds, is told for whom.
+#: Who waits longer than this, in seconds, is told for whom.
 _MOMENT = 0.5
+#: The process id of systemd.
+_SYSTEMD = 1
 
 
 @asynccontextmanager
