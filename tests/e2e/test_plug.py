@@ -27,7 +27,7 @@ MORE = {
     "agent": {"platform", "eject_gate"},
     "slot": {"not_removable", "pending", "filled", "recorded"},
     "thread": {"firmware_id", "guest_node"},
-    "document": {"agent_trouble", "record_trouble", "unexplained_guest_cpus"},
+    "document": {"agent_trouble", "guest_trouble", "record_trouble", "unexplained_guest_cpus"},
 }
 
 
@@ -50,6 +50,7 @@ def check_list(machine: Machine) -> dict[int, dict[str, Any]]:
     assert document["vm"]["online_vcpus"] == sum(cpu["online"] for cpu in in_guest.values())
     assert document["agent"]["boot_id"] == machine.vm.shell("cat /proc/sys/kernel/random/boot_id").strip()
     assert document["agent"]["kernel"] == machine.vm.shell("uname -r").strip()
+    assert document["guest_trouble"] is None
     assert document["unexplained_guest_cpus"] == []
     assert [slot["slot"] for slot in document["slots"]] == list(range(len(possible)))
     for slot in document["slots"]:

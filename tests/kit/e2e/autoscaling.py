@@ -75,10 +75,14 @@ class Scaling:
     def has(self, *vcpus: int) -> None:
         """Wait until the VM has one of these numbers online, by the service's words and then by the guest's own.
 
-        The guest is asked last and once: asking it is load, of which an emulated guest feels as much as half a CPU.
+        The guest is asked only once the service says so: asking it is load, of which an emulated guest feels as much
+        as half a CPU. If its word is another one, a step was under way, and the wait goes on.
         """
-        until(lambda: self._online() in vcpus, LONG, f"{vcpus} vCPUs online", every=1.0)
-        assert int(self._vm.shell("nproc", 120.0)) in vcpus
+
+        def both() -> bool:
+            return self._online() in vcpus and int(self._vm.shell("nproc", 120.0)) in vcpus
+
+        until(both, LONG, f"{vcpus} vCPUs online", every=1.0)
 
     def _online(self) -> int | None:
         found = self.asked()
