@@ -111,9 +111,11 @@ class RecordVmm:
         try:
             await self.domain.unplug(slot.index, asynchronously=self.domain.asynchronous)
         except QemuError as error:
-            # Any other time-out, and any of a call that does not wait, is of something that was not begun.
-            if self.domain.asynchronous or not words.of_waiting(error):
+            # What does not wait for the end fails before anything was begun.
+            if self.domain.asynchronous or not isinstance(error, words.UnclearError):
                 raise
+            if not words.of_waiting(error) and (await self.domain.record()).has(slot.index):
+                raise words.not_known(error) from error  # QEMU may have been asked, and the CPU may go
 
     async def mend(self, view: HostView) -> None:
         """See ``ports.Vmm``: nothing is seen that the record could be compared with."""

@@ -133,6 +133,20 @@ async def test_a_time_out_is_a_removal_under_way_only_where_libvirt_waits_for_it
         await vmm.unplug(slot)
 
 
+async def test_a_removal_at_which_a_waiting_libvirt_fails_is_what_its_record_says_or_not_known() -> None:
+    domain = Domain()
+    domain.unplugs_not = words.UnclearError(Reason("libvirt-error", Origin.LIBVIRT, "cannot write its state"))
+    vmm = RecordVmm(cast("Any", domain))
+    slot = (await vmm.look()).slots[1]
+    with pytest.raises(QemuError, match="cannot write"):
+        await vmm.unplug(slot)  # libvirt that does not wait has begun nothing
+    domain.asynchronous = False
+    with pytest.raises(QemuGoneError) as caught:
+        await vmm.unplug(slot)
+    assert "may have been done" in caught.value.reason.hint
+    await vmm.unplug(replace(slot, index=5))  # which is not on the record any more
+
+
 @pytest.mark.parametrize(
     ("text", "enabled", "code"),
     [
