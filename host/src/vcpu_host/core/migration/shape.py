@@ -151,10 +151,9 @@ class Shape:
         """The contrary. Raises ValueError, in words for people, for anything that ``to_json`` does not make."""
         try:
             vm = _mapping(document["vm"])
-            major, minor, micro = (int(part) for part in _text(vm["qemu_version"]).split("."))
             places = tuple(_place(index, entry) for index, entry in enumerate(_list(document["slots"])))
             shape = cls(
-                qemu_version=(major, minor, micro),
+                qemu_version=_version(vm["qemu_version"]),
                 machine=_text(vm["machine"]),
                 arch=_text(vm["arch"]),
                 accel=_text(vm["accel"]),
@@ -189,6 +188,14 @@ def _arrivals(host: HostView) -> list[int]:
 def shape_of(view: VmView, queues: Mapping[str, tuple[int, ...]]) -> Shape:
     """The shape of a VM as it was looked at, with what is open of earlier operations."""
     return Shape.of(view.host, [slot.pending for slot in view.slots if slot.pending is not None], queues)
+
+
+def _version(value: Any) -> tuple[int, int, int]:
+    parts = _text(value).split(".")
+    if len(parts) != 3 or not all(part.isdecimal() and part.isascii() for part in parts):
+        raise ValueError(f"QEMU's version is three numbers, as in 10.0.13, not {value!r:.40}")
+    major, minor, micro = map(int, parts)
+    return major, minor, micro
 
 
 def _place(index: int, entry: Any) -> Place:

@@ -43,8 +43,7 @@ def test_what_is_pending_on_the_map_is_in_its_shape() -> None:
     [
         (("vm",), None),
         (("vm", "machine"), 3),
-        (("vm", "qemu_version"), "ten"),
-        (("vm", "qemu_version"), "10.0"),
+        (("vm", "qemu_version"), 10),
         (("topology",), []),
         (("topology", "maxcpus"), "4"),
         (("topology", "maxcpus"), True),
@@ -75,6 +74,14 @@ def test_what_no_export_says_is_an_error_in_words_and_no_shape(path: tuple[str |
         place = place[key]
     place[path[-1]] = value
     with pytest.raises(ValueError, match=r"\w+ \w+"):
+        Shape.from_json(document)
+
+
+@pytest.mark.parametrize("version", ["ten", "10.0", "10.0.-1", "1_0.0.0", " 10.0.0", "10.0.0.1", "\u0661.0.0", ""])
+def test_a_version_that_is_none_is_told_as_one(version: str) -> None:
+    document = json.loads(json.dumps(_shape().to_json()))
+    document["vm"]["qemu_version"] = version
+    with pytest.raises(ValueError, match="version is three numbers"):
         Shape.from_json(document)
 
 
