@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from kit.component.cli import run, stands
 from kit.fakes.qemu import FakeVm
+from kit.until import DEADLINE
 from vcpu_host import Operation, Outcome, RefusedError, Request, Target, UsageError, VmView, open_vm
 from vcpu_host.documents import of_result
 
@@ -55,7 +56,7 @@ def example(qmp: str) -> str:
         capture_output=True,
         check=False,
         text=True,
-        timeout=60,
+        timeout=DEADLINE,
         env=os.environ,
     )
     assert (ended.returncode, ended.stderr) == (0, "")

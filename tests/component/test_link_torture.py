@@ -15,6 +15,7 @@ import grpc
 import pytest
 from kit.fakes.guest_port import opener
 from kit.fakes.virtio_port import VirtioPort
+from kit.until import DEADLINE
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import GuestLink, HostLink, LinkError
 from vcpu_proto.link.session import Session
@@ -118,7 +119,7 @@ async def stranger(port: VirtioPort, seed: random.Random) -> None:
         writer.transport.abort()
     else:
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(writer.drain(), 60)
+            await asyncio.wait_for(writer.drain(), DEADLINE)
         writer.close()
 
 

@@ -14,6 +14,7 @@ import pytest
 from kit.component.adapter import machine
 from kit.fakes.qemu import FakeProcess, Rule
 from kit.sim.views import slot as slot_of
+from kit.until import DEADLINE
 from vcpu_host.core.model import Channel, Ost
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, PortChanged, QemuGone, VmEvent, VmReset, VmStatus
 from vcpu_host.errors import QemuError, QemuGoneError
@@ -29,7 +30,7 @@ def folder() -> Iterator[Path]:
 
 
 async def take(stream: EventStream, count: int) -> list[VmEvent]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         return [await anext(stream) for _ in range(count)]
 
 
@@ -165,7 +166,7 @@ async def test_a_look_that_falls_between_two_plugs_of_somebody_else_is_taken_aga
         rule = Rule("before:query-cpus-fast", "hold")
         qemu.faults.add(rule)
         looking = asyncio.create_task(vmm.look_slots(view))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             await rule.hit.wait()
         qemu.machine.plug(qemu.config.cpu_type, "theirs", {"socket-id": 0, "core-id": 3, "thread-id": 0})
         rule.released.set()
@@ -205,12 +206,12 @@ async def test_a_connection_lost_in_the_middle_of_a_command_is_told_at_once(fold
         view = await vmm.look()
         stream = vmm.events()
         qemu.faults.add(Rule(at, "close"))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             with pytest.raises(QemuGoneError) as caught:
                 await vmm.plug(view.slots[1])
         assert caught.value.reason.code == "qemu-gone"
         seen: list[VmEvent] = []
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             seen = [event async for event in stream]
         assert isinstance(seen[-1], QemuGone)
         with pytest.raises(QemuGoneError):
@@ -225,7 +226,7 @@ async def test_qemus_death_is_told_at_once_to_all_who_wait(folder: Path) -> None
         await vmm.plug(view.slots[1])
         await vmm.unplug(view.slots[1])
         await take(stream, 4)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             with pytest.raises(QemuGoneError):
                 await vmm.plug(view.slots[2])
             assert isinstance((await take(stream, 1))[0], QemuGone)
@@ -239,7 +240,7 @@ async def test_closing_never_hangs_even_if_qemu_is_stopped_and_may_be_repeated(f
         fake.process.send_signal(signal.SIGSTOP)
         with pytest.raises(QemuGoneError):
             await vmm.look()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             await vmm.close()
             await vmm.close()
         assert isinstance((await take(vmm.events(), 1))[0], QemuGone)
@@ -252,7 +253,7 @@ async def test_closing_does_not_wait_for_a_stopped_qemu_to_take_what_was_written
         fake.process.send_signal(signal.SIGSTOP)
         with pytest.raises(QemuGoneError):
             await vmm.unplug(slot_of(1, device_id="x" * 8_000_000))  # more than any socket buffer holds
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             await vmm.close()
         fake.process.send_signal(signal.SIGCONT)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from kit.clock import Clock
 from kit.fakes.qemu import Config, FakeQemu, Rule
-from kit.until import until
+from kit.until import DEADLINE, until
 from vcpu_host.core.vm_events import QemuGone
 from vcpu_host.errors import QemuGoneError
 from vcpu_host.qmp import connect
@@ -41,7 +41,7 @@ async def test_a_command_that_is_not_answered_ends_in_time_and_leaves_its_outcom
             await Clock().ends(adding, lambda: len(asked(qemu)) == 1)
         assert caught.value.reason.code == "qemu-silent"
         rule.released.set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             assert (await vmm.look_slots(view)).slots[1].filled  # it was done, and the late answer disturbs nothing
         await vmm.close()
 
@@ -79,7 +79,7 @@ async def test_what_is_no_answer_ends_the_connection_and_is_told_as_what_it_is(
         stream = vmm.events()
         view = await vmm.look()
         qemu.faults.add(Rule("before:query-status", deed, params=params))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             with pytest.raises(QemuGoneError, match=words) as caught:
                 await vmm.look_slots(view)
             assert caught.value.reason.code == "qemu-gone"

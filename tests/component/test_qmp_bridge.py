@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from kit.fakes.qemu import FakeVm
+from kit.until import DEADLINE
 from vcpu_host.agent.dialer import LinkDialer
 from vcpu_host.agent.socket_port import SocketPort
 from vcpu_host.core.guest import GuestView
@@ -40,7 +41,7 @@ async def look(vm: FakeVm) -> AsyncIterator[tuple[QmpVmm, HostView]]:
 async def ost(vmm: QmpVmm, statuses: list[tuple[int, int, int]]) -> None:
     """Wait for these reports: slot, source, status."""
     seen = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         async for event in vmm.events():
             if isinstance(event, OstReported):
                 seen.append((event.slot, event.ost.source, event.ost.status))
@@ -58,7 +59,7 @@ async def test_the_agents_port_shows_in_qemu_as_the_agent_comes_and_goes(folder:
             stream = vmm.events()
             vm.start_agent()
             vm.kill_agent()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(DEADLINE):
                 assert [await anext(stream), await anext(stream)] == [
                     PortChanged(open=True),
                     PortChanged(open=False),

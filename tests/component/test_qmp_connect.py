@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from kit.clock import Clock
 from kit.fakes.qemu import Config, FakeQemu, Rule
-from kit.until import until
+from kit.until import DEADLINE, until
 from vcpu_host.errors import QemuGoneError, RefusedError, UsageError, VcpuctlError
 from vcpu_host.qmp import connect
 
@@ -74,7 +74,7 @@ async def refusal(path: object, kind: type[VcpuctlError], *, silent: Callable[[]
     Then its time passes quickly once that holds.
     """
     connecting = asyncio.ensure_future(connect(str(path), timeout=3600))
-    ending = asyncio.wait_for(connecting, 60) if silent is None else Clock().ends(connecting, silent)
+    ending = asyncio.wait_for(connecting, DEADLINE) if silent is None else Clock().ends(connecting, silent)
     with pytest.raises(kind) as caught:
         await ending
     assert caught.value.reason.text
@@ -162,7 +162,7 @@ def as_nobody(path: Path) -> str:
         return asyncio.run(refusal(path, RefusedError))
     # Not by os.fork(): gRPC's threads are in this process, and a fork of it may hang.
     argv = [sys.executable, "-c", _AS_NOBODY, str(path)]
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=DEADLINE).stdout.strip()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from kit.component.cli import run
 from kit.fakes.hostile import Hostile, Script
 from kit.fakes.qemu import FakeVm
 from kit.fakes.terminal import Screen, Shown, run_on_terminal
+from kit.until import DEADLINE
 from vcpu_proto.v1 import agent_pb2 as pb
 
 _CLI = (sys.executable, "-m", "vcpu_host.cli.main")
@@ -168,7 +169,7 @@ def test_a_list_on_a_terminal_has_one_row_for_empty_slots_in_a_row_unless_it_is_
 def test_a_list_that_is_piped_has_a_row_for_each_slot(vm: FakeVm) -> None:
     command = [*_CLI, "--qmp", str(vm.qmp), "list"]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(vm.folder)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert [row.split()[0] for row in done.stdout.splitlines() if row[:1].isdigit()] == list("012345")
 
 
@@ -189,7 +190,7 @@ def test_without_a_terminal_every_text_is_one_line(vm: FakeVm) -> None:
             env={**os.environ, "XDG_RUNTIME_DIR": str(vm.folder), "COLUMNS": "60"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         ).stdout
     assert any(LONG in line for line in written.splitlines())
@@ -204,7 +205,7 @@ def _written_to_a_full_disk(vm: FakeVm, *words: str, **environment: str) -> subp
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
 
@@ -239,7 +240,7 @@ def test_a_command_whose_reader_has_gone_does_not_say_that_it_failed(vm: FakeVm)
             stdout=nobody,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=DEADLINE,
             check=False,
         )
     assert done.returncode == 4

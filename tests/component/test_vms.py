@@ -20,10 +20,11 @@ import pytest
 from kit import documents
 from kit.fakes.lookalike import Lookalike
 from kit.fakes.qemu import FakeVm
+from kit.until import DEADLINE
 
 _VCPUCTL = Path(__file__).resolve().parents[1] / "kit/fakes/vcpuctl.py"
 _PORT = "-device virtserialport,chardev=vcpuctl,name=org.vcpuctl.agent.0 -chardev socket,id=vcpuctl,server=on,path="
-SOON = 90.0
+SOON = DEADLINE
 
 
 @pytest.fixture

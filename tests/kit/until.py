@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-#: When a condition is given up, in seconds. Nothing is judged by it: a busy machine needs long.
-DEADLINE = 60.0
+#: When a condition, or a command, is given up, in seconds. Nothing is judged by it: a busy machine needs long.
+DEADLINE = 300.0
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from kit.until import DEADLINE
 
 if TYPE_CHECKING:
     from debfile import Run
@@ -31,7 +32,7 @@ def edited(root: Path, tmp_path: Path) -> Path:
 def breaking(root: Path, contract: Path) -> str:
     """What buf has against ``contract`` as the successor of the contract in the tree; "" if nothing."""
     command = [BUF, "breaking", str(contract), "--against", str(root / "proto")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False).stdout
 
 
 def test_todays_contract_serves_the_peers_of_the_last_release(root: Path, run: Run) -> None:

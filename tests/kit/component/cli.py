@@ -17,9 +17,9 @@ from kit import documents
 from kit.ended import Ended
 from kit.fakes.qemu import FakeVm
 from kit.fakes.qemu.process import UNSHARE
+from kit.until import DEADLINE
 
-#: Seconds after which a command, or a condition, is given up: many, since a busy machine is no failure.
-SOON = 90.0
+SOON = DEADLINE
 
 
 class Vcpuctl:

@@ -15,10 +15,11 @@ from typing import Any
 
 from kit import documents
 from kit.fakes.qemu import FakeVm
+from kit.until import DEADLINE
 
 _PROGRAM = Path(__file__).resolve().parents[2] / "kit/fakes/vcpuctl.py"
 #: Seconds after its own --timeout by which a command must have ended, on a busy machine.
-GRACE = 90.0
+GRACE = DEADLINE
 #: Bytes of memory that no guest can make a command exceed.
 MOST_MEMORY = 150e6
 #: What can stand in a guest's way, or in the user's, and none of it may come out: C0 but newline, DEL, C1, and the

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kit.component.cli import until
+from kit.until import DEADLINE
 
 _ROOT = os.geteuid() == 0
 _UNSHARE = ("unshare", *(() if _ROOT else ("--map-root-user",)), "--mount")
@@ -65,7 +66,7 @@ class RealJournal:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=DEADLINE,
             check=False,
             env={**os.environ, **(environment or {})},
         )

@@ -16,6 +16,7 @@ from typing import Any, Self
 from kit.component.cli import until
 from kit.lab import host
 from kit.lab.cache import Cache, digest
+from kit.until import DEADLINE
 
 #: Of Debian 12: the oldest that a host of ours is likely to be scraped by.
 _SUITE, _PACKAGE = "bookworm", "prometheus"
@@ -41,7 +42,12 @@ def programs() -> Iterator[Path]:
 def check_metrics(folder: Path, text: str) -> str:
     """Return what promtool finds wrong with metrics; empty if nothing."""
     checked = subprocess.run(
-        [folder / "promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=90, check=False
+        [folder / "promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
     )
     return checked.stdout + checked.stderr + ("" if checked.returncode == 0 else f"status {checked.returncode}")
 
@@ -52,7 +58,7 @@ def check_expressions(programs: Path, folder: Path, expressions: Sequence[str]) 
     file = folder / "rules.yml"
     file.write_text(json.dumps({"groups": [{"name": "x", "rules": rules}]}))  # JSON is YAML
     checked = subprocess.run(
-        [programs / "promtool", "check", "rules", file], capture_output=True, text=True, timeout=90, check=False
+        [programs / "promtool", "check", "rules", file], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     return "" if checked.returncode == 0 else checked.stdout + checked.stderr
 

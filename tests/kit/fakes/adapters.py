@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kit.sim.views import INFO, guest, host, identities
+from kit.until import DEADLINE
 from vcpu_host import ports
 from vcpu_host.autoscale.sample import CpuTimes, LoadSample
 from vcpu_host.core import codes
@@ -328,7 +329,7 @@ def nothing_new_since(before: set[asyncio.Task[Any]]) -> None:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         while not condition():  # noqa: ASYNC110 - any condition, of objects that know no events
             await asyncio.sleep(0.001)
 

@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 from kit.fakes.guest_port import opener
 from kit.fakes.qemu import FakeVm
+from kit.until import DEADLINE
 from vcpu_proto.link import GuestLink
 from vcpu_proto.link.frames import Decoder
 from vcpu_proto.v1 import agent_pb2 as pb
@@ -248,7 +249,7 @@ class Stranger:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def write(self, data: bytes, *, within: float = 20.0) -> bool:
+    def write(self, data: bytes, *, within: float = DEADLINE) -> bool:
         """Send it all, in pieces that a port would take; False if nobody took it in time."""
         deadline = time.monotonic() + within
         for at in range(0, len(data), 16384):
@@ -259,7 +260,7 @@ class Stranger:
                 return False
         return True
 
-    def opened(self, within: float = 20.0) -> bytes:
+    def opened(self, within: float = DEADLINE) -> bytes:
         """The token of the OPEN that comes."""
         decoder = Decoder()
         for packet in self.packets(within):

@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kit.until import DEADLINE
+
 #: A control sequence (ECMA-48, CSI), or one character.
 _TOKEN = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|(.)", re.DOTALL)
 
@@ -88,7 +90,12 @@ class Shown:
 
 
 def run_on_terminal(
-    command: Sequence[str], width: int, *, height: int = 24, environment: Mapping[str, str] = {}, within: float = 60.0
+    command: Sequence[str],
+    width: int,
+    *,
+    height: int = 24,
+    environment: Mapping[str, str] = {},
+    within: float = DEADLINE,
 ) -> Shown:
     """Run the command with its stdin, stdout and stderr on a terminal of that size, for ``within`` seconds at most."""
     ours, theirs = pty.openpty()

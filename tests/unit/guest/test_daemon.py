@@ -20,13 +20,13 @@ import pytest
 from kit import documents
 from kit.fakes.kernel_socket import KernelSocket
 from kit.fakes.sysfs import FakeKernel, firmware_id
-from kit.until import until
+from kit.until import DEADLINE, until
 from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Seconds for a start: importing gRPC on a machine that is busy.
-START = 30.0
+START = DEADLINE
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.until import DEADLINE
 from vcpu_guest.port import CharDevice, PortError, PortTransport, opener
 from vcpu_proto.link.pump import WireProtocol
 
@@ -187,7 +188,7 @@ async def test_a_port_that_is_unplugged_is_an_error_with_a_code(where: str) -> N
     else:
         device.writes = [unplugged]
         transport.write(b"x")
-    error = await asyncio.wait_for(protocol.lost, 60)
+    error = await asyncio.wait_for(protocol.lost, DEADLINE)
     assert isinstance(error, PortError)
     assert (error.code, error.errno) == ("port-gone", errno.ENODEV)
     assert device.closed
@@ -201,7 +202,7 @@ async def test_close_waits_for_what_was_written_and_then_gives_the_port_back() -
     transport.write(b"too late")
     assert not device.closed
     device.edge(select.EPOLLOUT)
-    assert await asyncio.wait_for(protocol.lost, 60) is None
+    assert await asyncio.wait_for(protocol.lost, DEADLINE) is None
     assert (bytes(device.written), device.closed) == (b"last", True)
 
 
@@ -212,7 +213,7 @@ async def test_close_does_not_wait_for_a_host_that_is_not_there() -> None:
     device.writes = [BlockingIOError()]
     transport.write(b"nobody")
     transport.close()
-    assert await asyncio.wait_for(protocol.lost, 60) is None
+    assert await asyncio.wait_for(protocol.lost, DEADLINE) is None
 
 
 async def test_an_absent_host_costs_no_wake_ups() -> None:
@@ -245,7 +246,7 @@ async def test_the_real_device_reads_and_writes_through_its_nested_epoll() -> No
     transport = PortTransport(CharDevice(ours.detach()), "port", protocol)
     transport.write(bytes(1_000_000))
     got = 0
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         while got < 1_000_000:
             got += len(await asyncio.get_running_loop().sock_recv(theirs, 65_536))
     theirs.send(b"back")

@@ -13,6 +13,7 @@ from kit.clock import Clock
 from kit.fakes.guest_port import opener
 from kit.fakes.link_ends import Guest, MemoryWire, Sink, exchange, raw_agent, token_of_open, until
 from kit.fakes.virtio_port import VirtioPort
+from kit.until import DEADLINE
 from vcpu_guest.port import PortError
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import (
@@ -38,7 +39,7 @@ async def test_bytes_go_there_and_back_unchanged(port: VirtioPort, guest: Guest)
     async with await HostLink.connect(wire_to(port.host_path)) as link:
         assert link.instance == agent.session.instance
         assert await exchange(link, data) == data
-        assert (await asyncio.wait_for(link.ended, 60)).code is EndCode.LOCAL_ENDED
+        assert (await asyncio.wait_for(link.ended, DEADLINE)).code is EndCode.LOCAL_ENDED
     assert agent.sessions == 1
 
 
@@ -103,7 +104,7 @@ async def test_the_private_socket_is_the_user_s_alone_takes_one_connection_and_l
     with pytest.raises(LinkError, match="one local connection"):
         await link.listen()
     first.close()
-    assert (await asyncio.wait_for(link.ended, 60)).code is EndCode.LOCAL_ENDED
+    assert (await asyncio.wait_for(link.ended, DEADLINE)).code is EndCode.LOCAL_ENDED
 
 
 async def test_a_private_socket_lies_where_it_is_wanted_and_takes_nothing_else_along(
@@ -215,7 +216,7 @@ async def test_a_restarted_agent_ends_the_host_s_session_at_once(port: VirtioPor
     link = await HostLink.connect(wire_to(port.host_path))
     first.abort()
     guest.start()
-    assert (await asyncio.wait_for(link.ended, 60)).code is EndCode.AGENT_RESTARTED
+    assert (await asyncio.wait_for(link.ended, DEADLINE)).code is EndCode.AGENT_RESTARTED
     async with await HostLink.connect(wire_to(port.host_path)) as again:
         assert await exchange(again, b"again") == b"again"
 
@@ -225,9 +226,9 @@ async def test_a_stopping_agent_says_so_and_run_returns(port: VirtioPort, guest:
     link = await HostLink.connect(wire_to(port.host_path))
     reader, writer = await asyncio.open_unix_connection(await link.listen())
     await agent.stop()
-    assert (await asyncio.wait_for(link.ended, 60)).code is EndCode.STOPPING
-    assert await asyncio.wait_for(reader.read(), 60) == b""
-    await asyncio.wait_for(guest.running[0][1], 60)
+    assert (await asyncio.wait_for(link.ended, DEADLINE)).code is EndCode.STOPPING
+    assert await asyncio.wait_for(reader.read(), DEADLINE) == b""
+    await asyncio.wait_for(guest.running[0][1], DEADLINE)
     with pytest.raises(SessionLostError, match="stopping"):
         await link.ping(1)
     writer.close()
@@ -237,7 +238,7 @@ async def test_an_agent_whose_server_is_not_there_says_so(port: VirtioPort, tmp_
     agent = GuestLink(opener(port.guest_path), str(tmp_path / "none"), instance=os.urandom(8))
     task = asyncio.create_task(agent.run())
     link = await HostLink.connect(wire_to(port.host_path))
-    ended = await asyncio.wait_for(link.ended, 60)
+    ended = await asyncio.wait_for(link.ended, DEADLINE)
     assert ended.code is EndCode.LOCAL_FAILED
     assert "No such file" in ended.text
     agent.abort()
@@ -249,7 +250,7 @@ async def test_a_second_agent_is_refused_and_the_first_goes_on(port: VirtioPort,
     async with await HostLink.connect(wire_to(port.host_path)) as link:
         second = GuestLink(opener(port.guest_path), "unused", instance=os.urandom(8))
         with pytest.raises(PortError) as caught:
-            await asyncio.wait_for(second.run(), 60)
+            await asyncio.wait_for(second.run(), DEADLINE)
         assert caught.value.code == "port-busy"
         await link.ping(60)
 

@@ -12,6 +12,7 @@ import pytest
 from kit.fakes.guest_port import opener
 from kit.fakes.link_ends import Guest, raw_agent, token_of_open, until
 from kit.fakes.virtio_port import VirtioPort
+from kit.until import DEADLINE
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import EndCode, GuestLink, HostLink
 from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
@@ -32,7 +33,7 @@ async def test_a_reader_that_stops_stops_the_sender_and_nothing_piles_up(port: V
                     await loop.sock_sendall(connection, chunk)
                     sent += len(chunk)
         assert sent < 8 * 1024 * 1024
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             while got < sent:
                 got += len(await loop.sock_recv(connection, 1 << 20))
         connection.close()
@@ -65,7 +66,7 @@ async def test_a_peer_that_closes_and_reads_no_more_does_not_keep_the_port_taken
             connection.send(bytes(65_536))
             await asyncio.sleep(0)
     agent.send(encode(Frame(Kind.CLOSE, link.token, 0, b"\x02")))
-    assert (await asyncio.wait_for(link.ended, 60)).code is EndCode.STOPPING
+    assert (await asyncio.wait_for(link.ended, DEADLINE)).code is EndCode.STOPPING
     await until(lambda: not port.host_connected, 3)
     connection.close()
     agent.close()
@@ -128,9 +129,9 @@ async def test_what_the_server_says_first_is_there_when_the_client_comes(port: V
         # More than may come early: the wire is paused, and goes on when the client is there.
         await until(lambda: len(link._early) > 64 * 1024)
         reader, writer = await asyncio.open_unix_connection(await link.listen())
-        assert await asyncio.wait_for(reader.readexactly(7 * 30_000), 60) == b"welcome" * 30_000
+        assert await asyncio.wait_for(reader.readexactly(7 * 30_000), DEADLINE) == b"welcome" * 30_000
         writer.close()
-    await asyncio.wait_for(gone.wait(), 60)
+    await asyncio.wait_for(gone.wait(), DEADLINE)
     agent.abort()
     await task
     server.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kit.fakes.qemu.errors import QmpError
+from kit.until import DEADLINE
 
 _TESTS = Path(__file__).resolve().parents[3]
 #: unshare(1). The child goes with it; who is not root gets the right to do this by being root in a namespace of users.
@@ -40,7 +41,7 @@ def python_as(folder: Path, name: str) -> str:
 class Steer:
     """A blocking QMP client of the steering socket; every call has a deadline."""
 
-    def __init__(self, path: Path, timeout: float = 90.0) -> None:
+    def __init__(self, path: Path, timeout: float = DEADLINE) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._sock.settimeout(timeout)
         self._sock.connect(str(path))

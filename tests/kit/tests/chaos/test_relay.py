@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from kit.chaos.relay import Relay
+from kit.until import DEADLINE
 
-SOON = 5.0
+SOON = DEADLINE
 ADD, DEL = ({"execute": name, "arguments": {"id": "vcpu-1"}} for name in ("device_add", "device_del"))
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kit.fakes.sysfs import FakeKernel
+from kit.until import DEADLINE
 
-SOON = 30.0
+SOON = DEADLINE
 
 
 class Started(threading.Thread):

@@ -134,7 +134,7 @@ async def test_changes_wake_who_watches(inventory: Inventory, kernel: FakeKernel
     with inventory.changes() as changed:
         assert not changed.is_set()
         kernel.add(5)
-        await asyncio.wait_for(changed.wait(), 60)
+        await asyncio.wait_for(changed.wait(), DEADLINE)
     assert not inventory._watches
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from kit.fakes.programs import FakePrograms, tasks_of, units_of
 from kit.fakes.sysfs import FakeKernel
+from kit.until import DEADLINE
 from vcpu_guest.cpus.programs import Programs, looking_threads
 from vcpu_guest.cpus.workload import Looker
 from vcpu_guest.kernel.sysfs import Sysfs
@@ -61,7 +62,7 @@ def _look(programs: Programs) -> asyncio.Task[object]:
 
 
 async def _in_pool(call: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await asyncio.to_thread(call)
 
 

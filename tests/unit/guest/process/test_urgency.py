@@ -5,6 +5,7 @@ import asyncio
 import os
 import threading
 
+from kit.until import DEADLINE
 from vcpu_guest.process.urgency import Urgency
 
 
@@ -37,7 +38,7 @@ async def test_every_thread_goes_before_others_for_a_moment_and_then_no_more() -
         urgency.hurry()
         assert kernel.policies[other.native_id or 0] == (os.SCHED_RR, 1)
         assert kernel.policies[threading.get_native_id()] == (os.SCHED_RR, 1)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             await kernel.calm.wait()
         await asyncio.sleep(0)
         assert {policy for policy, _ in kernel.policies.values()} == {os.SCHED_OTHER}

@@ -11,6 +11,7 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 import pytest
+from kit.until import DEADLINE
 from vcpu_host.agent import proxy
 from vcpu_host.agent.control import Control
 from vcpu_host.core import codes
@@ -50,7 +51,7 @@ class Call:
 
     async def asked(self, count: int) -> None:
         """Wait until so many messages have been written."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             while len(self.written) < count:  # noqa: ASYNC110 - written by other tasks
                 await asyncio.sleep(0.001)
 
@@ -181,7 +182,7 @@ async def test_an_agent_that_answers_more_than_there_can_be_is_not_listened_to_a
     first = asyncio.ensure_future(anext(asked))
     await call.asked(1)
     call.say(*answers)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         while control.broken is None:  # noqa: ASYNC110 - set by another task
             await asyncio.sleep(0.001)
     assert control.broken.reason.code == "agent-bad-message"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from kit.until import DEADLINE
 from vcpu_host.cli.operate import request_of
 from vcpu_host.cli.parser import build_parser
 from vcpu_host.cli.target import target_of
@@ -244,7 +245,7 @@ def test_the_grammar_is_read_without_the_heavy_libraries() -> None:
         "import sys; from vcpu_host.cli.parser import build_parser; build_parser().format_help(); "
         "print([m for m in ('grpc', 'rich', 'structlog', 'qemu', 'google', 'asyncio') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=DEADLINE)
     assert done.stdout.strip() == "[]"
 
 

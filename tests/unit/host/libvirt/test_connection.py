@@ -13,7 +13,7 @@ import pytest
 from kit.clock import Clock
 from kit.fakes.libvirt_module import FakeLibvirt
 from kit.fakes.libvirt_stream import LibvirtError
-from kit.until import until
+from kit.until import DEADLINE, until
 from vcpu_host.core import codes
 from vcpu_host.errors import QemuGoneError, VcpuctlError
 from vcpu_host.libvirt import binding, shared
@@ -30,7 +30,7 @@ def _libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
 
 
 async def _open(
-    uri: str = URI, *, timeout: float = 60.0, call_timeout: float = 60.0, alone: bool = False
+    uri: str = URI, *, timeout: float = DEADLINE, call_timeout: float = DEADLINE, alone: bool = False
 ) -> Connection:
     return await Connection.open(uri, timeout=timeout, call_timeout=call_timeout, alone=alone)
 
@@ -89,7 +89,7 @@ async def test_calls_in_line_have_their_time_from_the_answer_before(libvirt: Fak
     def slow() -> bool:
         nonlocal begun
         begun += 1
-        return answer.acquire(timeout=60)
+        return answer.acquire(timeout=DEADLINE)
 
     calls = asyncio.gather(*(user.call("wait", slow) for _ in range(5)))
     for number in range(1, 6):
@@ -195,7 +195,7 @@ async def test_few_calls_of_one_connection_are_under_way_at_once_and_waiting_for
     libvirt: FakeLibvirt,
 ) -> None:
     users = [await _open() for _ in range(10)]
-    last = await _open(call_timeout=20)
+    last = await _open(call_timeout=DEADLINE)
     assert len(libvirt.opened) == 1
     under_way, most, counting, goes_on = 0, 0, threading.Lock(), threading.Event()
 

@@ -10,6 +10,7 @@ import pytest
 from kit.fakes.libvirt_module import FakeLibvirt
 from kit.fakes.libvirt_stream import LibvirtError
 from kit.sim.views import host
+from kit.until import DEADLINE
 from vcpu_host.agent.dialer import LinkDialer
 from vcpu_host.core import codes
 from vcpu_host.core.identity import DomainId
@@ -28,7 +29,7 @@ def _libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     return fake
 
 
-async def _dialled(timeout: float = 60.0) -> VcpuctlError:
+async def _dialled(timeout: float = DEADLINE) -> VcpuctlError:
     """What a session with the agent fails with."""
     port = ChannelPort(URI, timeout=timeout)
 

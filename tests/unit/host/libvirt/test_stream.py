@@ -9,6 +9,7 @@ import threading
 import pytest
 from kit.fakes.adapters import until
 from kit.fakes.libvirt_stream import FakeModule, FakeStream, LibvirtError
+from kit.until import DEADLINE
 from vcpu_host.libvirt import binding, stream
 
 
@@ -68,7 +69,7 @@ async def test_what_comes_is_handed_on_in_order_and_its_end_is_told() -> None:
     rig = Rig()
     await rig.tell(b"one ", b"two ")
     await rig.tell(b"three", b"")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         error = await rig.heard.lost
         await rig.over.wait()
     assert (rig.heard.data, rig.cuts) == (b"one two three", 0)
@@ -78,7 +79,7 @@ async def test_what_comes_is_handed_on_in_order_and_its_end_is_told() -> None:
 async def test_a_stream_that_fails_is_told_in_libvirts_words() -> None:
     rig = Rig()
     await rig.tell(b"one", LibvirtError("stream had I/O failure"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         error = await rig.heard.lost
     assert (rig.heard.data, str(error)) == (b"one", "stream had I/O failure")
 
@@ -91,7 +92,7 @@ async def test_what_is_written_goes_out_whole_whatever_a_send_takes() -> None:
         await until(lambda: not rig.transport.get_write_buffer_size())
     rig.transport.close()
     await _until(rig.stream.finished)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert await rig.heard.lost is None
         await rig.over.wait()
     assert rig.stream.sent == b"abcdefghijklmn"
@@ -108,7 +109,7 @@ async def test_a_guest_that_does_not_read_hangs_nobody() -> None:
     rig.transport.abort()
     assert rig.heard.lost.done()
     assert rig.cuts == 1, "the channel has to be freed by another way, or nobody can open it"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await rig.over.wait()
 
 
@@ -123,7 +124,7 @@ async def test_a_guest_that_floods_a_reader_who_waits_is_cut_off_at_a_bound() ->
     assert len(rig.heard.data) == stream.MOST
     rig.transport.pause_reading()
     await rig.tell(*[piece] * (pieces + 1))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         error = await rig.heard.lost
     assert (rig.cuts, str(error)) == (1, "the guest sends more than anybody reads")
 
@@ -134,7 +135,7 @@ async def test_writing_is_asked_to_wait_and_to_go_on() -> None:
     rig.transport.write(b"x" * 100_000)
     await until(lambda: rig.heard.full == [True, False])
     rig.transport.abort()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await rig.over.wait()
     assert rig.cuts == 0, "nothing hangs"
 
@@ -142,7 +143,7 @@ async def test_writing_is_asked_to_wait_and_to_go_on() -> None:
 async def test_a_stream_that_is_closed_while_it_is_read_is_told_as_lost() -> None:
     rig = Rig()
     rig.transport.abort()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await rig.over.wait()
     rig.stream.comes.append(LibvirtError("operation failed: stream is closed"))
     rig.transport._readable(rig.stream, 1, None)  # libvirt's thread was in it when the stream was closed

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from kit.until import DEADLINE
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory as runtime
 from vcpu_host.local.lock import VmLock
@@ -77,7 +78,7 @@ async def test_the_lock_comes_when_its_holder_ends_within_the_patience(tmp_path:
     await first.acquire(0)
     waiting = asyncio.ensure_future(second.acquire(10))
     asyncio.get_running_loop().call_later(0.1, first.release)
-    await asyncio.wait_for(waiting, 60)
+    await asyncio.wait_for(waiting, DEADLINE)
     second.release()
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.sim.views import slot as slot_of
+from kit.until import DEADLINE
 from vcpu_host.core.model import Ost
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, PortChanged, UnplugRefused, VmReset, VmStatus
 from vcpu_host.qmp import events
@@ -64,7 +65,7 @@ def test_a_malformed_event_is_dropped_and_breaks_nothing(name: str, data: Any) -
 
 
 async def collect(stream: events.EventStream) -> list[object]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         return [event async for event in stream]
 
 
@@ -103,7 +104,7 @@ async def test_a_reader_that_waits_is_woken() -> None:
     waiting = asyncio.create_task(anext(hub.stream()))
     await asyncio.sleep(0)
     hub.put(VmStatus("running"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert await waiting == VmStatus("running")
 
 

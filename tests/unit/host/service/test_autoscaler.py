@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from kit.sim import views
+from kit.until import DEADLINE
 from vcpu_host.autoscale.budget import Budget
 from vcpu_host.autoscale.sample import LoadSample
 from vcpu_host.autoscale.settings import Mode, Settings
@@ -130,7 +131,7 @@ async def test_a_trouble_that_no_look_ends_costs_one_look_and_not_one_for_each_s
 
     loop, held = _loop(), Told()
     watching = asyncio.ensure_future(loop._watch(cast("Any", held)))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await ended.wait()
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

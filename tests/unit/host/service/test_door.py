@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.until import DEADLINE
 from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.service import door as module
@@ -79,7 +80,7 @@ def _nobody_hears(message: wire.Message) -> None:
 async def test_one_users_questions_leave_places_for_orders_and_for_other_users(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with AsyncExitStack() as stack, asyncio.timeout(60):
+    async with AsyncExitStack() as stack, asyncio.timeout(DEADLINE):
         refused = 0
         for _ in range(module._OF_ONE):
             streams = await stack.enter_async_context(connected(place))
@@ -117,7 +118,7 @@ async def test_a_monitor_that_no_vm_has_is_unknown_whatever_its_name(place: Path
 async def test_a_users_server_that_cannot_be_had_costs_that_connection_alone(place: Path) -> None:
     faults: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, what: faults.append(what))
-    async with connected(place) as streams, asyncio.timeout(60):
+    async with connected(place) as streams, asyncio.timeout(DEADLINE):
         assert streams is not None
         streams[1].write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         with suppress(ConnectionError):

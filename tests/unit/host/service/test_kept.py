@@ -11,7 +11,7 @@ import pytest
 from kit.fakes.adapters import PLUG
 from kit.fakes.libvirt_api import FakeConnection, FakeError, FakeLibvirt
 from kit.sim import views
-from kit.until import until
+from kit.until import DEADLINE, until
 from vcpu_host.autoscale.budget import Budget
 from vcpu_host.autoscale.settings import Settings
 from vcpu_host.core import codes
@@ -66,7 +66,7 @@ async def test_who_is_refused_or_has_not_begun_does_not_end_the_wait_of_another(
     kept.held = held
     first, second, third = kept.asked(), kept.asked(), kept.asked()
     working = asyncio.ensure_future(first.answer(Call(Kind.RUN), lambda message: None))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await held.begun.wait()
     with pytest.raises(RefusedError):
         await second.answer(Call(Kind.RUN), lambda message: None)
@@ -104,7 +104,7 @@ async def test_who_leaves_while_the_vm_is_not_held_ends_the_wait_for_it(
     assert other.try_take()
     asked = kept.asked()
     work = asyncio.ensure_future(asked.answer(Call(Kind.RUN, PLUG), lambda message: said.set()))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await said.wait()
         asked.interrupt()
         with pytest.raises(RefusedError) as refused:
@@ -226,7 +226,7 @@ async def test_a_domain_whose_libvirt_is_not_reached_is_a_trouble_by_the_vms_nam
 
     kept = Kept("db1", Domain("qemu:///system", "db", "db1"), Hears())
     keeping = asyncio.ensure_future(kept.keep())
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert await gone.get() == ("db1", "libvirt-gone")
     assert kept.trouble is not None
     assert kept.held is None

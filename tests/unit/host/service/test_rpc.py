@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from kit.until import DEADLINE
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.local import directory
@@ -46,7 +47,7 @@ async def _names(servers: RpcServers, uid: int) -> list[str]:
         options = [("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
             host = host_pb2_grpc.HostStub(channel)  # type: ignore[no-untyped-call]
-            return [vm.name for vm in (await host.ListVms(pb.ListVmsRequest(), timeout=60)).vms]
+            return [vm.name for vm in (await host.ListVms(pb.ListVmsRequest(), timeout=DEADLINE)).vms]
 
 
 async def test_a_server_whose_socket_is_gone_is_made_anew_and_who_uses_the_old_one_goes_on(

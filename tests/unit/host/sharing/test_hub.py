@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from kit.until import DEADLINE
 from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError
 from vcpu_host.sharing import wire
@@ -105,7 +106,7 @@ async def test_a_vm_that_is_let_go_has_the_operation_end_and_its_caller_answered
     hub = Hub(Part.KEEPS, "vcpuctl test", until_interrupted)
     await hub.listen(place)
     asking = asyncio.ensure_future(Asking(place, Call.from_json(_PLUG)).answer(lambda message: None))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await begun.wait()
         await hub.leave()
         assert await asking == {"outcome": "unknown"}

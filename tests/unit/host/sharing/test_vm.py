@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kit.until import until
+from kit.until import DEADLINE, until
 from vcpu_host.cli.operate import interruptible
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.documents import Document
@@ -81,11 +81,11 @@ async def test_a_signal_while_another_program_has_the_vm_ends_the_operation_befo
     vm = Vm(target, "a test")
     with interruptible(vm.interrupt):
         asking = asyncio.ensure_future(vm.ask(_PLUG, lambda message: said.set()))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             await said.wait()  # it waits for the other one
         signal.raise_signal(number)
         with pytest.raises(RefusedError) as refused:
-            await asyncio.wait_for(asking, 60)
+            await asyncio.wait_for(asking, DEADLINE)
     assert refused.value.reason.code == "interrupted"
     assert outcomes == ["refused"]
     other.release()
@@ -114,7 +114,7 @@ async def test_an_interrupt_while_qemu_is_dialled_ends_the_operation_before_it_b
     server = await asyncio.start_unix_server(greet_nobody, target.place)
     vm = Vm(target, "a test")
     asking = asyncio.ensure_future(vm.ask(_PLUG, lambda message: None))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await dialled.wait()
         vm.interrupt()
         with pytest.raises(RefusedError) as refused:
@@ -144,7 +144,7 @@ async def test_the_second_interrupt_ends_the_wait_for_last_words_too(target: Tar
     lock, hub = await _held_by(target, answer)
     vm = Vm(target, "a test")
     asking = asyncio.ensure_future(vm.ask(_PLUG, lambda message: None))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await begun.wait()
         vm.interrupt()
         assert vm.at_work
@@ -182,7 +182,7 @@ async def test_who_leaves_before_the_service_has_begun_has_nothing_changed(
     lock, hub = await _held_by(target, answer, stands_back=stands_back)
     vm = Vm(target, "a test")
     asking = asyncio.ensure_future(vm.ask(_PLUG, lambda message: None))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         await waits.wait()
         vm.interrupt()
         await made[0].asked.wait()
@@ -248,7 +248,7 @@ async def test_a_service_that_never_answers_is_named_and_given_up(
     monkeypatch.setattr(module, "_may_use_locks_of_service", lambda: False)
     monkeypatch.setattr(remote, "HEARS", 0.1)
     said: list[Any] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         with pytest.raises(RefusedError) as refused:
             await Vm(target, "a test").ask(call, said.append)
     reason = refused.value.reason
@@ -274,7 +274,7 @@ async def test_a_service_that_systemd_is_starting_gets_the_time_of_a_start(
     monkeypatch.setattr(remote, "peer", lambda sock: listener())
     monkeypatch.setattr(remote, "HEARS", 0.01)
     monkeypatch.setattr(remote, "STARTS", 0.2)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         with pytest.raises(RefusedError, match=r"has said nothing for 0\.2 s"):
             await Vm(target, "a test").ask(Call(Kind.LIST), lambda message: None)
 
@@ -286,7 +286,7 @@ async def test_who_waits_for_an_answer_is_told_for_whom(
     monkeypatch.setattr(module, "_may_use_locks_of_service", lambda: False)
     said: asyncio.Queue[Any] = asyncio.Queue()
     asking = asyncio.ensure_future(Vm(target, "a test").ask(Call(Kind.LIST), said.put_nowait))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert str(silent) in (await said.get())["holder"]
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)

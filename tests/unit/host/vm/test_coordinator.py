@@ -10,6 +10,7 @@ import pytest
 from kit.clock import Clock
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
 from kit.sim.views import host, identities
+from kit.until import DEADLINE
 from vcpu_host.core import codes
 from vcpu_host.core import vm_events as ev
 from vcpu_host.core.guest import GuestCpu, GuestView
@@ -133,7 +134,7 @@ async def test_a_port_that_closes_while_it_is_dialled_is_an_absent_agent_at_once
 
     rig.whole = Coordinator(rig.vmm, rig.dialer, dial_timeout=3600.0)
     rig.dialer.silence = close
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         view = await rig.whole.look()
     assert view.agent_trouble is not None
     assert (view.agent_trouble.code, rig.dialer.dialled) == ("agent-absent", 2)
@@ -395,6 +396,6 @@ async def test_watch_shows_the_map_at_once_and_after_each_change(rig: Rig) -> No
 async def test_watch_ends_at_its_time(rig: Rig) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + 0.1
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         assert [view async for view in rig.whole.watch(asyncio.Event(), until)]
     assert loop.time() >= until

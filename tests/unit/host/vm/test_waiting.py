@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
+from kit.until import DEADLINE
 from vcpu_host.core import codes
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
@@ -67,14 +68,14 @@ async def test_an_agent_whose_port_opens_is_asked_at_once(rig: Rig, monkeypatch:
         rig.vmm.port_open = True
         rig.vmm.hub.put(PortChanged(open=True))
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         result = await rig.whole.run(PLUG, PATIENT, None, Heard(rig, 1, opens))
     assert result.outcome is Outcome.DONE
 
 
 async def test_a_guest_without_an_agent_does_not_cost_all_of_the_time(rig: Rig) -> None:
     rig.dialer.trouble = away("agent-absent")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         with no_task_left(), pytest.raises(AgentGoneError) as error:
             await rig.whole.run(PLUG, replace(BRISK, timeout=3600.0, absent_grace=0.1))
     waited = re.search(r"waited (\d+) s", error.value.reason.text)
@@ -165,7 +166,7 @@ async def test_an_interrupt_ends_an_attempt_that_is_under_way(rig: Rig) -> None:
         running = asyncio.create_task(rig.whole.run(PLUG, replace(PATIENT, timeout=3600.0), None, heard))
         await until(lambda: rig.dialer.dialled == 2)
         rig.whole.interrupt()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(DEADLINE):
             with pytest.raises(AgentGoneError):
                 await running
 
