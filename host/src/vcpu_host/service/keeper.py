@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 from ..core import codes
 from ..core.reason import Origin, Reason
@@ -70,16 +71,15 @@ class Keeper:
         seen: object = None
         try:
             while True:
-                self._again.clear()
+                if self._again.is_set():  # also if that came in the moment in which the wait was over
+                    self._again.clear()
+                    seen = None
                 if (now := marks()) != seen:  # to read the files of 200 VMs takes 0.2 s
                     self._take(*_configured())
                     seen = now
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(_RESCAN):
                         await self._again.wait()
-                        seen = None
-                except TimeoutError:
-                    pass
         finally:
             tasks = [*self._leaving, *(task for _, task in self._vms.values())]
             self._vms.clear()

@@ -83,6 +83,27 @@ async def test_files_that_stay_as_they_are_are_not_read_again_unless_it_is_asked
         await until(lambda: reads == [2])
 
 
+async def test_a_look_that_is_asked_for_in_the_moment_of_the_usual_one_is_not_lost(
+    vms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, reads = [0], [0]
+
+    def looked() -> object:
+        if looks[0] == 3:
+            # it runs in the same turn of the loop as the end of the wait, and before it
+            asyncio.get_running_loop().call_soon(keeper.rescan)
+        return marks()
+
+    marks = _counted(target.marks, looks)
+    monkeypatch.setattr(module, "_RESCAN", 0.0)
+    monkeypatch.setattr(module, "marks", looked)
+    monkeypatch.setattr(module, "listed", _counted(target.listed, reads))
+    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    async with _keeping() as keeper:
+        await until(lambda: looks[0] > 9)
+        assert reads == [2]
+
+
 def _counted(function: Callable[[], Any], counter: list[int]) -> Callable[[], Any]:
     def counted() -> Any:
         counter[0] += 1
