@@ -396,6 +396,5 @@ async def test_watch_shows_the_map_at_once_and_after_each_change(rig: Rig) -> No
 async def test_watch_ends_at_its_time(rig: Rig) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + 0.1
-    async with asyncio.timeout(DEADLINE):
-        assert [view async for view in rig.whole.watch(asyncio.Event(), until)]
+    assert [view async for view in rig.whole.watch(asyncio.Event(), until)]
     assert loop.time() >= until
