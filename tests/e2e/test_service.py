@@ -35,11 +35,12 @@ systemctl start vcpuctl.socket
 
 
 def _fakes() -> bytes:
-    """The fakes, as a tar file."""
+    """The fakes, and what they need, as a tar file."""
     found = io.BytesIO()
     with tarfile.open(fileobj=found, mode="w:gz") as archive:
-        folder = ROOT / "tests" / "kit" / "fakes"
-        archive.add(folder, "kit/fakes", filter=lambda each: None if "__pycache__" in each.name else each)
+        kit = ROOT / "tests" / "kit"
+        archive.add(kit / "fakes", "kit/fakes", filter=lambda each: None if "__pycache__" in each.name else each)
+        archive.add(kit / "until.py", "kit/until.py")
     return found.getvalue()
 
 
