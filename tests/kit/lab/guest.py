@@ -78,6 +78,13 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("sid-amd64", "sid", ARCHES["amd64"], "linux-image-amd64", (*_PACKAGES, "mount"), wants_hypervisor=True),
         Recipe("kvm-host-amd64", "trixie", ARCHES["amd64"], "linux-image-cloud-amd64", (*_SYSTEM, *_HOST_PACKAGES)),
         Recipe("debian12-ppc64el", "bookworm", ARCHES["ppc64el"], "linux-image-powerpc64le"),
+        Recipe(
+            "kvm-host-ppc64el",
+            "bookworm",
+            ARCHES["ppc64el"],
+            "linux-image-powerpc64le",
+            (*_SYSTEM, *_HOST_PACKAGES),
+        ),
         # a kernel that has an SMT mode on POWER (6.6 and newer)
         Recipe(
             "debian12-ppc64el-backports",
@@ -169,8 +176,7 @@ def _build(recipe: Recipe, folder: Path, progress: host.Progress) -> None:
         f'--customize-hook=chroot "$1" env {settings} sh /tmp/setup.sh && rm "$1/tmp/setup.sh"',
     ]
     if recipe.arch.name != NATIVE:
-        # mmdebstrap knows fewer architectures than we do, and has no need to check what was done before
-        options += [f"--architectures={recipe.arch.name}", "--skip=check/qemu"]
+        options += host.foreign_options(recipe.arch.name)
     suites = [recipe.suite, *([recipe.kernel_suite] if recipe.kernel_suite else [])]
     host.bootstrap(suites, recipe.packages, tarball, variant="essential", options=options, timeout=_BUILD)
     progress("writing its root file system")

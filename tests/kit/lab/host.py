@@ -72,6 +72,12 @@ def apt_options() -> list[str]:
     return [f"--aptopt={line}" for line in settings if line.startswith(_APT_SHARED) and not line.endswith('"";')]
 
 
+def foreign_options(arch: str) -> list[str]:
+    """mmdebstrap's arguments for a root of another architecture than this machine's."""
+    # it knows fewer architectures than we do, and has no need to check what was done before (``lab.foreign``)
+    return [f"--architectures={arch}", "--skip=check/qemu"]
+
+
 def bootstrap(
     suites: Sequence[str],
     packages: Sequence[str],

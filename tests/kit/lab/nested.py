@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host with KVM on any machine: a VM of the lab, whose CPUs QEMU emulates with AMD's SVM, and the VM under KVM in it.
+"""A host with KVM on any machine: a VM of the lab, whose CPUs QEMU emulates with all that KVM needs, and the VM in it.
 
 The VM in the host is made as every other VM of the lab but for its accelerator, and the lab sees it by the same means,
 its monitor, its shell and its record, which ``lab.relay`` hands on through virtio-serial ports of the host. The record
@@ -14,28 +14,19 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
+from kit.lab.emulated import JOINTS, ORACLE, RECORD, SHELL
 from kit.lab.errors import LabError, VmDiedError, WaitTimeoutError
 from kit.lab.place import Line, Started
-from kit.lab.spec import VmSpec
 from kit.lab.vm import Vm
 
 #: In the host: the QEMUs, the disk of its VM, and the VM's own files.
 QEMUS, ROOT, RUN = Path("/srv/qemu"), Path("/dev/vdc"), Path("/run/vm")
-#: Sizes of the disks with the QEMUs and with the VM's root, in MB: they are in the saved states.
-QEMUS_MB, ROOT_MB = 640, 1024
 #: Files of the VM in RUN: the overlay on its disk, its kernel and initrd.
 DISK, KERNEL, INITRD = RUN / "disk.qcow2", RUN / "kernel", RUN / "initrd"
-#: The ports of the host, and what is behind each in RUN.
-_RECORD, _ORACLE, _SHELL = "vm-record", "vm-oracle", "vm-shell"
-_JOINTS = {_RECORD: "record", _ORACLE: "oracle.sock", _SHELL: "shell.sock"}
-#: For the VM's kernel: few words, since each letter on the console costs it a millisecond, and no work in vain.
-QUIET = "quiet loglevel=3 mitigations=off nokaslr audit=0 no_timer_check no5lvl"
 #: Shell in the VM: from now on its kernel says on the console what it does, and that it has been started.
-_SPEAK = "echo 7 >/proc/sys/kernel/printk; dmesg | sed -n '/Linux version/{p;q}' >/dev/ttyS0"
+_SPEAK = "echo 7 >/proc/sys/kernel/printk; dmesg | sed -n '/Linux version/{{p;q}}' >/dev/{console}"
 #: Shell in the VM, before it is under KVM: what its boots would do that no test needs, and large reads of its disk.
 TRIM = """mkdir -p /etc/systemd/system/systemd-udev-trigger.service.d
 cat >/etc/systemd/system/systemd-udev-trigger.service.d/lab.conf <<'END'
@@ -54,39 +45,6 @@ _RELAY = Path(__file__).with_name("relay.py")
 _SOON = 120.0
 
 
-@dataclass(frozen=True)
-class _HostSpec(VmSpec):
-    """The host, with ports for the lab's eyes on its VM."""
-
-    ports: ClassVar[tuple[str, ...]] = tuple(_JOINTS)
-
-
-def drives(qemus: str, root: str) -> tuple[str, ...]:
-    """QEMU's arguments for the host's drives vdb and vdc, from what -blockdev is told of where their content is."""
-    argv: list[str] = []
-    for name, content in (("qemus", qemus), ("vm-root", root)):
-        argv += ["-blockdev", f"node-name={name},read-only=on,{content}"]
-        argv += ["-device", f"virtio-blk-pci,drive={name},id={name}-disk"]
-    return tuple(argv)
-
-
-def _nothing(size_mb: int) -> str:
-    return f"driver=null-co,size={size_mb << 20},read-zeroes=on"
-
-
-#: The drives are filled when the host is to have a VM: so it need not be booted anew for another VM.
-HOST = _HostSpec(
-    guest="kvm-host-amd64",
-    cpu="max",
-    smp="2",
-    memory_mb=2560,
-    kernel_args="mitigations=off nokaslr",
-    packages=("python3-vcpu-proto", "vcpu-host"),
-    ready="true",
-    extra_args=drives(_nothing(QEMUS_MB), _nothing(ROOT_MB)),
-)
-
-
 class KvmHost:
     """The emulated host, ``vm``, and the VM under KVM in it, ``guest``. It is a ``lab.place``."""
 
@@ -97,7 +55,7 @@ class KvmHost:
 
     def speak(self) -> None:
         """Have the VM's kernel, which booted with few words, tell on its console of its CPUs. To do after each boot."""
-        self.guest.shell(_SPEAK, _SOON)
+        self.guest.shell(_SPEAK.format(console=self.guest.spec.arch.console), _SOON)
 
     def run(self, argv: Sequence[str], timeout: float = _SOON) -> subprocess.CompletedProcess[str]:
         """Run a program in the host to its end. Raises subprocess.TimeoutExpired."""
@@ -116,13 +74,13 @@ class KvmHost:
         script = f"setsid {shlex.join(argv)} </dev/null >/dev/null 2>&1 & echo $!"
         return Inside(self.vm, int(self.vm.shell(script, _SOON)))
 
-    def prepare(self, img: Sequence[str], kernel: bytes, initrd: bytes) -> None:
+    def prepare(self, module: str, img: Sequence[str], kernel: bytes, initrd: bytes) -> None:
         """Have KVM, the VM's files and the relay in a host whose drives are filled."""
-        joints = " ".join(f"{port}={name}" for port, name in _JOINTS.items())
+        joints = " ".join(f"{port}={name}" for port, name in JOINTS.items())
         overlay = shlex.join([*img, "create", "-q", "-f", "qcow2", "-b", str(ROOT), "-F", "raw", str(DISK)])
         # flushbufs: what was read while the drives held nothing is forgotten
         self.vm.shell(
-            f"blockdev --flushbufs /dev/vdb {ROOT} && modprobe kvm_amd nested=0 avic=0 && [ -e /dev/kvm ]"
+            f"blockdev --flushbufs /dev/vdb {ROOT} && modprobe {module} && [ -e /dev/kvm ]"
             f" && mkdir -p {QEMUS} {RUN} && mount -o ro /dev/vdb {QEMUS} && mount -t tmpfs -o size=1G vm {RUN}"
             f" && {overlay}",
             _SOON,
@@ -154,7 +112,7 @@ class KvmHost:
     def _attach(self, names: Sequence[str]) -> Started:
         """Take up the QEMU that runs there."""
         stream = socket.socket(socket.AF_UNIX)
-        stream.connect(str(self.vm.sockets[_RECORD]))
+        stream.connect(str(self.vm.sockets[RECORD]))
         said = stream.makefile("rb")
         stream.close()  # which it is with the file
 
@@ -167,8 +125,8 @@ class KvmHost:
             said,
             {
                 **{name: RUN / f"{name}.sock" for name in names},
-                "oracle": self.vm.sockets[_ORACLE],
-                "shell": self.vm.sockets[_SHELL],
+                "oracle": self.vm.sockets[ORACLE],
+                "shell": self.vm.sockets[SHELL],
             },
             lambda path: path.write_text(self.vm.shell(f"cat {RUN}/console.log", _SOON)),
             leave,

@@ -3,6 +3,7 @@
 
 The VM is booted once, then stopped and saved with its host around it. While its vCPUs stand still no CPU of the host
 is in guest mode, so what is saved is an ordinary VM. To go on takes seconds; the boot takes more than a minute.
+On POWER QEMU does not save what it knows of its guest's guests (``Emulated.saved``), so there the VM boots each time.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from kit.lab import accel, guest, host, nested, qemu, scratch, states
+from kit.lab import accel, emulated, guest, host, nested, qemu, scratch, states
 from kit.lab.cache import Cache, Entry, digest, digest_tree
+from kit.lab.emulated import Emulated
 from kit.lab.errors import LabError
 from kit.lab.guest import Image
 from kit.lab.nested import KvmHost, RestoredHost
-from kit.lab.qemu import SUITES, Qemu
+from kit.lab.qemu import Qemu
 from kit.lab.spec import VmSpec
 from kit.lab.vm import Vm
 
@@ -35,13 +37,19 @@ def vm(cache: Cache, spec: VmSpec, progress: host.Progress = host.quiet) -> Iter
     """The spec's VM under KVM, running, in its host. The saved state is made the first time."""
     with ExitStack() as stack:
         parts = _Parts.find(cache, spec, stack, progress)
-        state = stack.enter_context(parts.saved(cache, progress))
+        saved = stack.enter_context(parts.saved(cache, progress)).path if parts.kind.saved else None
         folder = scratch.make()
         stack.callback(shutil.rmtree, folder)
-        whole = RestoredHost(stack.enter_context(parts.restore(state.path, folder / states.DISK)))
-        whole.guest = stack.enter_context(parts.start(whole))
-        whole.guest.qmp.execute("cont")
-        whole.guest.wait_shell(_RESTORED)
+        below = stack.enter_context(parts.restore(saved or parts.below.path, folder / states.DISK))
+        whole = KvmHost(below) if saved is None else RestoredHost(below)
+        if saved is None:
+            parts.boot(whole, progress)
+        else:
+            whole.guest = parts.start(whole)
+        stack.callback(whole.guest.leave)  # it ends with its host
+        if saved is not None:
+            whole.guest.qmp.execute("cont")
+            whole.guest.wait_shell(_RESTORED)
         yield whole
 
 
@@ -52,6 +60,7 @@ class _Parts:
     ``outer`` is the host, with what that is made of.
     """
 
+    kind: Emulated
     spec: VmSpec
     qemu: Qemu
     image: Image
@@ -66,21 +75,23 @@ class _Parts:
     @classmethod
     def find(cls, cache: Cache, spec: VmSpec, stack: ExitStack, progress: host.Progress) -> _Parts:
         """Find or make them. They are held until the stack ends."""
-        spec = replace(spec, kernel_args=f"{nested.QUIET} {spec.kernel_args}".strip())
+        kind = emulated.host_for(spec)
+        spec = replace(spec, kernel_args=f"{kind.quiet} {spec.kernel_args}".strip())
         hold = stack.enter_context
         image = hold(guest.find(cache, spec.guest, progress))
-        qemus = hold(_qemus(cache, progress))
-        root, root_key = hold(_root(cache, spec, image, progress))
-        bare = replace(nested.HOST, debs=spec.debs)
-        outer_qemu = hold(qemu.find(cache, bare.qemu, progress=progress))
+        qemus = hold(_qemus(cache, kind, progress))
+        root, root_key = hold(_root(cache, spec, kind, image, progress))
+        bare = replace(kind.spec, debs=spec.debs)
+        outer_qemu = hold(qemu.find(cache, bare.qemu, bare.arch.target, progress))
         outer_image = hold(guest.find(cache, bare.guest, progress))
         below = hold(states.find(cache, bare, outer_qemu, outer_image, "tcg", progress))
-        own = hold(qemu.private(cache, spec.qemu, progress=progress)).moved(nested.QEMUS / spec.qemu)
+        own = hold(_private(cache, spec.qemu, kind, progress)).moved(nested.QEMUS / spec.qemu)
         files = (qemus.path / _RAW, root)
-        drives = nested.drives(*(f"driver=raw,file.driver=file,file.filename={path}" for path in files))
+        drives = emulated.drives(*(f"driver=raw,file.driver=file,file.filename={path}" for path in files))
         moved = replace(image, root=nested.ROOT, kernel=nested.KERNEL, initrd=nested.INITRD)
         builds = (below.build_id, qemus.build_id, root_key, image.key, digest_tree(_RELAY))
         return cls(
+            kind=kind,
             spec=spec,
             qemu=own,
             image=moved,
@@ -105,12 +116,12 @@ class _Parts:
         """The saved host with the VM in it, which stands still."""
 
         def build(folder: Path) -> None:
-            version = self.qemu.full_version
-            progress(f"booting {self.spec.guest} under KVM in an emulated host, QEMU {version} (once)")
             with self.restore(self.below.path, folder / states.DISK) as here:
                 place = KvmHost(here)
-                place.prepare(self.qemu.img, *(path.read_bytes() for path in self.kernel))
-                self._boot(place)
+                self.boot(place, progress, once=True)
+                place.guest.qmp.execute("stop")
+                place.guest.leave()
+                place.forget()
                 progress("saving the emulated host")
                 here.save(folder / states.RAM)
             states.rebase(self.outer_qemu, folder / states.DISK, self.below.path / states.DISK)
@@ -119,62 +130,76 @@ class _Parts:
         with cache.entry(f"nested-{kind}", self.key, build) as entry:
             yield entry
 
-    def _boot(self, place: KvmHost) -> None:
-        """Boot the VM, and leave it standing still, with a record that begins anew."""
+    def boot(self, place: KvmHost, progress: host.Progress, *, once: bool = False) -> None:
+        """Boot the VM in that host, up to where the spec's packages are ready."""
+        version = self.qemu.full_version
+        progress(f"booting {self.spec.guest} under KVM in an emulated host, QEMU {version}{' (once)' * once}")
+        place.prepare(self.kind.module, self.qemu.img, *(path.read_bytes() for path in self.kernel))
         place.guest = vm = self.start(place)
         try:
             states.settle(vm, _BOOT)
             if self.spec.debs is not None:
                 states.wait_ready(vm)
             place.speak()
-            vm.qmp.execute("stop")
         except BaseException:
-            vm.close()
+            vm.leave()
             raise
-        vm.leave()
-        place.forget()
 
 
 @contextmanager
-def _qemus(cache: Cache, progress: host.Progress) -> Iterator[Entry]:
+def _private(cache: Cache, version: str, kind: Emulated, progress: host.Progress) -> Iterator[Qemu]:
+    """A QEMU that runs in that host, for a VM under its KVM."""
+    arch = kind.spec.arch
+    if version not in kind.qemus:
+        raise LabError(f"no QEMU {version} in the emulated host of {arch.name}: it has {', '.join(kind.qemus)}")
+    with qemu.private(cache, version, arch.target, progress, arch.name) as found:
+        yield found
+
+
+@contextmanager
+def _qemus(cache: Cache, kind: Emulated, progress: host.Progress) -> Iterator[Entry]:
     """A disk with the QEMUs of all versions, each in its private root, for the host to mount."""
+    arch = kind.spec.arch
+    needed = ("qemu-img", f"qemu-system-{arch.target}")
+
+    def unneeded(folder: str, names: Sequence[str]) -> list[str]:
+        """Programs that the host does not run."""
+        if not folder.endswith("/usr/bin"):
+            return [name for name in names if folder.endswith("/usr") and name in ("libexec", "sbin")]
+        return [name for name in names if name not in needed]
+
     with ExitStack() as stack:
-        found = {version: stack.enter_context(qemu.private(cache, version, progress=progress)) for version in SUITES}
+        found = {version: stack.enter_context(_private(cache, version, kind, progress)) for version in kind.qemus}
 
         def build(folder: Path) -> None:
             progress("putting all QEMUs on a disk for the emulated host")
             for version, each in found.items():
                 assert each.root is not None
-                shutil.copytree(each.root, folder / "tree" / version, symlinks=True, ignore=_unneeded)
+                shutil.copytree(each.root, folder / "tree" / version, symlinks=True, ignore=unneeded)
             argv = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(folder / "tree")]
-            host.run([*argv, str(folder / _RAW), f"{nested.QEMUS_MB}M"])
+            host.run([*argv, str(folder / _RAW), f"{emulated.QEMUS_MB}M"])
             shutil.rmtree(folder / "tree")
 
-        key = digest(_RECIPE, nested.QEMUS_MB, {version: each.key for version, each in found.items()})
-        yield stack.enter_context(cache.entry("nested-qemus", key, build))
-
-
-def _unneeded(folder: str, names: Sequence[str]) -> list[str]:
-    """Programs that the host does not run."""
-    if not folder.endswith("/usr/bin"):
-        return [name for name in names if folder.endswith("/usr") and name in ("libexec", "sbin")]
-    return [name for name in names if name not in ("qemu-img", f"qemu-system-{qemu.NATIVE_TARGET}")]
+        key = digest(_RECIPE, emulated.QEMUS_MB, {version: each.key for version, each in found.items()})
+        yield stack.enter_context(cache.entry(f"nested-qemus-{arch.name}", key, build))
 
 
 @contextmanager
-def _root(cache: Cache, spec: VmSpec, image: Image, progress: host.Progress) -> Iterator[tuple[Path, str]]:
+def _root(
+    cache: Cache, spec: VmSpec, kind: Emulated, image: Image, progress: host.Progress
+) -> Iterator[tuple[Path, str]]:
     """The VM's root disk and its key: the guest's, trimmed, with the spec's packages installed, if it has any.
 
     That is done in a VM like any other of the lab, without KVM: so it is quicker.
     """
-    if guest.recipe_of(spec.guest).size_mb != nested.ROOT_MB:
-        raise LabError(f"{spec.guest}: the emulated host takes disks of {nested.ROOT_MB} MB")
-    plain = VmSpec(guest=spec.guest, debs=spec.debs, packages=spec.packages, ready=spec.ready)
+    if guest.recipe_of(spec.guest).size_mb != emulated.ROOT_MB:
+        raise LabError(f"{spec.guest}: the emulated host takes disks of {emulated.ROOT_MB} MB")
+    plain = VmSpec(guest=spec.guest, debs=spec.debs, packages=spec.packages, ready=spec.ready, **kind.plain)
     files = states.debs(plain)
 
     def build(folder: Path) -> None:
         with ExitStack() as stack:
-            found = stack.enter_context(qemu.find(cache, plain.qemu, progress=progress))
+            found = stack.enter_context(qemu.find(cache, plain.qemu, plain.arch.target, progress))
             how = accel.choose(cache, found, image, progress)
             booted = stack.enter_context(states.find(cache, plain.without_debs(), found, image, how, progress))
             progress(f"preparing a disk for the emulated host: {', '.join([spec.guest, *files])} (once)")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kit.lab import host
+from kit.lab import foreign, host
 from kit.lab.arch import ARCHES, NATIVE
 from kit.lab.cache import Cache, digest
 from kit.lab.errors import LabError
@@ -37,8 +37,11 @@ _PACKAGES: Mapping[str, str] = {
 }
 _BOOKWORM: Mapping[str, str] = {"s390x": "qemu-system-misc", "loongarch64": "qemu-system-misc"}
 _RECIPE = 1
-_LIBS = "usr/lib/x86_64-linux-gnu"
-_LOADER = f"{_LIBS}/ld-linux-x86-64.so.2"
+#: By the architecture of the programs: Debian's folder of libraries, and the dynamic loader in it.
+_LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "amd64": ("lib/x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
+    "ppc64el": ("lib/powerpc64le-linux-gnu", "ld64.so.2"),
+}
 #: Never needed by a machine without display, sound or network boot.
 _DROP = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/icons", "dev", "var", "etc")
 
@@ -91,9 +94,16 @@ def find(
 
 @contextmanager
 def private(
-    cache: Cache, version: str, target: str = NATIVE_TARGET, progress: host.Progress = host.quiet
+    cache: Cache,
+    version: str,
+    target: str = NATIVE_TARGET,
+    progress: host.Progress = host.quiet,
+    arch: str = NATIVE,
 ) -> Iterator[Qemu]:
-    """The QEMU of that version in a private root (``Qemu.root``). Raises LabError for a version nobody carries."""
+    """The QEMU of that version in a private root (``Qemu.root``). Raises LabError for a version nobody carries.
+
+    Its programs are of ``arch``: to be run in a guest, if that is not this machine's.
+    """
     if version not in SUITES:
         raise LabError(f"no QEMU {version}: the lab knows {', '.join(SUITES)}")
     suite = SUITES[version]
@@ -101,43 +111,44 @@ def private(
 
     def build(folder: Path) -> None:
         progress(f"fetching QEMU {version} for {target} ({suite}) into a private root")
-        _fetch(suite, packages, target, folder)
+        _fetch(suite, packages, target, folder, arch)
 
-    with cache.entry(f"qemu-{version}-{target}", digest(_RECIPE, suite, packages, _DROP), build) as entry:
-        yield _private(version, target, entry.path, entry.build_id)
+    foreign.enable(cache, ARCHES[arch], progress)  # to have it say what it is
+    kind = f"qemu-{version}-{target}{'' if arch == NATIVE else f'-on-{arch}'}"
+    with cache.entry(kind, digest(_RECIPE, suite, packages, _DROP), build) as entry:
+        yield _private(version, target, entry.path, entry.build_id, arch)
 
 
-def _fetch(suite: str, packages: tuple[str, ...], target: str, folder: Path) -> None:
+def _fetch(suite: str, packages: tuple[str, ...], target: str, folder: Path, arch: str) -> None:
     tarball = folder / "root.tar"
-    host.bootstrap([suite], packages, tarball, variant="extract")
+    options = [] if arch == NATIVE else host.foreign_options(arch)
+    host.bootstrap([suite], packages, tarball, variant="extract", options=options)
     root = folder / "root"
     root.mkdir()
     excludes = [f"--exclude=./{path}" for path in _DROP]
     host.run(["tar", "-C", str(root), "--no-same-owner", *excludes, "-xf", str(tarball)])
     tarball.unlink()
-    host.run([*_program(root, f"qemu-system-{target}"), "--version"])
+    host.run([*_program(root, f"qemu-system-{target}", arch), "--version"])
 
 
-def _program(root: Path, name: str) -> tuple[str, ...]:
+def _program(root: Path, name: str, arch: str) -> tuple[str, ...]:
+    libraries, loader = _LIBRARIES[arch]
     # bookworm's packages put some libraries in /lib, not yet /usr/lib
-    folders = [root / _LIBS, root / "lib/x86_64-linux-gnu"]
-    path = ":".join(str(folder) for folder in folders if folder.is_dir())
-    loader = root / _LOADER
-    if not loader.exists():
-        loader = root / _LOADER.removeprefix("usr/")
-    return (str(loader), "--library-path", path, str(root / "usr/bin" / name))
+    folders = [folder for folder in (root / "usr" / libraries, root / libraries) if folder.is_dir()]
+    run_by = next((folder / loader for folder in folders if (folder / loader).exists()), root / libraries / loader)
+    return (str(run_by), "--library-path", ":".join(map(str, folders)), str(root / "usr/bin" / name))
 
 
-def _private(version: str, target: str, folder: Path, key: str) -> Qemu:
+def _private(version: str, target: str, folder: Path, key: str, arch: str) -> Qemu:
     root = folder / "root"
-    system = _program(root, f"qemu-system-{target}")
+    system = _program(root, f"qemu-system-{target}", arch)
     share = root / "usr/share"
     return Qemu(
         version=version,
         full_version=_version_of(system),
         system=(*system, "-L", str(share / "qemu"), "-L", str(share / "seabios")),
-        img=_program(root, "qemu-img"),
-        env={"QEMU_MODULE_DIR": str(root / _LIBS / "qemu")},
+        img=_program(root, "qemu-img", arch),
+        env={"QEMU_MODULE_DIR": str(root / "usr" / _LIBRARIES[arch][0] / "qemu")},
         key=key,
         root=root,
     )

@@ -13,8 +13,10 @@ from typing import cast
 
 import pytest
 from kit.lab import relay
-from kit.lab.errors import ShellError
-from kit.lab.nested import HOST, KvmHost, drives
+from kit.lab.emulated import HOSTS, drives, host_for
+from kit.lab.errors import LabError, ShellError
+from kit.lab.nested import KvmHost
+from kit.lab.spec import VmSpec
 from kit.lab.vm import Vm
 
 #: Seconds that end a test which hangs.
@@ -52,11 +54,26 @@ def test_a_program_in_the_host_that_does_not_end_is_told_as_one_here() -> None:
         _host(None)[0].run(["vcpuctl"], 1.0)
 
 
-def test_the_drives_of_the_host_are_the_same_devices_whatever_is_on_them() -> None:
+@pytest.mark.parametrize("arch", HOSTS)
+def test_the_drives_of_a_host_are_the_same_devices_whatever_is_on_them(arch: str) -> None:
     filled = drives("driver=raw,file.driver=file,file.filename=a", "driver=raw,file.driver=file,file.filename=b")
-    devices = [[word for word in argv if word.startswith("virtio-blk")] for argv in (filled, HOST.extra_args)]
+    of_both = (filled, HOSTS[arch].spec.extra_args)
+    devices = [[word for word in argv if word.startswith("virtio-blk")] for argv in of_both]
     assert devices[0] == devices[1]
     assert len(devices[0]) == 2
+
+
+@pytest.mark.parametrize("arch", HOSTS)
+def test_a_host_is_of_its_vms_architecture_and_has_the_qemu_that_prepares_the_vms_disk(arch: str) -> None:
+    host = HOSTS[arch]
+    assert host.spec.arch.name == arch
+    assert VmSpec(**host.plain).qemu in host.qemus
+    assert host_for(VmSpec(guest=f"debian12-{arch}")) is host
+
+
+def test_a_vm_whose_host_nobody_can_emulate_is_refused() -> None:
+    with pytest.raises(LabError, match=r"debian12-s390x.*amd64, ppc64el"):
+        host_for(VmSpec(guest="debian12-s390x"))
 
 
 @pytest.fixture
