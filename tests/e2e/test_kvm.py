@@ -41,6 +41,19 @@ def test_every_command_under_kvm(cell: Cell, machines: Callable[..., Machine]) -
     tried(cell, "trial", None, machine)
 
 
+#: What has to be there before a check that has a VM of its own.
+BEFORE = {"unplug": ("plug",)}
+
+
+@pytest.mark.parametrize(
+    ("cell", "check"),
+    [pytest.param(cell, check, id=f"{cell.name}-{check}") for cell in CELLS if cell.kvm for check in cell.apart],
+)
+def test_what_takes_a_vm_of_its_own_under_kvm(cell: Cell, check: str, machines: Callable[..., Machine]) -> None:
+    machine = machines(kvm=True, qemu=cell.qemu, guest=cell.guest, **cell.changes)
+    tried(cell, check, (*BEFORE.get(check, ()), check), machine)
+
+
 def _received(machine: Machine, command: str) -> int:
     """How many such commands are in the record."""
     return [said["execute"] for _, said in machine.vm.qmp_commands()].count(command)

@@ -54,7 +54,7 @@ class Trial:
     @property
     def together(self) -> tuple[str, ...]:
         """The names of the checks that are made on one VM."""
-        return tuple(name for name in self.checks if self.cell.restarts or name != "reboot")
+        return tuple(name for name in self.checks if name not in self.cell.apart)
 
     @property
     def hopeless(self) -> Mapping[str, str]:
@@ -74,7 +74,7 @@ class Trial:
     def online(self) -> dict[int, set[str]]:
         """By slot, the CPUs that the guest has online."""
         found: dict[int, set[str]] = {}
-        for name, cpu in self.machine.vm.guest_cpus().items():
+        for name, cpu in self.cell.cpus(self.machine.vm).items():
             if cpu["online"]:
                 found.setdefault(self.cell.slot_of(name, cpu), set()).add(name)
         return found

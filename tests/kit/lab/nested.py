@@ -21,10 +21,10 @@ from kit.lab.errors import LabError, VmDiedError, WaitTimeoutError
 from kit.lab.place import Line, Started
 from kit.lab.vm import Vm
 
-#: In the host: the QEMUs, the disk of its VM, and the VM's own files.
-QEMUS, ROOT, RUN = Path("/srv/qemu"), Path("/dev/vdc"), Path("/run/vm")
-#: Files of the VM in RUN: the overlay on its disk, its kernel and initrd.
-DISK, KERNEL, INITRD = RUN / "disk.qcow2", RUN / "kernel", RUN / "initrd"
+#: In the host: the QEMUs, the disk of its VM, what is on that disk, and the VM's own files.
+QEMUS, ROOT, FILES, RUN = Path("/srv/qemu"), Path("/dev/vdc"), Path("/srv/vm"), Path("/run/vm")
+#: The overlay on the VM's disk; its kernel and initrd, which are on the disk: a console takes minutes.
+DISK, KERNEL, INITRD = RUN / "disk.qcow2", FILES / "boot/vmlinuz", FILES / "boot/initrd"
 #: Shell in the VM: from now on its kernel says on the console what it does, and that it has been started.
 _SPEAK = "echo 7 >/proc/sys/kernel/printk; dmesg | sed -n '/Linux version/{{p;q}}' >/dev/{console}"
 #: Shell in the VM, before it is under KVM: what its boots would do that no test needs, and large reads of its disk.
@@ -74,19 +74,18 @@ class KvmHost:
         script = f"setsid {shlex.join(argv)} </dev/null >/dev/null 2>&1 & echo $!"
         return Inside(self.vm, int(self.vm.shell(script, _SOON)))
 
-    def prepare(self, module: str, img: Sequence[str], kernel: bytes, initrd: bytes) -> None:
+    def prepare(self, module: str, img: Sequence[str]) -> None:
         """Have KVM, the VM's files and the relay in a host whose drives are filled."""
         joints = " ".join(f"{port}={name}" for port, name in JOINTS.items())
         overlay = shlex.join([*img, "create", "-q", "-f", "qcow2", "-b", str(ROOT), "-F", "raw", str(DISK)])
         # flushbufs: what was read while the drives held nothing is forgotten
         self.vm.shell(
             f"blockdev --flushbufs /dev/vdb {ROOT} && modprobe {module} && [ -e /dev/kvm ]"
-            f" && mkdir -p {QEMUS} {RUN} && mount -o ro /dev/vdb {QEMUS} && mount -t tmpfs -o size=1G vm {RUN}"
-            f" && {overlay}",
+            f" && mkdir -p {QEMUS} {FILES} {RUN} && mount -o ro /dev/vdb {QEMUS} && mount -o ro,noload {ROOT} {FILES}"
+            f" && mount -t tmpfs -o size=1G vm {RUN} && {overlay}",
             _SOON,
         )
-        for content, path in ((kernel, KERNEL), (initrd, INITRD), (_RELAY.read_bytes(), RUN / "relay.py")):
-            self.vm.put(content, str(path), _SOON)
+        self.vm.put(_RELAY.read_bytes(), f"{RUN}/relay.py", _SOON)
         relay = f"python3 {RUN}/relay.py {RUN} {joints}"
         self.vm.shell(f"setsid {relay} </dev/null >{RUN}/relay.log 2>&1 &", _SOON)
 

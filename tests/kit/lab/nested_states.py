@@ -25,7 +25,7 @@ from kit.lab.qemu import Qemu
 from kit.lab.spec import VmSpec
 from kit.lab.vm import Vm
 
-_RECIPE = 1
+_RECIPE = 2
 _RAW = "disk.img"
 #: Seconds, with wide margins: for the VM's boot, and for it to go on.
 _BOOT, _RESTORED = 900.0, 120.0
@@ -64,7 +64,6 @@ class _Parts:
     spec: VmSpec
     qemu: Qemu
     image: Image
-    kernel: tuple[Path, Path]
     outer: VmSpec
     outer_qemu: Qemu
     outer_image: Image
@@ -95,7 +94,6 @@ class _Parts:
             spec=spec,
             qemu=own,
             image=moved,
-            kernel=(image.kernel, image.initrd),
             outer=replace(bare, extra_args=drives),
             outer_qemu=outer_qemu,
             outer_image=outer_image,
@@ -134,7 +132,7 @@ class _Parts:
         """Boot the VM in that host, up to where the spec's packages are ready."""
         version = self.qemu.full_version
         progress(f"booting {self.spec.guest} under KVM in an emulated host, QEMU {version}{' (once)' * once}")
-        place.prepare(self.kind.module, self.qemu.img, *(path.read_bytes() for path in self.kernel))
+        place.prepare(self.kind.module, self.qemu.img)
         place.guest = vm = self.start(place)
         try:
             states.settle(vm, _BOOT)
@@ -190,7 +188,8 @@ def _root(
 ) -> Iterator[tuple[Path, str]]:
     """The VM's root disk and its key: the guest's, trimmed, with the spec's packages installed, if it has any.
 
-    That is done in a VM like any other of the lab, without KVM: so it is quicker.
+    Its kernel and initrd are on it as well. The packages are installed in a VM like any other of the lab, without KVM:
+    so it is quicker.
     """
     if guest.recipe_of(spec.guest).size_mb != emulated.ROOT_MB:
         raise LabError(f"{spec.guest}: the emulated host takes disks of {emulated.ROOT_MB} MB")
@@ -212,8 +211,20 @@ def _root(
                 vm.qmp.wait_closed(_RESTORED)
             host.run([*found.img, "convert", "-O", "raw", str(overlay), str(folder / _RAW)])
             overlay.unlink()
+            for source, place in ((image.kernel, nested.KERNEL), (image.initrd, nested.INITRD)):
+                _put(source, folder / _RAW, f"/{place.relative_to(nested.FILES)}")
 
     contents = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     key = digest(_RECIPE, image.key, nested.TRIM, contents)
     with cache.entry(f"nested-root-{spec.guest}{'' if files else '-bare'}", key, build) as entry:
         yield entry.path / _RAW, entry.build_id
+
+
+def _put(source: Path, disk: Path, name: str) -> None:
+    """Copy a file onto a disk that nobody uses. Raises LabError."""
+    host.run(["debugfs", "-w", "-R", f"write {source} {name}", str(disk)])
+    copy = disk.with_name("copy")
+    host.run(["debugfs", "-R", f"dump {name} {copy}", str(disk)])
+    if copy.read_bytes() != source.read_bytes():  # debugfs fails in silence
+        raise LabError(f"{disk}: {name} could not be put there")
+    copy.unlink()
