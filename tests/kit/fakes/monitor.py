@@ -1,56 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """A monitor of pyudev of which only the kernel's side is made up.
 
-Its socket is one of UDP on the loopback, since that has an error in the way of netlink: poll(2) says so (POLLERR) until
-it is taken off, by SO_ERROR or by a read. And poll() is pyudev's own, which raises for as long as there is one.
+Its socket is a Unix one for datagrams, since that can have an error in the way of netlink: poll(2) says so (POLLERR)
+until it is taken off, by SO_ERROR or by a read. The error and what comes after it are there at once and are never lost,
+which cannot be said of UDP on the loopback. And poll() is pyudev's own, which raises for as long as there is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import select
 import socket
 from types import SimpleNamespace
 from typing import Any
 
 from pyudev._os.poll import Poll
 
-_LOOPBACK = "127.0.0.1"
+
+def _bound() -> socket.socket:
+    """Return a socket with a name of the kernel's choice, in no file system."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.bind("")
+    return made
 
 
 class FakeMonitor:
     """Takes the place of pyudev.Monitor."""
 
     def __init__(self) -> None:
-        self._reading = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._reading.bind((_LOOPBACK, 0))
+        self._reading, self._kernel = _bound(), _bound()
         self._reading.setblocking(False)
-        self._kernel = self._speak(0)
         self._reading.connect(self._kernel.getsockname())
+        self._kernel.connect(self._reading.getsockname())
         self.filters: list[str] = []
         self.polls = 0
-
-    def _speak(self, port: int) -> socket.socket:
-        kernel = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        kernel.bind((_LOOPBACK, port))
-        kernel.connect(self._reading.getsockname())
-        return kernel
 
     # -- the kernel's side -------------------------------------------------------------------------------------------
 
     def tell(self, action: str, name: str) -> None:
-        """An event."""
-        self._kernel.send(f"{action} {name}".encode())
+        """An event, in a form that the agent's filter does not know and lets through."""
+        self._kernel.send(f"{action} {name}\0SUBSYSTEM=cpu\0".encode())
 
     def overflow(self) -> None:
-        """An error comes onto the socket, and stays there. With UDP it is that nobody listens at the other end."""
-        port = self._kernel.getsockname()[1]
-        self._kernel.close()
-        self._reading.send(b"nobody hears this")
-        poll = select.poll()
-        poll.register(self._reading, 0)  # an error is told of in any case
-        assert poll.poll(10_000), "no error came"
-        self._kernel = self._speak(port)
+        """An error comes onto the socket, and stays there.
+
+        Here it is ECONNRESET: the other end turns to somebody else before it has read what was sent to it
+        (net/unix/af_unix.c, unix_dgram_disconnected), and comes back.
+        """
+        with contextlib.suppress(ConnectionResetError):  # the one that is there already
+            self._reading.send(b"")
+        self._reading.send(b"nobody reads this")
+        with _bound() as somebody_else:
+            self._kernel.connect(somebody_else.getsockname())
+        self._kernel.connect(self._reading.getsockname())
 
     def close(self) -> None:
         """The end of the test."""
@@ -78,7 +80,7 @@ class FakeMonitor:
         if not Poll.for_events((self, "r")).poll(timeout):
             return None
         try:
-            action, _, name = self._reading.recv(100).decode().partition(" ")
+            action, _, name = self._reading.recv(100).decode().partition("\0")[0].partition(" ")
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 return None
