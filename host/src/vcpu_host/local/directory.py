@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def new_socket(kind: str) -> Path:
     """Return a path for a new socket in it. ``kind`` is one of ``SERVERS``: one that is left behind is swept."""
     if kind not in SERVERS:
         raise ValueError(f"no such kind: {kind}")
-    return directory() / f"{kind}{secrets.token_hex(8)}.sock"
+    return directory() / f"{kind}{os.urandom(8).hex()}.sock"
 
 
 def service_socket() -> str:
