@@ -23,22 +23,29 @@ debian_root new sid qemu-system-ppc=1:11.1.3+ds-1 busybox-static
 debian_root old bookworm qemu-system-ppc=1:7.2+dfsg-7+deb12u18+b3 linux-image-6.1.0-50-powerpc64le
 run_python <<'PYTHON'
 import json
-import os
 import pathlib
-import re
 import shutil
-import stat
-import subprocess
 
+from emulated_host import EmulatedHost
 from qmp import WORK, Verdict, program
 
-work, top = pathlib.Path(WORK), pathlib.Path(WORK, "top")
+work = pathlib.Path(WORK)
 (kernel,) = work.glob("old/boot/vmlinux-*")
 (modules,) = work.glob("old/lib/modules/*/kernel/arch/powerpc/kvm")
-INIT = """#!/bin/busybox sh
-/bin/busybox --install -s /bin
-mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-insmod /kvm.ko; insmod /kvm-hv.ko
+host = EmulatedHost("top", "powerpc64le-linux-gnu", "ld64.so.2", "new")
+for module in ("kvm.ko", "kvm-hv.ko"):
+    shutil.copy(modules / module, host.top)
+for root in ("new", "old"):
+    host.qemu(root, "qemu-system-ppc64")
+    shutil.copy(work / "new/usr/share/qemu/vof.bin", host.top / root)
+console = host.run(
+    [
+        *program("host", "qemu-system-ppc64"), "-L", str(work / "host/usr/share/qemu"),
+        *("-machine", "pseries,x-vof=on,cap-nested-hv=on", "-cpu", "POWER9", "-smp", "2", "-m", "4G"),
+    ],
+    kernel,
+    "console=hvc0",
+    """insmod /kvm.ko; insmod /kvm-hv.ko
 say() { echo "{'execute': $1}"; sleep 2; }
 add() { say "'device_add', 'arguments': {'driver': 'host-spapr-cpu-core', 'id': 'core$1', 'core-id': $1}"; }
 orders() {
@@ -51,70 +58,8 @@ for root in new old; do
         -m 256 -machine pseries,x-vof=on,cap-sbbc=broken,cap-cfpc=broken,cap-ibs=broken,cap-ccf-assist=off -S \\
         -nodefaults -nographic -qmp stdio 2>&1
     echo "END $root"
-done
-poweroff -f
-"""
-
-
-def libraries(root: pathlib.Path, program: pathlib.Path, found: dict[str, pathlib.Path]) -> None:
-    """Find what the program needs, and what that needs."""
-    said = subprocess.run(["readelf", "-d", str(program)], capture_output=True, text=True, check=True).stdout
-    for name in re.findall(r"\(NEEDED\).*\[(.*)\]", said):
-        if name not in found:
-            places = [root / f"{usr}lib/powerpc64le-linux-gnu" / name for usr in ("usr/", "")]
-            found[name] = next(place for place in places if place.exists())
-            libraries(root, found[name], found)
-
-
-def fill(name: str) -> None:
-    """The QEMU of an unpacked root, and what it needs, in one folder of the emulated host."""
-    root, folder = work / name, top / name
-    folder.mkdir()
-    needed = {"ld64.so.2": next(root.glob("*lib*/**/ld64.so.2"), None) or next(root.glob("usr/lib*/**/ld64.so.2"))}
-    libraries(root, root / "usr/bin/qemu-system-ppc64", needed)
-    for file, place in needed.items():
-        shutil.copy(place, folder / file)
-    shutil.copy(root / "usr/bin/qemu-system-ppc64", folder / "qemu")
-    shutil.copy(work / "new/usr/share/qemu/vof.bin", folder)
-
-
-def archive() -> bytes:
-    """The emulated host's first file system, as Documentation/driver-api/early-userspace/buffer-format.rst has it."""
-    whole = bytearray()
-
-    def put(name: str, mode: int, data: bytes = b"", device: tuple[int, int] = (0, 0)) -> None:
-        numbers = (len(whole), mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(name) + 1, 0)
-        head = b"070701" + b"".join(b"%08x" % number for number in numbers) + name.encode() + b"\0"
-        for part in (head, data):
-            whole.extend(part + bytes(-len(part) % 4))
-
-    for path in sorted(top.rglob("*")):
-        mode = path.stat().st_mode
-        put(str(path.relative_to(top)), mode, b"" if path.is_dir() else path.read_bytes())
-    put("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-    put("TRAILER!!!", 0)
-    return bytes(whole)
-
-
-for folder in ("bin", "dev", "proc", "sys"):
-    (top / folder).mkdir(parents=True)
-shutil.copy(work / "new/usr/bin/busybox", top / "bin")
-(top / "init").write_text(INIT)
-(top / "init").chmod(0o755)
-for module in ("kvm.ko", "kvm-hv.ko"):
-    shutil.copy(modules / module, top)
-fill("new")
-fill("old")
-(work / "initrd").write_bytes(archive())
-console = subprocess.run(
-    [
-        *program("host", "qemu-system-ppc64"), "-L", str(work / "host/usr/share/qemu"),
-        *("-machine", "pseries,x-vof=on,cap-nested-hv=on", "-cpu", "POWER9", "-smp", "2", "-m", "4G"),
-        *("-accel", "tcg,thread=multi", "-nodefaults", "-nographic", "-no-reboot", "-serial", "stdio"),
-        *("-kernel", str(kernel), "-initrd", str(work / "initrd"), "-append", "console=hvc0 nokaslr quiet"),
-    ],
-    stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=170, check=False,
-).stdout  # fmt: skip
+done""",
+)  # fmt: skip
 
 verdict = Verdict()
 for root, version in (("new", (11, 1, 3)), ("old", (7, 2, 22))):

@@ -24,6 +24,9 @@ VCPUCTL = Path(sys.executable).parent / "vcpuctl"
 #: Another guest of the lab may take the standard one's place, to see that what holds for one holds for it as well.
 SPEC = VmSpec(debs=ROOT / "build" / "deb", guest=os.environ.get("VCPU_E2E_GUEST") or VmSpec.guest)
 
+#: How often a list is asked for, until the agent has answered it.
+_LISTS = 5
+
 
 class Vcpuctl:
     """Runs the real ``vcpuctl`` against a VM, as a process: in the emulated host of the VM, if that has one."""
@@ -79,9 +82,16 @@ class Vcpuctl:
         return Ended(process.returncode, stdout, stderr)
 
     def map(self) -> dict[int, dict[str, Any]]:
-        """``list -o json``'s slots by index, which must work."""
-        ended = self("list")
-        assert ended.status == 0, ended.stderr
+        """``list -o json``'s slots by index, which must work.
+
+        A guest that was restored on a busy host may need longer for its first answer than a list waits: so it is asked
+        again.
+        """
+        for _ in range(_LISTS):
+            ended = self("list")
+            assert ended.status == 0, ended.stderr
+            if ended.json["agent"] is not None:
+                break
         return ended.slots
 
 
