@@ -3,8 +3,8 @@
 
 Since 9.1 QEMU numbers the vCPUs of a pseries machine under KVM as they come (docs/adr/0012-how-cpus-are-named.md). Who
 is who is seen here without ``props`` of ``query-cpus-fast`` and without the product: by the descriptors that KVM has
-given to QEMU's process, by the names of its threads, and by the guest's device tree. The emulated nesting hangs after
-one or two removals, so there is one.
+given to QEMU's process, by the names of its threads, and by the guest's device tree. The emulated nesting hangs after a
+few removals, mostly after one or two, so there is one.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ VCPUCTL = Path(sys.executable).parent / "vcpuctl"
 #: Another guest of the lab may take the standard one's place, to see that what holds for one holds for it as well.
 SPEC = VmSpec(debs=ROOT / "build" / "deb", guest=os.environ.get("VCPU_E2E_GUEST") or VmSpec.guest)
 
-#: How often a list is asked for, until the agent has answered it.
+#: How often a list is asked for while the agent's answer takes longer than a list waits, and the codes that say so.
 _LISTS = 5
+_TOO_SLOW = ("agent-slow", "no-answer")
 
 
 class Vcpuctl:
@@ -84,13 +85,14 @@ class Vcpuctl:
     def map(self) -> dict[int, dict[str, Any]]:
         """``list -o json``'s slots by index, which must work.
 
-        A guest that was restored on a busy host may need longer for its first answer than a list waits: so it is asked
-        again.
+        A guest that was restored on a busy host may need longer for its first answer than a list waits. Where the list
+        says that, and nothing else, it is asked again.
         """
         for _ in range(_LISTS):
             ended = self("list")
             assert ended.status == 0, ended.stderr
-            if ended.json["agent"] is not None:
+            troubles = [ended.json[key] for key in ("agent_trouble", "guest_trouble")]
+            if not any(trouble and trouble["code"] in _TOO_SLOW for trouble in troubles):
                 break
         return ended.slots
 

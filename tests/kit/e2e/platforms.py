@@ -140,7 +140,7 @@ CELLS = (
         cpus=papr.cpus,
         kvm=True,
         apart=("scale", "unplug"),
-        hopeless={"re-plug 20 times": "emulated, the nesting hangs after one or two removals, without vcpuctl too"},
+        hopeless={"re-plug 20 times": "emulated, the nesting hangs after a few removals, without vcpuctl too"},
     ),
     # types from before 2.7, which QEMU 11.1 has no more
     _old("pc-i440fx-2.6", guest="debian12-amd64", changes={**ODD, "machine": "pc-i440fx-2.6"}),

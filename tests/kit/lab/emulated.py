@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from kit.lab.errors import LabError
@@ -60,22 +61,19 @@ def _nothing(size_mb: int) -> str:
     return f"driver=null-co,size={size_mb << 20},read-zeroes=on"
 
 
-_EMPTY = drives(_nothing(QEMUS_MB), _nothing(ROOT_MB))
-_PACKAGES = ("python3-vcpu-proto", "vcpu-host")
+_host = partial(
+    HostSpec,
+    smp="2",
+    kernel_args="mitigations=off nokaslr",
+    packages=("python3-vcpu-proto", "vcpu-host"),
+    ready="true",
+    extra_args=drives(_nothing(QEMUS_MB), _nothing(ROOT_MB)),
+)
 
 #: By Debian's name of the architecture.
 HOSTS: Mapping[str, Emulated] = {
     "amd64": Emulated(
-        HostSpec(
-            guest="kvm-host-amd64",
-            cpu="max",
-            smp="2",
-            memory_mb=2560,
-            kernel_args="mitigations=off nokaslr",
-            packages=_PACKAGES,
-            ready="true",
-            extra_args=_EMPTY,
-        ),
+        _host(guest="kvm-host-amd64", cpu="max", memory_mb=2560),
         module="kvm_amd nested=0 avic=0",
         qemus=tuple(SUITES),
         quiet="quiet loglevel=3 mitigations=off nokaslr audit=0 no_timer_check no5lvl",
@@ -84,17 +82,7 @@ HOSTS: Mapping[str, Emulated] = {
     ),
     # 11.1 alone: what the nesting needs, and what the VM's QEMU does with vCPUs' numbers (since 9.1)
     "ppc64el": Emulated(
-        HostSpec(
-            guest="kvm-host-ppc64el",
-            machine="pseries,x-vof=on,cap-nested-hv=on",
-            qemu="11.1",
-            smp="2",
-            memory_mb=3584,
-            kernel_args="mitigations=off nokaslr",
-            packages=_PACKAGES,
-            ready="true",
-            extra_args=_EMPTY,
-        ),
+        _host(guest="kvm-host-ppc64el", machine="pseries,x-vof=on,cap-nested-hv=on", qemu="11.1", memory_mb=3584),
         module="kvm_hv",
         qemus=("11.1",),
         quiet="quiet loglevel=3 mitigations=off nokaslr audit=0",
