@@ -24,7 +24,9 @@ def test_a_load_gets_its_vcpus_and_gives_them_back(machine: Machine) -> None:
         assert found["guest"]["pressure"]
         assert found["guest"]["run_queues"]
         moves = [entry for entry in found["history"] if entry["acted"]]
-        assert (moves[0]["online"], moves[0]["goal"], moves[0]["outcome"]) == (1, 4, "done")
+        assert {entry["outcome"] for entry in moves} == {"done"}
+        up = [entry for entry in moves if entry["direction"] == "up"]
+        assert (up[0]["online"], up[-1]["goal"]) == (1, 4)
 
 
 def test_the_loop_holds_with_its_reason_and_goes_on_whatever_dies_or_stops(machine: Machine) -> None:

@@ -34,9 +34,13 @@ class Load:
 
 @dataclass
 class SimGuest:
-    """The guest. ``vcpus`` are online now; what is asked for comes after the time that a resize takes."""
+    """The guest. ``vcpus`` are online now; what is asked for comes after the time that a resize takes.
+
+    Without a ``steal_clock`` its kernel counts what is stolen as nothing, as under TCG.
+    """
 
     vcpus: int = 1
+    steal_clock: bool = True
     now: float = 0.0
     boot: str = "boot"
     runnable: float = 0.0
@@ -80,17 +84,18 @@ class SimGuest:
     def _count(self, load: Load, running: float, seconds: float) -> None:
         self._pressure += (1 - math.exp(-2 * self.waiting)) * seconds
         for number in range(self.vcpus):
-            times = self._times.setdefault(number, [0.0, 0.0, 0.0])
+            times = self._times.setdefault(number, [0.0, 0.0, 0.0, 0.0])
             times[0] += self.used / self.vcpus * seconds
-            times[1] += running * load.stolen / self.vcpus * seconds
+            times[1] += running * load.stolen / self.vcpus * seconds * self.steal_clock
             times[2] += self.waiting / self.vcpus * seconds
+            times[3] += (1.0 - running / self.vcpus) * seconds
 
     def sample(self) -> LoadSample:
         """Return what the agent would tell now."""
         cpus = []
         for number in range(self.vcpus):
-            busy, steal, waited = self._times.get(number, (0.0, 0.0, 0.0))
-            cpus.append(CpuTimes(number, busy, steal, 0.0, waited))
+            busy, steal, waited, idle = self._times.get(number, (0.0, 0.0, 0.0, 0.0))
+            cpus.append(CpuTimes(number, busy, steal, 0.0, waited, idle))
         return LoadSample(
             self.now + 3600.0,
             self.boot,

@@ -40,14 +40,15 @@ class FakeLoad:
         waiting = threads - running
         self._pressure += passed if waiting > 0 else 0.0
         for number in online:
-            times = self._times.setdefault(number, [0.0, 0.0, 0.0])
+            times = self._times.setdefault(number, [0.0, 0.0, 0.0, 0.0])
             times[0] += running / len(online) * (1 - steal) * passed
             times[1] += running / len(online) * steal * passed
             times[2] += waiting / len(online) * passed
+            times[3] += (1 - running / len(online)) * passed
         cpus = []
         for number in online:
-            busy, stolen, waited = (int(1e6 * seconds) for seconds in self._times[number])
-            cpus.append(CpuTimes(number, busy, stolen, 0, waited))
+            busy, stolen, waited, idle = (int(1e6 * seconds) for seconds in self._times[number])
+            cpus.append(CpuTimes(number, busy, stolen, 0, idle, waited))
         pressure = int(1e6 * self._pressure) if said.get("psi", True) else None
         return Load(now - self._began + UPTIME, tuple(cpus), round(threads), pressure, 0)
 

@@ -14,12 +14,13 @@ BUSY_CPU = 0.5
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """Busy, steal and iowait time of one online CPU; `waited` is how long tasks waited in its run queue, if known."""
+    """The times of one online CPU; `waited` is how long tasks waited in its run queue, if known."""
 
     number: int
     busy: int
     steal: int
     iowait: int
+    idle: int
     waited: int | None = None
 
 
@@ -90,9 +91,9 @@ def parse_stat(text: bytes, tick: int) -> tuple[tuple[CpuTimes, ...], int | None
     for line in text.splitlines():
         fields = line.split()
         if line.startswith(b"cpu") and len(fields) > 8 and fields[0][3:].isdigit():
-            user, nice, system, _idle, iowait, irq, softirq, steal = map(int, fields[1:9])
+            user, nice, system, idle, iowait, irq, softirq, steal = map(int, fields[1:9])
             busy = user + nice + system + irq + softirq
-            cpus.append(CpuTimes(int(fields[0][3:]), busy * tick, steal * tick, iowait * tick))
+            cpus.append(CpuTimes(int(fields[0][3:]), busy * tick, steal * tick, iowait * tick, idle * tick))
         elif fields[:1] == [b"procs_running"] and len(fields) == 2:
             running = int(fields[1])
     return tuple(cpus), running

@@ -238,12 +238,15 @@ def load(value: loads.Load, request_id: str, agent: model.AgentInfo, pause: floa
         monotonic_seconds=value.seconds,
         boot_id=agent.boot_id,
         instance_id=agent.instance_id,
-        cpus=[
-            pb.CpuLoad(number=cpu.number, busy=cpu.busy, steal=cpu.steal, iowait=cpu.iowait, waited=cpu.waited)
-            for cpu in value.cpus
-        ],
+        cpus=[_cpu_load(cpu) for cpu in value.cpus],
         cpu_pressure=value.cpu_pressure,
         memory_pressure=value.memory_pressure,
         runnable=value.runnable,
         next_within=pause,
+    )
+
+
+def _cpu_load(cpu: loads.CpuTimes) -> pb.CpuLoad:
+    return pb.CpuLoad(
+        number=cpu.number, busy=cpu.busy, steal=cpu.steal, iowait=cpu.iowait, idle=cpu.idle, waited=cpu.waited
     )

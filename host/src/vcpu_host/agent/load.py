@@ -40,6 +40,7 @@ def load_sample(message: pb.WatchLoadResponse) -> LoadSample:
                 cpu.steal * _MICRO,
                 cpu.iowait * _MICRO,
                 cpu.waited * _MICRO if cpu.HasField("waited") else None,
+                cpu.idle * _MICRO if cpu.HasField("idle") else None,
             )
             for cpu in message.cpus
         ),

@@ -165,8 +165,8 @@ class Policy:
 
     def _shrunk(self, facts: Facts, full: Check, least: int, highest: Peak) -> Decision:
         window, online = facts.settings.down_window, facts.outside.online
-        most = f"the most within {window:g} s was {highest.used:.2f} vCPUs used, {highest.demand:.2f} with what waited"
-        said = f"{most}: {least} are enough, and {online} are online"
+        used, demand = f"{highest.used:.2f} vCPUs used", f"{highest.demand:.2f} with what waited or was stolen"
+        said = f"the most within {window:g} s was {used}, {demand}: {least} are enough, and {online} are online"
         if online <= facts.floor:
             fixed = facts.outside.fixed >= online
             why = "none of these can be unplugged" if fixed else "the minimum"
@@ -212,17 +212,20 @@ def _least(peak: Peak, settings: Settings) -> int:
 
 
 def _full(load: Averages, facts: Facts) -> Check:
-    """Say whether the VM's vCPUs are full: they are busy, and tasks wait for them."""
+    """Say whether the VM's vCPUs are full: they are busy whenever the host runs them, and tasks wait for them."""
     settings, online = facts.settings, facts.outside.online
-    busy = load.used / online if online else 1.0
+    given = online - load.steal
+    busy = min(1.0, load.used / given) if given > 0 else 1.0
     if load.pressure is not None:
         waits, said = load.pressure >= settings.pressure, f"some task waits {load.pressure:.0%} of the time"
     elif load.waiting is not None:
         waits, said = load.waiting >= settings.pressure * online, f"{load.waiting:.2f} tasks wait"
     else:
         waits, said = True, "whether tasks wait is not known"
-    text = f"{online} vCPUs are busy {busy:.0%} of the time (target {settings.target:.0%}), and {said}"
-    full = busy >= min(settings.target + BAND, NEVER_IDLE)
+    limit = min(settings.target + BAND, NEVER_IDLE)
+    time = "the time" if load.steal < 0.01 * online else "the time that the host gives them"
+    text = f"{online} vCPUs are busy {busy:.0%} of {time} (full at {limit:.0%}), and {said}"
+    full = busy >= limit
     if full and waits:
         return Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, text)
     if full:
@@ -237,6 +240,7 @@ def _needed(load: Averages, newest: Usage, facts: Facts) -> int:
     once. When they are never idle, only the queue tells how much more there is.
     """
     online, settings = facts.outside.online, facts.settings
-    if load.waiting is None or newest.used < NEVER_IDLE * online:
+    if load.waiting is None or newest.used < NEVER_IDLE * (online - newest.steal):
         return max(online + 1, math.ceil(load.used / settings.target))
-    return min(max(online + 1, math.ceil(load.demand - TOLERANCE)), max(2 * online, online + AT_ONCE))
+    wanted = load.used + load.waiting  # not what was stolen: more vCPUs bring none of that back
+    return min(max(online + 1, math.ceil(wanted - TOLERANCE)), max(2 * online, online + AT_ONCE))

@@ -18,6 +18,8 @@ class CpuTimes:
     iowait: float
     #: How long tasks waited in its run queue, all together; None where the kernel does not tell.
     waited: float | None = None
+    #: None from an older agent.
+    idle: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .sample import LoadSample
+from .sample import CpuTimes, LoadSample
 
 #: Spans that are longer, in the guest's seconds, say nothing about the moment, and shorter ones little about anything.
 LONGEST, SHORTEST = 30.0, 0.05
+#: A CPU whose idle share is not above this is never idle.
+IDLE = 0.05
 #: So many tasks a CPU may be said to wait at most. More change no decision, and a guest may say anything.
 MOST_WAITING = 256.0
 
@@ -23,8 +25,9 @@ MOST_WAITING = 256.0
 class Usage:
     """A span of usage: it ended at ``at`` (the host's clock), and took ``span`` seconds of the guest's.
 
-    ``used``, ``steal``, ``iowait`` and ``waiting`` are averages over the span, in vCPUs and in tasks. ``pressure`` and
-    ``memory`` are the shares of it in which some task waited for a CPU, or for memory. None is not known.
+    ``used``, ``steal``, ``iowait`` and ``waiting`` are averages over the span, in vCPUs and in tasks. What the guest's
+    kernel missed is in ``steal``. ``pressure`` and ``memory`` are the shares of it in which some task waited for a
+    CPU, or for memory. None is not known.
     """
 
     at: float
@@ -39,8 +42,8 @@ class Usage:
 
     @property
     def demand(self) -> float:
-        """How many vCPUs would have been busy, had there been enough."""
-        return self.used + (self.waiting or 0.0)
+        """How many vCPUs would have been busy, had there been enough, and had the host run them."""
+        return self.used + self.steal + (self.waiting or 0.0)
 
 
 class Meter:
@@ -73,7 +76,7 @@ class Meter:
 def _sane(sample: LoadSample) -> bool:
     numbers = [sample.guest_time, sample.cpu_pressure or 0.0, sample.memory_pressure or 0.0]
     for cpu in sample.cpus:
-        numbers += [cpu.busy, cpu.steal, cpu.iowait, cpu.waited or 0.0]
+        numbers += [cpu.busy, cpu.steal, cpu.iowait, cpu.waited or 0.0, cpu.idle or 0.0]
     return all(math.isfinite(number) for number in numbers)
 
 
@@ -96,12 +99,28 @@ def _usage(last: LoadSample, sample: LoadSample, now: float, span: float) -> Usa
         span=span,
         cpus=count,
         used=sum(_within((new.busy - old.busy) / span, 1.0) for old, new in both),
-        steal=sum(_within((new.steal - old.steal) / span, 1.0) for old, new in both),
+        steal=sum(_stolen(old, new, span) for old, new in both),
         iowait=sum(_within((new.iowait - old.iowait) / span, 1.0) for old, new in both),
         waiting=waiting,
         pressure=_share(last.cpu_pressure, sample.cpu_pressure, span),
         memory=_share(last.memory_pressure, sample.memory_pressure, span),
     )
+
+
+def _stolen(old: CpuTimes, new: CpuTimes, span: float) -> float:
+    """Return the share of a CPU's time that the host took away.
+
+    A kernel without a clock for that (no kvm-steal-time, TCG) counts by its ticks, and while the host runs something
+    else there are none: seen as 40 % user, nothing idle, nothing stolen. That can be told only of a CPU that is never
+    idle: what runs between two ticks beside idle time is not counted, either.
+    """
+    told = _within((new.steal - old.steal) / span, 1.0)
+    if old.idle is None or new.idle is None:
+        return told
+    idle = max(0.0, new.idle - old.idle) + max(0.0, new.iowait - old.iowait)
+    if idle > IDLE * span:
+        return told
+    return max(told, _within(1.0 - (max(0.0, new.busy - old.busy) + idle) / span, 1.0))
 
 
 def _share(old: float | None, new: float | None, span: float) -> float | None:

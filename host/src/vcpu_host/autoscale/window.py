@@ -27,8 +27,8 @@ class Averages:
 
     @property
     def demand(self) -> float:
-        """How many vCPUs would have been busy, had there been enough."""
-        return self.used + (self.waiting or 0.0)
+        """How many vCPUs would have been busy, had there been enough, and had the host run them."""
+        return self.used + self.steal + (self.waiting or 0.0)
 
 
 @dataclass(frozen=True, slots=True)

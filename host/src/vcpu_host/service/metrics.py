@@ -49,7 +49,9 @@ HELP: Mapping[str, str] = {
     "vcpuctl_autoscale_goal_vcpus": "How many vCPUs the VM should have now.",
     "vcpuctl_autoscale_used_vcpus": "How many vCPUs the guest used, averaged over the window for growing.",
     "vcpuctl_autoscale_waiting_tasks": "How many tasks waited for a CPU, averaged likewise.",
-    "vcpuctl_autoscale_stolen_vcpus": "How many vCPUs the host took away, averaged likewise.",
+    "vcpuctl_autoscale_stolen_vcpus": (
+        "How many vCPUs the host took away, averaged likewise; also by what the guest's kernel does not account for."
+    ),
     "vcpuctl_autoscale_pressure_ratio": "The share of the time in which some task waited for a CPU (PSI).",
     "vcpuctl_autoscale_hold": "Always 1; why the VM keeps its vCPUs, or why they change.",
     "vcpuctl_autoscale_decisions": "Decisions to change a VM, by direction; also those that were only told.",

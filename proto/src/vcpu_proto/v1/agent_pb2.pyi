@@ -81,18 +81,20 @@ class Cpu(_message.Message):
     def __init__(self, number: _Optional[int] = ..., firmware_id: _Optional[str] = ..., online: bool = ..., cannot_offline: _Optional[_Union[Reason, _Mapping]] = ..., cannot_online: _Optional[_Union[Reason, _Mapping]] = ..., package_id: _Optional[int] = ..., die_id: _Optional[int] = ..., core_id: _Optional[int] = ..., node: _Optional[int] = ..., switching_seconds: _Optional[float] = ...) -> None: ...
 
 class CpuLoad(_message.Message):
-    __slots__ = ["busy", "iowait", "number", "steal", "waited"]
+    __slots__ = ["busy", "idle", "iowait", "number", "steal", "waited"]
     BUSY_FIELD_NUMBER: _ClassVar[int]
+    IDLE_FIELD_NUMBER: _ClassVar[int]
     IOWAIT_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     STEAL_FIELD_NUMBER: _ClassVar[int]
     WAITED_FIELD_NUMBER: _ClassVar[int]
     busy: int
+    idle: int
     iowait: int
     number: int
     steal: int
     waited: int
-    def __init__(self, number: _Optional[int] = ..., busy: _Optional[int] = ..., steal: _Optional[int] = ..., iowait: _Optional[int] = ..., waited: _Optional[int] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., busy: _Optional[int] = ..., steal: _Optional[int] = ..., iowait: _Optional[int] = ..., waited: _Optional[int] = ..., idle: _Optional[int] = ...) -> None: ...
 
 class CpuResult(_message.Message):
     __slots__ = ["firmware_id", "observed", "reason", "seconds", "status"]

@@ -30,7 +30,10 @@ PSI = b"some avg10=96.41 avg60=43.94 avg300=12.00 total=123456789\nfull avg10=0.
 
 def test_busy_time_is_all_but_idle_iowait_and_steal() -> None:
     cpus, running = parse_stat(STAT, 10_000)
-    assert cpus == (CpuTimes(0, 9_240_000, 40_000, 30_000), CpuTimes(3, 9_650_000, 50_000, 40_000))
+    assert cpus == (
+        CpuTimes(0, 9_240_000, 40_000, 30_000, 3_000_000),
+        CpuTimes(3, 9_650_000, 50_000, 40_000, 2_450_000),
+    )
     assert running == 5
 
 
@@ -64,7 +67,7 @@ def test_many_cpus_are_looked_at_more_seldom() -> None:
 
 
 def _load(seconds: float, busy: int, waited: int | None, pressure: int | None) -> Load:
-    return Load(seconds, (CpuTimes(0, busy, 0, 0, waited),), 1, pressure, None)
+    return Load(seconds, (CpuTimes(0, busy, 0, 0, 0, waited),), 1, pressure, None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from vcpu_guest.core.load import CpuTimes, Load
 from vcpu_guest.rpc.load_stream import MOST, ForbiddenError, LoadWatch, TooManyError
 
-CALM = Load(10.0, (CpuTimes(0, 0, 0, 0, 0),), 0, 0, 0)
+CALM = Load(10.0, (CpuTimes(0, 0, 0, 0, 0, 0),), 0, 0, 0)
 
 
 class Source:
@@ -122,7 +122,7 @@ async def test_only_so_many_watch_at_once() -> None:
 
 
 async def test_what_the_kernel_tells_is_told() -> None:
-    bare = replace(CALM, cpu_pressure=None, cpus=(CpuTimes(0, 0, 0, 0),))
+    bare = replace(CALM, cpu_pressure=None, cpus=(CpuTimes(0, 0, 0, 0, 0),))
     found = LoadWatch(lambda: Source([bare]), lambda: False).support()
     assert found is not None
     assert (found.pressure, found.run_queues, found.triggers) == (False, False, False)

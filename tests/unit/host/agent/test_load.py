@@ -14,17 +14,17 @@ def test_what_is_not_told_is_not_known() -> None:
     sample = load_sample(message)
     assert (sample.guest_time, sample.boot) == (5.5, "b")
     assert sample.cpus[0].busy == pytest.approx(2.0)
-    assert sample.cpus[0].waited is None
+    assert (sample.cpus[0].waited, sample.cpus[0].idle) == (None, None)
     assert (sample.cpu_pressure, sample.memory_pressure, sample.runnable) == (None, None, None)
 
 
 def test_all_that_is_told_arrives() -> None:
-    cpu = pb.CpuLoad(number=1, busy=1, steal=2_000_000, iowait=3_000_000, waited=4_000_000)
+    cpu = pb.CpuLoad(number=1, busy=1, steal=2_000_000, iowait=3_000_000, waited=4_000_000, idle=5_000_000)
     message = pb.WatchLoadResponse(instance_id="i", cpus=[cpu], cpu_pressure=5_000_000, memory_pressure=0, runnable=7)
     sample = load_sample(message)
     assert sample.boot == "i"
     told = sample.cpus[0]
-    assert [told.steal, told.iowait, told.waited] == pytest.approx([2.0, 3.0, 4.0])
+    assert [told.steal, told.iowait, told.waited, told.idle] == pytest.approx([2.0, 3.0, 4.0, 5.0])
     assert [sample.cpu_pressure, sample.memory_pressure, sample.runnable] == pytest.approx([5.0, 0.0, 7])
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from kit.autoscale.guest import Load, SimGuest
 from vcpu_host.autoscale.decision import Decision, Direction
 from vcpu_host.autoscale.outside import HostRoom, Outside
@@ -20,10 +21,12 @@ SETTINGS = Settings(max=8, mode=Mode.ACT, boot_grace=0.0)
 class Rig:
     """A policy and a guest that it watches; ``live`` does what it decides."""
 
-    def __init__(self, settings: Settings = SETTINGS, vcpus: int = 1, **outside: object) -> None:
+    def __init__(
+        self, settings: Settings = SETTINGS, vcpus: int = 1, *, steal_clock: bool = True, **outside: object
+    ) -> None:
         self.settings = settings
         self.policy = Policy(settings)
-        self.guest = SimGuest(vcpus)
+        self.guest = SimGuest(vcpus, steal_clock)
         self.outside = {"possible": 16, **outside}
         self.seen: list[Decision] = []
 
@@ -98,11 +101,28 @@ def test_tasks_that_wait_beside_idle_cpus_are_held_back_by_something_else() -> N
     assert rig.decide().code == codes.WAITS_NOT_BUSY
 
 
-def test_a_guest_whose_host_is_short_does_not_grow() -> None:
-    rig = Rig(replace(SETTINGS, target=0.5))
+@pytest.mark.parametrize("clock", [True, False], ids=["steal-clock", "no-steal-clock"])
+def test_a_guest_whose_host_is_short_does_not_grow_and_says_so(clock: bool) -> None:
+    rig = Rig(steal_clock=clock)
     decision = rig.watch(Load(threads=4, stolen=0.3), 30)
     assert decision.code == codes.HOST_SHORT
-    assert decision.wanted == 2
+    assert decision.wanted == 4
+    assert decision.load is not None
+    assert decision.load.steal == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("clock", [True, False], ids=["steal-clock", "no-steal-clock"])
+def test_a_guest_does_not_shrink_because_its_host_takes_its_time_away(clock: bool) -> None:
+    rig = Rig(vcpus=4, steal_clock=clock)
+    rig.live(Load(threads=4, stolen=0.6), 3 * SETTINGS.down_window)
+    assert rig.moves() == []
+
+
+@pytest.mark.parametrize("clock", [True, False], ids=["steal-clock", "no-steal-clock"])
+def test_who_lets_the_host_be_short_gets_what_the_load_takes(clock: bool) -> None:
+    rig = Rig(replace(SETTINGS, steal=1.0), steal_clock=clock)
+    rig.live(Load(threads=4, stolen=0.6), 60)
+    assert rig.guest.vcpus == 4
 
 
 def test_the_maximum_bounds_what_is_wanted_and_holds_when_it_is_reached() -> None:

@@ -168,15 +168,14 @@ def test_every_decision_says_why_and_a_hold_changes_nothing(settings: Settings, 
 
 
 @few(max_examples=50)
-@given(st.floats(0, 0.75), st.floats(0, 1), st.integers(1, 8), st.integers(20, 100))
-def test_no_vm_grows_on_steal_alone(used: float, stolen: float, vcpus: int, seconds: int) -> None:
+@given(st.floats(0, 0.75), st.floats(0, 1), st.integers(1, 8), st.integers(20, 100), st.booleans())
+def test_no_vm_grows_on_steal_alone(used: float, stolen: float, vcpus: int, seconds: int, clock: bool) -> None:
     """Whatever the host takes, and whatever that makes wait: the guest's own work leaves its CPUs idle."""
     policy = Policy(Settings(max=16, min=vcpus, mode=Mode.ACT, boot_grace=0.0))
     stolen = min(stolen, 1 - used)
     for second in range(seconds):
-        cpus = tuple(
-            CpuTimes(number, used * second, stolen * second, 0.0, 10 * stolen * second) for number in range(vcpus)
-        )
+        idle, told = (1 - used - stolen) * second, stolen * second * clock
+        cpus = tuple(CpuTimes(number, used * second, told, 0.0, 10 * stolen * second, idle) for number in range(vcpus))
         policy.sample(LoadSample(100.0 + second, "boot", cpus, None, stolen * second, 0.0), float(second))
         assert policy.decide(Outside(vcpus, 16), float(second)).direction is Direction.HOLD
 

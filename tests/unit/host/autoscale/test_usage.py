@@ -16,8 +16,10 @@ def _sample(
     return LoadSample(time, boot, cpus, runnable, cpu_pressure=pressure, memory_pressure=None)
 
 
-def _cpu(number: int, busy: float, waited: float | None = 0.0, steal: float = 0.0) -> CpuTimes:
-    return CpuTimes(number, busy, steal, 0.0, waited)
+def _cpu(
+    number: int, busy: float, waited: float | None = 0.0, steal: float = 0.0, idle: float | None = None
+) -> CpuTimes:
+    return CpuTimes(number, busy, steal, 0.0, waited, idle)
 
 
 def test_two_samples_make_a_span_with_its_rates() -> None:
@@ -92,3 +94,28 @@ def test_without_schedstat_the_moments_runnable_tasks_stand_for_those_that_wait(
     usage = meter.take(_sample(11.0, _cpu(0, 6.0, None), runnable=4), 1.0)
     assert usage is not None
     assert usage.waiting == 3.0
+
+
+@pytest.mark.parametrize(
+    ("busy", "steal", "idle", "stolen"),
+    [
+        (0.4, 0.0, 0.0, 0.6),  # seen under TCG, on a host with three vCPUs for each of its CPUs
+        (0.4, 0.0, 0.03, 0.57),
+        (0.7, 0.3, 0.0, 0.3),  # the kernel has a clock for it
+        (0.9, 0.3, 0.0, 0.3),
+        (0.4, 0.0, 0.3, 0.0),  # what ran between two ticks may be what lacks
+        (0.4, 0.1, 0.3, 0.1),
+        (0.4, 0.0, None, 0.0),  # an older agent
+        (0.4, 0.0, -5.0, 0.6),
+    ],
+)
+def test_time_that_a_cpu_without_idle_time_does_not_account_for_was_stolen(
+    busy: float, steal: float, idle: float | None, stolen: float
+) -> None:
+    meter = Meter()
+    meter.take(_sample(10.0, _cpu(0, 5.0, idle=None if idle is None else 5.0)), 0.0)
+    usage = meter.take(_sample(11.0, _cpu(0, 5.0 + busy, steal=steal, idle=None if idle is None else 5.0 + idle)), 1.0)
+    assert usage is not None
+    assert usage.used == pytest.approx(busy)
+    assert usage.steal == pytest.approx(stolen)
+    assert usage.demand == pytest.approx(busy + stolen)
