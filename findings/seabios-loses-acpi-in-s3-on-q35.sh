@@ -20,17 +20,15 @@ qemu_10_0
 qemu_11_1
 debian_root guest bookworm linux-image-6.1.0-50-cloud-amd64 busybox-static
 run_python <<'PYTHON'
-import glob
 import os
-import subprocess
 
+from initrd import initrd, kernel
 from qmp import WORK, Qemu, Verdict, until
 
 verdict = Verdict()
-(kernel,) = glob.glob(os.path.join(WORK, "guest/boot/vmlinuz-*"))
-initrd = os.path.join(WORK, "initrd")
 GPE = "/sys/firmware/acpi/interrupts/gpe02"
-INIT = f"""#!/bin/busybox sh
+#: A guest that sleeps once, and says how the GPE of CPU hotplug stands before and after.
+INIT = f"""
 /bin/busybox mount -t sysfs none /sys
 read -r line <{GPE}; echo "before: $line"
 echo mem >/sys/power/state
@@ -39,34 +37,16 @@ read -r line <{GPE}; echo "after: $line"
 """
 
 
-def make_initrd() -> None:
-    """A guest that sleeps once, and says how the GPE of CPU hotplug stands before and after."""
-    files = os.path.join(WORK, "files")
-    for folder in ("bin", "sys", "dev"):
-        os.makedirs(os.path.join(files, folder))
-    (busybox,) = glob.glob(os.path.join(WORK, "guest", "*bin", "busybox")) or glob.glob(
-        os.path.join(WORK, "guest", "usr", "bin", "busybox")
-    )
-    os.link(busybox, os.path.join(files, "bin/busybox"))
-    with open(os.path.join(files, "init"), "w", encoding="ascii") as script:
-        script.write(INIT)
-    os.chmod(os.path.join(files, "init"), 0o755)
-    names = "\n".join(["bin", "bin/busybox", "sys", "dev", "init"])
-    with open(initrd, "wb") as archive:
-        argv = [busybox, "cpio", "-o", "-H", "newc"]
-        subprocess.run(argv, cwd=files, input=names.encode(), stdout=archive, stderr=subprocess.DEVNULL, check=True)
-
-
 def told(log: str, word: str) -> str:
     """What the guest has said of the GPE, as one word a column; empty as long as it has not."""
     with open(log, encoding="latin-1") as lines:
         return next((" ".join(line.split()[1:]) for line in lines if line.startswith(word)), "")
 
 
-make_initrd()
+boot = ("-kernel", kernel("guest"), "-initrd", initrd("guest", INIT))
 for root, version, machine in (("qemu-10.0", "10.0.13", "pc"), ("qemu-10.0", "10.0.13", "q35"), ("qemu-11.1", "11.1.3", "q35")):
     log = os.path.join(WORK, f"{root}-{machine}.log")
-    guest = ("-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 quiet rdinit=/init", "-serial", f"file:{log}")
+    guest = (*boot, "-append", "console=ttyS0 quiet rdinit=/init", "-serial", f"file:{log}")
     with Qemu(root, "x86_64", "-machine", machine, "-m", "256", *guest) as qemu:
         verdict.saw("QEMU", f"{qemu.version}, {machine}", f"{version}, {machine}")
         qemu.ask("cont")

@@ -26,8 +26,8 @@ STILL, STILL_PER_CPU, LOOKS = 0.005, 0.0005, 3
 class Onliners:
     """Remembers which CPUs the agent took offline for their ejection, and whether anybody brought one online again.
 
-    The writer's thread uses it; `going` may be called in any thread. `incarnation` tells a cpuN from a later CPU of the
-    same number.
+    The writer's thread uses it, or the event loop while that has nothing to do; `going` may be called in any thread.
+    `incarnation` tells a cpuN from a later CPU of the same number.
     """
 
     def __init__(

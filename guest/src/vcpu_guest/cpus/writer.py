@@ -58,8 +58,8 @@ class _Attempt:
 class Writer:
     """The only one in the agent that writes to the kernel's files of CPUs.
 
-    Requests are carried out in the event loop, writes in one thread. Everything else that has to be done in that
-    thread, such as hotplug for the hypervisor, goes through `queue`.
+    Requests are carried out in the event loop, writes in one thread. A CPU that is as it shall be takes no thread.
+    Everything else that has to be done in that thread, such as hotplug for the hypervisor, goes through `queue`.
     """
 
     def __init__(
@@ -99,6 +99,21 @@ class Writer:
         future = self._queued(self._executor.submit(self._attempt, attempt, number, online=online))
         future.add_done_callback(lambda _: self._attempts.pop(key))
         return future
+
+    def nothing_to_do(self, firmware_id: str, number: int, *, online: bool) -> CpuResult | None:
+        """Return the result for a CPU that is as it shall be; None if that takes an attempt.
+
+        The thread has nothing to do at this moment, so that nothing of ours changes the CPU meanwhile; to wake it would
+        cost more than all the rest of such a request. Not for a CPU that is to be ejected.
+        """
+        if self._pending or not self._is(number, firmware_id):
+            return None
+        there = self.sysfs.mask("online")
+        if (number in there) != online:
+            return None
+        self.onliners.looked(there)
+        self.onliners.wanted(number)
+        return CpuResult(firmware_id, CpuStatus.ALREADY, None, Cpu(number, firmware_id, online))
 
     def in_hand(self) -> dict[str, float]:
         """Return, by identity, for how many seconds the kernel has been at work on a CPU; 0 if it is queued."""
@@ -299,7 +314,7 @@ class _ActiveRequest:
         for firmware_id in self._request.firmware_ids:
             number = self._inventory.find(firmware_id)
             if number is not None:
-                self._take(Cpu(number, firmware_id, online=not self._request.online))
+                self._take_present(Cpu(number, firmware_id, online=not self._request.online))
             elif self._request.wait:
                 self._missing.add(firmware_id)
             else:
@@ -328,6 +343,21 @@ class _ActiveRequest:
         if self._missing:
             self._writer.hotplug.summon(self._missing)
             self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
+
+    def _take_present(self, cpu: Cpu) -> None:
+        request = self._request
+        if request.for_eject:
+            result = None
+        else:
+            result = self._writer.nothing_to_do(cpu.firmware_id, cpu.number, online=request.online)
+        if result is None:
+            self._take(cpu)
+            return
+        self._inventory.history.begun(cpu.number, request)
+        if request.wait:
+            self.answers.put_nowait(Arrived(cpu))
+        self._answer(cpu.number, result)
+        self._inventory.history.ended(cpu.number, request, result)
 
     def _take(self, cpu: Cpu) -> None:
         # All are queued at once: the writer's thread goes from one to the next without a turn of the event loop.

@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,50 @@ async def test_what_is_so_already_is_not_written(writer: Writer, kernel: FakeKer
     results = await answers(writer, request([1]))
     assert [r.status for r in results] == [CpuStatus.ALREADY]
     assert kernel.writes == []
+
+
+@pytest.mark.parametrize("online", [True, False])
+async def test_what_is_so_already_wakes_no_thread(
+    writer: Writer, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch, online: bool
+) -> None:
+    kernel.add(1)
+    if online:
+        await answers(writer, request([1]))
+        await until(lambda: not writer._pending)
+    monkeypatch.setattr(writer, "submit", None)
+    (result,) = await answers(writer, request([1], online=online))
+    assert (result.status, result.observed.number, result.observed.online) == (CpuStatus.ALREADY, 1, online)
+    arrived, again = await answers(writer, request([1], wait=True)) if online else (None, result)
+    assert online == isinstance(arrived, Arrived)
+    assert again.status is CpuStatus.ALREADY
+
+
+async def test_what_is_so_already_is_looked_at_after_the_writes_that_are_under_way(
+    writer: Writer, kernel: FakeKernel
+) -> None:
+    kernel.online.add(kernel.add(1))
+    kernel._lists()
+    kernel.released.clear()
+    going = asyncio.create_task(answers(writer, request([1], online=False)))
+    await until(kernel.holding.is_set)
+    back = asyncio.create_task(answers(writer, request([1])))
+    await until(lambda: writer._executor._work_queue.qsize() == 1)
+    kernel.released.set()
+    assert [(await one)[0].status for one in (going, back)] == [CpuStatus.DONE, CpuStatus.DONE]
+    assert 1 in kernel.online
+
+
+async def test_a_cpu_that_is_to_be_ejected_is_always_looked_at_by_the_writers_thread(
+    writer: Writer, kernel: FakeKernel
+) -> None:
+    kernel.add(1)
+    wanted = replace(request([1], online=False), for_eject=True)
+    (result,) = await answers(writer, wanted)
+    assert result.status is CpuStatus.ALREADY
+    assert writer.onliners.going() == (1,)
+    await until(lambda: not writer._pending)
+    assert (await answers(writer, request([1], online=False)))[0].status is CpuStatus.ALREADY
+    assert writer.onliners.going() == ()  # the host does not want it ejected any more
 
 
 async def test_a_cpu_that_is_not_there_is_absent_at_once(writer: Writer, kernel: FakeKernel) -> None:
