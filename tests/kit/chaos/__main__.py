@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +32,8 @@ from kit.lab.virt.domain_xml import DomainSpec
 from kit.lab.virt.libvirt_host import LibvirtHost
 
 OUTPUT, KEPT = ROOT / "build" / "chaos.json", ROOT / "build" / "chaos"
+#: Root's runtime directory, and what says that this process has mounts of its own.
+_ROOTS, _APART = Path("/run/vcpuctl"), "VCPUCTL_CHAOS_APART"
 Say = Callable[[str], None]
 
 
@@ -132,17 +135,29 @@ def main() -> int:
 
 
 def _private(base: Path) -> tuple[Path, Path]:
-    """The runtime directory (root's is the system's own) and the temporary one, set for all processes to come."""
+    """The runtime directory and the temporary one, set for all processes to come."""
     runtime, temporary = base / "run", base / "tmp"
-    for folder in (runtime, temporary):
+    for folder in (runtime, runtime / "vcpuctl", temporary):
         folder.mkdir(mode=0o700)
     os.environ |= {"XDG_RUNTIME_DIR": str(runtime), "TMPDIR": str(temporary)}
     tempfile.tempdir = str(base)  # this process's own
-    return (Path("/run") if os.geteuid() == 0 else runtime) / "vcpuctl", temporary
+    if os.geteuid() == 0:  # root's is the system's own, which this run alone sees like this (_apart)
+        _ROOTS.mkdir(mode=0o700, exist_ok=True)
+        subprocess.run(["mount", "--bind", runtime / "vcpuctl", _ROOTS], check=True)
+        return _ROOTS, temporary
+    return runtime / "vcpuctl", temporary
+
+
+def _apart() -> None:
+    """Go on in mounts of this run's own: what other vcpuctls of root's leave behind is not this run's."""
+    if os.geteuid() == 0 and _APART not in os.environ:
+        os.environ[_APART] = "1"
+        os.execvp("unshare", ["unshare", "--mount", "--", sys.executable, "-m", "kit.chaos", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
     try:
+        _apart()
         sys.exit(main())
     except LabError as error:
         sys.exit(f"chaos: {error}")

@@ -19,10 +19,8 @@ _STATUS = {"done": 0, "failed": 1, "refused": 3, "unknown": 4, "partial": 6}
 _ERROR_STATUS = (1, 2, 3, 5)
 #: Reasons with which an outcome that is unknown ends as "not reached": nobody is left to ask.
 _GONE = ("qemu-gone", "qemu-silent")
-#: What may lie in the runtime directory: a lock of a monitor or of a domain, a lock and a record of a QEMU process. And
-#: what others, who may be at work there at the same time, have of theirs: a thread of the process is in its name.
+#: What may lie in the runtime directory: a lock of a monitor or of a domain, a lock and a record of a QEMU process.
 _KEPT = re.compile(r"[0-9a-f]{32}\.lock|d[0-9a-f]{24}\.lock|\d+-\d+-\d+\.(lock|pending)")
-_THEIRS = re.compile(r"(\d+)-\d+-\d+\.\w+")
 _SWEPT = re.compile(r"link-[0-9a-f]{16}\.sock")
 #: The number at the end of a device's id.
 _NUMBER = re.compile(r"\d+$")
@@ -255,17 +253,13 @@ def level(samples: Sequence[tuple[int, int]]) -> list[str]:
     return found
 
 
-def leftovers(
-    before: Collection[str], after: Collection[str], qemus: Collection[int], *, killed: bool = False
-) -> list[str]:
-    """New names in the runtime directory, not of a QEMU without these threads, that are neither lock nor record.
+def leftovers(before: Collection[str], after: Collection[str], *, killed: bool = False) -> list[str]:
+    """New names in the runtime directory, which is this run's alone, that are neither lock nor record.
 
     A vcpuctl that was ``killed`` may leave the socket of its session, which a later one sweeps.
     """
     fresh = [name for name in set(after) - set(before) if not _KEPT.fullmatch(name)]
-    fresh = [name for name in fresh if not (killed and _SWEPT.fullmatch(name))]
-    theirs = {name for name in fresh if (match := _THEIRS.fullmatch(name)) and int(match[1]) not in qemus}
-    return sorted(set(fresh) - theirs)
+    return sorted(name for name in fresh if not (killed and _SWEPT.fullmatch(name)))
 
 
 def said(words: Sequence[str]) -> str:

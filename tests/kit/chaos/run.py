@@ -30,7 +30,6 @@ class Run:
         self._keep = keep
         self._runtime, self._temporary = folders
         self._before = names(self._runtime)
-        self._qemus: set[int] = set()
         self._say = say
         self._recent: list[str] = []
 
@@ -114,12 +113,8 @@ class Run:
                 self.report.violations.append({"turn": samples[-1].turn, "what": what})
 
     def _left_behind(self, turn: Turn) -> list[str]:
-        # the name of a file has a vCPU's thread
-        self._qemus |= {int(thread) for thread in names(Path(f"/proc/{self.world.vm.pid}/task"))}
-        # all of this run's have ended: who listens is somebody else
-        there = names(self._runtime) - _listened_on()
         killed = any(fault.name == "kill-vcpuctl" for fault in turn.faults)
-        found = judge.leftovers(self._before, there, self._qemus, killed=killed)
+        found = judge.leftovers(self._before, names(self._runtime), killed=killed)
         self._before |= set(found)
         left = names(self._temporary)
         for name in left:
@@ -130,9 +125,3 @@ class Run:
     def _restore(self) -> None:
         self.world.restore()
         self.report.restores += 1
-
-
-def _listened_on() -> set[str]:
-    """The names of all files by which somebody on this machine can be reached."""
-    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
-    return {Path(fields[7]).name for line in lines if len(fields := line.split(maxsplit=7)) > 7}

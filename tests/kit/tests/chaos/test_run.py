@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,46 +184,14 @@ def test_one_process_of_the_agent_that_grows_is_found_among_many(
     assert all(violation["turn"] == 10 for violation in report.violations)
 
 
-@pytest.mark.parametrize(("program", "violations"), [(os.getpid(), 1), (0, 0)], ids=["ours", "somebody else's"])
-def test_what_is_left_of_a_qemu_of_this_run_is_told_by_its_threads(
-    program: int, violations: int, outcome: Callable[..., Report], world: StubWorld, tmp_path: Path
+def test_what_is_left_in_the_runtime_directory_is_told_with_its_name(
+    outcome: Callable[..., Report], tmp_path: Path
 ) -> None:
-    world.vm.pid = program
-    over = threading.Event()
-    vcpu = threading.Thread(target=over.wait)
-    vcpu.start()
-
     def script(_turn: UnderWay) -> None:
         folder = tmp_path / "run"
         folder.mkdir()
-        for name in ("1-2.pending", "1-2.new"):
-            (folder / f"{vcpu.native_id}-{name}").touch()
+        for name in ("1-2-3.lock", "1-2-3.pending", "1-2-3.new", f"rpc-{'a' * 16}.sock"):
+            (folder / name).touch()
 
-    try:
-        report = outcome(script)
-    finally:
-        over.set()
-        vcpu.join()
-    assert len(report.violations) == violations
-
-
-@pytest.mark.parametrize(("listens", "violations"), [(True, 0), (False, 1)], ids=["somebody else's", "left"])
-def test_a_socket_that_nobody_listens_on_is_left(
-    listens: bool,
-    violations: int,
-    outcome: Callable[..., Report],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with socket.socket(socket.AF_UNIX) as server:
-
-        def script(_turn: UnderWay) -> None:
-            (tmp_path / "run").mkdir()
-            with monkeypatch.context() as there:
-                there.chdir(tmp_path / "run")  # a socket's path is short
-                server.bind(f"{'a' * 32}.sock")
-            if not listens:
-                server.close()
-
-        report = outcome(script)
-    assert len(report.violations) == violations
+    (violation,) = outcome(script).violations
+    assert violation["what"] == f"left in the runtime directory: ['1-2-3.new', 'rpc-{'a' * 16}.sock']"
