@@ -32,8 +32,8 @@ from kit.lab.virt.domain_xml import DomainSpec
 from kit.lab.virt.libvirt_host import LibvirtHost
 
 OUTPUT, KEPT = ROOT / "build" / "chaos.json", ROOT / "build" / "chaos"
-#: Root's runtime directory, and what says that this process has mounts of its own.
-_ROOTS, _APART = Path("/run/vcpuctl"), "VCPUCTL_CHAOS_APART"
+#: Root's runtime directory.
+_ROOTS = Path("/run/vcpuctl")
 Say = Callable[[str], None]
 
 
@@ -149,9 +149,9 @@ def _private(base: Path) -> tuple[Path, Path]:
 
 
 def _apart() -> None:
-    """Go on in mounts of this run's own: what other vcpuctls of root's leave behind is not this run's."""
-    if os.geteuid() == 0 and _APART not in os.environ:
-        os.environ[_APART] = "1"
+    """Go on in mounts of this run's own: what root's other vcpuctls leave behind is not this run's."""
+    spaces = (os.stat(f"/proc/{pid}/ns/mnt").st_ino for pid in ("self", os.getppid()))
+    if os.geteuid() == 0 and len(set(spaces)) == 1:
         os.execvp("unshare", ["unshare", "--mount", "--", sys.executable, "-m", "kit.chaos", *sys.argv[1:]])
 
 

@@ -12,11 +12,13 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kit.lab.errors import ShellError, VmDiedError, WaitTimeoutError
 
+#: Seconds from the first question whether the guest's end answers to the second, and the most that pauses become.
+TRY, LONGEST_TRY = 2.0, 30.0
 #: How long the guest's own limit may be overrun before the console counts as dead (seconds).
 GRACE = 10.0
 
@@ -53,16 +55,24 @@ class Shell:
             raise ShellError(f"put {path}", status, "")
 
     def wait(self, timeout: float) -> None:
-        """Wait until the guest's end answers: after a boot or a reboot. Raises WaitTimeoutError, VmDiedError."""
+        """Wait until the guest's end answers: after a boot or a reboot. Raises WaitTimeoutError, VmDiedError.
+
+        What is asked too early may be lost, so it asks again; and it takes the answer to any of its questions, since a
+        slow guest needs longer for one than the pause to the next. So that few are left to answer, the pauses grow.
+        """
         deadline = time.monotonic() + timeout
-        while True:
-            try:
-                # each try is a request of its own; the ones before it may still be answered, and are passed over
-                self._ask("run {} 5 0\n", b"", min(2.0, max(0.0, deadline - time.monotonic())))
-                return
-            except WaitTimeoutError:
-                if time.monotonic() >= deadline:
-                    raise
+        asked: list[str] = []
+        pause = TRY
+        with self._lock:
+            while True:
+                asked.append(next(self._tokens))
+                try:
+                    self._converse(asked, "run {} 5 0\n", b"", min(pause, max(0.0, deadline - time.monotonic())))
+                    return
+                except WaitTimeoutError:
+                    if time.monotonic() >= deadline:
+                        raise
+                pause = min(1.5 * pause, LONGEST_TRY)
 
     def interactive(self) -> socket.socket:
         """Turn the console into a terminal with a login shell, and hand over the socket."""
@@ -75,12 +85,14 @@ class Shell:
 
     def _ask(self, head: str, body: bytes, timeout: float) -> tuple[int, bytes]:
         with self._lock:
-            return self._converse(next(self._tokens), head, body, timeout)
+            return self._converse([next(self._tokens)], head, body, timeout)
 
-    def _converse(self, token: str, head: str, body: bytes, timeout: float) -> tuple[int, bytes]:
+    def _converse(self, tokens: Sequence[str], head: str, body: bytes, timeout: float) -> tuple[int, bytes]:
+        """Ask with the last of the tokens, and take the answer to any of them."""
         deadline = time.monotonic() + timeout
-        self._send(head.format(token).encode() + body, deadline)
-        answer = re.compile(rb"lab:" + re.escape(token.encode()) + rb":(\d+):(\d+)\n")
+        self._send(head.format(tokens[-1]).encode() + body, deadline)
+        names = b"|".join(re.escape(token.encode()) for token in tokens)
+        answer = re.compile(rb"lab:(?:" + names + rb"):(\d+):(\d+)\n")
         while True:
             match = answer.search(self._buffer)
             if match is not None and len(self._buffer) >= match.end() + int(match[2]):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,18 +17,20 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from vcpu_guest import logs
-from vcpu_guest.core import cmdline, reasons
+from vcpu_guest.core import reasons
 from vcpu_guest.core.model import Arrived, Cpu, CpuResult, CpuStatus, Reason
 from vcpu_guest.core.request import Request
 from vcpu_guest.cpus.inventory import Inventory
 from vcpu_guest.cpus.onliners import Onliners, stay_offline, unsettled
-from vcpu_guest.kernel import procfs
+from vcpu_guest.cpus.refusal import explain
 from vcpu_guest.kernel.sysfs import NotOpenedError, Sysfs
 from vcpu_guest.platforms import Platform
 from vcpu_guest.platforms.hotplug import HotplugHandler, KernelHotplug
 
 #: Seconds between two looks at everything while a request waits for CPUs, so that a lost event costs time only.
 RESCAN = 1.0
+#: Up to so many CPUs of a request the event loop looks at itself.
+FEW = 64
 #: Seconds for which a list of CPUs waits until nobody switches those that are to be ejected.
 SETTLE = 1.0
 
@@ -83,6 +84,8 @@ class Writer:
         self._reader.submit(lambda: None)
         self._pending: set[Future[Any]] = set()
         self._attempts: dict[int, _Attempt] = {}
+        #: Attempts of requests of whose end the event loop has not heard yet.
+        self.unheard = 0
         self._numbers = itertools.count()
         self._closed = False
         self.hotplug.start(self.queue, inventory.rescan)
@@ -100,20 +103,24 @@ class Writer:
         future.add_done_callback(lambda _: self._attempts.pop(key))
         return future
 
-    def nothing_to_do(self, firmware_id: str, number: int, *, online: bool) -> CpuResult | None:
-        """Return the result for a CPU that is as it shall be; None if that takes an attempt.
+    def as_wanted(self, request: Request) -> dict[str, int]:
+        """Return, by identity, the numbers of CPUs of the request that need no attempt; none if the thread has to look.
 
-        The thread has nothing to do at this moment, so that nothing of ours changes the CPU meanwhile; to wake it would
-        cost more than all the rest of such a request. Not for a CPU that is to be ejected.
+        Waking the thread costs more than all the rest of such a request. But the loop may look itself only while the
+        thread has nothing to do and the loop has heard of all that it did; not for CPUs that are to be ejected; and not
+        for so many that everybody else would wait.
         """
-        if self._pending or not self._is(number, firmware_id):
-            return None
-        there = self.sysfs.mask("online")
-        if (number in there) != online:
-            return None
-        self.onliners.looked(there)
-        self.onliners.wanted(number)
-        return CpuResult(firmware_id, CpuStatus.ALREADY, None, Cpu(number, firmware_id, online))
+        if self._pending or self.unheard or request.for_eject or len(request.firmware_ids) > FEW:
+            return {}
+        online = self.sysfs.mask("online")
+        self.onliners.looked(online)
+        found = {}
+        for name in request.firmware_ids:
+            number = self.inventory.find(name)
+            if number is not None and (number in online) == request.online and self._is(number, name):
+                self.onliners.wanted(number)
+                found[name] = number
+        return found
 
     def in_hand(self) -> dict[str, float]:
         """Return, by identity, for how many seconds the kernel has been at work on a CPU; 0 if it is queued."""
@@ -251,7 +258,8 @@ class Writer:
             # The write failed, and yet the CPU is as wanted: somebody else, such as a udev rule, was quicker.
             return (CpuStatus.ALREADY if code else CpuStatus.DONE), None, after
         if code:
-            return CpuStatus.REFUSED, self._explain(number, code, online=online, opened=opened), after
+            reason = explain(self.sysfs, self.platform, number, code, online=online, opened=opened)
+            return CpuStatus.REFUSED, reason, after
         return CpuStatus.REFUSED, reasons.contrary(number, online=online), after
 
     def _is(self, number: int, firmware_id: str) -> bool:
@@ -261,30 +269,6 @@ class Writer:
 
     def _is_online(self, number: int) -> bool:
         return number in self.sysfs.mask("online")
-
-    def _explain(self, number: int, code: int, *, online: bool, opened: bool) -> Reason:
-        context = self._context(number, code, online=online, opened=opened)
-        known = None
-        if online and opened:
-            known = self.platform.would_not_start(self.sysfs, number, code, context.arguments)
-        return known or reasons.explain(code, context, online=online)
-
-    def _context(self, number: int, code: int, *, online: bool, opened: bool) -> reasons.Context:
-        sysfs = self.sysfs
-        busy_going_down = code == errno.EBUSY and not online
-        return reasons.Context(
-            number=number,
-            has_online=sysfs.has_online(number),
-            online=sysfs.mask("online"),
-            isolated=sysfs.mask("isolated"),
-            nohz_full=sysfs.mask("nohz_full"),
-            smt_control=sysfs.smt_control(),
-            deadline_tasks=procfs.deadline_tasks() if busy_going_down else (),
-            possible=sysfs.mask("possible"),
-            arguments=cmdline.bearing_on_cpus(procfs.command_line()),
-            opened=opened,
-            root=os.geteuid() == 0,
-        )
 
 
 class _ActiveRequest:
@@ -311,10 +295,13 @@ class _ActiveRequest:
         if not self._request.wait and any(self._inventory.find(name) is None for name in self._request.firmware_ids):
             # The CPU may be there, and its event lost. A request that waits finds it at the next look at everything.
             self._inventory.scan()
+        as_wanted = self._writer.as_wanted(self._request)
         for firmware_id in self._request.firmware_ids:
             number = self._inventory.find(firmware_id)
-            if number is not None:
-                self._take_present(Cpu(number, firmware_id, online=not self._request.online))
+            if firmware_id in as_wanted:
+                self._leave(Cpu(as_wanted[firmware_id], firmware_id, online=self._request.online))
+            elif number is not None:
+                self._take(Cpu(number, firmware_id, online=not self._request.online))
             elif self._request.wait:
                 self._missing.add(firmware_id)
             else:
@@ -344,20 +331,14 @@ class _ActiveRequest:
             self._writer.hotplug.summon(self._missing)
             self._rescan = self._loop.call_later(RESCAN, self._look_at_all)
 
-    def _take_present(self, cpu: Cpu) -> None:
-        request = self._request
-        if request.for_eject:
-            result = None
-        else:
-            result = self._writer.nothing_to_do(cpu.firmware_id, cpu.number, online=request.online)
-        if result is None:
-            self._take(cpu)
-            return
-        self._inventory.history.begun(cpu.number, request)
-        if request.wait:
+    def _leave(self, cpu: Cpu) -> None:
+        """Answer for a CPU that is as it shall be."""
+        self._inventory.history.begun(cpu.number, self._request)
+        if self._request.wait:
             self.answers.put_nowait(Arrived(cpu))
+        result = CpuResult(cpu.firmware_id, CpuStatus.ALREADY, None, cpu)
         self._answer(cpu.number, result)
-        self._inventory.history.ended(cpu.number, request, result)
+        self._inventory.history.ended(cpu.number, self._request, result)
 
     def _take(self, cpu: Cpu) -> None:
         # All are queued at once: the writer's thread goes from one to the next without a turn of the event loop.
@@ -370,12 +351,14 @@ class _ActiveRequest:
             for_eject=request.for_eject,
             last=cpu.firmware_id == request.firmware_ids[-1],
         )
+        self._writer.unheard += 1
         self._attempts.add(attempt)
         attempt.add_done_callback(lambda future: self._loop.call_soon_threadsafe(self._ended, cpu.number, future))
         if self._request.wait:
             self.answers.put_nowait(Arrived(cpu))
 
     def _ended(self, number: int, future: Future[CpuResult]) -> None:
+        self._writer.unheard -= 1
         self._attempts.discard(future)
         result = None if future.cancelled() else future.result()
         if result is not None:

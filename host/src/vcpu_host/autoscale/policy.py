@@ -17,7 +17,7 @@ from .rules import Facts, down_rules, first_rules, up_rules
 from .sample import LoadSample
 from .settings import Settings
 from .usage import Meter, Usage
-from .window import Averages, Peak, Window
+from .window import ERROR, Averages, Peak, Window
 
 #: Load that was heard of longer ago, in seconds, decides nothing.
 STALE = 15.0
@@ -113,7 +113,7 @@ class Policy:
             ceiling=ceiling,
             booted=self._booted,
             covered=self._window.covered(now),
-            steal=None if load is None else load.steal / load.cpus,
+            steal=None if load is None else min(1.0, load.steal / load.cpus),
         )
         held = [check for check in first_rules(facts) if check is not None]
         if held and held[-1].verdict is Verdict.HOLDS:
@@ -200,32 +200,46 @@ class Policy:
             ceiling=facts.ceiling,
             checks=checks,
             load=load,
-            need=None if load is None else _least(Peak(load.demand, load.used), facts.settings),
+            need=None if load is None else _least(Peak(load.demand, load.used, load.running), facts.settings),
             highest=None if highest is None else _least(highest, facts.settings),
             wanted=wanted,
         )
 
 
+def _full_at(settings: Settings) -> float:
+    """Return the share of the time from which on CPUs that are busy are full."""
+    return min(settings.target + BAND, NEVER_IDLE)
+
+
 def _least(peak: Peak, settings: Settings) -> int:
-    """Return how many vCPUs are enough for this: nobody waits, and they are not so busy that somebody soon would."""
-    return max(1, math.ceil(max(peak.demand, peak.used / settings.target) - TOLERANCE))
+    """Return how many vCPUs are enough for this.
+
+    Nobody waits, they are not so busy that somebody soon would, and they are not full: a VM that shrinks does not grow
+    for the same load. Of fewer vCPUs the host may take more time, so what it took counts as if they had to run it.
+    """
+    enough = max(peak.demand, peak.used / settings.target) - TOLERANCE
+    not_full = max(peak.used / _full_at(settings), peak.running / NEVER_IDLE)
+    return max(1, math.ceil(max(enough, not_full)))
 
 
 def _full(load: Averages, facts: Facts) -> Check:
-    """Say whether the VM's vCPUs are full: they are busy whenever the host runs them, and tasks wait for them."""
+    """Say whether the VM's vCPUs are full, busy or never idle, and tasks wait for them.
+
+    A CPU that is never idle is full however little the host lets it do.
+    """
     settings, online = facts.settings, facts.outside.online
-    given = online - load.steal
-    busy = min(1.0, load.used / given) if given > 0 else 1.0
+    limit = _full_at(settings)
     if load.pressure is not None:
         waits, said = load.pressure >= settings.pressure, f"some task waits {load.pressure:.0%} of the time"
     elif load.waiting is not None:
         waits, said = load.waiting >= settings.pressure * online, f"{load.waiting:.2f} tasks wait"
     else:
         waits, said = True, "whether tasks wait is not known"
-    limit = min(settings.target + BAND, NEVER_IDLE)
-    time = "the time" if load.steal < 0.01 * online else "the time that the host gives them"
-    text = f"{online} vCPUs are busy {busy:.0%} of {time} (full at {limit:.0%}), and {said}"
-    full = busy >= limit
+    busy = load.used / online if online else 1.0
+    stolen = load.steal / online if online else 0.0
+    robbed = f"robbed for {stolen:.0%}, " if stolen >= ERROR else ""
+    text = f"{online} vCPUs are busy {busy:.0%} of the time (full at {limit:.0%}), {robbed}and {said}"
+    full = busy >= limit or busy + stolen >= NEVER_IDLE
     if full and waits:
         return Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, text)
     if full:
@@ -240,7 +254,7 @@ def _needed(load: Averages, newest: Usage, facts: Facts) -> int:
     once. When they are never idle, only the queue tells how much more there is.
     """
     online, settings = facts.outside.online, facts.settings
-    if load.waiting is None or newest.used < NEVER_IDLE * (online - newest.steal):
+    if load.waiting is None or newest.used + newest.steal + newest.missed < NEVER_IDLE * online:
         return max(online + 1, math.ceil(load.used / settings.target))
     wanted = load.used + load.waiting  # not what was stolen: more vCPUs bring none of that back
     return min(max(online + 1, math.ceil(wanted - TOLERANCE)), max(2 * online, online + AT_ONCE))

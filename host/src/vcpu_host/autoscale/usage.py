@@ -25,9 +25,10 @@ MOST_WAITING = 256.0
 class Usage:
     """A span of usage: it ended at ``at`` (the host's clock), and took ``span`` seconds of the guest's.
 
-    ``used``, ``steal``, ``iowait`` and ``waiting`` are averages over the span, in vCPUs and in tasks. What the guest's
-    kernel missed is in ``steal``. ``pressure`` and ``memory`` are the shares of it in which some task waited for a
-    CPU, or for memory. None is not known.
+    ``used``, ``steal``, ``iowait`` and ``waiting`` are averages over the span, in vCPUs and tasks. ``missed`` is what
+    the guest's kernel did not account for on CPUs that were never idle, in vCPUs; below 0 if it accounted for too much.
+    ``pressure`` and ``memory`` are the shares of it in which some task waited for a CPU, or for memory. None is not
+    known.
     """
 
     at: float
@@ -39,11 +40,7 @@ class Usage:
     waiting: float | None
     pressure: float | None
     memory: float | None
-
-    @property
-    def demand(self) -> float:
-        """How many vCPUs would have been busy, had there been enough, and had the host run them."""
-        return self.used + self.steal + (self.waiting or 0.0)
+    missed: float = 0.0
 
 
 class Meter:
@@ -99,28 +96,30 @@ def _usage(last: LoadSample, sample: LoadSample, now: float, span: float) -> Usa
         span=span,
         cpus=count,
         used=sum(_within((new.busy - old.busy) / span, 1.0) for old, new in both),
-        steal=sum(_stolen(old, new, span) for old, new in both),
+        steal=sum(_within((new.steal - old.steal) / span, 1.0) for old, new in both),
         iowait=sum(_within((new.iowait - old.iowait) / span, 1.0) for old, new in both),
         waiting=waiting,
         pressure=_share(last.cpu_pressure, sample.cpu_pressure, span),
         memory=_share(last.memory_pressure, sample.memory_pressure, span),
+        missed=sum(_missed(old, new, span) for old, new in both),
     )
 
 
-def _stolen(old: CpuTimes, new: CpuTimes, span: float) -> float:
-    """Return the share of a CPU's time that the host took away.
+def _missed(old: CpuTimes, new: CpuTimes, span: float) -> float:
+    """Return the share of the span that a CPU's times lack, 0 if that says nothing.
 
-    A kernel without a clock for that (no kvm-steal-time, TCG) counts by its ticks, and while the host runs something
+    A kernel without a clock for steal (no kvm-steal-time, TCG) counts by its ticks, and while the host runs something
     else there are none: seen as 40 % user, nothing idle, nothing stolen. That can be told only of a CPU that is never
-    idle: what runs between two ticks beside idle time is not counted, either.
+    idle: what runs between two ticks beside idle time is not counted, either. Nor can it be of counters that went back,
+    as those of idle time do when a CPU goes offline.
     """
-    told = _within((new.steal - old.steal) / span, 1.0)
-    if old.idle is None or new.idle is None:
-        return told
-    idle = max(0.0, new.idle - old.idle) + max(0.0, new.iowait - old.iowait)
+    if old.idle is None or new.idle is None or new.idle < old.idle or new.busy < old.busy:
+        return 0.0
+    idle = new.idle - old.idle + max(0.0, new.iowait - old.iowait)
     if idle > IDLE * span:
-        return told
-    return max(told, _within(1.0 - (max(0.0, new.busy - old.busy) + idle) / span, 1.0))
+        return 0.0
+    lack = 1.0 - (new.busy - old.busy + idle + max(0.0, new.steal - old.steal)) / span
+    return max(-1.0, min(1.0, lack))
 
 
 def _share(old: float | None, new: float | None, span: float) -> float | None:

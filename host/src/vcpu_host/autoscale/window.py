@@ -15,7 +15,10 @@ _MOST = 4096
 
 @dataclass(frozen=True, slots=True)
 class Averages:
-    """Averages over some spans, in vCPUs, tasks and shares; None is not known. ``cpus`` is that of the newest span."""
+    """Averages over some spans, in vCPUs, tasks and shares; None is not known. ``cpus`` is that of the newest span.
+
+    ``steal`` is what the guest's kernel says, and what it missed (``Usage.missed``) if that is more than it may err by.
+    """
 
     covers: float
     cpus: int
@@ -28,17 +31,25 @@ class Averages:
     @property
     def demand(self) -> float:
         """How many vCPUs would have been busy, had there been enough, and had the host run them."""
-        return self.used + self.steal + (self.waiting or 0.0)
+        return self.running + (self.waiting or 0.0)
+
+    @property
+    def running(self) -> float:
+        """How many vCPUs had something to run."""
+        return self.used + self.steal
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The highest short averages of the demand and of what was used, in vCPUs; each may be of another moment."""
+    """The highest short averages of these, in vCPUs; each may be of another moment."""
 
     demand: float
     used: float
+    running: float
 
 
+#: A kernel's counters have steps of 10 ms and are not read in one moment: a smaller share of the time does not lack.
+ERROR = 0.03
 #: Into so many parts a window is divided: a peak counts until its part is over.
 _PARTS = 512
 
@@ -78,13 +89,13 @@ class Window:
         self._long = long
         self._gap = gap
         self._spans: deque[Usage] = deque(maxlen=_MOST)
-        self._demand, self._used = _Highest(long), _Highest(long)
+        self._demand, self._used, self._running = (_Highest(long) for _ in range(3))
         self._since: float | None = None
 
     def clear(self) -> None:
         """Forget all."""
         self._spans.clear()
-        self._demand, self._used = _Highest(self._long), _Highest(self._long)
+        self._demand, self._used, self._running = (_Highest(self._long) for _ in range(3))
         self._since = None
 
     def add(self, usage: Usage) -> None:
@@ -99,6 +110,7 @@ class Window:
         averages = _averages(self._spans, usage.at - self._short)
         self._demand.add(usage.at, averages.demand)
         self._used.add(usage.at, averages.used)
+        self._running.add(usage.at, averages.running)
 
     @property
     def newest(self) -> Usage | None:
@@ -121,8 +133,8 @@ class Window:
 
     def highest(self, now: float) -> Peak | None:
         """Return the highest short averages within the last ``long`` seconds; None if there is none."""
-        demand, used = self._demand.at(now), self._used.at(now)
-        return None if demand is None or used is None else Peak(demand, used)
+        demand, used, running = (highest.at(now) for highest in (self._demand, self._used, self._running))
+        return None if demand is None or used is None or running is None else Peak(demand, used, running)
 
 
 def _averages(spans: Iterable[Usage], since: float) -> Averages:
@@ -137,11 +149,12 @@ def _averages(spans: Iterable[Usage], since: float) -> Averages:
         values = [(value, weight) for usage, weight in weighed if (value := get(usage)) is not None]
         return sum(value * weight for value, weight in values) / sum(weight for _, weight in values) if values else None
 
+    missed = mean(lambda usage: usage.missed)
     return Averages(
         covers=whole,
         cpus=weighed[-1][0].cpus,
         used=mean(lambda usage: usage.used),
-        steal=mean(lambda usage: usage.steal),
+        steal=mean(lambda usage: usage.steal) + (missed if missed > ERROR * weighed[-1][0].cpus else 0.0),
         waiting=known(lambda usage: usage.waiting),
         pressure=known(lambda usage: usage.pressure),
         memory=known(lambda usage: usage.memory),

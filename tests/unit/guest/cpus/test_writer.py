@@ -86,6 +86,32 @@ async def test_what_is_so_already_is_looked_at_after_the_writes_that_are_under_w
     assert 1 in kernel.online
 
 
+async def test_the_loop_looks_itself_only_when_it_has_heard_of_all_that_the_thread_did(
+    writer: Writer, kernel: FakeKernel
+) -> None:
+    kernel.add(1)
+    first = asyncio.create_task(answers(writer, request([1])))
+    await asyncio.sleep(0)
+    while writer._pending:  # the loop hears of nothing meanwhile
+        pass
+    assert 1 in kernel.online
+    assert writer.as_wanted(request([1])) == {}
+    assert [one.status for one in await first] == [CpuStatus.DONE]
+    assert writer.as_wanted(request([1])) == {firmware_id(1): 1}
+
+
+async def test_a_request_of_many_cpus_that_are_so_already_is_left_to_the_thread(
+    writer: Writer, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "FEW", 2)
+    for slot in (1, 2, 3):
+        kernel.add(slot)
+    names = request([1, 2, 3], online=False)
+    assert writer.as_wanted(names) == {}
+    assert [one.status for one in await answers(writer, names)] == [CpuStatus.ALREADY] * 3
+    assert writer.as_wanted(request([1, 2], online=False)) == {firmware_id(1): 1, firmware_id(2): 2}
+
+
 async def test_a_cpu_that_is_to_be_ejected_is_always_looked_at_by_the_writers_thread(
     writer: Writer, kernel: FakeKernel
 ) -> None:

@@ -11,6 +11,7 @@ from kit.autoscale.guest import Load, SimGuest
 from vcpu_host.autoscale.decision import Decision, Direction
 from vcpu_host.autoscale.outside import HostRoom, Outside
 from vcpu_host.autoscale.policy import STALE, Policy
+from vcpu_host.autoscale.sample import CpuTimes, LoadSample
 from vcpu_host.autoscale.settings import Mode, Schedule, Settings, WallTime
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Outcome, Reason
@@ -116,6 +117,34 @@ def test_a_guest_does_not_shrink_because_its_host_takes_its_time_away(clock: boo
     rig = Rig(vcpus=4, steal_clock=clock)
     rig.live(Load(threads=4, stolen=0.6), 3 * SETTINGS.down_window)
     assert rig.moves() == []
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "work", "stolen", "limit"),
+    [
+        (1, 0.80, 0.09, 0.1),
+        (2, 1.575, 0.09, 0.1),
+        (2, 1.12, 0.4, 0.5),
+        (4, 2.25, 0.4, 1.0),
+        (1, 0.84, 0.12, 0.2),
+        (1, 0.87, 0, 0.1),
+    ],
+)
+def test_steady_steal_makes_no_vm_swing(vcpus: int, work: float, stolen: float, limit: float) -> None:
+    rig = Rig(replace(SETTINGS, steal=limit), vcpus)
+    rig.live(Load(work=work, stolen=stolen), 400)  # it comes to rest
+    found = len(rig.moves())
+    rig.live(Load(work=work, stolen=stolen), 1200)
+    assert [(move.at, move.online, move.goal) for move in rig.moves()[found:]] == []
+
+
+def test_steal_fills_no_cpu_that_has_idle_time_left() -> None:
+    rig = Rig(vcpus=4)
+    for second in range(30):
+        cpus = tuple(CpuTimes(n, 0.775 * second, 0.09 * second, 0.0, second, 0.135 * second) for n in range(4))
+        rig.policy.sample(LoadSample(100.0 + second, "boot", cpus, None, 0.3 * second, 0.0), float(second))
+        rig.guest.now = float(second)
+    assert rig.decide().code == codes.WAITS_NOT_BUSY
 
 
 @pytest.mark.parametrize("clock", [True, False], ids=["steal-clock", "no-steal-clock"])

@@ -31,7 +31,6 @@ def test_two_samples_make_a_span_with_its_rates() -> None:
     assert usage.used == pytest.approx(1.5)
     assert usage.waiting == pytest.approx(2.0)
     assert usage.pressure == pytest.approx(0.5)
-    assert usage.demand == pytest.approx(3.5)
 
 
 def test_a_cpu_counts_only_between_samples_that_both_have_it() -> None:
@@ -97,25 +96,28 @@ def test_without_schedstat_the_moments_runnable_tasks_stand_for_those_that_wait(
 
 
 @pytest.mark.parametrize(
-    ("busy", "steal", "idle", "stolen"),
+    ("busy", "steal", "idle", "missed"),
     [
         (0.4, 0.0, 0.0, 0.6),  # seen under TCG, on a host with three vCPUs for each of its CPUs
         (0.4, 0.0, 0.03, 0.57),
-        (0.7, 0.3, 0.0, 0.3),  # the kernel has a clock for it
-        (0.9, 0.3, 0.0, 0.3),
+        (0.7, 0.3, 0.0, 0.0),  # the kernel has a clock for it
+        (0.5, 0.3, 0.0, 0.2),
+        (1.01, 0.0, 0.0, -0.01),  # its counters have steps
         (0.4, 0.0, 0.3, 0.0),  # what ran between two ticks may be what lacks
-        (0.4, 0.1, 0.3, 0.1),
+        (0.4, 0.1, 0.3, 0.0),
         (0.4, 0.0, None, 0.0),  # an older agent
-        (0.4, 0.0, -5.0, 0.6),
+        (0.4, 0.0, -5.0, 0.0),  # it was offline in between
+        (-0.4, 0.0, 0.0, 0.0),
+        (-1e12, 0.0, 0.0, 0.0),
+        (0.0, -1e12, 0.0, 1.0),
+        (1e12, 0.0, 0.0, -1.0),
     ],
 )
-def test_time_that_a_cpu_without_idle_time_does_not_account_for_was_stolen(
-    busy: float, steal: float, idle: float | None, stolen: float
+def test_what_a_cpu_that_is_never_idle_does_not_account_for_was_missed(
+    busy: float, steal: float, idle: float | None, missed: float
 ) -> None:
     meter = Meter()
     meter.take(_sample(10.0, _cpu(0, 5.0, idle=None if idle is None else 5.0)), 0.0)
     usage = meter.take(_sample(11.0, _cpu(0, 5.0 + busy, steal=steal, idle=None if idle is None else 5.0 + idle)), 1.0)
     assert usage is not None
-    assert usage.used == pytest.approx(busy)
-    assert usage.steal == pytest.approx(stolen)
-    assert usage.demand == pytest.approx(busy + stolen)
+    assert usage.missed == pytest.approx(missed)

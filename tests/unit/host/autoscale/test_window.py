@@ -8,8 +8,23 @@ from vcpu_host.autoscale.usage import Usage
 from vcpu_host.autoscale.window import Window
 
 
-def _usage(at: float, span: float, used: float, waiting: float | None = 0.0) -> Usage:
-    return Usage(at, span, 4, used, 0.0, 0.0, waiting, 0.0, None)
+def _usage(
+    at: float, span: float, used: float, waiting: float | None = 0.0, steal: float = 0.0, missed: float = 0.0
+) -> Usage:
+    return Usage(at, span, 4, used, steal, 0.0, waiting, 0.0, None, missed)
+
+
+def test_what_was_missed_is_stolen_unless_the_counters_may_err_by_that() -> None:
+    for missed, stolen in (((0.6, 0.2), 0.5), ((0.6, -0.4), 0.1), ((-0.5, -0.5), 0.1), ((0.11, 0.11), 0.1)):
+        window = Window(2.0, 60.0)
+        for second, lack in enumerate(missed):
+            window.add(_usage(second + 1.0, 1.0, 1.0, 0.5, 0.1, lack))
+        found = window.averages(2.0)
+        assert found is not None
+        assert found.steal == pytest.approx(stolen), missed
+        assert found.running == pytest.approx(1.0 + stolen)
+        assert found.demand == pytest.approx(1.5 + stolen)
+        assert window.highest(2.0) is not None
 
 
 def test_averages_are_over_the_newest_seconds_and_weighed_by_time() -> None:
