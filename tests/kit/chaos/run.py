@@ -73,7 +73,7 @@ class Run:
         if done.doubtful and not trouble and (half := self.world.half_removed()):
             trouble = f"QEMU does not end the removal of {', '.join(half)}"
         elif done.doubtful and not trouble:
-            trouble = self.world.deaf()
+            trouble = self.world.interrupt_lost() or self.world.deaf()
         found = done.found if trouble else [*done.found, *done.doubtful]
         if not trouble and not found:
             return ""

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kit.chaos import acpi
+from kit.chaos import acpi, lapic
 from kit.chaos.choice import Shape
 from kit.chaos.home import Home, NotMendedError, QmpHome, pause
 from kit.chaos.judge import Seen, see
@@ -208,6 +208,14 @@ class World:
             return []  # it goes on: whatever is wrong is not that
         qmp = self.vm.qmp
         return homeless(qmp.execute("query-hotpluggable-cpus"), qmp.execute("query-cpus-fast"))
+
+    def interrupt_lost(self) -> str:
+        """What shows that QEMU has lost an interrupt of the guest's, which may stand still by that; or ""."""
+        if not self.home.alive or self.vm.qmp.closed:
+            return ""
+        with suppress(LabError):
+            return lapic.lost(self.vm.qmp)
+        return ""
 
     def deaf(self) -> str:
         """What shows that the guest does not hear its firmware any more, which nobody's word can mend; or ""."""

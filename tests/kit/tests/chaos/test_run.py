@@ -50,6 +50,9 @@ class StubWorld:
     def half_removed(self) -> list[str]:
         return self.half
 
+    def interrupt_lost(self) -> str:
+        return ""
+
     def deaf(self) -> str:
         return self.silent
 
