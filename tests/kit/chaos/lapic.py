@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether QEMU has lost an interrupt of an emulated x86 CPU: one is in service for good, and the CPU sleeps.
 
-Seen under TCG (10.0.13) on a busy host, of a guest that booted: CPU 1 halted in Linux's idle loop with its timer's vector
-in service, so that no interrupt of that class came through any more, and the boot stood still. Linux ends an interrupt
-(EOI) before it does anything else for it, and sleeps in none.
+Seen under TCG (10.0.13) on a busy host, of a guest that booted: CPU 1 halted in Linux's idle loop with its timer's
+vector in service, so that no interrupt of that class came through any more, and the boot stood still. Linux ends an
+interrupt (EOI) before it does anything else for it, and sleeps in none.
 """
 
 from __future__ import annotations
