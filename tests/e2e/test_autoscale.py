@@ -52,6 +52,7 @@ def test_the_loop_holds_with_its_reason_and_goes_on_whatever_dies_or_stops(machi
         scaling.has(4)
 
 
+@pytest.mark.slow
 def test_a_guest_that_restarts_is_followed_again(machine: Machine) -> None:
     vm = machine.vm
     with Scaling(vm) as scaling:
