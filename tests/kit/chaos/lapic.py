@@ -9,16 +9,22 @@ interrupt (EOI) before it does anything else for it, and sleeps in none.
 from __future__ import annotations
 
 import re
+from typing import Any, Protocol
 
 from kit.chaos.home import pause
-from kit.lab.qmp import Qmp
 
 #: Seconds from one look to the next: what is the same in both lasts.
 AGAIN = 5.0
 _IN_SERVICE = re.compile(r"^ISR\s+(\d[\d ]*)", re.MULTILINE)
 
 
-def lost(qmp: Qmp) -> str:
+class Monitor(Protocol):
+    """QEMU's monitor, which says what a command returns."""
+
+    def execute(self, command: str, /, **arguments: Any) -> Any: ...
+
+
+def lost(qmp: Monitor) -> str:
     """Say which CPU that is, and the interrupts; return "" if there is none, or if the machine is no x86."""
     before = _sleeping(qmp)
     if not before:
@@ -33,7 +39,7 @@ def lost(qmp: Qmp) -> str:
     return ", ".join(found)
 
 
-def _sleeping(qmp: Qmp) -> dict[int, str]:
+def _sleeping(qmp: Monitor) -> dict[int, str]:
     """The CPUs that are halted with interrupts in service, and which."""
     cpus = qmp.execute("query-cpus-fast")
     return {
@@ -45,5 +51,5 @@ def _sleeping(qmp: Qmp) -> dict[int, str]:
     }
 
 
-def _say(qmp: Qmp, line: str, index: int) -> str:
+def _say(qmp: Monitor, line: str, index: int) -> str:
     return str(qmp.execute("human-monitor-command", command_line=line, cpu_index=index))

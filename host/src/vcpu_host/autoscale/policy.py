@@ -237,8 +237,8 @@ def _full(load: Averages, facts: Facts) -> Check:
         waits, said = True, "whether tasks wait is not known"
     busy = load.used / online if online else 1.0
     stolen = load.steal / online if online else 0.0
-    robbed = f"robbed for {stolen:.0%}, " if stolen >= ERROR else ""
-    text = f"{online} vCPUs are busy {busy:.0%} of the time (full at {limit:.0%}), {robbed}and {said}"
+    taken = f"the host takes {stolen:.0%}, " if stolen >= ERROR else ""
+    text = f"{online} vCPUs are busy {busy:.0%} of the time (full at {limit:.0%}), {taken}and {said}"
     full = busy >= limit or busy + stolen >= NEVER_IDLE
     if full and waits:
         return Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, text)

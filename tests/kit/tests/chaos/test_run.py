@@ -35,7 +35,10 @@ class Scripted(UnderWay):
 
 
 class StubWorld:
-    """Restored as often as ``restores`` says; ``half`` is what half_removed tells, ``silent`` what deaf does."""
+    """Restored as often as ``restores`` says.
+
+    ``half``, ``lost`` and ``silent`` are what half_removed, interrupt_lost and deaf tell.
+    """
 
     def __init__(self) -> None:
         self.shape = Shape(threads=1, slots=64)
@@ -44,6 +47,7 @@ class StubWorld:
         self.record = SimpleNamespace(messages=self.messages)
         self.vm = SimpleNamespace(pid=1, collect=lambda _kept: None)
         self.half: list[str] = []
+        self.lost = ""
         self.silent = ""
         self.restores = 0
 
@@ -51,7 +55,7 @@ class StubWorld:
         return self.half
 
     def interrupt_lost(self) -> str:
-        return ""
+        return self.lost
 
     def deaf(self) -> str:
         return self.silent
@@ -127,7 +131,12 @@ def by_deafness(_turn: UnderWay, world: StubWorld) -> None:
     world.silent = "the guest takes no ACPI interrupt"
 
 
-@pytest.mark.parametrize("trouble", [by_race, by_reservations, by_half_a_removal, by_deafness])
+def by_an_interrupt(_turn: UnderWay, world: StubWorld) -> None:
+    world.lost = "CPU 1 sleeps with interrupt 236 in service"
+    raise NotMendedError("the console does not answer")
+
+
+@pytest.mark.parametrize("trouble", [by_race, by_reservations, by_half_a_removal, by_an_interrupt, by_deafness])
 def test_trouble_of_the_environment_hides_what_comes_of_it_and_no_other_violation(
     trouble: Callable[[UnderWay, StubWorld], None], outcome: Callable[..., Report], world: StubWorld
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as few
 from hypothesis import strategies as st
 from kit.autoscale.guest import Load, SimGuest
@@ -178,6 +178,23 @@ def test_no_vm_grows_on_steal_alone(used: float, stolen: float, vcpus: int, seco
         cpus = tuple(CpuTimes(number, used * second, told, 0.0, 10 * stolen * second, idle) for number in range(vcpus))
         policy.sample(LoadSample(100.0 + second, "boot", cpus, None, stolen * second, 0.0), float(second))
         assert policy.decide(Outside(vcpus, 16), float(second)).direction is Direction.HOLD
+
+
+@few(max_examples=200)
+@given(st.floats(0, 0.94), st.floats(0, 1), st.integers(2, 8))
+@example(0.435, 0.0, 2)
+def test_no_vm_shrinks_to_where_its_load_fills_it(used: float, stolen: float, vcpus: int) -> None:
+    """``used`` and ``stolen`` are shares of the time of each vCPU."""
+    settings = Settings(max=16, mode=Mode.ACT, boot_grace=0.0, down_window=10.0)
+    policy, stolen = Policy(settings), min(stolen, 1 - used)
+    for second in range(15):
+        times = (used * second, stolen * second, 0.0, 0.0, (1 - used - stolen) * second)
+        cpus = tuple(CpuTimes(number, *times) for number in range(vcpus))
+        policy.sample(LoadSample(100.0 + second, "boot", cpus, None, 0.0, 0.0), float(second))
+    goal = policy.decide(Outside(vcpus, 16), 14.0).goal
+    if goal < vcpus:
+        assert used * vcpus < 0.85 * goal + 1e-6
+        assert (used + stolen) * vcpus < 0.95 * goal + 1e-6
 
 
 @few(max_examples=40)
