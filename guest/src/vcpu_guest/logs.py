@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal
 
+from vcpu_guest.lean import without
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 
@@ -96,7 +98,9 @@ def _say(level: Level, event: str, fields: Mapping[str, object]) -> None:
 def _get() -> Any:
     global _logger
     if _logger is None:
-        import structlog
+        # For coloured tracebacks, which are not written here, it would take the modules that draw them.
+        with without("rich", "better_exceptions", "colorama"):
+            import structlog
 
         # The journal stamps each line itself.
         processors: list[Any] = [structlog.processors.add_log_level]

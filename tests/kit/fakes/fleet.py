@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from kit.fakes.qemu import FakeVm, Steer
+from vcpu_guest.lean import without
 
 _TESTS = Path(__file__).resolve().parents[2]
-#: What the processes would load by themselves, each of them. (structlog loads rich where it can.)
+#: What the processes would load by themselves, each of them.
 _NEEDED = (
     "kit.fakes.qemu.bridge",
     "kit.fakes.vcpud",
-    "rich.traceback",
     "structlog.dev",
     "vcpu_guest.daemon",
     "vcpu_guest.rpc.service",
@@ -180,9 +180,9 @@ def _vcpud(folder: Path) -> None:
 def _load() -> None:
     """Load what all of them need, once."""
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before gRPC is loaded; nothing of it runs yet when it is forked
-    for module in _NEEDED:
-        import_module(module)
-
+    with without("rich"):  # as the agent has it (vcpu_guest/logs.py)
+        for module in _NEEDED:
+            import_module(module)
     gc.collect()
     gc.freeze()
 

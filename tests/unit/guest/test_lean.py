@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vcpu_guest.lean import without
+
+_NAME = "wanted_by_nobody"
+
+
+@pytest.fixture(autouse=True)
+def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"{_NAME}.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, _NAME, raising=False)
+
+
+def test_in_the_block_the_module_is_not_installed_and_after_it_the_module_is() -> None:
+    with without(_NAME), pytest.raises(ImportError):
+        importlib.import_module(_NAME)
+    assert importlib.import_module(_NAME).__name__ == _NAME
+
+
+def test_after_an_error_in_the_block_the_module_is_installed_again() -> None:
+    with pytest.raises(ZeroDivisionError), without(_NAME):
+        1 / 0  # noqa: B018
+    assert importlib.import_module(_NAME).__name__ == _NAME
+
+
+def test_what_the_process_has_stays() -> None:
+    module = importlib.import_module(_NAME)
+    with without(_NAME):
+        assert importlib.import_module(_NAME) is module
+    assert sys.modules[_NAME] is module
+
+
+@pytest.mark.parametrize("left_out", ["ssl", "rich"])
+def test_the_agent_starts_and_logs_without_what_it_has_no_use_for(left_out: str, tmp_path: Path) -> None:
+    (tmp_path / "rich.py").touch()  # as where the guest's administrator has it
+    code = "import sys; from vcpu_guest import logs, main; main.main(['--check']); logs.info('x'); "
+    code += f"sys.exit({left_out!r} in sys.modules)"
+    (tmp_path / "conf").touch()
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, cwd=tmp_path, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (0, 1), ended.stderr
