@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from kit.sim.views import slot as slot_of
 from kit.until import DEADLINE
 from vcpu_host.core.model import Channel, Ost
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, PortChanged, QemuGone, VmEvent, VmReset, VmStatus
-from vcpu_host.errors import QemuError, QemuGoneError
+from vcpu_host.errors import QemuError, QemuGoneError, TooLateError
 from vcpu_host.qmp import connect
 from vcpu_host.qmp.events import EventStream
 
@@ -131,6 +132,17 @@ async def test_an_unplug_empties_the_slot_whatever_events_come(
         seen = await take(stream, 2 + len(expected))
         assert seen == [OstReported(2, Ost(3, 132)), *expected, OstReported(2, Ost(3, 0))]
         assert not (await vmm.look_slots(view)).slots[2].filled
+
+
+async def test_a_removal_that_comes_too_late_is_not_sent(folder: Path) -> None:
+    async with machine(folder, maxcpus=4, smp=3) as (_, vmm):
+        view = await vmm.look()
+        stream = vmm.events()
+        with pytest.raises(TooLateError):
+            await vmm.unplug(view.slots[1], time.monotonic())
+        await vmm.unplug(view.slots[2], time.monotonic() + DEADLINE)
+        await take(stream, 3)
+        assert [slot.filled for slot in (await vmm.look_slots(view)).slots] == [True, True, False, False]
 
 
 async def test_a_cpu_that_was_there_at_start_goes_by_its_path(folder: Path) -> None:

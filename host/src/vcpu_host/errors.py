@@ -16,6 +16,8 @@ one table, ``cli/exitcodes.py``.
 
 from __future__ import annotations
 
+import time
+
 from .core import codes
 from .core.reason import Origin, Reason
 
@@ -56,6 +58,19 @@ class QemuError(VcpuctlError):
 
 class OutcomeLostError(VcpuctlError):
     """An operation was begun by another process, which ended in the middle of it: what it began may still happen."""
+
+
+class TooLateError(Exception):
+    """What had to be sent by a certain time was held up until that had passed, and was not sent: nothing was done.
+
+    No command ends with it: who set the time asks anew.
+    """
+
+
+def in_time(not_after: float | None) -> None:
+    """Raise TooLateError if it is later than that, on the loop's clock. To be called at the very moment of sending."""
+    if not_after is not None and time.monotonic() > not_after:
+        raise TooLateError
 
 
 class UnreachableError(VcpuctlError):

@@ -50,8 +50,11 @@ class Vmm(Protocol):
         Raise QemuError with QEMU's words.
         """
 
-    async def unplug(self, slot: Slot) -> None:
-        """Ask for the removal of the slot's CPU; returning means asked, not gone. Raise QemuError."""
+    async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
+        """Ask for the removal of the slot's CPU; returning means asked, not gone. Raise QemuError.
+
+        Raise TooLateError, and do nothing, if that cannot be sent by ``not_after``, on the loop's clock.
+        """
 
     async def mend(self, view: HostView) -> None:
         """Have the owner's record follow what ``view`` shows, where it is behind and that can be done."""

@@ -22,7 +22,7 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, VmEvent
 from vcpu_host.core.workload.model import Workload
-from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
+from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError, in_time
 from vcpu_host.qmp.events import EventHub
 from vcpu_host.qmp.events import gone as gone_event
 from vcpu_host.vm.coordinator import Coordinator
@@ -67,6 +67,7 @@ class Vmm:
         self.port_open = True
         self.add_error: VcpuctlError | Exception | None = None
         self.del_error: VcpuctlError | None = None
+        self.too_late = False  # whatever is to go out by a certain time is held up
         self.facts: dict[str, Any] = {}  # what else QEMU says of itself: fields of HostView
 
     def _check(self) -> None:
@@ -117,10 +118,11 @@ class Vmm:
             self.vm.note()
         return device_id
 
-    async def unplug(self, slot: Slot) -> None:
+    async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
         target = slot.handle or slot.default_id
         await asyncio.sleep(0)
         self._check()
+        in_time(0.0 if self.too_late else not_after)
         self.vm.commands.append(f"del {target}")
         if self.del_error is not None:
             raise self.del_error

@@ -17,7 +17,7 @@ from vcpu_host.core.identity import SocketId, VmIdentity
 from vcpu_host.core.model import HostView, Ost, Slot
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, QemuGone, VmEvent
-from vcpu_host.errors import QemuError
+from vcpu_host.errors import QemuError, in_time
 
 
 def own_name(index: int) -> str:
@@ -80,7 +80,8 @@ class OtherMonitor:
         self.vm.note()
         return name
 
-    async def unplug(self, slot: Slot) -> None:
+    async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
+        in_time(not_after)
         self.said.append(f"detach {slot.handle or own_name(slot.index)}")
         assert slot.index not in self.vm.online, "the guest has not let it go"
         self.vm.filled.discard(slot.index)

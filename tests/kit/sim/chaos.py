@@ -21,7 +21,8 @@ from .trial import Line, Trial
 from .world import HAPPENINGS, World
 
 _CHANCES = ("lost", "doubled", "late", "add_refused", "del_refused", "online_refused", "offline_refused", "passing",
-    "eject_refused", "eject_silent", "ignored", "auto_online", "stream_breaks", "lies", "slow", "deaf")  # fmt: skip
+    "eject_refused", "eject_silent", "ignored", "auto_online", "stream_breaks", "lies", "slow", "deaf",
+    "slow_record")  # fmt: skip
 _WHEN = (0.0, 0.005, 0.02, 0.3, 1.0, 2.5, 9.0)
 #: What happens by others' hands may still land when the faults have stopped.
 _OTHERS = frozenset(name for name in HAPPENINGS if name.startswith("they"))

@@ -40,6 +40,7 @@ class Faults:
     lies: float = 0.0
     deaf: float = 0.0  # of arrivals, those whose event the agent does not hear: too many others came with it
     slow: float = 0.0  # a write of ``online`` takes many seconds: the kernel loads modules at each new CPU
+    slow_record: float = 0.0  # writing the record takes long: it lies on a busy disk, or with libvirt
     onliner: float = 0.0  # seconds from one round to the next of something that brings every CPU online; 0: none
     happenings: tuple[tuple[float, str, int], ...] = ()
 
@@ -200,11 +201,19 @@ class Ground:
 
     def pass_by(self, when: float) -> None:
         """Let things happen until then; nobody listens."""
+        self.elapse(when)
+        self.inbox.clear()
+
+    def elapse(self, when: float) -> None:
+        """Let things happen until then; what there is to tell waits."""
         while self._heap and self._heap[0][0] <= when:
             self.now, _, what = heapq.heappop(self._heap)
             what()
         self.now = max(self.now, when)
-        self.inbox.clear()
+
+    def recording(self) -> float:
+        """How long it takes this time to write the record, in seconds."""
+        return self.rng.choice((0.03, 0.3, 3.0)) if self._chance(self.faults.slow_record) else 0.0
 
     def drain(self, until: Callable[[], bool] = lambda: False) -> None:
         """Let all that is under way happen, or as much as it takes; nobody listens."""

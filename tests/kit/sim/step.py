@@ -143,4 +143,6 @@ def taken_out() -> tuple[Step, int]:
     step.listed()
     step.tell(ev.UnplugReturned(1, None), step.looked(0), after=0.1)
     assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
-    return step, next(action.request for action in requests(step) if action.online)
+    up = next(action.request for action in requests(step) if action.online)
+    step.listed()
+    return step, up

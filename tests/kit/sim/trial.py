@@ -118,22 +118,20 @@ class Trial:
         deadline = machine.deadline
         asked: set[int] = set()
         while True:
-            actions = machine.advance(world.now)
+            moment = world.now
+            actions = machine.advance(moment)
             told = {action.slot for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug))}
             if told:
                 world.record = record.before(world.record, actions, world.host(), world.now)
                 asked |= told
+                world.elapse(min(world.now + world.recording(), deadline))
             for action in actions:
-                self._boundary()
-                self.actions.append(action)
-                self._tell(action)
-                self._allowed(action)
-                world.do(action)
+                self._do(action)
             self.advances += 1
             assert world.now <= deadline + 0.001, "no end at the deadline"
             if machine.finished:
                 break
-            assert machine.wake_at > world.now, f"awake for nothing: {machine.dump()}"
+            assert machine.wake_at > moment, f"awake for nothing: {machine.dump()}"
             world.run_until(machine.wake_at)
             if not world.inbox:
                 self._feed(machine, ev.Tick())
@@ -149,6 +147,16 @@ class Trial:
         world.record = record.after(world.record, result, asked, world.host())
         world.hang_up()
         return result
+
+    def _do(self, action: ev.Action) -> None:
+        self._boundary()
+        self.actions.append(action)
+        self._tell(action)
+        if isinstance(action, ev.DoUnplug) and action.not_after is not None and self.world.now > action.not_after:
+            self.world.inbox.append(ev.UnplugReturned(action.slot, None, sent=False))
+            return
+        self._allowed(action)
+        self.world.do(action)
 
     def _feed(self, machine: Machine, event: ev.Event) -> None:
         self._tell(event)

@@ -17,7 +17,7 @@ from .proof import no_slot_explains
 from .reason import Reason
 from .run_states import not_running
 from .text import cpu_count
-from .view import VmView, removal_stuck
+from .view import VmView, in_guest, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
@@ -270,7 +270,7 @@ def _slots(view: VmView) -> Iterator[Finding]:
             yield Finding(
                 Level.WARNING,
                 code,
-                f"slots that are {state} in the guest, not online: {', '.join(found[:16])}",
+                f"slots that are {in_guest(state)}, not online: {', '.join(found[:16])}",
                 fix,
             )
     for slot in view.host.slots:

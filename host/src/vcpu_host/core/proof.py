@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from . import codes
 from .guest import GuestCpu
@@ -46,8 +47,18 @@ def is_being_switched(cpu: GuestCpu) -> bool:
     return cpu.switching is not None
 
 
-#: How many looks in a row make up for a guest that is slow to answer each of them.
-_LOOKS_IN_A_ROW = 3
+def is_at_rest(cpus: Iterable[GuestCpu]) -> bool:
+    """Whether nobody in the guest is at work on any of these.
+
+    While one is switched, the kernel takes in no other (both take ``device_hotplug_lock``; drivers/base/core.c): what
+    is missing then may be the next one.
+    """
+    return not any(map(is_being_switched, cpus))
+
+
+#: How many looks in a row make up for a guest that is slow to answer each of them; the next one is asked for within so
+#: many seconds, and takes no more than so many times as long.
+_LOOKS_IN_A_ROW, _NEXT_WITHIN, _AS_SLOW = 3, 1.0, 3.0
 #: The moment from an answer to what is done about it, in seconds: one turn of the loop, with room to spare.
 _MOMENT = 0.02
 
@@ -58,12 +69,23 @@ class SeenDown:
 
     asked_at: float | None = None  # when the question was asked whose answer shows it
     told_at: float = 0.0
-    in_a_row: int = 0
+    in_a_row: int = 0  # of the looks that were answered slowly, those that followed upon each other
 
-    def shown(self, asked_at: float, now: float) -> None:
-        """An answer shows it."""
+    def shown(self, asked_at: float, now: float, limit: float) -> None:
+        """An answer shows it, which came within ``limit`` seconds or later."""
+        took = now - asked_at
+        if took <= limit:
+            self.in_a_row = 0
+        elif self._goes_on(asked_at, took):
+            self.in_a_row += 1
+        else:
+            self.in_a_row = 1
         self.asked_at, self.told_at = asked_at, now
-        self.in_a_row += 1
+
+    def _goes_on(self, asked_at: float, took: float) -> bool:
+        if self.asked_at is None or self.in_a_row == 0 or asked_at - self.told_at > _NEXT_WITHIN:
+            return False
+        return took <= _AS_SLOW * (self.told_at - self.asked_at)
 
     def forget(self) -> None:
         """It is not so any more, or nobody knows."""
@@ -73,12 +95,17 @@ class SeenDown:
         """Whether that may be acted on now.
 
         The guest read its state after the question, so no more than ``limit`` seconds may have passed since that. A
-        guest that takes longer to answer has to show it several times, and what is done follows the last answer at
-        once: nothing newer can be had.
+        guest that takes longer to answer has to show it several times, one after the other, and what is done follows
+        the last answer at once: nothing newer can be had.
         """
+        return now <= self.holds_until(limit)
+
+    def holds_until(self, limit: float) -> float:
+        """Until when it may be acted on; see ``is_fresh``."""
         if self.asked_at is None:
-            return False
-        return now - self.asked_at <= limit or (self.in_a_row >= _LOOKS_IN_A_ROW and now - self.told_at <= _MOMENT)
+            return -inf
+        in_a_row = self.told_at + _MOMENT if self.in_a_row >= _LOOKS_IN_A_ROW else -inf
+        return max(self.asked_at + limit, in_a_row)
 
 
 def no_slot_explains(cpus: Sequence[GuestCpu]) -> Reason:

@@ -150,7 +150,9 @@ def join(
         _slot_view(host, slot, names[slot.index], asked, proves, by_identity, platform) for slot in host.slots
     )
     explained = {thread.firmware_id for view in views if view.slot.filled for thread in view.threads}
-    strangers = tuple(cpu for cpu in guest.cpus if cpu.firmware_id not in explained) if guest else ()
+    # Names of another machine's making, or none at all, say nothing of any slot.
+    named = guest.cpus if guest and asked and identities else ()
+    strangers = tuple(cpu for cpu in named if cpu.firmware_id not in explained)
     return VmView(
         host,
         guest,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..core.identity import DomainId
 from ..core.model import Owner
 from ..core.reason import Reason
-from ..errors import QemuError, UsageError
+from ..errors import QemuError, UsageError, in_time
 from . import binding, domain_xml, words
 from .connection import Connection
 from .domain_xml import DomainRecord
@@ -57,9 +57,13 @@ class Domain:
         """Plug a vCPU: virDomainSetVcpu."""
         await self._set(number, enabled=True, flags=_LIVE)
 
-    async def unplug(self, number: int, *, asynchronously: bool) -> None:
-        """Have a vCPU's removal begin, or wait for its end, which takes up to 5 s and holds up everybody else."""
-        await self._set(number, enabled=False, flags=_LIVE | (binding.ASYNC_UNPLUG if asynchronously else 0))
+    async def unplug(self, number: int, *, asynchronously: bool, not_after: float | None = None) -> None:
+        """Have a vCPU's removal begin, or wait for its end, which takes up to 5 s and holds up everybody else.
+
+        Raise TooLateError if it is not this call's turn by ``not_after``: see ``ports.Vmm.unplug``.
+        """
+        flags = _LIVE | (binding.ASYNC_UNPLUG if asynchronously else 0)
+        await self._set(number, enabled=False, flags=flags, not_after=not_after)
 
     async def keep(self, vcpus: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """Have the domain start next time with these vCPUs, or without: see ``ports.Vmm.keep``.
@@ -79,10 +83,13 @@ class Domain:
                     failed[number] = error.reason
         return failed
 
-    async def _set(self, number: int, *, enabled: bool, flags: int) -> None:
-        what = f"{'plug' if enabled else 'unplug'} vCPU {number}"
+    async def _set(self, number: int, *, enabled: bool, flags: int, not_after: float | None = None) -> None:
+        def set_vcpu() -> None:
+            in_time(not_after)
+            self.raw.setVcpu(str(number), int(enabled), flags)
+
         try:
-            await self.call(what, self.raw.setVcpu, str(number), int(enabled), flags)
+            await self.call(f"{'plug' if enabled else 'unplug'} vCPU {number}", set_vcpu)
         except QemuError as error:
             raise words.of_set_vcpu(error, enabled=enabled) from error
 

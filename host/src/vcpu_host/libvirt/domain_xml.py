@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..core import codes
 from ..core.channel import PORT_NAME
 from ..core.reason import Origin, Reason
 from ..errors import QemuError
+
+#: What a policy makes of a CPU's feature; of one that is optional the host decides.
+_POLICIES = {"force": True, "require": True, "disable": False, "forbid": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class DomainRecord:
 
     ``channel`` says whether the domain has the agent's, ``connected`` whether a program in the guest has it open, as
     libvirt knows it; None if libvirt does not say. ``machine``, ``arch`` and ``accel`` are in QEMU's words. ``serial``:
-    it has a controller to which channels can be added.
+    it has a controller to which channels can be added. ``acpi``: among its features. ``x2apic`` is what the XML says of
+    it, None if nothing: then it is the CPU model's own matter. ``topology`` is that of <cpu>, in -smp's words.
     """
 
     name: str
@@ -44,6 +48,9 @@ class DomainRecord:
     arch: str = ""
     accel: str = ""
     serial: bool = False
+    acpi: bool = True
+    x2apic: bool | None = None
+    topology: Mapping[str, int] = field(default_factory=dict)
 
     def has(self, number: int) -> bool:
         """Return whether the record has this vCPU."""
@@ -57,6 +64,7 @@ def read(xml: str) -> DomainRecord:
         root = ET.fromstring(xml)  # noqa: S314 - libvirt wrote it, and what it holds of others it has parsed
         most = int(root.findtext("vcpu") or "0")
         current = int(_attribute(root, "vcpu", "current") or most)
+        topology = {level: int(count) for level, count in _attributes(root, "cpu/topology").items()}
         listed = {int(each.attrib["id"]): _vcpu(each.attrib) for each in root.findall("vcpus/vcpu")}
     except (ET.ParseError, ValueError, KeyError) as error:
         text = f"libvirt's XML of the domain is not understood: {error}"
@@ -77,7 +85,15 @@ def read(xml: str) -> DomainRecord:
         arch=_attribute(root, "os/type", "arch") or "",
         accel="tcg" if root.get("type") == "qemu" else root.get("type") or "",
         serial=root.find("devices/controller[@type='virtio-serial']") is not None,
+        acpi=root.find("features/acpi") is not None,
+        x2apic=_POLICIES.get(_attributes(root, "cpu/feature[@name='x2apic']").get("policy", "")),
+        topology=topology,
     )
+
+
+def _attributes(root: ET.Element, path: str) -> Mapping[str, str]:
+    found = root.find(path)
+    return {} if found is None else found.attrib
 
 
 def _vcpu(attributes: Mapping[str, str]) -> RecordedVcpu:

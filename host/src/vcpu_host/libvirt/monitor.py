@@ -18,7 +18,7 @@ from ..core import codes
 from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.vm_events import QemuGone
-from ..errors import QemuError
+from ..errors import QemuError, in_time
 from ..qmp.events import EventHub, convert
 from ..qmp.traps import explain
 from . import binding, words
@@ -75,11 +75,13 @@ class LentMonitor:
             raise AssertionError(f"{command} would go behind libvirt's back")
         return await self.send(command, arguments)
 
-    async def send(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """Send any command. Raise as ``call``."""
+    async def send(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, not_after: float | None = None
+    ) -> Any:
+        """Send any command. Raise as ``call``, and TooLateError if it is not its turn by ``not_after``."""
         message = json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})})
         self._asked += 1
-        text = await self._domain.call(command, self._sent, self._domain.raw, command, message, self._asked)
+        text = await self._domain.call(command, self._sent, self._domain.raw, command, message, self._asked, not_after)
         try:
             reply = json.loads(text)
             if "error" in reply:
@@ -91,7 +93,7 @@ class LentMonitor:
                 Reason(codes.BAD_REPLY, Origin.LIBVIRT, f"the reply to {command} is not understood: {error!r:.200}")
             ) from error
 
-    def _sent(self, domain: Any, command: str, message: str, number: int) -> str:
+    def _sent(self, domain: Any, command: str, message: str, number: int, not_after: float | None) -> str:
         """Return QEMU's reply. In the connection's thread.
 
         While others keep the domain busy, libvirt has each call wait for 30 s. Those asked for meanwhile would wait as
@@ -99,6 +101,7 @@ class LentMonitor:
         """
         if self._busy is not None and number <= self._in_vain:
             raise QemuError(self._busy)
+        in_time(not_after)
         libvirt = binding.module()
         try:
             return str(binding.monitor_module().qemuMonitorCommand(domain, message, 0))

@@ -66,6 +66,10 @@ class RecordVmm:
             slots=tuple(_slot(number, record) for number in range(record.most)),
             channel=Channel(None, guest_open=record.connected is not False) if record.channel else None,
             vm_name=printable(record.name),
+            # Without <acpi/> libvirt starts the machine with acpi=off, if it has such a property.
+            properties={} if record.acpi else {"acpi": "off"},
+            cpu_properties={} if record.x2apic is None else {"x2apic": record.x2apic},
+            topology=record.topology,
             migration="active" if operation in _MIGRATION else "",
             owner=self._owner,
         )
@@ -106,10 +110,10 @@ class RecordVmm:
                 raise words.not_known(error) from error  # QEMU may have the CPU all the same
         return LIBVIRTS.slot_id(slot.index)
 
-    async def unplug(self, slot: Slot) -> None:
+    async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
         """See ``ports.Vmm``. A libvirt before 12.4 waits for its end, 5 s at most, and then says that it timed out."""
         try:
-            await self.domain.unplug(slot.index, asynchronously=self.domain.asynchronous)
+            await self.domain.unplug(slot.index, asynchronously=self.domain.asynchronous, not_after=not_after)
         except QemuError as error:
             # What does not wait for the end fails before anything was begun.
             if self.domain.asynchronous or not isinstance(error, words.UnclearError):

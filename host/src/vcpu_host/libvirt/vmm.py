@@ -183,7 +183,7 @@ class LibvirtVmm(QmpVmm):
         if index not in await self._filled():
             await self.domain.unplug(index, asynchronously=True)
 
-    async def unplug(self, slot: Slot) -> None:
+    async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
         """See ``ports.Vmm``: virDomainSetVcpu, asynchronous where libvirt can.
 
         Where it cannot, the call would hold up everybody else at this domain for up to 5 s: QEMU is asked directly, and
@@ -191,9 +191,9 @@ class LibvirtVmm(QmpVmm):
         """
         self._leaving[slot.index] = _Leaving()
         if self.domain.asynchronous:
-            await self.domain.unplug(slot.index, asynchronously=True)
+            await self.domain.unplug(slot.index, asynchronously=True, not_after=not_after)
         else:
-            await self._lent.send("device_del", {"id": LIBVIRTS.slot_id(slot.index)})
+            await self._lent.send("device_del", {"id": LIBVIRTS.slot_id(slot.index)}, not_after=not_after)
 
     async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """See ``ports.Vmm``."""

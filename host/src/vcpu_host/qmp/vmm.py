@@ -29,7 +29,7 @@ from ..core.model import (
 )
 from ..core.platforms import platform_for
 from ..core.reason import Reason
-from ..errors import QemuError, RefusedError
+from ..errors import QemuError, RefusedError, in_time
 from ..local import processes
 from . import ages, channel, queues, replies, traps
 from .events import EventHub, EventStream
@@ -194,11 +194,12 @@ class QmpVmm:
         await self._monitor.call("device_add", {**slot.props, "driver": slot.type, "id": name})
         return name
 
-    async def unplug(self, slot: Slot) -> None:
+    async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
         """Send device_del, by id or by QOM path (system/qdev-monitor.c, find_device_state).
 
         A CPU that no look has shown yet is one that was plugged just now, under the slot's own id.
         """
+        in_time(not_after)
         await self._monitor.call("device_del", {"id": slot.handle or self._naming.slot_id(slot.index)})
 
     async def mend(self, view: HostView) -> None:

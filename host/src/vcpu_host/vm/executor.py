@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from .. import ports
 from ..core import codes
 from ..core.guest import CpuResult
-from ..core.intent import Intent
+from ..core.intent import Intent, IntentKind
 from ..core.model import HostView, Ost
 from ..core.operation import events as ev
 from ..core.operation import record
@@ -24,7 +24,7 @@ from ..core.operation.machine import Machine
 from ..core.operation.result import OperationResult
 from ..core.reason import Origin, Reason
 from ..core.vm_events import PortChanged, VmEvent
-from ..errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, VcpuctlError
+from ..errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, TooLateError, VcpuctlError
 from .agent_session import Sessions
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class Run:
         self._journal = journal
         self._intents: tuple[Intent, ...] = ()
         self._asked: set[int] = set()
+        self._unsent: set[int] = set()  # removals that this run has put on record, and not sent yet
         self._vmm = vmm
         self._sessions = sessions
         self._machine = machine
@@ -82,7 +83,7 @@ class Run:
                     result = self._machine.result(self._loop.time())
                     with suppress(RefusedError):
                         # The record may keep settled entries; the next look removes them.
-                        await self._record(record.after(self._intents, result, self._asked, self._host))
+                        await self._record(record.after(self._intents, result, self._asked, self._host, self._unsent))
                     return result
                 self._feed(await self._next_event())
         finally:
@@ -90,6 +91,7 @@ class Run:
 
     async def _recorded(self, actions: list[ev.Action]) -> list[ev.Action]:
         """The actions, once what QEMU is to be asked for is on record; what cannot be recorded is not asked for."""
+        before = {intent.slot for intent in self._intents if intent.kind is IntentKind.UNPLUG}
         try:
             await self._record(record.before(self._intents, actions, self._host, time.time()))
         except RefusedError as error:
@@ -100,6 +102,7 @@ class Run:
                     self._put(ev.UnplugReturned(action.slot, error.reason))
             return [action for action in actions if not isinstance(action, (ev.DoPlug, ev.DoUnplug))]
         self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug)))
+        self._unsent |= {action.slot for action in actions if isinstance(action, ev.DoUnplug)} - before
         return actions
 
     async def _record(self, intents: tuple[Intent, ...]) -> None:
@@ -178,9 +181,15 @@ class Run:
             self._put(ev.PlugReturned(action.slot, error.reason))
 
     async def _del(self, action: ev.DoUnplug) -> None:
+        first = action.slot in self._unsent
+        self._unsent.discard(action.slot)
         try:
-            await self._vmm.unplug(self._host.slots[action.slot])
+            await self._vmm.unplug(self._host.slots[action.slot], action.not_after)
             self._put(ev.UnplugReturned(action.slot, None))
+        except TooLateError:
+            if first:
+                self._unsent.add(action.slot)
+            self._put(ev.UnplugReturned(action.slot, None, sent=False))
         except QemuGoneError as error:
             self._put(ev.QemuGone(error.reason))
         except VcpuctlError as error:

@@ -46,8 +46,9 @@ class Domain:
         text = "internal error: qemu didn't report thread id for vcpu"
         raise words.UnclearError(Reason("libvirt-error", Origin.LIBVIRT, f"{text} '{number}'"))
 
-    async def unplug(self, number: int, *, asynchronously: bool) -> None:
+    async def unplug(self, number: int, *, asynchronously: bool, not_after: float | None = None) -> None:
         assert asynchronously is self.asynchronous
+        assert not_after is None
         self.asked.append(number)
         if self.unplugs_not is not None:
             raise self.unplugs_not

@@ -85,8 +85,8 @@ class Domain:
         if self.plug_fails is not None:
             raise self.plug_fails
 
-    async def unplug(self, number: int, *, asynchronously: bool) -> None:
-        assert asynchronously
+    async def unplug(self, number: int, *, asynchronously: bool, not_after: float | None = None) -> None:
+        assert (asynchronously, not_after) == (True, None)
         self.asked.append(number)
         if len(self.asked) == self.hears:
             self.enabled = False
@@ -117,7 +117,7 @@ async def looked(domain: Domain, *slots: Slot) -> Slot:
     return found
 
 
-async def _sent(*_words: object) -> None:
+async def _sent(*_words: object, not_after: float | None = None) -> None:
     pass
 
 

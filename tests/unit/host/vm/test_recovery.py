@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kit.clock import Clock
-from kit.fakes.adapters import BRISK, PLUG, Rig
+from kit.fakes.adapters import BRISK, PLUG, Rig, until
 from vcpu_host import ports
 from vcpu_host.core.intent import Intent
 from vcpu_host.core.operation.counts import Counts
@@ -61,6 +63,41 @@ class _Record(ports.NoJournal):
         if self.broken is not None and (not intents or self.broken.code == "no-record"):
             raise RefusedError(self.broken)
         await super().save(intents)
+
+
+class _Busy(ports.NoJournal):
+    """One that takes longer than the guest's word holds, and meanwhile something brings a CPU online."""
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__()
+        self._vm = rig.vm
+
+    async def save(self, intents: Sequence[Intent]) -> None:
+        if intents and 1 in self._vm.present:
+            self._vm.online.add(1)
+            loop = asyncio.get_running_loop()
+            old = loop.time() + BRISK.look_fresh
+            await until(lambda: loop.time() > old)
+        await super().save(intents)
+
+
+async def test_no_removal_is_asked_for_on_a_word_that_grew_old_while_it_was_put_on_record(rig: Rig) -> None:
+    await rig.whole.run(PLUG, BRISK)
+    rig.whole = Coordinator(rig.vmm, rig.dialer, journal=_Busy(rig))
+    result = await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)  # the fake QEMU has no CPU go that is online
+    assert (result.outcome, result.slots[0].reason) == (Outcome.DONE, None)
+    assert rig.vm.commands.count("del vcpu-1") == 1
+
+
+async def test_a_removal_that_was_put_on_record_and_never_sent_is_not_left_there(rig: Rig) -> None:
+    await rig.whole.run(PLUG, BRISK)
+    journal = _Busy(rig)
+    rig.whole = Coordinator(rig.vmm, rig.dialer, journal=journal)
+    rig.vmm.too_late = True
+    result = await rig.whole.run(Request(Operation.UNPLUG, 1), replace(BRISK, timeout=0.5))
+    assert result.outcome is not Outcome.DONE
+    assert "del vcpu-1" not in rig.vm.commands
+    assert await journal.load() == ()
 
 
 async def test_a_record_that_cannot_be_read_is_shown_and_nothing_is_asked_of_qemu(rig: Rig) -> None:

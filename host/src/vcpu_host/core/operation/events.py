@@ -7,7 +7,7 @@ others say "look again" (promise 3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from ..model import HostView
@@ -65,10 +65,11 @@ class PlugReturned:
 
 @dataclass(frozen=True, slots=True)
 class UnplugReturned:
-    """``device_del`` for a slot returned: asked for, or QEMU's refusal."""
+    """``device_del`` for a slot returned: asked for, or QEMU's refusal; or it came too late to be ``sent``."""
 
     slot: int
     error: Reason | None
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +173,14 @@ class DoPlug:
 
 @dataclass(frozen=True, slots=True)
 class DoUnplug:
-    """Ask for the removal of the slot's CPU; answer with UnplugReturned."""
+    """Ask for the removal of the slot's CPU; answer with UnplugReturned.
+
+    ``not_after`` is when the guest's word that allows it has grown old, on the clock of ``now``: whatever holds it up
+    until then, it is not to be sent. None if there is nobody to ask.
+    """
 
     slot: int
+    not_after: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

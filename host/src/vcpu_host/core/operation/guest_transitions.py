@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from .. import codes
 from ..guest import CpuStatus, GuestCpu
-from ..proof import is_being_switched, no_slot_explains, unexplained
+from ..proof import is_at_rest, is_being_switched, no_slot_explains, unexplained
 from ..reason import Outcome
 from . import reasons, verdicts
 from .events import CpuArrived, CpuSettled, GuestLooked, RequestEnded
@@ -79,12 +79,23 @@ def guest_looked(state: State, event: GuestLooked) -> None:
 def _all_listed(
     state: State, shown: Mapping[str, GuestCpu], asked_at: float, newer: Collection[str], *, absence_proven: bool
 ) -> None:
+    at_rest = is_at_rest(shown.values())
     for job in list(state.open_jobs()):
         if not any(thread.firmware_id in newer for thread in job.threads):
-            _listed(state, job, shown, asked_at, absence_proven=absence_proven)
+            _listed(state, job, shown, asked_at, absence_proven=absence_proven and (at_rest or job.goal is Goal.GONE))
+    if any(_may_come(state, job, at_rest=at_rest) for job in state.open_jobs()):
+        state.look_at_guest_again(state.limits.retry_after)
     if any(job.removal.relapses for job in state.removing()):
         # As long as it has not gone, it may come back once more.
         state.look_at_guest_again(state.limits.poll_first)
+
+
+def _may_come(state: State, job: Job, *, at_rest: bool) -> bool:
+    """Whether the next list may show a CPU of the job that this one does not."""
+    if job.goal is Goal.GONE:
+        return state.now < verdicts.arrives_until(state, job)
+    overdue = job.overdue_at is not None and state.now >= job.overdue_at
+    return overdue and job.filled and not at_rest and not any(thread.present for thread in job.threads)
 
 
 def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: float, *, absence_proven: bool) -> None:
@@ -96,7 +107,7 @@ def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: flo
         job.listed_absent(asked_at)
         state.mark_dirty(job)
     if (absence_proven or all(found)) and job.guest_down(state.session):
-        job.seen_down.shown(asked_at, state.now)
+        job.seen_down.shown(asked_at, state.now, state.limits.look_fresh)
         state.mark_dirty(job)
 
 
@@ -181,7 +192,8 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
         thread.confirmed_offline(state.session)
         if request.of == 1 == len(job.threads):
             # Of several, the first one's word is old when the last one's comes. The agent looked after the write.
-            job.seen_down.shown(min(request.asked_at + result.seconds, state.now), state.now)
+            looked_at = min(request.asked_at + result.seconds, state.now)
+            job.seen_down.shown(looked_at, state.now, state.limits.look_fresh)
         return
     reason = result.reason or reasons.inconsistent(result)
     if job.removal.sent:

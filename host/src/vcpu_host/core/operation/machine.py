@@ -185,7 +185,7 @@ class Machine:
         if job.plug.acknowledged_at is not None:
             since, grace = job.plug.acknowledged_at, state.limits.arrival_grace
         elif job.plug.done_at is None:
-            since, grace = state.began, state.limits.notice_grace
+            since, grace = state.began, state.limits.arrival_grace if job.step.arriving else state.limits.notice_grace
         else:
             return
         overdue_at = max(since, state.hears_since) + grace
@@ -308,19 +308,25 @@ class Machine:
         6. No offline request gets on (``State.offlining``): removing one CPU while another goes offline is slow. One
            that does not get on is waited for no longer than ``let_go_grace``.
         7. The job does not wait for its next try (``Job.not_before``: ``State.wait``).
-        8. The guest showed every thread offline a moment ago: what was confirmed a while ago may be online again
+        8. No CPU that an earlier operation plugged may yet come up in it (``verdicts.arrives_until``).
+        9. The guest showed every thread offline a moment ago: what was confirmed a while ago may be online again
            (``proof.SeenDown``; ``guest_transitions``: ``_listed``, ``_offline_settled``). Else its list is asked for
            first. With --without-agent nobody can be asked.
 
-        The executor then puts the removal on record, or does not send it (``record.before``).
+        The executor then puts the removal on record, or does not send it (``record.before``). What is held up until the
+        guest's word is old (``DoUnplug.not_after``) is not sent either, and begins again with 9.
         """
         state = self._state
         if state.offlining:
             return
         for job in state.ready_to_remove():
-            if state.asks_nobody or job.seen_down.is_fresh(state.now, state.limits.look_fresh):
+            if state.now < (arrives_until := verdicts.arrives_until(state, job)):
+                if state.overdue_from(job, arrives_until):
+                    state.look_at_guest()  # again and again from then on (``guest_transitions``)
+            elif state.asks_nobody or job.seen_down.is_fresh(state.now, state.limits.look_fresh):
+                until = None if state.asks_nobody else job.seen_down.holds_until(state.limits.look_fresh)
                 state.unplug_asked(job)
-                yield DoUnplug(job.slot)
+                yield DoUnplug(job.slot, until)
             else:
                 state.look_at_guest()
 

@@ -48,9 +48,12 @@ class Plug:
         """A look at QEMU shows the slot."""
         self.seen_by_qemu = filled
 
-    def acknowledged(self, now: float) -> bool:
-        """The guest's firmware acknowledges a CPU in the slot. Return whether that is news about a plug of ours."""
-        if self.acknowledged_at is not None or not self.ours:
+    def acknowledged(self, now: float, *, filled: bool) -> bool:
+        """The guest's firmware acknowledges a CPU in the slot. Return whether that is news about the one in it.
+
+        ``filled``: QEMU shows one, which another operation may have plugged.
+        """
+        if self.acknowledged_at is not None or not (self.ours or filled):
             return False
         self.acknowledged_at = now
         return True

@@ -50,17 +50,22 @@ def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView,
 
 
 def after(
-    intents: Sequence[Intent], result: OperationResult, asked: Collection[int], host: HostView
+    intents: Sequence[Intent],
+    result: OperationResult,
+    asked: Collection[int],
+    host: HostView,
+    unsent: Collection[int] = (),
 ) -> tuple[Intent, ...]:
     """The record when the operation has ended: what this operation ``asked`` of QEMU, and saw to a known end, is out.
 
     A removal that an earlier one asked for is open all the same, whatever became of the slot in the guest: only an
-    empty slot, by the last look at ``host``, ends it here.
+    empty slot, by the last look at ``host``, ends it here. ``unsent`` are the slots whose removal this operation has
+    put on record and never sent: it was held up until the guest's word had grown old, or the operation ended before.
     """
     known = {slot.slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN}
 
     def over(intent: Intent) -> bool:
-        if intent.kind is IntentKind.UNPLUG and host.slots[intent.slot].vacant:
+        if intent.kind is IntentKind.UNPLUG and (host.slots[intent.slot].vacant or intent.slot in unsent):
             return True
         told = intent.kind is IntentKind.PLUG and not result.request.without_agent
         return intent.slot in known and (told or intent.slot in asked)

@@ -24,6 +24,7 @@ class Removal:
     unrecorded: bool = False  # the CPU is gone, and its owner's record still has it
     relapses: int = 0  # how often something in the guest has brought the CPU online again
     slipped: bool = False  # it came online again when device_del had been sent
+    _sent_before: bool = False  # before the last device_del
 
     @property
     def awaits_guest(self) -> bool:
@@ -32,6 +33,7 @@ class Removal:
 
     def asked(self, session: str | None, now: float) -> None:
         """device_del goes out on the confirmations of ``session``."""
+        self._sent_before = self.sent
         self.unanswered = self.sent = True
         self.sent_in = session
         self.last_sign_at = now
@@ -39,6 +41,12 @@ class Removal:
     def answered(self) -> None:
         """QEMU has answered device_del, whatever it says."""
         self.unanswered = False
+
+    def held_up(self) -> None:
+        """The device_del that was asked for last came too late, and was not sent."""
+        self.unanswered = False
+        self.sent = self._sent_before
+        self.sent_in = None
 
     def came_to_nothing(self) -> None:
         """QEMU found no device, or the guest is silent: device_del may go out again, on the same confirmations."""

@@ -95,8 +95,8 @@ class State:
             times.append(self._timers[0][0])
         if self._under_way.some_ready_to_remove and self.offlining:
             times.append(self._requests.offlining_until)
-        guest_look_at = None if self._session.name is None else self._guest_look.next_at
-        times += [at for at in (self._host_look.next_at, self._session.dial_at, guest_look_at) if at is not None]
+        looks = [self._host_look.next_at, None if self._session.name is None else self._guest_look.next_at]
+        times += [at for at in (*looks, self._session.dial_at) if at is not None]
         return min(times)
 
     @property
@@ -125,8 +125,7 @@ class State:
         """Return the jobs to be decided anew, in the plan's order; each is given once. Timers that ran count."""
         while self._timers and self._timers[0][0] <= self._now:
             self._dirty.add(heapq.heappop(self._timers)[1])
-        dirty = sorted(self._dirty)
-        self._dirty.clear()
+        dirty, self._dirty = sorted(self._dirty), set()
         return [self.jobs[order] for order in dirty]
 
     def sort(self, job: Job) -> None:
@@ -138,10 +137,11 @@ class State:
         job.left_alone(self._now + self.limits.retry_after)
         heapq.heappush(self._timers, (job.not_before, job.order))
 
-    def overdue_from(self, job: Job, overdue_at: float) -> None:
-        """What the job waits for is overdue then: decide anew."""
-        if job.waits_until(overdue_at):
+    def overdue_from(self, job: Job, overdue_at: float) -> bool:
+        """What the job waits for is overdue then: decide anew. Return whether that is another time than was known."""
+        if another := job.waits_until(overdue_at):
             heapq.heappush(self._timers, (overdue_at, job.order))
+        return another
 
     # --- the link session ---------------------------------------------------------------------------------------------
 
@@ -334,8 +334,8 @@ class State:
     def look_asked(self) -> None:
         """A look at QEMU was asked for: what is plugged from now on it may not show."""
         self._host_look.asked(self._now, removing=self._under_way.some_removing)
-        for job in self.open_jobs():
-            job.plug.look_asked()
+        for order in self._open:
+            self.jobs[order].plug.look_asked()
 
     def look_ended(self) -> None:
         """QEMU has answered the look."""

@@ -35,7 +35,12 @@ class ThreadEvidence:
         self.heard_at = now
 
     def shown(self, cpu: GuestCpu) -> str | None:
-        """The guest shows the CPU. If it is online again, return the session in which it was confirmed offline."""
+        """The guest shows the CPU. If it is online again, return the session in which it was confirmed offline.
+
+        One that was absent has come since: of this CPU nothing was confirmed.
+        """
+        if self.absent_in is not None and self.present is not True:
+            self.absent_in = self.offline_in = None
         self.present = True
         self.number = cpu.number
         self.online = cpu.online

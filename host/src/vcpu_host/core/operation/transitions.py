@@ -137,12 +137,15 @@ def _added(state: State, event: PlugReturned) -> None:
 
 def _del_returned(state: State, event: UnplugReturned) -> None:
     job = state.by_slot[event.slot]
-    job.removal.answered()
     state.mark_dirty(job)
+    if not event.sent:
+        job.removal.held_up()
+        return
+    job.removal.answered()
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
         state.look_for_removals()
-        if job.removal.relapses > 0:
-            state.look_at_guest()  # what has come back before may do so in this very moment: see whether it does
+        if job.removal.relapses > 0 or not any(state.ready_to_remove()):
+            state.look_at_guest()  # what brings CPUs online may have done so in this very moment: then it is told
         return
     state.look_soon()
     if not job.open:
@@ -160,7 +163,7 @@ def _ost_seen(state: State, event: OstReported) -> None:
     if job is None or not job.open:
         return
     if state.platform.acknowledged(event.ost):
-        if job.plug.acknowledged(state.now):
+        if job.plug.acknowledged(state.now, filled=job.filled):
             job.done("arrival", state.now)
             state.mark_dirty(job)
         return

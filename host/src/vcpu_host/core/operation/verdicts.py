@@ -37,6 +37,13 @@ def proven_down(state: State, job: Job) -> bool:
     return job.goal is Goal.DOWN and job.down(state.session) and not state.has_opposite_request(job, online=False)
 
 
+def arrives_until(state: State, job: Job) -> float:
+    """Until when a CPU that an earlier operation plugged may yet come up in the guest, as far as is known now."""
+    if state.asks_nobody or not job.step.arriving or any(thread.present for thread in job.threads):
+        return state.began
+    return max(job.plug.acknowledged_at or state.began, state.hears_since) + state.limits.arrival_grace
+
+
 # --- how a job ends ---------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from .. import codes
 from ..model import SlotState
 from ..reason import Origin, Reason
 from ..view import SlotView, VmView, in_guest
-from .obstacles import blocked
+from .obstacles import blocked, nameless
 from .placement import Choice, to_plug, to_unplug
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .smt import dark
@@ -296,6 +296,8 @@ def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
         return Plan(request, refusals=(Refusal(Reason(codes.OVER_MAX, Origin.VCPUCTL, text, hint)),))
     staying = [s for s in view.slots if s.state is not SlotState.UNPLUGGING]
     shown = [s for s in staying if s.slot.filled and all(s.firmware_ids)]
+    if not shown and any(s.slot.filled for s in staying):
+        return _refused(request, nameless(view))
     lacking = goal - sum(s.online_vcpus for s in staying)
     if lacking >= 0:
         gains = [

@@ -10,6 +10,7 @@ from .. import codes
 from ..descriptors import too_few
 from ..model import HostView, Slot
 from ..platforms import Platform
+from ..platforms.unknown import unsupported
 from ..reason import Origin, Reason
 from ..text import cpu_count
 from ..view import VmView, removal_stuck
@@ -51,6 +52,19 @@ def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str |
     if slot.phantoms:
         return _phantom(slot)
     return platform.cannot_plug(host, slot) or _id_taken(host, slot, device_id or slot.default_id)
+
+
+def nameless(view: VmView) -> Reason:
+    """Without an identity nobody can tell which guest CPU is meant, nor whether one has come or gone."""
+    hint = "switch CPUs in the guest by hand; what is plugged or unplugged without the agent nobody verifies"
+    return replace(unsupported(view.host), hint=hint)
+
+
+def unnamed(view: VmView, steps: Sequence[Step]) -> Reason | None:
+    """Why these steps are not begun: of one of them nobody can tell which guest CPU it is about."""
+    ordered = view.platform.numbers_plugs(view.host)  # by their order the plugs will have names
+    asked = (each for each in steps if not (ordered and each.kind is StepKind.PLUG))
+    return None if all(name for each in asked for name in each.firmware_ids) else nameless(view)
 
 
 def _phantom(slot: Slot) -> Reason:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ..intent import IntentKind
 from ..model import Slot
 from ..reason import Reason
 from ..view import SlotView
@@ -113,6 +114,7 @@ class Step:
     online_before: frozenset[str] = frozenset()  # the threads that are online to begin with: a way back restores these
     replaceable: bool = False  # a CPU that the guest never notices may be taken out and plugged again
     begun_before: bool = False  # an earlier operation asked QEMU for something that has not come to its end
+    arriving: bool = False  # that was a plug, and the guest shows no CPU yet: one may come at any moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ def step(kind: StepKind, view: SlotView, why: str) -> Step:
     device_id = view.slot.device_id or (view.slot.default_id if kind is StepKind.PLUG else "")
     online = frozenset([thread.firmware_id for thread in view.threads if thread.online])
     begun = view.pending is not None or bool(view.slot.leaving)
+    plugged = view.pending is not None and view.pending.kind is IntentKind.PLUG
     return Step(
         kind,
         view.slot,
@@ -182,5 +185,6 @@ def step(kind: StepKind, view: SlotView, why: str) -> Step:
         _KEEP[kind],
         online,
         begun_before=begun,
+        arriving=plugged and view.slot.filled and all(thread.cpu is None for thread in view.threads),
         replaceable=kind is StepKind.ONLINE and view.not_removable is None,
     )

@@ -12,13 +12,12 @@ from dataclasses import replace
 
 from .. import codes
 from ..model import HostView, Recorded, SlotState
-from ..platforms.unknown import unsupported
 from ..proof import no_slot_explains
 from ..reason import Origin, Reason
 from ..run_states import not_running
 from ..view import SlotView, VmView, in_guest
 from .by_count import BEGUN, PLANNERS
-from .obstacles import blocked, no_way_back, survives_replacing, too_many, unheard
+from .obstacles import blocked, nameless, no_way_back, survives_replacing, too_many, unheard, unnamed
 from .plan import Operation, Plan, Refusal, Request, Step, StepKind, step
 from .selectors import GuestUnknownError, SelectorError, select
 from .smt import dark, kept_offline, remedy
@@ -97,7 +96,7 @@ def _with_notes(view: VmView, decided: Plan) -> Plan:
 
 def _barred(view: VmView, request: Request, steps: Sequence[Step]) -> Reason | None:
     """Why these steps are not taken, although each of them could be."""
-    deaf = None if request.without_agent else unheard(view, steps)
+    deaf = None if request.without_agent else unheard(view, steps) or unnamed(view, steps)
     barred = _misunderstood(view) or deaf or too_many(view, steps)
     return no_way_back(view, steps) if barred is None and request.atomic else barred
 
@@ -254,12 +253,6 @@ def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:
     return slot.not_removable or step(StepKind.UNPLUG, slot, "asked for by name")
 
 
-def _nameless(view: VmView, slot: SlotView) -> Reason:
-    """Without an identity nobody can tell which guest CPU is meant."""
-    del slot
-    return replace(unsupported(view.host), hint="switch it in the guest by hand")
-
-
 def _not_shown(slot: SlotView) -> Reason:
     """A CPU that the guest does not show now may come up at the next moment: that is not the same as offline."""
     return Reason(
@@ -280,7 +273,7 @@ def _select_online(view: VmView, slot: SlotView) -> Step | Reason | None:
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if not all(slot.firmware_ids):
-        return _nameless(view, slot)
+        return nameless(view)
     return None if slot.state is SlotState.ONLINE else step(StepKind.ONLINE, slot, "asked for by name")
 
 
@@ -290,7 +283,7 @@ def _select_offline(view: VmView, slot: SlotView) -> Step | Reason | None:
     if slot.state is SlotState.UNPLUGGING:
         return removal_pending(slot)
     if not all(slot.firmware_ids):
-        return _nameless(view, slot)
+        return nameless(view)
     if slot.state is not SlotState.UNKNOWN and any(thread.cpu is None for thread in slot.threads):
         return _not_shown(slot)
     if slot.state is SlotState.OFFLINE:

@@ -43,6 +43,11 @@ _DEAF_HINT = (
     "vcpuctl online and offline work"
 )
 
+_NO_ACPI_HINT = (
+    "see in the guest's kernel log why it found no ACPI: its command line does not switch that off; libvirt starts a "
+    "domain without it that has no <acpi/> among its <features>"
+)
+
 #: What an agent calls a machine in which it finds no names of CPUs.
 WITHOUT_ACPI = "boot"
 
@@ -70,7 +75,7 @@ class AcpiPlatform(Platform):
             named = " ".join(each for each in agent.environment.kernel_arguments if each.startswith("acpi="))
             where = f" ({named})" if named else ""
             text = f"the guest's kernel runs without ACPI{where}, by which CPUs come, go and are named on {self.name}"
-            hint = f"remove {named or 'acpi=off'} from the guest's kernel command line"
+            hint = f"remove {named} from the guest's kernel command line" if named else _NO_ACPI_HINT
             return Reason(codes.GUEST_NO_ACPI, Origin.GUEST, text, hint)
         if agent.platform == WITHOUT_ACPI:
             return replace(found, hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")

@@ -26,15 +26,27 @@ def apic_id(host: HostView, slot: Slot) -> int | None:
     Each level but the outermost takes as many bits as its count needs, so the ids of a machine whose counts are no
     powers of two have gaps, and reach higher than its slots (include/hw/i386/topology.h, x86_apicid_from_topo_ids).
     """
+    props = slot.props or _by_place(host, slot.index)
     number = shift = 0
     for prop, level in _APIC_FIELDS:
-        value = slot.props.get(prop, 0)
+        value = props.get(prop, 0)
         # -smp is shown since 6.1; before that, slots are few.
         count = host.topology.get(level) or 1 + max((_whole(s.props.get(prop)) for s in host.slots), default=0)
         number |= _whole(value) << shift
         shift += (count - 1).bit_length()
-    socket = slot.props.get("socket-id")
+    socket = props.get("socket-id")
     return None if not isinstance(socket, int) else number | socket << shift
+
+
+def _by_place(host: HostView, index: int) -> dict[str, int]:
+    """The props of a slot of which only its owner's record is seen: the threads of a core follow each other, and so on.
+
+    (hw/i386/x86.c, x86_possible_cpu_arch_ids.)
+    """
+    props = {}
+    for prop, level in _APIC_FIELDS:
+        index, props[prop] = divmod(index, max(1, host.topology.get(level, 1)))
+    return {**props, "socket-id": index}
 
 
 #: The first version that was seen to plug after an unplug under TCG.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 import kit.sim.world
 import pytest
@@ -87,7 +88,7 @@ def absence_is_proof(patch: Patch) -> None:
 
 def confirmation_never_ages(patch: Patch) -> None:
     """F2: what was offline once stays so."""
-    patch.setattr(SeenDown, "is_fresh", lambda self, now, limit: True)
+    patch.setattr(SeenDown, "holds_until", lambda self, limit: inf)
 
 
 def guest_hears_of_every_cpu(patch: Patch) -> None:

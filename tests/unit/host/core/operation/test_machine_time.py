@@ -289,7 +289,9 @@ def test_dump_is_json_at_every_moment() -> None:
 def test_a_guest_that_does_not_answer_a_removal_is_asked_again_and_one_at_work_is_not() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False), ev.UnplugReturned(1, None))
+    step.listed(step.cpu(1, online=False))
     step.tell(ev.UnplugReturned(1, None), after=Limits().eject_again - 0.1)
+    step.listed(step.cpu(1, online=False))
     assert not step.of(ev.DoUnplug)
     step.tell(ev.OstReported(1, Ost(3, 0x84)))  # it has begun
     step.tell(step.looked(0, 1), after=1.0)

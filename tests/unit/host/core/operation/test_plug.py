@@ -50,21 +50,25 @@ def test_qemu_has_shown_the_cpu_only_by_a_look_after_the_plug_and_for_the_presen
     assert plug.done_at == 1.0, "what was plugged stays so"
 
 
-def test_an_acknowledgement_counts_once_and_only_for_a_plug_of_ours() -> None:
+def test_an_acknowledgement_counts_once_and_only_for_a_cpu_that_is_there_or_that_we_plug() -> None:
     plug = Plug()
-    assert not plug.acknowledged(0.5)
+    assert not plug.acknowledged(0.5, filled=False)
     assert plug.acknowledged_at is None
     plug.asked()
-    assert plug.acknowledged(1.0), "firmware may be quicker than QEMU's answer"
-    assert not plug.acknowledged(2.0)
+    assert plug.acknowledged(1.0, filled=False), "firmware may be quicker than QEMU's answer"
+    assert not plug.acknowledged(2.0, filled=False)
     assert plug.acknowledged_at == 1.0
+
+
+def test_of_a_cpu_that_somebody_else_has_plugged_the_acknowledgement_counts_too() -> None:
+    assert Plug().acknowledged(1.0, filled=True)
 
 
 def test_what_was_acknowledged_was_of_the_plug_before_when_the_slot_is_plugged_anew() -> None:
     plug = plugged()
-    assert plug.acknowledged(2.0)
+    assert plug.acknowledged(2.0, filled=False)
     plug.taken_out()
     assert plug.acknowledged_at is None
-    assert plug.acknowledged(3.0)
+    assert plug.acknowledged(3.0, filled=False)
     plug.asked()
     assert plug.acknowledged_at is None

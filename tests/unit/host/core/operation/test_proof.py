@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -200,7 +201,8 @@ def test_a_cpu_that_comes_back_after_device_del_is_told_in_the_result() -> None:
     step = unplug()
     step.tell(step.settled(1, "done", online=False))
     assert step.of(ev.DoUnplug)
-    step.tell(ev.UnplugReturned(1, None), step.snapshot(step.cpu(0, online=True), step.cpu(1, online=True)))
+    step.tell(ev.UnplugReturned(1, None), after=0.02)
+    step.listed(step.cpu(1, online=True))
     step.tell(step.looked(0))
     assert step.slot.outcome is Outcome.DONE
     assert step.slot.reason is not None
@@ -247,25 +249,59 @@ def test_a_list_older_than_the_cpus_own_word_says_nothing_of_it() -> None:
     assert not requests(step), "both were heard of since"
 
 
+_LIMIT = 0.25
+
+
+def looks(*answered: tuple[float, float]) -> SeenDown:
+    """Each was asked for at the first time, and answered at the second."""
+    seen = SeenDown()
+    for asked, told in answered:
+        seen.shown(asked, told, _LIMIT)
+    return seen
+
+
+SLOW = ((0.0, 2.0), (2.0, 4.0), (5.0, 7.0))
+
+
 @pytest.mark.parametrize(
-    ("asked", "told", "times", "now", "fresh"),
+    ("answered", "now", "fresh"),
     [
-        (0.0, 0.1, 1, 0.2, True),
-        (0.0, 0.1, 1, 0.3, False),
-        (0.0, 2.0, 1, 2.0, False),
-        (0.0, 2.0, 3, 2.0, True),
-        (0.0, 2.0, 3, 2.1, False),
+        (((0.0, 0.1),), 0.25, True),
+        (((0.0, 0.1),), 0.26, False),
+        (SLOW[:1], 2.0, False),
+        (SLOW[:2], 4.0, False),
+        (SLOW, 7.0, True),
+        (SLOW, 7.019, True),
+        (SLOW, 7.021, False),
     ],
 )
-def test_a_slow_guest_has_to_show_it_several_times(
-    asked: float, told: float, times: int, now: float, fresh: bool
+def test_a_slow_guest_has_to_show_it_three_times(
+    answered: Sequence[tuple[float, float]], now: float, *, fresh: bool
 ) -> None:
-    seen = SeenDown()
-    for _ in range(times):
-        seen.shown(asked, told)
-    assert seen.is_fresh(now, 0.25) is fresh
+    seen = looks(*answered)
+    assert seen.is_fresh(now, _LIMIT) is fresh
     seen.forget()
-    assert not seen.is_fresh(now, 0.25)
+    assert not seen.is_fresh(now, _LIMIT)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        ((0.0, 0.1), (1.0, 1.1), (2.0, 2.1)),  # quick ones
+        ((2.0, 4.0), (4.0, 6.0), (6.0, 8.0)),  # slow ones, of a while ago
+        ((5.0, 6.0), (6.0, 7.0), (7.0, 10.0)),  # the last one is of another kind
+    ],
+    ids=["quick", "long ago", "not so slow"],
+)
+def test_what_other_looks_have_shown_does_not_make_an_old_answer_new(before: Sequence[tuple[float, float]]) -> None:
+    assert not looks(*before, (10.0, 20.0)).is_fresh(20.0, _LIMIT)
+
+
+def test_slow_looks_do_not_count_once_the_cpu_was_seen_otherwise() -> None:
+    seen = looks(*SLOW[:2])
+    seen.forget()
+    seen.shown(5.0, 7.0, _LIMIT)
+    assert not seen.is_fresh(7.0, _LIMIT)
 
 
 # --- a CPU of which the guest was never told --------------------------------------------------------------------------

@@ -59,6 +59,7 @@ def test_an_answer_about_the_cpu_before_says_nothing_of_the_new_one() -> None:
     step.tell(ev.UnplugReturned(1, None), step.looked(0), after=0.1)
     assert step.of(ev.DoCancel) == [ev.DoCancel(second.request)]
     assert step.of(ev.DoPlug) == [ev.DoPlug(1)]
+    step.listed()
     step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
     step.tell(after=Limits().arrival_grace)
     step.listed()  # the kernel ignores the new one, too, so that is to go

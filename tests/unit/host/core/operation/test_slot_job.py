@@ -114,7 +114,7 @@ def test_nothing_that_the_guest_said_of_a_cpu_is_left_when_another_is_to_be_plug
     deaf = confirmed("s")
     deaf.plug_anew()
     deaf.listed_absent(1.0)
-    deaf.seen_down.shown(1.0, 1.0)
+    deaf.seen_down.shown(1.0, 1.0, 5.0)
     for thread in deaf.threads:
         thread.said_absent("s")
     assert deaf.guest_down("s")
@@ -127,7 +127,7 @@ def test_nothing_that_the_guest_said_of_a_cpu_is_left_when_another_is_to_be_plug
 
 def test_a_cpu_that_comes_back_is_not_seen_down_any_more() -> None:
     going = confirmed("s")
-    going.seen_down.shown(1.0, 1.0)
+    going.seen_down.shown(1.0, 1.0, 5.0)
     going.came_back()
     assert not going.seen_down.is_fresh(1.0, 5.0)
     assert going.removal.relapses == 1

@@ -111,6 +111,17 @@ def test_a_guest_whose_kernel_runs_without_acpi_is_told_as_one(operation: str) -
     assert (found["guest-no-acpi"].text, found["guest-no-acpi"].fix) == (reason.text, reason.hint)
 
 
+def test_an_argument_that_the_guest_does_not_have_is_not_to_be_removed() -> None:
+    view = host(4, {0, 1})
+    cpus = tuple(GuestCpu(number, f"boot:{number}", online=True) for number in range(2))
+    shown = join(view, GuestView(1, "boot", "instance", cpus), agent=_agent(acpi=False, possible="0-1"))
+    decided = planned(shown, "plug", 1)
+    assert codes(decided) == ["guest-no-acpi"]
+    assert "acpi=off" not in decided.refusals[0].reason.hint
+    assert {finding.code for finding in diagnose(shown)} >= {"guest-no-acpi"}
+    assert "unplugged-cpus" not in {finding.code for finding in diagnose(shown)}, "names of another kind say nothing"
+
+
 @pytest.mark.parametrize(("acpi", "platform"), [(None, "boot"), (True, "boot"), (True, "plain")])
 def test_an_agent_that_finds_no_names_for_another_reason_is_told_as_before(acpi: bool | None, platform: str) -> None:
     view = host(4, {0, 1})
