@@ -5,6 +5,7 @@
     ├── UsageError            the caller's words do not fit this VM (nothing was tried)
     ├── RefusedError          we, QEMU or the host's system said no (nothing was changed)
     ├── QemuError             QEMU answered a command with an error
+    ├── FaultError            a mistake in vcpuctl ended a question that another process had asked
     ├── OutcomeLostError      an operation was begun, and nobody is left who could tell how it ended
     └── UnreachableError      nobody answers, or the answerer went away
         ├── QemuGoneError     QEMU's monitor: connection lost, QEMU died
@@ -56,6 +57,10 @@ class QemuError(VcpuctlError):
 
 class OutcomeLostError(VcpuctlError):
     """An operation was begun by another process, which ended in the middle of it: what it began may still happen."""
+
+
+class FaultError(VcpuctlError):
+    """A mistake in vcpuctl, which whoever asked cannot do anything about."""
 
 
 class UnreachableError(VcpuctlError):

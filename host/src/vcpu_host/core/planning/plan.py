@@ -58,11 +58,12 @@ _TYPES = {
 class Request:
     """What the user wants. ``count`` counts vCPUs; for scale it is the goal. ``selectors`` exclude ``count``.
 
-    Scale takes a count alone, online and offline take selectors alone. ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
-    and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
-    ``config``: the VM's definition is to have the same vCPUs at its next start. ``placement`` says which slots a count
-    means, ``node`` of which NUMA node they are. ``workload``: what to do about programs that would be hurt; None is the
-    VM's own default. ``strict_placement``: the placement was asked for, so no slot is passed over for their sake.
+    Scale takes a count alone, online and offline take selectors alone. ``in_guest`` makes scale take CPUs on- and
+    offline only: none is plugged or unplugged. ``without_agent`` makes plug and unplug go by QEMU's evidence alone,
+    which is no proof of what the guest did. ``atomic``: all of it or nothing. ``config``: the VM's definition is to
+    have the same vCPUs at its next start. ``placement`` says which slots a count means, ``node`` of which NUMA node
+    they are. ``workload``: what to do about programs that would be hurt; None is the VM's own default.
+    ``strict_placement``: the placement was asked for, so no slot is passed over for their sake.
 
     Raises ValueError, in words for people, for what does not go together or is of another type: nobody else checks
     what programs ask for.
@@ -90,14 +91,15 @@ class Request:
         for name, kind in _TYPES.items():
             value = getattr(self, name)
             if not isinstance(value, kind):
-                raise ValueError(f"{name} is {value!r:.40}, which it cannot be")  # noqa: TRY004 - all are one error
+                raise ValueError(f"{name} is {value!r:.40}, which it cannot be")
         if self.count is not None and (type(self.count) is not int or self.count < 1):
             raise ValueError(f"a count of vCPUs is a whole number of at least 1, and {self.count!r:.40} is none")
         if self.node is not None and type(self.node) is not int:
             raise ValueError(f"a NUMA node is a whole number, and {self.node!r:.40} is none")
-        # Each letter of a text would be a selector.
-        if not isinstance(self.selectors, tuple) or not all(isinstance(each, str) for each in self.selectors):
-            raise ValueError(f"selectors are a tuple of texts, one for each slot, and {self.selectors!r:.40} is none")
+        selectors: object = self.selectors
+        # Of a text each letter would be one.
+        if not isinstance(selectors, tuple | list) or not all(isinstance(each, str) for each in selectors):
+            raise ValueError(f"selectors are a tuple of texts, one for each slot, and {selectors!r:.40} is none")
 
     def _check_slots(self) -> None:
         if self.count is not None and self.selectors:
