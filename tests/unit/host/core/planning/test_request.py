@@ -41,7 +41,8 @@ def _all() -> Iterator[tuple[Operation, tuple[str, ...], frozenset[str], bool]]:
 
 def _by_library(operation: Operation, amount: tuple[str, ...], flags: frozenset[str]) -> Request:
     count, slots = (_VALUES[name] if name in amount else None for name in ("count", "slots"))
-    return Request(operation, count, tuple(slots or ()), **dict.fromkeys(flags, True))
+    on: dict[str, Any] = dict.fromkeys(flags, True)
+    return Request(operation, count, tuple(slots or ()), **on)
 
 
 def _by_lines(operation: Operation, amount: tuple[str, ...], flags: frozenset[str]) -> Request | None:
@@ -50,9 +51,8 @@ def _by_lines(operation: Operation, amount: tuple[str, ...], flags: frozenset[st
 
 
 def _by_grpc(operation: Operation, amount: tuple[str, ...], flags: frozenset[str]) -> Request | None:
-    number = pb.Order.Operation.Value(f"OPERATION_{operation.upper()}")
-    said = {name: _VALUES[name] for name in amount}
-    return _call(Kind.RUN, pb.Order(operation=number, **said, **dict.fromkeys(flags, True))).request
+    said: dict[str, Any] = {name: _VALUES[name] for name in amount} | dict.fromkeys(flags, True)
+    return _call(Kind.RUN, pb.Order(operation=f"OPERATION_{operation.upper()}", **said)).request
 
 
 @pytest.mark.parametrize("operation", Operation)
