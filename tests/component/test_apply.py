@@ -7,15 +7,16 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from kit.component.cli import filled, stands, until
-from kit.component.many import ForMany, for_many
+from kit.component.many import EndedForEach, ForMany, for_many
 from kit.component.serving import Serving
 from kit.fakes.fleet import FakeFleet, fake_fleet
+from kit.fakes.qemu import FakeVm
 from kit.fakes.sick import SICK, dead, refuses
 from kit.fakes.terminal import run_on_terminal
 
@@ -212,6 +213,70 @@ def test_a_service_that_is_killed_is_the_trouble_of_its_own_vms_alone() -> None:
         assert ended.codes_of("kept") == {"service-lost"}
         fleet.vms["kept"].steer.release(rule)
         assert for_many(fleet, "apply", str(fleet.goals(2))).status == 0
+
+
+# --- one VM by two names --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _beside(fleet: FakeFleet, name: str, vm: str) -> Iterator[str]:
+    """Another name of the VM, by its second monitor."""
+    path = fleet.folder / "vcpuctl/vms.d" / f"{name}.toml"
+    path.write_text(f'qmp = "{fleet.vms[vm].folder / "qmp2"}"\n')
+    yield name
+    path.unlink()
+
+
+def _one_alone(ended: EndedForEach, vm: FakeVm, stands_at: Callable[[str], set[int]]) -> None:
+    """One of the two names was done, the other one was refused with words that name both."""
+    assert (ended.status, sorted(ended.statuses.values())) == (2, [0, 2]), ended.stdout + ended.stderr
+    done, refused = sorted(ended.statuses, key=lambda name: ended.statuses[name])
+    assert ended.codes_of(refused) == {"same-names"}
+    assert {"web1", "mon2"} <= set(ended.vms[refused]["error"]["text"].replace(":", "").split())
+    assert refused in ended.vms[refused]["error"]["text"]
+    stands(vm, stands_at(done))
+
+
+@pytest.mark.parametrize("parallel", ["1", "8"])
+@pytest.mark.parametrize("kept", [(), ("web1",), ("web1", "mon2")], ids=["by nobody", "by one name", "by both"])
+def test_of_two_names_of_one_vm_the_second_is_refused_whoever_holds_it(kept: tuple[str, ...], parallel: str) -> None:
+    with fleet_of("web1", "web2") as fleet, _beside(fleet, "mon2", "web1"), ExitStack() as ends:
+        vm = fleet.vms["web1"]
+        if kept:
+            service = ends.enter_context(Serving({"web1": vm}))
+            service.holds("web1")
+            if "mon2" in kept:
+                service.moves("mon2", vm, "qmp2")
+                until(lambda: {"web1", "mon2"} == service.names())
+        goals = str(fleet.goals({"web1": 3, "mon2": 2}))
+        ended = for_many(fleet, "apply", "--parallel", parallel, goals)
+        _one_alone(ended, vm, lambda name: {"web1": {0, 1, 2}, "mon2": {0, 1}}[name])
+        assert for_many(fleet, "--vm", "web1", "scale", "1").status == 0
+        _one_alone(for_many(fleet, "--vm", "web1", "--vm", "mon2", "plug", "1"), vm, lambda name: {0, 1})
+        # To look at both names harms nobody.
+        assert for_many(fleet, "--all", "list").status == 0
+
+
+def test_two_monitors_at_which_one_qemu_is_seen_to_listen_are_refused_before_anything_is_done() -> None:
+    with (
+        fleet_of("web1") as fleet,
+        tempfile.TemporaryDirectory(prefix="va", dir="/tmp") as folder,
+        # With words of a command line it is called qemu-system-x86_64.
+        FakeVm(Path(folder), words=("-nodefaults",)) as vm,
+    ):
+        vms_d = fleet.folder / "vcpuctl/vms.d"
+        for name, monitor in (("one", "qmp"), ("two", "qmp2")):
+            (vms_d / f"{name}.toml").write_text(f'qmp = "{vm.folder / monitor}"\n')
+        before = len(vm.steer.commands())
+        goals = fleet.folder / "goals.toml"
+        goals.write_text("[vms]\nweb1 = 2\none = 3\ntwo = 2\n")
+        for words in (("apply", str(goals)), ("--all", "plug")):
+            ended = for_many(fleet, *words)
+            assert (ended.status, ended.json["error"]["code"]) == (2, "same-names"), ended.stdout
+            assert str(vm.process.pid) in ended.json["error"]["text"]
+        assert len(vm.steer.commands()) == before
+        stands(vm, {0})
+        stands(fleet.vms["web1"], {0})
 
 
 # --- what is refused before anything is done --------------------------------------------------------------------------

@@ -5,6 +5,7 @@
     ├── UsageError            the caller's words do not fit this VM (nothing was tried)
     ├── RefusedError          we, QEMU or the host's system said no (nothing was changed)
     ├── QemuError             QEMU answered a command with an error
+    ├── FaultError            a mistake in vcpuctl ended a question that another process had asked
     ├── OutcomeLostError      an operation was begun, and nobody is left who could tell how it ended
     └── UnreachableError      nobody answers, or the answerer went away
         ├── QemuGoneError     QEMU's monitor: connection lost, QEMU died
@@ -60,6 +61,7 @@ class OutcomeLostError(VcpuctlError):
     """An operation was begun by another process, which ended in the middle of it: what it began may still happen."""
 
 
+<<<<<<< HEAD
 class TooLateError(Exception):
     """What had to be sent by a certain time was held up until that had passed, and was not sent: nothing was done.
 
@@ -71,6 +73,10 @@ def in_time(not_after: float | None) -> None:
     """Raise TooLateError if it is later than that, on the loop's clock. To be called at the very moment of sending."""
     if not_after is not None and time.monotonic() > not_after:
         raise TooLateError
+=======
+class FaultError(VcpuctlError):
+    """A mistake in vcpuctl, which whoever asked cannot do anything about."""
+>>>>>>> fixreq
 
 
 class UnreachableError(VcpuctlError):

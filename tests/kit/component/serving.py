@@ -69,6 +69,11 @@ class Serving:
         with grpc.insecure_channel(f"unix:{self.socket}") as channel:
             yield HostStub(channel)  # type: ignore[no-untyped-call] # generated
 
+    def names(self) -> set[str]:
+        """The VMs that the service keeps."""
+        with self.host() as host:
+            return {vm.name for vm in host.ListVms(pb.ListVmsRequest(), timeout=SOON).vms}
+
     def held(self, name: str) -> bool:
         """Whether the service holds the VM."""
         with self.host() as host, suppress(grpc.RpcError):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from vcpu_host.core import codes
 from vcpu_host.core.fleet import Goal, goals
@@ -13,6 +14,7 @@ from vcpu_host.errors import UsageError
 from vcpu_host.local import inputs
 from vcpu_host.local.target import AnyTarget, Domain, Target, check_name
 from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.distinct import Distinct
 from vcpu_host.sharing.fleet import Member
 
 from .connect import vm_at
@@ -31,10 +33,12 @@ async def apply(args: argparse.Namespace) -> Exit:
     wanted = _read(args.file)
     targets = {goal.name: _target(goal) for goal in wanted}
     check_distinct(targets)
+    distinct = Distinct()
     members = []
     for goal in wanted:
         call = _call(args, goal)
-        members.append(Member(goal.name, vm_at(targets[goal.name]), call, bound(call, args.timeout)))
+        vm = vm_at(targets[goal.name], partial(distinct.claim, goal.name))
+        members.append(Member(goal.name, vm, call, bound(call, args.timeout)))
     numbers = {goal.name: goal.vcpus for goal in wanted}
     return await carry_out(args, members, dry_run=args.dry_run, wanted=numbers, parallel=args.parallel)
 

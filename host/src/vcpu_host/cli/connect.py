@@ -9,6 +9,7 @@ import shlex
 import sys
 
 from vcpu_host.local.target import AnyTarget
+from vcpu_host.sharing.distinct import Recognise
 from vcpu_host.sharing.vm import Vm
 
 from .target import target_of
@@ -24,9 +25,9 @@ def vm_of(args: argparse.Namespace) -> Vm:
     return vm_at(target_of(args))
 
 
-def vm_at(target: AnyTarget) -> Vm:
-    """Return this VM, to be asked by the name of this command."""
-    return Vm(target, command_line(), loaded=_collect_garbage)
+def vm_at(target: AnyTarget, recognise: Recognise | None = None) -> Vm:
+    """Return this VM, to be asked by the name of this command; ``recognise`` as with ``Vm``."""
+    return Vm(target, command_line(), loaded=_collect_garbage, recognise=recognise)
 
 
 def _collect_garbage() -> None:

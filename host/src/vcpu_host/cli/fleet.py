@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vcpu_host import documents
@@ -17,6 +18,7 @@ from vcpu_host.errors import UsageError
 from vcpu_host.local.open_files import allow_for
 from vcpu_host.local.target import AnyTarget, Target, known
 from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.distinct import Distinct, same_names
 from vcpu_host.sharing.fleet import PARALLEL, Asks, Ended, Fleet, Member, UnusableVm
 
 from . import doctor, render
@@ -41,7 +43,8 @@ async def ask_many(args: argparse.Namespace, words: Sequence[str]) -> Exit:
     check_many(args)
     targets = _targets(words, whole=call.changes)
     within = bound(call, args.timeout)
-    members = [Member(name, _vm(target), call, within) for name, target in targets.items()]
+    distinct = Distinct() if call.changes else None
+    members = [Member(name, _vm(name, target, distinct), call, within) for name, target in targets.items()]
     return await carry_out(args, members, dry_run=getattr(args, "dry_run", False))
 
 
@@ -83,17 +86,33 @@ def _targets(words: Sequence[str], *, whole: bool) -> dict[str, AnyTarget | Reas
 
 
 def check_distinct(targets: Mapping[str, AnyTarget]) -> None:
-    """Raise UsageError if two of the names lead to one monitor."""
+    """Raise UsageError if two of the names lead to one monitor, or to two on which one QEMU is seen to listen.
+
+    Where that is not seen, the VMs are told apart when they are opened (``sharing.distinct``).
+    """
     seen: dict[str, str] = {}
     for name, target in targets.items():
         other = seen.setdefault(target.place, name)
         if other != name:
-            text = f"{other} and {name} are one VM: both are reached at {target.told}"
-            raise _usage(codes.SAME_NAMES, text, "name it once")
+            raise same_names(other, name, f"both are reached at {target.told}")
+    sockets = {name: target.place for name, target in targets.items() if isinstance(target, Target)}
+    if len(sockets) < 2:
+        return
+    # Late: it reads all command lines of this host.
+    from vcpu_host.local.qemus import listening
+
+    behind = listening(sockets.values())
+    names: dict[int, str] = {}
+    for name, place in sockets.items():
+        pid = behind.get(place)
+        if pid is not None and (other := names.setdefault(pid, name)) != name:
+            raise same_names(other, name, f"process {pid} listens at both {sockets[other]} and {place}")
 
 
-def _vm(target: AnyTarget | Reason) -> Asks:
-    return UnusableVm(UsageError(target)) if isinstance(target, Reason) else vm_at(target)
+def _vm(name: str, target: AnyTarget | Reason, distinct: Distinct | None) -> Asks:
+    if isinstance(target, Reason):
+        return UnusableVm(UsageError(target))
+    return vm_at(target, None if distinct is None else partial(distinct.claim, name))
 
 
 async def carry_out(

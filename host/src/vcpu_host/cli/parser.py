@@ -87,7 +87,8 @@ vCPUs are to be online. Each VM is scaled to its number; all at once.
   domain = "db1"
 
 With libvirt and domain a VM needs no file in vms.d. The whole file is checked
-before anything is done. --timeout is each VM's own. A VM that fails or hangs
+before anything is done; of two names that turn out to be one VM when they are
+reached, the second is refused. --timeout is each VM's own. A VM that fails or hangs
 holds up no other one. The exit status is the worst of all VMs'. Ctrl-C ends the
 waits; what is known is told."""
 
@@ -171,8 +172,10 @@ _SERVE = """\
 Keep the VMs of vms.d, each by one session, and serve others until interrupted.
 
 Other vcpuctl commands use it by themselves. Programs use it by gRPC,
-vcpu.host.v1, on a unix socket: who may write to that may do all that vcpuctl
-does. SIGHUP makes it look at vms.d at once; it does so every 10 s anyway."""
+vcpu.host.v1, on a unix socket: who may write to that may do what vcpuctl does,
+but for migrate, numa assign and channel, which reach QEMU or libvirt
+themselves. SIGHUP makes it look at vms.d at once; it does so every 10 s
+anyway."""
 
 _FillGroup = Callable[[_Commands], None]
 

@@ -41,7 +41,8 @@ class VmIdentity(NamedTuple):
     ``by`` is QEMU's process, or the domain. Where that cannot be seen from here, it is the monitor's socket: then
     whoever comes by another monitor of the same VM has another identity for it. ``listens``: the process was seen
     to listen on the monitor's socket itself, so that nobody stands between. ``first_thread`` is the thread of
-    QEMU's first vCPU, if it can be seen: earlier versions knew the VM by that.
+    QEMU's first vCPU, if it can be seen: earlier versions knew the VM by that, and a domain has it in common with its
+    QEMU's own monitors.
     """
 
     by: ProcessId | SocketId | DomainId

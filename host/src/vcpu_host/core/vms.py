@@ -20,6 +20,11 @@ _LONGEST_NAME = 64
 _HERE = "qemu:///"
 
 
+def is_here(uri: str) -> bool:
+    """Return whether this libvirt runs its domains on this host."""
+    return uri.startswith(_HERE)
+
+
 @dataclass(frozen=True, slots=True)
 class Configured:
     """A file of vms.d. ``trouble`` says what is wrong with it; ``hidden_by`` is the file that counts in its place.
@@ -162,7 +167,7 @@ def _as_domain(process: Process, configured: Iterable[Configured]) -> tuple[str,
     return tuple(
         file.name
         for file in configured
-        if file.hidden_by is None and (file.libvirt or "").startswith(_HERE) and file.domain == process.says.name
+        if file.hidden_by is None and is_here(file.libvirt or "") and file.domain == process.says.name
     )
 
 

@@ -19,6 +19,7 @@ from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.vm_events import QemuGone
 from ..errors import QemuError, in_time
+from ..local.processes import qemus_thread
 from ..qmp.events import EventHub, convert
 from ..qmp.traps import explain
 from . import binding, words
@@ -112,9 +113,13 @@ class LentMonitor:
             raise
 
     def identify(self, thread_id: int | None) -> VmIdentity:
-        """See ``qmp.roles.Monitor``: a thread of another host's says nothing here."""
-        del thread_id
-        return VmIdentity(self._domain.identity)
+        """See ``qmp.roles.Monitor``. A thread of another host's says nothing here.
+
+        That of this host's tells that a domain and another monitor of its QEMU are one VM.
+        """
+        if thread_id is None or not is_here(self._connection.uri):
+            return VmIdentity(self._domain.identity)
+        return VmIdentity(self._domain.identity, first_thread=qemus_thread(thread_id))
 
     async def close(self) -> None:
         """See ``qmp.roles.Monitor``."""

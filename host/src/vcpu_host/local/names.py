@@ -29,6 +29,15 @@ def before(identity: VmIdentity) -> str | None:
     return None if thread is None or thread == identity.by else of_vm(VmIdentity(thread))
 
 
+def known_by(identity: VmIdentity) -> tuple[str, ...]:
+    """Return what the VM is told apart by from all others, in words that can be sent: two VMs have none in common.
+
+    A domain and its QEMU's own monitor have but the thread in common.
+    """
+    thread = identity.first_thread
+    return (of_vm(identity), *(() if thread is None else (of_vm(VmIdentity(thread)),)))
+
+
 def of_place(place: str) -> str:
     """Return the name, without a suffix, of the lock on where a VM is reached (``local.target``, ``place``)."""
     return _digest(place)[:32]

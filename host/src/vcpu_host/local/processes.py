@@ -89,6 +89,11 @@ def _thread(process: ProcessId, thread_id: int | None) -> ProcessId | None:
     return None if thread_id is None or _owner(thread_id) != process.pid else process_id(thread_id)
 
 
+def qemus_thread(thread_id: int) -> ProcessId | None:
+    """Return the thread with this id here, if it is a QEMU's; else None."""
+    return process_id(thread_id) if _says_qemu(_owner(thread_id)) else None
+
+
 def process_id(pid: int) -> ProcessId | None:
     """Return which process or thread has this id here; None if there is none."""
     began = started(pid)

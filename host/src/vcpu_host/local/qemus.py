@@ -11,6 +11,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from ..core import codes
 from ..core.qemu_argv import Chardev, CommandLine, program, read
@@ -29,6 +30,46 @@ def seen() -> tuple[list[Process], Reason | None]:
     lines = {pid: processes.arguments(pid) for pid in pids}
     found = [process for pid, words in lines.items() if words and (process := _process(pid, words)) is not None]
     return list(_without_copies(found, lines)), _unseen(pids, lines)
+
+
+def listening(names: Iterable[str]) -> dict[str, int]:
+    """Return the id of the QEMU that alone listens at each of these sockets, where that can be seen from here.
+
+    Sockets that several processes have open are nobody's: one of them may have made those of many QEMUs.
+    """
+    sockets = _sockets({key: name for name in names if (key := key_of(name)) is not None})
+    found: dict[str, set[int]] = {}
+    for pid in processes.pids() if len(sockets) > 1 else ():
+        argv = program(processes.arguments(pid) or ())
+        if argv and _is_qemu(pid, argv[0]):
+            for inode in sockets.keys() & _inodes(pid):
+                found.setdefault(sockets[inode], set()).add(pid)
+    return {name: pids.pop() for name, pids in found.items() if len(pids) == 1}
+
+
+def _sockets(wanted: dict[str, str]) -> dict[str, str]:
+    """Return which of the names each listening socket has, by its inode number; ``wanted`` are the names by their keys.
+
+    A name that two sockets were bound to leads to one of them, and it is not known to which.
+    """
+    found: dict[str, list[str]] = {}
+    for bound, inode in listeners():
+        if (is_abstract(bound) or os.path.isabs(bound)) and (name := wanted.get(key_of(bound) or "")) is not None:
+            found.setdefault(name, []).append(inode)
+    return {inodes[0]: name for name, inodes in found.items() if len(inodes) == 1}
+
+
+def _inodes(pid: int) -> set[str]:
+    """Return the inode numbers of the sockets that the process has open; none if that may not be seen."""
+    targets = []
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    targets.append(os.readlink(entry.path))
+    except OSError:
+        return set()
+    return {target[len("socket:[") : -1] for target in targets if target.startswith("socket:[")}
 
 
 def key_of(name: str) -> str | None:

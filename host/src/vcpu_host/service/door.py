@@ -110,7 +110,7 @@ class Door:
             return
         asked = kept.asked()
         with nullcontext() if message.get("call") == Kind.RUN else self._places.for_question(uid):
-            await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt)
+            await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt, kept.name)
 
     def _kept(self, message: wire.Message) -> Kept | None:
         """The VM that is meant, by where its monitor is. Raise UsageError "bad-call" for what can be no such place."""

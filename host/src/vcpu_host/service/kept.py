@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
 from collections.abc import Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,11 +13,11 @@ from .. import documents
 from ..autoscale.budget import Budget
 from ..core import codes
 from ..core.reason import Origin, Reason
-from ..core.text import printable
 from ..documents import Document
 from ..errors import RefusedError, UsageError, VcpuctlError
 from ..local.lock import busy
 from ..local.target import AnyTarget
+from ..sharing import fault
 from ..sharing.answers import Say
 from ..sharing.calls import Call, Kind
 from ..sharing.hold import Held, hold
@@ -142,7 +140,7 @@ class Kept:
             except VcpuctlError as error:
                 trouble = error.reason
             except Exception as error:  # noqa: BLE001 - a fault of ours with one VM leaves the others alone
-                trouble, pause = _fault(self.name, error), _LONGEST
+                trouble, pause = fault.logged(self.name, error), _LONGEST
             finally:
                 self.held = None
             if self.retired.is_set():
@@ -183,7 +181,7 @@ class Kept:
                     task.cancel()
                 ended, _ = await asyncio.gather(running, changed, return_exceptions=True)
             if isinstance(ended, Exception):
-                _fault(self.name, ended)
+                fault.logged(self.name, ended)
                 await asyncio.sleep(_LONGEST)
 
     async def _follow(self, held: Held) -> None:
@@ -278,14 +276,6 @@ class Kept:
     def asked(self) -> Asked:
         """Return somebody's way to ask, once."""
         return Asked(self)
-
-
-def _fault(name: str, error: Exception) -> Reason:
-    """Tell the service's log of a fault of its own, and return the reason for others."""
-    sys.stderr.write(f"{name}: a fault of vcpuctl's own\n")
-    traceback.print_exception(error)
-    text = f"a fault of vcpuctl's own: {printable(repr(error))}"
-    return Reason(codes.FAULT, Origin.VCPUCTL, text, "the service's log has more; please report it")
 
 
 class Asked:

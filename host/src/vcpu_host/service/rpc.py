@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +28,7 @@ from ..core.text import printable
 from ..documents import Document
 from ..errors import UnreachableError, UsageError, VcpuctlError
 from ..local import directory
+from ..sharing import fault
 from ..sharing.calls import Call, Kind
 from ..sharing.wire import Message
 from .keeper import Keeper
@@ -63,33 +64,38 @@ class _Host(host_pb2_grpc.HostServicer):
 
     async def ListVms(self, request: pb.ListVmsRequest, context: _Context) -> pb.ListVmsResponse:  # noqa: N802
         """See host.proto."""
-        del request, context
-        vms = [
-            pb.Vm(name=printable(kept.name), held=kept.held is not None, trouble=_utf_8(str(kept.trouble or "")))
-            for kept in self._keeper.vms
-        ]
-        broken = sorted(self._keeper.broken.items())
-        vms += [pb.Vm(name=printable(name), trouble=_utf_8(str(reason))) for name, reason in broken]
+        del request
+        async with _answering(context, "ListVms"):
+            vms = [
+                pb.Vm(name=printable(kept.name), held=kept.held is not None, trouble=_utf_8(str(kept.trouble or "")))
+                for kept in self._keeper.vms
+            ]
+            broken = sorted(self._keeper.broken.items())
+            vms += [pb.Vm(name=printable(name), trouble=_utf_8(str(reason))) for name, reason in broken]
         return pb.ListVmsResponse(vms=vms)
 
     async def List(self, request: pb.ListRequest, context: _Context) -> pb.ListResponse:  # noqa: N802
         """See host.proto."""
-        return pb.ListResponse(document=await self._question(request.vm, Call(Kind.LIST), context))
+        async with _answering(context, request.vm):
+            document = await self._question(request.vm, Call(Kind.LIST))
+        return pb.ListResponse(document=document)
 
     async def Doctor(self, request: pb.DoctorRequest, context: _Context) -> pb.DoctorResponse:  # noqa: N802
         """See host.proto."""
-        return pb.DoctorResponse(document=await self._question(request.vm, Call(Kind.DOCTOR), context))
+        async with _answering(context, request.vm):
+            document = await self._question(request.vm, Call(Kind.DOCTOR))
+        return pb.DoctorResponse(document=document)
 
     async def Plan(self, request: pb.PlanRequest, context: _Context) -> pb.PlanResponse:  # noqa: N802
         """See host.proto."""
-        call = await _or_abort(context, lambda: _call(Kind.PLAN, request.order))
-        return pb.PlanResponse(document=await self._question(request.vm, call, context))
+        async with _answering(context, request.vm):
+            document = await self._question(request.vm, _call(Kind.PLAN, request.order))
+        return pb.PlanResponse(document=document)
 
     async def Watch(  # noqa: N802
         self, request: pb.WatchRequest, context: _Context
     ) -> AsyncIterator[pb.WatchResponse]:
         """See host.proto."""
-        kept = await _or_abort(context, lambda: self._keeper.named(request.vm))
         newest: asyncio.Queue[Document] = asyncio.Queue(1)
 
         def say(message: Message) -> None:
@@ -98,15 +104,15 @@ class _Host(host_pb2_grpc.HostServicer):
                     newest.get_nowait()
                 newest.put_nowait(message["view"])
 
-        async for view in _until_ended(kept.asked().answer(Call(Kind.WATCH), say), newest, context):
-            yield pb.WatchResponse(document=_struct(view))
+        async with _answering(context, request.vm):
+            kept = self._keeper.named(request.vm)
+            async for view in _until_ended(kept.asked().answer(Call(Kind.WATCH), say), newest):
+                yield pb.WatchResponse(document=_struct(view))
 
     async def Apply(  # noqa: N802
         self, request: pb.ApplyRequest, context: _Context
     ) -> AsyncIterator[pb.ApplyResponse]:
         """See host.proto."""
-        kept = await _or_abort(context, lambda: self._keeper.named(request.vm))
-        call = await _or_abort(context, lambda: _call(Kind.RUN, request.order, request.timeout))
         newest: asyncio.Queue[Document] = asyncio.Queue(1)
 
         def say(message: Message) -> None:
@@ -115,29 +121,28 @@ class _Host(host_pb2_grpc.HostServicer):
                     newest.get_nowait()
                 newest.put_nowait(message)
 
-        asked = kept.asked()
-        work = asyncio.ensure_future(asked.answer(replace(call, for_uid=self._uid), say))
-        try:
-            async for message in _until_ended(work, newest, context):
-                settled, slots, words = message["progress"]
-                yield pb.ApplyResponse(progress=pb.Progress(settled_slots=settled, slots=slots, words=words))
-            yield pb.ApplyResponse(result=_struct(work.result()))
-        finally:
-            if not work.done():
-                asked.interrupt()
-                with suppress(VcpuctlError):
-                    await work
+        async with _answering(context, request.vm, changes=True):
+            kept = self._keeper.named(request.vm)
+            call = _call(Kind.RUN, request.order, request.timeout)
+            asked = kept.asked()
+            work = asyncio.ensure_future(asked.answer(replace(call, for_uid=self._uid), say))
+            try:
+                async for message in _until_ended(work, newest):
+                    settled, slots, words = message["progress"]
+                    yield pb.ApplyResponse(progress=pb.Progress(settled_slots=settled, slots=slots, words=words))
+                yield pb.ApplyResponse(result=_struct(work.result()))
+            finally:
+                if not work.done():
+                    asked.interrupt()
+                    with suppress(VcpuctlError):
+                        await work
 
-    async def _question(self, name: str, call: Call, context: _Context) -> Struct:
-        kept = await _or_abort(context, lambda: self._keeper.named(name))
-        try:
-            return _struct(await kept.asked().answer(call, lambda message: None))
-        except VcpuctlError as error:
-            await _abort(context, error)
+    async def _question(self, name: str, call: Call) -> Struct:
+        return _struct(await self._keeper.named(name).asked().answer(call, lambda message: None))
 
 
-async def _until_ended(work: Any, newest: asyncio.Queue[Document], context: _Context) -> AsyncIterator[Document]:
-    """Yield what is said, the newest only, until the work has ended. Its error ends the call."""
+async def _until_ended(work: Any, newest: asyncio.Queue[Document]) -> AsyncIterator[Document]:
+    """Yield what is said, the newest only, until the work has ended. Raise its error."""
     working = asyncio.ensure_future(work)
     try:
         while True:
@@ -147,10 +152,7 @@ async def _until_ended(work: Any, newest: asyncio.Queue[Document], context: _Con
                 yield said.result()
                 continue
             said.cancel()
-            try:
-                await working
-            except VcpuctlError as error:
-                await _abort(context, error)
+            await working
             return
     finally:
         if working is not work:
@@ -194,11 +196,18 @@ def _call(kind: Kind, order: pb.Order, timeout: float = 0.0) -> Call:
     return Call.from_json(message)
 
 
-async def _or_abort(context: _Context, make: Callable[[], Any]) -> Any:
+@asynccontextmanager
+async def _answering(context: _Context, name: str, *, changes: bool = False) -> AsyncIterator[None]:
+    """Have an error in this block end the call in words, also one that nobody foresaw.
+
+    ``name`` is what the log knows by which VM it is about; ``changes``: the call is to change it.
+    """
     try:
-        return make()
+        yield
     except VcpuctlError as error:
         await _abort(context, error)
+    except Exception as error:  # noqa: BLE001 - gRPC would log it where nobody looks, and say "Unexpected"
+        await _abort(context, fault.met(name, error, changes=changes))
 
 
 async def _abort(context: _Context, error: VcpuctlError) -> NoReturn:
@@ -206,6 +215,8 @@ async def _abort(context: _Context, error: VcpuctlError) -> NoReturn:
     status = grpc.StatusCode.FAILED_PRECONDITION
     if reason.code == codes.NO_SUCH_VM:
         status = grpc.StatusCode.NOT_FOUND
+    elif reason.code == codes.FAULT:
+        status = grpc.StatusCode.INTERNAL
     elif isinstance(error, UsageError):
         status = grpc.StatusCode.INVALID_ARGUMENT
     elif isinstance(error, UnreachableError):

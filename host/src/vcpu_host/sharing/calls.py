@@ -23,6 +23,7 @@ class Kind(StrEnum):
     WATCH = "watch"  # of_view at every change; in the end nothing
     PLAN = "plan"  # of_plan
     DOCTOR = "doctor"  # of_findings
+    IDENTITY = "identity"  # {"vm": local.names.known_by}
     SHAPE = "shape"  # core.migration.shape, and "default_ids"
     RUN = "run"  # of_result
     AUTOSCALE = "autoscale"  # of_autoscale, or switches it; only the service answers

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 from ..documents import Document
 from ..errors import VcpuctlError
-from . import wire
+from . import fault, wire
 from .answers import Say
-from .calls import Call
+from .calls import Call, Kind
 
 #: Answers one call of another process.
 Answer = Callable[[Call, Say], Awaitable[Document]]
@@ -37,8 +37,12 @@ async def answer_one(
     writer: asyncio.StreamWriter,
     answer: Answer,
     interrupt: Callable[[], None],
+    name: str,
 ) -> None:
-    """Answer the call in ``message``. A caller that goes away ends its question; of an operation, it ends the wait."""
+    """Answer the call in ``message``. A caller that goes away ends its question; of an operation, it ends the wait.
+
+    ``name`` is what the log knows by which VM it is about.
+    """
     writer.transport.set_write_buffer_limits(_UNREAD)
     writer.write(wire.line({"heard": True}))  # the answer may take long: who asks learns that somebody is at it
 
@@ -48,10 +52,13 @@ async def answer_one(
         else:
             writer.write(wire.line(told))
 
+    changes = message.get("call") == Kind.RUN
     try:
         answered: wire.Message = {"answer": await _answered(Call.from_json(message), say, reader, answer, interrupt)}
     except VcpuctlError as error:
         answered = wire.of_error(error)
+    except Exception as error:  # noqa: BLE001 - who is cut off would not know why, nor what became of the VM
+        answered = wire.of_error(fault.met(name, error, changes=changes))
     writer.write(wire.line(answered))
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(PATIENCE):

@@ -15,11 +15,13 @@ from ..documents import Document, of_result
 from ..errors import RefusedError
 from ..local import directory
 from ..local.lock import VmLock, busy
+from ..local.names import known_by
 from ..local.target import AnyTarget
 from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
 from .calls import Call, Kind
+from .distinct import Recognise
 from .hub import Hub, Part, StandsBack
 from .interruption import Interruption
 from .logged import log, no_result
@@ -73,6 +75,8 @@ class Held:
             return await self._offer.answer(say)
         if call.kind is Kind.AUTOSCALE:
             return self._autoscale(call)
+        if call.kind is Kind.IDENTITY:
+            return {"vm": [] if self.vm.identity is None else [*known_by(self.vm.identity)]}
         async with self._no_result(call):
             with (interruption or Interruption()).ends(self.vm.interrupt):
                 document = await answer(self.vm, call, say, self._target.place, partial(self._log, call))
@@ -127,11 +131,13 @@ async def hold(
     ended: Ended = nobody_hears,
     autoscale: Autoscale = no_autoscale,
     stands_back: StandsBack | None = None,
+    recognise: Recognise = nobody_hears,
 ) -> AsyncIterator[Held]:
     """Hold the VM, and answer others meanwhile. Raise as ``vm.open.opened``, or ElsewhereError.
 
     ``ended`` hears how each operation ended that was carried out here. ``autoscale`` answers for the autoscaler of this
-    process, and ``stands_back`` ends what it does (``Hub``).
+    process, and ``stands_back`` ends what it does (``Hub``). ``recognise`` hears which VM it is, and raises what is
+    raised then.
 
     A program that reads has to watch ``Held.asked``, and to end the context when it is set.
     """
@@ -151,7 +157,9 @@ async def hold(
             raise directory.unsafe(f"cannot listen on {lock.address}: {error.strerror}") from error
 
     try:
-        async with opened(target, holder=holder, take=take) as vm:
+        async with opened(
+            target, holder=holder, take=take, recognise=lambda identity: recognise(known_by(identity))
+        ) as vm:
             offer = Offer(vm, hub)
             ready.set_result(Held(vm, hub, target, holder, offer, ended, autoscale))
             try:

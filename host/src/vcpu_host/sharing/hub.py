@@ -197,7 +197,7 @@ class Hub:
             self._orders[task] = interruption
         answer = partial(self._operated, uid, interruption)
         with nullcontext() if changes else self._places.for_question(uid):
-            await answer_one(message, reader, writer, answer, interruption.interrupt)
+            await answer_one(message, reader, writer, answer, interruption.interrupt, self._holder)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import OutcomeLostError, UsageError, VcpuctlError
 from ..local.target import AnyTarget
+from . import fault
 
 if TYPE_CHECKING:
     from ..core.operation.result import OperationResult
@@ -52,18 +53,21 @@ async def no_result(
     """Have the end of a call written down that changes the VM, and that ends this block by an error.
 
     Nothing was changed then, unless the error says that nobody knows. Words that do not fit the VM (UsageError) are no
-    operation. ``begun``: it was begun, and whoever carries it out writes it down.
+    operation. ``begun``: it was begun, and whoever carries it out writes it down. Of a mistake in vcpuctl nobody knows
+    how far the operation had come.
     """
     since = time.monotonic()
     try:
         yield
     except UsageError:
         raise
-    except VcpuctlError as error:
+    except Exception as error:
         if call.request is not None and call.changes and not begun():
             from ..core.operation.result import OperationResult
             from ..core.reason import Outcome
 
-            outcome = Outcome.UNKNOWN if isinstance(error, OutcomeLostError) else Outcome.REFUSED
-            await write(OperationResult(call.request, outcome, (), time.monotonic() - since, error.reason))
+            foreseen = isinstance(error, VcpuctlError)
+            outcome = Outcome.REFUSED if foreseen and not isinstance(error, OutcomeLostError) else Outcome.UNKNOWN
+            reason = error.reason if isinstance(error, VcpuctlError) else fault.reason(error)
+            await write(OperationResult(call.request, outcome, (), time.monotonic() - since, reason))
         raise

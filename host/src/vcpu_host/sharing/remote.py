@@ -57,10 +57,15 @@ class Asking:
 
     def __init__(self, path: Path, call: Call, who: str = "", **about: str) -> None:
         self._path = path
+        self._about = about
         self._who = who or f"the process that listens at {path}"
         self._message = {**call.to_json(), **about}
         self._writer: asyncio.StreamWriter | None = None
         self.reached = self.begun = self.unknown = False
+
+    def instead(self, call: Call) -> Asking:
+        """Return another call to that process, about the same VM."""
+        return Asking(self._path, call, self._who, **self._about)
 
     async def answer(self, say: Say) -> Document | None:
         """Return the answer; None if the process ended, or lost the VM, before it gave one.

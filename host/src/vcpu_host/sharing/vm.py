@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core import codes
 from ..documents import Document, of_result, without_descriptors
+from ..errors import UsageError
 from ..local import directory
 from ..local.lock import busy
 from ..local.target import AnyTarget
 from .answers import Say
 from .calls import Call, Kind
+from .distinct import Recognise
 from .hub import Part
 from .interruption import Interruption
 from .logged import log, no_result
@@ -49,7 +52,8 @@ class Vm:
 
     ``holder`` is what others are told of who has it. ``ended`` hears how each operation ended that another process has
     not carried out (``documents.of_result``). ``service``: the service may be asked for it, which who is the service
-    itself must not do. ``interruption`` is what else ends the wait of its one operation.
+    itself must not do. ``interruption`` is what else ends the wait of its one operation. ``recognise`` hears which VM
+    it is before it is asked anything, and raises what is raised then.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Vm:
         ended: Ended = nobody_hears,
         service: bool = True,
         interruption: Interruption | None = None,
+        recognise: Recognise | None = None,
     ) -> None:
         self._target = target
         self._holder = holder
@@ -68,6 +73,7 @@ class Vm:
         self._ended = ended
         self._service = service
         self._interruption = interruption or Interruption()
+        self._recognise = recognise
         self._given_up = asyncio.Event()
 
     async def ask(self, call: Call, say: Say) -> Document:
@@ -128,6 +134,7 @@ class Vm:
         asking: Asking | None = self._of_service(call)
         while True:
             if asking is not None:
+                await self._recognised(asking, say)
                 answer = await self._carried_out(order, asking, say)
                 if answer is not None:
                     return answer
@@ -192,6 +199,7 @@ class Vm:
         """The answer, or None if this process gave way, or the one that was asked has lost the VM."""
         service = self._of_service(call)
         if service is not None:
+            await self._recognised(service, say)
             answer = await service.answer(say)
             if answer is not None or (service.reached and not service.unknown):
                 return answer
@@ -200,7 +208,22 @@ class Vm:
                 self._has_loaded()
                 return await unless_set(held.asked, held.answer(call, say))
         except ElsewhereError as elsewhere:
-            return await Asking(elsewhere.path, call, elsewhere.holder).answer(say)
+            asking = Asking(elsewhere.path, call, elsewhere.holder)
+            await self._recognised(asking, say)
+            return await asking.answer(say)
+
+    async def _recognised(self, asking: Asking, say: Say) -> None:
+        """Learn from the process that is to be asked which VM it has; one of an earlier version does not tell."""
+        if self._recognise is None:
+            return
+        try:
+            answer = await asking.instead(Call(Kind.IDENTITY)).answer(say)
+        except UsageError as error:
+            if error.reason.code != codes.BAD_CALL:
+                raise
+            return
+        if answer is not None:
+            self._recognise([str(each) for each in answer["vm"]])
 
     async def _hold(self, part: Part, say: Say) -> AbstractAsyncContextManager[Held]:
         """Return a hold to enter. Raise ElsewhereError, or RefusedError "vm-busy", before what that needs is loaded."""
@@ -208,7 +231,8 @@ class Vm:
         await look_for_holder(self._target, part, self._holder, waits)
         from .hold import hold
 
-        return hold(self._target, part, self._holder, waits=waits, ended=self._ended)
+        recognise = self._recognise or nobody_hears
+        return hold(self._target, part, self._holder, waits=waits, ended=self._ended, recognise=recognise)
 
     def _of_service(self, call: Call) -> Asking | None:
         """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""

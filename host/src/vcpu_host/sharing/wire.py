@@ -16,6 +16,7 @@ from ..core.reason import Origin, Reason
 from ..documents import of_reason, read_reason
 from ..errors import (
     AgentGoneError,
+    FaultError,
     OutcomeLostError,
     QemuError,
     QemuGoneError,
@@ -40,6 +41,7 @@ _KINDS: dict[str, type[VcpuctlError]] = {
     "agent-gone": AgentGoneError,
     "unreachable": UnreachableError,
     "outcome-lost": OutcomeLostError,
+    "fault": FaultError,
 }
 
 

@@ -10,13 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import ports
-from ..core import codes
 from ..core.identity import VmIdentity
 from ..core.model import HostView, Recorded
-from ..core.reason import Origin, Reason
+from ..core.reason import Reason
 from ..core.view import VmView
 from ..core.vm_events import VmEvent
-from ..errors import AgentGoneError, RefusedError, UsageError, bad_slot
+from ..errors import AgentGoneError, RefusedError, bad_slot
 from .agent_session import Sessions
 from .looking import Looker
 from .waiting import first_of, hear_agent, hear_vmm, unless
@@ -356,10 +355,8 @@ def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan
 
     try:
         return plan(view, request, recovered=recovered)
-    except ValueError as error:
-        if isinstance(error, SelectorError):
-            raise bad_slot(str(error)) from error
-        raise UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error))) from error
+    except SelectorError as error:
+        raise bad_slot(str(error)) from error
 
 
 def _nobody_hears(trouble: Reason, left: float) -> None:

@@ -35,22 +35,33 @@ SOMEBODY = "a program that uses vcpu_host"
 Q = TypeVar("Q", bound="QmpVmm | QmpPreconfig | LibvirtVmm | RecordVmm")
 #: Takes a lock, or raises an error that says who has it.
 Take = Callable[[VmLock], Awaitable[None]]
+#: Hears which VM it is, before its lock is taken, or raises an error to leave it alone.
+Recognise = Callable[[VmIdentity], None]
+
+
+def _whichever(identity: VmIdentity) -> None:
+    del identity
 
 
 @asynccontextmanager
 async def opened(
-    target: AnyTarget, *, holder: str = SOMEBODY, patience: float = LOCK_PATIENCE, take: Take | None = None
+    target: AnyTarget,
+    *,
+    holder: str = SOMEBODY,
+    patience: float = LOCK_PATIENCE,
+    take: Take | None = None,
+    recognise: Recognise = _whichever,
 ) -> AsyncIterator[Coordinator]:
     """Open a VM, to look at it and to change it. Nobody else can open it while the context lasts.
 
     ``holder`` is what others are told of who has the VM. ``patience`` is how long they are waited for, in seconds;
-    ``take`` is another way to take the locks. Raise RefusedError "vm-busy" if somebody still has it then, and what
-    ``qmp.vmm.connect`` raises if there is no monitor. The agent is looked for when it is needed, so that its absence is
-    no error here.
+    ``take`` is another way to take the locks. ``recognise`` hears which VM it is before anything is done to it. Raise
+    RefusedError "vm-busy" if somebody still has it then, and what ``qmp.vmm.connect`` raises if there is no monitor.
+    The agent is looked for when it is needed, so that its absence is no error here.
     """
     take = take or _waiting(patience)
     if isinstance(target, Domain):
-        async with _opened_domain(target, holder, take) as vm:
+        async with _opened_domain(target, holder, take, recognise) as vm:
             yield vm
         return
     # Late: each brings a library that takes long to import.
@@ -58,7 +69,7 @@ async def opened(
     from ..agent.socket_port import SocketPort
     from ..qmp.vmm import connect
 
-    async with _exclusive(target, partial(connect, target.qmp), holder, take) as (vmm, identity):
+    async with _exclusive(target, partial(connect, target.qmp), holder, take, recognise) as (vmm, identity):
         vm = Coordinator(
             vmm,
             LinkDialer(SocketPort(target.agent, vmm.check_port), socket=_link_socket),
@@ -73,7 +84,7 @@ async def opened(
 
 
 @asynccontextmanager
-async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterator[Coordinator]:
+async def _opened_domain(target: Domain, holder: str, take: Take, recognise: Recognise) -> AsyncIterator[Coordinator]:
     """Open a VM that libvirt owns."""
     from ..agent.dialer import LinkDialer
     from ..libvirt.journal import MetadataJournal
@@ -84,7 +95,7 @@ async def _opened_domain(target: Domain, holder: str, take: Take) -> AsyncIterat
     port.prepare()
     try:
         async with _exclusive(
-            target, partial(connect, target.uri, target.domain, monitor=target.monitor), holder, take
+            target, partial(connect, target.uri, target.domain, monitor=target.monitor), holder, take, recognise
         ) as (vmm, identity):
             journal = MetadataJournal(vmm.domain, holder)
             port.belongs_to(vmm.domain, journal.holder)
@@ -127,7 +138,11 @@ def _waiting(patience: float) -> Take:
 
 @asynccontextmanager
 async def _exclusive(
-    target: AnyTarget, connect: Callable[[], Awaitable[Q]], holder: str, take: Take
+    target: AnyTarget,
+    connect: Callable[[], Awaitable[Q]],
+    holder: str,
+    take: Take,
+    recognise: Recognise = _whichever,
 ) -> AsyncIterator[tuple[Q, VmIdentity]]:
     """Hold the place where the VM is reached, then the VM itself, which may be reached at others, too."""
     async with VmLock(target.place, holder) as socket_lock:
@@ -135,6 +150,7 @@ async def _exclusive(
         qemu = await connect()
         try:
             identity = await qemu.identity()
+            recognise(identity)
             async with VmLock(identity, holder) as vm_lock:
                 await take(vm_lock)
                 yield qemu, identity

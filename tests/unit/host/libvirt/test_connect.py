@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 from kit.fakes.libvirt_module import FakeLibvirt, FakeMonitorModule
 from kit.fakes.libvirt_stream import LibvirtError
+from kit.fakes.lookalike import Lookalike
 from kit.until import until
 from vcpu_host.core import codes
 from vcpu_host.errors import QemuError, QemuGoneError, UsageError, VcpuctlError
 from vcpu_host.libvirt import binding, vmm
+from vcpu_host.local.names import known_by
+from vcpu_host.local.processes import identify
 
 URI = "qemu:///system"
 OFF = LibvirtError("Requested operation is not valid: domain is not running", 55, 10)
@@ -176,4 +180,24 @@ async def test_a_libvirt_that_is_not_qemus_is_a_wrong_uri(libvirt: FakeLibvirt) 
     with pytest.raises(UsageError, match="LXC") as error:
         await vmm.connect("lxc:///system", "web1")
     assert error.value.reason.code == codes.BAD_URI
+    assert _left(libvirt) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "beside"), [(URI, True), ("qemu:///session", True), ("qemu+ssh://root@other/system", False)]
+)
+async def test_a_domain_is_known_by_its_uuid_and_beside_its_qemus_own_monitor_by_the_first_thread(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, tmp_path: Path, uri: str, beside: bool
+) -> None:
+    with Lookalike(tmp_path) as process:
+        first = {"cpu-index": 0, "qom-path": "/machine/unattached/device[0]", "thread-id": process.pid}
+        qemu.answers["query-cpus-fast"] = [first]
+        names = []
+        for name in ("web1", "5c3e2f2c-8b3c-4c51-9e5a-1f2f3a4b5c6d"):
+            domain = await vmm.connect(uri, name)
+            names.append(set(known_by(await domain.identity())))
+            await domain.close()
+        assert names[0] == names[1]
+        socket = known_by(identify(process.pid, process.pid, str(tmp_path / "qmp")))
+        assert bool(names[0].intersection(socket)) is beside
     assert _left(libvirt) == []

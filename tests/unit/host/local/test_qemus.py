@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
+from kit.fakes.lookalike import Lookalike
 from vcpu_host.core.vms import Process
 from vcpu_host.local import processes, qemus
 
@@ -85,3 +89,27 @@ def test_names_of_one_socket_have_one_key() -> None:
     assert qemus.key_of("@abstract") == "@abstract"
     assert qemus.key_of("/nowhere/at/all") is None
     assert qemus.key_of("a\0b") is None
+
+
+def test_a_qemu_that_alone_listens_at_two_sockets_is_seen_and_one_whose_sockets_others_have_is_not(
+    tmp_path: Path,
+) -> None:
+    with ExitStack() as ends:
+        sockets = {}
+        for name in ("one", "two", "three"):
+            listener = ends.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(tmp_path / name))
+            listener.listen()
+            sockets[name] = listener
+        handed = [sockets[name].fileno() for name in ("one", "two")]
+        names = [str(tmp_path / name) for name in sockets]
+        assert qemus.listening(names) == {}  # this process has them, and is no QEMU
+        qemu = ends.enter_context(Lookalike(tmp_path, handed=handed))
+        assert qemus.listening(names) == dict.fromkeys(names[:2], qemu.pid)
+        (tmp_path / "link").symlink_to(tmp_path / "one")
+        assert qemus.listening([str(tmp_path / "link"), names[1]]) == {
+            str(tmp_path / "link"): qemu.pid,
+            names[1]: qemu.pid,
+        }
+        ends.enter_context(Lookalike(tmp_path, handed=handed[:1]))
+        assert qemus.listening(names) == {names[1]: qemu.pid}

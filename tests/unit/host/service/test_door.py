@@ -41,6 +41,8 @@ class _Asked:
 class _Kept:
     """A VM."""
 
+    name = "web1"
+
     def asked(self) -> _Asked:
         return _Asked()
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,9 +15,12 @@ import pytest
 from kit.until import DEADLINE
 from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
+from vcpu_host.documents import Document
 from vcpu_host.local import directory
 from vcpu_host.service import rpc as module
 from vcpu_host.service.rpc import RpcServers
+from vcpu_host.sharing.answers import Say
+from vcpu_host.sharing.calls import Call
 from vcpu_proto.host.v1 import host_pb2 as pb
 from vcpu_proto.host.v1 import host_pb2_grpc
 
@@ -93,3 +96,71 @@ async def test_a_name_or_a_reason_that_is_no_utf_8_is_told_escaped(servers: RpcS
     keeper.broken = {"\udcff": Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, "/etc/vcpuctl/vms.d/\udcff.toml")}
     assert await _names(servers, 7) == ["\\udcff"]
     assert module._struct({"text": "na\udce9ve"})["text"] == "na?ve"
+
+
+class _Faulty:
+    """A VM whose every call ends by a mistake in vcpuctl."""
+
+    name = "web1"
+    held = None
+    trouble = None
+
+    def asked(self) -> _Faulty:
+        return self
+
+    async def answer(self, call: Call, say: Say) -> Document:
+        if call.changes:
+            say({"progress": [0, 1, "the guest"]})
+        raise KeyError("scale")
+
+    def interrupt(self) -> None:
+        raise AssertionError("it has ended")
+
+
+_ORDER = pb.Order(operation=pb.Order.OPERATION_PLUG)
+_CALLS: dict[str, Callable[[Any], Any]] = {
+    "List": lambda host: host.List(pb.ListRequest(vm="web1"), timeout=DEADLINE),
+    "Doctor": lambda host: host.Doctor(pb.DoctorRequest(vm="web1"), timeout=DEADLINE),
+    "Plan": lambda host: host.Plan(pb.PlanRequest(vm="web1", order=_ORDER), timeout=DEADLINE),
+    "Watch": lambda host: _last(host.Watch(pb.WatchRequest(vm="web1"), timeout=DEADLINE)),
+    "Apply": lambda host: _last(host.Apply(pb.ApplyRequest(vm="web1", order=_ORDER), timeout=DEADLINE)),
+}
+
+
+async def _last(stream: Any) -> Any:
+    return [message async for message in stream][-1]
+
+
+@pytest.mark.parametrize("call", _CALLS)
+async def test_a_fault_that_nobody_foresaw_ends_a_call_in_words_and_is_logged(
+    servers: RpcServers, keeper: Any, capsys: pytest.CaptureFixture[str], call: str
+) -> None:
+    keeper.named = lambda name: _Faulty()
+    async with servers.of_user(7) as path, grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        host = host_pb2_grpc.HostStub(channel)  # type: ignore[no-untyped-call]
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await _CALLS[call](host)
+    assert error.value.code() is grpc.StatusCode.INTERNAL
+    assert "KeyError('scale')" in str(error.value.details())
+    told: Any = error.value.trailing_metadata()
+    assert dict(told)["vcpuctl-code"] == codes.FAULT
+    written = capsys.readouterr().err
+    assert "web1: a fault of vcpuctl's own" in written
+    assert "Traceback" in written
+
+
+async def test_an_order_that_no_command_line_could_give_is_refused_as_words_that_do_not_fit(
+    servers: RpcServers, keeper: Any
+) -> None:
+    keeper.named = lambda name: _Faulty()
+    order = pb.Order(operation=pb.Order.OPERATION_SCALE, slots=["7"])
+    async with servers.of_user(7) as path, grpc.aio.insecure_channel(f"unix:{path}") as channel:
+        host = host_pb2_grpc.HostStub(channel)  # type: ignore[no-untyped-call]
+        for asked in (
+            host.Plan(pb.PlanRequest(vm="web1", order=order), timeout=DEADLINE),
+            _last(host.Apply(pb.ApplyRequest(vm="web1", order=order), timeout=DEADLINE)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await asked
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "whole VM" in str(error.value.details())

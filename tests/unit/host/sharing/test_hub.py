@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from kit.until import DEADLINE
+from vcpu_host.core import codes
 from vcpu_host.documents import Document
-from vcpu_host.errors import RefusedError
+from vcpu_host.errors import FaultError, OutcomeLostError, RefusedError, VcpuctlError
 from vcpu_host.sharing import wire
 from vcpu_host.sharing.answers import Say
 from vcpu_host.sharing.calls import Call, Kind
@@ -145,3 +146,23 @@ async def test_the_socket_goes_while_the_lock_is_held_and_is_left_alone_after_th
         assert streams is None
     assert list(place.parent.iterdir()) == []
     await second.close()
+
+
+@pytest.mark.parametrize(("call", "status"), [({"call": "list"}, FaultError), (_PLUG, OutcomeLostError)])
+async def test_who_asks_is_told_of_a_fault_that_nobody_foresaw_and_the_log_has_it(
+    place: Path, capsys: pytest.CaptureFixture[str], call: dict[str, object], status: type[VcpuctlError]
+) -> None:
+    async def answer(call: Call, say: Say, interruption: Interruption) -> Document:
+        raise KeyError("scale")
+
+    hub = Hub(Part.KEEPS, "vcpuctl test", answer)
+    await hub.listen(place)
+    with pytest.raises(status) as error:
+        await Asking(place, Call.from_json(call)).answer(lambda message: None)
+    assert error.value.reason.code == codes.FAULT
+    assert "KeyError('scale')" in error.value.reason.text
+    assert ("not known how far" in error.value.reason.text) is (call is _PLUG)
+    written = capsys.readouterr().err
+    assert "vcpuctl test: a fault of vcpuctl's own" in written
+    assert "Traceback" in written
+    await hub.close()

@@ -84,6 +84,16 @@ async def test_who_asks_writes_of_what_was_not_begun_and_is_not_sure_of_what_was
     assert (caller.command, caller.for_uid, before, after) == ("vcpuctl plug", 1000, None, None)
 
 
+async def test_an_operation_that_a_mistake_of_ours_ended_has_its_entry_too_and_nobody_knows_how_far_it_came(
+    entries: list[_Entry],
+) -> None:
+    with pytest.raises(KeyError):
+        async with no_result(_CALL, _write):
+            raise KeyError("scale")
+    ((_, _, document, _, _),) = entries
+    assert (document["outcome"], document["reason"]["code"]) == ("unknown", codes.FAULT)
+
+
 async def test_who_asks_leaves_it_to_the_process_that_has_begun_and_questions_are_no_operations(
     entries: list[_Entry],
 ) -> None:

@@ -46,19 +46,28 @@ class OnWorkload(StrEnum):
 
 #: The fields of a request that are on or off; documents name those that are on.
 FLAGS = ("in_guest", "without_agent", "atomic", "config")
+#: What the fields of a request are that have few values.
+_TYPES = {
+    "operation": Operation,
+    "placement": Placement,
+    "workload": OnWorkload | None,
+    **dict.fromkeys((*FLAGS, "strict_placement"), bool),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the user wants. ``count`` counts vCPUs; for scale it is the goal. ``selectors`` exclude ``count``.
 
-    ``in_guest`` makes scale take CPUs on- and offline only: none is plugged or unplugged. ``without_agent`` makes plug
-    and unplug go by QEMU's evidence alone, which is no proof of what the guest did. ``atomic``: all of it or nothing.
-    ``config``: the VM's definition is to have the same vCPUs at its next start. ``placement`` says which slots a count
-    means, ``node`` of which NUMA node they are. ``workload``: what to do about programs that would be hurt; None is the
-    VM's own default. ``strict_placement``: the placement was asked for, so no slot is passed over for their sake.
+    Scale takes a count alone, online and offline take selectors alone. ``in_guest`` makes scale take CPUs on- and
+    offline only: none is plugged or unplugged. ``without_agent`` makes plug and unplug go by QEMU's evidence alone,
+    which is no proof of what the guest did. ``atomic``: all of it or nothing. ``config``: the VM's definition is to
+    have the same vCPUs at its next start. ``placement`` says which slots a count means, ``node`` of which NUMA node
+    they are. ``workload``: what to do about programs that would be hurt; None is the VM's own default.
+    ``strict_placement``: the placement was asked for, so no slot is passed over for their sake.
 
-    Raises ValueError, in words for people, for what does not go together.
+    Raises ValueError, in words for people, for what does not go together or is of another type: nobody else checks
+    what programs ask for.
     """
 
     operation: Operation
@@ -74,6 +83,44 @@ class Request:
     strict_placement: bool = False
 
     def __post_init__(self) -> None:
+        self._check_types()
+        self._check_slots()
+        self._check_agent()
+        self._check_choice()
+
+    def _check_types(self) -> None:
+        for name, kind in _TYPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"{name} is {value!r:.40}, which it cannot be")
+        if self.count is not None and (type(self.count) is not int or self.count < 1):
+            raise ValueError(f"a count of vCPUs is a whole number of at least 1, and {self.count!r:.40} is none")
+        if self.node is not None and type(self.node) is not int:
+            raise ValueError(f"a NUMA node is a whole number, and {self.node!r:.40} is none")
+        selectors: object = self.selectors
+        # Of a text each letter would be one.
+        if not isinstance(selectors, tuple | list) or not all(isinstance(each, str) for each in selectors):
+            raise ValueError(f"selectors are a tuple of texts, one for each slot, and {selectors!r:.40} is none")
+
+    def _check_slots(self) -> None:
+        if self.count is not None and self.selectors:
+            raise ValueError("slots are named one by one, or counted, not both")
+        if self.selectors and self.operation is Operation.SCALE:
+            raise ValueError("scale states how many vCPUs the whole VM is to have: plug or unplug slots by their names")
+        if self.count is not None and self.operation in (Operation.ONLINE, Operation.OFFLINE):
+            raise ValueError(f"{self.operation} needs slots by their names, and takes no number of vCPUs")
+
+    def _check_agent(self) -> None:
+        if self.in_guest and self.operation is not Operation.SCALE:
+            raise ValueError(f"of scale alone the guest's side alone can be asked for, and this is {self.operation}")
+        if self.without_agent and self.operation not in (Operation.PLUG, Operation.UNPLUG):
+            raise ValueError(f"{self.operation} needs the agent: only plug and unplug can do without it")
+        if self.without_agent and self.workload is OnWorkload.REFUSE:
+            raise ValueError(
+                "without the agent nobody looks at the guest's programs, so nothing can be refused for them"
+            )
+
+    def _check_choice(self) -> None:
         chooses = self.placement is not Placement.LOWEST or self.node is not None
         if chooses and self.selectors:
             raise ValueError("slots are named one by one, or chosen by a policy or a node, not both")
@@ -83,10 +130,6 @@ class Request:
             )
         if self.config and self.guest_alone:
             raise ValueError("the VM's definition says what is plugged, and none is plugged or unplugged here")
-        if self.without_agent and self.workload is OnWorkload.REFUSE:
-            raise ValueError(
-                "without the agent nobody looks at the guest's programs, so nothing can be refused for them"
-            )
         if self.node is not None and self.operation is Operation.SCALE:
             raise ValueError("scale states how many vCPUs the whole VM is to have: for one node, plug or unplug there")
 

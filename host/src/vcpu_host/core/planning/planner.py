@@ -28,10 +28,8 @@ _NO_AGENT = Reason(codes.NO_AGENT, Origin.AGENT, "no guest agent answers", "see 
 def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """Decide. With ``recovered`` earlier operations' removals have had their chance, and are met as they stand.
 
-    Raises SelectorError for selectors that name nothing, and ValueError for a count that is not positive.
+    Raises SelectorError for selectors that name nothing.
     """
-    if request.count is not None and request.count < 1:
-        raise ValueError(f"a count of vCPUs is at least 1, not {request.count}")
     try:
         chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
     except GuestUnknownError:
