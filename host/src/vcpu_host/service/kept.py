@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import traceback
 from collections.abc import Collection, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,6 +26,7 @@ from ..sharing.hub import LAST_WORDS, Part
 from ..sharing.interruption import Interruption
 from ..sharing.taking import ElsewhereError
 from ..sharing.vm import OnlyChanges, Vm, unless_set
+from .log import tell
 
 if TYPE_CHECKING:
     from ..autoscale.decision import Decision
@@ -85,7 +85,7 @@ class Heard(Protocol):
         """The autoscaler is to change the VM, or would."""
 
     def configured(self, names: Collection[str]) -> None:
-        """These are the VMs now, and no others."""
+        """These are the VMs now, and no others; also those whose files name none (``Keeper.broken``)."""
 
 
 class Kept:
@@ -282,8 +282,9 @@ class Kept:
 
 def _fault(name: str, error: Exception) -> Reason:
     """Tell the service's log of a fault of its own, and return the reason for others."""
-    sys.stderr.write(f"{name}: a fault of vcpuctl's own\n")
-    traceback.print_exception(error)
+    tell(f"{name}: a fault of vcpuctl's own")
+    with suppress(OSError):
+        traceback.print_exception(error)
     text = f"a fault of vcpuctl's own: {printable(repr(error))}"
     return Reason(codes.FAULT, Origin.VCPUCTL, text, "the service's log has more; please report it")
 
