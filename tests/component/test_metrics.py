@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kit.component.cli import SOON, done, run, until
-from kit.component.prometheus import Prometheus, check_expressions, check_metrics, free_port, programs
+from kit.component.prometheus import Prometheus, check_alerts, check_expressions, check_metrics, free_port, programs
 from kit.component.serving import Serving
-from kit.dashboard_queries import load, queries
+from kit.dashboard_queries import DASHBOARD, load, queries
 from kit.fakes.qemu import FakeVm
 from vcpu_host.autoscale.decision import Check, Decision, Verdict
 from vcpu_host.autoscale.window import Averages
 from vcpu_host.core import codes
-from vcpu_host.service.exposition import Address, Exposition, textfile, write_textfile
+from vcpu_host.service.exposition import Address, Exposition
 from vcpu_host.service.metrics import Metrics
+from vcpu_host.service.textfile import Textfile, textfile
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,9 @@ def _lived(metrics: Metrics, vm: FakeVm) -> None:
     metrics.look_failed("web1", "qemu-silent")
     metrics.session_began("web1")
     metrics.exposition_failed("http")
+    _seen(metrics, vm, "list")
     metrics.decided("web1", _DECISION, "act")
     metrics.changed("web1", _DECISION.direction)
-    _seen(metrics, vm, "list")
 
 
 def test_promtool_finds_no_fault_with_the_metrics_in_either_form_nor_with_the_file(
@@ -76,7 +79,7 @@ def test_promtool_finds_no_fault_with_the_metrics_in_either_form_nor_with_the_fi
     with FakeVm(folder, "--maxcpus", "4", "--accel", "kvm", "--deleted", "kvm") as vm:
         _lived(metrics, vm)
     file = textfile(str(folder / "vcpuctl.prom"))
-    assert write_textfile(metrics, file)
+    Textfile(metrics, file).write()
     assert "vcpuctl_pluggable_vcpus" in file.read_text()
     assert check_metrics(prometheus, file.read_text()) == ""
 
@@ -89,6 +92,35 @@ def test_promtool_would_find_a_fault(prometheus: Path) -> None:
 def test_promtool_reads_every_query_of_the_dashboard(folder: Path, prometheus: Path) -> None:
     assert check_expressions(prometheus, folder, [query for _, query in queries(load())]) == ""
     assert check_expressions(prometheus, folder, ["sum by (vcpuctl_vcpus"])
+
+
+def _alert(name: str, series: str, values: str, *, fires: bool) -> dict[str, object]:
+    """A test for promtool: whether the alert fires after ten minutes of these values, one a minute."""
+    firing = f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) or vector(0)'
+    sample = {"labels": "{}", "value": float(fires)}
+    return {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": values}],
+        "promql_expr_test": [{"expr": firing, "eval_time": "10m", "exp_samples": [sample]}],
+    }
+
+
+def test_the_alerts_fire_for_a_vm_that_is_not_up_and_for_a_file_that_nobody_writes(
+    folder: Path, prometheus: Path
+) -> None:
+    rules = DASHBOARD.parents[1] / "prometheus/vcpuctl.rules.yml"
+    up, file = 'vcpuctl_vm_up{vm="web1"}', "node_textfile_mtime_seconds"
+    whole, short = f'{file}{{file="/var/lib/prometheus/node-exporter/vcpuctl.prom"}}', f'{file}{{file="vcpuctl.prom"}}'
+    tests = [
+        _alert("VcpuctlVmDown", up, "1 0x10", fires=True),
+        _alert("VcpuctlVmDown", up, "0 1x10", fires=False),
+        _alert("VcpuctlMetricsOld", whole, "0x10", fires=True),
+        _alert("VcpuctlMetricsOld", short, "0x10", fires=True),
+        _alert("VcpuctlMetricsOld", whole, "0+60x10", fires=False),
+        _alert("VcpuctlMetricsOld", f'{file}{{file="/x/apt.prom"}}', "0x10", fires=False),
+    ]
+    assert check_alerts(prometheus, folder, rules, tests) == ""
+    assert check_alerts(prometheus, folder, rules, [_alert("VcpuctlVmDown", up, "0x10", fires=False)])
 
 
 async def test_every_panel_of_the_dashboard_shows_something_of_vms_to_which_everything_has_happened(
@@ -127,6 +159,52 @@ async def test_prometheus_scrapes_them_and_knows_how_many_vcpus_are_online_after
                 assert await asyncio.to_thread(server.query, online) == []
 
 
+def _asked(address: str) -> str:
+    """What the service hands out by HTTP; nothing before it serves."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=SOON) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_a_vm_that_stops_answering_others_is_not_told_as_up_until_it_answers_again(folder: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        FakeVm(folder, "--maxcpus", "4") as vm,
+        Serving({"web1": vm}, options=("--metrics", address)) as service,
+    ):
+        service.holds("web1")
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 1.0' in _asked(address))
+        vm.process.send_signal(signal.SIGSTOP)
+        try:
+            assert run(vm, "list").status != 0
+            # Its own next look would come within two minutes.
+            until(lambda: 'vcpuctl_vm_up{vm="web1"} 0.0' in _asked(address), within=60.0)
+            assert "vcpuctl_vcpus{" not in _asked(address)
+        finally:
+            vm.process.send_signal(signal.SIGCONT)
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 1.0' in _asked(address))
+
+
+def test_a_vm_whose_file_breaks_stays_and_is_not_up_and_a_service_that_ends_takes_its_own_file_along(
+    folder: Path,
+) -> None:
+    address, file = f"127.0.0.1:{free_port()}", folder / "vcpuctl.prom"
+    with (
+        FakeVm(folder / "1", "--maxcpus", "4") as vm,
+        Serving({"web1": vm}, options=("--metrics", address, "--metrics-file", str(file))) as service,
+    ):
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 1.0' in _asked(address))
+        service.breaks("web1")
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 0.0' in _asked(address))
+        assert 'vcpuctl_look_errors_total{reason="bad-vm-file",vm="web1"} 1.0' in _asked(address)
+        service.adds("web1", vm)
+        until(lambda: 'vcpuctl_vm_up{vm="web1"} 1.0' in _asked(address))
+        assert file.exists()
+    assert not file.exists()
+
+
 def test_prometheus_scrapes_the_service_which_counts_what_is_done_through_it_and_what_cannot_be_seen(
     folder: Path, prometheus: Path
 ) -> None:
@@ -156,7 +234,12 @@ def test_prometheus_scrapes_the_service_which_counts_what_is_done_through_it_and
 
 @pytest.mark.parametrize(
     ("option", "word"),
-    [("--metrics", "0.0.0.0:9712"), ("--metrics", "9712"), ("--metrics-file", "/tmp/vcpuctl.txt")],
+    [
+        ("--metrics", "0.0.0.0:9712"),
+        ("--metrics", "9712"),
+        ("--metrics-file", "/tmp/vcpuctl.txt"),
+        ("--metrics-file", "/nowhere/x.prom"),
+    ],
 )
 def test_metrics_that_others_could_reach_or_nobody_reads_are_refused_before_anything_is_served(
     folder: Path, option: str, word: str

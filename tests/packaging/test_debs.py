@@ -75,6 +75,7 @@ def test_the_host_package_brings_command_page_schemas_and_completions(debs: dict
         "/usr/lib/systemd/system/vcpuctl.socket",
         "/usr/lib/sysusers.d/vcpuctl.conf",
         "/usr/share/vcpuctl/grafana/vcpuctl.json",
+        "/usr/share/vcpuctl/prometheus/vcpuctl.rules.yml",
         "/usr/share/bash-completion/completions/vcpuctl",
         "/usr/share/fish/vendor_completions.d/vcpuctl.fish",
         "/usr/share/man/man1/vcpuctl.1.gz",

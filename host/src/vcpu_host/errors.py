@@ -61,7 +61,6 @@ class OutcomeLostError(VcpuctlError):
     """An operation was begun by another process, which ended in the middle of it: what it began may still happen."""
 
 
-<<<<<<< HEAD
 class TooLateError(Exception):
     """What had to be sent by a certain time was held up until that had passed, and was not sent: nothing was done.
 
@@ -73,10 +72,10 @@ def in_time(not_after: float | None) -> None:
     """Raise TooLateError if it is later than that, on the loop's clock. To be called at the very moment of sending."""
     if not_after is not None and time.monotonic() > not_after:
         raise TooLateError
-=======
+
+
 class FaultError(VcpuctlError):
     """A mistake in vcpuctl, which whoever asked cannot do anything about."""
->>>>>>> fixreq
 
 
 class UnreachableError(VcpuctlError):

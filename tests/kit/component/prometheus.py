@@ -8,7 +8,7 @@ import socket
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -61,6 +61,19 @@ def check_expressions(programs: Path, folder: Path, expressions: Sequence[str]) 
         [programs / "promtool", "check", "rules", file], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     return "" if checked.returncode == 0 else checked.stdout + checked.stderr
+
+
+def check_alerts(programs: Path, folder: Path, rules: Path, tests: Sequence[Mapping[str, object]]) -> str:
+    """Return what promtool finds wrong with rules, or with what becomes of them in these tests; empty if nothing."""
+    file = folder / "tests.yml"
+    file.write_text(json.dumps({"rule_files": [str(rules)], "tests": list(tests)}))
+    for words in (("check", "rules", rules), ("test", "rules", file)):
+        checked = subprocess.run(
+            [programs / "promtool", *words], capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
+        if checked.returncode != 0:
+            return checked.stdout + checked.stderr
+    return ""
 
 
 class Prometheus:

@@ -58,6 +58,11 @@ class Serving:
         self._write(name, vm)
         self.process.send_signal(signal.SIGHUP)
 
+    def breaks(self, name: str) -> None:
+        """Spoil the VM's file, and have the service look."""
+        (self._vms / f"{name}.toml").write_text("qmp = \n", encoding="utf-8")
+        self.process.send_signal(signal.SIGHUP)
+
     def moves(self, name: str, vm: FakeVm, monitor: str) -> None:
         """Configure another way to the VM, and have the service look."""
         (self._vms / f"{name}.toml").write_text(f'qmp = "{vm.folder / monitor}"\n{self._settings}', encoding="utf-8")

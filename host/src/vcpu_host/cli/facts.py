@@ -27,6 +27,7 @@ FILES: tuple[tuple[str, str], ...] = (
     ("/run/vcpuctl.sock", "The socket of vcpuctl serve. Who may write to it may do all that vcpuctl does."),
     ("/usr/share/vcpuctl/json", "The JSON Schemas of the documents."),
     ("/usr/share/vcpuctl/grafana", "A Grafana dashboard of the metrics."),
+    ("/usr/share/vcpuctl/prometheus", "Alerts on the metrics, for Prometheus' rule_files."),
     ("$XDG_RUNTIME_DIR/vcpuctl", "The same of any other user; /tmp/vcpuctl-UID if the variable is not set."),
 )
 

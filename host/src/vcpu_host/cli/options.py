@@ -282,7 +282,8 @@ def add_serve(parser: Parser) -> None:
     parser.add_argument(
         "--metrics-file",
         metavar="FILE",
-        help="write them every 10 s for node_exporter's textfile collector, to DIRECTORY/NAME.prom",
+        help="write them every 10 s for node_exporter's textfile collector, to DIRECTORY/NAME.prom, which goes when "
+        "serve ends",
     )
 
     parser.add_argument(

@@ -37,9 +37,10 @@ async def serve(args: argparse.Namespace) -> Exit:
         await serve_vms(path, stop, host=host)
         return Exit.DONE
     # Late: they need prometheus_client.
-    from vcpu_host.service.exposition import address, textfile
+    from vcpu_host.service.exposition import address
     from vcpu_host.service.metrics import Metrics
     from vcpu_host.service.observed import Observed, handed_out
+    from vcpu_host.service.textfile import textfile
 
     where = None if args.metrics is None else address(args.metrics)
     file = None if args.metrics_file is None else textfile(args.metrics_file)

@@ -18,6 +18,7 @@ from ..core import codes
 from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.vm_events import QemuGone
+from ..core.vms import is_here
 from ..errors import QemuError, in_time
 from ..local.processes import qemus_thread
 from ..qmp.events import EventHub, convert

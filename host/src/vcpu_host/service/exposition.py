@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands metrics out: by HTTP, on loopback or a unix socket alone, or as a file for node_exporter.
+"""Hands metrics out by HTTP, on loopback or a unix socket alone.
 
 They say which VMs there are and what was done to them, so that no other host may ask for them. A client may be slow or
 hostile: it gets so much time and so many bytes, and so many of them are served at once.
@@ -12,7 +12,6 @@ import ipaddress
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -165,37 +164,3 @@ def _response(
     if status == 405:
         lines.append("Allow: GET, HEAD")
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if head else data)
-
-
-def textfile(path: str) -> Path:
-    """Return the file of this name. Raise UsageError if node_exporter would not read it."""
-    file = Path(path)
-    if file.suffix != ".prom" or not file.is_absolute():
-        hint = "node_exporter reads DIRECTORY/NAME.prom, with its --collector.textfile.directory=DIRECTORY"
-        text = f"metrics: {path!r} is not an absolute path that ends in .prom"
-        raise UsageError(Reason(codes.BAD_METRICS, Origin.VCPUCTL, text, hint))
-    return file
-
-
-def write_textfile(metrics: Metrics, file: Path) -> bool:
-    """Write the metrics for node_exporter's textfile collector; who reads the file sees all of them, or the old ones.
-
-    Return whether that worked. If it did not, the metrics count it, and the old file stays, whose age node_exporter
-    tells (node_textfile_mtime_seconds).
-    """
-    data, _ = metrics.exposed()
-    # The collector reads *.prom alone, so not this. One that was left half written is written over.
-    temporary = file.with_name(f".{file.name}.new")
-    try:
-        with open(temporary, "wb", opener=_not_through_a_link) as new:
-            new.write(data)
-            os.fchmod(new.fileno(), 0o644)
-        os.replace(temporary, file)
-    except OSError:
-        metrics.exposition_failed("textfile")
-        return False
-    return True
-
-
-def _not_through_a_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)

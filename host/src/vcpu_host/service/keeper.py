@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import suppress
 
 from ..core import codes
 from ..core.reason import Origin, Reason
+from ..core.text import printable
 from ..errors import UsageError
 from ..local.open_files import allow_for
 from ..local.target import AnyTarget, listed, marks
 from .kept import Heard, HostLimits, Kept
+from .log import tell
 
 #: How often vms.d is looked at, in seconds.
 _RESCAN = 10.0
@@ -99,14 +102,14 @@ class Keeper:
         """
         if self._stops:
             return
-        self.broken = broken
         self._places_until = 0.0
         allow_for(len(wanted))
         before = {
             name: self._vms.pop(name) for name, (kept, _) in [*self._vms.items()] if wanted.get(name) != kept.target
         }
-        self._heard.configured(wanted)
-        self._host.budget.keep(wanted)
+        # By names that can be shown: what names no VM can have any name that a file can have.
+        self._heard.configured([*wanted, *map(printable, broken)])
+        self._host.budget.keep([*wanted, *broken])
         for name, target in wanted.items():
             if name in self._vms:
                 self._vms[name][0].configure(target)
@@ -118,6 +121,19 @@ class Keeper:
             task.add_done_callback(self._has_left)
             if not kept.retire(self._vms[name][0] if name in self._vms else None):
                 task.cancel()
+        self._take_broken(broken, wanted)
+
+    def _take_broken(self, broken: dict[str, Reason], wanted: Collection[str]) -> None:
+        """Take what is wrong with files, and tell of what is new. A file that has gone is nobody's trouble."""
+        before, self.broken = self.broken, broken
+        for name, reason in broken.items():
+            self._host.budget.unknown(name)  # it may run all the same
+            if before.get(name) != reason:
+                tell(f"{name}: {reason}")
+                self._heard.gone(printable(name), reason)
+        for name in before:
+            if name in wanted:
+                tell(f"{name}: its file is right again")
 
     def _has_left(self, task: asyncio.Task[None]) -> None:
         del self._leaving[task]

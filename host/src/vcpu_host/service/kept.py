@@ -83,7 +83,7 @@ class Heard(Protocol):
         """The autoscaler is to change the VM, or would."""
 
     def configured(self, names: Collection[str]) -> None:
-        """These are the VMs now, and no others."""
+        """These are the VMs now, and no others; also those whose files name none (``Keeper.broken``)."""
 
 
 class Kept:

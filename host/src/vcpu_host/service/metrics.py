@@ -182,6 +182,8 @@ class Metrics:
             return
         load = decision.load
         known.scaled = True
+        if known.up is False:
+            return  # about a VM that is being let go: what cannot be seen has no gauges
         known.held_by = self._bounded(decision.code)
         known.autoscale = {
             "vcpuctl_autoscale_enabled": mode == "act" and decision.code != codes.AUTOSCALE_OFF,

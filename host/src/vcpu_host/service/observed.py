@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,16 +10,14 @@ from typing import TYPE_CHECKING
 
 from ..core.reason import Reason
 from ..documents import Document
-from .exposition import Address, Exposition, write_textfile
+from .exposition import Address, Exposition
 from .metrics import Metrics
 from .serve import write_down
+from .textfile import Textfile
 
 if TYPE_CHECKING:
     from ..autoscale.decision import Decision
     from ..autoscale.history import Entry
-
-#: How often the file is written, in seconds; node_exporter reads it whenever it is scraped itself.
-_INTERVAL = 10.0
 
 
 class Observed:
@@ -64,21 +61,11 @@ class Observed:
 async def handed_out(metrics: Metrics, where: Address | None, file: Path | None) -> AsyncIterator[None]:
     """Serve the metrics at ``where`` and write them to ``file``, each if it is given, for as long as the context lasts.
 
-    Raise UsageError if nothing can be served there. A file that cannot be written is counted (``write_textfile``).
+    Raise UsageError if nothing can be served there, or written.
     """
     async with AsyncExitStack() as stack:
         if where is not None:
             await stack.enter_async_context(Exposition(metrics, where))
-        writing = None if file is None else asyncio.ensure_future(_write(metrics, file))
-        try:
-            yield
-        finally:
-            if writing is not None:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
-
-
-async def _write(metrics: Metrics, file: Path) -> None:
-    while True:
-        write_textfile(metrics, file)
-        await asyncio.sleep(_INTERVAL)
+        if file is not None:
+            await stack.enter_async_context(Textfile(metrics, file))
+        yield

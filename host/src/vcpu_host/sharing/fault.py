@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from contextlib import suppress
 
 from ..core import codes
 from ..core.reason import Origin, Reason
@@ -19,8 +20,9 @@ _UNKNOWN = "it is not known how far the operation came"
 
 def logged(name: str, error: Exception) -> Reason:
     """Write to stderr that this went wrong with what has this name. Return the reason for others."""
-    sys.stderr.write(f"{printable(name)}: a fault of vcpuctl's own\n")
-    traceback.print_exception(error)
+    with suppress(OSError):  # a log that takes nothing ends nothing
+        sys.stderr.write(f"{printable(name)}: a fault of vcpuctl's own\n")
+        traceback.print_exception(error)
     return reason(error)
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from ..core.model import HostView, Recorded
 from ..core.reason import Reason
 from ..core.view import VmView
 from ..core.vm_events import VmEvent
-from ..errors import AgentGoneError, RefusedError, bad_slot
+from ..errors import AgentGoneError, QemuGoneError, RefusedError, VcpuctlError, bad_slot
 from .agent_session import Sessions
 from .looking import Looker
 from .waiting import first_of, hear_agent, hear_vmm, unless
@@ -66,6 +66,7 @@ class Coordinator:
         self._one_look = asyncio.Lock()
         self._interrupt: Callable[[], None] | None = None
         self._interrupted = False  # before there was anything to interrupt
+        self._watchers: set[asyncio.Event] = set()  # each is to look again when its event is set
 
     @property
     def agent(self) -> ports.GuestAgent | None:
@@ -89,7 +90,11 @@ class Coordinator:
 
     async def session(self) -> ports.GuestAgent:
         """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
-        return await self._looker.session()
+        try:
+            return await self._looker.session()
+        except QemuGoneError:
+            self._have_watchers_look()
+            raise
 
     # --- looking --------------------------------------------------------------------------------------------------
 
@@ -105,9 +110,21 @@ class Coordinator:
 
     async def _look(self, *, renew: bool) -> VmView:
         if self._looker.operating:
-            return await self._looker.beside(renew=renew)
+            return await self._seen(self._looker.beside(renew=renew))
         async with self._one_look:
-            return await self._looker.observe_for(None, renew=renew)
+            return await self._seen(self._looker.observe_for(None, renew=renew))
+
+    async def _seen(self, looking: Awaitable[VmView]) -> VmView:
+        """What a look shows. If it fails, whoever watches has to know that, too: what they saw may not be true now."""
+        try:
+            return await looking
+        except VcpuctlError:
+            self._have_watchers_look()
+            raise
+
+    def _have_watchers_look(self) -> None:
+        for changed in self._watchers:
+            changed.set()
 
     async def checkup(self) -> VmView:
         """As ``look``, with what the guest's programs make of its CPUs."""
@@ -120,7 +137,7 @@ class Coordinator:
         """Which vCPUs the VM has now, and what is pending. Raises RefusedError if it is not known what is pending."""
         from ..core.migration.shape import shape_of
 
-        view = await self._looker.observe_qemu()
+        view = await self._seen(self._looker.observe_qemu())
         if view.record_trouble is not None:
             raise RefusedError(view.record_trouble)
         return shape_of(view, await self._vmm.queues())
@@ -130,13 +147,15 @@ class Coordinator:
     ) -> AsyncGenerator[VmView, None]:
         """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
 
-        Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway. What
+        Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway. So it
+        does when somebody else's look or operation has failed because QEMU does not answer: no event tells that. What
         the agent says of its guest beside its CPUs (``AgentInfo``) is not asked anew for each of these looks.
         """
         loop = asyncio.get_running_loop()
         stop, changed = stop or asyncio.Event(), asyncio.Event()
         listeners = {loop.create_task(hear_vmm(self._vmm.events(), changed))}
         heard: ports.GuestAgent | None = None
+        self._watchers.add(changed)
         try:
             while not stop.is_set() and (until is None or loop.time() < until):
                 changed.clear()
@@ -149,6 +168,7 @@ class Coordinator:
                 left = interval if until is None else min(interval, until - loop.time())
                 await first_of(stop, changed, seconds=left)
         finally:
+            self._watchers.discard(changed)
             for task in listeners:
                 task.cancel()
             await asyncio.gather(*listeners, return_exceptions=True)
@@ -171,7 +191,7 @@ class Coordinator:
 
     async def plan(self, request: Request) -> Plan:
         """What ``run`` would do, from a fresh look. Raises UsageError for slots that the VM does not have."""
-        view = await (self._looker.observe_qemu() if request.without_agent else self.look())
+        view = await (self._seen(self._looker.observe_qemu()) if request.without_agent else self.look())
         return (await self._with_programs(view, request, shows=True))[1]
 
     async def _with_programs(
@@ -283,7 +303,7 @@ class Coordinator:
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
-            view = await (
+            view = await self._seen(
                 self._looker.observe_qemu(operation=True)
                 if request.without_agent
                 else self._looker.observe_for(asks, operation=True)
@@ -338,6 +358,8 @@ class Coordinator:
         if self._interrupted:
             run.interrupt()
         result = await run.to_end(events)
+        if run.lost_qemu:
+            self._have_watchers_look()
         self._looker.said(run.said)
         return result
 

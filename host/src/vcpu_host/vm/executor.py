@@ -65,6 +65,7 @@ class Run:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: dict[int, asyncio.Task[Reason | None]] = {}
         self.said: dict[int, Ost] = {}  # by the guest, of slots, since the run began
+        self.lost_qemu = False  # it did not answer any more
 
     async def to_end(self, vm_events: AsyncIterator[VmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
@@ -129,6 +130,7 @@ class Run:
             return ev.Tick()
 
     def _put(self, event: ev.Event) -> None:
+        self.lost_qemu |= isinstance(event, ev.QemuGone)
         self._queue.put_nowait(event)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

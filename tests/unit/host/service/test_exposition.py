@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics by HTTP and as a file: for this host alone, whatever its clients do."""
+"""Metrics by HTTP: for this host alone, whatever its clients do."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from kit.fakes.adapters import until
 from vcpu_host.errors import UsageError
 from vcpu_host.service import exposition
-from vcpu_host.service.exposition import CLIENTS, LARGEST, Address, Exposition, address, textfile, write_textfile
+from vcpu_host.service.exposition import CLIENTS, LARGEST, Address, Exposition, address
 from vcpu_host.service.metrics import Metrics
 
 _ANY = Address("127.0.0.1", 0)
@@ -180,46 +179,3 @@ async def test_what_lies_at_the_sockets_place_and_is_not_left_over_is_left_alone
         await Exposition(metrics, Address(path=str(kept))).__aenter__()
     assert error.value.reason.code == "bad-socket"
     assert _text(kept) == "kept"
-
-
-# --- a file -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["vcpuctl.prom", "/var/lib/x/vcpuctl.txt", "/x/vcpuctl", "", "/x/prom"])
-def test_a_name_that_node_exporter_would_not_read_is_refused(name: str) -> None:
-    with pytest.raises(UsageError) as error:
-        textfile(name)
-    assert error.value.reason.code == "bad-metrics"
-
-
-def test_the_file_is_replaced_whole_and_everybody_may_read_it(metrics: Metrics, tmp_path: Path) -> None:
-    file = textfile(str(tmp_path / "vcpuctl.prom"))
-    before = os.umask(0o077)
-    try:
-        assert write_textfile(metrics, file)
-        first = file.stat()
-        assert write_textfile(metrics, file)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(first.st_mode) == stat.S_IMODE(file.stat().st_mode) == 0o644
-    assert file.read_bytes() == metrics.exposed()[0]
-    assert [each.name for each in tmp_path.iterdir()] == ["vcpuctl.prom"]
-    assert file.stat().st_ino != first.st_ino, "whoever reads the old file reads all of it"
-
-
-def test_a_file_that_cannot_be_written_is_counted_and_the_old_one_stays(metrics: Metrics, tmp_path: Path) -> None:
-    file = tmp_path / "vcpuctl.prom"
-    file.write_text("old")
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text("kept")
-    (tmp_path / ".vcpuctl.prom.new").symlink_to(elsewhere)
-    assert not write_textfile(metrics, file)
-    assert not write_textfile(metrics, tmp_path / "nowhere/vcpuctl.prom")
-    assert (file.read_text(), elsewhere.read_text()) == ("old", "kept")
-    assert b'vcpuctl_exposition_errors_total{way="textfile"} 2.0' in metrics.exposed()[0]
-
-
-def test_what_a_killed_writer_left_is_written_over(metrics: Metrics, tmp_path: Path) -> None:
-    (tmp_path / ".vcpuctl.prom.new").write_text("half" * 100_000)
-    assert write_textfile(metrics, tmp_path / "vcpuctl.prom")
-    assert (tmp_path / "vcpuctl.prom").read_bytes() == metrics.exposed()[0]

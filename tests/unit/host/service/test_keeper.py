@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.until import until
+from vcpu_host.autoscale.budget import Budget
+from vcpu_host.core.reason import Reason
 from vcpu_host.local import target
 from vcpu_host.local.unix_sockets import place
 from vcpu_host.service import keeper as module
 from vcpu_host.service.keeper import Keeper
+from vcpu_host.service.kept import Heard, HostLimits
 from vcpu_host.service.serve import Unheard
 
 
@@ -27,8 +30,8 @@ def vms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @asynccontextmanager
-async def _keeping() -> AsyncIterator[Keeper]:
-    keeper = Keeper(Unheard())
+async def _keeping(heard: Heard | None = None, host: HostLimits | None = None) -> AsyncIterator[Keeper]:
+    keeper = Keeper(heard or Unheard(), host)
     task = asyncio.ensure_future(keeper.keep())
     try:
         yield keeper
@@ -137,3 +140,80 @@ async def test_a_domain_is_kept_beside_other_vms_and_found_by_its_libvirt_and_na
         _write(vms, "db1", 'libvirt = "qemu+nowhere:///system"\ndomain = "db2"\n')
         await until(lambda: keeper.at("qemu+nowhere:///system db2") is not None)
         assert keeper.named("db1") is not before
+
+
+class _Hears(Unheard):
+    """Which VMs there are, and of which it was said that they cannot be looked at since their file names none."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.broken: list[tuple[str, str]] = []
+
+    def configured(self, names: Collection[str]) -> None:
+        self.names = sorted(names)
+
+    def gone(self, name: str, reason: Reason) -> None:
+        if reason.code.startswith("bad-vm-"):
+            self.broken.append((name, reason.code))
+
+
+async def test_a_vm_whose_file_breaks_is_known_as_such_and_told_once_and_so_is_its_mending(
+    vms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = _Hears()
+    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    async with _keeping(heard) as keeper:
+        await until(lambda: keeper.vms)
+        _write(vms, "web1", "qmp = \n")
+        await until(lambda: keeper.broken)
+        assert (heard.names, heard.broken) == (["web1"], [("web1", "bad-vm-file")])
+        assert keeper.vms == []
+        _write(vms, "web2", 'qmp = "/nowhere/2"\n')
+        await until(lambda: keeper.vms)
+        assert heard.names == ["web1", "web2"]
+        _write(vms, "web1", "qmp = 5\n")
+        await until(lambda: len(heard.broken) == 2)
+        _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+        await until(lambda: not keeper.broken)
+        assert heard.names == ["web1", "web2"]
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"vcpuctl: web1: vcpuctl: {vms}/web1.toml: ")
+    assert second.startswith(f"vcpuctl: web1: vcpuctl: {vms}/web1.toml: qmp ")
+    assert third == "vcpuctl: web1: its file is right again"
+
+
+async def test_a_file_that_breaks_and_then_goes_is_nobodys_trouble(
+    vms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = _Hears()
+    _write(vms, "web1", "qmp = \n")
+    async with _keeping(heard) as keeper:
+        await until(lambda: keeper.broken)
+        (vms / "web1.toml").unlink()
+        await until(lambda: not keeper.broken)
+        assert heard.names == []
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+async def test_a_vm_whose_file_breaks_counts_in_the_budget_with_what_it_had(vms: Path) -> None:
+    budget = Budget(8)
+    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    async with _keeping(host=HostLimits(budget)) as keeper:
+        await until(lambda: keeper.vms)
+        budget.has("web1", 5)
+        _write(vms, "web1", "qmp = \n")
+        _write(vms, "web2", "qmp = \n")
+        await until(lambda: len(keeper.broken) == 2)
+        assert (budget.left, budget.unseen) == (3, 0)
+
+
+async def test_what_a_file_is_called_that_names_no_vm_is_heard_and_told_in_letters_that_can_be_shown(
+    vms: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard = _Hears()
+    _write(vms, "\udcff\x1b[2J", "")
+    async with _keeping(heard) as keeper:
+        await until(lambda: keeper.broken)
+    assert heard.names == ["\\udcff\\x1b[2J"]
+    assert heard.broken == [("\\udcff\\x1b[2J", "bad-vm-name")]
+    assert capsys.readouterr().err.startswith("vcpuctl: \\udcff\\x1b[2J: ")

@@ -276,3 +276,5 @@ def test_an_autoscaler_that_is_switched_off_is_told_as_such_and_one_whose_vm_is_
     assert _value(metrics, "vcpuctl_autoscale_enabled") is None
     assert _value(metrics, "vcpuctl_autoscale_hold") is None
     assert _value(metrics, "vcpuctl_autoscale_decisions_total", direction="up") == 1, "what has happened stays counted"
+    metrics.decided("web1", _decision(codes.LOAD_NEEDS_MORE), "act")
+    assert _value(metrics, "vcpuctl_autoscale_hold") is None, "a decision about what cannot be seen shows nothing"
