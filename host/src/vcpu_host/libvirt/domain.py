@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..core.identity import DomainId
 from ..core.model import Owner
 from ..core.reason import Reason
-from ..errors import QemuError, UsageError, in_time
+from ..errors import QemuError, TooLateError, UsageError, in_time
 from . import binding, domain_xml, words
 from .connection import Connection
 from .domain_xml import DomainRecord
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 #: virDomainModificationImpact.
 _LIVE, _CONFIG = 1, 2
+#: virDomainControlState, with its details: a job that others can watch, one in QEMU's monitor, and one that waits
+#: outside of it, such as for a removal's end (qemuDomainGetControlInfo, src/qemu/qemu_driver.c, calls that an error).
+_BUSY = ((1, 0), (2, 0), (3, 3))
 #: virDomainXMLFlags: the definition, and not what runs.
 _INACTIVE = 2
 
@@ -85,13 +88,26 @@ class Domain:
 
     async def _set(self, number: int, *, enabled: bool, flags: int, not_after: float | None = None) -> None:
         def set_vcpu() -> None:
-            in_time(not_after)
+            self.goes_out(not_after)
             self.raw.setVcpu(str(number), int(enabled), flags)
 
         try:
             await self.call(f"{'plug' if enabled else 'unplug'} vCPU {number}", set_vcpu)
         except QemuError as error:
             raise words.of_set_vcpu(error, enabled=enabled) from error
+
+    def goes_out(self, not_after: float | None) -> None:
+        """Raise TooLateError if what is to be sent by then would be late. In the connection's thread, right before it.
+
+        libvirt has a call wait for up to 30 s while others keep the domain busy, and nobody can give it less time. So
+        it is asked whether somebody does (virDomainGetControlInfo waits for nobody). Who comes in between is not seen.
+        """
+        if not_after is None:
+            return
+        state, details, *_ = self.raw.controlInfo(0)
+        if (state, details) in _BUSY:
+            raise TooLateError
+        in_time(not_after)
 
     async def close(self) -> None:
         """End the connection, which libvirt ends only when nobody has an object of it."""

@@ -19,7 +19,7 @@ from ..core.identity import VmIdentity
 from ..core.reason import Origin, Reason
 from ..core.vm_events import QemuGone
 from ..core.vms import is_here
-from ..errors import QemuError, in_time
+from ..errors import QemuError
 from ..local.processes import qemus_thread
 from ..qmp.events import EventHub, convert
 from ..qmp.traps import explain
@@ -103,7 +103,7 @@ class LentMonitor:
         """
         if self._busy is not None and number <= self._in_vain:
             raise QemuError(self._busy)
-        in_time(not_after)
+        self._domain.goes_out(not_after)
         libvirt = binding.module()
         try:
             return str(binding.monitor_module().qemuMonitorCommand(domain, message, 0))

@@ -8,26 +8,25 @@ is decided here.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from .. import ports
 from ..core import codes
 from ..core.guest import CpuResult
-from ..core.intent import Intent, IntentKind
 from ..core.model import HostView, Ost
 from ..core.operation import events as ev
-from ..core.operation import record
 from ..core.operation.machine import Machine
 from ..core.operation.result import OperationResult
 from ..core.reason import Origin, Reason
 from ..core.vm_events import PortChanged, VmEvent
-from ..errors import AgentGoneError, QemuError, QemuGoneError, RefusedError, TooLateError, VcpuctlError
+from ..errors import AgentGoneError, QemuError, QemuGoneError, TooLateError, VcpuctlError
 from .agent_session import Sessions
+from .recording import Change, Recording
 
 T = TypeVar("T")
+#: What may end the operation: what has not been sent by then is not begun.
+_ENDS = (ev.Interrupted, ev.QemuGone, ev.VmStatus)
 Progress = Callable[[ev.Event | ev.Action, Machine], None]
 
 
@@ -51,10 +50,8 @@ class Run:
         watch: bool = False,
     ) -> None:
         self._watch = watch
-        self._journal = journal
-        self._intents: tuple[Intent, ...] = ()
-        self._asked: set[int] = set()
-        self._unsent: set[int] = set()  # removals that this run has put on record, and not sent yet
+        self._recording = Recording(journal, self._begin, self._refuse)
+        self._writing: asyncio.Task[None] | None = None
         self._vmm = vmm
         self._sessions = sessions
         self._machine = machine
@@ -69,7 +66,7 @@ class Run:
 
     async def to_end(self, vm_events: AsyncIterator[VmEvent]) -> OperationResult:
         """Run until the machine has finished; no task is left behind."""
-        self._intents = await self._journal.load()
+        await self._recording.load()
         self._spawn(self._listen(vm_events))
         if self._sessions.current is not None:
             self._spawn(self._await_loss(self._sessions.current))
@@ -77,39 +74,44 @@ class Run:
             while True:
                 while not self._queue.empty():
                     self._feed(self._queue.get_nowait())
-                for action in await self._recorded(self._machine.advance(self._loop.time())):
-                    self._progress(action, self._machine)
-                    self._start(action)
+                now = self._loop.time()
+                if now >= self._machine.deadline:
+                    self._withdraw()
+                self._act(self._machine.advance(now))
                 if self._machine.finished:
                     result = self._machine.result(self._loop.time())
-                    with suppress(RefusedError):
-                        # The record may keep settled entries; the next look removes them.
-                        await self._record(record.after(self._intents, result, self._asked, self._host, self._unsent))
+                    await self._recording.end(result, self._host)
                     return result
                 self._feed(await self._next_event())
         finally:
             await self._stop_tasks()
 
-    async def _recorded(self, actions: list[ev.Action]) -> list[ev.Action]:
-        """The actions, once what QEMU is to be asked for is on record; what cannot be recorded is not asked for."""
-        before = {intent.slot for intent in self._intents if intent.kind is IntentKind.UNPLUG}
-        try:
-            await self._record(record.before(self._intents, actions, self._host, time.time()))
-        except RefusedError as error:
-            for action in actions:
-                if isinstance(action, ev.DoPlug):
-                    self._put(ev.PlugReturned(action.slot, error.reason))
-                elif isinstance(action, ev.DoUnplug):
-                    self._put(ev.UnplugReturned(action.slot, error.reason))
-            return [action for action in actions if not isinstance(action, (ev.DoPlug, ev.DoUnplug))]
-        self._asked.update(action.slot for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug)))
-        self._unsent |= {action.slot for action in actions if isinstance(action, ev.DoUnplug)} - before
-        return actions
+    def _act(self, actions: list[ev.Action]) -> None:
+        """Start the actions; those that change QEMU's side go on record first."""
+        changes = [action for action in actions if isinstance(action, (ev.DoPlug, ev.DoUnplug))]
+        if changes:
+            self._recording.add(changes)
+            if self._writing is None or self._writing.done():
+                self._writing = self._spawn(self._recording.write(lambda: self._host))
+        for action in actions:
+            if not isinstance(action, (ev.DoPlug, ev.DoUnplug)):
+                self._begin(action)
 
-    async def _record(self, intents: tuple[Intent, ...]) -> None:
-        if intents != self._intents:
-            await self._journal.save(intents)
-            self._intents = intents
+    def _begin(self, action: ev.Action) -> None:
+        self._progress(action, self._machine)
+        self._start(action)
+
+    def _refuse(self, action: Change, why: Reason) -> None:
+        returned = ev.PlugReturned if isinstance(action, ev.DoPlug) else ev.UnplugReturned
+        self._put(returned(action.slot, why))
+
+    def _withdraw(self) -> None:
+        """Nothing more is sent of what waits for the record."""
+        if self._writing is not None and self._recording.waits:
+            self._writing.cancel()
+        for action in self._recording.withdraw():
+            returned = ev.PlugReturned if isinstance(action, ev.DoPlug) else ev.UnplugReturned
+            self._machine.feed(returned(action.slot, None, sent=False), self._loop.time())
 
     def interrupt(self) -> None:
         """See Coordinator.interrupt."""
@@ -118,6 +120,8 @@ class Run:
     def _feed(self, event: ev.Event | BaseException) -> None:
         if isinstance(event, BaseException):
             raise event
+        if isinstance(event, _ENDS):
+            self._withdraw()
         self._machine.feed(event, self._loop.time())
         self._progress(event, self._machine)
 
@@ -183,14 +187,12 @@ class Run:
             self._put(ev.PlugReturned(action.slot, error.reason))
 
     async def _del(self, action: ev.DoUnplug) -> None:
-        first = action.slot in self._unsent
-        self._unsent.discard(action.slot)
+        first = self._recording.sending(action.slot)
         try:
             await self._vmm.unplug(self._host.slots[action.slot], action.not_after)
             self._put(ev.UnplugReturned(action.slot, None))
         except TooLateError:
-            if first:
-                self._unsent.add(action.slot)
+            self._recording.held_up(action.slot, first=first)
             self._put(ev.UnplugReturned(action.slot, None, sent=False))
         except QemuGoneError as error:
             self._put(ev.QemuGone(error.reason))

@@ -7,6 +7,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -34,24 +35,38 @@ async def by_the_monitor(domain: Domain, not_after: float) -> None:
     await monitor.send("device_del", {"id": "vcpu1"}, not_after=not_after)
 
 
-@pytest.mark.parametrize("removal", [by_libvirt, by_the_monitor])
-async def test_a_removal_whose_turn_comes_too_late_is_not_asked_for(
-    removal: Removal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake = FakeLibvirt()
-    asked: list[object] = []
-    monkeypatch.setattr(binding, "module", lambda: fake)
+class Libvirt:
+    """One that says by ``control`` who keeps the domain busy, and remembers in ``asked`` what would change it."""
 
-    def command(*words: object) -> str:
-        asked.append(words)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake = FakeLibvirt()
+        self.control = (0, 0)
+        self.asked: list[object] = []
+        monkeypatch.setattr(binding, "module", lambda: fake)
+        monkeypatch.setattr(binding, "monitor_module", lambda: SimpleNamespace(qemuMonitorCommand=self._command))
+
+    def _command(self, *words: object) -> str:
+        self.asked.append(words)
         return '{"return": {}}'
 
-    monkeypatch.setattr(binding, "monitor_module", lambda: SimpleNamespace(qemuMonitorCommand=command))
-    connection = await Connection.open("qemu:///system", timeout=DEADLINE, call_timeout=DEADLINE)
-    raw = SimpleNamespace(setVcpu=lambda *words: asked.append(words))
-    domain = Domain(connection, cast("Any", raw), DomainId("uuid", "host"), persistent=True)
+    async def domain(self) -> Domain:
+        connection = await Connection.open("qemu:///system", timeout=DEADLINE, call_timeout=DEADLINE)
+        raw = SimpleNamespace(
+            setVcpu=lambda *words: self.asked.append(words), controlInfo=lambda flags: [*self.control, 500]
+        )
+        return Domain(connection, cast("Any", raw), DomainId("uuid", "host"), persistent=True)
+
+
+@pytest.fixture
+def libvirt(monkeypatch: pytest.MonkeyPatch) -> Libvirt:
+    return Libvirt(monkeypatch)
+
+
+@pytest.mark.parametrize("removal", [by_libvirt, by_the_monitor])
+async def test_a_removal_whose_turn_comes_too_late_is_not_asked_for(removal: Removal, libvirt: Libvirt) -> None:
+    domain = await libvirt.domain()
     goes_on = threading.Event()
-    ahead = asyncio.create_task(connection.call("be busy", goes_on.wait))
+    ahead = asyncio.create_task(domain.connection.call("be busy", goes_on.wait))
     late = asyncio.ensure_future(removal(domain, time.monotonic()))
     in_time = asyncio.ensure_future(removal(domain, time.monotonic() + DEADLINE))
     await asyncio.sleep(0)
@@ -60,5 +75,22 @@ async def test_a_removal_whose_turn_comes_too_late_is_not_asked_for(
     with pytest.raises(TooLateError):
         await late
     await in_time
-    assert len(asked) == 1
-    await connection.close()
+    assert len(libvirt.asked) == 1
+    await domain.connection.close()
+
+
+@pytest.mark.parametrize("removal", [by_libvirt, by_the_monitor])
+@pytest.mark.parametrize(
+    ("control", "goes"),
+    [((0, 0), True), ((1, 0), False), ((2, 0), False), ((3, 3), False), ((3, 2), True)],
+    ids=["free", "a job", "in QEMU's monitor", "waits for QEMU", "no monitor: the call itself says so"],
+)
+async def test_a_removal_is_not_asked_for_while_somebody_keeps_the_domain_busy(
+    removal: Removal, control: tuple[int, int], *, goes: bool, libvirt: Libvirt
+) -> None:
+    domain = await libvirt.domain()
+    libvirt.control = control
+    with nullcontext() if goes else pytest.raises(TooLateError):
+        await removal(domain, time.monotonic() + DEADLINE)
+    assert bool(libvirt.asked) is goes
+    await domain.connection.close()

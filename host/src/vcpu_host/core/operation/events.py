@@ -57,10 +57,11 @@ class HostLooked:
 
 @dataclass(frozen=True, slots=True)
 class PlugReturned:
-    """``device_add`` for a slot returned: plugged, or QEMU's refusal."""
+    """``device_add`` for a slot returned: plugged, or QEMU's refusal; or it was withdrawn before it was ``sent``."""
 
     slot: int
     error: Reason | None
+    sent: bool = True
 
 
 @dataclass(frozen=True, slots=True)

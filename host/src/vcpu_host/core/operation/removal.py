@@ -25,6 +25,7 @@ class Removal:
     relapses: int = 0  # how often something in the guest has brought the CPU online again
     slipped: bool = False  # it came online again when device_del had been sent
     _sent_before: bool = False  # before the last device_del
+    _held_up: int = 0  # how often one in a row was not sent
 
     @property
     def awaits_guest(self) -> bool:
@@ -41,12 +42,15 @@ class Removal:
     def answered(self) -> None:
         """QEMU has answered device_del, whatever it says."""
         self.unanswered = False
+        self._held_up = 0
 
-    def held_up(self) -> None:
-        """The device_del that was asked for last came too late, and was not sent."""
+    def held_up(self) -> bool:
+        """The device_del that was asked for last came too late, and was not sent. Return whether that is so again."""
         self.unanswered = False
         self.sent = self._sent_before
         self.sent_in = None
+        self._held_up += 1
+        return self._held_up > 1
 
     def came_to_nothing(self) -> None:
         """QEMU found no device, or the guest is silent: device_del may go out again, on the same confirmations."""

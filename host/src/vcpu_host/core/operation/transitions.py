@@ -127,6 +127,8 @@ def _slot_shown(state: State, job: Job, *, emptied: bool) -> None:
 def _added(state: State, event: PlugReturned) -> None:
     job = state.by_slot[event.slot]
     state.plug_answered(job)
+    if not event.sent:
+        return
     if event.error is None:
         job.plugged(state.now)
     elif job.open and job.rolling_back and job.goal is Goal.UP:
@@ -139,7 +141,8 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
     job = state.by_slot[event.slot]
     state.mark_dirty(job)
     if not event.sent:
-        job.removal.held_up()
+        if job.removal.held_up():
+            state.wait(job)  # whatever is in the way is not gone in a moment
         return
     job.removal.answered()
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
