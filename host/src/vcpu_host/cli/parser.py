@@ -88,9 +88,9 @@ vCPUs are to be online. Each VM is scaled to its number; all at once.
 
 With libvirt and domain a VM needs no file in vms.d. The whole file is checked
 before anything is done; of two names that turn out to be one VM when they are
-reached, the second is refused. --timeout is each VM's own. A VM that fails or hangs
-holds up no other one. The exit status is the worst of all VMs'. Ctrl-C ends the
-waits; what is known is told."""
+reached, the second is refused. --timeout is each VM's own. A VM that fails or
+hangs holds up no other one. The exit status is the worst of all VMs'. Ctrl-C
+ends the waits; what is known is told."""
 
 
 class _Commands:
