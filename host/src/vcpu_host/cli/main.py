@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vcpu_host.core import codes
 
+from . import standard
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(argv)
+    standard.set_up()
     gc.disable()
     try:
         return _run(sys.argv[1:])
