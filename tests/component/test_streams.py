@@ -210,3 +210,36 @@ def test_a_watch_on_a_terminal_that_stands_still_gives_the_vm_up_and_ends_when_i
         watch.interrupt()
         assert watch.process.wait(SOON) == 0
     os.close(ours)
+
+
+# --- an answer that is not waited for ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [("list",), ("doctor",), ("plan", "plug", "1"), ("export",)], ids=["list", "doctor", "plan", "export"]
+)
+def test_ctrl_c_ends_a_question_with_a_document_that_says_so(vm: FakeVm, words: tuple[str, ...]) -> None:
+    rule = vm.steer.rule("before:query-hotpluggable-cpus", "hold", times=None)
+    with Vcpuctl(vm, *words) as command:
+        vm.steer.wait(rule)
+        command.interrupt()
+        ended = command.ends()
+    assert (ended.status, ended.outcome, ended.json["exit_status"]) == (3, "interrupted", 3)
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(("step", "status"), [("check", 3), ("prepare", 4)])
+def test_ctrl_c_says_that_nothing_was_changed_only_where_nothing_can_have_been(
+    vm: FakeVm, step: str, status: int
+) -> None:
+    (vm.folder / "to").mkdir()
+    rule = vm.steer.rule("before:query-hotpluggable-cpus", "hold", times=None)
+    with (
+        FakeVm(vm.folder / "to", "--incoming", "on", agent=False) as there,
+        Vcpuctl(vm, "migrate", step, "--to", str(there.qmp)) as command,
+    ):
+        vm.steer.wait(rule)
+        command.interrupt()
+        ended = command.ends()
+    assert (ended.status, ended.outcome) == (status, "interrupted")
+    assert ("nothing was changed" in ended.json["error"]["text"]) is (step == "check")
