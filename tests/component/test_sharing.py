@@ -91,15 +91,32 @@ def test_a_writer_that_is_killed_leaves_its_readers_the_vm(vm: FakeVm) -> None:
         watch.shows(online=2)
 
 
-def test_a_watch_that_is_stopped_is_named_to_a_writer_which_is_refused_in_time(vm: FakeVm) -> None:
+def test_a_watch_that_is_stopped_is_named_as_that_to_whoever_wants_the_vm_and_is_refused_in_time(vm: FakeVm) -> None:
     with Watching(vm) as watch:
         watch.process.send_signal(signal.SIGSTOP)
-        refused = run(vm, "plug")
-        assert (refused.status, refused.outcome) == (3, "vm-busy"), refused.stdout
-        assert f"{watch.process.pid} vcpuctl" in refused.json["error"]["text"]
-        assert "waiting for another program that has this VM: " in refused.stderr
+        for words in (("plug",), ("list",)):
+            refused = run(vm, *words)
+            assert (refused.status, refused.outcome) == (3, "service-silent"), refused.stdout
+            error = refused.json["error"]
+            assert error["text"].startswith("a vcpuctl that only looks has this VM and does not answer"), error
+            assert f"{watch.process.pid} vcpuctl" in error["text"]
+            assert "kill -CONT" in error["hint"]
+            assert "waiting for another program that has this VM: " in refused.stderr
         watch.process.send_signal(signal.SIGCONT)
         done(vm, {0, 1}, "plug")
+
+
+def test_a_writer_that_is_stopped_is_not_called_one_that_only_looks(vm: FakeVm) -> None:
+    rule = vm.steer.rule("guest:insert", "hold")
+    with Vcpuctl(vm, "plug") as plug:
+        vm.steer.wait(rule)
+        plug.process.send_signal(signal.SIGSTOP)
+        refused = run(vm, "plug")
+        assert (refused.status, refused.outcome) == (3, "service-silent"), refused.stdout
+        assert refused.json["error"]["text"].startswith("the vcpuctl that has this VM does not answer")
+        plug.process.send_signal(signal.SIGCONT)
+        vm.steer.release(rule)
+        assert plug.ends().outcome == "done"
 
 
 def test_clients_of_a_proxy_are_served_before_beside_and_after_a_writer(vm: FakeVm) -> None:

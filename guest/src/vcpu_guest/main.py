@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vcpu_guest import __version__, config, logs
 from vcpu_guest.errors import AgentError
 from vcpu_guest.lean import without
+from vcpu_guest.process.standard import open_closed, say
 
 if TYPE_CHECKING:
     from vcpu_guest.machine import Machine
@@ -80,6 +81,8 @@ def main(argv: Sequence[str] | None = None, open_machine: OpenMachine | None = N
 
     `open_machine` lets a test put another machine behind the same agent.
     """
+    if argv is None:  # a process's own start
+        open_closed()
     options = build_parser().parse_args(argv)
     try:
         return _run(options, open_machine or _open_machine)
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None, open_machine: OpenMachine | None = N
     except OSError as error:
         code, text = 1, str(error)
     prefix = "<3>" if "JOURNAL_STREAM" in os.environ else "vcpud: "
-    sys.stderr.write(f"{prefix}{text}\n")
+    say(f"{prefix}{text}")
     return code
 
 

@@ -25,6 +25,14 @@ async def run(args: argparse.Namespace) -> Exit:
     return await _COMMANDS[args.command](args)
 
 
+def may_change(args: argparse.Namespace) -> bool:
+    """Return whether the command may have changed something when it ends in the middle, without an answer."""
+    if getattr(args, "dry_run", False):
+        return False
+    step = {"migrate": "migrate", "autoscale": "step", "channel": "apply"}.get(args.command)
+    return args.command in _CHANGE or (step is not None and getattr(args, step) in ("prepare", "on", "off", True))
+
+
 async def _list(args: argparse.Namespace) -> Exit:
     if args.output != "json":
         # While the guest thinks about its answer: what shows tables is slow to import.
@@ -137,6 +145,8 @@ async def _serve(args: argparse.Namespace) -> Exit:
 
 #: The commands that may be given several VMs.
 _OF_MANY = frozenset({"list", "plan", "plug", "unplug", "scale", "online", "offline", "doctor"})
+#: The commands that change something, whatever their words are.
+_CHANGE = frozenset({"plug", "unplug", "scale", "online", "offline", "apply", "numa"})
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], Awaitable[Exit]]] = {
     "list": _list,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vcpu_host.core import codes
 
+from . import standard
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(argv)
+    standard.set_up()
     gc.disable()
     try:
         return _run(sys.argv[1:])
@@ -40,29 +42,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     try:
         args = read(build_parser(words), words)
+        # Late, so that --help and usage errors cost nothing.
+        import asyncio
+
+        from vcpu_host.errors import VcpuctlError
+
+        from . import commands
+        from .exitcodes import Exit
     except CommandLineError as error:
         return _misused(words, error)
-    # Late, so that --help and usage errors cost nothing.
-    import asyncio
-
-    from vcpu_host.errors import VcpuctlError
-
-    from . import commands
-    from .exitcodes import Exit
+    except KeyboardInterrupt:
+        return _report(_interrupted(begun=False), document=wants_json(words))
 
     # A name that this terminal's encoding does not have must not end the command: guests choose some of the words.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    answered: list[Exit] = []
+
+    async def to_end() -> None:
+        answered.append(await commands.run(args))
+
     try:
-        return int(asyncio.run(commands.run(args)))
+        asyncio.run(to_end())
     except VcpuctlError as error:
         return _report(error, document=args.output == "json")
     except KeyboardInterrupt:
-        return int(Exit.UNKNOWN)
+        if not answered:
+            return _report(_interrupted(begun=commands.may_change(args)), document=args.output == "json")
     except BrokenPipeError:
         # The reader of stdout went away (| head), and has not heard how it ended.
         _write_no_more()
         return int(Exit.UNKNOWN)
+    return int(answered[0])
 
 
 def _write_no_more() -> None:
@@ -77,6 +88,19 @@ def _misused(words: Sequence[str], error: CommandLineError) -> int:
 
     reason = Reason(codes.BAD_USAGE, Origin.VCPUCTL, str(error), error.hint)
     return _report(UsageError(reason), document=wants_json(words))
+
+
+def _interrupted(*, begun: bool) -> VcpuctlError:
+    """Return the error that the user has ended the wait. ``begun``: something may have been changed by then."""
+    from vcpu_host.core.reason import Origin, Reason
+    from vcpu_host.errors import OutcomeLostError, RefusedError
+
+    if not begun:
+        text = "the wait was ended before there was an answer: nothing was changed"
+        return RefusedError(Reason(codes.INTERRUPTED, Origin.VCPUCTL, text))
+    text = "the wait was ended before there was an answer: it is not known what was done"
+    hint = "vcpuctl log tells of what has ended, and vcpuctl list shows what is"
+    return OutcomeLostError(Reason(codes.INTERRUPTED, Origin.VCPUCTL, text, hint))
 
 
 def _report(error: VcpuctlError, *, document: bool) -> int:

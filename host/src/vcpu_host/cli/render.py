@@ -12,6 +12,8 @@ from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import OutcomeLostError
 
+from . import standard
+
 
 def emit_json(document: documents.Document) -> None:
     """Write one JSON document to stdout, and nothing else. Raise as ``emit``."""
@@ -29,17 +31,20 @@ def emit(text: str) -> None:
 def writing() -> Iterator[None]:
     """Whatever writes to stdout does it within this.
 
-    Raise OutcomeLostError "not-written" if stdout does not take it, and BrokenPipeError if nobody reads it any more.
+    Raise OutcomeLostError "not-written" if stdout does not take it, or the user waits no longer until it does, and
+    BrokenPipeError if nobody reads it any more.
     """
+    standard.in_order()
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        reason = Reason(
-            codes.NOT_WRITTEN,
-            Origin.VCPUCTL,
-            f"the answer cannot be written to stdout: {error.strerror}",
-            "whatever was begun has ended: vcpuctl log tells how, and vcpuctl list shows what is",
-        )
-        raise OutcomeLostError(reason) from error
+        raise _not_written(f"the answer cannot be written to stdout: {error.strerror}") from error
+    except KeyboardInterrupt as error:
+        raise _not_written("the wait for whoever is to read the answer on stdout was ended") from error
+
+
+def _not_written(text: str) -> OutcomeLostError:
+    hint = "whatever was begun has ended: vcpuctl log tells how, and vcpuctl list shows what is"
+    return OutcomeLostError(Reason(codes.NOT_WRITTEN, Origin.VCPUCTL, text, hint))

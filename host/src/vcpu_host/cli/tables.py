@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from vcpu_host.core.model import LEVELS, Recorded, SlotState
 from vcpu_host.core.reason import Outcome
@@ -53,14 +53,15 @@ def load() -> None:
     import rich.text  # noqa: F401 - for its side effect
 
 
-def console() -> Console:
-    """A console on stdout that shows words as they are.
+def console(file: TextIO | None = None) -> Console:
+    """A console on stdout, or on another stream that leads there, that shows words as they are.
 
     With markup a guest's words could be links, colours, or a mistake that ends the command.
     """
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True, no_color="NO_COLOR" in os.environ)
+    plain = "NO_COLOR" in os.environ
+    return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, no_color=plain)
 
 
 def show(blocks: Sequence[Block]) -> None:

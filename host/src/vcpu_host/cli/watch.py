@@ -7,17 +7,18 @@ import argparse
 import asyncio
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from vcpu_host.documents import Document
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.vm import Vm
 from vcpu_host.sharing.wire import Message
 
-from . import render
 from .exitcodes import Exit
 from .progress import Progress
+from .views import Views
+
+#: Seconds in which what was seen before an interruption is shown yet.
+_LAST_WORDS = 1.0
 
 
 async def watch(args: argparse.Namespace, vm: Vm) -> Exit:
@@ -27,41 +28,32 @@ async def watch(args: argparse.Namespace, vm: Vm) -> Exit:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     live = args.output != "json" and sys.stdout.isatty()
-    with _screen() if live else nullcontext() as screen, Progress.of(args) as progress:
+    views = Views(args.output, live=live)
+    with Progress.of(args) as progress:
 
         def hear(message: Message) -> None:
             if "view" in message:
-                _show(screen, message["view"], args.output)
+                views.show(message["view"])
             elif not live:
                 progress.hear(message)
 
         watching = loop.create_task(vm.ask(Call(Kind.WATCH, timeout=args.timeout), hear))
         stopped = loop.create_task(stop.wait())
+        ends: set[asyncio.Future[Any]] = {views.ended, stopped}
         try:
-            await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                await watching
+            await asyncio.wait({watching, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            # The VM is free by now: who reads slowly has time.
+            views.finish()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({views.ended}, timeout=_LAST_WORDS)
         finally:
             for task in (watching, stopped):
                 task.cancel()
             await asyncio.gather(watching, stopped, return_exceptions=True)
+    if views.ended.done():
+        views.ended.result()
+    if not watching.cancelled():
+        watching.result()
     return Exit.DONE
-
-
-def _screen() -> AbstractContextManager[Any]:
-    from rich.live import Live
-
-    from .tables import console
-
-    # A map that is longer than the terminal scrolls; "ellipsis" would leave its end out.
-    return Live(console=console(), auto_refresh=False, screen=False, vertical_overflow="visible")
-
-
-def _show(screen: Any, view: Document, output: str) -> None:
-    if screen is None:
-        render.emit_json(view)
-    else:
-        from .tables import Screen, for_terminal
-
-        with render.writing():
-            screen.update(Screen(for_terminal(view, output)), refresh=True)

@@ -21,6 +21,11 @@ from ..errors import RefusedError
 from . import directory as runtime
 from . import names
 
+#: What stands in a lock's file below its holder, if that does not change the VM.
+_LOOKS = "looks"
+#: The most characters of the holder, and the most bytes of the file.
+_HOLDER = 200
+_WORDS = 4 * _HOLDER + 100
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -40,6 +45,7 @@ class VmLock:
         self._holder = holder
         self._fd: int | None = None
         self.holder = "unknown"  # who had it when it was tried last: process id and command
+        self.holder_looks = False  # that they have said that they only look
 
     @property
     def address(self) -> Path:
@@ -55,17 +61,18 @@ class VmLock:
                 raise busy(self.holder)
             await asyncio.sleep(0.05)
 
-    def try_take(self) -> bool:
+    def try_take(self, *, looks: bool = False) -> bool:
         """Take the lock if nobody has it, and return whether that is so; else ``holder`` says who has.
 
-        Raise RefusedError if no lock can be made.
+        ``looks``: whoever takes it does not change the VM, which others are told. Raise RefusedError if no lock can be
+        made.
         """
         try:
             runtime.prepare(self._directory)
             while True:
                 fd = os.open(self._path, _FLAGS | os.O_CREAT, 0o600)
                 try:
-                    taken = self._taken(fd)
+                    taken = self._taken(fd, looks=looks)
                 except BaseException:
                     os.close(fd)
                     raise
@@ -85,7 +92,7 @@ class VmLock:
             _remove(fd, self._path)
             os.close(fd)
 
-    def _taken(self, fd: int) -> bool | None:
+    def _taken(self, fd: int, *, looks: bool) -> bool | None:
         """Whether the open file is locked now; None if it is not the lock any more: its holder removed it meanwhile."""
         if not self._inspect(fd):
             return None
@@ -94,14 +101,16 @@ class VmLock:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            self.holder = printable(os.pread(fd, 200, 0).decode(errors="replace").strip()) or "unknown"
+            words, _, part = os.pread(fd, _WORDS, 0).decode(errors="replace").partition("\n")
+            self.holder, self.holder_looks = printable(words[:_HOLDER].strip()) or "unknown", part.strip() == _LOOKS
             return False
         if not _is_at(fd, self._path):
             return None
         # The lock counts, whether or not there is room for who has it.
         with suppress(OSError):
             os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()} {self._holder}\n".encode(errors="backslashreplace"), 0)
+            words = f"{os.getpid()} {self._holder}"[:_HOLDER] + (f"\n{_LOOKS}\n" if looks else "\n")
+            os.pwrite(fd, words.encode(errors="backslashreplace"), 0)
         return True
 
     def _inspect(self, fd: int) -> bool:

@@ -165,19 +165,26 @@ class Holder:
             pass
 
 
+class HolderSilentError(Exception):
+    """The process that holds a VM takes calls, and answers none: it is stopped, or hangs."""
+
+
 @asynccontextmanager
 async def asked_to_give_way(path: Path, part: Part, seconds: float, *, insists: bool) -> AsyncIterator[Holder | None]:
-    """Ask the process that listens at ``path`` to give way; None if nobody does, or none answers in so many seconds.
+    """Ask the process that listens at ``path`` to give way; None if nobody does.
 
-    ``part`` is what the VM is wanted for: nobody gives way to one that reads. ``insists``: the VM itself is needed, and
-    not somebody who carries an operation out.
+    Raise HolderSilentError if somebody does, and does not answer in so many seconds. ``part`` is what the VM is wanted
+    for: nobody gives way to one that reads. ``insists``: the VM itself is needed, and not somebody who carries an
+    operation out.
     """
     async with connected(path) as streams:
         message = None
         if streams is not None:
             reader, writer = streams
             writer.write(wire.line({"call": "give-way", "for": str(part), "insists": insists}))
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(seconds):
                     message = await wire.receive(reader)
+            except TimeoutError as error:
+                raise HolderSilentError from error
         yield None if streams is None or message is None else Holder(message, streams[0])

@@ -10,11 +10,14 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from ..core import codes
+from ..core.reason import Origin, Reason
 from ..documents import Document
+from ..errors import RefusedError
 from ..local.lock import VmLock, busy
 from ..local.target import AnyTarget
 from .hub import Part
-from .remote import asked_to_give_way
+from .remote import HolderSilentError, asked_to_give_way
 
 #: How long another program that holds the VM, and does not give way, is waited for, in seconds.
 PATIENCE = 2.0
@@ -66,7 +69,10 @@ class Locks:
         self._waits = waits
 
     async def take(self, lock: VmLock) -> None:
-        """Take it. Raise ElsewhereError if its holder is to be asked instead, RefusedError "vm-busy" if it stays."""
+        """Take it. Raise ElsewhereError if its holder is to be asked instead, RefusedError "vm-busy" if it stays.
+
+        RefusedError "service-silent" is raised if it stays because it does not hear that it is asked.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._patience
         told = loop.call_later(_MOMENT, lambda: self._waits(lock.holder))
@@ -77,18 +83,33 @@ class Locks:
 
     async def _take(self, lock: VmLock, until: float) -> None:
         loop = asyncio.get_running_loop()
-        while not lock.try_take():
+        while not lock.try_take(looks=self._part is Part.READS):
             left = until - loop.time()
             if left <= 0:
                 raise busy(lock.holder)
-            async with asked_to_give_way(lock.address, self._part, left, insists=self._insists) as other:
-                if other is None:
-                    await asyncio.sleep(min(left, _AGAIN))  # it begins, or ends, or is of a version without a hub
-                    continue
-                if self._part is Part.READS or (other.part == Part.KEEPS and not other.gives_way):
-                    raise ElsewhereError(lock.address, other.name)
-                try:
-                    async with asyncio.timeout(left):
-                        await other.released()
-                except TimeoutError as error:
-                    raise busy(other.name) from error
+            try:
+                await self._ask(lock, left)
+            except HolderSilentError as error:
+                raise (busy(lock.holder) if left < _MOMENT else _silent(lock)) from error
+
+    async def _ask(self, lock: VmLock, left: float) -> None:
+        """Have the holder let go of it. Raise as ``take``, or HolderSilentError."""
+        async with asked_to_give_way(lock.address, self._part, left, insists=self._insists) as other:
+            if other is None:
+                await asyncio.sleep(min(left, _AGAIN))  # it begins, or ends, or is of a version without a hub
+                return
+            if self._part is Part.READS or (other.part == Part.KEEPS and not other.gives_way):
+                raise ElsewhereError(lock.address, other.name)
+            try:
+                async with asyncio.timeout(left):
+                    await other.released()
+            except TimeoutError as error:
+                raise busy(other.name) from error
+
+
+def _silent(lock: VmLock) -> RefusedError:
+    """Return the error that the lock's holder does not answer: one that only looks is in nobody's way otherwise."""
+    who = "a vcpuctl that only looks has this VM and" if lock.holder_looks else "the vcpuctl that has this VM"
+    text = f"{who} does not answer, as if it were stopped (pid and command: {lock.holder})"
+    hint = "have it go on (fg in its shell, or kill -CONT and its pid), or end it"
+    return RefusedError(Reason(codes.SERVICE_SILENT, Origin.VCPUCTL, text, hint))
