@@ -25,12 +25,16 @@ class Budget:
         self._grows = {name: goal for name, goal in self._grows.items() if name in names}
 
     def has(self, name: str, vcpus: int) -> None:
-        """Take how many vCPUs a VM has in QEMU, whatever the guest makes of them. One that is off has 0."""
+        """Take how many vCPUs a VM has in QEMU, whatever the guest makes of them.
+
+        One that cannot be looked at counts with what it had when it was last seen, or was growing to.
+        """
         self._has[name] = vcpus
 
-    def unknown(self, name: str) -> None:
-        """Take that a VM cannot be looked at: it counts with what it had when it was last seen."""
-        self._has.setdefault(name, 0)
+    def is_off(self, name: str) -> None:
+        """Take that a VM does not run: it has none, and grows no more."""
+        self._has[name] = 0
+        self._grows.pop(name, None)
 
     def grows(self, name: str, goal: int | None) -> None:
         """Take that a VM grows to so many vCPUs; None: it does not any more."""
@@ -46,7 +50,7 @@ class Budget:
 
     @property
     def unseen(self) -> int:
-        """How many VMs nobody has tried to look at yet: what they have is not known."""
+        """How many VMs nobody has been able to look at yet: what they have is not known."""
         return len(self._names - self._has.keys())
 
     @property

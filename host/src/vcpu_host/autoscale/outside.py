@@ -33,7 +33,8 @@ class Outside:
     """The VM as it stands, and the host.
 
     ``online`` are its vCPUs now, ``possible`` the most that it can ever have, ``step`` the vCPUs of one slot. ``fixed``
-    of them cannot be unplugged.
+    of them cannot be unplugged. ``plugged`` is how many QEMU has; how many of these are online, and that the SMT mode
+    keeps ``parked`` ones offline, is the guest's word alone.
     ``leaving`` says that an earlier removal has not come to its end, ``trouble`` why the VM cannot be asked.
     """
 
@@ -41,7 +42,14 @@ class Outside:
     possible: int
     step: int = 1
     fixed: int = 0
+    plugged: int = 0
+    parked: int = 0
     leaving: bool = False
     trouble: Reason | None = None
     room: HostRoom = HostRoom()
     clock: WallTime | None = None
+
+    @property
+    def usable(self) -> int:
+        """How many vCPUs can be online without a plug, by the guest's word: what ``scale`` counts."""
+        return max(self.online, self.plugged - self.parked)

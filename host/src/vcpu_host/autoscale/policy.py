@@ -114,6 +114,7 @@ class Policy:
             booted=self._booted,
             covered=self._window.covered(now),
             steal=None if load is None else min(1.0, load.steal / load.cpus),
+            busy=load is not None and load.used >= _full_at(settings) * outside.online,
         )
         held = [check for check in first_rules(facts) if check is not None]
         if held and held[-1].verdict is Verdict.HOLDS:

@@ -21,7 +21,7 @@ class Facts:
     """What the rules go by.
 
     ``booted`` is when the guest booted, ``covered`` for how many seconds its load is known, ``steal`` the share of its
-    vCPUs' time that the host took away; None is not known.
+    vCPUs' time that the host took away; None is not known. ``busy``: what they do alone fills them.
     """
 
     settings: Settings
@@ -34,6 +34,7 @@ class Facts:
     booted: float | None
     covered: float
     steal: float | None
+    busy: bool
 
 
 def first_rules(facts: Facts) -> Iterator[Check | None]:
@@ -66,6 +67,7 @@ def up_rules(facts: Facts, *, by_load: bool) -> Iterator[Rule]:
         yield lambda goal: (goal, _host_short(facts))
         yield lambda goal: (goal, _host_pressed(facts))
     yield lambda goal: _within_ceiling(goal, facts)
+    yield lambda goal: (_with_the_plugged(goal, facts), None)
     yield lambda goal: _within_budget(goal, facts)
 
 
@@ -142,24 +144,35 @@ def _host_pressed(facts: Facts) -> Check | None:
 def _within_ceiling(goal: int, facts: Facts) -> tuple[int, Check | None]:
     online, step = facts.outside.online, max(1, facts.outside.step)
     whole = online + -(-(goal - online) // step) * step
-    if whole <= facts.ceiling:
+    # What the guest calls parked is plugged all the same: else one that lies would get all that there is.
+    ceiling = facts.ceiling - max(0, facts.outside.plugged - facts.outside.usable)
+    if whole <= ceiling:
         return whole, None
-    most = online + (facts.ceiling - online) // step * step
-    text = f"{goal} vCPUs are wanted, the maximum is {facts.ceiling}"
+    most = online + max(0, ceiling - online) // step * step
+    parked = f", and {facts.ceiling - ceiling} are parked by the guest's SMT mode" if ceiling < facts.ceiling else ""
+    text = f"{goal} vCPUs are wanted, the maximum is {facts.ceiling}{parked}"
     if most <= online:
         return online, _hold(codes.AT_MAXIMUM, text)
     return most, Check(codes.AT_MAXIMUM, Verdict.BOUNDS, text)
 
 
+def _with_the_plugged(goal: int, facts: Facts) -> int:
+    """A VM that grows has all online that it has plugged, up to its maximum: else the others would be unplugged."""
+    return max(goal, min(facts.outside.usable, facts.ceiling))
+
+
 def _within_budget(goal: int, facts: Facts) -> tuple[int, Check | None]:
     online, step, left = facts.outside.online, max(1, facts.outside.step), facts.outside.room.vcpus
-    if left is not None and facts.outside.room.unseen:
-        text = f"{facts.outside.room.unseen} VMs were not looked at yet: what is left of the host's budget is not known"
-        return online, _hold(codes.OVER_BUDGET, text)
-    if left is None or goal - online <= left:
+    plugs = goal - facts.outside.usable
+    if left is None or plugs <= 0:
         return goal, None
-    most = online + max(0, left) // step * step
-    text = f"{goal - online} more vCPUs are wanted, the host's budget has {max(0, left)} left"
+    if facts.outside.room.unseen:
+        text = f"{facts.outside.room.unseen} VMs were never seen: what is left of the host's budget is not known"
+        return online, _hold(codes.OVER_BUDGET, text)
+    if plugs <= left:
+        return goal, None
+    most = facts.outside.usable + max(0, left) // step * step
+    text = f"{plugs} more vCPUs are wanted, the host's budget has {max(0, left)} left"
     if most <= online:
         return online, _hold(codes.OVER_BUDGET, text)
     return most, Check(codes.OVER_BUDGET, Verdict.BOUNDS, text)
@@ -194,6 +207,12 @@ def _whole_slots(goal: int, facts: Facts) -> tuple[int, Check | None]:
 
 def _host_short(facts: Facts) -> Check | None:
     steal, limit = facts.steal, facts.settings.steal
-    if steal is None or steal <= limit:
+    if steal is None:
         return None
-    return _hold(codes.HOST_SHORT, f"the host takes {steal:.0%} of the guest's CPU time, more than {limit:.0%}")
+    if steal > limit:
+        return _hold(codes.HOST_SHORT, f"the host takes {steal:.0%} of the guest's CPU time, more than {limit:.0%}")
+    if facts.busy or limit >= 1.0:
+        return None
+    # More vCPUs bring none of that back.
+    text = f"the guest's CPUs are full by what the host takes of their time alone ({steal:.0%})"
+    return _hold(codes.HOST_SHORT, text)

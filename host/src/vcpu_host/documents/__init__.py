@@ -171,6 +171,7 @@ def _of_thread(thread: ThreadView) -> Document:
     return {
         "guest_cpu": thread.cpu.number if thread.cpu else None,
         "online": thread.online,
+        "parked": thread.parked,
         "host_tid": thread.host_tid,
         "firmware_id": thread.firmware_id or None,
         "guest_node": thread.cpu.node if thread.cpu else None,

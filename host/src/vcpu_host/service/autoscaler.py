@@ -22,6 +22,7 @@ from ..autoscale.policy import Policy
 from ..autoscale.settings import Mode, Settings, WallTime
 from ..core import codes
 from ..core.intent import IntentKind
+from ..core.model import SlotState
 from ..core.planning.plan import Operation, Request
 from ..core.reason import Origin, Outcome, Reason
 from ..documents import Document, of_view, read_reason
@@ -100,6 +101,8 @@ class Autoscaler:
     def looked(self, document: Document) -> None:
         """Take a look at the VM (``documents.of_view``). One that others have changed is theirs for a while."""
         vm, slots = document["vm"], document["slots"]
+        if self._working is None:
+            self._counts(vm["plugged_vcpus"])
         self._trouble = document["record_trouble"] and read_reason(document["record_trouble"])
         online = vm["online_vcpus"]
         if online is None or document["agent"] is None:
@@ -114,6 +117,8 @@ class Autoscaler:
             possible=vm["possible_vcpus"],
             step=max((slot["vcpus"] for slot in slots), default=1),
             fixed=sum(slot["vcpus"] for slot in filled if not slot["removable"]),
+            plugged=vm["plugged_vcpus"],
+            parked=sum(slot["vcpus"] for slot in filled if _is_dark(slot)),
             leaving=IntentKind.UNPLUG in pending.values(),
         )
         before, self._filled = self._filled, frozenset(slot["slot"] for slot in filled)
@@ -232,7 +237,8 @@ class Autoscaler:
         if acts:
             self._policy.begun(decision, self._now)
             if decision.direction is Direction.UP:
-                self._budget.grows(self._name, decision.goal)
+                # Parked ones are plugged, and those that it gets come on top.
+                self._budget.grows(self._name, decision.goal + self._seen.plugged - self._seen.usable)
             self._working = asyncio.ensure_future(self._carry_out(held, decision))
 
     async def _carry_out(self, held: Held, decision: Decision) -> None:
@@ -241,15 +247,22 @@ class Autoscaler:
         try:
             outcome, why = await _scaled(held, decision.goal)
             try:
-                self.looked(of_view(await held.vm.look()))
+                document = of_view(await held.vm.look())
+                self.looked(document)
+                self._counts(document["vm"]["plugged_vcpus"])
             except VcpuctlError as error:
-                # What the next look shows is the loop's own doing, not somebody else's.
+                # What the next look shows is the loop's own doing, not somebody else's. Until then the budget counts
+                # what the VM was growing to.
                 self._trouble, self._filled = error.reason, None
         finally:
             self._working, self._own_ended = None, self._now
-            self._budget.grows(self._name, None)
             self._policy.ended(outcome, why, self._now)
             self._history.ended(outcome, self._now - began, "" if why is None else str(why))
+
+    def _counts(self, plugged: int) -> None:
+        """The VM has so many vCPUs, and takes no more of the budget."""
+        self._budget.has(self._name, plugged)
+        self._budget.grows(self._name, None)
 
     def _decision(self) -> Decision:
         now = time.localtime(self._clock())
@@ -264,6 +277,11 @@ class Autoscaler:
     @property
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_dark(slot: Document) -> bool:
+    """Return whether the guest says that its SMT mode keeps all of a slot offline (``core.planning.smt.dark``)."""
+    return slot["state"] == SlotState.OFFLINE and all(thread["parked"] for thread in slot["threads"])
 
 
 def not_told(support: LoadSupport | None, *, can: bool) -> Reason | None:

@@ -127,7 +127,6 @@ class Keeper:
         """Take what is wrong with files, and tell of what is new. A file that has gone is nobody's trouble."""
         before, self.broken = self.broken, broken
         for name, reason in broken.items():
-            self._host.budget.unknown(name)  # it may run all the same
             if before.get(name) != reason:
                 tell(f"{name}: {reason}")
                 self._heard.gone(printable(name), reason)

@@ -148,9 +148,7 @@ class Kept:
             self.trouble = trouble
             self._heard.gone(self.name, trouble)
             if trouble.code in _OFF:
-                self._host.budget.has(self.name, 0)
-            else:
-                self._host.budget.unknown(self.name)
+                self._host.budget.is_off(self.name)
             if self.autoscaler is not None:
                 self.autoscaler.gone(trouble)
             await asyncio.sleep(pause)
@@ -193,7 +191,9 @@ class Kept:
                 document = documents.of_view(view)
                 self._heard.view(self.name, document)
                 self._host.budget.has(self.name, document["vm"]["plugged_vcpus"])
-                if self.autoscaler is not None:
+                if self.autoscaler is None:
+                    self._host.budget.grows(self.name, None)
+                else:
                     self.autoscaler.looked(document)
                 self._tell_sessions(held)
 

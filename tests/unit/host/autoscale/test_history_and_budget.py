@@ -44,11 +44,21 @@ def test_a_vm_that_is_off_has_none_of_the_budget_and_one_that_is_not_seen_keeps_
     budget.keep(["a", "b", "c"])
     assert budget.unseen == 3
     budget.has("a", 6)
-    budget.unknown("b")
+    assert (budget.unseen, budget.left) == (2, 2), "what nobody has seen is not known, and not 0"
+    budget.is_off("b")
     assert (budget.unseen, budget.left) == (1, 2)
-    budget.unknown("a")
-    assert budget.left == 2
-    budget.has("a", 0)
+    budget.is_off("a")
+    assert budget.left == 8
+
+
+def test_what_a_vm_was_growing_to_counts_until_it_is_seen_or_off() -> None:
+    budget = Budget(8)
+    budget.keep(["a"])
+    budget.has("a", 1)
+    budget.grows("a", 4)
+    budget.has("a", 1)
+    assert budget.left == 4, "it may have been looked at before it grew"
+    budget.is_off("a")
     assert budget.left == 8
 
 

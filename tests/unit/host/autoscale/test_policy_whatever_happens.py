@@ -168,10 +168,22 @@ def test_every_decision_says_why_and_a_hold_changes_nothing(settings: Settings, 
 
 
 @few(max_examples=50)
-@given(st.floats(0, 0.84), st.floats(0, 1), st.integers(1, 8), st.integers(20, 100), st.booleans())
-def test_no_vm_grows_on_steal_alone(used: float, stolen: float, vcpus: int, seconds: int, clock: bool) -> None:
+@given(
+    st.floats(0, 0.99),
+    st.floats(0, 1),
+    st.integers(1, 8),
+    st.integers(20, 100),
+    st.booleans(),
+    st.floats(0.1, 1),
+    st.floats(0, 0.99),
+)
+def test_no_vm_grows_on_steal_alone(
+    used: float, stolen: float, vcpus: int, seconds: int, clock: bool, target: float, limit: float
+) -> None:
     """Whatever the host takes, and whatever that makes wait: the guest's own work leaves its CPUs idle."""
-    policy = Policy(Settings(max=16, min=vcpus, mode=Mode.ACT, boot_grace=0.0))
+    settings = Settings(max=16, min=vcpus, mode=Mode.ACT, boot_grace=0.0, target=target, steal=limit)
+    policy = Policy(settings)
+    used *= min(target + 0.04, 0.94)
     stolen = min(stolen, 1 - used)
     for second in range(seconds):
         idle, told = (1 - used - stolen) * second, stolen * second * clock

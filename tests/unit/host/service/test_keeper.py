@@ -204,7 +204,7 @@ async def test_a_vm_whose_file_breaks_counts_in_the_budget_with_what_it_had(vms:
         _write(vms, "web1", "qmp = \n")
         _write(vms, "web2", "qmp = \n")
         await until(lambda: len(keeper.broken) == 2)
-        assert (budget.left, budget.unseen) == (3, 0)
+        assert (budget.left, budget.unseen) == (3, 1), "web2 may run, and nobody has seen with how many"
 
 
 async def test_what_a_file_is_called_that_names_no_vm_is_heard_and_told_in_letters_that_can_be_shown(
