@@ -179,6 +179,10 @@ class AgentDialer(Protocol):
 class Journal(Protocol):
     """The write-ahead record of one VM. Nothing is asked of QEMU before ``save`` has returned."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether others write it, too, whom this host's locks do not keep out: those on other hosts."""
+
     async def load(self) -> tuple[Intent, ...]:
         """What is recorded. Raises RefusedError if it cannot be understood."""
 
@@ -188,6 +192,8 @@ class Journal(Protocol):
 
 class NoJournal:
     """For looking, and for tests: nothing outlives the process."""
+
+    shared = False
 
     def __init__(self) -> None:
         self._intents: tuple[Intent, ...] = ()

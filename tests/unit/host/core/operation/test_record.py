@@ -141,6 +141,38 @@ def test_what_was_never_written_by_us_is_not_read(change: dict[str, object]) -> 
         Intent.from_json({**_GOING.to_json(), **change})
 
 
+_A, _B, _C = (Intent(IntentKind.PLUG, at, f"vcpu-{at}", 100.0) for at in (1, 2, 3))
+_LATER = replace(_A, since=200.0)
+_NONE: tuple[Intent, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("now", "loaded", "tried", "theirs", "written"),
+    [
+        ((_A,), _NONE, _NONE, _NONE, (_A,)),  # ours is new
+        ((_A,), _NONE, _NONE, (_B,), (_A, _B)),  # and theirs, too
+        (_NONE, (_A,), _NONE, (_A, _B), (_B,)),  # we have struck out what we found, and they wrote another
+        (_NONE, (_A,), _NONE, (_LATER,), (_LATER,)),  # they have asked anew for what we struck out
+        ((_A, _B), (_A,), _NONE, (_A, _C), (_A, _B, _C)),
+        ((_A, _B), (_A,), _NONE, _NONE, (_B,)),  # they have struck out what we left alone
+        ((_A, _B), (_A,), _NONE, (_LATER,), (_LATER, _B)),  # they have asked anew for what we left alone
+        ((_LATER,), (_A,), _NONE, (_A,), (_LATER,)),
+        (_NONE, _NONE, (_A,), (_A, _B), (_B,)),  # what we wrote ourselves is over
+        ((_B,), _NONE, (_A, _B), (_A, _B), (_B,)),
+        ((_A,), (_A,), (_LATER,), (_LATER,), (_A,)),  # we have taken back what may have been written
+        ((_A,), _NONE, (_A,), _NONE, (_A,)),  # nobody else strikes out what is ours
+    ],
+)
+def test_what_others_wrote_meanwhile_stays_on_record_beside_what_is_ours(
+    now: tuple[Intent, ...],
+    loaded: tuple[Intent, ...],
+    tried: tuple[Intent, ...],
+    theirs: tuple[Intent, ...],
+    written: tuple[Intent, ...],
+) -> None:
+    assert record.merged(now, loaded, tried, theirs) == written
+
+
 # --- what a plan makes of it ----------------------------------------------------------------------------------------
 
 
