@@ -45,6 +45,7 @@ def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView,
                 since,
                 threads,
                 host.ost.get(action.slot),
+                host.qemu_seen,
             )
     return tuple(by_slot[slot] for slot in sorted(by_slot))
 
@@ -111,5 +112,7 @@ def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
     now = tuple(thread.thread_id for thread in slot.slot.threads)
     if intent.threads and now and intent.threads != now:  # who looks at libvirt's record alone sees none
         return False
+    if not intent.ost_seen:
+        return True  # by who asked: any refusal may be older than that
     ost = view.host.ost.get(slot.index)
     return ost is None or ost == intent.ost or view.platform.refusal(ost) is None
