@@ -55,7 +55,7 @@ class FakeConnect:
 
     def newStream(self, flags: int) -> FakeStream:  # noqa: N802
         assert flags == FakeLibvirt.VIR_STREAM_NONBLOCK
-        return FakeStream()
+        return self._module.stream()
 
     def registerCloseCallback(self, hears: Callable[[Any, int, object], None], opaque: object) -> None:  # noqa: N802
         assert opaque is None
@@ -117,10 +117,13 @@ class FakeDomain:
         return f"<domain><name>{self.name}</name><uuid>uuid</uuid>{vcpus}</domain>"
 
     def openChannel(self, name: str, stream: FakeStream, flags: int) -> None:  # noqa: N802
-        assert (name, flags) == ("org.vcpuctl.agent.0", 0)
-        del stream
+        assert name == "org.vcpuctl.agent.0"
         if self._module.no_channel is not None:
             raise self._module.no_channel
+        holder, self._module.holder = self._module.holder, stream
+        if flags == FakeLibvirt.VIR_DOMAIN_CHANNEL_FORCE and holder is not None:
+            self._module.forced.append(stream)
+            holder.freed.set()
 
     def setVcpu(self, vcpus: str, state: int, flags: int) -> None:  # noqa: N802
         assert vcpus.isdigit()
@@ -141,12 +144,15 @@ class FakeLibvirt:
     ``turns_away``: so many attempts sshd closes before any login. ``opening`` says how many are being opened, ``most``
     how many that were at once. ``sick``: the first call of an open connection fails with it; ``no_events``: the
     registering of events does, ``no_channel``: the opening of a channel. ``vanished``: no domain is there (any more).
-    ``definition`` has the vCPUs of each domain's; ``defined`` is what was changed of it.
+    ``stream`` makes a stream, ``holder`` is the one that has the agent's channel, ``forced`` are those that took it by
+    force. ``definition`` has the vCPUs of each domain's; ``defined`` is what was changed of it.
     """
 
     libvirtError = LibvirtError  # noqa: N815
     VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
     VIR_STREAM_NONBLOCK = 1
+    VIR_DOMAIN_CHANNEL_FORCE = 1
+    VIR_STREAM_EVENT_READABLE, VIR_STREAM_EVENT_ERROR, VIR_STREAM_EVENT_HANGUP = 1, 4, 8
 
     def __init__(self) -> None:
         self.opened: list[FakeConnect] = []
@@ -159,6 +165,9 @@ class FakeLibvirt:
         self.no_events: LibvirtError | None = None
         self.no_channel: LibvirtError | None = None
         self.vanished = False
+        self.stream = FakeStream
+        self.holder: FakeStream | None = None
+        self.forced: list[FakeStream] = []
         self.definition = ""
         self.defined: list[tuple[int, int]] = []
         self.turns_away = 0
