@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
 
@@ -129,7 +130,7 @@ class FakeDomain:
         assert vcpus.isdigit()
         self.there()
         if flags == self.CONFIG:
-            self._module.defined.append((int(vcpus), state))
+            self._module.define(int(vcpus), state)
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt calls it so
         return "uuid"
@@ -173,6 +174,23 @@ class FakeLibvirt:
         self.turns_away = 0
         self.opening = self.most = 0
         self._counting = threading.Lock()
+
+    def define(self, number: int, state: int) -> None:
+        """As src/qemu/qemu_hotplug.c: qemuDomainVcpuValidateConfig, then qemuDomainSetVcpuConfig.
+
+        Whether the vCPU is in that state already is asked of the running domain alone.
+        """
+        vcpus = {int(vcpu.attrib["id"]): vcpu for vcpu in ET.fromstring(f"<vcpus>{self.definition}</vcpus>")}
+        if number == 0:
+            raise LibvirtError("invalid argument: vCPU '0' can't be modified", 8, 10)
+        for after, vcpu in vcpus.items():
+            if after > number and (vcpu.get("enabled"), vcpu.get("hotpluggable")) == ("yes", "no"):
+                text = f"vcpu '{number}' can't be modified as it is followed by non-hotpluggable online vcpus"
+                raise LibvirtError(f"invalid argument: {text}", 8, 10)
+        if number in vcpus:
+            vcpus[number].attrib.update(enabled="yes" if state else "no", hotpluggable="yes")
+        self.definition = "".join(ET.tostring(vcpu, encoding="unicode") for vcpu in vcpus.values())
+        self.defined.append((number, state))
 
     def openReadOnly(self, uri: str) -> FakeConnect:  # noqa: N802
         assert uri
