@@ -62,7 +62,8 @@ class Vmm(Protocol):
     async def keep(self, slots: Mapping[int, bool], *, whole: bool = False) -> Mapping[int, Reason]:
         """Have the VM start next time with a CPU in each of these slots (True), or with none (False).
 
-        What is so already stays as it is. ``whole``: these are all CPUs that it is to have, so one that the definition
+        What is so already stays as it is, but for a CPU that could not be removed then, as the owner defines it: it is
+        to be one that can. ``whole``: these are all CPUs that it is to have, so one that the definition
         has elsewhere goes. (Its maximum may be above today's, if it was raised for the next start.) Return those for
         which that failed, and why.
         """
@@ -179,6 +180,10 @@ class AgentDialer(Protocol):
 class Journal(Protocol):
     """The write-ahead record of one VM. Nothing is asked of QEMU before ``save`` has returned."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether others write it, too, whom this host's locks do not keep out: those on other hosts."""
+
     async def load(self) -> tuple[Intent, ...]:
         """What is recorded. Raises RefusedError if it cannot be understood."""
 
@@ -188,6 +193,8 @@ class Journal(Protocol):
 
 class NoJournal:
     """For looking, and for tests: nothing outlives the process."""
+
+    shared = False
 
     def __init__(self) -> None:
         self._intents: tuple[Intent, ...] = ()

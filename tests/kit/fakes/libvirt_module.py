@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,7 @@ class FakeConnect:
 
     def newStream(self, flags: int) -> FakeStream:  # noqa: N802
         assert flags == FakeLibvirt.VIR_STREAM_NONBLOCK
-        return FakeStream()
+        return self._module.stream()
 
     def registerCloseCallback(self, hears: Callable[[Any, int, object], None], opaque: object) -> None:  # noqa: N802
         assert opaque is None
@@ -117,16 +118,19 @@ class FakeDomain:
         return f"<domain><name>{self.name}</name><uuid>uuid</uuid>{vcpus}</domain>"
 
     def openChannel(self, name: str, stream: FakeStream, flags: int) -> None:  # noqa: N802
-        assert (name, flags) == ("org.vcpuctl.agent.0", 0)
-        del stream
+        assert name == "org.vcpuctl.agent.0"
         if self._module.no_channel is not None:
             raise self._module.no_channel
+        holder, self._module.holder = self._module.holder, stream
+        if flags == FakeLibvirt.VIR_DOMAIN_CHANNEL_FORCE and holder is not None:
+            self._module.forced.append(stream)
+            holder.freed.set()
 
     def setVcpu(self, vcpus: str, state: int, flags: int) -> None:  # noqa: N802
         assert vcpus.isdigit()
         self.there()
         if flags == self.CONFIG:
-            self._module.defined.append((int(vcpus), state))
+            self._module.define(int(vcpus), state)
 
     def UUIDString(self) -> str:  # noqa: N802 - libvirt calls it so
         return "uuid"
@@ -141,12 +145,15 @@ class FakeLibvirt:
     ``turns_away``: so many attempts sshd closes before any login. ``opening`` says how many are being opened, ``most``
     how many that were at once. ``sick``: the first call of an open connection fails with it; ``no_events``: the
     registering of events does, ``no_channel``: the opening of a channel. ``vanished``: no domain is there (any more).
-    ``definition`` has the vCPUs of each domain's; ``defined`` is what was changed of it.
+    ``stream`` makes a stream, ``holder`` is the one that has the agent's channel, ``forced`` are those that took it by
+    force. ``definition`` has the vCPUs of each domain's; ``defined`` is what was changed of it.
     """
 
     libvirtError = LibvirtError  # noqa: N815
     VIR_DOMAIN_EVENT_ID_LIFECYCLE = 0
     VIR_STREAM_NONBLOCK = 1
+    VIR_DOMAIN_CHANNEL_FORCE = 1
+    VIR_STREAM_EVENT_READABLE, VIR_STREAM_EVENT_ERROR, VIR_STREAM_EVENT_HANGUP = 1, 4, 8
 
     def __init__(self) -> None:
         self.opened: list[FakeConnect] = []
@@ -159,11 +166,31 @@ class FakeLibvirt:
         self.no_events: LibvirtError | None = None
         self.no_channel: LibvirtError | None = None
         self.vanished = False
+        self.stream = FakeStream
+        self.holder: FakeStream | None = None
+        self.forced: list[FakeStream] = []
         self.definition = ""
         self.defined: list[tuple[int, int]] = []
         self.turns_away = 0
         self.opening = self.most = 0
         self._counting = threading.Lock()
+
+    def define(self, number: int, state: int) -> None:
+        """As src/qemu/qemu_hotplug.c: qemuDomainVcpuValidateConfig, then qemuDomainSetVcpuConfig.
+
+        Whether the vCPU is in that state already is asked of the running domain alone.
+        """
+        vcpus = {int(vcpu.attrib["id"]): vcpu for vcpu in ET.fromstring(f"<vcpus>{self.definition}</vcpus>")}
+        if number == 0:
+            raise LibvirtError("invalid argument: vCPU '0' can't be modified", 8, 10)
+        for after, vcpu in vcpus.items():
+            if after > number and (vcpu.get("enabled"), vcpu.get("hotpluggable")) == ("yes", "no"):
+                text = f"vcpu '{number}' can't be modified as it is followed by non-hotpluggable online vcpus"
+                raise LibvirtError(f"invalid argument: {text}", 8, 10)
+        if number in vcpus:
+            vcpus[number].attrib.update(enabled="yes" if state else "no", hotpluggable="yes")
+        self.definition = "".join(ET.tostring(vcpu, encoding="unicode") for vcpu in vcpus.values())
+        self.defined.append((number, state))
 
     def openReadOnly(self, uri: str) -> FakeConnect:  # noqa: N802
         assert uri

@@ -25,7 +25,8 @@ class Intent:
     """One slot's. ``since`` is in seconds since the epoch.
 
     ``threads`` are the host thread ids that the slot's vCPUs had, and ``ost`` is what the guest had last said of it: by
-    these a CPU that was plugged since is told from the one that was to go, and a new refusal from an old one.
+    these a CPU that was plugged since is told from the one that was to go, and a new refusal from an old one. Where
+    QEMU was not looked at, what the guest had said was not seen (``ost_seen``), and no refusal can be called new.
     """
 
     kind: IntentKind
@@ -34,6 +35,7 @@ class Intent:
     since: float
     threads: tuple[int, ...] = ()
     ost: Ost | None = None
+    ost_seen: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """As it lies in the record."""
@@ -44,13 +46,18 @@ class Intent:
             "since": self.since,
             "threads": list(self.threads),
             "ost": [self.ost.source, self.ost.status] if self.ost else None,
+            "ost_seen": self.ost_seen,
         }
 
     @classmethod
     def from_json(cls, entry: Any) -> Intent:
-        """The contrary. Raises ValueError for anything that ``to_json`` does not make."""
+        """The contrary. Raises ValueError for anything that ``to_json`` does not make, or that of an earlier version.
+
+        That did not say whether an _OST was seen. Who sees a removal's CPU with its threads sees it, too.
+        """
         try:
             ost = entry["ost"]
+            seen = entry.get("ost_seen", ost is not None or bool(entry["threads"]))
             intent = cls(
                 IntentKind(entry["kind"]),
                 entry["slot"],
@@ -58,12 +65,15 @@ class Intent:
                 entry["since"],
                 tuple(entry["threads"]),
                 None if ost is None else Ost(*ost),
+                seen,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an intent: {error!r}") from error
         numbers = (intent.slot, *intent.threads, *((intent.ost.source, intent.ost.status) if intent.ost else ()))
         if not all(type(number) is int for number in numbers) or not isinstance(intent.device_id, str):
             raise ValueError("an intent's numbers are whole, and its id is a text")
+        if type(intent.ost_seen) is not bool:
+            raise ValueError("an intent says by true or false whether an _OST was seen")
         if type(intent.since) not in (int, float) or not 0 <= intent.since < _YEAR_9999:
             raise ValueError(f"since is a time in seconds since 1970, not {intent.since!r:.40}")
         return intent

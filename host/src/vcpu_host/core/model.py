@@ -212,6 +212,11 @@ class HostView:
     owner: Owner | None = None
 
     @property
+    def qemu_seen(self) -> bool:
+        """Whether QEMU itself was looked at. Else that there are no threads and no _OST here says nothing."""
+        return self.owner is None or not self.owner.record_alone
+
+    @property
     def running(self) -> bool:
         """Whether the guest's CPUs run (``query-status``)."""
         return self.status == "running"

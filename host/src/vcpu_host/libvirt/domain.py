@@ -72,18 +72,20 @@ class Domain:
         """Have the domain start next time with these vCPUs, or without: see ``ports.Vmm.keep``.
 
         A vCPU that is kept so can be removed after the next start (``hotpluggable='yes'``); virDomainSetVcpus would
-        make it one of the start, which stays.
+        make it one of the start, which stays. So one that stays is set anew, but for vCPU 0. libvirt refuses to change
+        a vCPU that one which stays comes after (qemuDomainVcpuValidateConfig), hence from the last one on.
         """
         xml = await self.call("read the domain's definition", self.raw.XMLDesc, _INACTIVE)
         definition = domain_xml.read(xml)
         failed: dict[int, Reason] = {}
         others = {number: False for number in definition.vcpus if number not in vcpus} if whole else {}
-        for number, wanted in {**vcpus, **others}.items():
-            if definition.has(number) is not wanted:
+        for number, wanted in sorted({**vcpus, **others}.items(), reverse=True):
+            stays = number > 0 and wanted and definition.stays(number)
+            if stays or definition.has(number) is not wanted:
                 try:
                     await self._set(number, enabled=wanted, flags=_CONFIG)
                 except QemuError as error:
-                    failed[number] = error.reason
+                    failed[number] = words.stays_kept(error.reason, number) if stays else error.reason
         return failed
 
     async def _set(self, number: int, *, enabled: bool, flags: int, not_after: float | None = None) -> None:

@@ -57,6 +57,11 @@ class DomainRecord:
         vcpu = self.vcpus.get(number)
         return vcpu is not None and vcpu.enabled
 
+    def stays(self, number: int) -> bool:
+        """Return whether the record has this vCPU, and libvirt does not let it go."""
+        vcpu = self.vcpus.get(number)
+        return vcpu is not None and vcpu.enabled and not vcpu.removable
+
 
 def read(xml: str) -> DomainRecord:
     """Return what the XML says. Raise QemuError "bad-reply" if libvirt does not write such."""

@@ -38,6 +38,8 @@ _BROKEN = (ET.ParseError, ValueError, KeyError, TypeError, RecursionError)
 class MetadataJournal:
     """Fills ``ports.Journal`` for a domain. ``holder`` is what others are told of who writes, also on other hosts."""
 
+    shared = True
+
     def __init__(self, domain: Domain, holder: str) -> None:
         self._holder = f"{holder} on {socket.gethostname()}, process {os.getpid()}"
         self._domain = domain

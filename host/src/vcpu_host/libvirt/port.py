@@ -33,12 +33,13 @@ _FREES = 10.0
 class ChannelPort:
     """Fills ``agent.dialer.Port``. Each wire has a connection to itself: a stream that hangs takes it along.
 
-    It has to ``belong to`` a domain before it is used, by whose own connection a channel is freed whose stream hangs.
+    It has to ``belong to`` a domain before it is used.
     """
 
     def __init__(self, uri: str, *, timeout: float = 30.0, call_timeout: float = 10.0) -> None:
-        self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout, alone=True)
+        self._open = partial(Connection.open, uri, timeout=timeout, call_timeout=call_timeout)
         self._next: asyncio.Task[Connection] | None = None
+        self._streams: set[StreamTransport] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._domain: Domain
         self._holder: Callable[[], Awaitable[str]]
@@ -46,7 +47,7 @@ class ChannelPort:
     def prepare(self) -> None:
         """Begin to connect: to another host that takes a while."""
         if self._next is None:
-            self._next = asyncio.ensure_future(self._open())
+            self._next = asyncio.ensure_future(self._open(alone=True))
 
     def belongs_to(self, domain: Domain, holder: Callable[[], Awaitable[str]]) -> None:
         """Be the port of this domain; ``holder`` says who has something under way with it, in words, if anybody."""
@@ -68,7 +69,11 @@ class ChannelPort:
         return AgentGoneError(Reason(error.code, Origin.LIBVIRT, str(error), error.hint))
 
     async def close(self) -> None:
-        """End all that is left of it."""
+        """End all that is left of it: nobody's channel stays with a stream of ours that hangs."""
+        streams = list(self._streams)
+        for stream in streams:
+            stream.abort()
+        await asyncio.gather(*(stream.settled() for stream in streams))
         if self._next is not None:
             self._next.cancel()
             made = await asyncio.gather(self._next, return_exceptions=True)
@@ -78,7 +83,7 @@ class ChannelPort:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def _wire(self, protocol: WireProtocol) -> HostWire:
-        made, self._next = self._next or asyncio.ensure_future(self._open()), None
+        made, self._next = self._next or asyncio.ensure_future(self._open(alone=True)), None
         try:
             connection = await made
         except VcpuctlError as error:
@@ -87,7 +92,10 @@ class ChannelPort:
         try:
             stream = await self._channel(connection)
             transport = StreamTransport(
-                stream, protocol, lambda: self._end(self._free()), lambda: self._end(connection.close())
+                stream,
+                protocol,
+                lambda: self._end(self._free(transport)),
+                lambda: self._over(transport, connection),
             )
             del stream
             await connection.call("read the channel", transport.begin)
@@ -98,6 +106,7 @@ class ChannelPort:
                 # its own connection tells.
                 raise AgentGoneError(error.reason) from error
             raise
+        self._streams.add(transport)
         transport.start()
         return HostWire(transport, PORT_NAME)
 
@@ -120,12 +129,16 @@ class ChannelPort:
             text += f"; the record of what is pending was written by {who}"
         return RefusedError(Reason(BusyError.code, Origin.LIBVIRT, text, "wait until it has ended, or end it"))
 
+    def _over(self, transport: StreamTransport, connection: Connection) -> None:
+        self._streams.discard(transport)
+        self._end(connection.close())
+
     def _opened(self, connection: Connection) -> Any:
         """In the connection's thread."""
         libvirt = binding.module()
         stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
         try:
-            connection.raw.lookupByUUIDString(self._domain.identity.uuid).openChannel(PORT_NAME, stream, 0)
+            self._found(connection).openChannel(PORT_NAME, stream, 0)
         except libvirt.libvirtError as error:
             said = words.said(error)
             if "Active channel stream exists" in said:
@@ -135,17 +148,32 @@ class ChannelPort:
             raise
         return stream
 
-    async def _free(self) -> None:
-        """Take the channel from the stream that hangs, or floods, and let it go."""
+    async def _free(self, transport: StreamTransport) -> None:
+        """Take the channel from a stream of ours that hangs, or floods, and let it go.
+
+        Not by the domain's connection, whose calls go one after another: others would come to wait for this, and this
+        for them, while the stream may let go by itself and somebody else get the channel.
+        """
         with contextlib.suppress(VcpuctlError, TimeoutError):
             async with asyncio.timeout(_FREES):
-                await self._domain.connection.call("free the channel", self._taken_and_freed)
+                connection = await self._open()
+                try:
+                    await connection.call("free the channel", self._taken_and_freed, connection, transport)
+                finally:
+                    await connection.close()
 
-    def _taken_and_freed(self) -> None:
+    def _taken_and_freed(self, connection: Connection, transport: StreamTransport) -> None:
+        """In the connection's thread."""
         libvirt = binding.module()
-        stream = self._domain.connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
-        self._domain.raw.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
-        stream.abort()
+        stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        domain = self._found(connection)
+        if transport.held:  # else it is free, or somebody else's by now
+            domain.openChannel(PORT_NAME, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
+            stream.abort()
+
+    def _found(self, connection: Connection) -> Any:
+        """libvirt's object of the domain, by this connection. In its thread."""
+        return connection.raw.lookupByUUIDString(self._domain.identity.uuid)
 
     def _end(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

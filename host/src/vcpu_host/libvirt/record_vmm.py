@@ -138,9 +138,8 @@ class RecordVmm:
 
 
 def _slot(number: int, record: DomainRecord) -> Slot:
-    vcpu = record.vcpus.get(number)
     filled = record.has(number)
-    fixed = filled and vcpu is not None and not vcpu.removable
+    fixed = record.stays(number)
     return Slot(
         number,
         "",

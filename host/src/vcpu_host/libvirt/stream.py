@@ -26,6 +26,8 @@ _HIGH, _LOW = 64 * 1024, 16 * 1024
 _PIECE = 64 * 1024
 #: What a non-blocking stream returns when nothing can be read or written.
 _LATER = -2
+#: How long the thread that writes may take to end when it is told to, in seconds. One that takes longer hangs.
+_ENDS = 0.5
 #: How long the thread that writes waits for a stream that takes nothing at the moment, in seconds: nothing tells it.
 _PAUSE = 0.01
 
@@ -33,8 +35,8 @@ _PAUSE = 0.01
 class StreamTransport(asyncio.Transport):
     """Made in the event loop, with an open stream; ``begin`` in the thread of its connection.
 
-    ``cut`` is called once, in the event loop, if the stream hangs or floods: it has to free the channel by another way.
-    ``over`` is called there when the stream is used no more.
+    ``cut`` is called once, in the event loop, if the stream hangs or floods: it has to free the channel by another way,
+    unless the stream has let go of it by then (``held``). ``over`` is called there when the stream is used no more.
     """
 
     def __init__(
@@ -56,6 +58,9 @@ class StreamTransport(asyncio.Transport):
         self._closing = False
         self._lost = False
         self._stop = threading.Event()
+        self._ending: asyncio.TimerHandle | None = None  # until it is taken for one that hangs
+        self._was_cut = False
+        self._settled = asyncio.Event()
         self._writing = threading.Thread(target=self._write_all, name="libvirt stream", daemon=True)
 
     def begin(self) -> None:
@@ -105,12 +110,38 @@ class StreamTransport(asyncio.Transport):
             self._out.put(None)
 
     def abort(self) -> None:
-        """See asyncio.WriteTransport. A write that hangs is ended by another way."""
+        """See asyncio.WriteTransport. A write that hangs is ended by another way, when it is sure that it does."""
+        self._end_writing()
+        self._lose(None)
+
+    # --- how it ends --------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> bool:
+        """Whether the stream still has the channel, as far as this end knows. It may be asked in any thread."""
+        return self._writing.is_alive()
+
+    async def settled(self) -> None:
+        """Return when the stream that was aborted is used no more, or was found to hang."""
+        await self._settled.wait()
+
+    def _end_writing(self) -> None:
         self.close()
         self._stop.set()
-        if self._unsent and not self._lost:
+        if self._ending is None:
+            self._ending = self._loop.call_later(_ENDS, self._cut_off)
+
+    def _cut_off(self) -> None:
+        if self.held and not self._was_cut:
+            self._was_cut = True
             self._cut()
-        self._lose(None)
+        self._settled.set()
+
+    def _used_no_more(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        self._settled.set()
+        self._over()
 
     # --- in the thread of libvirt's events ----------------------------------------------------------------------------
 
@@ -154,7 +185,7 @@ class StreamTransport(asyncio.Transport):
             self._later(self._lose, None)
         finally:
             self._stream = None  # libvirt holds the channel for as long as there is an object of it
-            self._later(self._over)
+            self._later(self._used_no_more)
 
     def _send(self, data: memoryview) -> None:
         while data and not self._stop.is_set():
@@ -189,10 +220,9 @@ class StreamTransport(asyncio.Transport):
 
     def _ended(self, why: str, cut: bool) -> None:  # noqa: FBT001 - from another thread, by place
         """Nothing more can be read, or written."""
-        if cut and not self._lost:
-            self._cut()
-        self.close()
-        self._stop.set()
+        if cut:
+            self._cut_off()
+        self._end_writing()
         self._lose(ConnectionError(why))
 
     def _lose(self, error: Exception | None) -> None:

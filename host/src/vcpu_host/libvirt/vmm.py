@@ -107,9 +107,8 @@ class LibvirtVmm(QmpVmm):
         return replies.filled(await self._lent.call("query-hotpluggable-cpus"))
 
     def _recorded(self, slot: Slot, record: DomainRecord) -> Slot:
-        vcpu = record.vcpus.get(slot.index)
         if record.has(slot.index) is slot.filled:
-            fixed = slot.filled and vcpu is not None and not vcpu.removable
+            fixed = slot.filled and record.stays(slot.index)
             return replace(slot, fixed=words.not_hotpluggable(slot.index)) if fixed else slot
         if slot.filled:
             return replace(slot, recorded=Recorded.BEHIND, fixed=words.behind(slot), managed=False)

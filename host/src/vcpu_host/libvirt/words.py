@@ -214,6 +214,8 @@ def vanished(text: str) -> QemuGoneError:
 
 
 def _hint(text: str) -> str:
+    if "followed by non-hotpluggable online vcpus" in text:
+        return "vcpuctl scale N --config changes those after it, too; or virsh edit, and hotpluggable='yes' for them"
     if "can't be unplugged" in text or "hotpluggable" in text:
         return (
             "a <vcpus> block with hotpluggable='yes' makes a CPU of the start removable (virsh edit, then start anew)"
@@ -243,6 +245,12 @@ def not_hotpluggable(index: int) -> Reason:
         "for the next start: virsh edit, and a <vcpus> block in which this vCPU has hotpluggable='yes'; vcpuctl "
         "offline takes it offline in the guest",
     )
+
+
+def stays_kept(why: Reason, index: int) -> Reason:
+    """Return why a definition goes on having a vCPU as one that stays."""
+    text = f"it starts with vCPU {index} as one that cannot be unplugged then: {why.text}"
+    return replace(why, text=text)
 
 
 def behind(slot: Slot) -> Reason:

@@ -41,6 +41,8 @@ _TIDY_AGAIN: dict[Path, float] = {}
 class FileJournal:
     """The record of the VM with this identity; it fills the role ``ports.Journal``."""
 
+    shared = False  # who has not the VM's lock does not write it
+
     def __init__(self, identity: VmIdentity, *, directory: Path | None = None) -> None:
         self._directory = directory or runtime.directory()
         self._path = self._directory / f"{names.of_vm(identity)}{_SUFFIX}"

@@ -345,6 +345,7 @@ class Coordinator:
         """Run the machine on a plan without refusals. Its time counts from ``began``, or from now."""
         from ..core.operation.machine import Machine
         from .executor import Run, no_progress
+        from .shared_record import for_one
 
         agent = self._sessions.current
         session = agent.session if agent else None
@@ -353,7 +354,8 @@ class Coordinator:
             plan, view.platform, limits, session=session, now=now, identities=view.identities, before=view
         )
         watch = self._on_workload(plan.request) != "ignore"
-        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, self._journal, watch=watch)
+        journal = for_one(self._journal)
+        run = Run(self._vmm, self._sessions, machine, view.host, progress or no_progress, journal, watch=watch)
         self._interrupt = run.interrupt
         if self._interrupted:
             run.interrupt()

@@ -7,12 +7,13 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import ports
 from ..core import codes
 from ..core.guest import AgentInfo, GuestView
+from ..core.intent import Intent
 from ..core.model import HostView, Ost
 from ..core.operation import record
 from ..core.reason import Origin, Reason
@@ -34,11 +35,28 @@ _NO_SESSION = Reason(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """What is on record, or the trouble with it."""
+
+    intents: tuple[Intent, ...] = ()
+    trouble: Reason | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is, or that cannot be told."""
+        return bool(self.intents) or self.trouble is not None
+
+
 class Looker:
     """Looks at a VM. It keeps what need not be asked for twice in one link session.
 
     ``observe_for`` may make a session, and strikes out of the record what it settles; ``beside`` does neither. What
     the agent says of its guest (``AgentInfo``) is asked anew in a session that is older than the look.
+
+    Who strikes out holds the VM. Where others write the record, too (``ports.Journal.shared``), that is who has had the
+    agent's channel since before it read the record and looked at QEMU: what others ask for meanwhile looks as if it had
+    ended, since its slot is as it was. All other looks settle for the eye alone.
     """
 
     def __init__(self, vmm: ports.Vmm, sessions: Sessions, journal: ports.Journal) -> None:
@@ -75,19 +93,20 @@ class Looker:
         """The map while an operation is under way, which alone makes and ends sessions and keeps the record."""
         since = asyncio.get_running_loop().time()
         agent = await self._sessions.made(_SOON)
+        before = await self._recorded()
         host = await (self._vmm.look() if self._host is None else self._vmm.look_slots(self._host))
         if agent is None or not host.running:
             from ..core.run_states import not_running  # late: most VMs run
 
             trouble = _NO_SESSION if host.running else not_running(host)
-            return await self._with_pending(join(host, None, agent_trouble=trouble))
+            return await self._with_pending(join(host, None, agent_trouble=trouble), before)
         try:
             if renew:
                 await agent.renew_info(since)
             guest = await agent.list_cpus()
         except AgentGoneError as error:
-            return await self._with_pending(join(host, None, agent_trouble=error.reason))
-        return await self._with_pending(join(host, guest, agent=agent.info))
+            return await self._with_pending(join(host, None, agent_trouble=error.reason), before)
+        return await self._with_pending(join(host, guest, agent=agent.info), before)
 
     async def observe_for(
         self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool = False, renew: bool = True
@@ -111,8 +130,11 @@ class Looker:
 
     async def observe_qemu(self, *, operation: bool = False) -> VmView:
         """QEMU's side alone: the agent is neither asked nor missed."""
+        live = self._sessions.live
+        before = await self._recorded()
         self._host = await self._vmm.look()
-        return await self._with_pending(join(self._host, None), operation=operation)
+        strikes = self._may_strike(live, operation=operation)
+        return await self._with_pending(join(self._host, None), before, strikes=strikes)
 
     async def _observe(
         self, needs_guest: Callable[[HostView], bool] | None, since: float, *, operation: bool
@@ -124,15 +146,21 @@ class Looker:
         guest: GuestView | None = None
         info: AgentInfo | None = None
         trouble: Reason | None = None
+        agent = live
         try:
-            host = await self._look_at_host(live)
+            before = await self._recorded()
+            host = await self._look_at_host(live, before)
             if live is not None and not host.running:
                 # The session is good, but nobody is there to answer before the VM goes on.
                 from ..core.run_states import not_running  # late: most VMs run
 
-                trouble = not_running(host)
-                return await self._with_pending(join(host, None, agent_trouble=trouble), operation=operation)
+                view = join(host, None, agent_trouble=not_running(host))
+                return await self._with_pending(view, before, strikes=self._may_strike(live, operation=operation))
             agent = await self._sessions.get(host)
+            if agent is not live and self._journal.shared:
+                # Until now somebody else may have had the channel, and changed what was seen without it.
+                before = await self._recorded()
+                host = self._host = await (self._vmm.look() if before.pending else self._vmm.look_slots(host))
             if renewed is not None and agent is live:
                 await renewed
             if needs_guest is None or needs_guest(host) or agent.session != self._named_in:
@@ -153,39 +181,53 @@ class Looker:
         view = join(host, guest, agent=info, agent_trouble=trouble)
         if guest is not None and self._sessions.current is not None:
             self._named_in = None if view.unexplained else self._sessions.current.session
-        return await self._with_pending(view, operation=operation)
+        return await self._with_pending(view, before, strikes=self._may_strike(agent, operation=operation))
 
-    async def _with_pending(self, view: VmView, *, operation: bool = False) -> VmView:
-        """The map, with what earlier operations left open; what this look settles is struck out of the record.
+    def _may_strike(self, agent: ports.GuestAgent | None, *, operation: bool) -> bool:
+        """Whether a look in this session may strike out what it settles.
 
-        But not while an operation is under way whose look this is not: it may have recorded more since.
+        Not while an operation is under way whose look this is not: it may have recorded more since.
         """
-        try:
-            recorded = await self._journal.load()
-        except RefusedError as error:
-            return replace(view, record_trouble=error.reason)
-        open_still = record.settle(recorded, view)
-        if open_still != recorded and (operation or not self.operating):
+        held = not self._journal.shared or (agent is not None and self._sessions.live is agent)
+        return held and (operation or not self.operating)
+
+    async def _with_pending(self, view: VmView, before: _Recorded, *, strikes: bool = False) -> VmView:
+        """The map, with what earlier operations left open. ``strikes``: what it settles is struck out of the record.
+
+        What was recorded after this look began, which is not in ``before``, is not judged by it.
+        """
+        now = await self._recorded()
+        if now.trouble is not None:
+            return replace(view, record_trouble=now.trouble)
+        judged = frozenset(before.intents)
+        left = judged.intersection(record.settle(now.intents, view))
+        open_still = tuple(intent for intent in now.intents if intent in left or intent not in judged)
+        if strikes and open_still != now.intents:
             with suppress(RefusedError):  # the record may keep settled entries; the next look removes them
                 await self._journal.save(open_still)
         return with_pending(view, open_still) if open_still else view
 
+    async def _recorded(self) -> _Recorded:
+        try:
+            return _Recorded(await self._journal.load())
+        except RefusedError as error:
+            return _Recorded(trouble=error.reason)
+
     async def has_record(self) -> bool:
         """Whether earlier operations have left anything open, or that cannot be told."""
-        try:
-            return bool(await self._journal.load())
-        except RefusedError:
-            return True
+        return (await self._recorded()).pending
 
-    async def _look_at_host(self, live: ports.GuestAgent | None) -> HostView:
+    async def _look_at_host(self, live: ports.GuestAgent | None, before: _Recorded) -> HostView:
         """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again.
 
         Unless something is open: what the guest has said of it since counts.
         """
         host = self._host
-        if live is not None and host is not None and not await self.has_record():
+        anew = live is None or host is None or before.pending
+        if live is not None and host is not None and not anew:
             host = await self._vmm.look_slots(host)
-        if live is None or host is None or live.ended or await self.has_record():
+            anew = live.ended
+        if host is None or anew:
             host = await self._vmm.look()
         self._host = host
         return host

@@ -162,7 +162,7 @@ async def test_a_look_at_a_domain_that_others_keep_busy_waits_for_them_once(
     assert libvirt.opened[0].callbacks == {}
 
 
-@pytest.mark.parametrize(("whole", "changed"), [(True, [(1, 1), (5, 0)]), (False, [(1, 1)])])
+@pytest.mark.parametrize(("whole", "changed"), [(True, [(5, 0), (1, 1)]), (False, [(1, 1)])])
 async def test_a_definition_whose_maximum_was_raised_has_no_more_vcpus_than_it_is_to_have(
     libvirt: FakeLibvirt, qemu: FakeMonitorModule, whole: bool, changed: list[tuple[int, int]]
 ) -> None:
@@ -172,6 +172,48 @@ async def test_a_definition_whose_maximum_was_raised_has_no_more_vcpus_than_it_i
     machine = await vmm.connect(URI, "web1")  # two slots today
     assert await machine.keep({0: True, 1: True}, whole=whole) == {}
     assert libvirt.defined == changed
+    await machine.close()
+
+
+def _defined(**vcpus: str) -> str:
+    """A definition's vCPUs: ``stays``, ``goes`` or ``off``, by number."""
+    kinds = {"stays": ("yes", "no"), "goes": ("yes", "yes"), "off": ("no", "yes")}
+    listed = ((at[1:], *kinds[kind]) for at, kind in vcpus.items())
+    return "".join(f'<vcpu id="{at}" enabled="{enabled}" hotpluggable="{free}" />' for at, enabled, free in listed)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "whole", "after"),
+    [
+        ({0: True, 1: True, 2: True, 3: False}, True, _defined(v0="stays", v1="goes", v2="goes", v3="off")),
+        ({0: True, 1: False, 2: False, 3: True}, True, _defined(v0="stays", v1="off", v2="off", v3="goes")),
+        ({2: True}, False, _defined(v0="stays", v1="stays", v2="goes", v3="off")),
+        ({3: False}, False, _defined(v0="stays", v1="stays", v2="stays", v3="off")),
+    ],
+)
+async def test_what_a_definition_is_to_have_can_be_removed_after_the_next_start_but_for_vcpu_0(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, wanted: dict[int, bool], whole: bool, after: str
+) -> None:
+    del qemu
+    libvirt.definition = _defined(v0="stays", v1="stays", v2="stays", v3="off")  # virsh setvcpus 3 --config
+    machine = await vmm.connect(URI, "web1")
+    assert await machine.keep(wanted, whole=whole) == {}
+    assert libvirt.definition == after
+    await machine.close()
+
+
+@pytest.mark.parametrize(("wanted", "words"), [(True, "cannot be unplugged then"), (False, "followed by")])
+async def test_where_libvirt_changes_no_vcpu_of_a_definition_the_reason_says_what_is_in_the_way(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, wanted: bool, words: str
+) -> None:
+    del qemu
+    libvirt.definition = before = _defined(v0="stays", v1="stays", v2="stays")
+    machine = await vmm.connect(URI, "web1")
+    failed = await machine.keep({0: True, 1: wanted})
+    assert (list(failed), libvirt.definition) == ([1], before)
+    assert words in failed[1].text
+    assert "followed by non-hotpluggable online vcpus" in failed[1].text
+    assert "scale N --config" in failed[1].hint
     await machine.close()
 
 

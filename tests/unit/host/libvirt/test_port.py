@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from kit.fakes.adapters import until
 from kit.fakes.libvirt_module import FakeLibvirt
-from kit.fakes.libvirt_stream import LibvirtError
+from kit.fakes.libvirt_stream import FakeStream, LibvirtError
 from kit.sim.views import host
 from kit.until import DEADLINE
 from vcpu_host.agent.dialer import LinkDialer
@@ -18,6 +20,8 @@ from vcpu_host.core.model import Channel
 from vcpu_host.errors import AgentGoneError, RefusedError, VcpuctlError
 from vcpu_host.libvirt import binding
 from vcpu_host.libvirt.port import ChannelPort
+from vcpu_host.libvirt.stream import StreamTransport
+from vcpu_proto.link import HostWire, WireProtocol
 
 URI = "qemu+ssh://root@host1/system"
 
@@ -29,14 +33,19 @@ def _libvirt(monkeypatch: pytest.MonkeyPatch) -> FakeLibvirt:
     return fake
 
 
-async def _dialled(timeout: float = DEADLINE) -> VcpuctlError:
-    """What a session with the agent fails with."""
+def _port(timeout: float = DEADLINE) -> ChannelPort:
     port = ChannelPort(URI, timeout=timeout)
 
     async def holder() -> str:
         return "vcpuctl serve on host2, process 7"
 
     port.belongs_to(cast("Any", SimpleNamespace(identity=DomainId("uuid", "host"))), holder)
+    return port
+
+
+async def _dialled(timeout: float = DEADLINE) -> VcpuctlError:
+    """What a session with the agent fails with."""
+    port = _port(timeout)
     try:
         with pytest.raises((AgentGoneError, RefusedError)) as error:
             await LinkDialer(port).dial(host(4, {0}, channel=Channel(None, guest_open=True)), 60.0)
@@ -80,3 +89,39 @@ async def test_whatever_libvirt_says_of_the_channel_is_told_of_the_agent(
     assert not [each for each in libvirt.opened if each.open]
     if code == codes.PORT_BUSY:
         assert "vcpuctl serve on host2, process 7" in error.reason.text
+
+
+async def _hanging(libvirt: FakeLibvirt) -> tuple[ChannelPort, HostWire, FakeStream]:
+    """A wire whose guest reads nothing."""
+    stream = FakeStream()
+    stream.takes = None
+    libvirt.stream = lambda: stream
+    port = _port()
+    wire = await port.wire(host(4, {0}))(WireProtocol())
+    libvirt.stream = FakeStream
+    wire.transport.write(b"x")
+    assert await asyncio.to_thread(stream.hanging.wait, DEADLINE)
+    return port, wire, stream
+
+
+async def test_a_channel_whose_stream_hangs_is_free_for_others_once_the_port_is_closed(libvirt: FakeLibvirt) -> None:
+    port, wire, stream = await _hanging(libvirt)
+    wire.transport.abort()
+    await port.close()
+    assert stream.freed.is_set()
+    (by_force,) = libvirt.forced
+    assert by_force.finished.is_set(), "it is not kept"
+    await until(lambda: not [each for each in libvirt.opened if each.open])
+
+
+async def test_a_channel_is_not_taken_from_whoever_has_it_once_our_stream_has_let_go(libvirt: FakeLibvirt) -> None:
+    port, wire, stream = await _hanging(libvirt)
+    libvirt.hang = True  # the way by which the channel is freed takes its time
+    wire.transport.abort()
+    await until(lambda: libvirt.attempts == 2)
+    stream.freed.set()
+    theirs = libvirt.holder = FakeStream()
+    await until(lambda: not cast("StreamTransport", wire.transport).held)
+    libvirt.goes_on.set()
+    await port.close()
+    assert (libvirt.forced, theirs.freed.is_set()) == ([], False)

@@ -41,6 +41,7 @@ class Rig:
         self.stream = FakeStream()
         self.heard = Heard()
         self.cuts = 0
+        self.frees = True  # whoever cuts it off
         self.over = asyncio.Event()
         self.transport = stream.StreamTransport(self.stream, self.heard, self._cut, self.over.set)
         self.transport.begin()
@@ -48,7 +49,8 @@ class Rig:
 
     def _cut(self) -> None:
         self.cuts += 1
-        self.stream.freed.set()
+        if self.frees:
+            self.stream.freed.set()
 
     async def tell(self, *pieces: bytes | Exception) -> None:
         """Let these come in another thread, and have the loop take them in."""
@@ -108,7 +110,43 @@ async def test_a_guest_that_does_not_read_hangs_nobody() -> None:
     assert not rig.heard.lost.done(), "what was written may go out yet"
     rig.transport.abort()
     assert rig.heard.lost.done()
-    assert rig.cuts == 1, "the channel has to be freed by another way, or nobody can open it"
+    assert rig.cuts == 0, "nobody knows yet that it hangs"
+    async with asyncio.timeout(DEADLINE):
+        await rig.transport.settled()
+        assert rig.cuts == 1, "the channel has to be freed by another way, or nobody can open it"
+        await rig.over.wait()
+    assert not rig.transport.held
+
+
+async def test_a_stream_that_lets_go_by_itself_is_not_cut_off_though_a_write_was_under_way() -> None:
+    rig = Rig()
+    rig.stream.takes = None
+    rig.transport.write(b"x")
+    await _until(rig.stream.hanging)
+    rig.transport.abort()
+    assert rig.transport.held
+    rig.stream.freed.set()
+    async with asyncio.timeout(DEADLINE):
+        await rig.over.wait()
+        await rig.transport.settled()
+    rig.transport._cut_off()  # its time is over by now
+    assert (rig.cuts, rig.transport.held) == (0, False)
+
+
+async def test_a_stream_that_hangs_and_floods_is_cut_off_once() -> None:
+    rig = Rig()
+    rig.frees = False
+    rig.stream.takes = None
+    rig.transport.write(b"x")
+    await _until(rig.stream.hanging)
+    rig.transport.pause_reading()
+    await rig.tell(b"x" * 65_536, *[b"x" * 65_536] * (stream.MOST // 65_536))
+    async with asyncio.timeout(DEADLINE):
+        await rig.heard.lost
+    rig.transport.abort()
+    rig.transport._cut_off()  # its time is over, and it still hangs
+    assert (rig.cuts, rig.transport.held) == (1, True)
+    rig.stream.freed.set()
     async with asyncio.timeout(DEADLINE):
         await rig.over.wait()
 

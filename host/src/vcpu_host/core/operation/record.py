@@ -45,6 +45,7 @@ def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView,
                 since,
                 threads,
                 host.ost.get(action.slot),
+                host.qemu_seen,
             )
     return tuple(by_slot[slot] for slot in sorted(by_slot))
 
@@ -79,6 +80,28 @@ def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:
     return tuple(i for i in intents if i.slot in by_slot and _open(i, by_slot[i.slot], view))
 
 
+def merged(
+    now: Sequence[Intent], loaded: Collection[Intent], tried: Collection[Intent], theirs: Sequence[Intent]
+) -> tuple[Intent, ...]:
+    """What has to be written where others may have written since the record was ``loaded``: ``theirs`` stands there.
+
+    ``now`` is what the record is to be by what we know, ``tried`` what we wrote ourselves, or may have written. What is
+    neither of these is somebody else's and stays, but for a slot of which we have something new to say.
+    """
+    mine, there = ({intent.slot: intent for intent in intents} for intents in (now, theirs))
+
+    def right(slot: int) -> Intent | None:
+        ours, found = mine.get(slot), there.get(slot)
+        if ours is not None and ours not in loaded:
+            return ours
+        if found is not None and found not in loaded and found not in tried:
+            return found
+        return ours if found is not None else None
+
+    every = (right(slot) for slot in sorted({*mine, *there}))
+    return tuple(intent for intent in every if intent is not None)
+
+
 def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
     if not slot.slot.filled:
         return intent.kind is IntentKind.UNPLUG and not slot.slot.vacant
@@ -89,5 +112,7 @@ def _open(intent: Intent, slot: SlotView, view: VmView) -> bool:
     now = tuple(thread.thread_id for thread in slot.slot.threads)
     if intent.threads and now and intent.threads != now:  # who looks at libvirt's record alone sees none
         return False
+    if not intent.ost_seen:
+        return True  # by who asked: any refusal may be older than that
     ost = view.host.ost.get(slot.index)
     return ost is None or ost == intent.ost or view.platform.refusal(ost) is None

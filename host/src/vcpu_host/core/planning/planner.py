@@ -72,7 +72,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         one_at_a_time=view.platform.one_at_a_time(view.host),
         recover=recover,
         smt_remedy="" if view.agent is None else remedy(view.agent.environment),
-        record_alone=view.host.owner is not None and view.host.owner.record_alone,
+        record_alone=not view.host.qemu_seen,
     )
     return _with_notes(view, whole)
 

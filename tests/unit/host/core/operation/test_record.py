@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kit.sim.views import INFO, guest, host, slot
 from vcpu_host.core.intent import Intent, IntentKind
-from vcpu_host.core.model import HostView, Ost
+from vcpu_host.core.model import HostView, Ost, Owner
 from vcpu_host.core.operation import record
 from vcpu_host.core.operation.events import DoLookHost, DoPlug, DoUnplug
 from vcpu_host.core.operation.result import OperationResult, SlotResult
@@ -93,6 +93,35 @@ def test_a_removal_ends_with_the_guests_refusal_but_not_with_one_from_before_it(
     assert left(_GOING, seen(host(4, {0, 2}, ost={2: _DONE}), 0, 2))
 
 
+def test_no_refusal_ends_a_removal_by_who_did_not_see_the_ones_before_it() -> None:
+    alone = replace(host(4, {0, 2}), owner=Owner("libvirt 12.8.0", definition=True, record_alone=True))
+    (blind,) = record.before((), [DoUnplug(2)], alone, 100.0)
+    refused = host(4, {0, 2}, ost={2: _BUSY})
+    assert left(blind, seen(refused, 0, 2))
+    assert not left(blind, seen(host(4, {0}), 0))
+    (sighted,) = record.before((), [DoUnplug(2)], host(4, {0, 2}), 100.0)
+    assert not left(sighted, seen(refused, 0, 2))
+    (again,) = record.before((blind,), [DoUnplug(2)], refused, 200.0)
+    assert (again.ost, again.ost_seen) == (_BUSY, True), "who asks anew sees what was there before"
+
+
+@pytest.mark.parametrize(
+    ("written", "seen_then"),
+    [
+        ({"threads": [9002], "ost": None}, True),
+        ({"threads": [9002], "ost": [3, 0x82]}, True),
+        ({"threads": [], "ost": [3, 0x82]}, True),
+        ({"threads": [], "ost": None}, False),  # by libvirt's record alone, perhaps
+    ],
+)
+def test_a_record_of_an_earlier_version_is_read_and_does_not_claim_to_have_seen_more_than_it_did(
+    written: dict[str, object], seen_then: bool
+) -> None:
+    entry = {**_GOING.to_json(), **written}
+    del entry["ost_seen"]
+    assert Intent.from_json(entry).ost_seen is seen_then
+
+
 def test_a_plug_is_open_until_the_cpu_is_online_or_the_slot_empty_or_another_ones() -> None:
     assert left(_COMING, seen(host(4, {0, 2}), 0, offline=(2,)))
     assert left(_COMING, seen(host(4, {0, 2}), 0))
@@ -115,6 +144,7 @@ _INTENTS = st.builds(
     st.floats(0, 4e9),
     st.lists(st.integers(1, 1 << 22), max_size=4).map(tuple),
     st.none() | st.builds(Ost, st.integers(0, 0x200), st.integers(0, 255)),
+    st.booleans(),
 )
 
 
@@ -133,12 +163,45 @@ def test_a_record_survives_being_written_and_read(intent: Intent) -> None:
         {"since": "now"},
         {"threads": [1.5]},
         {"ost": [3]},
+        {"ost_seen": 1},
         {"threads": None},
     ],
 )
 def test_what_was_never_written_by_us_is_not_read(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"intent|whole|seconds|valid"):
         Intent.from_json({**_GOING.to_json(), **change})
+
+
+_A, _B, _C = (Intent(IntentKind.PLUG, at, f"vcpu-{at}", 100.0) for at in (1, 2, 3))
+_LATER = replace(_A, since=200.0)
+_NONE: tuple[Intent, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("now", "loaded", "tried", "theirs", "written"),
+    [
+        ((_A,), _NONE, _NONE, _NONE, (_A,)),  # ours is new
+        ((_A,), _NONE, _NONE, (_B,), (_A, _B)),  # and theirs, too
+        (_NONE, (_A,), _NONE, (_A, _B), (_B,)),  # we have struck out what we found, and they wrote another
+        (_NONE, (_A,), _NONE, (_LATER,), (_LATER,)),  # they have asked anew for what we struck out
+        ((_A, _B), (_A,), _NONE, (_A, _C), (_A, _B, _C)),
+        ((_A, _B), (_A,), _NONE, _NONE, (_B,)),  # they have struck out what we left alone
+        ((_A, _B), (_A,), _NONE, (_LATER,), (_LATER, _B)),  # they have asked anew for what we left alone
+        ((_LATER,), (_A,), _NONE, (_A,), (_LATER,)),
+        (_NONE, _NONE, (_A,), (_A, _B), (_B,)),  # what we wrote ourselves is over
+        ((_B,), _NONE, (_A, _B), (_A, _B), (_B,)),
+        ((_A,), (_A,), (_LATER,), (_LATER,), (_A,)),  # we have taken back what may have been written
+        ((_A,), _NONE, (_A,), _NONE, (_A,)),  # nobody else strikes out what is ours
+    ],
+)
+def test_what_others_wrote_meanwhile_stays_on_record_beside_what_is_ours(
+    now: tuple[Intent, ...],
+    loaded: tuple[Intent, ...],
+    tried: tuple[Intent, ...],
+    theirs: tuple[Intent, ...],
+    written: tuple[Intent, ...],
+) -> None:
+    assert record.merged(now, loaded, tried, theirs) == written
 
 
 # --- what a plan makes of it ----------------------------------------------------------------------------------------
