@@ -166,7 +166,7 @@ class FakeLibvirt:
         self.no_events: LibvirtError | None = None
         self.no_channel: LibvirtError | None = None
         self.vanished = False
-        self.stream = FakeStream
+        self.stream: Callable[[], FakeStream] = FakeStream
         self.holder: FakeStream | None = None
         self.forced: list[FakeStream] = []
         self.definition = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from kit.autoscale.guest import Load, SimGuest
@@ -295,7 +296,7 @@ def test_a_vm_with_more_than_its_maximum_that_cannot_go_is_left_with_these() -> 
     assert rig.watch(Load(threads=6), 20).direction is Direction.HOLD
 
 
-def grown(settings: Settings = SETTINGS, **outside: object) -> Decision:
+def grown(settings: Settings = SETTINGS, **outside: Any) -> Decision:
     """What is decided for a guest with two vCPUs online that has work for four."""
     return Rig(settings, vcpus=2, **outside).watch(Load(threads=4), 30)
 

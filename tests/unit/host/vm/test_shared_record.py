@@ -127,7 +127,7 @@ async def test_an_operation_without_the_channel_leaves_what_others_have_under_wa
 
 
 async def test_what_others_record_during_an_operation_is_there_after_it(rig: Rig, record: Record) -> None:
-    record.stands = ()
+    record.stands = tuple[Intent, ...]()
 
     def somebody_writes(_times: int) -> None:
         if rig.vm.commands:
