@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from operator import or_
 
 from .. import codes
 from ..finding import Level
 from ..reason import Origin, Reason
 from ..view import SlotView, VmView
 from ..workload import cpus
-from ..workload.hurt import Harm, forgotten, hurt
+from ..workload.hurt import forgotten, hurt, to_be_spared
 from ..workload.model import Note, Workload
 from ..workload.unused import unused
 from .plan import Plan, Refusal, Step, StepKind
@@ -26,9 +24,8 @@ _DOWN = (StepKind.UNPLUG, StepKind.OFFLINE)
 _ANYWAY = "--workload warn does it all the same"
 
 
-def online_cpus(slot: SlotView) -> int:
-    """Return the guest's numbers of the slot's online CPUs, as a set."""
-    return cpus.of(thread.cpu.number for thread in slot.threads if thread.cpu is not None and thread.online)
+def _numbers_online(slot: SlotView) -> tuple[int, ...]:
+    return tuple(thread.cpu.number for thread in slot.threads if thread.cpu is not None and thread.online)
 
 
 def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotView]) -> tuple[list[SlotView], set[int]]:
@@ -39,17 +36,10 @@ def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotVie
     programs = view.programs
     if programs is None or programs.workload is None:
         return list(candidates), set()
-    gone = reduce(or_, map(online_cpus, going), 0)
-    harm = Harm(programs.workload, reduce(or_, map(online_cpus, candidates), gone))
-    first: list[SlotView] = []
-    last: list[SlotView] = []
-    for slot in candidates:
-        more = online_cpus(slot)
-        if harm.grows(gone, more):
-            last.append(slot)
-        else:
-            first.append(slot)
-            gone |= more
+    gone = cpus.of(number for slot in going for number in _numbers_online(slot))
+    hurting = to_be_spared(programs.workload, gone, [_numbers_online(slot) for slot in candidates])
+    first = [slot for place, slot in enumerate(candidates) if place not in hurting]
+    last = [slot for place, slot in enumerate(candidates) if place in hurting]
     return first + last, {slot.index for slot in last}
 
 
@@ -130,9 +120,7 @@ def _refusals(against: Iterable[Note]) -> Iterator[Refusal]:
 
 def _notes(view: VmView, workload: Workload, decided: Plan) -> Iterator[Note]:
     slot_of = numbers(view)
-    going = 0
-    for step in _going(decided):
-        going |= online_cpus(view.slots[step.slot.index])
+    going = cpus.of(number for step in _going(decided) for number in _numbers_online(view.slots[step.slot.index]))
     yield from hurt(workload, going, slot_of)
     yield from forgotten(workload)
     coming = sum(_gains(view, step) for step in decided.steps)

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vcpu_host.core import codes
 from vcpu_host.core.finding import Level
 from vcpu_host.core.workload import cpus
-from vcpu_host.core.workload.hurt import MOST, Harm, forgotten, hurt
+from vcpu_host.core.workload.hurt import MOST, forgotten, hurt, to_be_spared
 from vcpu_host.core.workload.model import (
     AffineUnit,
     Broken,
@@ -89,10 +92,83 @@ def test_of_very_many_sets_of_cpus_few_are_told_and_the_rest_is_counted() -> Non
 
 
 def test_one_more_cpu_does_harm_only_if_it_is_the_last_one_of_somebody() -> None:
-    harm = Harm(Workload(online=_ALL, pinned=(Pinned(cpus.parse("2-3"), _DB),)), _ALL)
-    assert not harm.grows(0, cpus.parse("3"))
-    assert harm.grows(cpus.parse("3"), cpus.parse("2"))
-    assert not harm.grows(cpus.parse("3"), cpus.parse("1"))
+    workload = Workload(online=_ALL, pinned=(Pinned(cpus.parse("2-3"), _DB),))
+    assert to_be_spared(workload, 0, [(3,), (1,)]) == set()
+    assert to_be_spared(workload, 0, [(3,), (2,), (1,)]) == {1}
+    assert to_be_spared(workload, 0, [(0, 1), (2, 3)]) == {1}
+    assert to_be_spared(workload, cpus.parse("3"), [(2,), (1,)]) == {0}
+    assert to_be_spared(workload, cpus.parse("2-3"), [(1,), (0,)]) == set()
+    assert to_be_spared(workload, 0, []) == set()
+
+
+_NUMBERS = st.integers(0, 8)
+
+
+@given(
+    st.frozensets(_NUMBERS),
+    st.permutations(range(9)).flatmap(
+        lambda numbers: st.lists(st.integers(0, 9), max_size=4).map(
+            lambda cuts: [tuple(numbers[a:b]) for a, b in pairwise([0, *sorted(cuts), 9])]
+        )
+    ),
+    st.lists(st.frozensets(_NUMBERS, min_size=1), max_size=6),
+    st.integers(0, 3),
+)
+def test_what_is_spared_is_what_judging_one_place_after_another_spares(
+    gone: frozenset[int], order: list[tuple[int, ...]], masks: list[frozenset[int]], kept: int
+) -> None:
+    order = [tuple(number for number in each if number not in gone) for each in order[kept:]]
+    may_go, going = gone.union(*order), gone
+    expected = set()
+    for place, each in enumerate(order):
+        after = going | set(each)
+        if any(mask & set(each) and mask <= after for mask in masks if mask <= may_go):
+            expected.add(place)
+        else:
+            going = after
+    pinned = tuple(Pinned(cpus.of(mask), _DB) for mask in masks)
+    assert to_be_spared(Workload(online=0x1FF, pinned=pinned), cpus.of(gone), order) == expected
+
+
+class _Counted(int):
+    """A set of CPUs that counts what is done with it, all sets together."""
+
+    done = 0
+
+    def __and__(self, other: int) -> _Counted:
+        _Counted.done += 1
+        return _Counted(int(self) & other)
+
+    __rand__ = __and__
+
+
+@pytest.mark.parametrize("first", [0, cpus.LIMIT - 4096])
+def test_many_slots_among_very_many_sets_of_cpus_are_no_slots_times_sets_of_work(
+    monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    slots, sets, numbered = 4096, 1024, 0
+    real = cpus.of
+
+    def of(numbers: Iterable[int]) -> int:
+        nonlocal numbered
+        known = tuple(numbers)
+        numbered += len(known)
+        return real(known)
+
+    monkeypatch.setattr(cpus, "of", of)
+    may = ((1 << slots) - 1) << first
+    masks = [_Counted(may & ~(1 << first + number)) for number in range(sets)]
+    workload = Workload(
+        online=may,
+        pinned=tuple(Pinned(mask, _DB) for mask in masks),
+        cpusets=tuple(Cpuset("/x", mask, mask, "member", True) for mask in masks),
+        units=tuple(AffineUnit("x.service", mask, True) for mask in masks),
+    )
+    _Counted.done = 0
+    assert to_be_spared(workload, 0, [(first + number,) for number in range(slots)]) == {slots - 1}
+    depth = slots.bit_length()
+    assert 0 < _Counted.done <= 3 * sets * (depth + 6)
+    assert 0 < numbered <= slots * (depth + 3)
 
 
 def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +184,7 @@ def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: py
     units = tuple(AffineUnit(f"{low}.service", cpus.parse(f"{low}-65535"), True) for low in range(1, 1025))
     sets = tuple(Cpuset(f"/{low}", cpus.parse(f"{low}-65535"), 0, "member", True) for low in range(1, 1025))
     workload = Workload(online=cpus.parse("0-65535"), pinned=wide, units=units, cpusets=sets)
-    harm = Harm(workload, _ALL)
-    assert not any(harm.grows(0, 1 << number) for number in range(4))
+    assert to_be_spared(workload, 0, [(number,) for number in range(4)]) == set()
     assert _hurt(workload, "1-3") == ()
     assert taken == []
     mixed = tuple(AffineUnit(f"{low}.service", cpus.parse(f"3,{low}-65535"), True) for low in range(5, 1029))
@@ -119,7 +194,7 @@ def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: py
 
 def test_a_set_of_cpus_that_are_all_away_does_no_harm() -> None:
     workload = Workload(online=_ALL, units=(AffineUnit("x.service", cpus.parse("9"), True),))
-    assert not Harm(workload, _ALL).grows(0, cpus.parse("3"))
+    assert to_be_spared(workload, 0, [(3,)]) == set()
     assert _hurt(workload, "3") == ()
 
 
