@@ -89,6 +89,11 @@ def _slice(programs: FakePrograms) -> None:
     programs.cgroup("/a.slice", cpus="3")
 
 
+def _nested(programs: FakePrograms) -> None:
+    programs.cgroup("/a.slice", cpus="0,3")
+    programs.cgroup("/a.slice/b", cpus="2-3")
+
+
 def _unit(programs: FakePrograms) -> None:
     programs.unit("mysql.service", "[Service]\nCPUAffinity=3\n")
 
@@ -106,6 +111,7 @@ def _forgotten(programs: FakePrograms) -> None:
         (_root_partition, NEW, "partition-emptied"),
         (_isolated_partition, OLD, "partition-emptied"),
         (_slice, NEW, "cpuset-falls-back"),
+        (_nested, NEW, "cpuset-falls-back"),
         (_unit, NEW, "unit-affinity"),
         (_forgotten, OLD, "masks-forgotten"),
     ],

@@ -161,7 +161,10 @@ class Looker:
             return True
         if not (group.cpus or partition):
             return False
-        own = _parsed(group.effective if partition else group.cpus) & online
+        own = _parsed(group.effective) & online
+        if not partition:
+            # Of the CPUs that it asks for it has those that its parent has. With none of them it has its parent's.
+            own &= _parsed(group.cpus)
         return _matters(own, going, use=use)
 
     def _cpuset(self, group: Cgroup) -> Cpuset:

@@ -80,6 +80,23 @@ def test_a_thread_that_has_only_the_cpus_of_its_cpuset_is_not_called_pinned(prog
     assert look(programs, 3).cpusets == ()
 
 
+def test_a_nested_cpuset_is_told_by_those_of_its_cpus_that_its_parent_has(programs: FakePrograms) -> None:
+    programs.cgroup("/kube.slice", cpus="0,3")
+    programs.cgroup("/kube.slice/pod", cpus="2-3")
+    found = look(programs, 3).cpusets
+    assert [(each.cgroup, each.cpus, each.effective) for each in found] == [("/kube.slice/pod", "2-3", "3")]
+    assert look(programs, 2).cpusets == ()
+    assert look(programs, use=True).cpusets == ()
+
+
+def test_a_nested_cpuset_that_has_its_parents_cpus_already_is_told_on_request_alone(programs: FakePrograms) -> None:
+    programs.cgroup("/kube.slice", cpus="0-1")
+    programs.cgroup("/kube.slice/pod", cpus="2-3")
+    assert look(programs, 2, 3).cpusets == ()
+    assert [each.cgroup for each in look(programs, 0, 1, 2, 3).cpusets] == ["/kube.slice"]
+    assert [(each.cgroup, each.effective) for each in look(programs, use=True).cpusets] == [("/kube.slice/pod", "0-1")]
+
+
 def test_of_many_threads_alike_a_few_are_named_and_all_are_counted(programs: FakePrograms) -> None:
     for tid in range(100, 150):
         programs.task(100, "3", tid=tid)

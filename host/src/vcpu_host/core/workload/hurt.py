@@ -83,9 +83,7 @@ def _masks(workload: Workload) -> Iterator[int]:
 
 def _loses(cpuset: Cpuset, online: int) -> int:
     """Return the CPUs whose going leaves this cpuset none, 0 if it has none now."""
-    if cpuset.is_invalid:
-        return 0
-    return (cpuset.effective if cpuset.is_partition else cpuset.cpus) & online
+    return 0 if cpuset.is_invalid else cpuset.own(online)
 
 
 def hurt(workload: Workload, going: int, slot_of: SlotOf) -> tuple[Note, ...]:

@@ -65,6 +65,19 @@ def test_a_cpuset_falls_back_to_its_parents_when_all_of_its_cpus_go() -> None:
     assert note.code == codes.CPUSET_FALLS_BACK
 
 
+def test_a_nested_cpuset_loses_its_last_cpu_when_its_parent_has_no_other_of_its_own() -> None:
+    (note,) = _hurt(_cpuset("2-3", effective="3"), "3")
+    assert (note.code, note.slots) == (codes.CPUSET_FALLS_BACK, (3,))
+    assert _hurt(_cpuset("2-3", effective="3"), "2") == ()
+    assert to_be_spared(_cpuset("2-3", effective="3"), 0, [(3,), (2,)]) == {0}
+
+
+def test_a_cpuset_that_has_its_parents_cpus_already_loses_none_of_its_own() -> None:
+    assert _hurt(_cpuset("3,9", effective="0-1"), "3") == ()
+    assert _hurt(_cpuset("3,9", effective="0-1"), "0-1") == ()
+    assert to_be_spared(_cpuset("3,9", effective="0-1"), 0, [(3,), (1,), (0,)]) == set()
+
+
 def test_units_are_hurt_whose_affinity_cannot_be_met_any_more() -> None:
     units = (AffineUnit("mysql.service", cpus.parse("3"), True), AffineUnit("x.service", cpus.parse("1,3"), False))
     (note,) = _hurt(Workload(online=_ALL, units=units), "3")
@@ -182,7 +195,7 @@ def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: py
     monkeypatch.setattr(cpus, "_runs", counted)
     wide = tuple(Pinned(cpus.parse(f"{low}-65535"), _DB) for low in range(1, 1025))
     units = tuple(AffineUnit(f"{low}.service", cpus.parse(f"{low}-65535"), True) for low in range(1, 1025))
-    sets = tuple(Cpuset(f"/{low}", cpus.parse(f"{low}-65535"), 0, "member", True) for low in range(1, 1025))
+    sets = tuple(Cpuset("/x", mask, mask, "member", True) for mask in (pinned.cpus for pinned in wide))
     workload = Workload(online=cpus.parse("0-65535"), pinned=wide, units=units, cpusets=sets)
     assert to_be_spared(workload, 0, [(number,) for number in range(4)]) == set()
     assert _hurt(workload, "1-3") == ()
@@ -282,6 +295,14 @@ def test_doctor_tells_units_that_cannot_start_and_cpusets_without_their_cpus() -
     away = Cpuset("/a.slice", cpus.parse("6-7"), cpus.parse("0-3"), "member", True)
     found = {each.code: each for each in findings(Workload(_ALL, cpusets=(away,), units=units, kdump_reloads=True))}
     assert found[codes.UNIT_AFFINITY].text.startswith("mysql.service cannot be restarted: CPUAffinity=7")
-    assert "/a.slice" in found[codes.CPUSET_FALLS_BACK].text
+    assert "/a.slice has its parent's CPUs: none of its own is online (6-7)" in found[codes.CPUSET_FALLS_BACK].text
     assert "twice for each CPU" in found[codes.KDUMP_RELOADS].text
     assert all(each.fix for each in found.values())
+
+
+def test_doctor_tells_a_cpuset_whose_parent_has_none_of_its_cpus_though_they_are_online() -> None:
+    nested = Cpuset("/a.slice/b", cpus.parse("2-3"), cpus.parse("0-1"), "member", True)
+    (found,) = findings(Workload(_ALL, cpusets=(nested,)))
+    assert found.text == "the cpuset /a.slice/b has its parent's CPUs: none of its own is its parent's (2-3)"
+    assert found.fix == "it gets them by itself when they are its parent's"
+    assert list(findings(Workload(_ALL, cpusets=(replace(nested, effective=cpus.parse("2")),)))) == []
