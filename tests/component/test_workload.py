@@ -165,6 +165,9 @@ def test_a_vms_file_says_what_is_done_and_the_command_overrides_it(folder: Path)
             return found
 
         assert command("unplug", "--slot", "3")["outcome"] == "refused"
+        blind = command("unplug", "--slot", "3", "--without-agent")
+        assert (blind["outcome"], blind["reason"]["code"]) == ("refused", "workload-unseen")
+        assert "--workload ignore" in blind["reason"]["hint"]
         assert _dels(vm) == []
         assert command("unplug", "--slot", "3", "--workload", "warn")["outcome"] == "done"
 

@@ -86,6 +86,11 @@ def goes_down(step: Step) -> bool:
     return step.kind in _DOWN
 
 
+def takes(decided: Plan) -> bool:
+    """Return whether the plan takes CPUs away, or sees to the end what earlier operations began to."""
+    return any(_going(decided))
+
+
 def brings(decided: Plan) -> bool:
     """Return whether the plan brings CPUs online."""
     return any(not goes_down(step) for step in decided.steps)
@@ -101,8 +106,7 @@ def with_notes(view: VmView, decided: Plan) -> Plan:
     else:
         notes = tuple(_notes(view, programs.workload, decided))
     decided = replace(decided, notes=notes)
-    down = any(_going(decided))
-    against = [note for note in notes if note.hurts or (down and note.code == codes.WORKLOAD_UNSEEN)]
+    against = [note for note in notes if note.hurts or (takes(decided) and note.code == codes.WORKLOAD_UNSEEN)]
     if not (programs.refuses and against):
         return decided
     return Plan(decided.request, refusals=tuple(_refusals(against)), already=decided.already, notes=notes)
@@ -115,7 +119,9 @@ def _refusals(against: Iterable[Note]) -> Iterator[Refusal]:
         hint = f"{note.hint}; {_ANYWAY}" if note.hint else _ANYWAY
         slot = note.slots[0] if len(note.slots) == 1 and note.slots[0] not in told else None
         told.update(note.slots)
-        yield Refusal(Reason(note.code, Origin.GUEST, note.text, hint), slot)
+        # Of what nobody has seen the guest has said nothing.
+        who = Origin.VCPUCTL if note.code == codes.WORKLOAD_UNSEEN else Origin.GUEST
+        yield Refusal(Reason(note.code, who, note.text, hint), slot)
 
 
 def _notes(view: VmView, workload: Workload, decided: Plan) -> Iterator[Note]:
@@ -158,3 +164,9 @@ def no_eyes(version: str) -> Reason:
     """Return why an agent of this version cannot look at programs."""
     text = f"vcpud {version} cannot look at programs"
     return Reason(codes.AGENT_TOO_OLD, Origin.AGENT, text, "update vcpu-guest in the guest")
+
+
+def no_agent() -> Reason:
+    """Return why nobody looks at programs where the agent is not to be asked."""
+    text = "with --without-agent nobody looks at them"
+    return Reason(codes.WORKLOAD_UNSEEN, Origin.VCPUCTL, text, "leave that out, or add --workload ignore")
