@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kit.component.cli import filled, online, until
-from kit.component.hostile import command, ended, run
+from kit.component.hostile import MOST_MEMORY, command, ended, run
 from kit.fakes.hostile import Answer, Hostile, Script, Stranger, identity
 from kit.fakes.qemu import FakeVm
 from vcpu_proto.link import GuestLink
@@ -65,6 +65,15 @@ def cpu(slot: int, *, online: bool = False) -> pb.Cpu:
     return pb.Cpu(number=slot, firmware_id=identity(slot), online=online)
 
 
+#: Numbers that no kernel gives a CPU. Taken for a bit of a set, the last one is half a gigabyte.
+BEYOND = (65536, 2**28, 2**32 - 1)
+
+
+def beyond(slot: int, number: int = BEYOND[-1]) -> pb.Cpu:
+    """The CPU of a slot, offline, with such a number."""
+    return pb.Cpu(number=number, firmware_id=identity(slot))
+
+
 def result(slot: int, status: Any, observed: pb.Cpu | None = None, seconds: float = 0.0) -> pb.SetOnlineResponse:
     """An answer for the CPU of a slot."""
     about = pb.CpuResult(firmware_id=identity(slot), status=status, observed=observed, seconds=seconds)
@@ -94,6 +103,12 @@ BROKEN: dict[str, Sequence[Answer]] = {
     ],
     "an answer about nothing": [pb.SetOnlineResponse(), *both(DONE)],
     "arrived, and never asked for": [pb.SetOnlineResponse(arrived=cpu(9)), *both(DONE)],
+    "what was observed has a number that no CPU has": [result(slot, DONE, beyond(slot)) for slot in (1, 2)],
+    "arrived, with a number that no CPU has": [pb.SetOnlineResponse(arrived=beyond(1)), *both(DONE)],
+    "numbers that no CPU has in the last word": [
+        *both(ABSENT, observed=False),
+        pb.SetOnlineResponse(final=pb.Snapshot(cpus=[beyond(1), beyond(2, BEYOND[0])])),
+    ],
     "bytes that are no message": [b"\xff\xff\xff\xff", *both(DONE)],
     "two last words": [pb.SetOnlineResponse(final=pb.Snapshot())] * 2,
     "an identity of two CPUs in the last word": [
@@ -116,6 +131,7 @@ def test_an_answer_that_the_contract_forbids_confirms_nothing(vm: FakeVm, lie: s
         process.send_signal(signal.SIGINT)
         said = ended(vm, process)
     said.clean()
+    assert said.peak < MOST_MEMORY
     assert (said.status, said.outcome, said.codes) == (4, "unknown", {"interrupted"}), said.stdout
 
 
@@ -156,6 +172,41 @@ def test_two_cpus_of_one_identity_are_nobodys_word(vm: FakeVm, control: bool) ->
     assert (listed.status, listed.codes) == (0, {"agent-bad-message"})
     assert {slot["state"] for slot in listed.json["slots"][:3]} == {"unknown"}
     assert (unplugged.status, unplugged.codes) == (5, {"agent-bad-message"})
+
+
+@pytest.mark.parametrize(("number", "control"), [(number, bool(place % 2)) for place, number in enumerate(BEYOND)])
+def test_a_number_that_no_kernel_gives_a_cpu_is_nobodys_word_and_takes_no_memory(
+    vm: FakeVm, number: int, control: bool
+) -> None:
+    shown = [cpu(0, online=True), cpu(1, online=True), pb.Cpu(number=number, firmware_id=identity(2), online=True)]
+    with Hostile(vm, Lists(vm.folder, shown, control=control)):
+        listed = run(vm, "list")
+        ended = [run(vm, *words) for words in (("unplug", "1"), ("plug", "1"), ("offline", "2"), ("scale", "2"))]
+    assert (listed.status, listed.codes) == (0, {"agent-bad-message"})
+    assert {(said.status, *said.codes) for said in ended} == {(5, "agent-bad-message")}
+    assert max(said.peak for said in (listed, *ended)) < MOST_MEMORY
+
+
+class Watched(Script):
+    """Watched, it shows a CPU with a number that no kernel gives one."""
+
+    said = 0
+
+    async def watched(self, request: pb.WatchRequest) -> AsyncIterator[Answer]:
+        self.said += 1
+        yield pb.WatchResponse(request_id=request.request_id, snapshot=pb.Snapshot(cpus=[beyond(1)]))
+        await asyncio.Event().wait()
+
+
+def test_a_number_that_no_kernel_gives_a_cpu_in_a_watch_takes_no_memory_and_nothing_of_it_is_shown(vm: FakeVm) -> None:
+    script = Watched(vm.folder)
+    with Hostile(vm, script):
+        said = run(vm, "watch", timeout=3)
+    said.clean()
+    assert said.status == 0
+    assert script.said
+    assert said.peak < MOST_MEMORY
+    assert str(BEYOND[-1]).encode() not in said.stdout
 
 
 def test_cpus_that_qemu_does_not_have_are_no_slots_and_leave_the_count_open(vm: FakeVm) -> None:

@@ -89,6 +89,11 @@ def _slice(programs: FakePrograms) -> None:
     programs.cgroup("/a.slice", cpus="3")
 
 
+def _nested(programs: FakePrograms) -> None:
+    programs.cgroup("/a.slice", cpus="0,3")
+    programs.cgroup("/a.slice/b", cpus="2-3")
+
+
 def _unit(programs: FakePrograms) -> None:
     programs.unit("mysql.service", "[Service]\nCPUAffinity=3\n")
 
@@ -106,6 +111,7 @@ def _forgotten(programs: FakePrograms) -> None:
         (_root_partition, NEW, "partition-emptied"),
         (_isolated_partition, OLD, "partition-emptied"),
         (_slice, NEW, "cpuset-falls-back"),
+        (_nested, NEW, "cpuset-falls-back"),
         (_unit, NEW, "unit-affinity"),
         (_forgotten, OLD, "masks-forgotten"),
     ],
@@ -159,6 +165,9 @@ def test_a_vms_file_says_what_is_done_and_the_command_overrides_it(folder: Path)
             return found
 
         assert command("unplug", "--slot", "3")["outcome"] == "refused"
+        blind = command("unplug", "--slot", "3", "--without-agent")
+        assert (blind["outcome"], blind["reason"]["code"]) == ("refused", "workload-unseen")
+        assert "--workload ignore" in blind["reason"]["hint"]
         assert _dels(vm) == []
         assert command("unplug", "--slot", "3", "--workload", "warn")["outcome"] == "done"
 

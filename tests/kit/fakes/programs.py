@@ -28,6 +28,7 @@ _FILES = {
     "cpuset.cpus.partition": "member",
     "cpu.max": "max 100000",
     "cgroup.subtree_control": "",
+    "cgroup.type": "domain",
     "cgroup.events": "populated 1\nfrozen 0",
 }
 
@@ -108,9 +109,16 @@ class FakePrograms:
         return Task(pid, tid, folder)
 
     def cgroup(
-        self, path: str, *, cpus: str = "", partition: str = "member", quota: str = "max 100000", populated: bool = True
+        self,
+        path: str,
+        *,
+        cpus: str = "",
+        partition: str = "member",
+        quota: str = "max 100000",
+        populated: bool = True,
+        threaded: bool = False,
     ) -> Path:
-        """Make a cgroup with the controllers of CPUs."""
+        """Make a cgroup with the controllers of CPUs. `threaded`: threads of its parent's processes may be in it."""
         parent = self.cgroupfs
         for part in path.strip("/").split("/"):
             self._put(parent / "cgroup.subtree_control", "cpuset cpu memory pids")
@@ -122,6 +130,11 @@ class FakePrograms:
         for name, text in {"cpuset.cpus": cpus, "cpuset.cpus.partition": partition, "cpu.max": quota}.items():
             self._put(parent / name, text)
         self._put(parent / "cgroup.events", f"populated {int(populated)}\nfrozen 0")
+        if threaded:
+            self._put(parent / "cgroup.type", "threaded")
+            above = parent.parent / "cgroup.type"
+            if above.exists() and above.read_text().strip() == "domain":  # the root of all has none
+                self._put(above, "domain threaded")
         react(self.folder)
         return parent
 

@@ -161,7 +161,10 @@ class Looker:
             return True
         if not (group.cpus or partition):
             return False
-        own = _parsed(group.effective if partition else group.cpus) & online
+        own = _parsed(group.effective) & online
+        if not partition:
+            # Of the CPUs that it asks for it has those that its parent has. With none of them it has its parent's.
+            own &= _parsed(group.cpus)
         return _matters(own, going, use=use)
 
     def _cpuset(self, group: Cgroup) -> Cpuset:
@@ -202,41 +205,46 @@ class Looker:
 class OwnMasks:
     """Tells masks that programs chose from those that their cgroups give them, and from those of the kernel's threads.
 
-    What it learns of a process goes for all of its threads, so those are best asked about one after another.
+    What it learns of a process goes for all of its threads, so those are best asked about one after another. Threads of
+    a process whose cgroups are threaded may each be in another one, and are asked about one by one.
     """
 
     def __init__(self, tasks: Tasks, cgroups: Cgroups, online: frozenset[int]) -> None:
         self._tasks = tasks
         self._cgroups = cgroups
         self._online = online
-        self._pid = 0
+        self._pid = self._tid = 0
         self._whole: frozenset[int] = frozenset()
         self._in_cpuset = False
-        self._effective: dict[str, frozenset[int] | None] = {}
+        self._apart = False
+        #: Of each cgroup that was met: its CPUs, and whether its process may have threads elsewhere.
+        self._places: dict[str, tuple[frozenset[int] | None, bool]] = {}
 
     def chosen(self, pid: int, tid: int, mask: frozenset[int]) -> bool:
         """Say whether the thread's online CPUs, `mask`, are fewer than it would have without a mask of its own."""
-        if pid != self._pid:
-            self._learn(pid, tid)
+        self._learn(pid, tid)
         return mask < self._whole
 
     def in_cpuset(self, pid: int, tid: int) -> bool:
         """Say whether the thread is in a cpuset of a cgroup below the root."""
-        if pid != self._pid:
-            self._learn(pid, tid)
+        self._learn(pid, tid)
         return self._in_cpuset
 
     def _learn(self, pid: int, tid: int) -> None:
-        self._pid, self._whole, self._in_cpuset = pid, frozenset(), False
-        users = self._tasks.is_users(pid, tid)
-        if not users:
-            # Of a thread that has ended nothing follows for the others of its process.
-            self._pid = 0 if users is None else pid
+        if pid != self._pid:
+            self._pid, self._whole, self._in_cpuset, self._apart = pid, frozenset(), False, False
+            users = self._tasks.is_users(pid, tid)
+            if not users:
+                # Of a thread that has ended nothing follows for the others of its process.
+                self._pid = 0 if users is None else pid
+                return
+        elif not self._apart or tid == self._tid:
             return
+        self._tid = tid
         cgroup = self._tasks.cgroup(pid, tid)
-        if cgroup not in self._effective:
-            self._effective[cgroup] = self._cgroups.effective_of(cgroup)
-        effective = self._effective[cgroup]
+        if cgroup not in self._places:
+            self._places[cgroup] = self._cgroups.effective_of(cgroup), self._cgroups.parts_threads(cgroup)
+        effective, self._apart = self._places[cgroup]
         self._in_cpuset = effective is not None
         self._whole = self._online if effective is None else effective & self._online
 

@@ -72,6 +72,16 @@ class Cgroups:
                 return _parsed(text)
         return None
 
+    def parts_threads(self, path: str) -> bool:
+        """Say whether a process with a thread in this cgroup may have others in other cgroups: it is threaded.
+
+        The root of all has no cgroup.type, and may have threaded children all the same.
+        """
+        if path != "/":
+            return self._read(path, "cgroup.type") in ("threaded", "domain threaded")
+        children = self._sysfs.directories_in(_ROOT)
+        return any(self._read(f"/{name}", "cgroup.type") == "threaded" for name in children)
+
     def units(self) -> Iterator[str]:
         """Yield the units of the system's own slice that have cgroups, and those of its slices for templates."""
         slices = ["/system.slice"]

@@ -20,10 +20,12 @@ from vcpu_host.core.guest import (
 )
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import printable
+from vcpu_host.core.workload.cpus import LIMIT
 
 from .bounds import BadMessageError
 
-MAX_CPUS = 65536
+#: No number of a CPU is larger than the sets of them allow for, so there are no more CPUs either.
+MAX_CPUS = LIMIT
 MAX_TEXT = 1024
 MAX_ITEMS = 64
 #: What the codes of reasons begin with that are of the agent, not of the guest's kernel (agent.proto).
@@ -56,6 +58,13 @@ def reason(message: pb.Reason) -> Reason:
     )
 
 
+def cpu_number(number: int) -> int:
+    """Return the number of a guest CPU. It becomes a bit of a set, so a large one would take memory and time."""
+    if number >= MAX_CPUS:
+        raise BadMessageError(f"a CPU has the number {number}, and no kernel has one above {MAX_CPUS - 1}")
+    return number
+
+
 def cpu(message: pb.Cpu) -> GuestCpu:
     """One guest CPU."""
 
@@ -66,7 +75,7 @@ def cpu(message: pb.Cpu) -> GuestCpu:
     if switching is not None and not 0 <= switching < 1e6:
         raise BadMessageError("switching_seconds is out of range")
     return GuestCpu(
-        message.number,
+        cpu_number(message.number),
         _text(message.firmware_id, "firmware_id", 256),
         message.online,
         cannot_offline=reason(message.cannot_offline) if message.HasField("cannot_offline") else None,

@@ -8,7 +8,7 @@ from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_host.autoscale.sample import CpuTimes, LoadSample
 
 from .bounds import BadMessageError
-from .convert import MAX_CPUS
+from .convert import MAX_CPUS, cpu_number
 
 _MICRO = 1e-6
 
@@ -25,7 +25,7 @@ def bounded(message: bytes) -> bytes:
 
 
 def load_sample(message: pb.WatchLoadResponse) -> LoadSample:
-    """Return one look at the guest's load. Raise BadMessageError if there are too many CPUs, or one of them twice."""
+    """Return one look at the guest's load. Raise BadMessageError if its CPUs cannot be those of a guest."""
     if len(message.cpus) > MAX_CPUS:
         raise BadMessageError(f"more than {MAX_CPUS} CPUs")
     if len({cpu.number for cpu in message.cpus}) != len(message.cpus):
@@ -35,7 +35,7 @@ def load_sample(message: pb.WatchLoadResponse) -> LoadSample:
         boot=(message.boot_id or message.instance_id)[:64],
         cpus=tuple(
             CpuTimes(
-                cpu.number,
+                cpu_number(cpu.number),
                 cpu.busy * _MICRO,
                 cpu.steal * _MICRO,
                 cpu.iowait * _MICRO,

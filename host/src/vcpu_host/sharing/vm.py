@@ -89,7 +89,7 @@ class Vm:
     def _by_file(self, call: Call) -> Call:
         """Have the call say what the VM's file says: whoever holds the VM may have it by another name."""
         request = call.request
-        if request is None or request.workload is not None or request.without_agent or self._target.workload == "warn":
+        if request is None or request.workload is not None or self._target.workload == "warn":
             return call
         from ..core.planning.plan import OnWorkload
 

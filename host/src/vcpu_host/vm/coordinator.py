@@ -200,13 +200,15 @@ class Coordinator:
         """A plan, and the view that it was made from: with the guest's programs, if the plan has to do with them."""
         decided = _planned(view, request, recovered=recovered)
         idle = not decided.steps and not decided.recover
-        if request.without_agent or idle or self._on_workload(request) == "ignore":
+        if idle or self._on_workload(request) == "ignore":
             return view, decided
         from ..core.planning.plan import OnWorkload
-        from .programs import informed
+        from .programs import informed, uninformed
 
         on = OnWorkload(self._on_workload(request))
         make = partial(_planned, request=request, recovered=recovered)
+        if request.without_agent:
+            return uninformed(view, decided, on, make)
         return await informed(self._sessions.live, view, decided, on, make, shows=shows)
 
     def _on_workload(self, request: Request) -> str:

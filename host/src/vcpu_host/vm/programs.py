@@ -21,7 +21,9 @@ from ..core.planning.programs import (
     candidates,
     does_something,
     goes_down,
+    no_agent,
     no_eyes,
+    takes,
     unasked,
     unseen,
 )
@@ -65,6 +67,18 @@ async def informed(
             break
     refuses = view.programs is not None and view.programs.refuses
     return view, make(view) if refuses else decided
+
+
+def uninformed(view: VmView, decided: Plan, on: OnWorkload, make: Callable[[VmView], Plan]) -> tuple[VmView, Plan]:
+    """As ``informed``, for whoever wants nobody to be asked (``Request.without_agent``).
+
+    Then nobody knows who is hurt, so what takes CPUs away is refused where what hurts is. All else stands, and tells
+    nothing of programs.
+    """
+    if on is not OnWorkload.REFUSE or not takes(decided):
+        return view, decided
+    view = replace(view, programs=Programs(None, no_agent(), refuses=True))
+    return view, make(view)
 
 
 async def looked_at(

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from functools import partial
+from itertools import permutations
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from kit.fakes.programs import FakePrograms, channels_of, network, tasks_of, units_of
@@ -78,6 +80,72 @@ def test_a_thread_that_has_only_the_cpus_of_its_cpuset_is_not_called_pinned(prog
     assert [each.threads.some[0].pid for each in found.pinned] == [11]
     assert [(each.cgroup, each.cpus, each.effective) for each in found.cpusets] == [("/a.slice", "2-3", "2-3")]
     assert look(programs, 3).cpusets == ()
+
+
+@pytest.mark.parametrize("place", ["/machine.slice/vm", ""])
+def test_threads_of_one_process_in_threaded_cgroups_are_each_told_by_their_own(
+    programs: FakePrograms, place: str
+) -> None:
+    """As libvirt has a VM's threads. Without `place` the cgroups are children of the root, which shows no type."""
+    programs.cgroup(f"{place}/emulator", cpus="3", threaded=True)
+    programs.cgroup(f"{place}/vcpus", cpus="2-3", threaded=True)
+    programs.task(100, "3", cgroup=place or "/")
+    programs.task(100, "3", tid=101, cgroup=f"{place}/vcpus")
+    programs.task(100, "3", tid=102, cgroup=f"{place}/emulator")
+    programs.task(100, "2-3", tid=103, cgroup=f"{place}/vcpus")
+    programs.task(200, "3", cgroup=f"{place}/vcpus")
+    (pinned,) = look(programs, 2, 3).pinned
+    assert (pinned.cpus, {who.tid for who in pinned.threads.some}) == (frozenset({3}), {100, 101, 200})
+    one = looker(programs)
+    for order in permutations((100, 101, 102, 103)):
+        own = one.own_masks(programs.online)
+        assert {tid for tid in order if own.chosen(100, tid, frozenset(one.tasks.affinity(tid)))} == {100, 101}
+
+
+def test_what_the_kernel_makes_threads_forget_is_told_thread_by_thread_in_threaded_cgroups(
+    programs: FakePrograms,
+) -> None:
+    programs.cgroup("/vm/emulator", cpus="1", threaded=True)
+    programs.cgroup("/vm/vcpus", cpus="2-3", threaded=True)
+    programs.task(100, "1", cgroup="/vm/emulator")
+    programs.task(100, "3", tid=101, cgroup="/vm/vcpus")
+    programs.task(100, "1", tid=102, cgroup="/vm/emulator")
+    assert [who.tid for who in look(programs, release=OLD).forgotten.some] == [101]
+
+
+@pytest.mark.parametrize(("threaded", "asked"), [(False, 1), (True, 1000)])
+def test_a_process_is_asked_for_its_cgroup_once_and_for_that_of_each_thread_only_in_threaded_ones(
+    programs: FakePrograms, monkeypatch: pytest.MonkeyPatch, *, threaded: bool, asked: int
+) -> None:
+    path = programs.cgroup("/a.slice", cpus="1-3", threaded=threaded)
+    one, users, places = looker(programs), Mock(return_value=True), Mock(return_value="/a.slice")
+    monkeypatch.setattr(one.tasks, "is_users", users)
+    monkeypatch.setattr(one.tasks, "cgroup", places)
+    own = one.own_masks(programs.online)
+    assert own.chosen(7, 7, frozenset({3}))
+    for name in ("cpuset.cpus.effective", "cgroup.type"):
+        (path / name).unlink()  # read once for the cgroup
+    for tid in range(7, 1007):
+        assert own.chosen(7, tid, frozenset({3}))
+        assert own.in_cpuset(7, tid)
+    assert (users.call_count, places.call_count) == (1, asked)
+
+
+def test_a_nested_cpuset_is_told_by_those_of_its_cpus_that_its_parent_has(programs: FakePrograms) -> None:
+    programs.cgroup("/kube.slice", cpus="0,3")
+    programs.cgroup("/kube.slice/pod", cpus="2-3")
+    found = look(programs, 3).cpusets
+    assert [(each.cgroup, each.cpus, each.effective) for each in found] == [("/kube.slice/pod", "2-3", "3")]
+    assert look(programs, 2).cpusets == ()
+    assert look(programs, use=True).cpusets == ()
+
+
+def test_a_nested_cpuset_that_has_its_parents_cpus_already_is_told_on_request_alone(programs: FakePrograms) -> None:
+    programs.cgroup("/kube.slice", cpus="0-1")
+    programs.cgroup("/kube.slice/pod", cpus="2-3")
+    assert look(programs, 2, 3).cpusets == ()
+    assert [each.cgroup for each in look(programs, 0, 1, 2, 3).cpusets] == ["/kube.slice"]
+    assert [(each.cgroup, each.effective) for each in look(programs, use=True).cpusets] == [("/kube.slice/pod", "0-1")]
 
 
 def test_of_many_threads_alike_a_few_are_named_and_all_are_counted(programs: FakePrograms) -> None:

@@ -25,7 +25,7 @@ _REASONS = st.builds(
 )
 _CPUS = st.builds(
     GuestCpu,
-    _NUMBERS,
+    st.integers(0, convert.MAX_CPUS - 1),
     st.text(_PRINTABLE, max_size=40),
     st.booleans(),
     cannot_offline=st.none() | _REASONS,
@@ -210,6 +210,18 @@ def test_a_snapshot_that_contradicts_itself_is_refused(message: pb.Snapshot, wor
 
 def test_cpus_without_identity_may_be_many() -> None:
     assert len(convert.snapshot(_snapshot(pb.Cpu(number=1), pb.Cpu(number=2))).cpus) == 2
+
+
+@pytest.mark.parametrize("number", [65536, 2**28, 2**32 - 1])
+def test_a_number_that_no_kernel_gives_a_cpu_is_refused_wherever_it_stands(number: int) -> None:
+    wild = pb.Cpu(number=number, firmware_id="a")
+    with pytest.raises(BadMessageError, match=f"the number {number}"):
+        convert.cpu(wild)
+    with pytest.raises(BadMessageError, match=f"the number {number}"):
+        convert.snapshot(_snapshot(pb.Cpu(number=1), wild))
+    with pytest.raises(BadMessageError, match=f"the number {number}"):
+        convert.result(_result(observed=wild))
+    assert convert.cpu(pb.Cpu(number=65535)).number == 65535
 
 
 _OBSERVED = pb.Cpu(number=1, firmware_id="a", online=True)

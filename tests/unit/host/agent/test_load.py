@@ -31,3 +31,9 @@ def test_all_that_is_told_arrives() -> None:
 def test_a_cpu_twice_breaks_the_contract() -> None:
     with pytest.raises(BadMessageError, match="twice"):
         load_sample(pb.WatchLoadResponse(cpus=[pb.CpuLoad(number=1), pb.CpuLoad(number=1)]))
+
+
+def test_a_number_that_no_kernel_gives_a_cpu_breaks_the_contract() -> None:
+    assert load_sample(pb.WatchLoadResponse(cpus=[pb.CpuLoad(number=65535)])).cpus[0].number == 65535
+    with pytest.raises(BadMessageError, match="the number 65536"):
+        load_sample(pb.WatchLoadResponse(cpus=[pb.CpuLoad(number=65536)]))

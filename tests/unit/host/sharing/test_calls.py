@@ -48,5 +48,7 @@ def test_what_a_vms_file_says_of_programs_goes_along_to_whoever_holds_the_vm() -
     said = Call(Kind.RUN, Request(Operation.UNPLUG, 1, workload=OnWorkload.WARN))
     assert Vm(Target("/q", workload="refuse"), "x")._by_file(said) is said
     blind = Call(Kind.RUN, Request(Operation.UNPLUG, 1, without_agent=True))
-    assert Vm(Target("/q", workload="refuse"), "x")._by_file(blind) is blind
+    told = Vm(Target("/q", workload="refuse"), "x")._by_file(blind)
+    assert told.request == Request(Operation.UNPLUG, 1, without_agent=True, workload=OnWorkload.REFUSE)
+    assert Call.from_json(json.loads(json.dumps(told.to_json()))).request == told.request
     assert Vm(Target("/q", workload="refuse"), "x")._by_file(Call(Kind.LIST)) == Call(Kind.LIST)

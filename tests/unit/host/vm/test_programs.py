@@ -101,6 +101,30 @@ async def test_the_vms_own_default_counts_where_the_request_says_nothing(rig: Ri
     assert (await rig.whole.run(_unplug(3, OnWorkload.WARN), BRISK)).outcome is Outcome.DONE
 
 
+@pytest.mark.parametrize("said", [None, OnWorkload.REFUSE])
+async def test_refuse_refuses_without_the_agent_what_takes_cpus_away_and_nothing_else(
+    rig: Rig, said: OnWorkload | None
+) -> None:
+    rig.whole.workload = "refuse" if said is None else "warn"
+    request = replace(_unplug(3, said), without_agent=True)
+    for ended in (await rig.whole.run(request, BRISK), await rig.whole.plan(request)):
+        (reason,) = [each.reason for each in ended.refusals] if isinstance(ended, Plan) else [ended.reason]
+        assert reason is not None
+        assert (reason.code, reason.who) == (codes.WORKLOAD_UNSEEN, Origin.VCPUCTL)
+        assert reason.text.endswith("with --without-agent nobody looks at them")
+        assert reason.hint.endswith("add --workload ignore; --workload warn does it all the same")
+    assert rig.vm.commands == []
+    rig.vm.filled, rig.vm.online, rig.vm.present = {0, 3}, {0}, {0, 3}
+    assert (await rig.whole.run(replace(_unplug(2, said), without_agent=True), BRISK)).outcome is Outcome.DONE  # empty
+    plugged = await rig.whole.run(Request(Operation.PLUG, 1, without_agent=True, workload=said), BRISK)
+    assert (plugged.outcome, plugged.notes) == (Outcome.DONE, ())
+    for on in (OnWorkload.WARN, OnWorkload.IGNORE):
+        rig.vm.filled.add(3)
+        assert (await rig.whole.run(replace(request, workload=on), BRISK)).outcome is Outcome.DONE
+    assert rig.vm.commands == ["add 1 vcpu-1", "del vcpu-3", "del vcpu-3"]
+    assert [agent.looked for agent in rig.dialer.made] == []
+
+
 async def test_an_amount_spares_who_is_pinned(rig: Rig) -> None:
     await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK)
     assert rig.vm.commands == ["del vcpu-2"]

@@ -63,8 +63,9 @@ class Request:
     offline only: none is plugged or unplugged. ``without_agent`` makes plug and unplug go by QEMU's evidence alone,
     which is no proof of what the guest did. ``atomic``: all of it or nothing. ``config``: the VM's definition is to
     have the same vCPUs at its next start. ``placement`` says which slots a count means, ``node`` of which NUMA node
-    they are. ``workload``: what to do about programs that would be hurt; None is the VM's own default.
-    ``strict_placement``: the placement was asked for, so no slot is passed over for their sake.
+    they are. ``workload``: what to do about programs that would be hurt; None is the VM's own default. Without the
+    agent nobody looks at them, so REFUSE refuses whatever takes CPUs away. ``strict_placement``: the placement was
+    asked for, so no slot is passed over for their sake.
 
     Raises ValueError, in words for people, for what does not go together or is of another type: nobody else checks
     what programs ask for.
@@ -115,10 +116,6 @@ class Request:
             raise ValueError(f"of scale alone the guest's side alone can be asked for, and this is {self.operation}")
         if self.without_agent and self.operation not in (Operation.PLUG, Operation.UNPLUG):
             raise ValueError(f"{self.operation} needs the agent: only plug and unplug can do without it")
-        if self.without_agent and self.workload is OnWorkload.REFUSE:
-            raise ValueError(
-                "without the agent nobody looks at the guest's programs, so nothing can be refused for them"
-            )
 
     def _check_choice(self) -> None:
         chooses = self.placement is not Placement.LOWEST or self.node is not None

@@ -52,7 +52,8 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     if request.without_agent:
         # No agent is asked about threads: their state is not known.
         steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
-        return replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
+        blind = replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
+        return _with_notes(view, blind)
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
     if unasked and not decided.refusals:
         # Last, so that what cannot work with any agent is refused for its own reason.
@@ -84,10 +85,10 @@ def _agent_missing(view: VmView) -> Refusal:
 
 
 def _with_notes(view: VmView, decided: Plan) -> Plan:
-    """The plan, with what it does to the guest's programs if somebody has looked at them."""
+    """The plan, with what it does to the guest's programs if that is asked for."""
     if view.programs is None:
         return decided
-    from .programs import with_notes  # late: most plans are made without such a look
+    from .programs import with_notes  # late: most plans have nothing to do with them
 
     return with_notes(view, decided)
 

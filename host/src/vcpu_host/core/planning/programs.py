@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from operator import or_
 
 from .. import codes
 from ..finding import Level
 from ..reason import Origin, Reason
 from ..view import SlotView, VmView
 from ..workload import cpus
-from ..workload.hurt import Harm, forgotten, hurt
+from ..workload.hurt import forgotten, hurt, to_be_spared
 from ..workload.model import Note, Workload
 from ..workload.unused import unused
 from .plan import Plan, Refusal, Step, StepKind
@@ -26,9 +24,8 @@ _DOWN = (StepKind.UNPLUG, StepKind.OFFLINE)
 _ANYWAY = "--workload warn does it all the same"
 
 
-def online_cpus(slot: SlotView) -> int:
-    """Return the guest's numbers of the slot's online CPUs, as a set."""
-    return cpus.of(thread.cpu.number for thread in slot.threads if thread.cpu is not None and thread.online)
+def _numbers_online(slot: SlotView) -> tuple[int, ...]:
+    return tuple(thread.cpu.number for thread in slot.threads if thread.cpu is not None and thread.online)
 
 
 def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotView]) -> tuple[list[SlotView], set[int]]:
@@ -39,17 +36,10 @@ def spared(view: VmView, going: Iterable[SlotView], candidates: Sequence[SlotVie
     programs = view.programs
     if programs is None or programs.workload is None:
         return list(candidates), set()
-    gone = reduce(or_, map(online_cpus, going), 0)
-    harm = Harm(programs.workload, reduce(or_, map(online_cpus, candidates), gone))
-    first: list[SlotView] = []
-    last: list[SlotView] = []
-    for slot in candidates:
-        more = online_cpus(slot)
-        if harm.grows(gone, more):
-            last.append(slot)
-        else:
-            first.append(slot)
-            gone |= more
+    gone = cpus.of(number for slot in going for number in _numbers_online(slot))
+    hurting = to_be_spared(programs.workload, gone, [_numbers_online(slot) for slot in candidates])
+    first = [slot for place, slot in enumerate(candidates) if place not in hurting]
+    last = [slot for place, slot in enumerate(candidates) if place in hurting]
     return first + last, {slot.index for slot in last}
 
 
@@ -96,6 +86,11 @@ def goes_down(step: Step) -> bool:
     return step.kind in _DOWN
 
 
+def takes(decided: Plan) -> bool:
+    """Return whether the plan takes CPUs away, or sees to the end what earlier operations began to."""
+    return any(_going(decided))
+
+
 def brings(decided: Plan) -> bool:
     """Return whether the plan brings CPUs online."""
     return any(not goes_down(step) for step in decided.steps)
@@ -111,8 +106,7 @@ def with_notes(view: VmView, decided: Plan) -> Plan:
     else:
         notes = tuple(_notes(view, programs.workload, decided))
     decided = replace(decided, notes=notes)
-    down = any(_going(decided))
-    against = [note for note in notes if note.hurts or (down and note.code == codes.WORKLOAD_UNSEEN)]
+    against = [note for note in notes if note.hurts or (takes(decided) and note.code == codes.WORKLOAD_UNSEEN)]
     if not (programs.refuses and against):
         return decided
     return Plan(decided.request, refusals=tuple(_refusals(against)), already=decided.already, notes=notes)
@@ -125,14 +119,14 @@ def _refusals(against: Iterable[Note]) -> Iterator[Refusal]:
         hint = f"{note.hint}; {_ANYWAY}" if note.hint else _ANYWAY
         slot = note.slots[0] if len(note.slots) == 1 and note.slots[0] not in told else None
         told.update(note.slots)
-        yield Refusal(Reason(note.code, Origin.GUEST, note.text, hint), slot)
+        # Of what nobody has seen the guest has said nothing.
+        who = Origin.VCPUCTL if note.code == codes.WORKLOAD_UNSEEN else Origin.GUEST
+        yield Refusal(Reason(note.code, who, note.text, hint), slot)
 
 
 def _notes(view: VmView, workload: Workload, decided: Plan) -> Iterator[Note]:
     slot_of = numbers(view)
-    going = 0
-    for step in _going(decided):
-        going |= online_cpus(view.slots[step.slot.index])
+    going = cpus.of(number for step in _going(decided) for number in _numbers_online(view.slots[step.slot.index]))
     yield from hurt(workload, going, slot_of)
     yield from forgotten(workload)
     coming = sum(_gains(view, step) for step in decided.steps)
@@ -170,3 +164,9 @@ def no_eyes(version: str) -> Reason:
     """Return why an agent of this version cannot look at programs."""
     text = f"vcpud {version} cannot look at programs"
     return Reason(codes.AGENT_TOO_OLD, Origin.AGENT, text, "update vcpu-guest in the guest")
+
+
+def no_agent() -> Reason:
+    """Return why nobody looks at programs where the agent is not to be asked."""
+    text = "with --without-agent nobody looks at them"
+    return Reason(codes.WORKLOAD_UNSEEN, Origin.VCPUCTL, text, "leave that out, or add --workload ignore")

@@ -35,33 +35,55 @@ _FORGOTTEN_FIX = (
 )
 
 
-class Harm:
-    """Tells quickly whether one more CPU's going hurts somebody. For placement.
+def to_be_spared(workload: Workload, gone: int, order: Sequence[Sequence[int]]) -> set[int]:
+    """Return the places in ``order`` where somebody loses the last CPU if the others go, one place after another.
 
-    ``may_go`` are all CPUs that may: who has others loses nothing. No set is ever taken apart into numbers, for a guest
-    that lies names a thousand sets of all the CPUs that a kernel can have.
+    Each place has the numbers of CPUs that go together, after those that are ``gone`` in any case. No CPU is in two
+    places, and who has CPUs beside all of these loses nothing.
+
+    Somebody's last CPU can go at one place alone, the last one in the order that has any of them. That one is looked
+    for by halves, and judged once. No set is ever taken apart into numbers. For a guest that lies names thousands of
+    sets of all the CPUs that a kernel can have, and the other VMs of a service wait meanwhile.
     """
+    may_go = cpus.of(number for each in order for number in each)
+    most = gone | may_go
+    sets = [mask for mask in _masks(workload) if mask & may_go and mask & most == mask]
+    judged = dict(_by_last(sets, order, 0))
+    spared: set[int] = set()
+    for place, each in enumerate(order):
+        going = gone | cpus.of(each)
+        if any(mask & going == mask for mask in judged.get(place, ())):
+            spared.add(place)
+        else:
+            gone = going
+    return spared
 
-    def __init__(self, workload: Workload, may_go: int) -> None:
-        self._sets = {mask for mask in _masks(workload) if not mask & ~may_go}
 
-    def grows(self, going: int, more: int) -> bool:
-        """Say whether somebody loses the last CPU when ``more`` go besides ``going``."""
-        staying = ~(going | more)
-        return any(mask & more and not mask & staying for mask in self._sets)
+def _by_last(sets: Sequence[int], order: Sequence[Sequence[int]], first: int) -> Iterator[tuple[int, Sequence[int]]]:
+    """Yield the places that are the last ones of some of these sets, with these. ``first`` is the place of order[0]."""
+    if not sets:
+        return
+    if len(order) == 1:
+        yield first, sets
+        return
+    half = len(order) // 2
+    later = cpus.of(number for each in order[half:] for number in each)
+    parts: tuple[list[int], list[int]] = ([], [])
+    for mask in sets:
+        parts[bool(mask & later)].append(mask)
+    yield from _by_last(parts[0], order[:half], first)
+    yield from _by_last(parts[1], order[half:], first + half)
 
 
 def _masks(workload: Workload) -> Iterator[int]:
-    yield from {pinned.cpus for pinned in workload.pinned}
+    yield from (pinned.cpus for pinned in workload.pinned)
     yield from (found for each in workload.cpusets if each.populated and (found := _loses(each, workload.online)))
     yield from (found for each in workload.units if (found := each.cpus & workload.online))
 
 
 def _loses(cpuset: Cpuset, online: int) -> int:
     """Return the CPUs whose going leaves this cpuset none, 0 if it has none now."""
-    if cpuset.is_invalid:
-        return 0
-    return (cpuset.effective if cpuset.is_partition else cpuset.cpus) & online
+    return 0 if cpuset.is_invalid else cpuset.own(online)
 
 
 def hurt(workload: Workload, going: int, slot_of: SlotOf) -> tuple[Note, ...]:

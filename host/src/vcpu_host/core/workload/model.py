@@ -82,6 +82,13 @@ class Cpuset:
         """Whether it was made a partition, and is none."""
         return "invalid" in self.partition
 
+    def own(self, online: int) -> int:
+        """Return the online CPUs of its own. Another cpuset than a partition that has none has its parent's.
+
+        Of the CPUs that such a one asks for it has those alone that its parent has, too.
+        """
+        return (self.effective if self.is_partition else self.cpus & self.effective) & online
+
 
 @dataclass(frozen=True, slots=True)
 class AffineUnit:

@@ -146,8 +146,10 @@ def findings(workload: Workload) -> Iterator[Finding]:
             "bring one of them online, or change CPUAffinity=; it fails with status 215/CPUAFFINITY until then",
         )
     for group in [each for each in workload.cpusets if _fallen_back(each, workload.online)][:MOST]:
-        text = f"the cpuset {group.cgroup} has its parent's CPUs: none of its own is online ({cpus.text(group.cpus)})"
-        yield Finding(Level.NOTE, codes.CPUSET_FALLS_BACK, text, "it gets them by itself when they are online")
+        away = "online" if not group.cpus & workload.online else "its parent's"
+        text = f"the cpuset {group.cgroup} has its parent's CPUs: none of its own is {away} ({cpus.text(group.cpus)})"
+        fix = f"it gets them by itself when they are {away}"
+        yield Finding(Level.NOTE, codes.CPUSET_FALLS_BACK, text, fix)
     if workload.kdump_reloads:
         yield Finding(
             Level.NOTE,
@@ -159,4 +161,4 @@ def findings(workload: Workload) -> Iterator[Finding]:
 
 def _fallen_back(group: Cpuset, online: int) -> bool:
     ordinary = group.populated and not group.is_invalid and not group.is_partition
-    return ordinary and bool(group.cpus) and not group.cpus & online
+    return ordinary and bool(group.cpus) and not group.own(online)

@@ -13,7 +13,7 @@ from vcpu_host.core import codes
 from vcpu_host.core.finding import Level
 from vcpu_host.core.intent import Intent, IntentKind
 from vcpu_host.core.planning.placement import Placement
-from vcpu_host.core.planning.plan import OnWorkload, Operation, Plan, Request
+from vcpu_host.core.planning.plan import Operation, Plan, Request
 from vcpu_host.core.planning.planner import plan
 from vcpu_host.core.planning.programs import candidates, unasked
 from vcpu_host.core.reason import Origin, Reason
@@ -110,11 +110,6 @@ def test_the_agent_is_asked_for_all_cpus_that_an_amount_may_take_and_for_named_o
     assert set(one) == {name for slot in view.slots[1:4] for name in slot.firmware_ids}
     assert candidates(view, _plan(view, "unplug", None, "2")) == view.slots[2].firmware_ids
     assert candidates(view, _plan(view, "plug", 1)) == ()
-
-
-def test_to_refuse_for_programs_without_asking_the_agent_makes_no_request() -> None:
-    with pytest.raises(ValueError, match="without the agent"):
-        Request(Operation.UNPLUG, 1, without_agent=True, workload=OnWorkload.REFUSE)
 
 
 def _begun(view: VmView) -> VmView:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vcpu_host.core import codes
 from vcpu_host.core.finding import Level
 from vcpu_host.core.workload import cpus
-from vcpu_host.core.workload.hurt import MOST, Harm, forgotten, hurt
+from vcpu_host.core.workload.hurt import MOST, forgotten, hurt, to_be_spared
 from vcpu_host.core.workload.model import (
     AffineUnit,
     Broken,
@@ -62,6 +65,19 @@ def test_a_cpuset_falls_back_to_its_parents_when_all_of_its_cpus_go() -> None:
     assert note.code == codes.CPUSET_FALLS_BACK
 
 
+def test_a_nested_cpuset_loses_its_last_cpu_when_its_parent_has_no_other_of_its_own() -> None:
+    (note,) = _hurt(_cpuset("2-3", effective="3"), "3")
+    assert (note.code, note.slots) == (codes.CPUSET_FALLS_BACK, (3,))
+    assert _hurt(_cpuset("2-3", effective="3"), "2") == ()
+    assert to_be_spared(_cpuset("2-3", effective="3"), 0, [(3,), (2,)]) == {0}
+
+
+def test_a_cpuset_that_has_its_parents_cpus_already_loses_none_of_its_own() -> None:
+    assert _hurt(_cpuset("3,9", effective="0-1"), "3") == ()
+    assert _hurt(_cpuset("3,9", effective="0-1"), "0-1") == ()
+    assert to_be_spared(_cpuset("3,9", effective="0-1"), 0, [(3,), (1,), (0,)]) == set()
+
+
 def test_units_are_hurt_whose_affinity_cannot_be_met_any_more() -> None:
     units = (AffineUnit("mysql.service", cpus.parse("3"), True), AffineUnit("x.service", cpus.parse("1,3"), False))
     (note,) = _hurt(Workload(online=_ALL, units=units), "3")
@@ -89,10 +105,83 @@ def test_of_very_many_sets_of_cpus_few_are_told_and_the_rest_is_counted() -> Non
 
 
 def test_one_more_cpu_does_harm_only_if_it_is_the_last_one_of_somebody() -> None:
-    harm = Harm(Workload(online=_ALL, pinned=(Pinned(cpus.parse("2-3"), _DB),)), _ALL)
-    assert not harm.grows(0, cpus.parse("3"))
-    assert harm.grows(cpus.parse("3"), cpus.parse("2"))
-    assert not harm.grows(cpus.parse("3"), cpus.parse("1"))
+    workload = Workload(online=_ALL, pinned=(Pinned(cpus.parse("2-3"), _DB),))
+    assert to_be_spared(workload, 0, [(3,), (1,)]) == set()
+    assert to_be_spared(workload, 0, [(3,), (2,), (1,)]) == {1}
+    assert to_be_spared(workload, 0, [(0, 1), (2, 3)]) == {1}
+    assert to_be_spared(workload, cpus.parse("3"), [(2,), (1,)]) == {0}
+    assert to_be_spared(workload, cpus.parse("2-3"), [(1,), (0,)]) == set()
+    assert to_be_spared(workload, 0, []) == set()
+
+
+_NUMBERS = st.integers(0, 8)
+
+
+@given(
+    st.frozensets(_NUMBERS),
+    st.permutations(range(9)).flatmap(
+        lambda numbers: st.lists(st.integers(0, 9), max_size=4).map(
+            lambda cuts: [tuple(numbers[a:b]) for a, b in pairwise([0, *sorted(cuts), 9])]
+        )
+    ),
+    st.lists(st.frozensets(_NUMBERS, min_size=1), max_size=6),
+    st.integers(0, 3),
+)
+def test_what_is_spared_is_what_judging_one_place_after_another_spares(
+    gone: frozenset[int], order: list[tuple[int, ...]], masks: list[frozenset[int]], kept: int
+) -> None:
+    order = [tuple(number for number in each if number not in gone) for each in order[kept:]]
+    may_go, going = gone.union(*order), gone
+    expected = set()
+    for place, each in enumerate(order):
+        after = going | set(each)
+        if any(mask & set(each) and mask <= after for mask in masks if mask <= may_go):
+            expected.add(place)
+        else:
+            going = after
+    pinned = tuple(Pinned(cpus.of(mask), _DB) for mask in masks)
+    assert to_be_spared(Workload(online=0x1FF, pinned=pinned), cpus.of(gone), order) == expected
+
+
+class _Counted(int):
+    """A set of CPUs that counts what is done with it, all sets together."""
+
+    done = 0
+
+    def __and__(self, other: int) -> _Counted:
+        _Counted.done += 1
+        return _Counted(int(self) & other)
+
+    __rand__ = __and__
+
+
+@pytest.mark.parametrize("first", [0, cpus.LIMIT - 4096])
+def test_many_slots_among_very_many_sets_of_cpus_are_no_slots_times_sets_of_work(
+    monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    slots, sets, numbered = 4096, 1024, 0
+    real = cpus.of
+
+    def of(numbers: Iterable[int]) -> int:
+        nonlocal numbered
+        known = tuple(numbers)
+        numbered += len(known)
+        return real(known)
+
+    monkeypatch.setattr(cpus, "of", of)
+    may = ((1 << slots) - 1) << first
+    masks = [_Counted(may & ~(1 << first + number)) for number in range(sets)]
+    workload = Workload(
+        online=may,
+        pinned=tuple(Pinned(mask, _DB) for mask in masks),
+        cpusets=tuple(Cpuset("/x", mask, mask, "member", True) for mask in masks),
+        units=tuple(AffineUnit("x.service", mask, True) for mask in masks),
+    )
+    _Counted.done = 0
+    assert to_be_spared(workload, 0, [(first + number,) for number in range(slots)]) == {slots - 1}
+    depth = slots.bit_length()
+    assert 0 < _Counted.done <= 3 * sets * (depth + 6)
+    assert 0 < numbered <= slots * (depth + 3)
 
 
 def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +195,9 @@ def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: py
     monkeypatch.setattr(cpus, "_runs", counted)
     wide = tuple(Pinned(cpus.parse(f"{low}-65535"), _DB) for low in range(1, 1025))
     units = tuple(AffineUnit(f"{low}.service", cpus.parse(f"{low}-65535"), True) for low in range(1, 1025))
-    sets = tuple(Cpuset(f"/{low}", cpus.parse(f"{low}-65535"), 0, "member", True) for low in range(1, 1025))
+    sets = tuple(Cpuset("/x", mask, mask, "member", True) for mask in (pinned.cpus for pinned in wide))
     workload = Workload(online=cpus.parse("0-65535"), pinned=wide, units=units, cpusets=sets)
-    harm = Harm(workload, _ALL)
-    assert not any(harm.grows(0, 1 << number) for number in range(4))
+    assert to_be_spared(workload, 0, [(number,) for number in range(4)]) == set()
     assert _hurt(workload, "1-3") == ()
     assert taken == []
     mixed = tuple(AffineUnit(f"{low}.service", cpus.parse(f"3,{low}-65535"), True) for low in range(5, 1029))
@@ -119,7 +207,7 @@ def test_sets_of_cpus_that_a_guest_made_up_are_never_taken_apart(monkeypatch: py
 
 def test_a_set_of_cpus_that_are_all_away_does_no_harm() -> None:
     workload = Workload(online=_ALL, units=(AffineUnit("x.service", cpus.parse("9"), True),))
-    assert not Harm(workload, _ALL).grows(0, cpus.parse("3"))
+    assert to_be_spared(workload, 0, [(3,)]) == set()
     assert _hurt(workload, "3") == ()
 
 
@@ -207,6 +295,14 @@ def test_doctor_tells_units_that_cannot_start_and_cpusets_without_their_cpus() -
     away = Cpuset("/a.slice", cpus.parse("6-7"), cpus.parse("0-3"), "member", True)
     found = {each.code: each for each in findings(Workload(_ALL, cpusets=(away,), units=units, kdump_reloads=True))}
     assert found[codes.UNIT_AFFINITY].text.startswith("mysql.service cannot be restarted: CPUAffinity=7")
-    assert "/a.slice" in found[codes.CPUSET_FALLS_BACK].text
+    assert "/a.slice has its parent's CPUs: none of its own is online (6-7)" in found[codes.CPUSET_FALLS_BACK].text
     assert "twice for each CPU" in found[codes.KDUMP_RELOADS].text
     assert all(each.fix for each in found.values())
+
+
+def test_doctor_tells_a_cpuset_whose_parent_has_none_of_its_cpus_though_they_are_online() -> None:
+    nested = Cpuset("/a.slice/b", cpus.parse("2-3"), cpus.parse("0-1"), "member", True)
+    (found,) = findings(Workload(_ALL, cpusets=(nested,)))
+    assert found.text == "the cpuset /a.slice/b has its parent's CPUs: none of its own is its parent's (2-3)"
+    assert found.fix == "it gets them by itself when they are its parent's"
+    assert list(findings(Workload(_ALL, cpusets=(replace(nested, effective=cpus.parse("2")),)))) == []
