@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from kit.autoscale.guest import Load, SimGuest
@@ -294,31 +293,6 @@ def test_a_vm_with_more_than_its_maximum_that_cannot_go_is_left_with_these() -> 
     assert rig.decide().goal == 4
     rig.guest.vcpus = 4
     assert rig.watch(Load(threads=6), 20).direction is Direction.HOLD
-
-
-def grown(settings: Settings = SETTINGS, **outside: Any) -> Decision:
-    """What is decided for a guest with two vCPUs online that has work for four."""
-    return Rig(settings, vcpus=2, **outside).watch(Load(threads=4), 30)
-
-
-def test_what_a_guest_calls_parked_is_plugged_all_the_same() -> None:
-    """One that lies of it would else get all vCPUs that the VM can have, above its maximum."""
-    decision = grown(Settings(max=4, mode=Mode.ACT, boot_grace=0.0), plugged=4, parked=2)
-    assert (decision.direction, decision.code) == (Direction.HOLD, codes.AT_MAXIMUM)
-    assert grown(Settings(max=6, mode=Mode.ACT, boot_grace=0.0), plugged=4, parked=2).goal == 4
-
-
-def test_a_vm_that_grows_brings_online_what_it_has_plugged_and_loses_none_of_it() -> None:
-    assert grown(plugged=8).goal == 8
-    assert grown(Settings(max=6, mode=Mode.ACT, boot_grace=0.0), plugged=8).goal == 6, "its maximum"
-
-
-def test_what_is_plugged_already_takes_nothing_of_the_hosts_budget() -> None:
-    assert grown(plugged=4, room=HostRoom(0)).goal == 4
-    assert grown(plugged=3, room=HostRoom(0)).goal == 3
-    assert grown(plugged=2, room=HostRoom(0)).code == codes.OVER_BUDGET
-    assert grown(plugged=3, room=HostRoom(1)).goal == 4
-    assert grown(plugged=4, room=HostRoom(0, unseen=1)).goal == 4
 
 
 def test_under_a_budget_nothing_grows_before_all_vms_were_looked_at() -> None:
