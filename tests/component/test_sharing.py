@@ -112,8 +112,8 @@ def test_a_writer_that_is_stopped_is_not_called_one_that_only_looks(vm: FakeVm) 
         vm.steer.wait(rule)
         plug.process.send_signal(signal.SIGSTOP)
         refused = run(vm, "plug")
-        assert (refused.status, refused.outcome) == (3, "service-silent"), refused.stdout
-        assert refused.json["error"]["text"].startswith("the vcpuctl that has this VM does not answer")
+        assert (refused.status, refused.outcome) == (3, "vm-busy"), refused.stdout
+        assert f"{plug.process.pid} vcpuctl" in refused.json["error"]["text"]
         plug.process.send_signal(signal.SIGCONT)
         vm.steer.release(rule)
         assert plug.ends().outcome == "done"

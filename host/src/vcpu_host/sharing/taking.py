@@ -71,7 +71,7 @@ class Locks:
     async def take(self, lock: VmLock) -> None:
         """Take it. Raise ElsewhereError if its holder is to be asked instead, RefusedError "vm-busy" if it stays.
 
-        RefusedError "service-silent" is raised if it stays because it does not hear that it is asked.
+        RefusedError "service-silent" is raised if it only looks, and stays because it does not hear that it is asked.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._patience
@@ -90,7 +90,9 @@ class Locks:
             try:
                 await self._ask(lock, left)
             except HolderSilentError as error:
-                raise (busy(lock.holder) if left < _MOMENT else _silent(lock)) from error
+                # A writer is at work all the same: a program that uses the library may leave its loop standing.
+                silent = lock.holder_looks and left >= _MOMENT
+                raise (_silent(lock.holder) if silent else busy(lock.holder)) from error
 
     async def _ask(self, lock: VmLock, left: float) -> None:
         """Have the holder let go of it. Raise as ``take``, or HolderSilentError."""
@@ -107,9 +109,10 @@ class Locks:
                 raise busy(other.name) from error
 
 
-def _silent(lock: VmLock) -> RefusedError:
-    """Return the error that the lock's holder does not answer: one that only looks is in nobody's way otherwise."""
-    who = "a vcpuctl that only looks has this VM and" if lock.holder_looks else "the vcpuctl that has this VM"
-    text = f"{who} does not answer, as if it were stopped (pid and command: {lock.holder})"
+def _silent(holder: str) -> RefusedError:
+    """Return the error that a holder does not answer that only looks: it is in nobody's way otherwise."""
+    text = (
+        f"a vcpuctl that only looks has this VM and does not answer, as if it were stopped (pid and command: {holder})"
+    )
     hint = "have it go on (fg in its shell, or kill -CONT and its pid), or end it"
     return RefusedError(Reason(codes.SERVICE_SILENT, Origin.VCPUCTL, text, hint))
