@@ -53,11 +53,13 @@ class Intent:
     def from_json(cls, entry: Any) -> Intent:
         """The contrary. Raises ValueError for anything that ``to_json`` does not make, or that of an earlier version.
 
-        That did not say whether an _OST was seen. Who sees a removal's CPU with its threads sees it, too.
+        That did not say whether an _OST was seen. Who saw a removal's CPU with its threads saw it, too; a plug has no
+        use for it.
         """
         try:
             ost = entry["ost"]
-            seen = entry.get("ost_seen", ost is not None or bool(entry["threads"]))
+            blind = entry["kind"] == IntentKind.UNPLUG and ost is None and not entry["threads"]
+            seen = entry.get("ost_seen", not blind)
             intent = cls(
                 IntentKind(entry["kind"]),
                 entry["slot"],
