@@ -97,6 +97,7 @@ class Trial:
         self._offline: set[str] = set()
         self._absent: set[str] = set()
         self._heard: dict[str, float] = {}
+        self._heard_of: dict[str, int] = {}
         # When the question was asked whose answer showed a thread offline or absent, and how many looks did in a row.
         self._down_at: dict[str, float] = {}
         self._down_looks: Counter[str] = Counter()
@@ -179,6 +180,7 @@ class Trial:
                 self._hear_answer(event)
             case ev.CpuArrived() if event.session == self._session:
                 self._heard[event.cpu.firmware_id] = self.world.now
+                self._heard_of.pop(event.cpu.firmware_id, None)
                 if event.cpu.online:
                     self._offline.discard(event.cpu.firmware_id)
             case ev.GuestLooked() if event.session == self._session:
@@ -202,6 +204,7 @@ class Trial:
     def _hear_answer(self, event: ev.CpuSettled) -> None:
         name, seen = event.result.firmware_id, event.result.observed
         self._heard[name] = self.world.now
+        self._heard_of[name] = event.request
         asked_at = self._asked.get(event.request, -1.0)
         if seen is not None and seen.online:
             self._offline.discard(name)
@@ -218,8 +221,10 @@ class Trial:
     def _hear_list(self, event: ev.GuestLooked) -> None:
         shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
         asked_at = event.asked_at
-        told = (*self._heard.items(), *self._gone_at.items())
-        newer = {name for name, when in told if asked_at is not None and when > asked_at}
+        since = asked_at if event.request is None else self._asked.get(event.request)
+        told = [*self._heard.items(), *self._gone_at.items()]
+        newer = {name for name, when in told if since is not None and when > since}
+        newer -= {name for name in newer if event.request is not None and self._heard_of.get(name) == event.request}
         self._offline -= {name for name, cpu in shown.items() if cpu.online} - newer
         if set(shown) <= set(self.world.names):
             self._offline |= self._absent - set(shown) - newer

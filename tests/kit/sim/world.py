@@ -203,7 +203,7 @@ class World(Hardware):
         self._tell_of(ask, ev.CpuSettled(ask.session, ask.number, told))
         if not ask.left:
             if ask.astray or not ask.brief:
-                self._tell_of(ask, ev.GuestLooked(ask.session, self.guest()))
+                self._tell_of(ask, ev.GuestLooked(ask.session, self.guest(), request=ask.number))
             self._end(ask.number, None)
 
     def _lie(self, result: CpuResult) -> CpuResult:

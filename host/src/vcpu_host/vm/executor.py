@@ -289,7 +289,7 @@ class Run:
                 elif isinstance(answer, CpuResult):
                     self._put(ev.CpuSettled(session, action.request, answer))
                 else:
-                    self._put(ev.GuestLooked(session, answer))
+                    self._put(ev.GuestLooked(session, answer, request=action.request))
         except AgentGoneError as problem:
             # The link may still stand: an agent that breaks the contract is asked nothing more in this session.
             if self._sessions.current is agent:

@@ -107,11 +107,12 @@ class CpuSettled:
 
 @dataclass(frozen=True, slots=True)
 class GuestLooked:
-    """A full snapshot. ``asked_at`` is when a look was asked for; None for the snapshot that ends a request."""
+    """A full snapshot. ``asked_at`` is when a look was asked for; None for the snapshot that ends ``request``."""
 
     session: str
     view: GuestView
     asked_at: float | None = None
+    request: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,15 @@ def _heard(state: State, name: str) -> None:
 
 
 def guest_looked(state: State, event: GuestLooked) -> None:
-    """Take in a list of all CPUs. What the agent said of a CPU since the list was asked for is newer."""
+    """Take in a list of all CPUs.
+
+    What the agent said of a CPU since the list was asked for is newer; of one that ends a request, what it said of
+    others than those that this very request was about.
+    """
     asked_at = event.asked_at
     if asked_at is not None:
         state.guest_look_ended()
-    newer = {name for name, (_, thread) in state.threads.items() if asked_at is not None and thread.heard_at > asked_at}
+    newer = _newer(state, event)
     shown = {cpu.firmware_id: cpu for cpu in event.view.cpus}
     for cpu in event.view.cpus:
         if cpu.firmware_id not in newer:
@@ -74,6 +78,16 @@ def guest_looked(state: State, event: GuestLooked) -> None:
         # A name that no slot has stays so.
         for job in list(state.open_jobs()):
             _unproven(state, job, shown, foreign, overdue=asked_at is not None)
+
+
+def _newer(state: State, event: GuestLooked) -> Collection[str]:
+    request = state.request(event.request)
+    since = event.asked_at if request is None else request.asked_at
+    if since is None:
+        return frozenset()
+    of = event.request if request is not None else None
+    told = ((name, thread) for name, (_, thread) in state.threads.items() if thread.heard_at > since)
+    return frozenset(name for name, thread in told if of is None or thread.heard_of != of)
 
 
 def _all_listed(
@@ -139,7 +153,7 @@ def cpu_settled(state: State, event: CpuSettled) -> None:
     if entry is None:
         return
     job, thread = entry
-    thread.heard(state.now)
+    thread.heard(state.now, event.request)
     request = state.request(event.request)
     if request is None:
         return  # nobody asks any more: what it says may be older than what is known

@@ -27,12 +27,13 @@ class ThreadEvidence:
     absent_in: str | None = None  # the session in which the agent said that the guest shows no such CPU
     request: int | None = None  # the number of the request that is to switch it, while that is under way
     heard_at: float = -1.0  # when the agent last spoke of this very CPU: an older list says nothing of it
+    heard_of: int | None = None  # the request that it answered by that
     touched: bool = False  # it may no longer be as it was, because of this operation
     of_another: int | None = None  # a request that was under way when the CPU before this one had gone
 
-    def heard(self, now: float) -> None:
-        """The agent spoke of this very CPU."""
-        self.heard_at = now
+    def heard(self, now: float, request: int | None = None) -> None:
+        """The agent spoke of this very CPU, in answer to ``request``."""
+        self.heard_at, self.heard_of = now, request
 
     def shown(self, cpu: GuestCpu) -> str | None:
         """The guest shows the CPU. If it is online again, return the session in which it was confirmed offline.
