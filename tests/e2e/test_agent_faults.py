@@ -138,7 +138,7 @@ def test_an_agent_that_ends_in_the_middle_leaves_an_unknown_that_the_next_run_se
 ) -> None:
     override(machine, "Restart=no")
     when(machine, ARRIVED, f"kill -{number} $pid")
-    ended = run(machine, "--timeout", "8", "scale", "5", within=8 + QUICK)
+    ended = run(machine, "--timeout", "20", "scale", "5", within=20 + QUICK)
     assert (ended.status, ended.outcome) == (4, "unknown")
     reasons = {slot["reason"]["code"] for slot in ended.slots.values() if slot["outcome"] == "unknown"}
     assert "agent-lost" in reasons
