@@ -26,7 +26,7 @@ MORE = {
     "vm": {"migration", "migrating", "name", "accel", "no_hotplug", "descriptors", "owner"},
     "agent": {"platform", "eject_gate"},
     "slot": {"not_removable", "pending", "filled", "recorded"},
-    "thread": {"firmware_id", "guest_node"},
+    "thread": {"firmware_id", "guest_node", "parked"},
     "document": {"agent_trouble", "guest_trouble", "record_trouble", "unexplained_guest_cpus"},
 }
 
