@@ -44,10 +44,15 @@ def test_a_machine_with_acpi_off_has_a_platform_of_its_own(arch: str) -> None:
         assert platform_for(replace(view, properties={"acpi": acpi})).name != "ACPI switched off"
 
 
-@pytest.mark.parametrize("blind", [False, True])
 @pytest.mark.parametrize(
-    ("operation", "count", "selectors"),
-    [("plug", 1, ()), ("plug", None, ("2", "3")), ("scale", 3, ()), ("unplug", 1, ()), ("unplug", None, ("1",))],
+    ("operation", "count", "selectors", "blind"),
+    [
+        *[("plug", 1, (), blind) for blind in (False, True)],
+        *[("plug", None, ("2", "3"), blind) for blind in (False, True)],
+        *[("unplug", 1, (), blind) for blind in (False, True)],
+        *[("unplug", None, ("1",), blind) for blind in (False, True)],
+        ("scale", 3, (), False),
+    ],
 )
 def test_with_acpi_off_nothing_is_plugged_or_unplugged_and_the_cause_is_told(
     operation: str, count: int | None, selectors: tuple[str, ...], blind: bool
