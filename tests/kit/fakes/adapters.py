@@ -22,7 +22,7 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.vm_events import DeviceDeleted, OstReported, VmEvent
 from vcpu_host.core.workload.model import Workload
-from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError, in_time
+from vcpu_host.errors import AgentGoneError, QemuGoneError, TooLateError, VcpuctlError, in_time
 from vcpu_host.qmp.events import EventHub
 from vcpu_host.qmp.events import gone as gone_event
 from vcpu_host.vm.coordinator import Coordinator
@@ -120,9 +120,11 @@ class Vmm:
 
     async def unplug(self, slot: Slot, not_after: float | None = None) -> None:
         target = slot.handle or slot.default_id
+        if self.too_late:
+            raise TooLateError  # before anything is awaited: what is on its way at the end may have been sent
         await asyncio.sleep(0)
         self._check()
-        in_time(0.0 if self.too_late else not_after)
+        in_time(not_after)
         self.vm.commands.append(f"del {target}")
         if self.del_error is not None:
             raise self.del_error
