@@ -146,6 +146,7 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
         return
     job.removal.answered()
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
+        job.removal.taken = True
         state.look_for_removals()
         if job.removal.relapses > 0 or not any(state.ready_to_remove()):
             state.look_at_guest()  # what brings CPUs online may have done so in this very moment: then it is told
@@ -157,6 +158,9 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
         # It went by itself, or another has taken its place: the look tells, and it is asked for again if need be.
         job.removal.came_to_nothing()
         state.wait(job)
+        return
+    if job.removal.taken:
+        state.wait(job)  # it was asked once more, and the first request stands: the refusal says nothing of that
         return
     verdicts.cannot_go(state, job, event.error)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from kit.sim.step import requests, unplug
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.operation.limits import Limits
-from vcpu_host.core.reason import Outcome
+from vcpu_host.core.reason import Origin, Outcome, Reason
 
 
 def test_a_device_del_may_be_sent_only_while_the_guests_word_is_fresh() -> None:
@@ -47,3 +47,17 @@ def test_what_was_held_up_to_the_end_is_not_told_as_a_removal_under_way() -> Non
     assert step.over()
     assert step.slot.reason is not None
     assert step.slot.reason.code != "removal-pending"
+
+
+def test_a_refusal_of_the_second_request_says_nothing_of_the_first_which_qemu_has_taken() -> None:
+    step = unplug()
+    step.tell(step.settled(1, "done", online=False))
+    step.tell(ev.UnplugReturned(1, None))
+    step.listed(step.cpu(1, online=False))
+    step.tell(step.looked(0, 1), after=Limits().eject_again)
+    step.listed(step.cpu(1, online=False))
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
+    step.tell(ev.UnplugReturned(1, Reason("qemu-refused", Origin.QEMU, "not now")))
+    assert not step.of(ev.DoSetOnline), "it may go yet"
+    step.tell(step.looked(0))
+    assert step.slot.outcome is Outcome.DONE
