@@ -45,6 +45,10 @@ class Removal:
         self.unanswered = False
         self._held_up = 0
 
+    def accepted(self) -> None:
+        """QEMU has taken the device_del."""
+        self.taken = True
+
     def held_up(self) -> bool:
         """The device_del that was asked for last came too late, and was not sent. Return whether that is so again."""
         self.unanswered = False

@@ -146,7 +146,7 @@ def _del_returned(state: State, event: UnplugReturned) -> None:
         return
     job.removal.answered()
     if event.error is None or event.error.code == codes.UNPLUGGING:  # asked for, now or before
-        job.removal.taken = True
+        job.removal.accepted()
         state.look_for_removals()
         if job.removal.relapses > 0 or not any(state.ready_to_remove()):
             state.look_at_guest()  # what brings CPUs online may have done so in this very moment: then it is told
