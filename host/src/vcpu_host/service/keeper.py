@@ -13,8 +13,8 @@ from ..core.text import printable
 from ..errors import UsageError
 from ..local.open_files import allow_for
 from ..local.target import AnyTarget, listed, marks
+from ..sharing.log import tell
 from .kept import Heard, HostLimits, Kept
-from .log import tell
 
 #: How often vms.d is looked at, in seconds.
 _RESCAN = 10.0

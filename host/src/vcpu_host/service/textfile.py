@@ -14,7 +14,7 @@ from typing import Self
 from ..core import codes
 from ..core.reason import Origin, Reason
 from ..errors import UsageError
-from .log import tell
+from ..sharing.log import tell
 from .metrics import Metrics
 
 #: How often the file is written, in seconds; node_exporter reads it whenever it is scraped itself.

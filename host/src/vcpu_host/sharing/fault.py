@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from contextlib import suppress
 
@@ -11,6 +10,7 @@ from ..core import codes
 from ..core.reason import Origin, Reason
 from ..core.text import printable
 from ..errors import FaultError, OutcomeLostError, VcpuctlError
+from .log import tell
 
 #: The longest text of a failure that nobody foresaw, in characters.
 _LONGEST = 1000
@@ -20,8 +20,8 @@ _UNKNOWN = "it is not known how far the operation came"
 
 def logged(name: str, error: Exception) -> Reason:
     """Write to stderr that this went wrong with what has this name. Return the reason for others."""
+    tell(f"{name}: a fault of vcpuctl's own")
     with suppress(OSError):  # a log that takes nothing ends nothing
-        sys.stderr.write(f"{printable(name)}: a fault of vcpuctl's own\n")
         traceback.print_exception(error)
     return reason(error)
 

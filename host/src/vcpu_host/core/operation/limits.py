@@ -20,7 +20,8 @@ class Limits:
     over, what is not settled is reported as unknown.
     ``arrival_grace`` is how long after the guest's firmware acknowledged a CPU its kernel may take to show it; then the
     agent is asked for its list, and only that is a verdict. ``notice_grace`` is the same for a CPU that was plugged
-    before, of which the firmware says nothing.
+    before, of which the firmware says nothing; one whose plug is still on record has ``arrival_grace`` from the
+    beginning.
     ``look_fresh`` is how long, from the question on, the guest's word that a CPU is offline allows a ``device_del``
     (``proof.SeenDown``): what brings CPUs online may get the processor of guest or host meanwhile, and then the answer
     comes late. An emulated guest answers in some 20 ms.

@@ -24,7 +24,7 @@ class Removal:
     unrecorded: bool = False  # the CPU is gone, and its owner's record still has it
     relapses: int = 0  # how often something in the guest has brought the CPU online again
     slipped: bool = False  # it came online again when device_del had been sent
-    taken: bool = False  # QEMU has taken one of them: the CPU may go whatever it says of the next
+    taken: bool = False  # QEMU has taken one since then: the CPU may go whatever it says of the next
     _sent_before: bool = False  # before the last device_del
     _held_up: int = 0  # how often one in a row was not sent
 
@@ -83,5 +83,5 @@ class Removal:
 
     def turned_round(self) -> None:
         """The job's goal has changed: nothing was sent for the new one."""
-        self.sent = self.told_gone = False
+        self.sent = self.taken = self.told_gone = False
         self.sent_in = None

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from kit.sim.step import requests, unplug
+from kit.sim.step import requests, taken_out, unplug
+from vcpu_host.core.model import Ost
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.operation.limits import Limits
 from vcpu_host.core.reason import Origin, Outcome, Reason
@@ -61,3 +62,18 @@ def test_a_refusal_of_the_second_request_says_nothing_of_the_first_which_qemu_ha
     assert not step.of(ev.DoSetOnline), "it may go yet"
     step.tell(step.looked(0))
     assert step.slot.outcome is Outcome.DONE
+
+
+def test_what_qemu_has_taken_was_of_the_cpu_that_is_out_and_not_of_the_next_one() -> None:
+    step, up = taken_out()
+    step.tell(ev.PlugReturned(1, None), ev.OstReported(1, Ost(1, 0)))
+    step.tell(after=Limits().arrival_grace)
+    step.listed()  # the kernel ignores the new one, too, so that is to go
+    step.tell(ev.RequestEnded("s1", up, None))
+    (down,) = requests(step)
+    step.tell(step.settled(1, "absent", online=None, request=down.request), step.snapshot(step.cpu(0, online=True)))
+    step.tell(ev.RequestEnded("s1", down.request, None), after=1.0)
+    step.listed()
+    assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
+    step.tell(ev.UnplugReturned(1, Reason("qemu-refused", Origin.QEMU, "not now")))
+    assert step.over(), "it stays, and that is known"

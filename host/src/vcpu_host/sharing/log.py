@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the service tells its log, which is stderr: systemd has the journal keep it. It says so without -v, too."""
+"""What a process that works for others tells its log, without -v, too: stderr, which systemd has the journal keep."""
 
 from __future__ import annotations
 
