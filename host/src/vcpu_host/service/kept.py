@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .. import documents
 from ..autoscale.budget import Budget
 from ..core import codes
+from ..core.identity import ProcessId, VmIdentity
 from ..core.reason import Origin, Reason
 from ..documents import Document
 from ..errors import RefusedError, UsageError, VcpuctlError
+from ..local import processes
 from ..local.lock import busy
 from ..local.target import AnyTarget
 from ..sharing import fault
@@ -49,7 +51,7 @@ def _autoscaler(name: str, target: AnyTarget, settings: Settings, heard: Heard, 
 
 
 HOLDER = "vcpuctl serve"
-#: Of these, QEMU does not run, so that the VM has no vCPUs.
+#: Of these, nobody is where the VM's QEMU would be.
 _OFF = (codes.QEMU_GONE, codes.NO_SUCH_SOCKET, codes.DOMAIN_OFF)
 #: How long a program that has the VM is waited for before that is told as a trouble, in seconds.
 _PATIENCE = 60.0
@@ -99,6 +101,7 @@ class Kept:
         self.autoscaler: Autoscaler | None = None
         self._configured = asyncio.Event()
         self.configure(target)
+        self._qemu: VmIdentity | None = None  # that was held last
         self._link_sessions = 0  # of those of ``held`` that were told
         self._stops = False
         self._orders: dict[asyncio.Task[Any], Interruption] = {}  # of those who ask for a change here
@@ -147,15 +150,21 @@ class Kept:
                 return
             self.trouble = trouble
             self._heard.gone(self.name, trouble)
-            if trouble.code in _OFF:
+            if self._is_off(trouble):
                 self._host.budget.is_off(self.name)
             if self.autoscaler is not None:
                 self.autoscaler.gone(trouble)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST)
 
+    def _is_off(self, trouble: Reason) -> bool:
+        """Whether the VM has no vCPUs. A socket goes by itself, too: a QEMU that was seen has to have ended."""
+        by = None if self._qemu is None else self._qemu.by
+        return trouble.code in _OFF and (not isinstance(by, ProcessId) or processes.ended(by))
+
     async def _kept(self, held: Held) -> None:
         """Follow the VM, and its load if that is wanted, until somebody needs the VM itself."""
+        self._qemu = held.vm.identity
         scaling = asyncio.ensure_future(self._scaling(held))
         try:
             await self._follow(held)

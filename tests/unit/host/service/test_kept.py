@@ -5,7 +5,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from kit.fakes.adapters import PLUG
@@ -15,11 +15,12 @@ from kit.until import DEADLINE, until
 from vcpu_host.autoscale.budget import Budget
 from vcpu_host.autoscale.settings import Settings
 from vcpu_host.core import codes
+from vcpu_host.core.identity import ProcessId, VmIdentity
 from vcpu_host.core.reason import Reason
 from vcpu_host.core.view import VmView
 from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError
-from vcpu_host.local import directory
+from vcpu_host.local import directory, processes
 from vcpu_host.local.lock import VmLock, busy
 from vcpu_host.local.target import Domain, Target
 from vcpu_host.service import kept as module
@@ -118,8 +119,8 @@ class _Looked:
 
     link_sessions = 0
 
-    def __init__(self, view: VmView) -> None:
-        self.vm, self._view = self, view
+    def __init__(self, view: VmView, identity: VmIdentity | None = None) -> None:
+        self.vm, self._view, self.identity = self, view, identity
         self.asked = asyncio.Event()
 
     async def watch(self, stop: asyncio.Event, interval: float) -> AsyncGenerator[VmView, None]:
@@ -141,6 +142,24 @@ async def test_a_vm_that_nothing_scales_counts_in_the_budget_as_well_and_one_tha
     assert kept.trouble is not None
     assert kept.trouble.code == codes.NO_SUCH_SOCKET
     assert budget.left == 8
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_vm_whose_socket_went_counts_with_what_it_had_until_its_qemu_has_ended() -> None:
+    budget = Budget(8)
+    budget.keep(["web1"])
+    kept = Kept("web1", Target("/nowhere"), Unheard(), HostLimits(budget))
+    qemu = await asyncio.create_subprocess_exec("sleep", "600")
+    held: Any = _Looked(views.vm(8, online=(0, 1)), VmIdentity(cast("ProcessId", processes.process_id(qemu.pid))))
+    held.asked.set()
+    await kept._kept(held)
+    keeping = asyncio.ensure_future(kept.keep())
+    await until(lambda: kept.trouble)
+    assert budget.left == 6, "it may run as before"
+    qemu.kill()
+    await qemu.wait()
+    await until(lambda: budget.left == 8)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 
