@@ -143,7 +143,7 @@ async def test_a_fault_that_nobody_foresaw_ends_a_call_in_words_and_is_logged(
     assert error.value.code() is grpc.StatusCode.INTERNAL
     assert "KeyError('scale')" in str(error.value.details())
     told: Any = error.value.trailing_metadata()
-    assert dict(told)["vcpuctl-code"] == codes.FAULT
+    assert told["vcpuctl-code"] == codes.FAULT
     written = capsys.readouterr().err
     assert "web1: a fault of vcpuctl's own" in written
     assert "Traceback" in written
