@@ -43,6 +43,18 @@ def test_commands_are_carried_out_by_the_service_that_keeps_the_vm_one_at_a_time
         watch.shows(online=1)
 
 
+@pytest.mark.parametrize("monitor", ["qmp", "qmp2"])
+def test_a_second_file_of_one_vm_is_told_as_that_until_it_is_the_only_one(vm: FakeVm, monitor: str) -> None:
+    with Serving({"web1": vm}) as service:
+        service.holds("web1")
+        service.moves("web2", vm, monitor)
+        until(lambda: "web1 and web2 are one VM" in service.trouble("web2"))
+        assert service.held("web1")
+        service.forgets("web1")
+        service.holds("web2")
+        done(vm, {0, 1}, "plug")
+
+
 def test_a_command_that_the_service_answers_loads_nothing_that_reaches_a_vm(vm: FakeVm) -> None:
     def loaded(*words: str) -> set[str]:
         command = [sys.executable, "-X", "importtime", "-m", "vcpu_host.cli.main", "--qmp", str(vm.qmp), *words]

@@ -68,6 +68,11 @@ class Serving:
         (self._vms / f"{name}.toml").write_text(f'qmp = "{vm.folder / monitor}"\n{self._settings}', encoding="utf-8")
         self.process.send_signal(signal.SIGHUP)
 
+    def forgets(self, name: str) -> None:
+        """Take a VM's file away, and have the service look."""
+        (self._vms / f"{name}.toml").unlink()
+        self.process.send_signal(signal.SIGHUP)
+
     @contextmanager
     def host(self) -> Iterator[HostStub]:
         """A client."""
@@ -78,6 +83,11 @@ class Serving:
         """The VMs that the service keeps."""
         with self.host() as host:
             return {vm.name for vm in host.ListVms(pb.ListVmsRequest(), timeout=SOON).vms}
+
+    def trouble(self, name: str) -> str:
+        """Why the service does not hold the VM; "" if it does, or does not know the name."""
+        with self.host() as host:
+            return "".join(vm.trouble for vm in host.ListVms(pb.ListVmsRequest(), timeout=SOON).vms if vm.name == name)
 
     def held(self, name: str) -> bool:
         """Whether the service holds the VM."""

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import documents
@@ -18,10 +19,12 @@ from ..documents import Document
 from ..errors import RefusedError, UsageError, VcpuctlError
 from ..local import processes
 from ..local.lock import busy
+from ..local.names import of_place
 from ..local.target import AnyTarget
 from ..sharing import fault
 from ..sharing.answers import Say
 from ..sharing.calls import Call, Kind
+from ..sharing.distinct import Distinct
 from ..sharing.hold import Held, hold
 from ..sharing.hub import LAST_WORDS, Part
 from ..sharing.interruption import Interruption
@@ -37,10 +40,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """What all VMs of the host share: the budget of vCPUs, and the host's own pressure above which nothing grows."""
+    """What all VMs of the host share: the budget of vCPUs, and the host's own pressure above which nothing grows.
+
+    And which name each VM came by: of two files that lead to one VM, the second is told as that.
+    """
 
     budget: Budget = field(default_factory=Budget)
     pressure: float = 0.5
+    distinct: Distinct = field(default_factory=Distinct)
 
 
 def _autoscaler(name: str, target: AnyTarget, settings: Settings, heard: Heard, host: HostLimits) -> Autoscaler:
@@ -122,9 +129,17 @@ class Kept:
 
     async def keep(self) -> None:
         """Hold the VM, and again whenever it was lost or lent, until cancelled or retired."""
+        try:
+            await self._keep()
+        finally:
+            self._host.distinct.forget(self.name)
+
+    async def _keep(self) -> None:
         pause = _FIRST
+        is_this = partial(self._host.distinct.claim, self.name)
         while not self.retired.is_set():
             try:
+                is_this((of_place(self.target.place),))
                 async with hold(
                     self.target,
                     Part.KEEPS,
@@ -133,6 +148,7 @@ class Kept:
                     ended=self._ended,
                     autoscale=self.autoscale,
                     stands_back=self.stands_back,
+                    recognise=is_this,
                 ) as held:
                     pause = _FIRST
                     self.held, self.trouble, self._link_sessions = held, None, 0
@@ -142,6 +158,7 @@ class Kept:
                 trouble = busy(elsewhere.holder).reason
             except VcpuctlError as error:
                 trouble = error.reason
+                self._host.distinct.forget(self.name)  # whatever comes next is another one
             except Exception as error:  # noqa: BLE001 - a fault of ours with one VM leaves the others alone
                 trouble, pause = fault.logged(self.name, error), _LONGEST
             finally:
@@ -150,15 +167,17 @@ class Kept:
                 return
             self.trouble = trouble
             self._heard.gone(self.name, trouble)
-            if self._is_off(trouble):
+            if self._has_none(trouble):
                 self._host.budget.is_off(self.name)
             if self.autoscaler is not None:
                 self.autoscaler.gone(trouble)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST)
 
-    def _is_off(self, trouble: Reason) -> bool:
-        """Whether the VM has no vCPUs. A socket goes by itself, too: a QEMU that was seen has to have ended."""
+    def _has_none(self, trouble: Reason) -> bool:
+        """Whether no vCPUs count for this name. A socket can go alone: a QEMU that was seen has to have ended."""
+        if trouble.code == codes.SAME_NAMES:
+            return True
         by = None if self._qemu is None else self._qemu.by
         return trouble.code in _OFF and (not isinstance(by, ProcessId) or processes.ended(by))
 

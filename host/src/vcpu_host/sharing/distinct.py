@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VMs of one run, told apart by which QEMU they are: of two names that lead to one, the second is refused.
+"""The VMs of one process, told apart by which QEMU they are: of two names that lead to one, the second is refused.
 
 Which QEMU a monitor leads to is only known once it is opened, here or by the process that holds it.
 """
@@ -30,6 +30,10 @@ class Distinct:
             if other != name:
                 raise same_names(other, name, f"nothing was done by the name {name}")
         self._names.update(dict.fromkeys(known_by, name))
+
+    def forget(self, name: str) -> None:
+        """Have the VM be no name's any more."""
+        self._names = {known: of for known, of in self._names.items() if of != name}
 
 
 def same_names(one: str, other: str, more: str) -> UsageError:

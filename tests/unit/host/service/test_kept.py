@@ -22,6 +22,7 @@ from vcpu_host.documents import Document
 from vcpu_host.errors import RefusedError
 from vcpu_host.local import directory, processes
 from vcpu_host.local.lock import VmLock, busy
+from vcpu_host.local.names import of_place
 from vcpu_host.local.target import Domain, Target
 from vcpu_host.service import kept as module
 from vcpu_host.service.kept import HostLimits, Kept
@@ -160,6 +161,22 @@ async def test_a_vm_whose_socket_went_counts_with_what_it_had_until_its_qemu_has
     qemu.kill()
     await qemu.wait()
     await until(lambda: budget.left == 8)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_second_name_of_a_vm_takes_nothing_of_the_budget() -> None:
+    budget = Budget(8)
+    budget.keep(["web1", "web2"])
+    limits = HostLimits(budget)
+    limits.distinct.claim("web1", (of_place("/nowhere"),))
+    budget.has("web1", 3)
+    kept = Kept("web2", Target("/nowhere"), Unheard(), limits)
+    keeping = asyncio.ensure_future(kept.keep())
+    await until(lambda: kept.trouble)
+    assert kept.trouble is not None
+    assert kept.trouble.code == codes.SAME_NAMES
+    assert (budget.left, budget.unseen) == (5, 0)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
 
