@@ -155,6 +155,8 @@ def test_which_outcomes_fail_is_chosen_and_changes_no_result() -> None:
         ({"web1": 2.5}, "bad-goals"),
         ({"web1": True}, "bad-goals"),
         ({"web1": "many"}, "bad-goals"),
+        ({"web1": "²"}, "bad-goals"),
+        ({"web1": "9" * 5000}, "bad-goals"),
         ({"web1": {}}, "bad-goals"),
         ({"web1": {"vcpus": 2, "color": "red"}}, "bad-goals"),
         ({"web1": 2, "nobody": 2}, "no-such-vm"),
@@ -217,7 +219,7 @@ def test_domains_are_given_to_vcpuctl_with_the_uri_of_their_libvirt(tmp_path: Pa
         "db1": {**vms["db1"], "vcpus": 4, "libvirt": "qemu:///system"},  # type: ignore[dict-item]
         "far": vms["far"],
     }
-    assert (tmp_path / "words").read_text() == "-o json apply --timeout 2m --parallel 3 -\n"
+    assert (tmp_path / "words").read_text() == "-o json apply --timeout=2m --parallel=3 -\n"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,48 @@ def test_the_domains_of_a_libvirt_are_listed_without_a_look_at_any_qemu(tmp_path
     documents.check(document)
     executable = saying(tmp_path, document)
     assert module("vcpu_info", os.environ, tmp_path, libvirt="qemu:///system", executable=executable)["domains"] == []
-    assert (tmp_path / "words").read_text() == "-o json vms --connect qemu:///system\n"
+    assert (tmp_path / "words").read_text() == "-o json vms --connect=qemu:///system\n"
+
+
+def test_no_names_are_no_vms_and_nothing_is_asked(tmp_path: Path) -> None:
+    """A list that a template has left empty must not stand for all VMs of the host."""
+    executable = saying(tmp_path, {"schema_version": 1, "vms": []})
+    for options in ({}, {"libvirt": "qemu:///system"}, {"doctor": True}):
+        assert module("vcpu_info", os.environ, tmp_path, vms=[], executable=executable, **options)["vms"] == {}
+    assert not (tmp_path / "words").exists()
+
+
+def test_a_name_that_begins_with_a_dash_is_a_name(tmp_path: Path) -> None:
+    error = {"code": "libvirt-gone", "who": "libvirt", "text": "no", "hint": "", "errno": ""}
+    executable = saying(tmp_path, {"schema_version": 1, "error": error, "exit_status": 5}, 5)
+    asked = {"executable": executable, "libvirt": "qemu:///system"}
+    ended = module("vcpu_info", os.environ, tmp_path, vms=["-foo"], **asked)
+    assert ended["vms"]["-foo"]["outcome"] == "unreachable"
+    module("vcpu_channel", os.environ, tmp_path, domains=["-foo"], check=True, **asked)
+    assert (tmp_path / "words").read_text().splitlines() == [
+        f"-o json --connect=qemu:///system --domain=-foo {command}" for command in ("list", "channel")
+    ]
+    wrong = module("vcpu_info", os.environ, tmp_path, vms=["-foo"])  # the real one
+    assert (wrong["failed"], wrong["error"]["code"]) == (True, "bad-vm-name")
+
+
+def test_a_vm_that_comes_or_goes_between_two_looks_does_not_end_the_module(tmp_path: Path) -> None:
+    reason = {"code": "qemu-gone", "who": "qemu", "text": "no", "hint": "", "errno": ""}
+    part = {"vcpus": None, "exit_status": 5, "document": None, "error": reason}
+    head = {"schema_version": 1, "dry_run": False, "exit_status": 5, "elapsed": 0.1}
+    lines = []
+    for command, name in (("list", "goes"), ("doctor", "comes")):
+        document = {**head, "command": command, "vms": [{"vm": name, **part}]}
+        documents.check(document)
+        lines.append(f"*{command}) echo '{json.dumps(document)}';;")
+    executable = program(tmp_path, f'case "$*" in {" ".join(lines)} esac; exit 5')
+    vms = module("vcpu_info", os.environ, tmp_path, doctor=True, executable=executable)["vms"]
+    assert {name: vm["findings"] for name, vm in vms.items()} == {"goes": []}
+
+
+def test_words_that_are_wrong_for_a_domain_fail_the_task_as_those_for_a_file_do(tmp_path: Path) -> None:
+    ended = module("vcpu_info", os.environ, tmp_path, vms=["web1"], libvirt="qemu:///system", timeout="soon")
+    assert (ended["failed"], ended["exit_status"], ended["error"]["code"]) == (True, 2, "bad-usage")
 
 
 # --- vcpu_channel -----------------------------------------------------------------------------------------------------
@@ -332,9 +375,17 @@ def test_a_domain_gets_the_channel_that_it_lacks(
     assert (ended["outcomes"], ended["changed"]) == ({outcome: ["web1"]}, changed)
     assert bool(ended.get("failed")) is (outcome == "partial")
     applied = (tmp_path / "words").read_text().split()
-    assert applied == ["-o", "json", "--connect", "qemu:///system", "--domain", "web1", "channel"] + ["--apply"] * (
-        not check
-    )
+    assert applied == ["-o", "json", "--connect=qemu:///system", "--domain=web1", "channel"] + ["--apply"] * (not check)
+
+
+def test_a_domain_that_is_named_twice_is_given_the_channel_once_and_has_changed(tmp_path: Path) -> None:
+    """What the second answer says would stand in the place of the first."""
+    got, has = (json.dumps(channel(each, each)) for each in (GOT, HAS))
+    asked = tmp_path / "asked"
+    says = f"echo asked >>{asked}\ncase $(grep -c . {asked}) in 1) echo '{got}';; *) echo '{has}';; esac"
+    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1", "web1"], executable=program(tmp_path, says))
+    assert (ended["outcomes"], ended["changed"]) == ({"done": ["web1"]}, True)
+    assert asked.read_text().split() == ["asked"]
 
 
 def test_a_libvirt_that_is_gone_is_told_for_each_domain_and_fails_if_that_is_wanted(tmp_path: Path) -> None:

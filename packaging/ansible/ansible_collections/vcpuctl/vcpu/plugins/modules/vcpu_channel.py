@@ -123,8 +123,9 @@ def main() -> None:
     )
     vcpuctl = Vcpuctl(module)
     results: Dict[str, documents.Document] = {}
-    for name in module.params["domains"]:
-        words = ["--connect", module.params["libvirt"], "--domain", name, "channel"]
+    for name in dict.fromkeys(module.params["domains"]):
+        # One word each: a name may begin with a dash.
+        words = ["--connect=" + module.params["libvirt"], "--domain=" + name, "channel"]
         document, status = vcpuctl.ask(words if module.check_mode else [*words, "--apply"])
         if "error" in document:
             results[name] = documents.lost(document["error"], status)
