@@ -146,6 +146,94 @@ def test_a_root_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureF
         assert (status, "is no directory" in err) == (1, True), err
 
 
+def reads_only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Have these directories, and all below them, be read-only: for root, too, whom no mode of theirs keeps out."""
+    access = os.access
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: not any(Path(path).is_relative_to(folder) for folder in folders) and access(path, mode),
+    )
+
+
+def test_where_usr_is_read_only_the_page_is_left_out_which_is_told_once(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads_only(monkeypatch, image / "usr")
+    status, out, err = run("--install-service", root=image, capsys=capsys)
+    assert (status, err) == (0, "")
+    assert f"left out {image}{install.PAGE}: {image}/usr cannot be written to" in out
+    assert set(files(image)) == {*PLACES} - {install.PAGE}
+    assert run("--install-service", root=image, capsys=capsys) == (0, "", "")
+    assert run("--uninstall-service", root=image, capsys=capsys)[0] == 0
+    assert files(image) == {}
+
+
+def test_where_anything_else_cannot_be_written_all_of_that_is_told_and_nothing_is_written(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image / "etc/systemd/system").mkdir(parents=True)
+    (image / "etc/udev").touch()
+    reads_only(monkeypatch, image / "etc/systemd")
+    status, out, err = run("--install-service", root=image, capsys=capsys)
+    assert (status, out) == (1, "")
+    assert f"{image}/etc/systemd/system cannot be written to" in err
+    assert f"{image}/etc/udev is no directory" in err
+    assert files(image) == {}
+
+
+def test_a_link_that_leads_out_of_an_image_is_not_followed(
+    image: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (image / "etc").mkdir()
+    (image / "etc/udev").symlink_to(outside)
+    status, out, err = run("--install-service", root=image, capsys=capsys)
+    assert (status, out) == (1, "")
+    assert f"{image}/etc/udev leads out of {image}" in err
+    (outside / "rules.d").mkdir()
+    (outside / "rules.d/60-vcpud.rules").write_text("# Put here by vcpud --install-service\n")
+    assert run("--uninstall-service", root=image, capsys=capsys) == (0, "", "")
+    assert (outside / "rules.d/60-vcpud.rules").exists()
+
+
+def test_an_image_may_be_called_by_a_link(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = image.parent / f"{image.name}-link"
+    link.symlink_to(image)
+    monkeypatch.setattr(sys, "prefix", f"{link}/opt/vcpud")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: f"{link}/opt/vcpud/bin")
+    assert run("--install-service", root=link, capsys=capsys)[0] == 0
+    assert "ExecStart=/opt/vcpud/bin/vcpud" in files(image)[install.UNIT]
+
+
+def test_no_root_is_not_the_directory_that_one_happens_to_be_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """It comes of a variable that is not set; below "/" it would be the system that runs."""
+    for option in ("--install-service", "--uninstall-service"):
+        assert main([option, "--root", ""]) == 1
+        assert "--root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", range(1, len(PLACES)))
+def test_what_an_install_has_left_that_was_cut_short_is_taken_away_whole(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    replace = os.replace
+
+    def cut_short(source: str, target: Path) -> None:
+        if len(files(image)) == there:
+            raise OSError("no space left")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut_short)
+        assert run("--install-service", root=image, capsys=capsys)[0] == 1
+    assert len(files(image)) == there
+    assert run("--uninstall-service", root=image, capsys=capsys)[0] == 0
+    assert files(image) == {}
+
+
 def test_a_vcpud_of_a_package_says_that_its_service_is_there(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +282,26 @@ def test_uninstalling_removes_the_configuration_of_an_older_version_if_nobody_ha
     assert not older.exists()
 
 
+@pytest.mark.parametrize("there", range(1, len(PLACES)))
+def test_an_uninstall_that_was_cut_short_is_finished_by_the_next_one(
+    image: Path, older: Path, monkeypatch: pytest.MonkeyPatch, there: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlink = Path.unlink
+
+    def cut_short(path: Path) -> None:
+        if len(files(image)) == there:
+            raise OSError("an error of the disk")
+        unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", cut_short)
+        assert run("--uninstall-service", root=image, capsys=capsys)[0] == 1
+    assert len(files(image)) == there
+    status, out, _ = run("--uninstall-service", root=image, capsys=capsys)
+    assert (status, "kept" in out) == (0, False)
+    assert files(image) == {}
+
+
 def test_a_changed_configuration_stays_when_a_newer_version_comes_and_when_that_goes(
     image: Path, older: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +340,7 @@ RELOAD = [
 #: How many seconds the machine is up.
 UP = 86400.0
 START, RESTART = "systemctl start vcpud.service", "systemctl try-restart vcpud.service"
+RESET = "systemctl reset-failed vcpud.service"
 
 
 @dataclass
@@ -268,6 +377,11 @@ class System:
         """Call it, and return what it says; ``ran`` has what it ran."""
         self.ran.clear()
         return list(install.install(str(self.root)))
+
+    def uninstall(self) -> list[str]:
+        """The same of taking it away."""
+        self.ran.clear()
+        return list(install.uninstall(str(self.root)))
 
     @property
     def unit(self) -> Path:
@@ -356,3 +470,13 @@ def test_without_the_port_nothing_is_started_and_that_is_told_once(system: Syste
     assert system.install()[-1].startswith("vcpud starts when its port appears")
     assert system.ran == RELOAD
     assert (system.install(), system.ran) == ([], [])
+
+
+def test_a_package_that_has_come_meanwhile_has_its_service_started_in_the_place_of_ours(settled: System) -> None:
+    """udev tells of a port no more than once, and that had ours started."""
+    package = settled.root / "usr/lib/systemd/system/vcpud.service"
+    package.parent.mkdir(parents=True)
+    package.touch()
+    assert settled.uninstall()[-1] == "vcpud runs, as its package has it"
+    assert settled.ran == ["systemctl stop vcpud.service", *RELOAD, RESET, START]
+    assert (settled.uninstall(), settled.ran) == ([], [])
