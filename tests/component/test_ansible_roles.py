@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the roles on this machine, in directories of the test's own: what pip brings, and what is taken away."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.component.ansible import Played, play
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def played(folder: Path, *tasks: dict[str, Any]) -> Played:
+    """Run these tasks here, by who is root: in a namespace of users where the tests are not."""
+    program = Path(sys.executable).parent / "ansible-playbook"
+    if os.geteuid() != 0:
+        wrapped = folder / "as-root"
+        wrapped.write_text(f'#!/bin/sh\nexec unshare --map-root-user {program} "$@"\n')
+        wrapped.chmod(0o755)
+        program = wrapped
+    book = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": list(tasks)}]
+    interpreter = f"ansible_python_interpreter={sys.executable}"
+    words = ("--inventory", "localhost,", "--extra-vars", interpreter)
+    return play(book, os.environ, folder, *words, program=str(program), within=250)
+
+
+def part(of: str, **options: Any) -> dict[str, Any]:
+    """The task that does a part of the guests' role."""
+    role = {"name": "vcpuctl.vcpu.vcpu_guest", "tasks_from": of}
+    return {
+        "ansible.builtin.include_role": role,
+        "vars": {f"vcpu_guest_{name}": value for name, value in options.items()},
+    }
+
+
+def test_a_directory_that_is_no_environment_of_python_is_not_taken_away(tmp_path: Path) -> None:
+    """Such as /usr/local, into which pip installs as well."""
+    for name in ("local/bin/pip", "venv/bin/pip", "venv/pyvenv.cfg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    done = played(tmp_path, *(part("environment", venv=str(tmp_path / name)) for name in ("local", "venv", "nowhere")))
+    assert done.status == 0, done.words
+    assert (tmp_path / "local/bin/pip").exists()
+    assert not (tmp_path / "venv").exists()
+    assert done.stats["localhost"]["changed"] == 1
+
+
+def wheel(folder: Path, build: str) -> str:
+    """A wheel of one version, which differs by its build."""
+    path = folder / build / "demo-1.0-py3-none-any.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("demo.py", f"BUILD = '{build}'\n")
+        archive.writestr("demo-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+        archive.writestr("demo-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("demo-1.0.dist-info/RECORD", "demo.py,,\ndemo-1.0.dist-info/METADATA,,\n")
+    return str(path)
+
+
+def test_another_build_of_a_version_is_installed_also_after_a_run_that_failed_on_it(tmp_path: Path) -> None:
+    """pip passes over a wheel of a version that it has."""
+    venv = tmp_path / "venv"
+
+    def install(build: str, arguments: str = "--no-index") -> dict[str, Any]:
+        return part("wheels", venv=str(venv), pip_arguments=arguments, wheels=[str(tmp_path / build / name)])
+
+    name = "demo-1.0-py3-none-any.whl"
+    for build in ("first", "second"):
+        wheel(tmp_path, build)
+    failing = {"block": [install("second", "--no-such-option")], "rescue": [{"name": "failed", "debug": {}}]}
+    done = played(tmp_path, install("first"), failing, install("second"))
+    assert done.status == 0, done.words
+    assert done.task("failed")["ended"] == "ok"
+    assert done.task("vcpuctl.vcpu.vcpu_guest : Install the wheels")["changed"] is True
+    (demo,) = venv.glob("lib/python*/site-packages/demo.py")
+    assert demo.read_text() == "BUILD = 'second'\n"
+    again = played(tmp_path, install("second"))
+    assert (again.status, again.stats["localhost"]["changed"]) == (0, 0), again.words
