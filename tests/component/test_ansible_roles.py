@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import zipfile
@@ -15,7 +16,7 @@ from kit.component.ansible import Played, play
 pytestmark = pytest.mark.timeout(300)
 
 
-def played(folder: Path, *tasks: dict[str, Any]) -> Played:
+def played(folder: Path, *tasks: dict[str, Any], check: bool = False) -> Played:
     """Run these tasks here, by who is root: in a namespace of users where the tests are not."""
     program = Path(sys.executable).parent / "ansible-playbook"
     if os.geteuid() != 0:
@@ -25,7 +26,7 @@ def played(folder: Path, *tasks: dict[str, Any]) -> Played:
         program = wrapped
     book = [{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": list(tasks)}]
     interpreter = f"ansible_python_interpreter={sys.executable}"
-    words = ("--inventory", "localhost,", "--extra-vars", interpreter)
+    words = ("--inventory", "localhost,", "--extra-vars", interpreter, *(["--check"] if check else []))
     return play(book, os.environ, folder, *words, program=str(program), within=250)
 
 
@@ -48,6 +49,18 @@ def test_a_directory_that_is_no_environment_of_python_is_not_taken_away(tmp_path
     assert (tmp_path / "local/bin/pip").exists()
     assert not (tmp_path / "venv").exists()
     assert done.stats["localhost"]["changed"] == 1
+
+
+def test_names_that_vcpuctl_does_not_take_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    """Their files would be an error wherever all VMs are meant, or lie elsewhere."""
+    names = ["web 1", "-web1", "../web1", "web1.d/x", "web1\n", ""]
+    role = {"name": "vcpuctl.vcpu.vcpu_host", "tasks_from": "present"}
+    vms = {"web1.a-b_c": {"qmp": "/q"}, "101": {"qmp": "/q"}, **{name: {"qmp": "/q"} for name in names}}
+    given = {"vcpu_host_vms": vms, "vcpu_host_packages": ["/nowhere/vcpu-host.deb"]}
+    done = played(tmp_path, {"ansible.builtin.include_role": role, "vars": given}, check=True)
+    refused = done.task("vcpuctl.vcpu.vcpu_host : Refuse names that vcpuctl does not take")
+    assert (done.status, refused["ended"]) == (2, "failed")
+    assert refused["msg"].startswith(f"vcpu_host_vms has {', '.join(map(json.dumps, names))}. A name")
 
 
 def wheel(folder: Path, build: str) -> str:
