@@ -397,6 +397,13 @@ def test_a_libvirt_that_is_gone_is_told_for_each_domain_and_fails_if_that_is_wan
     assert ended["outcomes"] == {"unreachable": ["web1"]}
 
 
+def test_a_domain_of_which_nobody_knows_whether_it_got_the_channel_may_have_changed(tmp_path: Path) -> None:
+    error = {"code": "interrupted", "who": "vcpuctl", "text": "the wait was ended", "hint": "", "errno": ""}
+    executable = saying(tmp_path, {"schema_version": 1, "error": error, "exit_status": 4}, 4)
+    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1"], executable=executable)
+    assert (ended["failed"], ended["changed"], ended["outcomes"]) == (True, True, {"unknown": ["web1"]})
+
+
 # --- what Ansible makes of it -----------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ domains:
       description: vcpuctl's exit status.
       type: int
     changed:
-      description: Whether the channel was added. In check mode, whether it would be.
+      description: Whether the channel was added, or may have been. In check mode, whether it would be.
       type: bool
     running:
       description: The domain as it runs (C(channel), C(added), C(reason)); null if it is off.
