@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kit import documents
-from kit.component.ansible import module, play
+from kit.component.ansible import module, play, program, saying
 from kit.component.cli import stands
 from kit.fakes.fleet import FakeFleet, fake_fleet
 from kit.fakes.sick import dead, loses
@@ -47,21 +47,6 @@ def six() -> Iterator[tuple[FakeFleet, dict[str, int]]]:
         ends.enter_context(loses(fleet.vms["lost"]))
         ends.enter_context(dead(fleet.vms["gone"]))
         yield fleet, {"down": 1, "gone": 2, "lost": 2, "over": 99, "same": 1, "stays": 1}
-
-
-def program(folder: Path, text: str) -> str:
-    """A program in the place of vcpuctl."""
-    path = folder / "program"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-def saying(folder: Path, document: Any, status: int = 0) -> str:
-    """A program that says this, keeps its words and its input, and ends with this status."""
-    (folder / "said").write_text(document if isinstance(document, str) else json.dumps(document))
-    keep = f'echo "$@" >>{folder}/words\ncat >{folder}/input\n'
-    return program(folder, f"{keep}cat {folder}/said\nexit {status}")
 
 
 # --- vcpu_scale -------------------------------------------------------------------------------------------------------
@@ -299,7 +284,7 @@ def test_no_names_are_no_vms_and_nothing_is_asked(tmp_path: Path) -> None:
 def test_a_name_that_begins_with_a_dash_is_a_name(tmp_path: Path) -> None:
     error = {"code": "libvirt-gone", "who": "libvirt", "text": "no", "hint": "", "errno": ""}
     executable = saying(tmp_path, {"schema_version": 1, "error": error, "exit_status": 5}, 5)
-    asked = {"executable": executable, "libvirt": "qemu:///system"}
+    asked: dict[str, Any] = {"executable": executable, "libvirt": "qemu:///system"}
     ended = module("vcpu_info", os.environ, tmp_path, vms=["-foo"], **asked)
     assert ended["vms"]["-foo"]["outcome"] == "unreachable"
     module("vcpu_channel", os.environ, tmp_path, domains=["-foo"], check=True, **asked)
@@ -327,81 +312,6 @@ def test_a_vm_that_comes_or_goes_between_two_looks_does_not_end_the_module(tmp_p
 def test_words_that_are_wrong_for_a_domain_fail_the_task_as_those_for_a_file_do(tmp_path: Path) -> None:
     ended = module("vcpu_info", os.environ, tmp_path, vms=["web1"], libvirt="qemu:///system", timeout="soon")
     assert (ended["failed"], ended["exit_status"], ended["error"]["code"]) == (True, 2, "bad-usage")
-
-
-# --- vcpu_channel -----------------------------------------------------------------------------------------------------
-
-
-def channel(running: dict[str, Any] | None, persistent: dict[str, Any] | None) -> dict[str, Any]:
-    document = {
-        "schema_version": 1,
-        "channel_xml": "<channel/>",
-        "connect": "qemu:///system",
-        "domain": {"name": "web1", "uuid": "6695eb01-f6a4-8304-79aa-97f2502e193f"},
-        "running": running,
-        "persistent": persistent,
-    }
-    documents.check(document)
-    return document
-
-
-HAS: dict[str, Any] = {"channel": True, "added": False, "reason": None}
-LACKS: dict[str, Any] = {"channel": False, "added": False, "reason": None}
-GOT: dict[str, Any] = {"channel": True, "added": True, "reason": None}
-NO = {"code": "no-channel", "who": "libvirt", "text": "no slot", "hint": "start it anew", "errno": ""}
-
-
-@pytest.mark.parametrize(
-    ("check", "document", "status", "outcome", "changed"),
-    [
-        (False, channel(HAS, HAS), 0, "done", False),
-        (False, channel(GOT, GOT), 0, "done", True),
-        (False, channel({**LACKS, "reason": NO}, GOT), 6, "partial", True),
-        (True, channel(LACKS, None), 0, "planned", True),
-        (True, channel(None, HAS), 0, "planned", False),
-    ],
-)
-def test_a_domain_gets_the_channel_that_it_lacks(
-    tmp_path: Path, check: bool, document: dict[str, Any], status: int, outcome: str, changed: bool
-) -> None:
-    ended = module(
-        "vcpu_channel",
-        os.environ,
-        tmp_path,
-        check=check,
-        domains=["web1"],
-        executable=saying(tmp_path, document, status),
-    )
-    assert (ended["outcomes"], ended["changed"]) == ({outcome: ["web1"]}, changed)
-    assert bool(ended.get("failed")) is (outcome == "partial")
-    applied = (tmp_path / "words").read_text().split()
-    assert applied == ["-o", "json", "--connect=qemu:///system", "--domain=web1", "channel"] + ["--apply"] * (not check)
-
-
-def test_a_domain_that_is_named_twice_is_given_the_channel_once_and_has_changed(tmp_path: Path) -> None:
-    """What the second answer says would stand in the place of the first."""
-    got, has = (json.dumps(channel(each, each)) for each in (GOT, HAS))
-    asked = tmp_path / "asked"
-    says = f"echo asked >>{asked}\ncase $(grep -c . {asked}) in 1) echo '{got}';; *) echo '{has}';; esac"
-    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1", "web1"], executable=program(tmp_path, says))
-    assert (ended["outcomes"], ended["changed"]) == ({"done": ["web1"]}, True)
-    assert asked.read_text().split() == ["asked"]
-
-
-def test_a_libvirt_that_is_gone_is_told_for_each_domain_and_fails_if_that_is_wanted(tmp_path: Path) -> None:
-    error = {"code": "libvirt-gone", "who": "libvirt", "text": "no socket", "hint": "start it", "errno": ""}
-    executable = saying(tmp_path, {"schema_version": 1, "error": error, "exit_status": 5}, 5)
-    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1", "db1"], executable=executable)
-    assert ended["msg"].startswith("2 of 2 VMs are not as wanted. db1: unreachable: libvirt: no socket; start it")
-    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1"], executable=executable, fail_on=["failed"])
-    assert ended["outcomes"] == {"unreachable": ["web1"]}
-
-
-def test_a_domain_of_which_nobody_knows_whether_it_got_the_channel_may_have_changed(tmp_path: Path) -> None:
-    error = {"code": "interrupted", "who": "vcpuctl", "text": "the wait was ended", "hint": "", "errno": ""}
-    executable = saying(tmp_path, {"schema_version": 1, "error": error, "exit_status": 4}, 4)
-    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1"], executable=executable)
-    assert (ended["failed"], ended["changed"], ended["outcomes"]) == (True, True, {"unknown": ["web1"]})
 
 
 # --- what Ansible makes of it -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import deb
+import man
 import pytest
 
 
@@ -16,7 +17,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def build(names: list[str]) -> None:
         assert names
-        builds.append(deb.man.source_date())
+        builds.append(man.source_date())
         for number in range(3):
             (tmp_path / f"{number}.deb").touch()
 

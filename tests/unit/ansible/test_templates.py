@@ -150,8 +150,8 @@ def test_the_fact_of_a_host_that_cannot_say_its_vms_says_why_and_one_that_has_no
         document = {"schema_version": 1, "error": error, "exit_status": 2}
         assert fact(tmp_path, json.dumps(document)) == {"vms": {}, "error": told}
     for said in ("", "[]", '{"schema_version": 1, "vms": [{}]}'):
-        told = fact(tmp_path, said)
-        assert (told["vms"], bool(told["error"])) == ({}, True)
+        unread = fact(tmp_path, said)
+        assert (unread["vms"], bool(unread["error"])) == ({}, True)
 
 
 def test_the_fact_has_the_same_keys_for_a_vm_that_cannot_be_reached(tmp_path: Path) -> None:

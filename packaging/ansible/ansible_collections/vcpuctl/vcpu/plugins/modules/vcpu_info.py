@@ -224,8 +224,8 @@ def main() -> None:
         examined = look(module, vcpuctl, "doctor")
         for name, found in vms.items():
             # By now there may be other VMs.
-            document = examined[name]["document"] if name in examined else None
-            found["findings"] = document["findings"] if document else []
+            examination = examined[name]["document"] if name in examined else None
+            found["findings"] = examination["findings"] if examination else []
     module.exit_json(changed=False, vms=vms)
 
 
