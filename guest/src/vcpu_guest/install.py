@@ -38,6 +38,8 @@ _MARK = "Put here by vcpud --install-service"
 _HASH = re.compile(r"vcpud\.conf was written with sha256 ([0-9a-f]{64})")
 #: Where packages have the unit.
 _OF_PACKAGE = "/usr/lib/systemd/system/vcpud.service"
+#: Is there where systemd runs the system (sd_booted(3)).
+_BOOTED = "/run/systemd/system"
 #: What the unit's sandbox hides (ProtectHome=, PrivateTmp=).
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - looked at, and not written to
 _ELSEWHERE = "install vcpud elsewhere, as in /opt/vcpud"
@@ -73,9 +75,14 @@ class Place:
         return self.of(path).parent.resolve().is_relative_to(self.root.resolve())
 
     @property
+    def is_here(self) -> bool:
+        """Whether this is the system that runs here, or the root that somebody has changed to."""
+        return self.root.resolve() == Path("/")
+
+    @property
     def boots(self) -> bool:
         """Whether this is the system that runs here, with a systemd to tell of it."""
-        return self.root.resolve() == Path("/") and Path("/run/systemd/system").is_dir()
+        return self.is_here and Path(_BOOTED).is_dir()
 
 
 def install(root: str) -> Iterator[str]:
@@ -103,6 +110,8 @@ def install(root: str) -> Iterator[str]:
         yield f"left out {place.of(PAGE)}: {no_page}"
     if place.boots:
         yield from _settle(place, written)
+    elif place.is_here and written:
+        yield "systemd does not run here: vcpud starts where this system boots with it"
 
 
 def uninstall(root: str) -> Iterator[str]:

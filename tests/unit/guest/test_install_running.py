@@ -154,6 +154,17 @@ def test_without_the_port_nothing_is_started_and_that_is_told_once(system: Syste
     assert (system.install(), system.ran) == ([], [])
 
 
+def test_where_systemd_does_not_run_it_is_told_that_nothing_was_started(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as below another init, or in a root that somebody has changed to."""
+    monkeypatch.setattr(install.Place, "is_here", True)
+    monkeypatch.setattr(install, "_BOOTED", str(image / "run/systemd/system"))
+    told = list(install.install(str(image)))
+    assert told[-1] == "systemd does not run here: vcpud starts where this system boots with it"
+    assert list(install.install(str(image))) == []
+
+
 def test_a_package_that_has_come_meanwhile_has_its_service_started_in_the_place_of_ours(settled: System) -> None:
     """udev tells of a port no more than once, and that had ours started."""
     package = settled.root / "usr/lib/systemd/system/vcpud.service"
