@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -61,6 +63,43 @@ def test_names_that_vcpuctl_does_not_take_are_refused_before_anything_is_done(tm
     refused = done.task("vcpuctl.vcpu.vcpu_host : Refuse names that vcpuctl does not take")
     assert (done.status, refused["ended"]) == (2, "failed")
     assert refused["msg"].startswith(f"vcpu_host_vms has {', '.join(map(json.dumps, names))}. A name")
+
+
+def debian_package(folder: Path, build: str) -> str:
+    """A package of one version, which differs by its build in nothing that apt looks at."""
+    tree = folder / build
+    (tree / "DEBIAN").mkdir(parents=True)
+    fields = {"Package": "demo", "Version": "1.0", "Architecture": "all", "Maintainer": "m <m@m>", "Description": "d"}
+    (tree / "DEBIAN/control").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
+    (tree / "DEBIAN/md5sums").write_text(f"{hashlib.md5(build.encode()).hexdigest()}  demo\n")
+    (tree / "demo").write_text(build)
+    subprocess.run(["dpkg-deb", "--build", str(tree), f"{tree}.deb"], check=True, capture_output=True)
+    return f"{tree}.deb"
+
+
+def test_another_build_of_a_packages_version_is_installed_and_the_same_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt passes over a package of a version that is there, unless its size or what it needs has changed."""
+    first, second = (debian_package(tmp_path, build) for build in ("first", "a second"))
+    installed = tmp_path / "dpkg"
+    (installed / "info").mkdir(parents=True)
+    control = (tmp_path / "first/DEBIAN/control").read_text()
+    (installed / "status").write_text(f"Status: install ok installed\n{control}\n")
+    (installed / "info/demo.list").write_text("/.\n/demo\n")
+    (installed / "info/demo.md5sums").write_bytes((tmp_path / "first/DEBIAN/md5sums").read_bytes())
+    monkeypatch.setenv("DPKG_ADMINDIR", str(installed))
+    apt = tmp_path / "bin/apt-get"
+    apt.parent.mkdir()
+    said = "0 upgraded, 0 newly installed, 0 to remove and 0 not upgraded."
+    apt.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/called\necho "{said}"\n')
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    done = played(tmp_path, part("debs", files=[first]), part("debs", files=[first, second]))
+    assert done.status == 0, done.words
+    called = [line for line in (tmp_path / "called").read_text().splitlines() if "--simulate" not in line]
+    assert ["--reinstall" in line for line in called] == [False, True]
+    assert [line.endswith(file) for line, file in zip(called, (first, second), strict=True)] == [True, True]
 
 
 def wheel(folder: Path, build: str) -> str:
