@@ -83,7 +83,7 @@ packaging: setup deb man ## Debs, unit, man pages, completions, wheels
 	@$(PYTEST) -m "not e2e" tests/packaging
 
 ansible: setup deb ## The Ansible collection: its modules, Ansible's own checks on the oldest version and the newest, plays
-	@$(PYTEST) tests/unit/ansible tests/component/test_ansible_modules.py
+	@$(PYTEST) tests/unit/ansible tests/component/test_ansible_*.py
 	@$(PYTEST) --timeout 3000 -m e2e $(wildcard tests/e2e/test_ansible_*.py)
 
 test-oldest: .venv-oldest/.ready ## What depends on the versions of libraries, on the oldest ones

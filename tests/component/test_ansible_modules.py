@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from kit import documents
-from kit.component.ansible import module, play
+from kit.component.ansible import module, play, program, saying
 from kit.component.cli import stands
 from kit.fakes.fleet import FakeFleet, fake_fleet
 from kit.fakes.sick import dead, loses
@@ -47,21 +47,6 @@ def six() -> Iterator[tuple[FakeFleet, dict[str, int]]]:
         ends.enter_context(loses(fleet.vms["lost"]))
         ends.enter_context(dead(fleet.vms["gone"]))
         yield fleet, {"down": 1, "gone": 2, "lost": 2, "over": 99, "same": 1, "stays": 1}
-
-
-def program(folder: Path, text: str) -> str:
-    """A program in the place of vcpuctl."""
-    path = folder / "program"
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
-    return str(path)
-
-
-def saying(folder: Path, document: Any, status: int = 0) -> str:
-    """A program that says this, keeps its words and its input, and ends with this status."""
-    (folder / "said").write_text(document if isinstance(document, str) else json.dumps(document))
-    keep = f'echo "$@" >>{folder}/words\ncat >{folder}/input\n'
-    return program(folder, f"{keep}cat {folder}/said\nexit {status}")
 
 
 # --- vcpu_scale -------------------------------------------------------------------------------------------------------
@@ -155,6 +140,8 @@ def test_which_outcomes_fail_is_chosen_and_changes_no_result() -> None:
         ({"web1": 2.5}, "bad-goals"),
         ({"web1": True}, "bad-goals"),
         ({"web1": "many"}, "bad-goals"),
+        ({"web1": "²"}, "bad-goals"),
+        ({"web1": "9" * 5000}, "bad-goals"),
         ({"web1": {}}, "bad-goals"),
         ({"web1": {"vcpus": 2, "color": "red"}}, "bad-goals"),
         ({"web1": 2, "nobody": 2}, "no-such-vm"),
@@ -217,7 +204,7 @@ def test_domains_are_given_to_vcpuctl_with_the_uri_of_their_libvirt(tmp_path: Pa
         "db1": {**vms["db1"], "vcpus": 4, "libvirt": "qemu:///system"},  # type: ignore[dict-item]
         "far": vms["far"],
     }
-    assert (tmp_path / "words").read_text() == "-o json apply --timeout 2m --parallel 3 -\n"
+    assert (tmp_path / "words").read_text() == "-o json apply --timeout=2m --parallel=3 -\n"
 
 
 @pytest.mark.parametrize(
@@ -283,67 +270,48 @@ def test_the_domains_of_a_libvirt_are_listed_without_a_look_at_any_qemu(tmp_path
     documents.check(document)
     executable = saying(tmp_path, document)
     assert module("vcpu_info", os.environ, tmp_path, libvirt="qemu:///system", executable=executable)["domains"] == []
-    assert (tmp_path / "words").read_text() == "-o json vms --connect qemu:///system\n"
+    assert (tmp_path / "words").read_text() == "-o json vms --connect=qemu:///system\n"
 
 
-# --- vcpu_channel -----------------------------------------------------------------------------------------------------
+def test_no_names_are_no_vms_and_nothing_is_asked(tmp_path: Path) -> None:
+    """A list that a template has left empty must not stand for all VMs of the host."""
+    executable = saying(tmp_path, {"schema_version": 1, "vms": []})
+    for options in ({}, {"libvirt": "qemu:///system"}, {"doctor": True}):
+        assert module("vcpu_info", os.environ, tmp_path, vms=[], executable=executable, **options)["vms"] == {}
+    assert not (tmp_path / "words").exists()
 
 
-def channel(running: dict[str, Any] | None, persistent: dict[str, Any] | None) -> dict[str, Any]:
-    document = {
-        "schema_version": 1,
-        "channel_xml": "<channel/>",
-        "connect": "qemu:///system",
-        "domain": {"name": "web1", "uuid": "6695eb01-f6a4-8304-79aa-97f2502e193f"},
-        "running": running,
-        "persistent": persistent,
-    }
-    documents.check(document)
-    return document
-
-
-HAS: dict[str, Any] = {"channel": True, "added": False, "reason": None}
-LACKS: dict[str, Any] = {"channel": False, "added": False, "reason": None}
-GOT: dict[str, Any] = {"channel": True, "added": True, "reason": None}
-NO = {"code": "no-channel", "who": "libvirt", "text": "no slot", "hint": "start it anew", "errno": ""}
-
-
-@pytest.mark.parametrize(
-    ("check", "document", "status", "outcome", "changed"),
-    [
-        (False, channel(HAS, HAS), 0, "done", False),
-        (False, channel(GOT, GOT), 0, "done", True),
-        (False, channel({**LACKS, "reason": NO}, GOT), 6, "partial", True),
-        (True, channel(LACKS, None), 0, "planned", True),
-        (True, channel(None, HAS), 0, "planned", False),
-    ],
-)
-def test_a_domain_gets_the_channel_that_it_lacks(
-    tmp_path: Path, check: bool, document: dict[str, Any], status: int, outcome: str, changed: bool
-) -> None:
-    ended = module(
-        "vcpu_channel",
-        os.environ,
-        tmp_path,
-        check=check,
-        domains=["web1"],
-        executable=saying(tmp_path, document, status),
-    )
-    assert (ended["outcomes"], ended["changed"]) == ({outcome: ["web1"]}, changed)
-    assert bool(ended.get("failed")) is (outcome == "partial")
-    applied = (tmp_path / "words").read_text().split()
-    assert applied == ["-o", "json", "--connect", "qemu:///system", "--domain", "web1", "channel"] + ["--apply"] * (
-        not check
-    )
-
-
-def test_a_libvirt_that_is_gone_is_told_for_each_domain_and_fails_if_that_is_wanted(tmp_path: Path) -> None:
-    error = {"code": "libvirt-gone", "who": "libvirt", "text": "no socket", "hint": "start it", "errno": ""}
+def test_a_name_that_begins_with_a_dash_is_a_name(tmp_path: Path) -> None:
+    error = {"code": "libvirt-gone", "who": "libvirt", "text": "no", "hint": "", "errno": ""}
     executable = saying(tmp_path, {"schema_version": 1, "error": error, "exit_status": 5}, 5)
-    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1", "db1"], executable=executable)
-    assert ended["msg"].startswith("2 of 2 VMs are not as wanted. db1: unreachable: libvirt: no socket; start it")
-    ended = module("vcpu_channel", os.environ, tmp_path, domains=["web1"], executable=executable, fail_on=["failed"])
-    assert ended["outcomes"] == {"unreachable": ["web1"]}
+    asked: dict[str, Any] = {"executable": executable, "libvirt": "qemu:///system"}
+    ended = module("vcpu_info", os.environ, tmp_path, vms=["-foo"], **asked)
+    assert ended["vms"]["-foo"]["outcome"] == "unreachable"
+    module("vcpu_channel", os.environ, tmp_path, domains=["-foo"], check=True, **asked)
+    assert (tmp_path / "words").read_text().splitlines() == [
+        f"-o json --connect=qemu:///system --domain=-foo {command}" for command in ("list", "channel")
+    ]
+    wrong = module("vcpu_info", os.environ, tmp_path, vms=["-foo"])  # the real one
+    assert (wrong["failed"], wrong["error"]["code"]) == (True, "bad-vm-name")
+
+
+def test_a_vm_that_comes_or_goes_between_two_looks_does_not_end_the_module(tmp_path: Path) -> None:
+    reason = {"code": "qemu-gone", "who": "qemu", "text": "no", "hint": "", "errno": ""}
+    part = {"vcpus": None, "exit_status": 5, "document": None, "error": reason}
+    head = {"schema_version": 1, "dry_run": False, "exit_status": 5, "elapsed": 0.1}
+    lines = []
+    for command, name in (("list", "goes"), ("doctor", "comes")):
+        document = {**head, "command": command, "vms": [{"vm": name, **part}]}
+        documents.check(document)
+        lines.append(f"*{command}) echo '{json.dumps(document)}';;")
+    executable = program(tmp_path, f'case "$*" in {" ".join(lines)} esac; exit 5')
+    vms = module("vcpu_info", os.environ, tmp_path, doctor=True, executable=executable)["vms"]
+    assert {name: vm["findings"] for name, vm in vms.items()} == {"goes": []}
+
+
+def test_words_that_are_wrong_for_a_domain_fail_the_task_as_those_for_a_file_do(tmp_path: Path) -> None:
+    ended = module("vcpu_info", os.environ, tmp_path, vms=["web1"], libvirt="qemu:///system", timeout="soon")
+    assert (ended["failed"], ended["exit_status"], ended["error"]["code"]) == (True, 2, "bad-usage")
 
 
 # --- what Ansible makes of it -----------------------------------------------------------------------------------------

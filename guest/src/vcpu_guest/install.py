@@ -38,6 +38,8 @@ _MARK = "Put here by vcpud --install-service"
 _HASH = re.compile(r"vcpud\.conf was written with sha256 ([0-9a-f]{64})")
 #: Where packages have the unit.
 _OF_PACKAGE = "/usr/lib/systemd/system/vcpud.service"
+#: Is there where systemd runs the system (sd_booted(3)).
+_BOOTED = "/run/systemd/system"
 #: What the unit's sandbox hides (ProtectHome=, PrivateTmp=).
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - looked at, and not written to
 _ELSEWHERE = "install vcpud elsewhere, as in /opt/vcpud"
@@ -59,18 +61,28 @@ class Place:
 
     def inside(self, path: str) -> str:
         """Return how a system that boots from ``root`` calls what is called ``path`` now."""
-        with suppress(ValueError):
-            return f"/{Path(path).relative_to(self.root.resolve())}"
+        for root in (self.root.absolute(), self.root.resolve()):  # which may be called by a link
+            with suppress(ValueError):
+                return f"/{Path(path).relative_to(root)}"
         return path
 
     def of(self, path: str) -> Path:
         """Return where the file that is to be found at ``path`` lies now."""
         return self.root / path.lstrip("/")
 
+    def holds(self, path: str) -> bool:
+        """Return whether the file would lie below the root, and no link on the way leads elsewhere."""
+        return self.of(path).parent.resolve().is_relative_to(self.root.resolve())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the system that runs here, or the root that somebody has changed to."""
+        return self.root.resolve() == Path("/")
+
     @property
     def boots(self) -> bool:
         """Whether this is the system that runs here, with a systemd to tell of it."""
-        return self.root.resolve() == Path("/") and Path("/run/systemd/system").is_dir()
+        return self.is_here and Path(_BOOTED).is_dir()
 
 
 def install(root: str) -> Iterator[str]:
@@ -78,18 +90,28 @@ def install(root: str) -> Iterator[str]:
 
     Nothing is yielded if all was in place. Raise InstallError, before anything is written, with all that is missing.
     """
-    place = Place(Path(root))
+    place = _place(root)
     command = _command(place)
     missing = list(_missing(place, command))
+    wanted = {path: text for path, text in _texts(command, place).items() if not _is_so(place.of(path), text)}
+    hindered = {path: why for path in wanted if (why := _hindrance(place, path))}
+    # The service does without its page: a system may keep all of /usr read-only.
+    no_page = hindered.pop(PAGE, None)
+    missing += dict.fromkeys(hindered.values())
     if missing:
         raise InstallError("the service cannot be installed:\n" + "\n".join(f"  - {line}" for line in missing))
     written = []
-    for path, text in _texts(command, place).items():
-        if _write(place.of(path), text):
+    for path, text in wanted.items():
+        if path != PAGE or no_page is None:
+            _write(place.of(path), text)
             written.append(path)
             yield f"wrote {place.of(path)}"
+    if written and no_page is not None:
+        yield f"left out {place.of(PAGE)}: {no_page}"
     if place.boots:
         yield from _settle(place, written)
+    elif place.is_here and written:
+        yield "systemd does not run here: vcpud starts where this system boots with it"
 
 
 def uninstall(root: str) -> Iterator[str]:
@@ -97,23 +119,24 @@ def uninstall(root: str) -> Iterator[str]:
 
     Nothing is yielded if nothing was there. Raise InstallError.
     """
-    place = Place(Path(root))
+    place = _place(root)
     _may_write(place)
-    ours = [path for path in (UNIT, RULE, PAGE) if _is_ours(place.of(path))]
-    untouched = bool(ours) and _is_untouched(place)  # which the unit tells, as long as it is there
-    if UNIT in ours and place.boots:
+    # The unit comes last: by it the next call knows what this one has not seen to its end, and the configuration.
+    ours = [path for path in (RULE, PAGE, UNIT) if place.holds(path) and _is_ours(place.of(path))]
+    settings, packaged = place.of(DEFAULT_PATH), place.of(_OF_PACKAGE).exists()
+    # A package that has come meanwhile has taken the configuration over.
+    left = bool(ours) and settings.exists() and not packaged
+    if left and place.holds(DEFAULT_PATH) and _is_untouched(place):
+        ours.insert(-1, DEFAULT_PATH)
+        left = False
+    stopped = UNIT in ours and place.boots
+    if stopped:
         _run("systemctl", "stop", "vcpud.service")
     for path in ours:
         place.of(path).unlink()
         yield f"removed {place.of(path)}"
-    settings = place.of(DEFAULT_PATH)
-    # A package that has come meanwhile has taken the configuration over.
-    if settings.exists() and ours and not place.of(_OF_PACKAGE).exists():
-        if untouched:
-            settings.unlink()
-            yield f"removed {settings}"
-        else:
-            yield f"kept {settings}: it was changed here"
+    if left:
+        yield f"kept {settings}: it was changed here"
     for directory in (settings.parent, place.of(PAGE).parent):
         with suppress(OSError):  # there is more in it, or it is not there
             directory.rmdir()
@@ -121,6 +144,17 @@ def uninstall(root: str) -> Iterator[str]:
         _reload()
         with suppress(InstallError):  # it had not failed
             _run("systemctl", "reset-failed", "vcpud.service")
+    # udev tells of the port no more than once, and that had ours started.
+    if stopped and packaged and os.path.exists(DEFAULT_PORT):
+        _run("systemctl", "start", "vcpud.service")
+        yield "vcpud runs, as its package has it"
+
+
+def _place(root: str) -> Place:
+    """Return where the files go. Raise InstallError for no root at all, which is a variable that nobody has set."""
+    if not root:
+        raise InstallError("--root has no value: give a directory, or leave it out")
+    return Place(Path("/") if os.path.realpath(root) == "/" else Path(root))
 
 
 def _command(place: Place) -> str:
@@ -145,8 +179,9 @@ def _texts(command: str, place: Place) -> dict[str, str]:
         digest = hashlib.sha256(settings.encode()).hexdigest()
     known = f" vcpud.conf was written with sha256 {digest}." if digest else ""
     return {
-        **configuration,  # before the unit: an unfinished run must not leave the new hash beside the old configuration
+        # before the configuration, which has no mark: after an unfinished run something has to tell that it is ours
         PAGE: f'.\\" {mark}{page}',
+        **configuration,  # before the unit: an unfinished run must not leave the new hash beside the old configuration
         UNIT: f"# {mark.rstrip()}{known}\n{unit}",
         # last: as soon as udev reads it, the unit is asked for
         RULE: f"# {mark}{_shipped('60-vcpud.rules')}",
@@ -197,6 +232,20 @@ def _missing_of_python() -> Iterator[str]:
         yield "the library libudev is missing, by which pyudev hears the kernel: install libudev1 or systemd-libs"
 
 
+def _hindrance(place: Place, path: str) -> str:
+    """Return why the file cannot be written; nothing if it can, as far as that is seen beforehand."""
+    folder = place.of(path).parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is no directory"
+    if not place.holds(path):
+        return f"{folder} leads out of {place.root}"
+    if not os.access(folder, os.W_OK):  # root may not either where the file system is read-only
+        return f"{folder} cannot be written to"
+    return ""
+
+
 def _has_program(place: Place, name: str) -> bool:
     if place.root == Path("/"):
         return shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") is not None
@@ -237,10 +286,12 @@ def _is_untouched(place: Place) -> bool:
     return digest in (hashlib.sha256(_shipped("vcpud.conf").encode()).hexdigest(), _digest_in(place.of(UNIT)))
 
 
-def _write(path: Path, text: str) -> bool:
-    """Write the file whole, for all to read, unless it is so already. Return whether it was written."""
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") == text:
-        return False
+def _is_so(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8", errors="replace") == text
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file whole, for all to read."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".vcpud-")
     try:
@@ -251,7 +302,6 @@ def _write(path: Path, text: str) -> bool:
     except BaseException:
         os.unlink(name)
         raise
-    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,3 +111,18 @@ def play(
         check=False,
     )
     return Played(done.returncode, done.stdout, f"{shlex.join(argv)}\n{done.stderr}")
+
+
+def program(folder: Path, text: str) -> str:
+    """A program in the place of vcpuctl."""
+    path = folder / "program"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def saying(folder: Path, document: Any, status: int = 0) -> str:
+    """A program that says this, keeps its words and its input, and ends with this status."""
+    (folder / "said").write_text(document if isinstance(document, str) else json.dumps(document))
+    keep = f'echo "$@" >>{folder}/words\ncat >{folder}/input\n'
+    return program(folder, f"{keep}cat {folder}/said\nexit {status}")

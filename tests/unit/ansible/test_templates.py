@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the roles write on a host: files of VMs that say what the inventory says, and the fact."""
+"""What the roles write: files of VMs and the agent's configuration, which say what the inventory says, and the fact."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ansible.plugins.test.core import TestModule as AnsiblesTests  # pytest woul
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from vcpu_guest.config import load
 from vcpu_host.autoscale.settings import KEYS, parse
 from vcpu_host.local import target
 
-ROLE = Path(__file__).resolve().parents[3] / collection.SOURCES / "roles/vcpu_host"
+ROLES = Path(__file__).resolve().parents[3] / collection.SOURCES / "roles"
 SCHEDULE = [
     {"days": ["mon", "fri"], "from": "08:00", "to": "18:00", "min": 4},
     {"from": "22:00", "to": "06:00", "min": 2},
@@ -55,7 +56,7 @@ DOMAIN = {"libvirt": "qemu+ssh://root@h/system?no_tty=1", "domain": 'a "b" \\ c\
 def read(template: str) -> Template:
     """The template as Ansible reads it: with this setting, and with these filters and tests of its own."""
     made = Environment(
-        loader=FileSystemLoader(ROLE / "templates"),
+        loader=FileSystemLoader([ROLES / role / "templates" for role in ("vcpu_host", "vcpu_guest")]),
         trim_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
@@ -109,6 +110,50 @@ def test_any_keys_and_values_that_toml_can_have_come_through(keys: dict[str, Any
     assert tomllib.loads(vm(**keys)) == keys
 
 
+def configuration(path: Path, **keys: object) -> dict[str, Any]:
+    path.write_text(written("vcpud.conf.j2", vcpu_guest_config=keys))
+    return tomllib.loads(path.read_text())
+
+
+def test_the_agents_configuration_says_what_the_inventory_says_and_leaves_out_what_is_null(tmp_path: Path) -> None:
+    path = tmp_path / "vcpud.conf"
+    keys = {"port": '/dev/\U0001f40c "\x7f', "eject_gate": True, "hook_timeout": 2.5}
+    assert configuration(path, **keys, log_level=None) == keys
+    assert load(str(path), required=True).eject_gate is True
+
+
+def fact(folder: Path, said: str) -> dict[str, Any]:
+    """Return the fact of a host whose vcpuctl says this."""
+    (folder / "said").write_text(said)
+    program = folder / "vcpuctl"
+    program.write_text(f"#!/bin/sh\ncat {folder}/said\n")
+    program.chmod(0o755)
+    path = folder / "vcpuctl.fact"
+    path.write_text(written("vcpuctl.fact.j2", vcpu_host_venv="/nowhere"))
+    done = subprocess.run(
+        ["sh", str(path)],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_the_fact_of_a_host_that_cannot_say_its_vms_says_why_and_one_that_has_none_has_none(tmp_path: Path) -> None:
+    for code, text, told in (
+        ("bad-vm-file", "/etc/vcpuctl/vms.d: Permission denied", "/etc/vcpuctl/vms.d: Permission denied"),
+        ("no-such-vm", "there is no VM in vms.d", None),
+    ):
+        error = {"code": code, "who": "vcpuctl", "text": text, "hint": "", "errno": ""}
+        document = {"schema_version": 1, "error": error, "exit_status": 2}
+        assert fact(tmp_path, json.dumps(document)) == {"vms": {}, "error": told}
+    for said in ("", "[]", '{"schema_version": 1, "vms": [{}]}'):
+        unread = fact(tmp_path, said)
+        assert (unread["vms"], bool(unread["error"])) == ({}, True)
+
+
 def test_the_fact_has_the_same_keys_for_a_vm_that_cannot_be_reached(tmp_path: Path) -> None:
     reason = {"code": "qemu-gone", "who": "qemu", "text": "no", "hint": "", "errno": ""}
     seen = {
@@ -120,20 +165,7 @@ def test_the_fact_has_the_same_keys_for_a_vm_that_cannot_be_reached(tmp_path: Pa
         {"vm": "gone", "exit_status": 5, "document": None, "error": reason},
         {"vm": "web1", "exit_status": 0, "document": seen, "error": None},
     ]
-    (tmp_path / "said").write_text(json.dumps({"schema_version": 1, "vms": parts}))
-    program = tmp_path / "vcpuctl"
-    program.write_text(f"#!/bin/sh\ncat {tmp_path}/said\n")
-    program.chmod(0o755)
-    fact = tmp_path / "vcpuctl.fact"
-    fact.write_text(written("vcpuctl.fact.j2", vcpu_host_venv="/nowhere"))
-    done = subprocess.run(
-        ["sh", str(fact)],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    vms = json.loads(done.stdout)["vms"]
+    vms = fact(tmp_path, json.dumps({"schema_version": 1, "vms": parts}))["vms"]
     assert vms["web1"] == {
         "exit_status": 0,
         "possible": 4,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +37,16 @@ async def inventory(kernel: FakeKernel, sysfs: Sysfs) -> Inventory:
     kernel.listen(lambda action, number: loop.call_soon_threadsafe(inventory.on_event, CpuEvent(action, number)))
     inventory.scan()
     return inventory
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a system with systemd, udev, and vcpud by pip in /opt/vcpud."""
+    home = tmp_path / "opt/vcpud"
+    for name in ("usr/bin/systemctl", "usr/bin/udevadm", "opt/vcpud/bin/vcpud"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(home))
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(home / "bin"))
+    return tmp_path

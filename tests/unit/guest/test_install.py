@@ -8,32 +8,15 @@ import os
 import re
 import sys
 import sysconfig
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from vcpu_guest import __version__, install
 from vcpu_guest.config import DEFAULT_PATH, Settings, load
-from vcpu_guest.errors import InstallError
 from vcpu_guest.main import main
 
 PACKAGING = Path(__file__).resolve().parents[3] / "packaging"
 PLACES = (DEFAULT_PATH, install.PAGE, install.RULE, install.UNIT)
-
-
-@pytest.fixture
-def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The root of a system with systemd, udev, and vcpud by pip in /opt/vcpud."""
-    home = tmp_path / "opt/vcpud"
-    for name in ("usr/bin/systemctl", "usr/bin/udevadm", "opt/vcpud/bin/vcpud"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch(mode=0o755)
-    monkeypatch.setattr(sys, "prefix", str(home))
-    monkeypatch.setattr(sys, "base_prefix", "/usr")
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(home / "bin"))
-    return tmp_path
 
 
 def files(root: Path) -> dict[str, str]:
@@ -146,6 +129,94 @@ def test_a_root_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureF
         assert (status, "is no directory" in err) == (1, True), err
 
 
+def reads_only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Have these directories, and all below them, be read-only: for root, too, whom no mode of theirs keeps out."""
+    access = os.access
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda path, mode: not any(Path(path).is_relative_to(folder) for folder in folders) and access(path, mode),
+    )
+
+
+def test_where_usr_is_read_only_the_page_is_left_out_which_is_told_once(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads_only(monkeypatch, image / "usr")
+    status, out, err = run("--install-service", root=image, capsys=capsys)
+    assert (status, err) == (0, "")
+    assert f"left out {image}{install.PAGE}: {image}/usr cannot be written to" in out
+    assert set(files(image)) == {*PLACES} - {install.PAGE}
+    assert run("--install-service", root=image, capsys=capsys) == (0, "", "")
+    assert run("--uninstall-service", root=image, capsys=capsys)[0] == 0
+    assert files(image) == {}
+
+
+def test_where_anything_else_cannot_be_written_all_of_that_is_told_and_nothing_is_written(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image / "etc/systemd/system").mkdir(parents=True)
+    (image / "etc/udev").touch()
+    reads_only(monkeypatch, image / "etc/systemd")
+    status, out, err = run("--install-service", root=image, capsys=capsys)
+    assert (status, out) == (1, "")
+    assert f"{image}/etc/systemd/system cannot be written to" in err
+    assert f"{image}/etc/udev is no directory" in err
+    assert files(image) == {}
+
+
+def test_a_link_that_leads_out_of_an_image_is_not_followed(
+    image: Path, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (image / "etc").mkdir()
+    (image / "etc/udev").symlink_to(outside)
+    status, out, err = run("--install-service", root=image, capsys=capsys)
+    assert (status, out) == (1, "")
+    assert f"{image}/etc/udev leads out of {image}" in err
+    (outside / "rules.d").mkdir()
+    (outside / "rules.d/60-vcpud.rules").write_text("# Put here by vcpud --install-service\n")
+    assert run("--uninstall-service", root=image, capsys=capsys) == (0, "", "")
+    assert (outside / "rules.d/60-vcpud.rules").exists()
+
+
+def test_an_image_may_be_called_by_a_link(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = image.parent / f"{image.name}-link"
+    link.symlink_to(image)
+    monkeypatch.setattr(sys, "prefix", f"{link}/opt/vcpud")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: f"{link}/opt/vcpud/bin")
+    assert run("--install-service", root=link, capsys=capsys)[0] == 0
+    assert "ExecStart=/opt/vcpud/bin/vcpud" in files(image)[install.UNIT]
+
+
+def test_no_root_is_not_the_directory_that_one_happens_to_be_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """It comes of a variable that is not set; below "/" it would be the system that runs."""
+    for option in ("--install-service", "--uninstall-service"):
+        assert main([option, "--root", ""]) == 1
+        assert "--root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", range(1, len(PLACES)))
+def test_what_an_install_has_left_that_was_cut_short_is_taken_away_whole(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    replace = os.replace
+
+    def cut_short(source: str, target: Path) -> None:
+        if len(files(image)) == there:
+            raise OSError("no space left")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut_short)
+        assert run("--install-service", root=image, capsys=capsys)[0] == 1
+    assert len(files(image)) == there
+    assert run("--uninstall-service", root=image, capsys=capsys)[0] == 0
+    assert files(image) == {}
+
+
 def test_a_vcpud_of_a_package_says_that_its_service_is_there(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +265,26 @@ def test_uninstalling_removes_the_configuration_of_an_older_version_if_nobody_ha
     assert not older.exists()
 
 
+@pytest.mark.parametrize("there", range(1, len(PLACES)))
+def test_an_uninstall_that_was_cut_short_is_finished_by_the_next_one(
+    image: Path, older: Path, monkeypatch: pytest.MonkeyPatch, there: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unlink = Path.unlink
+
+    def cut_short(path: Path) -> None:
+        if len(files(image)) == there:
+            raise OSError("an error of the disk")
+        unlink(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", cut_short)
+        assert run("--uninstall-service", root=image, capsys=capsys)[0] == 1
+    assert len(files(image)) == there
+    status, out, _ = run("--uninstall-service", root=image, capsys=capsys)
+    assert (status, "kept" in out) == (0, False)
+    assert files(image) == {}
+
+
 def test_a_changed_configuration_stays_when_a_newer_version_comes_and_when_that_goes(
     image: Path, older: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,141 +309,3 @@ def test_uninstalling_leaves_the_configuration_to_a_package_that_has_come_meanwh
     status, out, _ = run("--uninstall-service", root=image, capsys=capsys)
     assert (status, DEFAULT_PATH in out) == (0, False)
     assert set(files(image)) == {DEFAULT_PATH, "/usr/lib/systemd/system/vcpud.service"}
-
-
-# --- where the system runs --------------------------------------------------------------------------------------------
-
-
-RELOAD = [
-    "systemctl daemon-reload",
-    "udevadm control --reload",
-    "udevadm trigger --action=change --subsystem-match=virtio-ports",
-    "udevadm settle --timeout=30",
-]
-#: How many seconds the machine is up.
-UP = 86400.0
-START, RESTART = "systemctl start vcpud.service", "systemctl try-restart vcpud.service"
-
-
-@dataclass
-class System:
-    """A systemd that knows this of the service. ``ran`` are the commands that change something.
-
-    ``began`` is when its process did, in seconds from now; ``fails`` is a command that does.
-    """
-
-    root: Path
-    properties: dict[str, str] = field(
-        default_factory=lambda: {"LoadState": "not-found", "NeedDaemonReload": "no", "ActiveState": "inactive"}
-    )
-    began: float | None = None
-    fails: str = ""
-    ran: list[str] = field(default_factory=list)
-
-    def run(self, *command: str) -> str:
-        words = " ".join(command)
-        if command[:2] == ("systemctl", "show"):
-            begun = 0 if self.began is None else int((UP + self.began) * 1e6)
-            told = {**self.properties, "ExecMainStartTimestampMonotonic": str(begun)}
-            return "".join(f"{key}={value}\n" for key, value in sorted(told.items()))
-        if words == self.fails:
-            raise InstallError(f"{words}: no")
-        self.ran.append(words)
-        if words == RELOAD[0]:
-            self.properties |= {"LoadState": "loaded", "NeedDaemonReload": "no"}
-        if words == RESTART or (words == START and self.properties["ActiveState"] != "active"):
-            self.properties["ActiveState"], self.began = "active", 0.0
-        return ""
-
-    def install(self) -> list[str]:
-        """Call it, and return what it says; ``ran`` has what it ran."""
-        self.ran.clear()
-        return list(install.install(str(self.root)))
-
-    @property
-    def unit(self) -> Path:
-        return self.root / install.UNIT.lstrip("/")
-
-
-@pytest.fixture
-def system(image: Path, monkeypatch: pytest.MonkeyPatch) -> System:
-    """A machine that runs, with the agent's port."""
-    here = System(image)
-    (image / "port").touch()
-    monkeypatch.setattr(install, "DEFAULT_PORT", str(image / "port"))
-    monkeypatch.setattr(install.Place, "boots", True)
-    monkeypatch.setattr(install, "time", SimpleNamespace(time=time.time, monotonic=lambda: UP))
-    monkeypatch.setattr(install, "_run", here.run)
-    return here
-
-
-@pytest.fixture
-def settled(system: System) -> System:
-    """One on which all was done, an hour ago."""
-    assert system.install()[-1] == "vcpud runs"
-    assert system.ran == [*RELOAD, START]
-    hour_ago = time.time() - 3600
-    os.utime(system.unit, (hour_ago, hour_ago))
-    system.began = -3500.0
-    return system
-
-
-def test_where_all_is_settled_nothing_is_said_and_nothing_done(settled: System) -> None:
-    for state in ("active", "activating", "reloading"):
-        settled.properties["ActiveState"] = state
-        assert (settled.install(), settled.ran) == ([], [])
-    (settled.root / "port").unlink()
-    settled.properties["ActiveState"], settled.began = "inactive", None
-    assert (settled.install(), settled.ran) == ([], [])
-
-
-@pytest.mark.parametrize("fails", [*RELOAD, START])
-def test_what_a_first_run_has_not_seen_to_its_end_a_second_one_does(system: System, fails: str) -> None:
-    system.fails = fails
-    with pytest.raises(InstallError):
-        system.install()
-    system.fails = ""
-    assert system.install() == ["vcpud runs"]
-    assert system.ran == [*RELOAD, START]
-    assert (system.install(), system.ran) == ([], [])
-
-
-@pytest.mark.parametrize(
-    "differs", [{"LoadState": "not-found"}, {"NeedDaemonReload": "yes"}, {"ActiveState": "failed"}, {"ActiveState": ""}]
-)
-def test_what_systemd_does_not_have_as_it_should_is_set_right(settled: System, differs: dict[str, str]) -> None:
-    settled.properties |= differs
-    assert settled.install() == ["vcpud runs"]
-    assert settled.ran == [*RELOAD, START]
-
-
-def test_a_systemd_that_tells_less_has_more_done_and_nothing_missed(settled: System) -> None:
-    settled.properties = {"ActiveState": "active"}
-    assert settled.install() == ["vcpud runs"]
-    assert settled.ran == [*RELOAD, START]
-
-
-def test_a_process_from_before_the_unit_gives_way_to_a_new_one_once(settled: System) -> None:
-    settled.began = -3700.0
-    assert settled.install() == ["vcpud runs"]
-    assert settled.ran == [*RELOAD, RESTART, START]
-    assert (settled.install(), settled.ran) == ([], [])
-
-
-def test_a_unit_with_a_time_that_is_still_to_come_does_not_start_the_service_anew_for_ever(settled: System) -> None:
-    later = time.time() + 3600
-    os.utime(settled.unit, (later, later))
-    assert (settled.install(), settled.ran) == ([], [])
-
-
-def test_a_newer_version_takes_the_place_of_the_one_that_runs(settled: System) -> None:
-    settled.unit.write_text(settled.unit.read_text().replace(f"({__version__})", "(0.0.9)"))
-    assert settled.install() == [f"wrote {settled.unit}", "vcpud runs"]
-    assert settled.ran == [*RELOAD, RESTART, START]
-
-
-def test_without_the_port_nothing_is_started_and_that_is_told_once(system: System) -> None:
-    (system.root / "port").unlink()
-    assert system.install()[-1].startswith("vcpud starts when its port appears")
-    assert system.ran == RELOAD
-    assert (system.install(), system.ran) == ([], [])

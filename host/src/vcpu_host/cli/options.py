@@ -32,7 +32,7 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
     add(
         common,
         *("-o", "--output"),
-        choices=("table", "wide", "json"),
+        choices=values.FORMS,
         default="table",
         words="what to print on stdout: a table, the table with every slot and column, or one JSON document",
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from .values import BadValueError
+from .values import FORMS, BadValueError
 
 # Patterns are compiled where they are used: few runs need them, and compiling is slow.
 
@@ -342,10 +342,13 @@ def _left_over(
 
 
 def wants_json(words: Sequence[str]) -> bool:
-    """Return whether the user asks for a document, as far as words that make no command say so."""
+    """Return whether the user asks for a document, as far as words that make no command say so.
+
+    Only what is a form counts: a name such as -foo, behind --domain, has the look of the option with a value.
+    """
     form = ""
     for word, following in pairwise([*words, ""]):
         match = re.fullmatch(_OUTPUT, word)
-        if match is not None:
+        if match is not None and (match[1] or following) in FORMS:
             form = match[1] or following
     return form == "json"

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from argparse import ArgumentTypeError
 
+#: What --output takes.
+FORMS = ("table", "wide", "json")
 _TIME = r"([0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})(ms|s|m|h)?"  # compiled where it is used: few runs need it
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST = 86400.0  # seconds

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.domains import AgentChannel, Definition
 from ..core.reason import Reason
-from ..errors import VcpuctlError
+from ..errors import OutcomeLostError, QemuGoneError, VcpuctlError
 from . import domain_xml
 from .connection import Connection
 from .domain import find
@@ -40,7 +40,8 @@ async def look(uri: str, domain: str, *, timeout: float = 30.0) -> AgentChannel:
 async def add(uri: str, domain: str, *, timeout: float = 30.0) -> AgentChannel:
     """Give the domain the channel wherever it has none. Return what it has then. Raise as ``look``.
 
-    What libvirt refuses is no error here: it stands in the definition's ``reason``.
+    What libvirt refuses is no error here: it stands in the definition's ``reason``. Raise OutcomeLostError if libvirt
+    goes while the channel is added.
     """
     connection = await open_qemu(uri, timeout=timeout, readonly=False)
     try:
@@ -87,6 +88,19 @@ def _channel(
 
 async def _added(connection: Connection, domain: Any) -> AgentChannel:
     running, persistent = await _records(connection, domain)
+    try:
+        return await _completed(connection, domain, running, persistent)
+    except QemuGoneError as error:
+        if all(each is None or each.channel for each in (running, persistent)):
+            raise
+        text = f"{error.reason.text}: it is not known whether the channel was added"
+        raise OutcomeLostError(replace(error.reason, text=text)) from error
+
+
+async def _completed(
+    connection: Connection, domain: Any, running: DomainRecord | None, persistent: DomainRecord | None
+) -> AgentChannel:
+    """Add the channel where these lack it. Raise QemuGoneError if libvirt goes meanwhile."""
     live, later = None, None
     if persistent is not None and not persistent.channel:
         later = await _attach(connection, domain, [CHANNEL_XML], _CONFIG)
@@ -108,6 +122,8 @@ async def _attach(connection: Connection, domain: Any, devices: Sequence[str], i
     try:
         for xml in devices:
             await connection.call("add the channel", domain.attachDeviceFlags, xml, impact)
+    except QemuGoneError:
+        raise  # libvirt refuses nothing any more
     except VcpuctlError as error:
         if connection.lost:
             raise

@@ -186,6 +186,8 @@ def test_what_is_left_over_is_told_with_the_help_of_its_own_command() -> None:
         ("", False),
         ("json", False),
         ("--outputs json", False),
+        ("-o json --domain -foo list", True),
+        ("-o table --domain -foo list", False),
     ],
 )
 def test_words_that_are_no_command_say_whether_a_document_is_wanted(line: str, json: bool) -> None:

@@ -7,7 +7,7 @@ import pytest
 from kit.fakes.libvirt_api import CHANNEL, CONFIG, CONTROLLER, LIVE, FakeDomain, FakeError, FakeLibvirt
 from vcpu_host.core.domains import Definition
 from vcpu_host.core.reason import Outcome
-from vcpu_host.errors import UsageError
+from vcpu_host.errors import OutcomeLostError, QemuGoneError, UsageError
 from vcpu_host.libvirt.channel import add, look
 
 _SERIAL = "<controller type='virtio-serial' index='0'/>"
@@ -88,6 +88,43 @@ async def test_a_channel_that_somebody_else_adds_meanwhile_is_there_and_was_not_
 
     FakeLibvirt(Quicker("d", defined=None, running=_SERIAL)).take_the_place(monkeypatch)
     assert (await add("u", "d")).running == _HAS
+
+
+@pytest.mark.parametrize("call", ["attachDeviceFlags", "XMLDesc"])
+async def test_a_libvirt_that_goes_in_the_middle_leaves_it_unknown_whether_the_channel_was_added(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    class Going(FakeDomain):
+        def attachDeviceFlags(self, xml: str, flags: int) -> int:  # noqa: N802 - libvirt's
+            if call == "attachDeviceFlags":
+                raise FakeError(1, "client socket is closed")
+            return super().attachDeviceFlags(xml, flags)
+
+        def XMLDesc(self, flags: int) -> str:  # noqa: N802 - libvirt's
+            if self.added:
+                raise FakeError(1, "client socket is closed")
+            return super().XMLDesc(flags)
+
+    FakeLibvirt(Going("d")).take_the_place(monkeypatch)
+    with pytest.raises(OutcomeLostError, match="it is not known whether the channel was added"):
+        await add("u", "d")
+
+
+async def test_a_libvirt_that_goes_before_anything_was_to_be_added_has_changed_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Going(FakeDomain):
+        looks = 0
+
+        def XMLDesc(self, flags: int) -> str:  # noqa: N802 - libvirt's
+            self.looks += 1
+            if self.looks > 2:
+                raise FakeError(1, "client socket is closed")
+            return super().XMLDesc(flags)
+
+    FakeLibvirt(Going("d", CHANNEL, CHANNEL)).take_the_place(monkeypatch)
+    with pytest.raises(QemuGoneError):
+        await add("u", "d")
 
 
 async def test_a_domain_that_is_not_there_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,11 +229,12 @@ def to_be_added(document: Document, status: int) -> Document:
 
 def lost(error: Document, status: int) -> Document:
     """Return what became of one domain whose command ended with an error's document."""
+    outcome = outcome_of(status)
     return {
-        "outcome": outcome_of(status),
+        "outcome": outcome,
         "exit_status": status,
         "reasons": [dict(error, slot=None)],
-        "changed": False,
+        "changed": outcome == "unknown",
         "running": None,
         "persistent": None,
         "channel_xml": None,

@@ -82,7 +82,7 @@ domains:
       description: vcpuctl's exit status.
       type: int
     changed:
-      description: Whether the channel was added. In check mode, whether it would be.
+      description: Whether the channel was added, or may have been. In check mode, whether it would be.
       type: bool
     running:
       description: The domain as it runs (C(channel), C(added), C(reason)); null if it is off.
@@ -123,8 +123,9 @@ def main() -> None:
     )
     vcpuctl = Vcpuctl(module)
     results: Dict[str, documents.Document] = {}
-    for name in module.params["domains"]:
-        words = ["--connect", module.params["libvirt"], "--domain", name, "channel"]
+    for name in dict.fromkeys(module.params["domains"]):
+        # One word each: a name may begin with a dash.
+        words = ["--connect=" + module.params["libvirt"], "--domain=" + name, "channel"]
         document, status = vcpuctl.ask(words if module.check_mode else [*words, "--apply"])
         if "error" in document:
             results[name] = documents.lost(document["error"], status)

@@ -14,14 +14,16 @@ description:
     guest.
   - With I(libvirt) and without I(vms) it shows the domains of a libvirt, running and off, and sends nothing to their
     QEMUs.
-  - It changes nothing. A VM that cannot be reached does not make the task fail; its part says why.
+  - It changes nothing. A VM that cannot be reached does not make the task fail; its part says why. A name that is no
+    VM does.
 requirements:
   - vcpuctl on the managed host (the role vcpuctl.vcpu.vcpu_host installs it)
   - Python 3.6 or newer for Ansible's own interpreter there
 options:
   vms:
     description:
-      - Names of files in C(/etc/vcpuctl/vms.d), or patterns such as C(web*). Without it, all of them.
+      - Names of files in C(/etc/vcpuctl/vms.d), or patterns such as C(web*). Without it, all of them. An empty list is
+        none of them.
       - With I(libvirt), names or UUIDs of its domains. To look at a domain's slots marks it as tainted in libvirt, as
         each use of vcpuctl with it does.
     type: list
@@ -165,12 +167,13 @@ from ansible_collections.vcpuctl.vcpu.plugins.module_utils.command import Vcpuct
 def within(module: AnsibleModule) -> List[str]:
     """Return the words for the time limit."""
     timeout = module.params["timeout"]
-    return [] if timeout is None else ["--timeout", timeout]
+    return [] if timeout is None else ["--timeout=" + timeout]
 
 
 def of_files(module: AnsibleModule, vcpuctl: Vcpuctl, command: str) -> Dict[str, documents.Document]:
     """Return the parts of VMs of vms.d by their names. One name that is no pattern gives a document of its own."""
-    words = [word for name in module.params["vms"] for word in ("--vm", name)] if module.params["vms"] else ["--all"]
+    # One word each: a name may begin with a dash.
+    words = ["--vm=" + name for name in module.params["vms"] or []] or ["--all"]
     document, status = vcpuctl.ask([*words, *within(module), command])
     if "vms" in document:
         return documents.members(document, None)
@@ -188,9 +191,12 @@ def of_domains(module: AnsibleModule, vcpuctl: Vcpuctl, command: str) -> Dict[st
     """Return the parts of domains by their names, asked for one by one."""
     parts = {}
     for name in module.params["vms"]:
-        words = ["--connect", module.params["libvirt"], "--domain", name, *within(module), command]
+        # One word each: a name may begin with a dash.
+        words = ["--connect=" + module.params["libvirt"], "--domain=" + name, *within(module), command]
         document, status = vcpuctl.ask(words)
         error = document.get("error")
+        if error is not None and status == 2:
+            vcpuctl.fail(error, status)
         parts[name] = {"document": None if error else document, "error": error, "exit_status": status}
     return parts
 
@@ -206,15 +212,20 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    if module.params["vms"] == []:
+        module.exit_json(changed=False, vms={})  # what a template has left empty does not stand for all
     vcpuctl = Vcpuctl(module)
-    if module.params["libvirt"] and not module.params["vms"]:
-        document = vcpuctl.ask_all([*within(module), "vms", "--connect", module.params["libvirt"]])[0]
+    if module.params["libvirt"] and module.params["vms"] is None:
+        document = vcpuctl.ask_all([*within(module), "vms", "--connect=" + module.params["libvirt"]])[0]
         module.exit_json(changed=False, domains=document["domains"])
     look = of_domains if module.params["libvirt"] else of_files
     vms = dict((name, documents.looked(part)) for name, part in look(module, vcpuctl, "list").items())
     if module.params["doctor"] and vms:
-        for name, part in look(module, vcpuctl, "doctor").items():
-            vms[name]["findings"] = part["document"]["findings"] if part["document"] else []
+        examined = look(module, vcpuctl, "doctor")
+        for name, found in vms.items():
+            # By now there may be other VMs.
+            examination = examined[name]["document"] if name in examined else None
+            found["findings"] = examination["findings"] if examination else []
     module.exit_json(changed=False, vms=vms)
 
 

@@ -199,6 +199,7 @@ elapsed:
 """
 
 import json
+import re
 from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
@@ -208,9 +209,8 @@ from ansible_collections.vcpuctl.vcpu.plugins.module_utils.command import Vcpuct
 
 def number(value: Any) -> Any:
     """Return the number of vCPUs that a template has made a string of. What is none is for vcpuctl to refuse."""
-    if isinstance(value, str) and value.strip().isdigit():
-        return int(value)
-    return value
+    # int takes more than numbers, not all that isdigit does, and no number of thousands of digits.
+    return int(value) if isinstance(value, str) and re.match(r"\s*[0-9]{1,18}\s*\Z", value) else value
 
 
 def goal(name: str, value: Any, libvirt: Optional[str]) -> Dict[str, Any]:
@@ -241,9 +241,8 @@ def main() -> None:
     if not wanted:
         module.exit_json(changed=False, vms={}, outcomes={}, exit_status=0, elapsed=0.0)
     words = ["apply"]
-    for option in ("timeout", "parallel"):
-        if module.params[option] is not None:
-            words += ["--" + option, str(module.params[option])]
+    given = dict((option, module.params[option]) for option in ("timeout", "parallel"))
+    words += ["--{0}={1}".format(option, value) for option, value in given.items() if value is not None]
     if module.check_mode:
         words.append("--dry-run")
     document, status = Vcpuctl(module).ask_all([*words, "-"], data=json.dumps({"vms": wanted}))
