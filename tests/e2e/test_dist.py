@@ -181,6 +181,7 @@ def test_the_packages_install_run_upgrade_and_leave_nothing(rpms: Rpms) -> None:
     calls = rpms.called()
     assert "systemctl stop vcpud.service" in calls
     assert "systemctl disable --now vcpuctl.socket vcpuctl.service" in calls
+    assert "udevadm trigger --action=change --subsystem-match=virtio-ports" in calls, "the port loses its tags"
     left = rpms.run(
         "find / -xdev -not -path '/build*' -not -path '/var/lib/rpm*' | sort | comm -13 before -"
     ).splitlines()
