@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal
 
-from vcpu_guest.lean import without
+from vcpu_proto.lean import without
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from vcpu_proto.lean import without
+
 from vcpu_guest import __version__, config, logs
 from vcpu_guest.errors import AgentError
-from vcpu_guest.lean import without
 from vcpu_guest.process.standard import open_closed, say
 
 if TYPE_CHECKING:

@@ -33,9 +33,8 @@ from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.documents import Document, of_view
 from vcpu_host.local.target import Target
 from vcpu_host.service.autoscaler import Autoscaler
-from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.calls import Call, Kind, Part
 from vcpu_host.sharing.hold import Held, hold
-from vcpu_host.sharing.hub import Part
 
 OUTPUT = ROOT / "build" / "autoscale.json"
 ROUNDS = 20

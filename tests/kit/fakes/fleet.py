@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.fakes.qemu import FakeVm, Steer
-from vcpu_guest.lean import without
+from vcpu_proto.lean import without
 
 _TESTS = Path(__file__).resolve().parents[2]
 #: What the processes would load by themselves, each of them.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,13 @@ def test_who_would_be_without_a_cpu_is_printed_with_a_status_that_a_hook_can_ref
     assert run(tmp_path, "1-2") == 0
     assert run(tmp_path, "x") == 2
     kernel.close()
+
+
+@pytest.mark.parametrize("left_out", ["ssl", "rich"])
+def test_the_agent_starts_and_logs_without_what_it_has_no_use_for(left_out: str, tmp_path: Path) -> None:
+    (tmp_path / "rich.py").touch()  # as where the guest's administrator has it
+    code = "import sys; from vcpu_guest import logs, main; main.main(['--check']); logs.info('x'); "
+    code += f"sys.exit({left_out!r} in sys.modules)"
+    (tmp_path / "conf").touch()
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, cwd=tmp_path, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (0, 1), ended.stderr

@@ -30,7 +30,7 @@ from vcpu_proto.link import (
 )
 from vcpu_proto.link.frames import Frame, Kind, encode
 from vcpu_proto.link.pump import WireProtocol
-from vcpu_proto.link.unix import dial
+from vcpu_proto.unix import dial
 
 
 async def test_bytes_go_there_and_back_unchanged(port: VirtioPort, guest: Guest) -> None:

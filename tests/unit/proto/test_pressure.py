@@ -16,7 +16,7 @@ from kit.until import DEADLINE
 from vcpu_host.agent.socket_wire import wire_to
 from vcpu_proto.link import EndCode, GuestLink, HostLink
 from vcpu_proto.link.frames import Decoder, Frame, Kind, encode
-from vcpu_proto.link.unix import dial
+from vcpu_proto.unix import dial
 
 
 async def test_a_reader_that_stops_stops_the_sender_and_nothing_piles_up(port: VirtioPort, guest: Guest) -> None:

@@ -7,12 +7,15 @@ import argparse
 import gc
 import shlex
 import sys
+from typing import TYPE_CHECKING
 
 from vcpu_host.local.target import AnyTarget
-from vcpu_host.sharing.distinct import Recognise
 from vcpu_host.sharing.vm import Vm
 
 from .target import target_of
+
+if TYPE_CHECKING:
+    from vcpu_host.sharing.distinct import Recognise
 
 
 def command_line() -> str:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vcpu_proto.lean import without
+
 from vcpu_host.core import codes
 
 from . import standard
@@ -43,7 +45,8 @@ def _run(words: Sequence[str]) -> int:
     try:
         args = read(build_parser(words), words)
         # Late, so that --help and usage errors cost nothing.
-        import asyncio
+        with without("ssl"):  # which asyncio takes if it is there
+            import asyncio
 
         from vcpu_host.errors import VcpuctlError
 

@@ -12,11 +12,14 @@ import os
 import socket
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..core.descriptors import Descriptors
 from ..core.identity import ProcessId, SocketId, VmIdentity
 from ..core.text import printable
 from .unix_sockets import place
+
+if TYPE_CHECKING:
+    from ..core.descriptors import Descriptors
 
 #: Bytes that are read of a command line. libvirt's, with hundreds of devices, have a tenth of it.
 _LONGEST_LINE = 1 << 20
@@ -107,6 +110,9 @@ def ended(process: ProcessId) -> bool:
 
 def descriptors(pid: int) -> Descriptors | None:
     """Return how many file descriptors the process has open and may have; None where that cannot be seen."""
+    # Late: whoever only asks a service does not need it.
+    from ..core.descriptors import Descriptors
+
     limit = _limit(pid)
     count = _count(pid) if limit else 0
     return Descriptors(count, limit, pid) if count else None

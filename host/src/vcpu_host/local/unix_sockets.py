@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vcpu_proto.link import unix
+from vcpu_proto import unix
 
 from ..core import codes
 from ..core.reason import Origin, Reason

@@ -23,10 +23,10 @@ from ..local.names import of_place
 from ..local.target import AnyTarget
 from ..sharing import fault
 from ..sharing.answers import Say
-from ..sharing.calls import Call, Kind
+from ..sharing.calls import Call, Kind, Part
 from ..sharing.distinct import Distinct
 from ..sharing.hold import Held, hold
-from ..sharing.hub import LAST_WORDS, Part
+from ..sharing.hub import LAST_WORDS
 from ..sharing.interruption import Interruption
 from ..sharing.taking import ElsewhereError
 from ..sharing.vm import OnlyChanges, Vm, unless_set

@@ -30,6 +30,14 @@ class Kind(StrEnum):
     PROXY = "proxy"  # says where the agent's gRPC service is offered, for as long as it is asked
 
 
+class Part(StrEnum):
+    """What a process holds a VM for."""
+
+    READS = "reads"
+    WRITES = "writes"
+    KEEPS = "keeps"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One question, or one order.

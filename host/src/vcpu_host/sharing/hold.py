@@ -20,9 +20,9 @@ from ..local.target import AnyTarget
 from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
-from .calls import Call, Kind
+from .calls import Call, Kind, Part
 from .distinct import Recognise
-from .hub import Hub, Part, StandsBack
+from .hub import Hub, StandsBack
 from .interruption import Interruption
 from .logged import log, no_result
 from .offer import Offer

@@ -8,7 +8,6 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ..local.processes import peer_user
 from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
-from .calls import Call, Kind
+from .calls import Call, Kind, Part
 from .conversation import answer_one, first_message
 from .interruption import Interruption
 from .places import Places
@@ -37,14 +36,6 @@ _MOST = 64
 Answer = Callable[[Call, Say, Interruption], Awaitable[Document]]
 #: Ends what a process does to a VM of its own accord, for the sake of somebody who was asked to.
 StandsBack = Callable[[], Awaitable[None]]
-
-
-class Part(StrEnum):
-    """What a process holds a VM for."""
-
-    READS = "reads"
-    WRITES = "writes"
-    KEEPS = "keeps"
 
 
 class Hub:

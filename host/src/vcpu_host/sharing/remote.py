@@ -17,8 +17,7 @@ from ..local.processes import peer
 from ..local.unix_sockets import dial_far
 from . import wire
 from .answers import Say
-from .calls import Call
-from .hub import Part
+from .calls import Call, Part
 
 #: How long a process that others ask may take to say that it has heard, in seconds.
 HEARS = 5.0

@@ -16,7 +16,7 @@ from ..documents import Document
 from ..errors import RefusedError
 from ..local.lock import VmLock, busy
 from ..local.target import AnyTarget
-from .hub import Part
+from .calls import Part
 from .remote import HolderSilentError, asked_to_give_way
 
 #: How long another program that holds the VM, and does not give way, is waited for, in seconds.

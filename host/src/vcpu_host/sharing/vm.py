@@ -18,9 +18,7 @@ from ..local import directory
 from ..local.lock import busy
 from ..local.target import AnyTarget
 from .answers import Say
-from .calls import Call, Kind
-from .distinct import Recognise
-from .hub import Part
+from .calls import Call, Kind, Part
 from .interruption import Interruption
 from .logged import log, no_result
 from .remote import Asking, lost, not_waited_for
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ..core.operation.result import OperationResult
+    from .distinct import Recognise
     from .hold import Held
 
 #: How long a reader that gave way lets others come first, in seconds: it would take the VM from the one who asked.

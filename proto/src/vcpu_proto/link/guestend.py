@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from ..unix import dial
 from .events import EndCode, Ended
 from .pump import LocalEnd, Pump, WireProtocol
 from .session import Role, Session, State
-from .unix import dial
 
 #: Seconds that the host's end may be closed, and silent, before its session is given up. The guest's kernel hears of
 #: "closed" and "open" on the control queue and of data on another, so the news of an old host's end may come after a

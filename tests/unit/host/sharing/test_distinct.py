@@ -17,9 +17,9 @@ from vcpu_host.local.names import known_by
 from vcpu_host.local.target import Target
 from vcpu_host.sharing import vm as module
 from vcpu_host.sharing.answers import Say
-from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.calls import Call, Kind, Part
 from vcpu_host.sharing.distinct import Distinct
-from vcpu_host.sharing.hub import Hub, Part
+from vcpu_host.sharing.hub import Hub
 from vcpu_host.sharing.interruption import Interruption
 from vcpu_host.sharing.vm import Vm
 

@@ -10,8 +10,8 @@ from vcpu_host.errors import QemuGoneError
 from vcpu_host.local import directory
 from vcpu_host.local.lock import VmLock
 from vcpu_host.local.target import Target
+from vcpu_host.sharing.calls import Part
 from vcpu_host.sharing.hold import hold
-from vcpu_host.sharing.hub import Part
 
 
 async def test_a_vm_that_is_off_leaves_no_socket_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

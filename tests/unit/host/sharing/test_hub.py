@@ -11,8 +11,8 @@ from vcpu_host.documents import Document
 from vcpu_host.errors import FaultError, OutcomeLostError, RefusedError, VcpuctlError
 from vcpu_host.sharing import wire
 from vcpu_host.sharing.answers import Say
-from vcpu_host.sharing.calls import Call, Kind
-from vcpu_host.sharing.hub import Hub, Part
+from vcpu_host.sharing.calls import Call, Kind, Part
+from vcpu_host.sharing.hub import Hub
 from vcpu_host.sharing.interruption import Interruption
 from vcpu_host.sharing.remote import Asking, asked_to_give_way, connected
 

@@ -26,9 +26,9 @@ from vcpu_host.sharing import hub as hub_module
 from vcpu_host.sharing import remote, taking
 from vcpu_host.sharing import vm as module
 from vcpu_host.sharing.answers import Say
-from vcpu_host.sharing.calls import Call, Kind
+from vcpu_host.sharing.calls import Call, Kind, Part
 from vcpu_host.sharing.hold import Held
-from vcpu_host.sharing.hub import Hub, Part
+from vcpu_host.sharing.hub import Hub
 from vcpu_host.sharing.interruption import Interruption
 from vcpu_host.sharing.vm import Vm
 

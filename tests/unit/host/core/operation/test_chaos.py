@@ -24,8 +24,11 @@ from vcpu_host.core.view import VmView, join
 
 Patch = pytest.MonkeyPatch
 
+#: Enough that each of the bugs below is found. More of them only cost time: `make test` is to end in 40 minutes.
+SEEDS = range(30)
 
-@pytest.mark.parametrize("seed", range(46))
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_goes_wrong_one_scale_makes_it_right_and_the_promises_hold(seed: int) -> None:
     chaos = Chaos(seed)
     chaos.run(3000)
@@ -175,5 +178,5 @@ def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Pat
 
 def look_for_it() -> None:
     """As long as the test above looks."""
-    for seed in range(46):
+    for seed in SEEDS:
         Chaos(seed).run(3000)

@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from vcpu_guest.lean import without
+from vcpu_proto.lean import without
 
 _NAME = "wanted_by_nobody"
 
@@ -36,13 +35,3 @@ def test_what_the_process_has_stays() -> None:
     with without(_NAME):
         assert importlib.import_module(_NAME) is module
     assert sys.modules[_NAME] is module
-
-
-@pytest.mark.parametrize("left_out", ["ssl", "rich"])
-def test_the_agent_starts_and_logs_without_what_it_has_no_use_for(left_out: str, tmp_path: Path) -> None:
-    (tmp_path / "rich.py").touch()  # as where the guest's administrator has it
-    code = "import sys; from vcpu_guest import logs, main; main.main(['--check']); logs.info('x'); "
-    code += f"sys.exit({left_out!r} in sys.modules)"
-    (tmp_path / "conf").touch()
-    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, cwd=tmp_path, text=True)
-    assert (ended.returncode, ended.stderr.count("\n")) == (0, 1), ended.stderr
