@@ -140,7 +140,10 @@ class _Children:
     def _reap(self) -> None:
         """Who has ended is to be gone, as a QEMU is."""
         while self._alive:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:  # the next signal came in the middle, and its call has reaped the last one
+                return
             if pid == 0:
                 return
             self._alive.discard(pid)

@@ -41,7 +41,8 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 class _Client(QMPClient):
     """qemu.qmp's client, which formats messages for its log only if somebody reads that.
 
-    And which passes over what is not for it: the answer to a client that has left in the middle of a command is given
+    It writes together what is to be written at one time: each write wakes QEMU's main loop up, which VMs need, too. And
+    it passes over what is not for it: the answer to a client that has left in the middle of a command is given
     by QEMU to the next one, before its greeting or before the answer to its negotiation (seen with 10.0 and 11.1). None
     can come later: QEMU carries out one command after the other.
     """
@@ -50,6 +51,7 @@ class _Client(QMPClient):
         super().__init__()
         #: The negotiation's id, which it does not have by itself. Nobody else's is the same, nor is another vcpuctl's.
         self._negotiation = f"vcpuctl-{os.urandom(8).hex()}"
+        self._unwritten = bytearray()
 
     async def _recv(self) -> Message:
         message = await super()._recv()
@@ -60,6 +62,15 @@ class _Client(QMPClient):
     def _is_for_another(self, message: Message) -> bool:
         answers = "return" in message or "error" in message
         return "event" in message or (answers and message.get("id") != self._negotiation)
+
+    def _do_send(self, msg: Message) -> None:
+        self._unwritten += bytes(msg)
+        if self.runstate is Runstate.RUNNING and not self._outgoing.empty():
+            return  # the next one comes right now
+        if self._writer is None:
+            raise AssertionError("qemu.qmp sends while it is connected")
+        self._writer.write(bytes(self._unwritten))
+        self._unwritten.clear()
 
     def _cb_outbound(self, msg: Message) -> Message:
         if self.runstate is Runstate.CONNECTING:

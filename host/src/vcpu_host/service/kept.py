@@ -63,7 +63,7 @@ _OFF = (codes.QEMU_GONE, codes.NO_SUCH_SOCKET, codes.DOMAIN_OFF)
 #: How long a program that has the VM is waited for before that is told as a trouble, in seconds.
 _PATIENCE = 60.0
 #: How often a VM is looked at without having been heard of, in seconds. Each look costs the guest something, too.
-_INTERVAL = 120.0
+_INTERVAL = 180.0
 #: The time that is left to a question which is asked again, at least, in seconds.
 _LEAST = 0.001
 #: After how many seconds a VM that could not be held is tried again: at first, and at most.
