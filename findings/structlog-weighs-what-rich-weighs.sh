@@ -10,7 +10,7 @@
 # depends on what else its administrator has installed. Without rich it writes the very same line, and takes 2 MB.
 #
 # Why it matters: vcpud idles in every guest, and is to be small. It was a fifth larger where rich was installed. Now it
-# imports structlog with rich out of sight: guest/src/vcpu_guest/lean.py, tests/unit/guest/test_lean.py.
+# imports structlog with rich out of sight: proto/src/vcpu_proto/lean.py, tests/unit/guest/test_main.py.
 set -eu
 # shellcheck source=SCRIPTDIR/lib/common.sh
 . "$(dirname -- "$0")/lib/common.sh"
