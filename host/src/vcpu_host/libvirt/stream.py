@@ -58,6 +58,7 @@ class StreamTransport(asyncio.Transport):
         self._closing = False
         self._lost = False
         self._stop = threading.Event()
+        self._let_go = threading.Event()
         self._ending: asyncio.TimerHandle | None = None  # until it is taken for one that hangs
         self._was_cut = False
         self._settled = asyncio.Event()
@@ -119,7 +120,7 @@ class StreamTransport(asyncio.Transport):
     @property
     def held(self) -> bool:
         """Whether the stream still has the channel, as far as this end knows. It may be asked in any thread."""
-        return self._writing.is_alive()
+        return self._writing.is_alive() and not self._let_go.is_set()  # it lives on for a moment after that
 
     async def settled(self) -> None:
         """Return when the stream that was aborted is used no more, or was found to hang."""
@@ -185,6 +186,7 @@ class StreamTransport(asyncio.Transport):
             self._later(self._lose, None)
         finally:
             self._stream = None  # libvirt holds the channel for as long as there is an object of it
+            self._let_go.set()
             self._later(self._used_no_more)
 
     def _send(self, data: memoryview) -> None:

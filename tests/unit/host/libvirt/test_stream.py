@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from kit.fakes.adapters import until
@@ -131,6 +132,28 @@ async def test_a_stream_that_lets_go_by_itself_is_not_cut_off_though_a_write_was
         await rig.transport.settled()
     rig.transport._cut_off()  # its time is over by now
     assert (rig.cuts, rig.transport.held) == (0, False)
+
+
+async def test_a_stream_that_has_let_go_is_held_no_more_though_its_thread_lives_on_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig, judged = Rig(), threading.Event()
+    loop = asyncio.get_running_loop()
+    tell = loop.call_soon_threadsafe
+
+    def lingering(what: Any, *arguments: Any, **more: Any) -> asyncio.Handle:
+        handle = tell(what, *arguments, **more)
+        if what == rig.transport._used_no_more:
+            assert judged.wait(DEADLINE)
+        return handle
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", lingering)
+    rig.transport.close()
+    async with asyncio.timeout(DEADLINE):
+        await rig.over.wait()
+    held = rig.transport.held
+    judged.set()
+    assert not held
 
 
 async def test_a_stream_that_hangs_and_floods_is_cut_off_once() -> None:
