@@ -48,6 +48,7 @@ _SETTINGS = {
 _ENTER = """
 set -eu
 tree=$1 topdir=$2; shift 2
+mount --rbind "$tree" "$tree"  # rpm's plugin unshare changes the propagation of /, which has to be a mount for that
 mount --rbind /dev "$tree/dev"
 mount -t proc proc "$tree/proc" 2>/dev/null || mount --rbind /proc "$tree/proc"
 mkdir -p "$tree/build"; mount --bind "$topdir" "$tree/build"
