@@ -232,6 +232,8 @@ class Kept:
         """
         self._successor = successor
         self.retired.set()
+        # Its file may have another name now: that one waits for the VM, and counts with what it has.
+        self._host.distinct.forget(self.name)
         if self.held is None:
             return False
         self.held.let_go()

@@ -19,7 +19,7 @@ from vcpu_host.core.identity import ProcessId, VmIdentity
 from vcpu_host.core.reason import Reason
 from vcpu_host.core.view import VmView
 from vcpu_host.documents import Document
-from vcpu_host.errors import RefusedError
+from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.local import directory, processes
 from vcpu_host.local.lock import VmLock, busy
 from vcpu_host.local.names import of_place
@@ -179,6 +179,16 @@ async def test_a_second_name_of_a_vm_takes_nothing_of_the_budget() -> None:
     assert (budget.left, budget.unseen) == (5, 0)
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
+
+
+def test_a_vm_whose_file_was_renamed_is_no_second_one_of_the_name_that_it_had() -> None:
+    limits = HostLimits()
+    kept = Kept("web1", Target("/nowhere"), Unheard(), limits)
+    limits.distinct.claim("web1", ("a VM",))
+    kept.retire(None)
+    limits.distinct.claim("web2", ("a VM",))
+    with pytest.raises(UsageError):
+        limits.distinct.claim("web3", ("a VM",))
 
 
 async def test_a_fault_of_ours_with_its_load_leaves_the_vm_held_and_is_in_the_log(
