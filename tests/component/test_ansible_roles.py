@@ -69,11 +69,12 @@ def debian_package(folder: Path, build: str) -> str:
     """A package of one version, which differs by its build in nothing that apt looks at."""
     tree = folder / build
     (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN").chmod(0o755)  # dpkg-deb takes no other than 0755 to 0775, whatever the umask is
     fields = {"Package": "demo", "Version": "1.0", "Architecture": "all", "Maintainer": "m <m@m>", "Description": "d"}
     (tree / "DEBIAN/control").write_text("".join(f"{key}: {value}\n" for key, value in fields.items()))
     (tree / "DEBIAN/md5sums").write_text(f"{hashlib.md5(build.encode()).hexdigest()}  demo\n")
     (tree / "demo").write_text(build)
-    subprocess.run(["dpkg-deb", "--build", str(tree), f"{tree}.deb"], check=True, capture_output=True)
+    subprocess.run(["dpkg-deb", "--build", str(tree), f"{tree}.deb"], check=True)
     return f"{tree}.deb"
 
 
