@@ -230,8 +230,8 @@ class _Says(Script):
         return pb.WorkloadResponse(request_id=request.request_id, workload=self.said)
 
 
-def _hostile(folder: Path, said: Answer) -> _Says:
-    script = _Says(folder)
+def _hostile(folder: Path, said: Answer, *, control: bool) -> _Says:
+    script = _Says(folder, control=control)
     script.said = said
     return script
 
@@ -250,6 +250,11 @@ def test_an_older_agent_is_told_as_such_and_refused_for_if_programs_are_to_be_sp
 _PIN = pb.Pinned(cpus="1", threads=pb.Threads(count=1, some=[pb.Thread(pid=1, comm="\x1b[2J\u202ex\n", unit="<b>")]))
 
 
+#: An agent is asked by messages on the one stream, or by a call if it is older.
+as_messages_and_as_calls = pytest.mark.parametrize("control", [True, False], ids=["messages", "calls"])
+
+
+@as_messages_and_as_calls
 @pytest.mark.parametrize(
     "said",
     [
@@ -265,9 +270,9 @@ _PIN = pb.Pinned(cpus="1", threads=pb.Threads(count=1, some=[pb.Thread(pid=1, co
     ],
 )
 def test_whatever_the_guest_says_of_its_programs_no_other_slot_goes_and_nothing_steers_a_terminal(
-    folder: Path, said: Answer
+    folder: Path, said: Answer, control: bool
 ) -> None:
-    with FakeVm(folder, "--smp", "3", agent=False) as vm, Hostile(vm, _hostile(folder, said)):
+    with FakeVm(folder, "--smp", "3", agent=False) as vm, Hostile(vm, _hostile(folder, said, control=control)):
         shown = run_hostile(vm, "unplug", "--slot", "2", timeout=30.0)
         shown.clean()
         assert shown.peak < MOST_MEMORY
@@ -278,10 +283,13 @@ def test_whatever_the_guest_says_of_its_programs_no_other_slot_goes_and_nothing_
             assert not any(ord(c) < 32 and c != "\n" for c in text)
 
 
-def test_a_million_pins_are_cut_off_before_they_take_memory(folder: Path) -> None:
+@as_messages_and_as_calls
+def test_a_million_pins_are_cut_off_before_they_take_memory(folder: Path, control: bool) -> None:
     pin = pb.Workload(pinned=[pb.Pinned(cpus="1")]).SerializeToString()
     flood = pb.WorkloadResponse(request_id="x").SerializeToString() + _field(2, pin * 1_000_000)
-    with FakeVm(folder, "--smp", "3", agent=False) as vm, Hostile(vm, _hostile(folder, flood)):
+    if control:
+        flood = _field(1, _field(4, flood))
+    with FakeVm(folder, "--smp", "3", agent=False) as vm, Hostile(vm, _hostile(folder, flood, control=control)):
         ended = run_hostile(vm, "unplug", "--slot", "2", "--workload", "refuse", timeout=30.0)
         assert ended.peak < MOST_MEMORY
         assert ended.status in (3, 5), ended.stdout

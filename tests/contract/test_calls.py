@@ -100,6 +100,24 @@ async def test_a_look_at_programs_brings_all_that_was_found(agent: LinkAgent, gu
     assert [each.fate for each in (await agent.workload([], broken=True)).broken] == [Fate.PUT_BACK]
 
 
+async def test_an_agent_that_takes_no_messages_about_programs_is_asked_by_a_call(
+    agent: LinkAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    unary = agent._stub.workload
+
+    def counted(request: agent_pb2.WorkloadRequest, timeout: float) -> object:
+        calls.append(request.request_id)
+        return unary(request, timeout=timeout)
+
+    monkeypatch.setattr(agent._stub, "workload", counted)
+    newest = await agent.workload([], use=True)
+    assert calls == []
+    agent._info = replace(agent.info, capabilities=("control", "workload"))
+    older = await agent.workload([], use=True)
+    assert (len(calls), older) == (1, newest)
+
+
 async def test_a_look_at_programs_goes_before_nobody_while_the_agent_hurries(agent: LinkAgent, guest: Guest) -> None:
     hurried: set[int] = set()
 
@@ -119,7 +137,10 @@ async def test_a_look_at_programs_goes_before_nobody_while_the_agent_hurries(age
     assert not looking_threads() & hurried
 
 
-async def test_a_look_at_programs_for_what_is_no_identity_is_rejected(agent: LinkAgent) -> None:
+@pytest.mark.parametrize("as_message", [True, False], ids=["message", "call"])
+async def test_a_look_at_programs_for_what_is_no_identity_is_rejected(agent: LinkAgent, as_message: bool) -> None:
+    if not as_message:
+        agent._info = replace(agent.info, capabilities=("control", "workload"))
     for wrong in (["acpi:x", "acpi:x"], [""], ["papr:1"]):
         with pytest.raises(VcpuctlError, match=r"named twice|is empty|not an identity") as raised:
             await agent.workload(wrong)

@@ -84,7 +84,7 @@ class Script:
             protocol_min=1,
             protocol_max=1,
             agent_version="0.0",
-            capabilities=["set-online", "workload", *(["control"] if self.control else [])],
+            capabilities=["set-online", "workload", *(["control", "control-workload"] if self.control else [])],
             arch="x86_64",
             kernel="6.1.0",
             boot_id="b",
@@ -140,6 +140,9 @@ class Script:
                 async for answer in self.switched(request.set_online):
                     yield self.part(set_online=answer)
                 yield self.part(ended=pb.ControlEnded(request_id=request.set_online.request_id))
+            elif kind == "workload":
+                yield self.part(workload=self.programs(request.workload))
+                yield self.part(ended=pb.ControlEnded(request_id=request.workload.request_id))
 
     @staticmethod
     def part(**answer: Answer) -> Answer:

@@ -21,17 +21,19 @@ GATHER = 1.0
 
 ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]]
 SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse, None]]
+Workload = Callable[[pb.WorkloadRequest], Awaitable[pb.WorkloadResponse]]
 
 
 class ControlStream:
     """The requests of one stream and their answers.
 
-    `list_cpus` and `set_online` carry the requests out; they raise RequestError for a wrong one.
+    `list_cpus`, `set_online` and `workload` carry the requests out; they raise RequestError for a wrong one.
     """
 
-    def __init__(self, list_cpus: ListCpus, set_online: SetOnline) -> None:
+    def __init__(self, list_cpus: ListCpus, set_online: SetOnline, workload: Workload) -> None:
         self._list_cpus = list_cpus
         self._set_online = set_online
+        self._workload = workload
         self._open: dict[str, asyncio.Task[None]] = {}
         self._answers: list[pb.ControlAnswer] = []
         self._changed = asyncio.Event()
@@ -46,6 +48,8 @@ class ControlStream:
             self._look(message.list_cpus)
         elif kind == "set_online":
             self._begin(message.set_online.request_id, partial(self._set, message.set_online))
+        elif kind == "workload":
+            self._begin(message.workload.request_id, partial(self._look_at_programs, message.workload))
         elif kind == "cancel":
             task = self._open.get(message.cancel)
             if task is not None:
@@ -109,6 +113,9 @@ class ControlStream:
 
     async def _await_look(self, answer: Awaitable[pb.ListCpusResponse]) -> None:
         self._put(pb.ControlAnswer(list_cpus=await answer))
+
+    async def _look_at_programs(self, request: pb.WorkloadRequest) -> None:
+        self._put(pb.ControlAnswer(workload=await self._workload(request)))
 
     async def _set(self, request: pb.SetOnlineRequest) -> None:
         async with aclosing(self._set_online(request)) as answers:

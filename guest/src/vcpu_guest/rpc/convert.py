@@ -24,7 +24,7 @@ MAX_CPUS, MAX_ALL_CPUS = 32768, 1 << 20
 
 #: The oldest and the newest version of the protocol that this agent speaks.
 PROTOCOL = (1, 1)
-CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control", "workload")
+CAPABILITIES = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control", "workload", "control-workload")
 #: The capability of an agent that keeps the eject gate.
 EJECT_GATE = "eject-gate"
 #: The capability of an agent that may tell the load.

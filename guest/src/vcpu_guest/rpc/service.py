@@ -39,6 +39,7 @@ _OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.so_reuseport", 0),
 )
+_NO_EYES = "this agent does not look at programs"
 
 
 class Runner(Protocol):
@@ -153,9 +154,9 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     async def Control(  # noqa: N802
         self, requests: AsyncIterator[pb.ControlRequest], context: Context
     ) -> AsyncIterator[pb.ControlResponse]:
-        """Take ListCpus and SetOnline as messages on one stream."""
+        """Take ListCpus, SetOnline and Workload as messages on one stream."""
         stream = object()
-        control = ControlStream(self._list_cpus, partial(self._set_online, stream=stream))
+        control = ControlStream(self._list_cpus, partial(self._set_online, stream=stream), self._workload)
         reading = asyncio.get_running_loop().create_task(_read(requests, control))
         try:
             async for answer in control.answers():
@@ -175,14 +176,19 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         self, request: pb.WorkloadRequest, context: Context
     ) -> pb.WorkloadResponse:
         """Look at the guest's programs."""
+        if self._programs is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, _NO_EYES)
         try:
-            check_request_id(request.request_id)
-            check_identities(request.going, self._scheme)
+            return await self._workload(request)
         except RequestError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            raise AssertionError("abort() raises") from error
+
+    async def _workload(self, request: pb.WorkloadRequest) -> pb.WorkloadResponse:
+        check_request_id(request.request_id)
+        check_identities(request.going, self._scheme)
         if self._programs is None:
-            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this agent does not look at programs")
-            raise AssertionError("abort() raises")
+            raise RequestError(_NO_EYES)
         numbers = {cpu.firmware_id: cpu.number for cpu in self._inventory.snapshot().cpus}
         found = await self._programs.look(
             {numbers[name] for name in request.going if name in numbers},

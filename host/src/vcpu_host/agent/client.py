@@ -43,6 +43,8 @@ _LAST_WORDS = 0.2
 
 #: The capability of agents that take requests as messages on one stream.
 _CONTROL = "control"
+#: That of agents that take a question about programs in the same way.
+_CONTROL_WORKLOAD = "control-workload"
 
 #: Of every channel that carries what an agent says.
 OPTIONS = [
@@ -224,7 +226,7 @@ class LinkAgent:
             request_id=self._request_id(), going=going, use=use, broken=broken, forgotten=forgotten
         )
         async with self._asking():
-            answer = parse(pb.WorkloadResponse, await self._stub.workload(request, timeout=self._call_timeout))
+            answer = await self._ask_workload(request)
             if answer.request_id != request.request_id:
                 raise BadMessageError("the answer to another request")
             return workload(answer.workload)
@@ -233,9 +235,13 @@ class LinkAgent:
         if self._control is None:
             return parse(pb.ListCpusResponse, await self._stub.list_cpus(request, timeout=self._call_timeout))
         message = pb.ControlRequest(list_cpus=request)
-        answers = self._control.ask(message, request.request_id, timeout=self._call_timeout)
-        (answer,) = [answer.list_cpus async for answer in answers] or [pb.ListCpusResponse()]
-        return answer
+        return (await self._control.ask_once(message, request.request_id, timeout=self._call_timeout)).list_cpus
+
+    async def _ask_workload(self, request: pb.WorkloadRequest) -> pb.WorkloadResponse:
+        if self._control is None or _CONTROL_WORKLOAD not in self.info.capabilities:
+            return parse(pb.WorkloadResponse, await self._stub.workload(request, timeout=self._call_timeout))
+        message = pb.ControlRequest(workload=request)
+        return (await self._control.ask_once(message, request.request_id, timeout=self._call_timeout)).workload
 
     async def watch(self) -> AsyncIterator[GuestView]:
         """Snapshots until the session ends (AgentGoneError) or the caller stops."""

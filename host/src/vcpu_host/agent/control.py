@@ -31,7 +31,7 @@ class _Asked:
     def __init__(self, kind: str, cpus: int) -> None:
         self._kind = kind
         self._parts_left = 2 * cpus  # an arrival and a result each
-        self._wholes_left = 1  # the list, or the snapshot that comes last
+        self._wholes_left = 1  # the list, the snapshot that comes last, or what programs do
         self._ended = False
         self.answers: asyncio.Queue[pb.ControlAnswer | AgentGoneError] = asyncio.Queue()
 
@@ -41,7 +41,7 @@ class _Asked:
             raise BadMessageError("an answer that this request cannot have")
         if kind == "ended":
             self._ended = True
-        elif kind == "list_cpus" or answer.set_online.WhichOneof("answer") == "final":
+        elif kind != "set_online" or answer.set_online.WhichOneof("answer") == "final":
             self._wholes_left -= 1
         elif answer.ByteSize() > MAX_PART:
             raise BadMessageError(f"more than {MAX_PART} bytes about one CPU")
@@ -104,6 +104,11 @@ class Control:
             del self._asked[request_id]
             if not ended and self._broken is None:
                 self._send(pb.ControlRequest(cancel=request_id))
+
+    async def ask_once(self, request: pb.ControlRequest, request_id: str, *, timeout: float) -> pb.ControlAnswer:
+        """The answer to a request that has but one; an empty one if none came before its end. See ``ask``."""
+        answers = [answer async for answer in self.ask(request, request_id, timeout=timeout)]
+        return answers[0] if answers else pb.ControlAnswer()
 
     async def close(self) -> None:
         """End the stream."""

@@ -23,14 +23,16 @@ class Broken(_message.Message):
     def __init__(self, cpus: _Optional[str] = ..., fate: _Optional[_Union[Broken.Fate, str]] = ..., threads: _Optional[_Union[Threads, _Mapping]] = ...) -> None: ...
 
 class ControlAnswer(_message.Message):
-    __slots__ = ["ended", "list_cpus", "set_online"]
+    __slots__ = ["ended", "list_cpus", "set_online", "workload"]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     LIST_CPUS_FIELD_NUMBER: _ClassVar[int]
     SET_ONLINE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ended: ControlEnded
     list_cpus: ListCpusResponse
     set_online: SetOnlineResponse
-    def __init__(self, list_cpus: _Optional[_Union[ListCpusResponse, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineResponse, _Mapping]] = ..., ended: _Optional[_Union[ControlEnded, _Mapping]] = ...) -> None: ...
+    workload: WorkloadResponse
+    def __init__(self, list_cpus: _Optional[_Union[ListCpusResponse, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineResponse, _Mapping]] = ..., ended: _Optional[_Union[ControlEnded, _Mapping]] = ..., workload: _Optional[_Union[WorkloadResponse, _Mapping]] = ...) -> None: ...
 
 class ControlEnded(_message.Message):
     __slots__ = ["rejected", "request_id"]
@@ -41,14 +43,16 @@ class ControlEnded(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., rejected: _Optional[str] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
-    __slots__ = ["cancel", "list_cpus", "set_online"]
+    __slots__ = ["cancel", "list_cpus", "set_online", "workload"]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     LIST_CPUS_FIELD_NUMBER: _ClassVar[int]
     SET_ONLINE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     cancel: str
     list_cpus: ListCpusRequest
     set_online: SetOnlineRequest
-    def __init__(self, list_cpus: _Optional[_Union[ListCpusRequest, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineRequest, _Mapping]] = ..., cancel: _Optional[str] = ...) -> None: ...
+    workload: WorkloadRequest
+    def __init__(self, list_cpus: _Optional[_Union[ListCpusRequest, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineRequest, _Mapping]] = ..., cancel: _Optional[str] = ..., workload: _Optional[_Union[WorkloadRequest, _Mapping]] = ...) -> None: ...
 
 class ControlResponse(_message.Message):
     __slots__ = ["answers"]

@@ -94,8 +94,8 @@ class GuestAgentServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Control(self, request_iterator, context):
-        """ListCpus and SetOnline for a host that asks again and again, by messages on one stream: beginning a call costs the
-        guest more than what is asked for. Requests are worked on side by side, and each one ends with "ended". When the host
+        """ListCpus, SetOnline and Workload for a host that asks again and again, by messages on one stream: beginning a call costs
+        the guest more than what is asked for. Requests are worked on side by side, and each one ends with "ended". When the host
         closes its side, or the stream breaks, all that is under way is given up as with a cancelled call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -28,6 +28,16 @@ class Work:
             raise RequestError("no such thing")
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=pb.Snapshot(generation=7))
 
+    async def workload(self, request: pb.WorkloadRequest) -> pb.WorkloadResponse:
+        if self.mistake is not None:
+            raise self.mistake
+        try:
+            await self.let.wait()
+        except asyncio.CancelledError:
+            self.given_up.append(request.request_id)
+            raise
+        return pb.WorkloadResponse(request_id=request.request_id)
+
     async def set_online(self, request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
         if self.mistake is not None:
             raise self.mistake
@@ -42,7 +52,7 @@ class Work:
 
 @asynccontextmanager
 async def control_of(work: Work) -> AsyncGenerator[ControlStream, None]:
-    control = ControlStream(work.list_cpus, work.set_online)
+    control = ControlStream(work.list_cpus, work.set_online, work.workload)
     try:
         yield control
     finally:
@@ -76,6 +86,20 @@ async def test_requests_are_worked_on_side_by_side_and_each_one_ends() -> None:
         assert await said(control, 1) == [("set_online", "a"), ("set_online", "a"), ("ended", "a")]
 
 
+async def test_a_look_at_programs_holds_up_nobody_and_can_be_given_up() -> None:
+    work = Work()
+    async with control_of(work) as control:
+        for name in "ab":
+            control.take(pb.ControlRequest(workload=pb.WorkloadRequest(request_id=name)))
+        await asyncio.sleep(0)
+        control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id="c")))
+        control.take(pb.ControlRequest(cancel="a"))
+        assert await said(control, 2) == [("list_cpus", "c"), ("ended", "c"), ("ended", "a")]
+        assert work.given_up == ["a"]
+        work.let.set()
+        assert await said(control, 1) == [("workload", "b"), ("ended", "b")]
+
+
 async def test_what_comes_about_together_goes_out_in_one_message() -> None:
     async with control_of(Work()) as control:
         for number in range(3):
@@ -103,7 +127,7 @@ async def test_good_news_waits_for_more_while_its_request_goes_on_and_bad_news_d
         settled.set()
         await go_on.wait()
 
-    control = ControlStream(Work().list_cpus, set_online)
+    control = ControlStream(Work().list_cpus, set_online, Work().workload)
     control.take(asks("a", "x"))
     message = asyncio.ensure_future(anext(control.answers()))
     await settled.wait()
@@ -126,7 +150,7 @@ async def test_good_news_waits_no_longer_than_it_may(monkeypatch: pytest.MonkeyP
         yield pb.SetOnlineResponse(request_id=request.request_id, result=result)
         await never.wait()
 
-    control = ControlStream(Work().list_cpus, set_online)
+    control = ControlStream(Work().list_cpus, set_online, Work().workload)
     control.take(asks("a", "x"))
     async with asyncio.timeout(DEADLINE):
         message = await anext(control.answers())
@@ -154,13 +178,14 @@ async def test_a_wrong_request_is_rejected_in_words_and_the_stream_goes_on() -> 
     async with control_of(work) as control:
         control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id="wrong")))
         control.take(asks("a", "x", "x"))
+        control.take(pb.ControlRequest(workload=pb.WorkloadRequest(request_id="p")))
         ended: dict[str, str] = {}
         async with asyncio.timeout(DEADLINE):
             async for message in control.answers():
                 ended |= {answer.ended.request_id: answer.ended.rejected for answer in message.answers}
-                if len(ended) == 2:
+                if len(ended) == 3:
                     break
-        assert ended == {"wrong": "no such thing", "a": "named twice"}
+        assert ended == {"wrong": "no such thing", "a": "named twice", "p": "named twice"}
         control.take(pb.ControlRequest())  # of a newer host, which should not have sent it
         control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id="b")))
         assert await said(control, 1) == [("list_cpus", "b"), ("ended", "b")]
@@ -185,7 +210,7 @@ async def test_more_requests_than_a_host_ever_has_are_turned_away() -> None:
 
 async def test_the_end_gives_up_all_that_is_under_way() -> None:
     work = Work()
-    control = ControlStream(work.list_cpus, work.set_online)
+    control = ControlStream(work.list_cpus, work.set_online, work.workload)
     control.take(asks("a", "x"))
     await asyncio.sleep(0)
     await control.close()

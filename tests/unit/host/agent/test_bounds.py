@@ -34,12 +34,25 @@ MANY = b"\x22\x00" * (MAX_FIELDS + 1)
         (pb.SetOnlineResponse, field(3, MANY)),
         (pb.ControlResponse, field(1, field(1, field(2, MANY)))),
         (pb.ControlResponse, field(1, field(1, field(2, MANY[: MAX_FIELDS // 2]))) * 5),
+        (pb.ControlResponse, field(1, field(4, field(2, b"\x12\x00" * (MAX_FIELDS + 1))))),
         (pb.ControlResponse, b"\x0a\x00" * (MAX_FIELDS + 1)),
         (pb.HelloResponse, b"\x22\x00" * (MAX_FIELDS + 1)),
         (pb.HelloResponse, field(11, b"\x32\x00" * (MAX_FIELDS + 1))),
         (pb.HelloResponse, b"\x08\x01" * (MAX_FIELDS + 1)),
     ],
-    ids=["snapshot", "list", "watch", "final", "control", "merged", "answers", "capabilities", "rules", "numbers"],
+    ids=[
+        "snapshot",
+        "list",
+        "watch",
+        "final",
+        "control",
+        "merged",
+        "pins",
+        "answers",
+        "capabilities",
+        "rules",
+        "numbers",
+    ],
 )
 def test_a_message_of_more_fields_than_any_can_have_is_not_parsed(kind: type[pb.Snapshot], data: bytes) -> None:
     with pytest.raises(BadMessageError, match="fields"):

@@ -241,3 +241,32 @@ async def test_a_stream_that_ends_is_lost_whatever_its_status(status: grpc.Statu
 def test_the_proxy_passes_on_every_call_of_the_contract() -> None:
     service = pb.DESCRIPTOR.services_by_name["GuestAgent"]
     assert set(proxy._STREAMS) == {f"/{service.full_name}/{method.name}" for method in service.methods}
+
+
+def looked(request_id: str) -> pb.ControlAnswer:
+    return pb.ControlAnswer(workload=pb.WorkloadResponse(request_id=request_id))
+
+
+@pytest.mark.parametrize("answers", [[looked("a"), looked("a")], [listed("a")]], ids=["twice", "a list"])
+async def test_a_look_at_programs_has_one_answer_and_of_its_kind(answers: list[pb.ControlAnswer]) -> None:
+    call = Call()
+    control = of(call)
+    request = pb.ControlRequest(workload=pb.WorkloadRequest(request_id="a"))
+    first = asyncio.ensure_future(control.ask_once(request, "a", timeout=DEADLINE))
+    await call.asked(1)
+    call.say(*answers)
+    with pytest.raises(AgentGoneError) as error:
+        await first
+    assert (error.value.reason.code, call.cancelled) == ("agent-bad-message", True)
+    await control.close()
+
+
+async def test_a_question_that_ends_without_an_answer_has_an_empty_one() -> None:
+    call = Call()
+    control = of(call)
+    request = pb.ControlRequest(workload=pb.WorkloadRequest(request_id="a"))
+    first = asyncio.ensure_future(control.ask_once(request, "a", timeout=DEADLINE))
+    await call.asked(1)
+    call.say(ended("a"))
+    assert await first == pb.ControlAnswer()
+    await control.close()
