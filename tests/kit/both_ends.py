@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc.aio
 from kit.fakes.guest_port import opener
 from kit.fakes.programs import FakePrograms, channels_of, tasks_of, units_of
-from kit.fakes.sysfs import FakeKernel
+from kit.fakes.sysfs import FakeKernel, firmware_id
 from kit.fakes.virtio_port import VirtioPort
 from kit.until import DEADLINE
 from vcpu_guest.core.model import AgentInfo, CpuEvent, Environment
@@ -27,6 +27,7 @@ from vcpu_guest.platforms.acpi import Acpi
 from vcpu_guest.rpc.service import GuestAgentService, serve
 from vcpu_host.agent.client import LinkAgent
 from vcpu_host.agent.socket_wire import wire_to
+from vcpu_host.ports import SetOnlineAnswer
 from vcpu_proto.link import GuestLink, HostLink
 
 IDENTITY = AgentInfo("1.2.3", "x86_64", "6.1.0-50-cloud-amd64", "b" * 36, "c" * 16, "acpi", "udev")
@@ -129,3 +130,11 @@ async def agent_of(guest: Guest, *, call_timeout: float = DEADLINE) -> AsyncIter
         yield agent
     finally:
         await agent.close()
+
+
+async def switched(
+    agent: LinkAgent, *slots: int, online: bool, wait: bool = False, timeout: float = DEADLINE
+) -> list[SetOnlineAnswer]:
+    """Ask for the CPUs of these slots; the answers to it."""
+    ids = [firmware_id(slot) for slot in slots]
+    return [answer async for answer in agent.set_online(ids, online=online, wait=wait, brief=False, timeout=timeout)]

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .core.guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from .core.identity import VmIdentity
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
     from .core.workload.model import Workload
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A CPU that was waited for is present in the guest now."""
 
     cpu: GuestCpu

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from kit.sim.views import INFO, guest, host, identities
@@ -83,15 +82,15 @@ class Vmm:
 
     async def look(self) -> HostView:
         self._check()
-        view = replace(host(self.vm.total, self.vm.filled, status=self.status), **self.facts)
+        view = host(self.vm.total, self.vm.filled, status=self.status)._replace(**self.facts)
         if view.channel is None or self.port_open:
             return view
-        return replace(view, channel=replace(view.channel, guest_open=False))
+        return view._replace(channel=view.channel._replace(guest_open=False))
 
     async def look_slots(self, view: HostView) -> HostView:
         await asyncio.sleep(0)
         now = await self.look()
-        return replace(view, slots=now.slots, devices=now.devices, status=now.status)
+        return view._replace(slots=now.slots, devices=now.devices, status=now.status)
 
     async def mend(self, view: HostView) -> None:
         del view

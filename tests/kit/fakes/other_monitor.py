@@ -52,7 +52,7 @@ class OtherMonitor:
     async def look(self) -> HostView:
         view = host(self.vm.total, self.vm.filled)
         slots = tuple(map(self._slot, view.slots))
-        return replace(view, slots=slots, devices={s.device_id: s.type for s in slots if s.device_id is not None})
+        return view._replace(slots=slots, devices={s.device_id: s.type for s in slots if s.device_id is not None})
 
     async def look_slots(self, view: HostView) -> HostView:
         del view

@@ -40,7 +40,7 @@ from vcpu_host.vm.migration_target import Prepared
 from vcpu_host.vm.numa_assign import Assigned
 
 _VIEW = with_pending(vm(3, {0, 1}), [Intent(IntentKind.UNPLUG, 1, "vcpu-1", 0.0)])
-_DEAF = replace(INFO, environment=replace(INFO.environment, unhandled_gpes=(2,)))
+_DEAF = INFO._replace(environment=INFO.environment._replace(unhandled_gpes=(2,)))
 _WHY = Reason(codes.QEMU_GONE, Origin.QEMU, "because")
 _LACKS = Difference(Finding(Level.PROBLEM, codes.CPU_MISSING, "x"), 1, "a", "b", curable=True)
 _NOTE = Note(Level.WARNING, codes.PINNED_THREADS, "x", "y", (1,), 1, (Who(812, 813, "db", "db.service", "/db"),))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from types import MappingProxyType
@@ -189,14 +189,18 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
         check_identities(request.going, self._scheme)
         if self._programs is None:
             raise RequestError(_NO_EYES)
-        numbers = {cpu.firmware_id: cpu.number for cpu in self._inventory.snapshot().cpus}
         found = await self._programs.look(
-            {numbers[name] for name in request.going if name in numbers},
+            self._numbers(request.going),
             use=request.use,
             broken=request.broken,
             forgotten=request.forgotten,
         )
         return pb.WorkloadResponse(request_id=request.request_id, workload=convert.workload(found))
+
+    def _numbers(self, identities: Collection[str]) -> set[int]:
+        """Return the kernel's numbers of those that are present. (A look at every CPU: not where nobody is named.)"""
+        named = set(identities)
+        return {cpu.number for cpu in self._inventory.snapshot().cpus if cpu.firmware_id in named} if named else set()
 
     def _list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]:
         check_request_id(request.request_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Between two columns.
 _GAP = "  "
@@ -22,8 +22,7 @@ _PIECE = re.compile(r"[^ ,]*,|[^ ,]+ *| +")
 Span = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A text, which goes on under itself if it is broken. ``lead`` stands before it.
 
     ``whole``: it is for copying, and not to be broken; the terminal does that by itself, and knows that it is one line.
@@ -36,16 +35,14 @@ class Line:
     whole: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column's name, and whether its cells may be broken over several lines."""
 
     name: str
     breaks: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Rows of cells; a cell that is a span has its own style."""
 
     columns: Sequence[Column]

@@ -10,7 +10,7 @@ QEMU 8.1 another one for its statistics (commit 3b6f485275ae), which is opened a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import codes
 from .finding import Finding, Level
@@ -27,8 +27,7 @@ _FEW_VCPUS = 100
 _FEW_PARTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptors:
+class Descriptors(NamedTuple):
     """How many file descriptors QEMU's process has open, and may have; ``pid`` is its id, as seen from here."""
 
     open: int

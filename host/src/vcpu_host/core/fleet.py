@@ -22,8 +22,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .text import is_pattern
 
@@ -42,8 +41,7 @@ class NoMatchError(ValueError):
     """A pattern that no VM's name fits. Its text is the pattern."""
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(NamedTuple):
     """How many vCPUs a VM is to have online.
 
     ``libvirt`` (a URI) and ``domain`` say where it is, if the file does; both are None for a name of vms.d.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from . import codes
 from .reason import Reason
@@ -35,8 +36,7 @@ class GuestCpu:
         return not self.online and self.cannot_online is not None and self.cannot_online.code == codes.SMT_OFF
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(NamedTuple):
     """What in the guest bears on hotplug (see agent.proto)."""
 
     possible: str = ""
@@ -57,8 +57,7 @@ class Environment:
     unhandled_gpes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSupport:
+class LoadSupport(NamedTuple):
     """What the agent would tell of the guest's load (see agent.proto). ``allowed``: by the guest's administrator."""
 
     allowed: bool
@@ -75,8 +74,7 @@ _EJECT_GATE = "eject-gate"
 _WORKLOAD = "workload"
 
 
-@dataclass(frozen=True, slots=True)
-class AgentInfo:
+class AgentInfo(NamedTuple):
     """Who answers at the other end of the port."""
 
     version: str
@@ -88,7 +86,7 @@ class AgentInfo:
     platform: str
     event_source: str
     capabilities: tuple[str, ...] = ()
-    environment: Environment = field(default_factory=Environment)
+    environment: Environment = Environment()
     #: None: an agent of a version that tells no load.
     load: LoadSupport | None = None
 
@@ -110,8 +108,7 @@ class AgentInfo:
         return "open" if self.environment.eject_enabled else "closed"
 
 
-@dataclass(frozen=True, slots=True)
-class GuestView:
+class GuestView(NamedTuple):
     """One look at the guest. ``cpus`` are by ascending number; identities are unique (checked where they come in)."""
 
     generation: int
@@ -129,8 +126,7 @@ class CpuStatus(StrEnum):
     ABSENT = "absent"
 
 
-@dataclass(frozen=True, slots=True)
-class CpuResult:
+class CpuResult(NamedTuple):
     """The agent's answer for one CPU; ``observed`` is what it read back, ``seconds`` the time inside the attempt."""
 
     firmware_id: str

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from .model import Ost
 
@@ -20,8 +19,7 @@ class IntentKind(StrEnum):
     UNPLUG = "unplug"
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """One slot's. ``since`` is in seconds since the epoch.
 
     ``threads`` are the host thread ids that the slot's vCPUs had, and ``ost`` is what the guest had last said of it: by

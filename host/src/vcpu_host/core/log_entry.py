@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .operation.counts import Counts
 from .planning.plan import Operation
@@ -66,8 +65,7 @@ _NO_LOGIN = 2**32 - 1
 Change = tuple[int | None, int | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """The VM: its ``name`` (may be empty), its monitor's socket, and QEMU's process id where that is known."""
 
     name: str
@@ -75,8 +73,7 @@ class Subject:
     pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who changes a VM: the user of this process, by which ``command``, and for whom a service does it."""
 
     uid: int
@@ -85,16 +82,14 @@ class Caller:
     for_uid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedReason:
+class LoggedReason(NamedTuple):
     """A reason with the slots that it is about, such as "1-3"; empty if it is about the whole."""
 
     reason: Reason
     slots: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LogEntry:
+class LogEntry(NamedTuple):
     """An entry as it was read. ``time`` is in seconds since 1970; counts are None where the entry has none.
 
     ``login_uid`` is the user that had logged in, as the kernel's audit has it; None where that is not known.

@@ -8,12 +8,16 @@ joins the two by firmware identity. Nothing here knows how the values were obtai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from .descriptors import Descriptors
 from .reason import Reason
+
+#: A mapping without anything in it: what a value has that was given none.
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 PropValue = int | str | bool
 Props = Mapping[str, PropValue]
@@ -47,8 +51,7 @@ class SlotState(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class HostThread:
+class HostThread(NamedTuple):
     """One vCPU of the machine monitor, and the host thread that runs it.
 
     ``path`` is where the monitor has it, for people. ``at_start``: it was there when the VM was started (-smp).
@@ -60,8 +63,7 @@ class HostThread:
     at_start: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Ost:
+class Ost(NamedTuple):
     """What the guest's ACPI last said of a slot (``_OST``: event source and status; hw/acpi/cpu.c)."""
 
     source: int
@@ -138,8 +140,7 @@ def freeze_props(props: Mapping[str, PropValue]) -> Props:
     return MappingProxyType(dict(props))
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(NamedTuple):
     """The agent's virtio-serial port, as QEMU sees it.
 
     ``socket`` is the chardev's unix socket, as it is reached from here ("@NAME" if it is an abstract one; None if there
@@ -164,8 +165,7 @@ class Channel:
 _MIGRATION_AT_REST = frozenset({"", "none", "completed", "failed", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """Who owns the VM, in words ("libvirt 12.8.0"), and whether it keeps a ``definition`` that the VM starts from.
 
     ``record_alone``: the owner's record is all that is seen of the VM; QEMU itself is not looked at. ``refuses`` says
@@ -178,8 +178,7 @@ class Owner:
     refuses: Reason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HostView:
+class HostView(NamedTuple):
     """One look at QEMU. ``slots`` are in slot order. ``no_hotplug`` says why no CPU can be plugged, or is None.
 
     A machine without CPU hotplug has a filled slot for each of its vCPUs. ``properties`` are those of the machine
@@ -198,15 +197,15 @@ class HostView:
     status: str
     accel: str
     slots: tuple[Slot, ...]
-    ost: Mapping[int, Ost] = field(default_factory=dict)
+    ost: Mapping[int, Ost] = NOTHING
     channel: Channel | None = None
     no_hotplug: Reason | None = None
     vm_name: str = ""
-    properties: Mapping[str, PropValue] = field(default_factory=dict)
-    cpu_properties: Mapping[str, PropValue] = field(default_factory=dict)
-    topology: Mapping[str, int] = field(default_factory=dict)
-    devices: Mapping[str, str] = field(default_factory=dict)
-    iommu: Mapping[str, PropValue] = field(default_factory=dict)
+    properties: Mapping[str, PropValue] = NOTHING
+    cpu_properties: Mapping[str, PropValue] = NOTHING
+    topology: Mapping[str, int] = NOTHING
+    devices: Mapping[str, str] = NOTHING
+    iommu: Mapping[str, PropValue] = NOTHING
     migration: str = ""
     descriptors: Descriptors | None = None
     owner: Owner | None = None

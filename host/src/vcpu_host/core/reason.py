@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -28,8 +28,7 @@ class Origin(StrEnum):
     LIBVIRT = "libvirt"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """Why something is not so, or was not done (promise 4).
 
     ``code`` is stable and for programs: one of ``core.codes``, or one that a newer agent sent. ``text`` holds the words

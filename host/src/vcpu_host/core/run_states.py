@@ -13,16 +13,15 @@ half of a snapshot whose loading failed; a sleeping guest sleeps on. All of that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 from . import codes
 from .model import HostView
 from .reason import Origin, Reason
 
 
-@dataclass(frozen=True, slots=True)
-class RunState:
+class RunState(NamedTuple):
     """One state. ``what`` says what is the matter, ``do`` what ends it, ``leave`` what seems to help and does not.
 
     ``over``: this very guest will not go on, whatever is done here.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import codes
 from .guest import AgentInfo, GuestCpu, GuestView
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 _EMPTY = Reason(codes.SLOT_EMPTY, Origin.VCPUCTL, "the slot is empty")
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadView:
+class ThreadView(NamedTuple):
     """One schedulable CPU of a slot: the guest CPU that bears its identity, and the host thread that runs it."""
 
     firmware_id: str
@@ -77,8 +76,7 @@ class SlotView:
         return tuple([thread.firmware_id for thread in self.threads])
 
 
-@dataclass(frozen=True, slots=True)
-class VmView:
+class VmView(NamedTuple):
     """The whole map. ``strangers`` are guest CPUs that no filled slot explains: just removed, or made up.
 
     Those of them that no slot explains at all are ``unexplained``: they make every absence unproven (``core.proof``).
@@ -212,7 +210,7 @@ def removal_stuck(slot: Slot) -> Reason:
 def with_pending(view: VmView, intents: Sequence[Intent]) -> VmView:
     """The map with what is still open of earlier operations (``pending.settle``)."""
     by_slot = {intent.slot: intent for intent in intents}
-    return replace(view, slots=tuple(_pending(slot, by_slot.get(slot.index)) for slot in view.slots))
+    return view._replace(slots=tuple(_pending(slot, by_slot.get(slot.index)) for slot in view.slots))
 
 
 def _pending(slot: SlotView, intent: Intent | None) -> SlotView:

@@ -7,7 +7,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import codes
 from .channel import MONITOR, no_channel, no_socket
@@ -25,8 +25,7 @@ def is_here(uri: str) -> bool:
     return uri.startswith(_HERE)
 
 
-@dataclass(frozen=True, slots=True)
-class Configured:
+class Configured(NamedTuple):
     """A file of vms.d. ``trouble`` says what is wrong with it; ``hidden_by`` is the file that counts in its place.
 
     ``qmp`` and ``agent`` are what it says, None if it says nothing that can be used. ``key`` is the same for whatever
@@ -45,8 +44,7 @@ class Configured:
     domain: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Monitor:
+class Monitor(NamedTuple):
     """A QMP monitor on a unix socket. ``told`` is what QEMU calls it, ``here`` what it is called from here, in UTF-8.
 
     If nothing leads there from here, ``here`` is None and ``trouble`` says why. ``key`` is as in ``Configured``.
@@ -58,8 +56,7 @@ class Monitor:
     key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """A process that looks like a QEMU, with its command line and its owner's name.
 
     ``started`` tells which of two is the younger one. ``monitors`` are those that listen on unix sockets.
@@ -72,8 +69,7 @@ class Process:
     monitors: tuple[Monitor, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(NamedTuple):
     """The file that would make a VM known: its name, its path, and what it says."""
 
     name: str
@@ -88,8 +84,7 @@ class Offer:
         return f"mkdir -p {directory} && printf '%s\\n' {lines} >{file}"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A process, the names of the VMs that are configured for it, what it lacks, and the file that would add it."""
 
     process: Process
@@ -103,8 +98,7 @@ class Found:
         return self.process.says.port is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Vms:
+class Vms(NamedTuple):
     """All of it. ``unseen`` says that there are processes that could not be looked at, or is None."""
 
     configured: tuple[Configured, ...]

@@ -26,15 +26,13 @@ def of_autoscaler(
     now: float,
 ) -> Document:
     """Return how the autoscaling of one VM stands; ``now`` is of the decision's clock."""
-    from dataclasses import asdict
-
     from ..autoscale.settings import to_json
 
     return {
         "mode": str(settings.mode),
         "enabled": enabled,
         "decision": decision.to_json(now),
-        "guest": None if support is None else asdict(support),
+        "guest": None if support is None else support._asdict(),
         "settings": to_json(settings),
         "history": [_of_entry(entry) for entry in entries],
     }

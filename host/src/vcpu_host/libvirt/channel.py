@@ -94,7 +94,7 @@ async def _added(connection: Connection, domain: Any) -> AgentChannel:
         if all(each is None or each.channel for each in (running, persistent)):
             raise
         text = f"{error.reason.text}: it is not known whether the channel was added"
-        raise OutcomeLostError(replace(error.reason, text=text)) from error
+        raise OutcomeLostError(error.reason._replace(text=text)) from error
 
 
 async def _completed(
@@ -108,7 +108,7 @@ async def _completed(
         # Into a definition libvirt puts the controller itself; into a running domain it does not (9.0, 12.8).
         live = await _attach(connection, domain, [CHANNEL_XML] if running.serial else [_CONTROLLER, CHANNEL_XML], _LIVE)
         if live is not None and persistent is not None and later is None:
-            live = replace(live, hint="shut the domain down and start it again: its definition has the channel")
+            live = live._replace(hint="shut the domain down and start it again: its definition has the channel")
     after = await _looked(connection, domain)  # which counts: somebody else may have been quicker
     return replace(
         after,

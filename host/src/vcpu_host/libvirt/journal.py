@@ -12,7 +12,6 @@ import os
 import socket
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..core import codes
@@ -84,7 +83,7 @@ class MetadataJournal:
             text = f"the domain's metadata ({NAMESPACE}) should say what is still pending, and cannot be read: {error}"
             hint = f"compare the VM with its guest by hand, then: virsh metadata DOMAIN {NAMESPACE} --live --remove"
             raise RefusedError(Reason(codes.BAD_RECORD, Origin.VCPUCTL, text, hint)) from error
-        return intents if same else tuple(replace(intent, threads=()) for intent in intents)
+        return intents if same else tuple(intent._replace(threads=()) for intent in intents)
 
     async def holder(self) -> str:
         """Return who else wrote the record that there is; empty if nobody did, or it does not say."""

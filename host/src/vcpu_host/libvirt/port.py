@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -88,7 +87,7 @@ class ChannelPort:
             connection = await made
         except VcpuctlError as error:
             text = f"there is no connection for the agent's channel: {error.reason.text}"
-            raise AgentGoneError(replace(error.reason, text=text)) from error
+            raise AgentGoneError(error.reason._replace(text=text)) from error
         try:
             stream = await self._channel(connection)
             transport = StreamTransport(

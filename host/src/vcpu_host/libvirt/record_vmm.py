@@ -13,7 +13,6 @@ operation's next request has it notice.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..core.identity import VmIdentity
@@ -43,7 +42,7 @@ class RecordVmm:
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
-        self._owner = replace(domain.owner, record_alone=True)
+        self._owner = domain.owner._replace(record_alone=True)
         self._hub = EventHub(LIBVIRTS)
         domain.connection.on_loss(lambda reason: self._hub.put(QemuGone(reason)))
 
@@ -74,7 +73,7 @@ class RecordVmm:
             owner=self._owner,
         )
         if platform_for(view).whole_cores:
-            return replace(view, owner=replace(self._owner, refuses=words.cores()))
+            return view._replace(owner=self._owner._replace(refuses=words.cores()))
         return view
 
     def _state(self) -> tuple[str, int, int]:

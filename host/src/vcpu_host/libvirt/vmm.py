@@ -86,7 +86,7 @@ class LibvirtVmm(QmpVmm):
             if self._leaving:
                 record = await self._told_again(view, record)
             if any(slot.vcpus > 1 for slot in view.slots):
-                return replace(view, owner=replace(self.domain.owner, refuses=words.cores()))
+                return view._replace(owner=self.domain.owner._replace(refuses=words.cores()))
             differ = {slot.index for slot in view.slots if record.has(slot.index) is not slot.filled}
             filled = await self._filled() if differ and view.no_hotplug is None else None
             moved = set() if filled is None else {at for at in differ if (at in filled) is not view.slots[at].filled}
@@ -100,7 +100,7 @@ class LibvirtVmm(QmpVmm):
             else self._recorded(slot, record)
             for slot in view.slots
         )
-        return replace(view, slots=slots, owner=self.domain.owner)
+        return view._replace(slots=slots, owner=self.domain.owner)
 
     async def _filled(self) -> frozenset[int]:
         """Return the slots that have a CPU at this moment."""

@@ -7,7 +7,6 @@ The numbers are virErrorNumber (include/libvirt/virterror.h); which error comes 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from ..core import codes
@@ -189,7 +188,7 @@ def of_set_vcpu(error: QemuError, *, enabled: bool) -> QemuError:
         code = codes.SLOT_OCCUPIED if enabled else codes.DEVICE_NOT_FOUND
     elif not enabled and "qemu reported thread id for inactive vcpu" in text:
         code = codes.UNPLUGGING
-    return error if code == error.reason.code else QemuError(replace(error.reason, code=code))
+    return error if code == error.reason.code else QemuError(error.reason._replace(code=code))
 
 
 def of_waiting(error: QemuError) -> bool:
@@ -204,7 +203,7 @@ def domain_off(text: str) -> QemuGoneError:
 
 def not_known(error: QemuError) -> QemuGoneError:
     """Return the error that nobody can say whether QEMU has done what libvirt has failed at."""
-    return QemuGoneError(replace(error.reason, hint=f"it may have been done: {_AGAIN}"))
+    return QemuGoneError(error.reason._replace(hint=f"it may have been done: {_AGAIN}"))
 
 
 def vanished(text: str) -> QemuGoneError:
@@ -250,7 +249,7 @@ def not_hotpluggable(index: int) -> Reason:
 def stays_kept(why: Reason, index: int) -> Reason:
     """Return why a definition goes on having a vCPU as one that stays."""
     text = f"it starts with vCPU {index} as one that cannot be unplugged then: {why.text}"
-    return replace(why, text=text)
+    return why._replace(text=text)
 
 
 def behind(slot: Slot) -> Reason:

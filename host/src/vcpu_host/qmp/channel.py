@@ -10,7 +10,6 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ..core import codes
@@ -47,7 +46,7 @@ def channel(port: str, label: str, chardevs: object, qemu: VmIdentity) -> Channe
     device_id = names.device_id(port)
     for item in replies.entries(chardevs, "query-chardev"):
         if item.get("label") == label:
-            return replace(_channel(item, qemu), device_id=device_id)
+            return _channel(item, qemu)._replace(device_id=device_id)
     return Channel(None, guest_open=False, device_id=device_id)
 
 
@@ -77,7 +76,7 @@ def named_as_before(port: Channel, before: Channel | None) -> Channel:
     """
     if not port.name_withheld or before is None or not is_abstract(before.bound):
         return port
-    return replace(port, socket=before.socket, bound=before.bound, name_withheld=False)
+    return port._replace(socket=before.socket, bound=before.bound, name_withheld=False)
 
 
 def _reached(bound: str, qemu: VmIdentity) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..core.model import Slot
 
@@ -14,8 +14,7 @@ PERIPHERAL = "/machine/peripheral/"
 AT_START = "/machine/unattached/"
 
 
-@dataclass(frozen=True, slots=True)
-class Naming:
+class Naming(NamedTuple):
     """Which device id the CPU of a slot gets: ``prefix`` and the slot's index.
 
     It follows from the slot alone, so any run on any host finds the same id again.

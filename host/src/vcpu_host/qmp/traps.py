@@ -8,7 +8,7 @@ texts are those of QEMU 7.2 to 11.1; one that is not known here passes with QEMU
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..core import codes
 from ..core.reason import Origin, Reason
@@ -16,8 +16,7 @@ from ..errors import QemuError
 from .words import clean
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """An error text, and what to make of it.
 
     ``pattern`` is compiled when the first error comes: most runs see none, and compiling them all takes 1 % of a list.

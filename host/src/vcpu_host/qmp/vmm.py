@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import codes
@@ -113,8 +112,7 @@ class QmpVmm:
         port, cpu_properties, iommu = await _together(
             self._channel(children), self._of_all_cpus(found.slots), self._of_iommu(children)
         )
-        view: HostView = replace(
-            fixed,
+        view: HostView = fixed._replace(
             status=status,
             migration=migration,
             slots=found.slots,
@@ -129,7 +127,7 @@ class QmpVmm:
         if port is None or port.guest_open or not (found.slots and silent and platform_for(view).lists_cpus_when_up):
             return view
         # ACPI comes before any driver. (Whether the port's is up would be told by an x- command: see above.)
-        return replace(view, channel=replace(port, acpi_up=False))
+        return view._replace(channel=port._replace(acpi_up=False))
 
     async def _what_it_is(self) -> HostView:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
@@ -159,8 +157,7 @@ class QmpVmm:
     async def look_slots(self, view: HostView) -> HostView:
         """``view`` with its slots, threads, ids and status looked at again."""
         (status, migration), found = await _together(self._state(), self._slots())
-        return replace(
-            view,
+        return view._replace(
             slots=found.slots,
             devices=found.devices,
             no_hotplug=found.no_hotplug,

@@ -11,7 +11,6 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 
 from ..core import codes
@@ -124,7 +123,7 @@ class Door:
 async def _ask(asked: Asked, uid: int, call: Call, say: Say) -> Document:
     if call.changes:
         say({"begun": True})
-    return await asked.answer(replace(call, for_uid=uid), say)
+    return await asked.answer(call._replace(for_uid=uid), say)
 
 
 async def _pass_on(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -352,7 +352,7 @@ class Asked:
             if answer is not None:
                 return answer
             if until is not None:
-                call = replace(call, timeout=max(until - loop.time(), _LEAST))
+                call = call._replace(timeout=max(until - loop.time(), _LEAST))
 
     def interrupt(self) -> None:
         """End the wait of the operation that is carried out for this call, or keep it from beginning."""

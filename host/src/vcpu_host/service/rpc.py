@@ -11,7 +11,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -125,7 +124,7 @@ class _Host(host_pb2_grpc.HostServicer):
             kept = self._keeper.named(request.vm)
             call = _call(Kind.RUN, request.order, request.timeout)
             asked = kept.asked()
-            work = asyncio.ensure_future(asked.answer(replace(call, for_uid=self._uid), say))
+            work = asyncio.ensure_future(asked.answer(call._replace(for_uid=self._uid), say))
             try:
                 async for message in _until_ended(work, newest):
                     settled, slots, words = message["progress"]

@@ -128,7 +128,7 @@ def _tells(what: ev.Event | ev.Action) -> bool:
 def _fields(what: ev.Event | ev.Action) -> dict[str, Any]:
     """What is worth a log line: simple values as they are, the rest by its repr (which escapes control characters)."""
     fields: dict[str, Any] = {}
-    for name in what.__dataclass_fields__:
+    for name in what.__match_args__:
         value = getattr(what, name)
         fields[name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
     return fields

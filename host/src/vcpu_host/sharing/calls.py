@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import codes
 from ..core.reason import Origin, Reason
@@ -38,8 +37,7 @@ class Part(StrEnum):
     KEEPS = "keeps"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One question, or one order.
 
     ``request`` is what PLAN and RUN are about. ``timeout``, in seconds, bounds RUN and WATCH; None: as long as it

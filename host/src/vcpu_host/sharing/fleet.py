@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..core import codes
 from ..core.reason import Origin, Reason
@@ -64,8 +63,7 @@ class UnusableVm:
         """There is nothing to end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One VM, what it is asked, and after how many seconds it is given up; None: when it ends by itself."""
 
     name: str
@@ -74,8 +72,7 @@ class Member:
     within: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How it ended for one VM: an answer, or an error. ``begun``: the VM may have been changed, or may change yet."""
 
     name: str

@@ -7,7 +7,6 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -212,7 +211,7 @@ class Hub:
         interruption.check()
         with self.operation(interruption):
             say({"begun": True})
-            return await self._answer(replace(call, for_uid=uid), say, interruption)
+            return await self._answer(call._replace(for_uid=uid), say, interruption)
 
 
 async def _end(tasks: set[asyncio.Task[None]]) -> None:

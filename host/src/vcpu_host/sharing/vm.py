@@ -92,7 +92,7 @@ class Vm:
             return call
         from ..core.planning.plan import OnWorkload
 
-        return replace(call, request=replace(request, workload=OnWorkload(self._target.workload)))
+        return call._replace(request=replace(request, workload=OnWorkload(self._target.workload)))
 
     @property
     def at_work(self) -> bool:
@@ -184,7 +184,7 @@ class Vm:
             if call.timeout is not None:
                 if loop.time() - began >= call.timeout:
                     return {}
-                left = replace(call, timeout=call.timeout - (loop.time() - began))
+                left = call._replace(timeout=call.timeout - (loop.time() - began))
             answer = await self._asked_once(left, say)
             if answer is not None:
                 return answer

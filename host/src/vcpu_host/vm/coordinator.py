@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -286,7 +285,7 @@ class Coordinator:
                 from .keeping import kept
 
                 result = await kept(self._vmm, view.host, result)
-        return replace(result, recovered=earlier.slots, before=earlier.before) if earlier else result
+        return result._replace(recovered=earlier.slots, before=earlier.before) if earlier else result
 
     async def _decide(
         self,

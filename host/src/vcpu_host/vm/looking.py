@@ -7,8 +7,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import ports
 from ..core import codes
@@ -35,8 +34,7 @@ _NO_SESSION = Reason(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Recorded:
+class _Recorded(NamedTuple):
     """What is on record, or the trouble with it."""
 
     intents: tuple[Intent, ...] = ()
@@ -87,7 +85,7 @@ class Looker:
     def said(self, said: dict[int, Ost]) -> None:
         """The guest has said this of slots since the last look: a later one in this session does not ask for it."""
         if said and self._host is not None:
-            self._host = replace(self._host, ost={**self._host.ost, **said})
+            self._host = self._host._replace(ost={**self._host.ost, **said})
 
     async def beside(self, *, renew: bool = True) -> VmView:
         """The map while an operation is under way, which alone makes and ends sessions and keeps the record."""
@@ -198,7 +196,7 @@ class Looker:
         """
         now = await self._recorded()
         if now.trouble is not None:
-            return replace(view, record_trouble=now.trouble)
+            return view._replace(record_trouble=now.trouble)
         judged = frozenset(before.intents)
         left = judged.intersection(record.settle(now.intents, view))
         open_still = tuple(intent for intent in now.intents if intent in left or intent not in judged)

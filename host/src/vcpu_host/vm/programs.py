@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from typing import Any
 
 from .. import ports
@@ -61,7 +60,7 @@ async def informed(
         seen = await looked_at(agent, view, decided, on, shows=shows)
         if seen is view or seen.programs is None:
             return view, decided
-        decided = make(replace(seen, programs=replace(seen.programs, refuses=False)))  # a refusal names no slots
+        decided = make(seen._replace(programs=seen.programs._replace(refuses=False)))  # a refusal names no slots
         view = seen
         if not unasked(seen, decided):
             break
@@ -77,7 +76,7 @@ def uninformed(view: VmView, decided: Plan, on: OnWorkload, make: Callable[[VmVi
     """
     if on is not OnWorkload.REFUSE or not takes(decided):
         return view, decided
-    view = replace(view, programs=Programs(None, no_agent(), refuses=True))
+    view = view._replace(programs=Programs(None, no_agent(), refuses=True))
     return view, make(view)
 
 
@@ -95,7 +94,7 @@ async def looked_at(
     if on is OnWorkload.IGNORE or not does_something(decided) or not (going or shows or refuses):
         return view
     found, trouble = await _ask(agent, going, use=brings(decided), forgotten=True)
-    return replace(view, programs=Programs(found, trouble, refuses, frozenset(going)))
+    return view._replace(programs=Programs(found, trouble, refuses, frozenset(going)))
 
 
 async def told(
@@ -120,7 +119,7 @@ async def told(
             notes = (*notes, *_since(decided, result, found, before))
         elif trouble is not None and not any(note.text == unseen(trouble).text for note in notes):
             notes = (*notes, unseen(trouble))
-    return replace(result, notes=notes)
+    return result._replace(notes=notes)
 
 
 async def _in_time(
@@ -145,7 +144,7 @@ async def for_doctor(agent: ports.GuestAgent | None, view: VmView) -> VmView:
     if agent is None or view.agent is None:
         return view
     found, trouble = await _ask(agent, (), use=True, broken=True, forgotten=True)
-    return replace(view, programs=Programs(found, trouble))
+    return view._replace(programs=Programs(found, trouble))
 
 
 async def _ask(

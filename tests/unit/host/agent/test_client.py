@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import socket
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +33,13 @@ _OPEN = Channel("/run/agent.sock", guest_open=True)
     ("view", "code"),
     [
         (host(1, channel=_OPEN), None),
-        (host(1, channel=replace(_OPEN, socket=None)), "no-socket"),
-        (host(1, channel=replace(_OPEN, socket=None, name_withheld=True)), "port-busy"),
-        (replace(host(1), channel=None), "no-channel"),
+        (host(1, channel=_OPEN._replace(socket=None)), "no-socket"),
+        (host(1, channel=_OPEN._replace(socket=None, name_withheld=True)), "port-busy"),
+        (host(1)._replace(channel=None), "no-channel"),
         (host(1, channel=_OPEN, status="paused"), "vm-not-running"),
-        (host(1, channel=replace(_OPEN, guest_open=False)), "agent-absent"),
-        (host(1, channel=replace(_OPEN, guest_open=False, acpi_up=True)), "agent-absent"),
-        (host(1, channel=replace(_OPEN, guest_open=False, acpi_up=False)), "guest-booting"),
+        (host(1, channel=_OPEN._replace(guest_open=False)), "agent-absent"),
+        (host(1, channel=_OPEN._replace(guest_open=False, acpi_up=True)), "agent-absent"),
+        (host(1, channel=_OPEN._replace(guest_open=False, acpi_up=False)), "guest-booting"),
     ],
 )
 def test_each_obstacle_has_its_own_name_and_remedy(view: HostView, code: str | None) -> None:
@@ -75,7 +74,7 @@ async def test_not_a_byte_goes_to_what_turns_out_to_be_somebody_elses(tmp_path: 
         # Nothing is wrong with the user's words if there were none.
         with pytest.raises(UsageError if named else AgentGoneError) as error:
             await LinkDialer(SocketPort(path if named else None, not_ours)).dial(
-                host(1, channel=replace(_OPEN, socket=path, bound=path)), 1.0
+                host(1, channel=_OPEN._replace(socket=path, bound=path)), 1.0
             )
         assert error.value.reason.code == "not-our-port"
         client, _ = listener.accept()
@@ -87,7 +86,7 @@ async def test_not_a_byte_goes_to_what_turns_out_to_be_somebody_elses(tmp_path: 
     ("bound", "word"), [("/nonexistent/agent", "--agent"), ("@vcpuctl-nobody", "network namespace")]
 )
 async def test_a_socket_that_qemu_has_and_we_have_not_means_that_qemu_lives_elsewhere(bound: str, word: str) -> None:
-    at = host(1, channel=replace(_OPEN, socket=bound, bound=bound))
+    at = host(1, channel=_OPEN._replace(socket=bound, bound=bound))
     with pytest.raises(AgentGoneError) as error:
         await LinkDialer(SocketPort(None, not_ours)).dial(at, 1.0)
     assert error.value.reason.code == "port-unreachable"
@@ -102,7 +101,7 @@ async def test_a_socket_that_qemu_has_and_we_have_not_means_that_qemu_lives_else
 async def test_no_session_is_tried_where_it_cannot_be_had() -> None:
     dialer = LinkDialer(SocketPort(None, not_ours))
     with pytest.raises(AgentGoneError) as error:
-        await dialer.dial(host(1, channel=replace(_OPEN, socket="/nonexistent", guest_open=False)), 1.0)
+        await dialer.dial(host(1, channel=_OPEN._replace(socket="/nonexistent", guest_open=False)), 1.0)
     assert error.value.reason.code == "agent-absent"
 
 

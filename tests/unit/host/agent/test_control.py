@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from typing import Any, cast
 
 import grpc
@@ -121,7 +120,7 @@ async def test_an_answer_that_does_not_come_in_time_is_slow_and_given_up() -> No
 async def test_who_waits_hears_the_best_reason_there_is_for_the_stream_s_end() -> None:
     async def better(error: AgentGoneError) -> AgentGoneError:
         assert error.reason.code == codes.AGENT_LOST
-        return AgentGoneError(replace(error.reason, text="it is stopping"))
+        return AgentGoneError(error.reason._replace(text="it is stopping"))
 
     call = Call()
     control = of(call, better)

@@ -21,6 +21,7 @@ _REASONS = st.builds(
     st.from_regex(r"[a-z][a-z0-9-]{0,30}", fullmatch=True),
     st.just(Origin.GUEST),
     st.text(_PRINTABLE, max_size=100),
+    hint=st.just(""),
     errno=st.sampled_from(["", "EBUSY", "EPERM"]),
 )
 _CPUS = st.builds(

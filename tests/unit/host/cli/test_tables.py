@@ -56,7 +56,7 @@ def _with_nodes(qemu: int | None, *guest: int | None) -> VmView:
     props = view.host.slots[0].props if qemu is None else {**view.host.slots[0].props, "node-id": qemu}
     slots = (replace(view.host.slots[0], props=props),)
     cpus = tuple(replace(cpu, node=node) for cpu, node in zip(view.guest.cpus, guest, strict=True))
-    return join(replace(view.host, slots=slots), replace(view.guest, cpus=cpus), agent=view.agent)
+    return join(view.host._replace(slots=slots), view.guest._replace(cpus=cpus), agent=view.agent)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_empty_slots_of_which_there_is_something_to_tell_keep_their_rows() -> No
     view = with_pending(vm(8, {0}), [Intent(IntentKind.PLUG, 4, "vcpu-4", 0.0)])
     assert _slots_of(view) == ["0", "1-3", "4", "5-7"]
     slots = tuple(replace(slot, props={**slot.props, "node-id": slot.index // 4}) for slot in vm(8, {0}).host.slots)
-    assert _slots_of(join(replace(vm(8, {0}).host, slots=slots), None)) == ["0", "1-3", "4-7"]
+    assert _slots_of(join(vm(8, {0}).host._replace(slots=slots), None)) == ["0", "1-3", "4-7"]
 
 
 def test_the_wide_map_has_every_column() -> None:
@@ -127,7 +127,7 @@ def test_the_wide_map_has_every_column() -> None:
 
 def test_the_map_says_that_the_guest_hears_of_no_cpu() -> None:
     view = vm(3, {0, 1})
-    agent = replace(INFO, environment=replace(INFO.environment, unhandled_gpes=(2,)))
+    agent = INFO._replace(environment=INFO.environment._replace(unhandled_gpes=(2,)))
     document = of_view(join(view.host, view.guest, agent=agent))
     told = [line for line in _shown(tables.view_blocks(document)) if line.startswith("guest: GPE 02 of the guest is")]
     assert len(told) == 1
@@ -143,13 +143,13 @@ def test_the_map_names_the_owner_and_where_its_record_is_not_right() -> None:
     view = vm(3, {0, 1})
     behind = replace(view.host.slots[2], recorded=Recorded.BEHIND)
     for alone, words in ((False, "owner: libvirt 12.8.0"), (True, "owner: libvirt 12.8.0, by its record alone")):
-        owned = replace(
-            view.host, owner=Owner("libvirt 12.8.0", definition=True, record_alone=alone), slots=view.host.slots
+        owned = view.host._replace(
+            owner=Owner("libvirt 12.8.0", definition=True, record_alone=alone), slots=view.host.slots
         )
         lines = _shown(tables.view_blocks(of_view(join(owned, view.guest, agent=view.agent))))
         assert words in lines
         assert not any("differ" in line for line in lines)
-        differs = replace(owned, slots=(*view.host.slots[:2], behind))
+        differs = owned._replace(slots=(*view.host.slots[:2], behind))
         lines = _shown(tables.view_blocks(of_view(join(differs, view.guest, agent=view.agent))))
         assert "owner: its record and QEMU differ in slots 2: see vcpuctl doctor" in lines
     assert not any(line.startswith("owner") for line in _shown(tables.view_blocks(of_view(view))))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from kit.sim.views import INFO, guest, host
 from vcpu_host.core import descriptors
@@ -23,7 +21,7 @@ def _left(left: int, *, limit: int = _LIMIT) -> Descriptors:
 
 
 def _vm(has: Descriptors | None, *, accel: str = "kvm") -> VmView:
-    view = replace(host(8, {0, 1, 2}, accel=accel), descriptors=has)
+    view = host(8, {0, 1, 2}, accel=accel)._replace(descriptors=has)
     return join(view, guest(view, {0, 1, 2}), agent=INFO)
 
 

@@ -28,7 +28,7 @@ def _troubles(found: dict[str, Finding]) -> set[str]:
 
 
 def _environment(**values: object) -> AgentInfo:
-    return replace(INFO, environment=replace(INFO.environment, **values))  # type: ignore[arg-type]
+    return INFO._replace(environment=INFO.environment._replace(**values))  # type: ignore[arg-type]
 
 
 def test_a_healthy_vm_has_nothing_to_mend() -> None:
@@ -54,8 +54,8 @@ def test_a_vm_that_does_not_run_is_a_problem() -> None:
 
 
 def test_a_migration_under_way_is_a_warning() -> None:
-    assert _found(replace(host(4), migration="active"))["migrating"].level is Level.WARNING
-    assert "migrating" not in _found(replace(host(4), migration="completed"))
+    assert _found(host(4)._replace(migration="active"))["migrating"].level is Level.WARNING
+    assert "migrating" not in _found(host(4)._replace(migration="completed"))
 
 
 def test_a_cpu_on_another_node_in_the_guest_than_in_qemu_is_a_warning_that_names_it() -> None:
@@ -64,12 +64,12 @@ def test_a_cpu_on_another_node_in_the_guest_than_in_qemu_is_a_warning_that_names
     looked = guest(view, {0, 1, 2, 3})
     nodes = (0, 0, 0, None)  # the last is not known
     cpus = tuple(replace(cpu, node=node) for cpu, node in zip(looked.cpus, nodes, strict=True))
-    found = {f.code: f for f in diagnose(join(view, replace(looked, cpus=cpus), agent=INFO))}
+    found = {f.code: f for f in diagnose(join(view, looked._replace(cpus=cpus), agent=INFO))}
     assert found["node-differs"].level is Level.WARNING
     assert found["node-differs"].text.endswith(": cpu1 (slot 1): 1 in QEMU, 0 in the guest")
     for first in (0, 1):  # Linux numbers nodes by itself: who is with whom is what counts
         alike = tuple(replace(cpu, node=(cpu.number + first) % 2) for cpu in looked.cpus)
-        assert "node-differs" not in {f.code for f in diagnose(join(view, replace(looked, cpus=alike), agent=INFO))}
+        assert "node-differs" not in {f.code for f in diagnose(join(view, looked._replace(cpus=alike), agent=INFO))}
 
 
 def test_a_machine_without_hotplug_says_so_in_qemus_words() -> None:
@@ -110,7 +110,7 @@ def test_cpu_max_under_tcg_burns_a_host_cpu() -> None:
 
 
 def test_a_missing_channel_comes_with_the_device_lines_to_add() -> None:
-    view = replace(host(2), channel=None)
+    view = host(2)._replace(channel=None)
     found = {finding.code: finding for finding in diagnose(join(view, None))}
     assert "virtserialport" in found["no-channel"].fix
 
@@ -155,7 +155,7 @@ def test_what_in_the_guest_bears_on_hotplug_is_told() -> None:
     found = _found(host(4), agent=agent)
     assert {"eject-disabled", "isolcpus", "nohz_full", "auto-online-rule", "smt-off"} <= set(found)
     assert found["auto-online-rule"].level is Level.NOTE
-    unknown = _found(host(4), agent=replace(INFO, environment=Environment()))
+    unknown = _found(host(4), agent=INFO._replace(environment=Environment()))
     assert not _troubles(unknown)
 
 
@@ -178,11 +178,11 @@ def test_an_agent_that_may_not_write_is_a_problem_before_anything_is_asked_of_it
 
 
 def test_a_gate_that_vcpud_keeps_closed_is_no_trouble_and_one_that_another_opened_is() -> None:
-    keeper = replace(_environment(eject_enabled=False), capabilities=("eject-gate",))
+    keeper = _environment(eject_enabled=False)._replace(capabilities=("eject-gate",))
     closed = _found(host(4), agent=keeper)
     assert closed["eject-gate"].level is Level.OK
     assert not _troubles(closed)
-    opened = _found(host(4), agent=replace(INFO, capabilities=("eject-gate",)))
+    opened = _found(host(4), agent=INFO._replace(capabilities=("eject-gate",)))
     assert opened["eject-gate-open"].level is Level.WARNING
     assert (INFO.eject_gate, keeper.eject_gate) == (None, "closed")
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from kit.sim.plans import codes, planned
@@ -87,7 +86,7 @@ def test_no_run_state_is_known_that_qemu_does_not_have() -> None:
 @pytest.mark.parametrize("status", [*RUN_STATES, "new-in-qemu-13"])
 @pytest.mark.parametrize("operation", ["plug", "unplug", "scale", "online", "offline"])
 def test_nothing_is_done_in_a_run_state_but_running_and_each_says_what_to_do(operation: str, status: str) -> None:
-    view = replace(vm(4, {0, 1}), host=host(4, {0, 1}, status=status))
+    view = vm(4, {0, 1})._replace(host=host(4, {0, 1}, status=status))
     words = ("1",) if operation in ("online", "offline") else ()
     decided = planned(view, operation, None if words else 3, *words)
     assert codes(decided) == [not_running(view.host).code]
@@ -112,12 +111,12 @@ def test_a_state_that_is_not_known_is_told_as_such_and_nothing_is_advised_that_c
 @pytest.mark.parametrize("migration", ["postcopy-paused", "postcopy-recover-setup", "postcopy-recover"])
 def test_a_postcopy_that_broke_off_is_recovered_and_never_let_run(status: str, migration: str) -> None:
     """The destination is "paused" for query-status and takes a cont, with pages that are still on the source."""
-    reason = not_running(replace(host(2, status=status), migration=migration))
+    reason = not_running(host(2, status=status)._replace(migration=migration))
     assert _commands(reason.hint.partition(";")[0]) == ("migrate-recover",)
     assert "cont would run it without that memory" in reason.hint
 
 
 def test_a_vm_that_is_paused_by_its_migration_is_left_to_it() -> None:
-    reason = not_running(replace(host(2, status="paused"), migration="postcopy-active"))
+    reason = not_running(host(2, status="paused")._replace(migration="postcopy-active"))
     assert "migration is under way" in reason.text
     assert not _commands(reason.hint)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -78,7 +77,7 @@ async def test_others_are_told_who_wrote_the_record_and_its_writer_is_not() -> N
 async def test_threads_count_for_the_qemu_that_had_them_and_for_none_after_it() -> None:
     raw = Raw()
     removal = Intent(IntentKind.UNPLUG, 5, "vcpu5", since=0.0, threads=(4242,))
-    without = replace(removal, threads=())
+    without = removal._replace(threads=())
     await journal(raw, "vcpuctl unplug").save([removal])
     assert await journal(raw, "vcpuctl list").load() == (removal,)
     assert await journal(raw, "vcpuctl list", "another host").load() == (without,)

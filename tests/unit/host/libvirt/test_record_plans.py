@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -94,7 +93,7 @@ async def test_what_the_xml_does_not_deny_the_cpu_model_has(cpu: str) -> None:
 
 
 async def test_a_domain_without_acpi_is_told_as_one() -> None:
-    agent = replace(INFO, platform="boot", environment=replace(INFO.environment, acpi=False, possible="0"))
+    agent = INFO._replace(platform="boot", environment=INFO.environment._replace(acpi=False, possible="0"))
     view = await seen(xml(4, 1, features="<features><apic/></features>"), "boot:0", agent=agent)
     assert refused(plan(view, Request(Operation.PLUG, 1))) == {codes.NO_ACPI}
 

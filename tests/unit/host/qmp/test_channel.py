@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,5 +201,5 @@ def test_where_nobody_can_tell_who_qemu_is_the_path_has_to_do(tmp_path: Path) ->
 def test_a_qemu_that_leaves_the_listening_to_libvirt_is_known_by_the_path(tmp_path: Path) -> None:
     path = str(tmp_path / "agent")
     with connected(path) as connection:
-        old = replace(view(path), qemu_version=(5, 2, 0))
+        old = view(path)._replace(qemu_version=(5, 2, 0))
         channel.check(old, VmIdentity(ProcessId(1, 1, 1), listens=True), path, connection)

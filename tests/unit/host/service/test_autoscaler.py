@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -103,7 +102,7 @@ async def test_a_trouble_that_no_look_ends_costs_one_look_and_not_one_for_each_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(autoscaler, "_LEAST", 0.0)
-    bad = replace(views.vm(8, online=(0,)), record_trouble=Reason(codes.BAD_RECORD, Origin.VCPUCTL, "no record"))
+    bad = views.vm(8, online=(0,))._replace(record_trouble=Reason(codes.BAD_RECORD, Origin.VCPUCTL, "no record"))
     looks, ended = [], asyncio.Event()
 
     class Told:

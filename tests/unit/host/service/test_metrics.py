@@ -81,7 +81,7 @@ def test_of_a_slot_that_is_partly_online_each_thread_counts_for_itself() -> None
     view = vm(2, {0, 1}, threads=4)
     assert view.guest is not None
     cpus = [replace(cpu, online=place != 5) for place, cpu in enumerate(view.guest.cpus)]
-    metrics.looked("web1", of_view(join(view.host, replace(view.guest, cpus=tuple(cpus)), agent=view.agent)))
+    metrics.looked("web1", of_view(join(view.host, view.guest._replace(cpus=tuple(cpus)), agent=view.agent)))
     assert _states(metrics) == {"online": 7, "offline": 1}
 
 
@@ -100,9 +100,9 @@ def test_descriptors_and_what_they_are_enough_for_are_told_where_they_are_known(
     assert _value(metrics, "vcpuctl_qemu_open_fds") == 60
     assert _value(metrics, "vcpuctl_qemu_max_fds") == 524_288
     assert _value(metrics, "vcpuctl_pluggable_vcpus") == (524_288 - 60 - 64) // 2
-    metrics.looked("web1", of_view(replace(view, host=replace(view.host, accel="tcg"))))
+    metrics.looked("web1", of_view(view._replace(host=view.host._replace(accel="tcg"))))
     assert _value(metrics, "vcpuctl_pluggable_vcpus") is None
-    metrics.looked("web1", of_view(replace(view, host=replace(view.host, descriptors=None))))
+    metrics.looked("web1", of_view(view._replace(host=view.host._replace(descriptors=None))))
     assert _value(metrics, "vcpuctl_qemu_open_fds") is None
 
 

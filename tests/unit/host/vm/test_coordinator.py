@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from kit.clock import Clock
@@ -261,7 +260,7 @@ async def test_a_request_that_ends_before_its_answers_is_made_again(rig: Rig) ->
 
 async def test_qemu_dying_in_the_middle_ends_all_long_before_the_time_is_over(rig: Rig) -> None:
     rig.vm.guest_works = False
-    running = asyncio.ensure_future(rig.whole.run(PLUG, replace(BRISK, timeout=3600.0)))
+    running = asyncio.ensure_future(rig.whole.run(PLUG, BRISK._replace(timeout=3600.0)))
     await until(lambda: rig.vm.commands)
     rig.vmm.die("connection reset")
     result = await running

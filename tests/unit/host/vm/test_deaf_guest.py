@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kit.fakes.adapters import BRISK, PLUG, Rig
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Outcome
@@ -12,7 +10,7 @@ async def test_what_befalls_the_guest_within_a_session_is_known_to_the_next_plan
     """A kept session lives through its guest's sleep, and Hello was before it."""
     assert (await rig.whole.look()).guest_trouble is None
     (agent,) = rig.dialer.made
-    agent.becomes = replace(agent.info, environment=replace(agent.info.environment, unhandled_gpes=(2,)))
+    agent.becomes = agent.info._replace(environment=agent.info.environment._replace(unhandled_gpes=(2,)))
     for request in (PLUG, Request(Operation.PLUG, selectors=("3",)), Request(Operation.SCALE, 2)):
         result = await rig.whole.run(request, BRISK)
         assert result.reason is not None

@@ -14,8 +14,8 @@ from vcpu_host.core.reason import Outcome
 from vcpu_host.core.view import VmView
 from vcpu_host.vm.coordinator import Coordinator
 
-SMT_OFF = replace(INFO, environment=replace(INFO.environment, smt_control="off"))
-SMT_ON = replace(INFO, environment=replace(INFO.environment, smt_control="on"))
+SMT_OFF = INFO._replace(environment=INFO.environment._replace(smt_control="off"))
+SMT_ON = INFO._replace(environment=INFO.environment._replace(smt_control="on"))
 
 LOOKS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
     "look": lambda vm: vm.look(),

@@ -52,7 +52,7 @@ async def test_what_is_missing_is_plugged_and_what_is_pending_is_on_the_destinat
 async def test_nothing_is_plugged_where_a_plug_would_end_the_destination(vmm: Vmm) -> None:
     smp = {"sockets": 300, "cores": 1, "threads": 1}
     vmm.vm.total, vmm.facts = 300, {"topology": smp, "cpu_properties": {"x2apic": False}}
-    source = Shape.of(replace(host(300, {0, 2, 299}), topology=smp))
+    source = Shape.of(host(300, {0, 2, 299})._replace(topology=smp))
     prepared = await prepare(source, vmm, ports.NoJournal())
     assert (prepared.outcome, vmm.vm.commands) == (Outcome.REFUSED, [])
 

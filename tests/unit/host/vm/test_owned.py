@@ -52,7 +52,7 @@ class Owned(Vmm):
 
     async def look(self) -> HostView:
         view = await super().look()
-        return replace(view, slots=tuple(map(self._slot, view.slots)))
+        return view._replace(slots=tuple(map(self._slot, view.slots)))
 
     async def mend(self, view: HostView) -> None:
         self.mended += 1

@@ -38,7 +38,7 @@ def rig() -> Rig:
 
 
 def _sees(agent: Agent, found: Workload | VcpuctlError | None = _PINNED) -> None:
-    agent.info = replace(agent.info, capabilities=(*agent.info.capabilities, "workload"))
+    agent.info = agent.info._replace(capabilities=(*agent.info.capabilities, "workload"))
     agent.programs = found
 
 
@@ -242,11 +242,11 @@ async def test_an_unplug_does_not_tell_of_a_partition_that_was_lost_before_it_an
     rig.dialer.prepare = lambda agent: _sees(agent, Workload(online=0b1111, cpusets=(_LOST,)))
     assert (await rig.whole.run(_unplug(3), BRISK)).notes == ()
     (agent,) = rig.dialer.made
-    real, whole = agent.workload, replace(_LOST, partition="isolated")
+    real, whole = agent.workload, _LOST._replace(partition="isolated")
 
     async def looks(*going: Any, **what: Any) -> Workload:
         found = await real(*going, **what)
-        return found if what.get("broken") else replace(found, cpusets=(whole,))
+        return found if what.get("broken") else found._replace(cpusets=(whole,))
 
     agent.workload = looks  # type: ignore[method-assign]
     notes = (await rig.whole.run(_unplug(2), BRISK)).notes

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
@@ -18,7 +17,7 @@ from vcpu_host.core.reason import Outcome
 from vcpu_host.vm import recording
 from vcpu_host.vm.coordinator import Coordinator
 
-SHORT = replace(BRISK, timeout=0.3)
+SHORT = BRISK._replace(timeout=0.3)
 
 
 class Slow(ports.NoJournal):

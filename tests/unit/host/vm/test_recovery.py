@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kit.clock import Clock
 from kit.fakes.adapters import BRISK, PLUG, Rig, until
@@ -94,7 +93,7 @@ async def test_a_removal_that_was_put_on_record_and_never_sent_is_not_left_there
     journal = _Busy(rig)
     rig.whole = Coordinator(rig.vmm, rig.dialer, journal=journal)
     rig.vmm.too_late = True
-    result = await rig.whole.run(Request(Operation.UNPLUG, 1), replace(BRISK, timeout=0.5))
+    result = await rig.whole.run(Request(Operation.UNPLUG, 1), BRISK._replace(timeout=0.5))
     assert result.outcome is not Outcome.DONE
     assert "del vcpu-1" not in rig.vm.commands
     assert await journal.load() == ()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from kit.clock import Clock
 from kit.fakes.adapters import BRISK, Rig, until
@@ -45,7 +44,7 @@ async def test_a_count_that_nobody_can_tell_is_not_guessed(rig: Rig) -> None:
 async def test_when_qemu_has_gone_nobody_says_how_many_there_are(rig: Rig) -> None:
     rig.vm.guest_works = False
     loop = asyncio.get_running_loop()
-    operation = loop.create_task(rig.whole.run(Request(Operation.PLUG, 1), replace(BRISK, timeout=30.0)))
+    operation = loop.create_task(rig.whole.run(Request(Operation.PLUG, 1), BRISK._replace(timeout=30.0)))
     await until(lambda: rig.vm.commands == ["add 1 vcpu-1"])
     rig.vmm.die()
     result = await operation

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from kit.fakes.adapters import BRISK, PLUG, Rig, no_task_left, until
@@ -17,7 +16,7 @@ from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.vm_events import PortChanged
 from vcpu_host.errors import AgentGoneError, QemuGoneError, VcpuctlError
 
-PATIENT = replace(BRISK, absent_grace=10.0)
+PATIENT = BRISK._replace(absent_grace=10.0)
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ async def test_a_guest_without_an_agent_does_not_cost_all_of_the_time(rig: Rig) 
     rig.dialer.trouble = away("agent-absent")
     async with asyncio.timeout(DEADLINE):
         with no_task_left(), pytest.raises(AgentGoneError) as error:
-            await rig.whole.run(PLUG, replace(BRISK, timeout=3600.0, absent_grace=0.1))
+            await rig.whole.run(PLUG, BRISK._replace(timeout=3600.0, absent_grace=0.1))
     waited = re.search(r"waited (\d+) s", error.value.reason.text)
     assert waited is not None
     assert int(waited[1]) < 60
@@ -89,7 +88,7 @@ async def test_a_guest_that_stays_silent_costs_the_operations_time_and_no_more(r
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(AgentGoneError):
-        await rig.whole.run(PLUG, replace(BRISK, timeout=0.3))
+        await rig.whole.run(PLUG, BRISK._replace(timeout=0.3))
     assert loop.time() - began >= 0.3
     assert rig.vm.commands == []
 
@@ -104,7 +103,7 @@ async def test_an_attempt_to_reach_the_agent_does_not_outlast_the_operation(rig:
 
     rig.dialer.dial = noted  # type: ignore[assignment, method-assign]
     rig.whole._sessions._dial_timeout = 60.0
-    await rig.whole.run(PLUG, replace(BRISK, timeout=7.0))
+    await rig.whole.run(PLUG, BRISK._replace(timeout=7.0))
     await rig.whole._sessions.drop()
     await rig.whole.look()
     assert 0 < given[0] <= 7.0
@@ -163,7 +162,7 @@ async def test_an_interrupt_ends_an_attempt_that_is_under_way(rig: Rig) -> None:
     rig.dialer.trouble = away(codes.NO_ANSWER)
     heard = Heard(rig, 1, lambda: setattr(rig.dialer, "silence", lambda: None))
     with no_task_left():
-        running = asyncio.create_task(rig.whole.run(PLUG, replace(PATIENT, timeout=3600.0), None, heard))
+        running = asyncio.create_task(rig.whole.run(PLUG, PATIENT._replace(timeout=3600.0), None, heard))
         await until(lambda: rig.dialer.dialled == 2)
         rig.whole.interrupt()
         async with asyncio.timeout(DEADLINE):

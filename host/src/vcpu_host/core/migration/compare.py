@@ -9,7 +9,7 @@ part of the VM, and is one that no guest knows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .. import codes
 from ..finding import Finding, Level
@@ -279,5 +279,5 @@ def take_over(intents: Iterable[Intent], destination: HostView) -> tuple[Intent,
         if slot.filled:
             target = slot.handle or intent.device_id
             threads = tuple(thread.thread_id for thread in slot.threads) if intent.threads else ()
-            taken.append(replace(intent, device_id=target, threads=threads))
+            taken.append(intent._replace(device_id=target, threads=threads))
     return tuple(taken)

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..view import VmView
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """How many vCPUs QEMU has, and how many are online in the guest; ``online`` is None if that cannot be told."""
 
     plugged: int

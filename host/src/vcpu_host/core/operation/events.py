@@ -8,6 +8,7 @@ others say "look again" (promise 3).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..guest import AgentInfo, CpuResult, GuestCpu, GuestView
 from ..model import HostView
@@ -47,8 +48,7 @@ __all__ = [
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class HostLooked:
+class HostLooked(NamedTuple):
     """QEMU was looked at; ``asked_at`` is when the question was sent."""
 
     view: HostView
@@ -73,31 +73,27 @@ class UnplugReturned:
     sent: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class AgentUp:
+class AgentUp(NamedTuple):
     """A link session was made."""
 
     session: str
     info: AgentInfo
 
 
-@dataclass(frozen=True, slots=True)
-class AgentDown:
+class AgentDown(NamedTuple):
     """The session ended, or could not be made."""
 
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class CpuArrived:
+class CpuArrived(NamedTuple):
     """The guest shows a CPU that was waited for."""
 
     session: str
     cpu: GuestCpu
 
 
-@dataclass(frozen=True, slots=True)
-class CpuSettled:
+class CpuSettled(NamedTuple):
     """The agent's answer for one CPU of request ``request``."""
 
     session: str
@@ -105,8 +101,7 @@ class CpuSettled:
     result: CpuResult
 
 
-@dataclass(frozen=True, slots=True)
-class GuestLooked:
+class GuestLooked(NamedTuple):
     """A full snapshot. ``asked_at`` is when a look was asked for; None for the snapshot that ends ``request``."""
 
     session: str
@@ -115,16 +110,14 @@ class GuestLooked:
     request: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GuestLookFailed:
+class GuestLookFailed(NamedTuple):
     """The look at the guest that was asked for has no answer; the session may stand all the same."""
 
     session: str
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
+class RequestEnded(NamedTuple):
     """The stream of request ``request`` ended, in order or not; CPUs it left unanswered are open again."""
 
     session: str
@@ -166,8 +159,7 @@ Event = (
 # --- actions --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DoPlug:
+class DoPlug(NamedTuple):
     """Plug a CPU into the slot; answer with PlugReturned."""
 
     slot: int
@@ -185,8 +177,7 @@ class DoUnplug:
     not_after: float | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class DoSetOnline:
+class DoSetOnline(NamedTuple):
     """Send ``SetOnline``; answer with CpuArrived, CpuSettled, GuestLooked and, last, RequestEnded."""
 
     request: int
@@ -197,8 +188,7 @@ class DoSetOnline:
     for_eject: bool = False  # what goes offline is to be ejected
 
 
-@dataclass(frozen=True, slots=True)
-class DoCancel:
+class DoCancel(NamedTuple):
     """Give up request ``request``: nothing that it could still bring is wanted."""
 
     request: int

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .. import codes
 
@@ -12,8 +12,7 @@ from .. import codes
 PATIENCE_PER_VCPU = 3.0
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits of one operation.
 
     ``timeout`` bounds the whole of it, with ``timeout_per_vcpu`` more for each vCPU that the plan touches; when it is

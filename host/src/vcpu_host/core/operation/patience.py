@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from .. import codes
 from ..reason import Reason
@@ -41,4 +40,4 @@ class Patience:
         """The trouble, with how long it was waited for."""
         if trouble.code not in _THERE | _ABOUT_TO_COME:
             return trouble
-        return replace(trouble, text=f"{trouble.text} (waited {now - self._began:.0f} s for it)")
+        return trouble._replace(text=f"{trouble.text} (waited {now - self._began:.0f} s for it)")

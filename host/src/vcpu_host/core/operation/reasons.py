@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .. import codes
 from ..guest import CpuResult
 from ..model import HostView
@@ -194,7 +192,7 @@ def standing_still(host: HostView) -> Reason | None:
     if host.running:
         return None
     why = not_running(host)
-    return replace(why, code=codes.VM_PAUSED) if run_state(host) is RUN_STATES["paused"] else why
+    return why._replace(code=codes.VM_PAUSED) if run_state(host) is RUN_STATES["paused"] else why
 
 
 def timed_out(job: Job, trouble: Reason | None, standstill: Reason | None) -> Reason:
@@ -203,7 +201,7 @@ def timed_out(job: Job, trouble: Reason | None, standstill: Reason | None) -> Re
     if not job.begun:
         hint = "run the same command again, with more time (--timeout)"
     if standstill is not None:
-        return replace(standstill, text=f"time ran out: {standstill.text}", hint=f"{standstill.hint}; {hint}")
+        return standstill._replace(text=f"time ran out: {standstill.text}", hint=f"{standstill.hint}; {hint}")
     if trouble is not None:
         return Reason(codes.AGENT_LOST, Origin.AGENT, f"time ran out without the agent: {trouble.text}", hint)
     if not job.begun:

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..model import NOTHING
 from ..planning.plan import Plan, Request
 from ..reason import Outcome, Reason
 from ..view import VmView
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 PHASES = ("device_add", "arrival", "online", "offline", "device_del")
 
 
-@dataclass(frozen=True, slots=True)
-class SlotResult:
+class SlotResult(NamedTuple):
     """One slot's outcome.
 
     ``phases`` holds seconds by phase (``PHASES``), ``guest_cpus`` the logical CPUs it is in the guest.
@@ -30,12 +29,11 @@ class SlotResult:
     device_id: str
     outcome: Outcome
     reason: Reason | None = None
-    phases: Mapping[str, float] = field(default_factory=dict)
+    phases: Mapping[str, float] = NOTHING
     guest_cpus: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class OperationResult:
+class OperationResult(NamedTuple):
     """The whole. ``reason`` is set where one cause ended or forbade all of it (refused up front, QEMU died).
 
     ``recovered`` is what became of removals that earlier operations had begun, and that were seen to first. ``before``

@@ -11,7 +11,7 @@ this module, nor the evidence on its threads (``thread_evidence``), its ``plug``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..model import Slot
@@ -318,7 +318,7 @@ class Job:
             "step": str(self.step.kind),
             "goal": str(self.goal),
             "outcome": str(self.outcome) if self.outcome else None,
-            "reason": asdict(self.reason) if self.reason else None,
+            "reason": self.reason._asdict() if self.reason else None,
             "filled": self.filled,
             "adding": self.plug.unanswered,
             "acknowledged_at": self.plug.acknowledged_at,

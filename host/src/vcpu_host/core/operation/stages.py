@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..planning.plan import Operation, Plan, Request
 from ..reason import Reason
 from ..view import VmView
@@ -22,14 +20,14 @@ def recovery(decided: Plan, limits: Limits) -> tuple[Plan, Limits] | None:
     request = Request(Operation.UNPLUG, workload=decided.request.workload)
     removal = Plan(request, decided.recover, one_at_a_time=decided.one_at_a_time)
     seconds = min(_RECOVERY, limits.timeout * _RECOVERY_SHARE)
-    return removal, replace(limits, timeout=seconds, timeout_per_vcpu=0.0)
+    return removal, limits._replace(timeout=seconds, timeout_per_vcpu=0.0)
 
 
 def after_recovery(first: Plan, later: Plan) -> Plan:
     """Return the later plan with what the removals of the first one did to programs, which it knows nothing of."""
     slots = {step.slot.index for step in first.recover}
     hurt = [note for note in first.notes if note.hurts and slots.intersection(note.slots) and note not in later.notes]
-    return replace(later, notes=(*hurt, *later.notes)) if hurt else later
+    return later._replace(notes=(*hurt, *later.notes)) if hurt else later
 
 
 def lacks_agent(view: VmView, decided: Plan) -> Reason | None:

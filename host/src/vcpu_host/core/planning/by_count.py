@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 
 from .. import codes
 from ..model import SlotState
@@ -59,10 +58,10 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
 
 def _see_out(view: VmView, request: Request, goal: int, leaving: Sequence[SlotView]) -> Plan:
     """CPUs on their way out count no more, and their removal is seen to its end."""
-    staying = replace(view, slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
+    staying = view._replace(slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
     rest = _plan_scale(staying, request, goal)
     gone = (step(StepKind.UNPLUG, s, BEGUN) for s in reversed(leaving))
-    return rest if rest.refusals else replace(rest, steps=(*gone, *rest.steps))
+    return rest if rest.refusals else rest._replace(steps=(*gone, *rest.steps))
 
 
 def _scale_up(view: VmView, request: Request, lacking: int) -> Plan:
@@ -123,7 +122,7 @@ def _grow(
 ) -> tuple[tuple[Step, ...], Reason | None]:
     """Slots for ``count`` more online vCPUs: what is plugged and not online first, then empty ones by the policy."""
     where = _there(view, request)
-    if not isinstance(where, tuple):
+    if isinstance(where, Reason):
         return (), where
     candidates: list[Step] = []
     if leftovers:
@@ -152,13 +151,13 @@ def _with_never(missing: Reason | None, never: Sequence[Reason]) -> Reason | Non
         return missing
     which = "one empty slot" if len(never) == 1 else f"{len(never)} empty slots"
     text = f"{missing.text}; {which} cannot be filled: {never[0].text}"
-    return replace(missing, text=text, hint=never[0].hint or missing.hint)
+    return missing._replace(text=text, hint=never[0].hint or missing.hint)
 
 
 def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...], Reason | None]:
     """Slots to give up ``count`` vCPUs: what is plugged and not online first, then removable ones by the policy."""
     where = _there(view, request)
-    if not isinstance(where, tuple):
+    if isinstance(where, Reason):
         return (), where
     forbidden = _nothing_goes(view, where)
     if forbidden is not None:

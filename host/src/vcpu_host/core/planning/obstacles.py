@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from .. import codes
 from ..descriptors import too_few
@@ -57,7 +56,7 @@ def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str |
 def nameless(view: VmView) -> Reason:
     """Without an identity nobody can tell which guest CPU is meant, nor whether one has come or gone."""
     hint = "switch CPUs in the guest by hand; what is plugged or unplugged without the agent nobody verifies"
-    return replace(unsupported(view.host), hint=hint)
+    return unsupported(view.host)._replace(hint=hint)
 
 
 def unnamed(view: VmView, steps: Sequence[Step]) -> Reason | None:
@@ -116,7 +115,7 @@ def no_way_back(view: VmView, steps: Sequence[Step]) -> Reason | None:
     limit = beyond_limit(view.host, view.platform, sum(vcpus) - min(vcpus, default=0))
     if limit is None:
         return None
-    return replace(limit, text=f"what was unplugged may have to be taken back, and vcpuctl {limit.text}")
+    return limit._replace(text=f"what was unplugged may have to be taken back, and vcpuctl {limit.text}")
 
 
 def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
@@ -160,4 +159,4 @@ def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | Non
     if limit is None or vcpus <= limit[0]:
         return too_few(host.descriptors, host.accel, vcpus)
     left, reason = limit
-    return replace(reason, text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")
+    return reason._replace(text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")

@@ -67,8 +67,7 @@ class _Group:
             self.open += slot.vcpus * (slot.index in choices)
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
+class _Way(NamedTuple):
     """One policy in one direction. ``sign`` is +1 for plug, -1 for unplug. ``first`` and ``begun`` say why a unit."""
 
     sign: int

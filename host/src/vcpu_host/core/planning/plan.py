@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..intent import IntentKind
 from ..model import Slot
@@ -141,8 +141,7 @@ class Request:
         return self.in_guest or self.operation in (Operation.ONLINE, Operation.OFFLINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What will be done with one slot, why, and what happens to that slot if it cannot be finished."""
 
     kind: StepKind
@@ -157,8 +156,7 @@ class Step:
     arriving: bool = False  # that was a plug, and the guest shows no CPU yet: one may come at any moment
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why the operation, or its part for one slot, will not be tried.
 
     ``unreachable``: the agent cannot be asked, which the operation itself reports as an error.
@@ -169,8 +167,7 @@ class Refusal:
     unreachable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Steps in order. If there are refusals no step is taken. ``already`` lists slots that are as wanted.
 
     ``recover`` are removals that an earlier operation began: they are brought to their end first, and then the plan
@@ -182,7 +179,7 @@ class Plan:
     request: Request
     steps: tuple[Step, ...] = ()
     refusals: tuple[Refusal, ...] = ()
-    already: tuple[SlotView, ...] = field(default=())
+    already: tuple[SlotView, ...] = ()
     one_at_a_time: bool = True
     recover: tuple[Step, ...] = ()
     smt_remedy: str = ""

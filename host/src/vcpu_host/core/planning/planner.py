@@ -8,7 +8,6 @@ A plan with refusals does nothing at all. Every choice is made in this package (
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from .. import codes
 from ..model import HostView, Recorded, SlotState
@@ -51,8 +50,8 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         decided = Plan(request, refusals=(Refusal(barred),))
     if request.without_agent:
         # No agent is asked about threads: their state is not known.
-        steps = tuple(replace(each, firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
-        blind = replace(decided, steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
+        steps = tuple(each._replace(firmware_ids=(), on_failure=_BLIND) for each in decided.steps)
+        blind = decided._replace(steps=steps, one_at_a_time=view.platform.one_at_a_time(view.host))
         return _with_notes(view, blind)
     unasked = view.guest is None and (view.agent is None or needs_guest(view.host, request))
     if unasked and not decided.refusals:
@@ -66,9 +65,8 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     steps = tuple(each for each in decided.steps if each.slot.index not in going)
     steps = _named(view, steps)
     if request.guest_alone or not survives_replacing(view, steps):
-        steps = tuple(replace(each, replaceable=False) if each.replaceable else each for each in steps)
-    whole = replace(
-        decided,
+        steps = tuple(each._replace(replaceable=False) if each.replaceable else each for each in steps)
+    whole = decided._replace(
         steps=steps,
         one_at_a_time=view.platform.one_at_a_time(view.host),
         recover=recover,
@@ -106,7 +104,7 @@ def _named(view: VmView, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         return steps
     plugs = [each.slot for each in steps if each.kind is StepKind.PLUG]
     names = iter(view.platform.arriving(view.host, plugs))
-    return tuple(replace(each, firmware_ids=next(names)) if each.kind is StepKind.PLUG else each for each in steps)
+    return tuple(each._replace(firmware_ids=next(names)) if each.kind is StepKind.PLUG else each for each in steps)
 
 
 def _misunderstood(view: VmView) -> Reason | None:

@@ -7,7 +7,6 @@ The guest's word decides nothing but that: among slots that the user left open, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from .. import codes
 from ..finding import Level
@@ -105,7 +104,7 @@ def with_notes(view: VmView, decided: Plan) -> Plan:
         notes: tuple[Note, ...] = (unseen(programs.trouble),) if programs.trouble is not None else ()
     else:
         notes = tuple(_notes(view, programs.workload, decided))
-    decided = replace(decided, notes=notes)
+    decided = decided._replace(notes=notes)
     against = [note for note in notes if note.hurts or (takes(decided) and note.code == codes.WORKLOAD_UNSEEN)]
     if not (programs.refuses and against):
         return decided

@@ -7,8 +7,6 @@ shows the full path of it in ``cpuN/firmware_node/path`` with ACPICA's four-char
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from .. import codes
 from ..guest import AgentInfo
 from ..model import HostView, Ost, Slot
@@ -78,7 +76,7 @@ class AcpiPlatform(Platform):
             hint = f"remove {named} from the guest's kernel command line" if named else _NO_ACPI_HINT
             return Reason(codes.GUEST_NO_ACPI, Origin.GUEST, text, hint)
         if agent.platform == WITHOUT_ACPI:
-            return replace(found, hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")
+            return found._replace(hint=f"{found.hint}; or see whether its kernel runs with ACPI (acpi=off)")
         return found
 
     def guest_is_deaf(self, agent: AgentInfo) -> Reason | None:

@@ -6,15 +6,15 @@ A set of guest CPUs is an int here, with a bit for each number: there may be a t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from ..finding import Level
 from ..reason import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(NamedTuple):
     """A thread, a unit or a cgroup of the guest; empty or 0 what it is not."""
 
     pid: int = 0
@@ -37,8 +37,7 @@ class Threads:
     some: tuple[Who, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Pinned:
+class Pinned(NamedTuple):
     """Threads that may run on these CPUs alone, of those that are online."""
 
     cpus: int
@@ -53,8 +52,7 @@ class Fate(StrEnum):
     PUT_BACK = "put-back"
 
 
-@dataclass(frozen=True, slots=True)
-class Broken:
+class Broken(NamedTuple):
     """Threads that had this mask, and what became of them."""
 
     cpus: int
@@ -62,8 +60,7 @@ class Broken:
     threads: Threads
 
 
-@dataclass(frozen=True, slots=True)
-class Cpuset:
+class Cpuset(NamedTuple):
     """A cgroup with CPUs of its own: those that it wants, those that it has, and how its partition stands."""
 
     cgroup: str
@@ -90,8 +87,7 @@ class Cpuset:
         return (self.effective if self.is_partition else self.cpus & self.effective) & online
 
 
-@dataclass(frozen=True, slots=True)
-class AffineUnit:
+class AffineUnit(NamedTuple):
     """A unit of systemd's with CPUAffinity=, and whether it runs."""
 
     name: str
@@ -99,8 +95,7 @@ class AffineUnit:
     active: bool
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkDevice:
+class NetworkDevice(NamedTuple):
     """A network device, how many queue pairs it uses, and how many it has."""
 
     name: str
@@ -108,8 +103,7 @@ class NetworkDevice:
     most_queue_pairs: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """A cgroup that may use the time of so many CPUs."""
 
     cgroup: str
@@ -117,16 +111,15 @@ class Quota:
     cpus: float
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(NamedTuple):
     """One look at the guest's programs. ``unseen`` says what was not looked at, or not to its end."""
 
     online: int = 0
     pinned: tuple[Pinned, ...] = ()
     cpusets: tuple[Cpuset, ...] = ()
     units: tuple[AffineUnit, ...] = ()
-    deadline: Threads = field(default_factory=Threads)
-    forgotten: Threads = field(default_factory=Threads)
+    deadline: Threads = Threads()
+    forgotten: Threads = Threads()
     broken: tuple[Broken, ...] = ()
     network: tuple[NetworkDevice, ...] = ()
     quotas: tuple[Quota, ...] = ()
@@ -138,8 +131,7 @@ class Workload:
     unseen: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Programs:
+class Programs(NamedTuple):
     """What is known of the guest's programs for a plan.
 
     ``workload`` is None if they cannot be looked at: ``trouble`` says why. ``refuses``: whatever hurts them is refused.

@@ -20,17 +20,17 @@ _SMP = {"cpus": 1, "maxcpus": 4, "sockets": 4, "cores": 1, "threads": 1}
 
 
 def _source(*filled: int) -> Shape:
-    return Shape.of(replace(host(4, {0, *filled}), topology=_SMP))
+    return Shape.of(host(4, {0, *filled})._replace(topology=_SMP))
 
 
 def _of(view: HostView) -> Shape:
     """The shape of such a VM while it runs."""
-    return Shape.of(replace(view, status="running"))
+    return Shape.of(view._replace(status="running"))
 
 
 def _waiting(*filled: int, **changes: object) -> HostView:
-    view = replace(host(4, {0, *filled}, status=WAITING), topology=_SMP)
-    return replace(view, **changes)  # type: ignore[arg-type]
+    view = host(4, {0, *filled}, status=WAITING)._replace(topology=_SMP)
+    return view._replace(**changes)  # type: ignore[arg-type]
 
 
 def _codes(source: Shape, destination: HostView) -> list[tuple[str, int | None]]:
@@ -52,28 +52,28 @@ def test_disks_with_other_numbers_of_queues_are_an_obstacle_that_prepare_cannot_
 def test_a_cpu_that_the_destination_cannot_have_is_an_obstacle_that_prepare_leaves_alone() -> None:
     """Promise 9 holds there, too: such a device_add ends QEMU."""
     smp = {"cpus": 1, "maxcpus": 300, "sockets": 300, "cores": 1, "threads": 1}
-    source = Shape.of(replace(host(300, {0, 2, 299}), topology=smp))
-    there = replace(host(300, {0}, status=WAITING), topology=smp, cpu_properties={"x2apic": False})
+    source = Shape.of(host(300, {0, 2, 299})._replace(topology=smp))
+    there = host(300, {0}, status=WAITING)._replace(topology=smp, cpu_properties={"x2apic": False})
     result = compare(source, there, {})
     assert [(d.finding.code, d.slot) for d in result.incurable] == [("apic-id-too-large", 299)]
     assert "+x2apic" in result.incurable[0].finding.fix
     for able in ({"x2apic": True}, {}):  # what it does not say is not held against it
-        assert compare(source, replace(there, cpu_properties=able), {}).incurable == ()
+        assert compare(source, there._replace(cpu_properties=able), {}).incurable == ()
 
 
 def test_an_id_that_another_device_has_on_the_destination_is_an_obstacle() -> None:
     source = Shape.of(host(4, slots=(slot(0, boot=True), slot(1, device_id="mine"), slot(2), slot(3, filled=False))))
-    there = replace(host(4, status=WAITING), devices={"mine": "virtio-rng-pci", "vcpu-1": "virtio-rng-pci"})
+    there = host(4, status=WAITING)._replace(devices={"mine": "virtio-rng-pci", "vcpu-1": "virtio-rng-pci"})
     assert [(d.finding.code, d.slot) for d in compare(source, there, {}).incurable] == [("id-taken", 1)]
 
 
 def test_more_cpus_than_the_destination_survives_are_an_obstacle() -> None:
     """A destination under TCG that had more CPUs at its start than are left has used up contexts for them."""
-    there = replace(_waiting(1), accel="tcg", topology={**_SMP, "cpus": 4})
+    there = _waiting(1)._replace(accel="tcg", topology={**_SMP, "cpus": 4})
     source = replace(_source(1, 2, 3), accel="tcg", topology={**_SMP, "cpus": 4})
     result = compare(source, there, {})
     assert [d.finding.code for d in result.incurable] == ["tcg-plug-budget"]
-    assert compare(source, replace(there, accel="kvm"), {}).incurable == ()
+    assert compare(source, there._replace(accel="kvm"), {}).incurable == ()
 
 
 def test_two_equal_sides_have_nothing_between_them() -> None:
@@ -96,25 +96,25 @@ def test_a_cpu_too_many_is_named_with_its_slot_and_cannot_be_cured() -> None:
 
 def _another_type(view: HostView) -> HostView:
     odd = replace(view.slots[2], type="max-x86_64-cpu")
-    return replace(view, slots=(*view.slots[:2], odd, view.slots[3]))
+    return view._replace(slots=(*view.slots[:2], odd, view.slots[3]))
 
 
 def _another_node(view: HostView) -> HostView:
     odd = replace(view.slots[2], props=freeze_props({**view.slots[2].props, "node-id": 1}))
-    return replace(view, slots=(*view.slots[:2], odd, view.slots[3]))
+    return view._replace(slots=(*view.slots[:2], odd, view.slots[3]))
 
 
 @pytest.mark.parametrize(
     ("change", "code", "slot_index"),
     [
-        (lambda view: replace(view, machine="pc-q35-9.0"), "machine-type", None),
-        (lambda view: replace(view, arch="ppc64"), "arch", None),
-        (lambda view: replace(view, topology={**_SMP, "sockets": 2, "cores": 2}), "topology", None),
-        (lambda view: replace(view, slots=view.slots[:3]), "slots", None),
+        (lambda view: view._replace(machine="pc-q35-9.0"), "machine-type", None),
+        (lambda view: view._replace(arch="ppc64"), "arch", None),
+        (lambda view: view._replace(topology={**_SMP, "sockets": 2, "cores": 2}), "topology", None),
+        (lambda view: view._replace(slots=view.slots[:3]), "slots", None),
         (_another_type, "cpu-type", 2),
         (_another_node, "slot-props", 2),
-        (lambda view: replace(view, status="running"), "not-incoming", None),
-        (lambda view: replace(view, migration="active"), "migrating", None),
+        (lambda view: view._replace(status="running"), "not-incoming", None),
+        (lambda view: view._replace(migration="active"), "migrating", None),
     ],
 )
 def test_what_cannot_be_mended_there_is_an_obstacle_and_says_both_sides(
@@ -171,7 +171,7 @@ def test_a_qemu_that_does_not_show_its_smp_is_said_and_its_levels_are_not_made_u
 
 @pytest.mark.parametrize("changes", [{"status": "postmigrate"}, {"migration": "active"}])
 def test_a_vm_that_is_not_at_the_source_any_more_cannot_go_from_there(changes: dict[str, str]) -> None:
-    source = Shape.of(replace(host(4, {0, 1}), topology=_SMP, **changes))  # type: ignore[arg-type]
+    source = Shape.of(host(4, {0, 1})._replace(topology=_SMP, **changes))  # type: ignore[arg-type]
     assert [d.finding.code for d in compare(source, _waiting(1), {}).incurable] == ["migrating"]
 
 
@@ -184,20 +184,20 @@ def test_two_vms_of_different_names_are_a_warning() -> None:
 
 
 def test_another_id_is_a_note_since_slots_are_what_counts() -> None:
-    destination = replace(_waiting(1), slots=(slot(0, boot=True), slot(1, boot=True), *_waiting().slots[2:]))
+    destination = _waiting(1)._replace(slots=(slot(0, boot=True), slot(1, boot=True), *_waiting().slots[2:]))
     result = compare(_source(1), destination, {})
     assert [(d.finding.code, d.slot, d.finding.level) for d in result.differences] == [("device-id", 1, Level.NOTE)]
 
 
 def test_a_boot_cpu_that_export_made_a_device_is_no_difference() -> None:
-    source = Shape.of(replace(host(4, {0, 1}, boot={0, 1}), topology=_SMP))
+    source = Shape.of(host(4, {0, 1}, boot={0, 1})._replace(topology=_SMP))
     assert compare(source, _waiting(1), {}).differences == ()
 
 
 def _s390x(*others: str, type_: str = "qemu-s390x-cpu") -> HostView:
     """Two cores; ``others`` are further levels of which each is number 0."""
     slots = tuple(slot(n, boot=True, type_=type_, props={"core-id": n, **dict.fromkeys(others, 0)}) for n in range(2))
-    return replace(host(2, slots=slots, status=WAITING), topology=_SMP)
+    return host(2, slots=slots, status=WAITING)._replace(topology=_SMP)
 
 
 def test_levels_that_only_one_of_two_qemus_shows_make_no_other_slot_of_it() -> None:
@@ -222,8 +222,8 @@ def _pseries(*filled: Slot, ic_mode: str = "dual", accel: str = "tcg") -> HostVi
     """Cores of one thread; what ``filled`` does not name is empty."""
     there = {each.index: each for each in filled}
     slots = tuple(there.get(n, slot(n, filled=False, props={"core-id": n})) for n in range(4))
-    view = replace(host(4, slots=slots, status=WAITING, accel=accel), topology=_SMP)
-    return replace(view, arch="ppc64", machine="pseries-11.1", properties={"ic-mode": ic_mode})
+    view = host(4, slots=slots, status=WAITING, accel=accel)._replace(topology=_SMP)
+    return view._replace(arch="ppc64", machine="pseries-11.1", properties={"ic-mode": ic_mode})
 
 
 def _core(index: int, made: int, *, boot: bool = False) -> Slot:

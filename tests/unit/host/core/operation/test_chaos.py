@@ -53,7 +53,7 @@ def count_instead_of_identity(patch: Patch) -> None:
         names = [name for slot in view.slots if slot.slot.filled for name in slot.firmware_ids]
         cpus = sorted(guest.cpus, key=lambda cpu: not cpu.online)
         renamed = tuple(replace(cpu, firmware_id=name) for cpu, name in zip(cpus, names, strict=False))
-        return join(host, replace(guest, cpus=renamed), **more)  # type: ignore[arg-type]
+        return join(host, guest._replace(cpus=renamed), **more)  # type: ignore[arg-type]
 
     patch.setattr(kit.sim.world, "join", counted)
 

@@ -333,8 +333,8 @@ def test_a_thread_that_smt_mode_keeps_idle_is_named_in_a_success_with_what_would
 ) -> None:
     view = vm(3, {0}, threads=2)
     assert view.agent is not None
-    environment = replace(view.agent.environment, smt_control=control, kernel_arguments=("nosmt=force",))
-    step = Step(replace(view, agent=replace(view.agent, environment=environment)), "plug", "1")
+    environment = view.agent.environment._replace(smt_control=control, kernel_arguments=("nosmt=force",))
+    step = Step(view._replace(agent=view.agent._replace(environment=environment)), "plug", "1")
     off = Reason("smt-off", Origin.GUEST, "SMT is off", errno="EPERM")
     idle = replace(step.cpu(1, online=False, thread=1), cannot_online=off)
     step.tell(ev.PlugReturned(1, None), step.looked(0, 1))

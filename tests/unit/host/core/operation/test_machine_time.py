@@ -319,7 +319,7 @@ def test_a_vcpu_that_outlives_its_slot_is_looked_for_again_at_once_and_then_less
     step.tell(ev.UnplugReturned(1, None))
     whole, without = step.looked(0, 1).view, step.looked(0).view
     left = replace(without.slots[1], leaving=whole.slots[1].threads)
-    ending = replace(without, slots=(without.slots[0], left, *without.slots[2:]))
+    ending = without._replace(slots=(without.slots[0], left, *without.slots[2:]))
     pauses = []
     for seen in [whole] * 8 + [ending] * 8:
         step.tell(after=max(0.0, step.machine.wake_at - step.now))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kit.sim.step import Step, requests
 from kit.sim.views import vm
 
@@ -16,7 +14,7 @@ def test_the_list_that_ends_one_request_says_nothing_of_what_another_has_told_si
     (again,) = requests(step)
     step.tell(step.settled(1, "done", online=False, request=again.request), after=0.1)
     older = step.snapshot(step.cpu(0, online=True), step.cpu(1, online=True))
-    step.tell(replace(older, request=1))
+    step.tell(older._replace(request=1))
     assert not requests(step), "that it is offline was told later than this was seen"
-    step.tell(replace(older, request=again.request))
+    step.tell(older._replace(request=again.request))
     assert requests(step), "its own request's list is newer than its own answer"

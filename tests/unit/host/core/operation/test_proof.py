@@ -234,7 +234,7 @@ def test_how_long_the_kernel_took_to_switch_a_cpu_does_not_make_its_word_older()
     step = unplug()
     told = step.settled(1, "done", online=False)
     lasted = Limits().look_fresh + 0.1
-    step.tell(replace(told, result=replace(told.result, seconds=lasted)), after=lasted + 0.01)
+    step.tell(told._replace(result=told.result._replace(seconds=lasted)), after=lasted + 0.01)
     assert step.of(ev.DoUnplug) == [ev.DoUnplug(1)]
 
 
@@ -375,7 +375,7 @@ def test_what_concerns_the_guest_alone_says_that_the_guest_does_not_know_the_cpu
 def test_a_qemu_that_dies_of_a_plug_after_an_unplug_is_not_asked_for_one() -> None:
     view = vm_reverted()
     assert plan(view, Request(Operation.SCALE, 2)).steps[0].replaceable
-    old = replace(view, host=replace(view.host, qemu_version=(7, 2, 0), accel="tcg"))
+    old = view._replace(host=view.host._replace(qemu_version=(7, 2, 0), accel="tcg"))
     assert not plan(old, Request(Operation.SCALE, 2)).steps[0].replaceable
 
 

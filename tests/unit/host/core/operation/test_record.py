@@ -54,7 +54,7 @@ def ended(outcome: Outcome, *, without_agent: bool = False) -> OperationResult:
 def test_of_what_was_asked_of_qemu_only_what_ended_as_unknown_stays_on_record(outcome: Outcome) -> None:
     full = host(4, {0, 2, 3})
     assert bool(record.after([_GOING], ended(outcome), {2}, full)) is (outcome is Outcome.UNKNOWN)
-    assert record.after([replace(_GOING, slot=3)], ended(outcome), {2}, full), "of another slot nothing was learnt"
+    assert record.after([_GOING._replace(slot=3)], ended(outcome), {2}, full), "of another slot nothing was learnt"
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
@@ -76,25 +76,25 @@ def test_a_removal_is_open_until_the_slot_is_empty_or_holds_another_cpu() -> Non
     )
     assert left(_GOING, join(host(4, {0, 2}), None))
     assert not left(_GOING, seen(host(4, {0}), 0))
-    assert not left(replace(_GOING, threads=(8000,)), seen(host(4, {0, 2}), 0, 2))
+    assert not left(_GOING._replace(threads=(8000,)), seen(host(4, {0, 2}), 0, 2))
 
 
 def test_a_removal_stays_open_where_no_thread_of_the_slot_is_to_be_seen() -> None:
     full = host(4, {0, 2})
-    threadless = replace(full, slots=tuple(replace(each, threads=()) for each in full.slots))
+    threadless = full._replace(slots=tuple(replace(each, threads=()) for each in full.slots))
     assert left(_GOING, seen(threadless, 0, 2))
-    assert left(replace(_GOING, threads=()), seen(full, 0, 2))
+    assert left(_GOING._replace(threads=()), seen(full, 0, 2))
 
 
 def test_a_removal_ends_with_the_guests_refusal_but_not_with_one_from_before_it() -> None:
     refused = seen(host(4, {0, 2}, ost={2: _BUSY}), 0, 2)
     assert not left(_GOING, refused)
-    assert left(replace(_GOING, ost=_BUSY), refused)
+    assert left(_GOING._replace(ost=_BUSY), refused)
     assert left(_GOING, seen(host(4, {0, 2}, ost={2: _DONE}), 0, 2))
 
 
 def test_no_refusal_ends_a_removal_by_who_did_not_see_the_ones_before_it() -> None:
-    alone = replace(host(4, {0, 2}), owner=Owner("libvirt 12.8.0", definition=True, record_alone=True))
+    alone = host(4, {0, 2})._replace(owner=Owner("libvirt 12.8.0", definition=True, record_alone=True))
     (blind,) = record.before((), [DoUnplug(2)], alone, 100.0)
     refused = host(4, {0, 2}, ost={2: _BUSY})
     assert left(blind, seen(refused, 0, 2))
@@ -128,12 +128,12 @@ def test_a_plug_is_open_until_the_cpu_is_online_or_the_slot_empty_or_another_one
     assert left(_COMING, join(host(4, {0, 2}), None))
     assert not left(_COMING, seen(host(4, {0, 2}), 0, 2))
     assert not left(_COMING, seen(host(4, {0}), 0))
-    theirs = replace(host(4), slots=(slot(0, boot=True), slot(1, filled=False), slot(2, device_id="theirs")))
+    theirs = host(4)._replace(slots=(slot(0, boot=True), slot(1, filled=False), slot(2, device_id="theirs")))
     assert not left(_COMING, seen(theirs, 0, offline=(2,)))
 
 
 def test_one_of_a_slot_that_this_machine_does_not_have_is_dropped() -> None:
-    assert not left(replace(_GOING, slot=9), seen(host(4, {0, 2}), 0))
+    assert not left(_GOING._replace(slot=9), seen(host(4, {0, 2}), 0))
 
 
 _INTENTS = st.builds(
@@ -173,7 +173,7 @@ def test_what_was_never_written_by_us_is_not_read(change: dict[str, object]) -> 
 
 
 _A, _B, _C = (Intent(IntentKind.PLUG, at, f"vcpu-{at}", 100.0) for at in (1, 2, 3))
-_LATER = replace(_A, since=200.0)
+_LATER = _A._replace(since=200.0)
 _NONE: tuple[Intent, ...] = ()
 
 
@@ -264,6 +264,6 @@ def test_what_no_recovery_can_cure_is_refused_without_one() -> None:
 
 def test_while_the_record_cannot_be_read_nothing_is_asked_of_qemu() -> None:
     trouble = Reason("bad-record", Origin.VCPUCTL, "x")
-    view = replace(leaving(1, online=(0,)), record_trouble=trouble)
+    view = leaving(1, online=(0,))._replace(record_trouble=trouble)
     for operation in (Operation.PLUG, Operation.UNPLUG, Operation.SCALE):
         assert plan(view, Request(operation, 1)).refusals[0].reason is trouble

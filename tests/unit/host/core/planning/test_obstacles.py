@@ -35,8 +35,7 @@ def _x86(*counts: int, x2apic: bool | None = False, shown: bool = True) -> HostV
         slots.append(slot(index, filled=index == 0, boot=index == 0, props=ids))
     names = ("sockets", "dies", "modules", "cores", "threads")
     smp = {"cpus": 1, "maxcpus": total, **dict(zip(names, counts, strict=True))}
-    return replace(
-        host(total, slots=tuple(slots)),
+    return host(total, slots=tuple(slots))._replace(
         topology=smp if shown else {},
         cpu_properties={} if x2apic is None else {"x2apic": x2apic},
     )
@@ -94,7 +93,7 @@ def _plugged(empty: Slot) -> Slot:
 def test_a_number_of_vcpus_skips_slots_that_the_cpu_model_cannot_address() -> None:
     view = _x86(256, 1, 1, 1, 1)
     full = tuple(map(_plugged, view.slots[1:254]))
-    seen = _seen(replace(view, slots=(view.slots[0], *full, *view.slots[254:])))
+    seen = _seen(view._replace(slots=(view.slots[0], *full, *view.slots[254:])))
     assert steps(planned(seen, "plug", 1)) == [("plug", 254)]
     for operation, count in (("plug", 2), ("scale", 256)):
         decided = planned(seen, operation, count)
@@ -106,13 +105,13 @@ def test_a_number_of_vcpus_skips_slots_that_the_cpu_model_cannot_address() -> No
 def test_where_no_slot_is_left_that_can_be_addressed_that_is_the_reason() -> None:
     view = _x86(2, 1, 1, 200, 1)
     full = tuple(map(_plugged, view.slots[1:200]))
-    seen = _seen(replace(view, slots=(view.slots[0], *full, *view.slots[200:])))
+    seen = _seen(view._replace(slots=(view.slots[0], *full, *view.slots[200:])))
     assert codes(planned(seen, "plug", 1)) == ["apic-id-too-large"]
 
 
 @pytest.mark.parametrize("x2apic", [True, None])
 def test_nothing_is_refused_where_the_cpu_model_has_x2apic_or_does_not_say(x2apic: bool | None) -> None:
-    seen = _seen(replace(_x86(300, 1, 1, 1, 1, x2apic=x2apic), iommu=_WIDE))
+    seen = _seen(_x86(300, 1, 1, 1, 1, x2apic=x2apic)._replace(iommu=_WIDE))
     assert steps(planned(seen, "plug", None, "299")) == [("plug", 299)]
     assert "apic-id-too-large" not in _found(seen)
 
@@ -146,7 +145,7 @@ def test_cpus_with_wide_apic_ids_are_left_out_where_nothing_remaps_their_interru
     accel: str, model: dict[str, bool], iommu: dict[str, PropValue], first: int | None
 ) -> None:
     view = _x86(260, 1, 1, 1, 1, x2apic=True)
-    view = replace(view, accel=accel, cpu_properties={"x2apic": True, **model}, iommu=iommu)
+    view = view._replace(accel=accel, cpu_properties={"x2apic": True, **model}, iommu=iommu)
     seen = _seen(view)
     finding = _found(seen).get("apic-id-not-remapped")
     names = [str(index) for index in range(255, 260)]
@@ -172,7 +171,7 @@ def test_cpus_with_wide_apic_ids_are_left_out_where_nothing_remaps_their_interru
 def test_a_vcpu_that_a_failed_plug_has_left_is_no_removal_that_hangs_and_its_slot_is_let_be() -> None:
     view = host(4, {0, 1})
     phantom = replace(view.slots[2], phantoms=(HostThread(2, 9077, ""),))
-    seen = _seen(replace(view, slots=(*view.slots[:2], phantom, view.slots[3])))
+    seen = _seen(view._replace(slots=(*view.slots[:2], phantom, view.slots[3])))
     assert [str(s.state) for s in seen.slots] == ["online", "online", "empty", "empty"]
     assert phantom.vacant
     assert steps(planned(seen, "plug", 1)) == [("plug", 3)]
@@ -191,7 +190,7 @@ def test_a_vcpu_that_a_failed_plug_has_left_is_no_removal_that_hangs_and_its_slo
 
 def _with_devices(view: HostView, **devices: str) -> VmView:
     named = {name.replace("_", "-"): kind for name, kind in devices.items()}
-    return _seen(replace(view, devices={**view.devices, **named}))
+    return _seen(view._replace(devices={**view.devices, **named}))
 
 
 def test_a_number_of_vcpus_goes_past_a_slot_whose_id_another_device_has() -> None:
@@ -241,7 +240,7 @@ _REPLUG = (7, 2, 22)
 def _tcg(total: int, filled: set[int], *, smp: int, version: tuple[int, int, int] = (10, 0, 13)) -> HostView:
     """A machine whose first ``smp`` slots had CPUs at its start."""
     view = host(total, filled, boot=set(range(smp)), accel="tcg", version=version)
-    return replace(view, topology={"cpus": smp, "maxcpus": total})
+    return view._replace(topology={"cpus": smp, "maxcpus": total})
 
 
 @pytest.mark.parametrize("blind", [False, True])
@@ -270,8 +269,8 @@ def test_under_tcg_what_is_left_of_the_contexts_can_be_plugged_and_no_more() -> 
 
 def test_a_budget_is_no_matter_under_kvm_with_one_thread_for_all_or_where_the_start_is_not_known() -> None:
     view = _tcg(4, {0, 1, 2}, smp=4)
-    shared = tuple(replace(s, threads=tuple(replace(thread, thread_id=77) for thread in s.threads)) for s in view.slots)
-    for other in (replace(view, accel="kvm"), replace(view, topology={}), replace(view, slots=shared)):
+    shared = tuple(replace(s, threads=tuple(thread._replace(thread_id=77) for thread in s.threads)) for s in view.slots)
+    for other in (view._replace(accel="kvm"), view._replace(topology={}), view._replace(slots=shared)):
         assert steps(planned(_seen(other), "plug", 1)) == [("plug", 3)]
 
 
@@ -279,7 +278,7 @@ def test_no_cpu_is_plugged_again_for_which_no_context_is_left() -> None:
     """What the guest never noticed would be taken out and plugged again: one more start."""
     for smp, again in ((1, True), (3, False)):
         view = _tcg(3, {0, 2}, smp=1)
-        view = replace(view, topology={"cpus": smp, "maxcpus": 3})
+        view = view._replace(topology={"cpus": smp, "maxcpus": 3})
         (step,) = planned(join(view, guest(view, {0}), agent=INFO), "scale", 2).steps
         assert (str(step.kind), step.replaceable) == ("online", again)
 
@@ -287,7 +286,7 @@ def test_no_cpu_is_plugged_again_for_which_no_context_is_left() -> None:
 @pytest.mark.parametrize("left_by", ["a CPU of -smp", "an ejection"])
 def test_before_10_0_no_plug_is_sent_under_tcg_after_an_unplug(left_by: str) -> None:
     if left_by == "an ejection":
-        view = replace(_tcg(16, {0}, smp=1, version=_REPLUG), ost={5: Ost(3, 0)})
+        view = _tcg(16, {0}, smp=1, version=_REPLUG)._replace(ost={5: Ost(3, 0)})
     else:
         view = _tcg(16, {0}, smp=2, version=_REPLUG)
     seen = _seen(view)
@@ -295,11 +294,11 @@ def test_before_10_0_no_plug_is_sent_under_tcg_after_an_unplug(left_by: str) -> 
     assert codes(decided) == ["tcg-replug"]
     assert "dies on the first device_add after an unplug" in decided.refusals[0].reason.text
     assert _found(seen)["tcg-replug"].level is Level.PROBLEM
-    assert steps(planned(_seen(replace(view, qemu_version=(10, 0, 13))), "plug", 1)) == [("plug", 1)]
+    assert steps(planned(_seen(view._replace(qemu_version=(10, 0, 13))), "plug", 1)) == [("plug", 1)]
 
 
 @pytest.mark.parametrize("ost", [Ost(1, 0), Ost(3, 0x82), Ost(3, 0x84)])
 def test_before_10_0_a_plug_is_sent_under_tcg_where_nothing_was_unplugged(ost: Ost) -> None:
-    seen = _seen(replace(_tcg(16, {0, 5}, smp=1, version=_REPLUG), ost={5: ost, 0: Ost(3, 0)}))
+    seen = _seen(_tcg(16, {0, 5}, smp=1, version=_REPLUG)._replace(ost={5: ost, 0: Ost(3, 0)}))
     assert steps(planned(seen, "plug", 1)) == [("plug", 1)]
     assert _found(seen)["tcg-replug"].level is Level.WARNING

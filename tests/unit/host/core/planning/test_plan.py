@@ -209,7 +209,7 @@ def test_a_cpu_that_the_guest_does_not_show_is_not_called_offline(threads: int) 
     view = host(4, {0, 1}, threads=threads)
     arriving = guest(view, {0}, {1})
     for shown in range(threads):
-        seen = replace(arriving, cpus=arriving.cpus[: threads + shown])
+        seen = arriving._replace(cpus=arriving.cpus[: threads + shown])
         decided = planned(join(view, seen), "offline", None, "1")
         assert codes(decided) == ["guest-unaware"]
         assert decided.already == ()
@@ -354,14 +354,14 @@ def test_what_is_planned_without_the_guest_is_what_is_planned_with_it() -> None:
 @pytest.mark.parametrize(("operation", "count"), [("unplug", 1), ("scale", 1), ("scale", 2)])
 def test_less_where_nothing_can_be_unplugged_is_refused_as_the_machine_says(operation: str, count: int) -> None:
     slots = tuple(replace(slot(i), props=freeze_props({"core-id": i})) for i in range(3))
-    view = replace(host(3, slots=slots), arch="s390x", machine="s390-ccw-virtio-10.0")
+    view = host(3, slots=slots)._replace(arch="s390x", machine="s390-ccw-virtio-10.0")
     decided = planned(join(view, guest(view, {0, 1, 2})), operation, count)
     assert codes(decided) == ["no-unplug"]
     assert "vcpuctl offline" in decided.refusals[0].reason.hint
 
 
 def test_less_on_a_type_that_unplugs_nothing_offers_what_can_be_done_with_the_cpu_that_would_go() -> None:
-    view = replace(host(3, slots=tuple(slot(i, boot=not i) for i in range(3))), machine="pc-i440fx-2.6")
+    view = host(3, slots=tuple(slot(i, boot=not i) for i in range(3)))._replace(machine="pc-i440fx-2.6")
     decided = planned(join(view, guest(view, {0, 1, 2})), "scale", 2)
     assert codes(decided) == ["no-unplug"]
     assert "vcpuctl offline 2" in decided.refusals[0].reason.hint  # and not what is said of the boot CPU

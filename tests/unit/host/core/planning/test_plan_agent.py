@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from kit.sim.plans import codes, planned
 from kit.sim.views import INFO, guest, host
@@ -49,7 +47,7 @@ def test_an_agent_that_does_not_know_the_platform_is_given_nothing_to_do(
     operation: str, count: int | None, selectors: tuple[str, ...]
 ) -> None:
     view = host(4, {0, 1})
-    shown = join(view, guest(view, {0, 1}), agent=replace(INFO, platform="plain"))
+    shown = join(view, guest(view, {0, 1}), agent=INFO._replace(platform="plain"))
     assert [slot.state for slot in shown.slots] == ["unknown", "unknown", "empty", "empty"]
     assert codes(planned(shown, operation, count, *selectors)) == ["agent-platform"]
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 import pytest
 from kit.sim.plans import codes, planned, steps
@@ -29,7 +28,7 @@ def _vm(
 ) -> VmView:
     """``unknown``: slots that QEMU has filled and of which the guest shows nothing."""
     view = host(4, {*filled, *offline, *unknown}, threads=threads)
-    agent = replace(INFO, environment=replace(INFO.environment, unhandled_gpes=gpes))
+    agent = INFO._replace(environment=INFO.environment._replace(unhandled_gpes=gpes))
     return join(view, guest(view, filled, offline) if listed else None, agent=agent)
 
 

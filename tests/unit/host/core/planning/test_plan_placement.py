@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 import pytest
 from kit.sim.effort import growth
@@ -162,7 +161,7 @@ def test_a_node_of_a_machine_without_nodes_is_refused_with_what_to_start_it_with
 
 
 def test_a_machine_that_cannot_plug_says_so_before_it_speaks_of_nodes() -> None:
-    view = replace(_vm(TWO).host, no_hotplug=Reason("no-hotplug", Origin.QEMU, "cannot"))
+    view = _vm(TWO).host._replace(no_hotplug=Reason("no-hotplug", Origin.QEMU, "cannot"))
     assert codes(plan(join(view, None), Request(PLUG, 1, node=9))) == ["no-hotplug"]
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ def _view(*masks: str, refuses: bool = False, **facts: Any) -> VmView:
     there = host(8, {0, 1, 2, 3})
     pinned = tuple(Pinned(cpus.parse(mask), _DB) for mask in masks)
     workload = Workload(online=0b1111, pinned=pinned, **facts)
-    return replace(join(there, guest(there, {0, 1, 2, 3}), agent=INFO), programs=Programs(workload, refuses=refuses))
+    return join(there, guest(there, {0, 1, 2, 3}), agent=INFO)._replace(programs=Programs(workload, refuses=refuses))
 
 
 def _plan(view: VmView, operation: str, count: int | None = None, *slots: str, **options: Any) -> Plan:
@@ -64,7 +63,7 @@ def test_a_placement_that_was_asked_for_spares_nobody(options: dict[str, Any]) -
 
 
 def test_without_a_look_at_programs_a_plan_is_as_ever() -> None:
-    decided = plan(replace(_view("3"), programs=None), Request(Operation.UNPLUG, 1))
+    decided = plan(_view("3")._replace(programs=None), Request(Operation.UNPLUG, 1))
     assert steps(decided) == [("unplug", 3)]
     assert decided.notes == ()
 
@@ -91,7 +90,7 @@ def test_what_could_not_be_looked_at_to_its_end_is_told_and_refused_on_the_way_d
 @pytest.mark.parametrize("refuses", [False, True])
 def test_an_agent_that_cannot_look_is_told_and_never_guessed_for(*, refuses: bool) -> None:
     trouble = Reason(codes.AGENT_TOO_OLD, Origin.AGENT, "vcpud 0.1 cannot look at programs", "update")
-    blind = replace(_view(), programs=Programs(None, trouble, refuses))
+    blind = _view()._replace(programs=Programs(None, trouble, refuses))
     decided = _plan(blind, "unplug", 1)
     assert [note.code for note in decided.notes] == [codes.WORKLOAD_UNSEEN]
     assert "vcpud 0.1" in decided.notes[0].text
@@ -105,7 +104,7 @@ def test_kernels_that_forget_masks_hurt_on_the_way_up_too() -> None:
 
 
 def test_the_agent_is_asked_for_all_cpus_that_an_amount_may_take_and_for_named_ones_alone() -> None:
-    view = replace(_view(), programs=None)
+    view = _view()._replace(programs=None)
     one = candidates(view, _plan(view, "unplug", 1))
     assert set(one) == {name for slot in view.slots[1:4] for name in slot.firmware_ids}
     assert candidates(view, _plan(view, "unplug", None, "2")) == view.slots[2].firmware_ids
@@ -121,7 +120,7 @@ def _begun(view: VmView) -> VmView:
 def test_removals_that_an_earlier_operation_began_hurt_and_are_asked_about_like_its_own(
     operation: str, count: int
 ) -> None:
-    blind = _begun(replace(_view(), programs=None))
+    blind = _begun(_view()._replace(programs=None))
     decided = _plan(blind, operation, count)
     assert [step.slot.index for step in decided.recover] == [3]
     assert candidates(blind, decided) == blind.slots[3].firmware_ids
@@ -135,7 +134,7 @@ def test_removals_that_an_earlier_operation_began_hurt_and_are_asked_about_like_
 
 def test_what_nobody_could_look_at_refuses_such_a_removal_too() -> None:
     trouble = Reason(codes.AGENT_TOO_OLD, Origin.AGENT, "vcpud 0.1 cannot look at programs", "update")
-    blind = replace(_begun(_view()), programs=Programs(None, trouble, refuses=True))
+    blind = _begun(_view())._replace(programs=Programs(None, trouble, refuses=True))
     refused = _plan(blind, "plug", 1)
     assert refused.recover == ()
     assert [refusal.reason.code for refusal in refused.refusals] == [codes.WORKLOAD_UNSEEN]
@@ -145,7 +144,7 @@ def _fixed() -> VmView:
     """Four CPUs on a machine that plugs and unplugs none: they can be taken offline alone."""
     there = host(4, {0, 1, 2, 3}, no_hotplug=Reason(codes.NO_HOTPLUG, Origin.QEMU, "this machine plugs none"))
     view = join(there, guest(there, {0, 1, 2, 3}))
-    return replace(view, agent=replace(INFO, platform=view.platform.agent_platform))
+    return view._replace(agent=INFO._replace(platform=view.platform.agent_platform))
 
 
 def test_the_agent_is_asked_for_all_cpus_that_may_be_taken_offline_though_none_could_be_unplugged() -> None:
@@ -160,7 +159,7 @@ def test_a_slot_that_nobody_asked_about_is_told_as_unseen_and_refused_if_what_hu
     view = _fixed()
     workload = Workload(online=0b1111, pinned=(Pinned(0b1000, _DB),))
     asked = frozenset(view.slots[3].firmware_ids)
-    seen = replace(view, programs=Programs(workload, refuses=refuses, asked=asked))
+    seen = view._replace(programs=Programs(workload, refuses=refuses, asked=asked))
     decided = _plan(seen, "scale", 3, in_guest=True)
     (note,) = decided.notes
     assert (note.code, "slot 2" in note.text) == (codes.WORKLOAD_UNSEEN, True)

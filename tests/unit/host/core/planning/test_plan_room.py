@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +26,7 @@ def _guest_with(
     view: HostView, *, listed: bool = True, kernel: str = "6.12.117+deb13-amd64", **environment: Any
 ) -> VmView:
     """The VM with an agent whose guest is so; ``listed``: its CPUs were asked for."""
-    info = replace(INFO, kernel=kernel, environment=replace(INFO.environment, **environment))
+    info = INFO._replace(kernel=kernel, environment=INFO.environment._replace(**environment))
     filled = {s.index for s in view.slots if s.filled}
     return join(view, guest(view, filled) if listed else None, agent=info)
 
@@ -59,7 +58,7 @@ def test_as_many_are_plugged_as_the_guests_kernel_has_room_for() -> None:
 
 def test_a_slot_that_qemu_has_filled_and_the_guest_has_not_needs_room_as_well() -> None:
     view = host(4, {0, 1})
-    info = replace(INFO, environment=replace(INFO.environment, possible="0"))
+    info = INFO._replace(environment=INFO.environment._replace(possible="0"))
     seen = join(view, guest(view, {0}), agent=info)
     assert codes(planned(seen, "scale", 2)) == ["guest-possible"]
     assert steps(planned(seen, "unplug", 1)) == [("unplug", 1)]
@@ -69,7 +68,7 @@ def test_a_slot_that_qemu_has_filled_and_the_guest_has_not_needs_room_as_well() 
 
 def test_what_the_guest_has_counts_and_not_what_qemu_has() -> None:
     view = host(4, {0, 1})
-    info = replace(INFO, environment=replace(INFO.environment, possible="0-1"))
+    info = INFO._replace(environment=INFO.environment._replace(possible="0-1"))
     seen = join(view, guest(view, {0}), agent=info)
     assert steps(planned(seen, "plug", None, "2")) == [("plug", 2)]
     assert codes(planned(seen, "plug", None, "2", "3")) == ["guest-possible"]
@@ -112,7 +111,7 @@ _KVM = {"hypervisor": True, "kvm": True}
 def test_why_a_guest_has_no_room_is_told_as_far_as_it_shows_and_not_guessed(
     accel: str, model: dict[str, bool], kernel: str, environment: dict[str, Any], why: str, fix: str
 ) -> None:
-    view = replace(host(16, accel=accel), cpu_properties=model)
+    view = host(16, accel=accel)._replace(cpu_properties=model)
     seen = _guest_with(view, kernel=kernel, **{"possible": _FEW, **environment})
     finding = _found(seen)["guest-possible"]
     reason = planned(seen, "plug", 2).refusals[0].reason

@@ -50,7 +50,7 @@ def _vm(
     shown = guest(
         view, [i for i in filled if not (off and i % 2)], [i for i in filled if off and i % 2], cpus=dark if off else {}
     )
-    info = replace(INFO, environment=replace(INFO.environment, smt_control=smt, kernel_arguments=arguments))
+    info = INFO._replace(environment=INFO.environment._replace(smt_control=smt, kernel_arguments=arguments))
     return join(view, shown if listed else None, agent=info)
 
 
@@ -140,7 +140,7 @@ def test_in_the_guest_alone_second_threads_are_let_be() -> None:
 def test_a_second_thread_that_runs_shows_that_smt_was_switched_on_since() -> None:
     view = _vm({0, 2, 3}, smt="on")
     assert view.agent is not None
-    stale = replace(view.agent, environment=replace(view.agent.environment, smt_control="off"))
+    stale = view.agent._replace(environment=view.agent.environment._replace(smt_control="off"))
     assert steps(planned(join(view.host, view.guest, agent=stale), "plug", 1)) == [("plug", 1)]
 
 
@@ -152,5 +152,5 @@ def test_without_an_agent_nothing_is_known_of_smt() -> None:
 def test_a_core_in_one_slot_is_plugged_whole_whatever_the_mode() -> None:
     """Where a slot holds a core, as on POWER, its first thread comes online and the slot counts."""
     view = host(3, threads=2)
-    info = replace(INFO, environment=replace(INFO.environment, smt_control="off"))
+    info = INFO._replace(environment=INFO.environment._replace(smt_control="off"))
     assert steps(planned(join(view, guest(view, {0}), agent=info), "plug", 2)) == [("plug", 1)]

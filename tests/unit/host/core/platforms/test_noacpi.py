@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,12 +19,12 @@ from vcpu_host.core.view import VmView, join
 
 
 def _off(view: HostView) -> HostView:
-    return replace(view, properties={"acpi": "off"})
+    return view._replace(properties={"acpi": "off"})
 
 
 def _agent(**environment: Any) -> AgentInfo:
     """An agent that found no ACPI names of CPUs."""
-    return replace(INFO, platform="boot", environment=replace(INFO.environment, **environment))
+    return INFO._replace(platform="boot", environment=INFO.environment._replace(**environment))
 
 
 def _without(*, smp: int = 2, total: int = 4, online: tuple[int, ...] = (0, 1)) -> VmView:
@@ -38,10 +37,10 @@ def _without(*, smp: int = 2, total: int = 4, online: tuple[int, ...] = (0, 1)) 
 
 @pytest.mark.parametrize("arch", ["x86_64", "i386", "loongarch64"])
 def test_a_machine_with_acpi_off_has_a_platform_of_its_own(arch: str) -> None:
-    view = replace(host(4), arch=arch)
+    view = host(4)._replace(arch=arch)
     assert platform_for(_off(view)).name == "ACPI switched off"
     for acpi in ("auto", "on"):
-        assert platform_for(replace(view, properties={"acpi": acpi})).name != "ACPI switched off"
+        assert platform_for(view._replace(properties={"acpi": acpi})).name != "ACPI switched off"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ def test_an_argument_that_the_guest_does_not_have_is_not_to_be_removed() -> None
 @pytest.mark.parametrize(("acpi", "platform"), [(None, "boot"), (True, "boot"), (True, "plain")])
 def test_an_agent_that_finds_no_names_for_another_reason_is_told_as_before(acpi: bool | None, platform: str) -> None:
     view = host(4, {0, 1})
-    agent = replace(_agent(acpi=acpi), platform=platform)
+    agent = _agent(acpi=acpi)._replace(platform=platform)
     decided = planned(join(view, guest(view, {0, 1}), agent=agent), "plug", 1)
     assert codes(decided) == ["agent-platform"]
     hint = decided.refusals[0].reason.hint
@@ -141,7 +140,7 @@ def test_an_agent_that_finds_no_names_for_another_reason_is_told_as_before(acpi:
 def test_where_the_firmware_makes_acpi_of_its_own_that_is_the_cause_and_not_an_old_agent() -> None:
     view = _without()
     assert view.agent is not None
-    agent = replace(view.agent, platform="acpi")
+    agent = view.agent._replace(platform="acpi")
     decided = plan(join(view.host, view.guest, agent=agent), Request(Operation.OFFLINE, selectors=("1",)))
     (refusal,) = decided.refusals
     assert refusal.reason.code == "agent-platform"

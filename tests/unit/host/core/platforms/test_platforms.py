@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from kit.sim.views import host
 from vcpu_host.core import platforms
@@ -22,7 +20,7 @@ def _machine(arch: str, machine: str, *, threads: int = 1, accel: str = "tcg", *
         Slot(i, "cpu", freeze_props({"core-id": i * threads}), threads, filled=True, at_start=True) for i in range(4)
     )
     view = host(4, slots=slots, accel=accel)
-    return replace(view, arch=arch, machine=machine, **fields)  # type: ignore[arg-type]
+    return view._replace(arch=arch, machine=machine, **fields)  # type: ignore[arg-type]
 
 
 def _names(view: HostView, index: int) -> tuple[str, ...]:
@@ -57,7 +55,7 @@ def test_a_machine_without_hotplug_keeps_its_cpus_and_names_them_by_place(arch: 
 def test_acpi_names_are_the_slots_in_hexadecimal() -> None:
     view = host(16)
     assert _names(view, 10) == ("acpi:\\_SB_.CPUS.C00A",)
-    assert _names(replace(view, arch="loongarch64"), 10) == ("acpi:\\_SB_.CPUS.C00A",)
+    assert _names(view._replace(arch="loongarch64"), 10) == ("acpi:\\_SB_.CPUS.C00A",)
 
 
 def test_the_threads_of_a_pseries_core_bear_its_vcpu_ids() -> None:
@@ -69,7 +67,7 @@ def test_a_vsmt_wider_than_the_cores_sets_their_ids_apart() -> None:
     """Core-id 6 is the fourth core: with vsmt=8 its threads are 24 and 25 (spapr_vcpu_id), not 6 and 7."""
     view = _machine("ppc64", "pseries-2.11", threads=2, properties={"vsmt": 8})
     assert _names(view, 3) == ("papr:24", "papr:25")
-    assert _names(replace(view, properties={"vsmt": 0}), 3) == ("papr:6", "papr:7")
+    assert _names(view._replace(properties={"vsmt": 0}), 3) == ("papr:6", "papr:7")
 
 
 def test_an_s390x_core_is_known_by_its_address_and_never_unplugged() -> None:
@@ -93,7 +91,7 @@ def test_the_first_slot_stays(arch: str, machine: str) -> None:
 
 
 def test_types_from_before_2_7_keep_every_cpu_and_offer_no_other_slot() -> None:
-    view = replace(host(4), machine="pc-i440fx-2.6")
+    view = host(4)._replace(machine="pc-i440fx-2.6")
     reasons = [platform_for(view).cannot_unplug(view, slot) for slot in view.slots]
     assert {reason.code for reason in reasons if reason} == {"no-unplug"}
     assert all(reason is not None for reason in reasons)
@@ -134,7 +132,7 @@ def test_known_bugs_are_told_of_the_machines_that_have_them(
     found = list(platform_for(view).known_bugs(view))
     assert {finding.code for finding in found} == codes
     assert all(finding.fix and finding.level in (Level.WARNING, Level.PROBLEM) for finding in found)
-    under_kvm = list(platform_for(view).known_bugs(replace(view, accel="kvm")))
+    under_kvm = list(platform_for(view).known_bugs(view._replace(accel="kvm")))
     assert {finding.code for finding in under_kvm} <= {"loongarch-acpi", "plug-numbers"}
     assert not any(finding.code.startswith("tcg") for finding in under_kvm)
 

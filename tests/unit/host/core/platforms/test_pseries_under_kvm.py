@@ -20,7 +20,7 @@ from vcpu_host.core.platforms.pseries import PLATFORM
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.core.view import VmView, join
 
-_AGENT = replace(INFO, platform="pseries")
+_AGENT = INFO._replace(platform="pseries")
 _REFUSED = Reason("qemu-error", Origin.QEMU, "kvmppc_cpu_realize: vcpu hotplug failed with -12")
 
 
@@ -34,12 +34,12 @@ def _machine(
         each = slot(index, threads=threads, filled=number is not None, boot=index == 0, type_="host-spapr-cpu-core")
         each = replace(each, props={"core-id": index * threads})
         if number is not None:
-            own = [replace(thread, cpu_index=number + place) for place, thread in enumerate(each.threads)]
+            own = [thread._replace(cpu_index=number + place) for place, thread in enumerate(each.threads)]
             each = replace(each, threads=tuple(own))
         slots.append(each)
     major, minor, micro = map(int, version.split("."))
     view = host(total, slots=tuple(slots), accel=accel, version=(major, minor, micro))
-    return replace(view, arch="ppc64", machine="pseries-11.1", topology={"cpus": threads, "threads": threads})
+    return view._replace(arch="ppc64", machine="pseries-11.1", topology={"cpus": threads, "threads": threads})
 
 
 def _seen(view: HostView, servers: Sequence[int], *, off: Sequence[int] = ()) -> VmView:
@@ -185,14 +185,14 @@ def test_numbers_of_vcpus_on_their_way_out_are_in_use() -> None:
     view = _machine({2: 2})
     going = replace(view.slots[1], leaving=(HostThread(3, 77, "/machine/peripheral/c1/thread[0]"),))
     slots: tuple[Slot, ...] = (view.slots[0], going, *view.slots[2:])
-    assert PLATFORM.plug_limit(replace(view, slots=slots)) is not None
-    limit = PLATFORM.plug_limit(replace(view, slots=slots))
+    assert PLATFORM.plug_limit(view._replace(slots=slots)) is not None
+    limit = PLATFORM.plug_limit(view._replace(slots=slots))
     assert limit is not None
     assert limit[0] == 0
 
 
 def test_under_tcg_a_hole_can_be_filled_again() -> None:
-    view = replace(_machine({2: 2, 3: 3}, accel="tcg"), topology={})
+    view = _machine({2: 2, 3: 3}, accel="tcg")._replace(topology={})
     assert len(_plan(_seen(view, [0, 2, 3]), "plug", "1").steps) == 1
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -266,13 +265,13 @@ def test_a_partitions_state_hurts_only_if_it_is_new_since_the_look_before() -> N
 
 
 def test_an_overlap_hurts_if_it_is_of_cpus_that_came_or_the_look_before_saw_none_there() -> None:
-    shares = replace(_cpuset("2-3", "isolated"), root_effective=cpus.parse("0-1,3"))
+    shares = _cpuset("2-3", "isolated")._replace(root_effective=cpus.parse("0-1,3"))
     assert [note.hurts for note in unused(shares, 4, cpus.parse("3"))] == [True]
     assert [note.hurts for note in unused(shares, 4, cpus.parse("1"))] == [False]
-    apart = replace(shares, root_effective=cpus.parse("0-1"))
+    apart = shares._replace(root_effective=cpus.parse("0-1"))
     assert [note.hurts for note in unused(shares, 4, 0, before=apart)] == [True]
     assert [note.hurts for note in unused(shares, 4, 0, before=shares)] == [False]
-    unread = replace(shares, root_effective=0)
+    unread = shares._replace(root_effective=0)
     assert [note.hurts for note in unused(shares, 4, 0, before=unread)] == [False]
 
 
@@ -305,4 +304,4 @@ def test_doctor_tells_a_cpuset_whose_parent_has_none_of_its_cpus_though_they_are
     (found,) = findings(Workload(_ALL, cpusets=(nested,)))
     assert found.text == "the cpuset /a.slice/b has its parent's CPUs: none of its own is its parent's (2-3)"
     assert found.fix == "it gets them by itself when they are its parent's"
-    assert list(findings(Workload(_ALL, cpusets=(replace(nested, effective=cpus.parse("2")),)))) == []
+    assert list(findings(Workload(_ALL, cpusets=(nested._replace(effective=cpus.parse("2")),)))) == []
