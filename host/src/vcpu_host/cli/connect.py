@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import shlex
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from vcpu_host.local.target import AnyTarget
 from vcpu_host.sharing.vm import Vm
 
+from . import garbage
 from .target import target_of
 
 if TYPE_CHECKING:
@@ -30,11 +31,4 @@ def vm_of(args: argparse.Namespace) -> Vm:
 
 def vm_at(target: AnyTarget, recognise: Recognise | None = None) -> Vm:
     """Return this VM, to be asked by the name of this command; ``recognise`` as with ``Vm``."""
-    return Vm(target, command_line(), loaded=_collect_garbage, recognise=recognise)
-
-
-def _collect_garbage() -> None:
-    """Go on as ``main`` put it off: all that stays is loaded now."""
-    if not gc.isenabled():
-        gc.freeze()
-        gc.enable()
+    return Vm(target, command_line(), loaded=partial(garbage.begin, seldom=True), recognise=recognise)

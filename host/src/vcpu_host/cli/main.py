@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import sys
@@ -14,7 +13,7 @@ from vcpu_proto.lean import without
 
 from vcpu_host.core import codes
 
-from . import standard
+from . import garbage, standard
 from .parser import build_parser
 from .usage import CommandLineError, read, wants_json
 
@@ -34,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(argv)
     standard.set_up()
-    gc.disable()
+    garbage.put_off()
     try:
         return _run(sys.argv[1:])
     finally:
-        gc.freeze()
+        garbage.end()
 
 
 def _run(words: Sequence[str]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import signal
 
 from vcpu_host import __version__
@@ -15,6 +14,7 @@ from vcpu_host.local.unix_sockets import bad_socket
 from vcpu_host.service.kept import HostLimits
 from vcpu_host.service.serve import serve as serve_vms
 
+from . import garbage
 from .exitcodes import Exit
 from .target import check_no_vm
 
@@ -25,9 +25,7 @@ async def serve(args: argparse.Namespace) -> Exit:
     path = directory.service_socket() if args.socket is None else args.socket
     if not path:
         raise bad_socket(f"{path!r} is no path of a socket")
-    if not gc.isenabled():  # as main left it
-        gc.freeze()
-        gc.enable()
+    garbage.begin(seldom=False)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
