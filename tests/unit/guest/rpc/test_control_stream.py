@@ -23,29 +23,26 @@ class Work:
         self.given_up: list[str] = []
         self.mistake: Exception | None = None
 
+    async def _let(self, request_id: str) -> None:
+        if self.mistake is not None:
+            raise self.mistake
+        try:
+            await self.let.wait()
+        except asyncio.CancelledError:
+            self.given_up.append(request_id)
+            raise
+
     def list_cpus(self, request: pb.ListCpusRequest) -> pb.ListCpusResponse:
         if request.request_id == "wrong":
             raise RequestError("no such thing")
         return pb.ListCpusResponse(request_id=request.request_id, snapshot=pb.Snapshot(generation=7))
 
     async def workload(self, request: pb.WorkloadRequest) -> pb.WorkloadResponse:
-        if self.mistake is not None:
-            raise self.mistake
-        try:
-            await self.let.wait()
-        except asyncio.CancelledError:
-            self.given_up.append(request.request_id)
-            raise
+        await self._let(request.request_id)
         return pb.WorkloadResponse(request_id=request.request_id)
 
     async def set_online(self, request: pb.SetOnlineRequest) -> AsyncGenerator[pb.SetOnlineResponse, None]:
-        if self.mistake is not None:
-            raise self.mistake
-        try:
-            await self.let.wait()
-        except asyncio.CancelledError:
-            self.given_up.append(request.request_id)
-            raise
+        await self._let(request.request_id)
         for name in request.firmware_ids:
             yield pb.SetOnlineResponse(request_id=request.request_id, result=pb.CpuResult(firmware_id=name))
 
