@@ -21,6 +21,8 @@ from .remote import HolderSilentError, asked_to_give_way
 
 #: How long another program that holds the VM, and does not give way, is waited for, in seconds.
 PATIENCE = 2.0
+#: And one that has said that it gives way: on a busy host, letting go takes its time.
+YIELDS = 10.0
 #: How often is tried again where nobody says when the VM is free, in seconds.
 _AGAIN = 0.02
 #: Who waits longer, in seconds, is told for whom.
@@ -103,7 +105,7 @@ class Locks:
             if self._part is Part.READS or (other.part == Part.KEEPS and not other.gives_way):
                 raise ElsewhereError(lock.address, other.name)
             try:
-                async with asyncio.timeout(left):
+                async with asyncio.timeout(max(left, YIELDS) if other.gives_way else left):
                     await other.released()
             except TimeoutError as error:
                 raise busy(other.name) from error
