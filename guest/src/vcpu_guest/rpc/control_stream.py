@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from functools import partial
 
 from vcpu_proto.v1 import agent_pb2 as pb
 
+from vcpu_guest import logs
 from vcpu_guest.core.request import RequestError, check_request_id
+from vcpu_guest.rpc.convert import bounded
 
 #: The most requests under way at once; a host has one or two.
 MAX_OPEN = 64
+
+#: Bytes of answers that share a message. What is larger goes out by itself.
+MOST_BYTES = 1 << 20
 
 #: Seconds that the success of one CPU may wait for that of the next one, to share a message with it. A message costs
 #: the guest time just when it has another CPU to bring up, and the host waits for the last one anyway.
@@ -22,6 +27,10 @@ GATHER = 1.0
 ListCpus = Callable[[pb.ListCpusRequest], pb.ListCpusResponse | Awaitable[pb.ListCpusResponse]]
 SetOnline = Callable[[pb.SetOnlineRequest], AsyncGenerator[pb.SetOnlineResponse, None]]
 Workload = Callable[[pb.WorkloadRequest], Awaitable[pb.WorkloadResponse]]
+
+
+class LookFailedError(Exception):
+    """The guest's programs could not be looked at; the text says why."""
 
 
 class ControlStream:
@@ -81,9 +90,9 @@ class ControlStream:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            if self._answers:
-                answers, self._answers = self._answers, []
-                yield pb.ControlResponse(answers=answers)
+            answers, self._answers = self._answers, []
+            for part in _parts(answers):
+                yield pb.ControlResponse(answers=part)
         if self._mistake is not None:
             raise self._mistake
 
@@ -107,15 +116,22 @@ class ControlStream:
             return
         if isinstance(answer, pb.ListCpusResponse):
             self._put(pb.ControlAnswer(list_cpus=answer))
-            self._put_end(request.request_id, "")
+            self._put_end(request.request_id)
         else:
             self._begin(request.request_id, partial(self._await_look, answer))
 
     async def _await_look(self, answer: Awaitable[pb.ListCpusResponse]) -> None:
-        self._put(pb.ControlAnswer(list_cpus=await answer))
+        self._put(pb.ControlAnswer(list_cpus=await answer), GATHER)  # its end follows at once
 
     async def _look_at_programs(self, request: pb.WorkloadRequest) -> None:
-        self._put(pb.ControlAnswer(workload=await self._workload(request)))
+        try:
+            answer = await self._workload(request)
+        except RequestError:
+            raise
+        except Exception as error:
+            logs.warning("the guest's programs cannot be looked at", error=f"{type(error).__name__}: {error}")
+            raise LookFailedError(f"{type(error).__name__}: {error}") from error
+        self._put(pb.ControlAnswer(workload=answer), GATHER)  # its end follows at once
 
     async def _set(self, request: pb.SetOnlineRequest) -> None:
         async with aclosing(self._set_online(request)) as answers:
@@ -125,14 +141,17 @@ class ControlStream:
     def _over(self, request_id: str, task: asyncio.Task[None]) -> None:
         del self._open[request_id]
         problem = None if task.cancelled() else task.exception()
-        if problem is not None and not isinstance(problem, RequestError):
+        if isinstance(problem, LookFailedError):
+            self._put_end(request_id, failed=bounded(str(problem)))
+        elif problem is None or isinstance(problem, RequestError):
+            self._put_end(request_id, str(problem or ""))
+        else:
             self._mistake = problem
             self.end()
-            return
-        self._put_end(request_id, str(problem or ""))
 
-    def _put_end(self, request_id: str, rejected: str) -> None:
-        self._put(pb.ControlAnswer(ended=pb.ControlEnded(request_id=request_id, rejected=rejected)))
+    def _put_end(self, request_id: str, rejected: str = "", *, failed: str = "") -> None:
+        ended = pb.ControlEnded(request_id=request_id, rejected=rejected, failed=failed)
+        self._put(pb.ControlAnswer(ended=ended))
 
     def _put(self, answer: pb.ControlAnswer, patience: float = 0.0) -> None:
         self._answers.append(answer)
@@ -140,6 +159,21 @@ class ControlStream:
             self._changed.set()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(patience, self._changed.set)
+
+
+def _parts(answers: list[pb.ControlAnswer]) -> Iterator[list[pb.ControlAnswer]]:
+    """Yield them in turn, by messages that no two large ones share: a host takes no message of more than 8 MiB."""
+    part: list[pb.ControlAnswer] = []
+    size = 0
+    for answer in answers:
+        added = answer.ByteSize()
+        if part and size + added > MOST_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(answer)
+        size += added
+    if part:
+        yield part
 
 
 def _can_wait(answer: pb.SetOnlineResponse) -> bool:

@@ -15,7 +15,7 @@ from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 
 from .bounds import BadMessageError, parse
-from .status import AGENT_SLOW_HINT, bad_message, of_rpc, rejected
+from .status import AGENT_SLOW_HINT, bad_message, failed, of_rpc, rejected
 
 if TYPE_CHECKING:
     _Call = grpc.aio.StreamStreamCall[pb.ControlRequest, bytes]
@@ -77,8 +77,8 @@ class Control:
     ) -> AsyncGenerator[pb.ControlAnswer, None]:
         """The answers to one request, until it has ended. ``timeout`` (seconds) is for all of it.
 
-        Raises AgentGoneError if the stream is lost, VcpuctlError "agent-rejected" or "agent-slow" if the session is
-        still good. Ending it early gives the request up.
+        Raises AgentGoneError if the stream is lost. If the session is still good it is VcpuctlError: "agent-rejected",
+        "agent-failed" or "agent-slow". Ending it early gives the request up.
         """
         deadline = asyncio.get_running_loop().time() + timeout
         kind = str(request.WhichOneof("request"))
@@ -95,6 +95,8 @@ class Control:
                     ended = True
                     if answer.ended.rejected:
                         raise rejected(answer.ended.rejected)
+                    if answer.ended.failed:
+                        raise failed(answer.ended.failed)
                     return
                 yield answer
         except TimeoutError as error:

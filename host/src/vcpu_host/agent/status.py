@@ -40,6 +40,12 @@ def rejected(text: str) -> VcpuctlError:
     return VcpuctlError(Reason(code, Origin.AGENT, f"the agent said: {printable(text)}", hint))
 
 
+def failed(text: str) -> VcpuctlError:
+    """The agent met something in the guest that kept it from answering this request."""
+    hint = "see its log in the guest: journalctl -u vcpud"
+    return VcpuctlError(Reason(codes.AGENT_FAILED, Origin.AGENT, f"the agent said: {printable(text)}", hint))
+
+
 def of_link(error: LinkError) -> VcpuctlError:
     """What a link that could not be made means."""
     if isinstance(error, SessionLostError):

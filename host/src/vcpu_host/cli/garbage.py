@@ -16,7 +16,10 @@ def put_off() -> None:
 
 
 def begin(*, seldom: bool) -> None:
-    """Go on as ``put_off`` left it: all that stays is loaded now. ``seldom``: for what ends with its answer."""
+    """Go on as ``put_off`` left it: all that stays is loaded now.
+
+    ``seldom`` is for a command, which makes much at once or little for long.
+    """
     if gc.isenabled():
         return
     gc.freeze()

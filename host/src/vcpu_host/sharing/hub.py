@@ -199,7 +199,9 @@ class Hub:
             await self._stands_back()
         if yields:
             self.let_go()
-        writer.write(wire.line({"part": str(self._part), "holder": self._holder, "gives_way": yields}))
+        at_once = yields and not self.operating
+        said = {"part": str(self._part), "holder": self._holder, "gives_way": yields, "at_once": at_once}
+        writer.write(wire.line(said))
         while await wire.receive(reader) is not None:
             pass
 

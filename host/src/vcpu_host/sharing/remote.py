@@ -150,12 +150,16 @@ def lost() -> OutcomeLostError:
 
 
 class Holder:
-    """The process that holds a VM, as it answers to a request to give way."""
+    """The process that holds a VM, as it answers to a request to give way.
+
+    ``at_once``: it lets go now, and not at the end of an operation.
+    """
 
     def __init__(self, message: wire.Message, reader: asyncio.StreamReader) -> None:
         self.part = str(message.get("part", ""))
         self.name = printable(str(message.get("holder", "")), 200)
         self.gives_way = message.get("gives_way") is True
+        self.at_once = message.get("at_once") is True
         self._reader = reader
 
     async def released(self) -> None:

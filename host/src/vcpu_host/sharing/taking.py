@@ -21,7 +21,7 @@ from .remote import HolderSilentError, asked_to_give_way
 
 #: How long another program that holds the VM, and does not give way, is waited for, in seconds.
 PATIENCE = 2.0
-#: And one that has said that it gives way: on a busy host, letting go takes its time.
+#: And one that has said that it gives way at once: on a busy host, letting go takes its time.
 YIELDS = 10.0
 #: How often is tried again where nobody says when the VM is free, in seconds.
 _AGAIN = 0.02
@@ -85,30 +85,33 @@ class Locks:
 
     async def _take(self, lock: VmLock, until: float) -> None:
         loop = asyncio.get_running_loop()
+        latest = until + YIELDS
         while not lock.try_take(looks=self._part is Part.READS):
             left = until - loop.time()
             if left <= 0:
                 raise busy(lock.holder)
             try:
-                await self._ask(lock, left)
+                if await self._ask(lock, left):
+                    until = min(latest, loop.time() + self._patience)  # another one may have come first
             except HolderSilentError as error:
                 # A writer is at work all the same: a program that uses the library may leave its loop standing.
                 silent = lock.holder_looks and left >= _MOMENT
                 raise (_silent(lock.holder) if silent else busy(lock.holder)) from error
 
-    async def _ask(self, lock: VmLock, left: float) -> None:
-        """Have the holder let go of it. Raise as ``take``, or HolderSilentError."""
+    async def _ask(self, lock: VmLock, left: float) -> bool:
+        """Have the holder let go of it. Return whether it gave way. Raise as ``take``, or HolderSilentError."""
         async with asked_to_give_way(lock.address, self._part, left, insists=self._insists) as other:
             if other is None:
                 await asyncio.sleep(min(left, _AGAIN))  # it begins, or ends, or is of a version without a hub
-                return
+                return False
             if self._part is Part.READS or (other.part == Part.KEEPS and not other.gives_way):
                 raise ElsewhereError(lock.address, other.name)
             try:
-                async with asyncio.timeout(max(left, YIELDS) if other.gives_way else left):
+                async with asyncio.timeout(max(left, YIELDS) if other.at_once else left):
                     await other.released()
             except TimeoutError as error:
                 raise busy(other.name) from error
+            return other.at_once
 
 
 def _silent(holder: str) -> RefusedError:

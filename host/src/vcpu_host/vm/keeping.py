@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import ports
 from ..core import codes
 from ..core.model import HostView
@@ -33,7 +35,7 @@ async def kept(vmm: ports.Vmm, before: HostView, result: OperationResult) -> Ope
     for index, reason in failed.items():
         today = index < len(before.slots)  # the definition may have more, from the next start on
         slot = known.get(index) or SlotResult(index, before.slots[index].handle if today else "", Outcome.DONE)
-        known[index] = slot._replace(outcome=Outcome.PARTIAL, reason=_not_kept(index, reason, today=today))
+        known[index] = replace(slot, outcome=Outcome.PARTIAL, reason=_not_kept(index, reason, today=today))
     slots = tuple(known[index] for index in sorted(known))
     return result._replace(slots=slots, outcome=summarize(slot.outcome for slot in slots))
 

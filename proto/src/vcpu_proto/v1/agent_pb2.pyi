@@ -35,12 +35,14 @@ class ControlAnswer(_message.Message):
     def __init__(self, list_cpus: _Optional[_Union[ListCpusResponse, _Mapping]] = ..., set_online: _Optional[_Union[SetOnlineResponse, _Mapping]] = ..., ended: _Optional[_Union[ControlEnded, _Mapping]] = ..., workload: _Optional[_Union[WorkloadResponse, _Mapping]] = ...) -> None: ...
 
 class ControlEnded(_message.Message):
-    __slots__ = ["rejected", "request_id"]
+    __slots__ = ["failed", "rejected", "request_id"]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    failed: str
     rejected: str
     request_id: str
-    def __init__(self, request_id: _Optional[str] = ..., rejected: _Optional[str] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., rejected: _Optional[str] = ..., failed: _Optional[str] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
     __slots__ = ["cancel", "list_cpus", "set_online", "workload"]

@@ -97,6 +97,43 @@ async def test_a_look_at_programs_holds_up_nobody_and_can_be_given_up() -> None:
         assert await said(control, 1) == [("workload", "b"), ("ended", "b")]
 
 
+async def test_a_look_at_programs_that_fails_ends_alone_and_says_why() -> None:
+    work = Work()
+    async with control_of(work) as control:
+        control.take(asks("a", "x"))
+        await asyncio.sleep(0)
+        work.mistake = OSError(24, "Too many open files")
+        control.take(pb.ControlRequest(workload=pb.WorkloadRequest(request_id="p")))
+        async with asyncio.timeout(DEADLINE):
+            message = await anext(control.answers())
+        (answer,) = message.answers
+        assert answer.ended == pb.ControlEnded(request_id="p", failed="OSError: [Errno 24] Too many open files")
+        assert work.given_up == []
+        work.let.set()
+        assert await said(control, 1) == [("set_online", "a"), ("ended", "a")]
+
+
+async def test_the_answer_about_programs_shares_a_message_with_its_end() -> None:
+    work = Work()
+    work.let.set()
+    async with control_of(work) as control:
+        control.take(pb.ControlRequest(workload=pb.WorkloadRequest(request_id="p")))
+        async with asyncio.timeout(DEADLINE):
+            message = await anext(control.answers())
+    assert [answer.WhichOneof("answer") for answer in message.answers] == ["workload", "ended"]
+
+
+async def test_large_answers_share_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "MOST_BYTES", 15)
+    async with control_of(Work()) as control:
+        for name in ("1", "2", "long" * 5, "3"):
+            control.take(pb.ControlRequest(list_cpus=pb.ListCpusRequest(request_id=name)))
+        control.end()
+        sizes = [sum(each.ByteSize() for each in message.answers) async for message in control.answers()]
+    assert len(sizes) > 3
+    assert [size for size in sizes if size > 15] == [28, 24]
+
+
 async def test_what_comes_about_together_goes_out_in_one_message() -> None:
     async with control_of(Work()) as control:
         for number in range(3):

@@ -269,3 +269,21 @@ async def test_a_question_that_ends_without_an_answer_has_an_empty_one() -> None
     call.say(ended("a"))
     assert await first == pb.ControlAnswer()
     await control.close()
+
+
+async def test_a_question_at_which_the_agent_fails_leaves_the_session_good() -> None:
+    call = Call()
+    control = of(call)
+    request = pb.ControlRequest(workload=pb.WorkloadRequest(request_id="a"))
+    first = asyncio.ensure_future(control.ask_once(request, "a", timeout=DEADLINE))
+    await call.asked(1)
+    call.say(pb.ControlAnswer(ended=pb.ControlEnded(request_id="a", failed="OSError: no\x1b[2J room")))
+    with pytest.raises(VcpuctlError) as error:
+        await first
+    assert not isinstance(error.value, AgentGoneError)
+    assert (error.value.reason.code, error.value.reason.text) == (
+        "agent-failed",
+        "the agent said: OSError: no\\x1b[2J room",
+    )
+    assert (control.broken, call.cancelled) == (None, False)
+    await control.close()

@@ -80,7 +80,7 @@ async def test_who_gives_way_to_whom(place: Path, held: Part, wanted: Part, insi
     await hub.listen(place)
     async with asked_to_give_way(place, wanted, 10.0, insists=insists) as other:
         assert other is not None
-        assert (other.part, other.gives_way, hub.asked.is_set()) == (str(held), yields, yields)
+        assert (other.part, other.gives_way, other.at_once, hub.asked.is_set()) == (str(held), yields, yields, yields)
         assert other.name.endswith(" vcpuctl test")
     await hub.close()
 
@@ -89,8 +89,9 @@ async def test_a_process_that_changes_the_vm_for_another_gives_way_only_after_th
     hub = _hub(Part.KEEPS)
     await hub.listen(place)
     with hub.operation():
-        async with asked_to_give_way(place, Part.WRITES, 10.0, insists=True):
-            assert not hub.asked.is_set()
+        async with asked_to_give_way(place, Part.WRITES, 10.0, insists=True) as other:
+            assert other is not None
+            assert (other.gives_way, other.at_once, hub.asked.is_set()) == (True, False, False)
     assert hub.asked.is_set()
     await hub.close()
 

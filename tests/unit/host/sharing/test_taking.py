@@ -31,7 +31,7 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VmLock:
     return lock
 
 
-def _answered(monkeypatch: pytest.MonkeyPatch, held: VmLock, *, gives_way: bool) -> None:
+def _answered(monkeypatch: pytest.MonkeyPatch, held: VmLock, *, at_once: bool) -> None:
     """Have its holder answer so, and let go of the VM later than anybody is waited for who does not give way."""
 
     class Slow(Holder):
@@ -42,24 +42,26 @@ def _answered(monkeypatch: pytest.MonkeyPatch, held: VmLock, *, gives_way: bool)
     @asynccontextmanager
     async def asked(path: Path, part: Part, seconds: float, *, insists: bool) -> AsyncIterator[Holder]:
         del path, part, seconds, insists
-        yield Slow({"part": "writes", "holder": "another", "gives_way": gives_way}, asyncio.StreamReader())
+        yield Slow(
+            {"part": "writes", "holder": "another", "gives_way": True, "at_once": at_once}, asyncio.StreamReader()
+        )
 
     monkeypatch.setattr(taking, "asked_to_give_way", asked)
 
 
-async def test_a_holder_that_gives_way_may_take_its_time_to_let_go(
+async def test_a_holder_that_gives_way_at_once_may_take_its_time_to_let_go(
     held: VmLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _answered(monkeypatch, held, gives_way=True)
+    _answered(monkeypatch, held, at_once=True)
     lock = VmLock("/somewhere/qmp", "we")
     await Locks(Part.WRITES, _PATIENCE, nobody_hears).take(lock)
     lock.release()
 
 
-async def test_a_holder_that_does_not_give_way_is_waited_for_no_longer_than_patience_lasts(
+async def test_a_holder_that_gives_way_after_its_operation_is_waited_for_no_longer_than_patience_lasts(
     held: VmLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _answered(monkeypatch, held, gives_way=False)
+    _answered(monkeypatch, held, at_once=False)
     with pytest.raises(RefusedError) as refused:
         await Locks(Part.WRITES, _PATIENCE, nobody_hears).take(VmLock("/somewhere/qmp", "we"))
     assert refused.value.reason.code == codes.VM_BUSY

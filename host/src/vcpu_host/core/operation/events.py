@@ -188,7 +188,8 @@ class DoSetOnline(NamedTuple):
     for_eject: bool = False  # what goes offline is to be ejected
 
 
-class DoCancel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class DoCancel:
     """Give up request ``request``: nothing that it could still bring is wanted."""
 
     request: int

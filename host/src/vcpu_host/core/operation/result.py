@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..model import NOTHING
 from ..planning.plan import Plan, Request
 from ..reason import Outcome, Reason
 from ..view import VmView
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 PHASES = ("device_add", "arrival", "online", "offline", "device_del")
 
 
-class SlotResult(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SlotResult:
     """One slot's outcome.
 
     ``phases`` holds seconds by phase (``PHASES``), ``guest_cpus`` the logical CPUs it is in the guest.
@@ -29,7 +30,7 @@ class SlotResult(NamedTuple):
     device_id: str
     outcome: Outcome
     reason: Reason | None = None
-    phases: Mapping[str, float] = NOTHING
+    phases: Mapping[str, float] = field(default_factory=dict)
     guest_cpus: tuple[int, ...] = ()
 
 
