@@ -15,13 +15,14 @@ import grpc
 from kit.bench.processes import NotDoneError, cpu_of, memory_of, run, started
 from kit.bench.real import Say
 from kit.fakes.fleet import FakeFleet
+from vcpu_host.service import kept
 from vcpu_proto.host.v1 import host_pb2 as pb
 from vcpu_proto.host.v1.host_pb2_grpc import HostStub
 
 #: So many VMs are kept while nothing happens.
 SIZE = 200
 #: Seconds for which nothing happens: as long as it takes until the service has looked once at each VM by itself.
-_IDLE = 120.0
+_IDLE = kept.INTERVAL
 #: In this time the service has to hold all VMs, and each round's readers to be there, in seconds.
 _SOON = 120.0
 #: Operations in a row, in each round.

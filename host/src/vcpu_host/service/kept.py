@@ -63,7 +63,7 @@ _OFF = (codes.QEMU_GONE, codes.NO_SUCH_SOCKET, codes.DOMAIN_OFF)
 #: How long a program that has the VM is waited for before that is told as a trouble, in seconds.
 _PATIENCE = 60.0
 #: How often a VM is looked at without having been heard of, in seconds. Each look costs the guest something, too.
-_INTERVAL = 180.0
+INTERVAL = 180.0
 #: The time that is left to a question which is asked again, at least, in seconds.
 _LEAST = 0.001
 #: After how many seconds a VM that could not be held is tried again: at first, and at most.
@@ -212,7 +212,7 @@ class Kept:
 
     async def _follow(self, held: Held) -> None:
         """Look whenever something changes, until somebody needs the VM itself."""
-        async with aclosing(held.vm.watch(stop=held.asked, interval=_INTERVAL)) as views:
+        async with aclosing(held.vm.watch(stop=held.asked, interval=INTERVAL)) as views:
             async for view in views:
                 if self.retired.is_set():
                     continue  # its name stands for another one, or for none: that is told of
