@@ -67,6 +67,7 @@ class _Parts:
     gate: EjectGate | None
     writer: Writer
     programs: Programs
+    look_around: Callable[[], object]
     server: LocalServer
     link: GuestLink | None
 
@@ -119,7 +120,7 @@ async def run(
             link_ends.result()
         _say_ready(machine, instance, notifier)
         # The first look at the udev rules takes long, and the first Hello need not wait for it.
-        await asyncio.to_thread(machine.environment)
+        await asyncio.to_thread(parts.look_around)
         try:
             await _until(stop, machine, link_ends, notifier, loop_errors)
         finally:
@@ -173,7 +174,7 @@ async def _assemble(
         load=LoadWatch(machine.open_load if load else None, lambda: bool(writer.in_hand())),
     )
     server = LocalServer(service, socket_path, has_host)
-    return _Parts(inventory, gate, writer, programs, server, link)
+    return _Parts(inventory, gate, writer, programs, service.look_around, server, link)
 
 
 def _session_of(link: GuestLink | None) -> tuple[Callable[[], bool], Callable[[], int | None]]:

@@ -37,6 +37,7 @@ class LoadWatch:
         self._open_source = open_source
         self._at_work = at_work
         self._watching = 0
+        self._support: LoadSupport | None = None  # once it is known: a kernel keeps what it has
 
     @property
     def allowed(self) -> bool:
@@ -44,21 +45,13 @@ class LoadWatch:
         return self._open_source is not None
 
     def support(self) -> LoadSupport | None:
-        """Return what the kernel tells; None if nothing, or if nobody may ask. May block for a millisecond."""
-        if self._open_source is None:
-            return None
-        try:
-            source = self._open_source()
-        except OSError:
-            return None
-        try:
-            now = source.read()
-        except OSError:
-            return None
-        finally:
-            triggers = source.descriptor is not None
-            source.close()
-        return LoadSupport(now.cpu_pressure is not None, any(cpu.waited is not None for cpu in now.cpus), triggers)
+        """Return what the kernel tells; None if nothing, or if nobody may ask.
+
+        May block for a millisecond, once: a PSI trigger is tried, for which the kernel starts a thread.
+        """
+        if self._support is None and self._open_source is not None:
+            self._support = _support_of(self._open_source)
+        return self._support
 
     async def looks(self, calm: float, busy: float, quiet: float) -> AsyncGenerator[tuple[Load, float], None]:
         """Yield looks, each with the seconds within which the next one comes.
@@ -113,3 +106,18 @@ async def _readable(descriptor: int, seconds: float) -> bool:
         return False
     finally:
         loop.remove_reader(descriptor)
+
+
+def _support_of(open_source: Callable[[], LoadSource]) -> LoadSupport | None:
+    try:
+        source = open_source()
+    except OSError:
+        return None
+    try:
+        now = source.read()
+    except OSError:
+        return None
+    finally:
+        triggers = source.descriptor is not None
+        source.close()
+    return LoadSupport(now.cpu_pressure is not None, any(cpu.waited is not None for cpu in now.cpus), triggers)

@@ -16,6 +16,7 @@ from vcpu_proto.v1 import agent_pb2 as pb
 from vcpu_proto.v1 import agent_pb2_grpc
 
 from vcpu_guest import logs
+from vcpu_guest.core.load import LoadSupport
 from vcpu_guest.core.model import AgentInfo, Arrived, CpuResult, CpuStatus, Environment, Snapshot
 from vcpu_guest.core.request import Request, RequestError, check, check_identities, check_request_id
 from vcpu_guest.cpus.eject_gate import EjectGate
@@ -89,14 +90,19 @@ class GuestAgentService(agent_pb2_grpc.GuestAgentServicer):
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:  # noqa: N802 - gRPC's name
         """Say who answers. If the versions do not overlap the host reports it: it knows both."""
         logs.debug("hello", host_version=request.host_version[:64])
-        environment = await asyncio.to_thread(self._environment)
-        if self._gate is not None:
-            environment = environment.lacking(await asyncio.to_thread(self._gate.denials))
+        environment, support = await asyncio.to_thread(self.look_around)
         keeps = self._programs is not None and self._programs.keeps
         answer = convert.hello(self._agent_info, environment, gated=self._gate is not None, keeps_affinity=keeps)
         if self._load is not None:
-            convert.tell_load(answer, await asyncio.to_thread(self._load.support), allowed=self._load.allowed)
+            convert.tell_load(answer, support, allowed=self._load.allowed)
         return answer
+
+    def look_around(self) -> tuple[Environment, LoadSupport | None]:
+        """Return what Hello tells of the guest. May block for some milliseconds, the first time for longer."""
+        environment = self._environment()
+        if self._gate is not None:
+            environment = environment.lacking(self._gate.denials())
+        return environment, None if self._load is None else self._load.support()
 
     async def ListCpus(self, request: pb.ListCpusRequest, context: Context) -> pb.ListCpusResponse:  # noqa: N802
         """List all CPUs, from a fresh look."""

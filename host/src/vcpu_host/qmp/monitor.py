@@ -15,6 +15,13 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+from vcpu_proto.lean import standing_in
+
+# qemu.qmp takes SSLContext for annotations alone, and with it would come OpenSSL: a twentieth of the time of ``list``.
+# A version that needs more of it gets the real one.
+with contextlib.suppress(ImportError), standing_in("ssl", SSLContext=object):
+    import qemu.qmp.protocol  # noqa: F401
+
 from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteError, QMPClient, Runstate, StateError
 from qemu.qmp.message import Message
 from qemu.qmp.qmp_client import BadReplyError, GreetingError, NegotiationError, ServerParseError

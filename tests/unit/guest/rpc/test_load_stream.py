@@ -129,3 +129,20 @@ async def test_what_the_kernel_tells_is_told() -> None:
     found = LoadWatch(lambda: Source([CALM], triggers=True), lambda: False).support()
     assert found is not None
     assert (found.pressure, found.run_queues, found.triggers) == (True, True, True)
+
+
+def test_what_the_kernel_has_is_looked_at_once_and_again_only_if_it_could_not_be_read() -> None:
+    opened: list[str] = []
+
+    def open_source() -> Source:
+        opened.append("x")
+        if len(opened) == 1:
+            raise OSError("not now")
+        return Source([CALM], triggers=True)
+
+    watch = LoadWatch(open_source, lambda: False)
+    assert watch.support() is None
+    found = watch.support()
+    assert found is not None
+    assert watch.support() is found
+    assert len(opened) == 2
