@@ -6,8 +6,8 @@ from __future__ import annotations
 import gc
 
 #: Objects that a command makes, beyond those that went, before the newest are looked at; Python's own choice is 700. A
-#: command on fifty VMs takes 10 % less of the processor so, and a few megabytes more at most.
-_SELDOM = 20_000
+#: command on fifty VMs takes a tenth less of the processor so, and has some megabytes more at most.
+_SELDOM = 50_000
 
 
 def put_off() -> None:
