@@ -19,6 +19,7 @@ from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
     MACHINE_PROPERTIES,
+    OTHER_MACHINE_PROPERTIES,
     Channel,
     HostThread,
     HostView,
@@ -133,18 +134,20 @@ class QmpVmm:
         """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
         if self._fixed is None:
             call = self._monitor.call
-            target, machine, name, accel, topology, properties = await _together(
-                call("query-target"),
+            target = replies.entry(await call("query-target"), "query-target")
+            arch = replies.member(target, "arch", str, "query-target")
+            machine, name, accel, topology, properties = await _together(
                 call("qom-get", {"path": "/machine", "property": "type"}),
                 call("query-name"),
                 self._accel(),
                 self._property("/machine", "smp"),
-                self._properties("/machine", MACHINE_PROPERTIES),
+                # What this machine cannot have is not asked for: an error costs more than an answer.
+                self._properties("/machine", OTHER_MACHINE_PROPERTIES.get(arch, MACHINE_PROPERTIES)),
             )
             self._fixed = HostView(
                 qemu_version=self._version,
                 machine=clean(replies.text(machine, "qom-get")).removesuffix("-machine"),
-                arch=replies.member(replies.entry(target, "query-target"), "arch", str, "query-target"),
+                arch=arch,
                 status="",
                 accel=accel,
                 slots=(),
