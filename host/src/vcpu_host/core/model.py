@@ -31,9 +31,6 @@ LEVELS = ("node", "drawer", "book", "socket", "die", "cluster", "module", "core"
 #: Where firmware lies in flash, its drive (hw/i386/pc_sysfw.c); whether there is ACPI, "off" if not (hw/i386/x86.c,
 #: hw/loongarch/virt.c).
 MACHINE_PROPERTIES = ("pflash0", "acpi")
-#: By architecture, where it has others: the distance of two cores' vcpu ids, and which interrupt controllers there are
-#: (hw/ppc/spapr.c).
-OTHER_MACHINE_PROPERTIES = {"ppc64": ("vsmt", "ic-mode")}
 #: Whether the VM's CPU model has x2APIC, says that it is a hypervisor's, shows KVM, and shows that KVM takes wide APIC
 #: ids from devices (x86: target/i386/cpu.c).
 CPU_PROPERTIES = ("x2apic", "hypervisor", "kvm", "kvm-msi-ext-dest-id")

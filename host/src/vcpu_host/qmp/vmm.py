@@ -18,8 +18,6 @@ from ..core.identity import ProcessId, VmIdentity
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
-    MACHINE_PROPERTIES,
-    OTHER_MACHINE_PROPERTIES,
     Channel,
     HostThread,
     HostView,
@@ -27,7 +25,7 @@ from ..core.model import (
     PropValue,
     Slot,
 )
-from ..core.platforms import platform_for
+from ..core.platforms import machine_properties, platform_for
 from ..core.reason import Reason
 from ..errors import QemuError, RefusedError, in_time
 from ..local import processes
@@ -141,8 +139,7 @@ class QmpVmm:
                 call("query-name"),
                 self._accel(),
                 self._property("/machine", "smp"),
-                # What this machine cannot have is not asked for: an error costs more than an answer.
-                self._properties("/machine", OTHER_MACHINE_PROPERTIES.get(arch, MACHINE_PROPERTIES)),
+                self._properties("/machine", machine_properties(arch)),
             )
             self._fixed = HostView(
                 qemu_version=self._version,

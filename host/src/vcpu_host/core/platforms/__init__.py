@@ -7,11 +7,11 @@ machine or architecture it has before it.
 
 from __future__ import annotations
 
-from ..model import HostView
+from ..model import MACHINE_PROPERTIES, HostView
 from . import fixed, loongarch, noacpi, pseries, s390x, unknown, x86, x86_old
 from .base import Platform
 
-__all__ = ["Platform", "platform_for"]
+__all__ = ["Platform", "machine_properties", "platform_for"]
 
 #: The first that matches.
 _TABLE: tuple[Platform, ...] = (
@@ -31,3 +31,11 @@ def platform_for(host: HostView) -> Platform:
         if platform.matches(host):
             return platform
     return unknown.PLATFORM
+
+
+def machine_properties(arch: str) -> tuple[str, ...]:
+    """The properties of the machine object that platforms of QEMU's architecture ``arch`` ask for.
+
+    What such machines never have is not asked for: an error costs more than an answer.
+    """
+    return pseries.MACHINE_PROPERTIES if arch == "ppc64" else MACHINE_PROPERTIES

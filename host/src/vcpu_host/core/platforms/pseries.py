@@ -17,6 +17,9 @@ from ..model import HostThread, HostView, Slot
 from ..reason import Origin, Reason
 from .base import Platform, boot_cpu
 
+#: The distance of two cores' vcpu ids, and which interrupt controllers there are (hw/ppc/spapr.c).
+MACHINE_PROPERTIES = ("vsmt", "ic-mode")
+
 #: The first version whose KVM half numbers vCPUs itself (commit cfb52d07f53a, of July 2024).
 _NUMBERS_PLUGS = (9, 1, 0)
 _NUMBERS_FIX = "unplug the cores that came last before others; a restart of the VM numbers them anew"

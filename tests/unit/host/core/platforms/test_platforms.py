@@ -143,3 +143,9 @@ def test_a_platform_that_restricts_slots_says_so_and_no_other_is_asked() -> None
         kind = type(platform)
         says = any(getattr(kind, name) is not getattr(Platform, name) for name in ("cannot_plug", "guest_cannot_use"))
         assert says is (kind.restricts is not Platform.restricts), kind
+
+
+def test_each_architecture_is_asked_for_what_its_machines_can_have() -> None:
+    assert machine_properties("ppc64") == ("vsmt", "ic-mode")
+    for arch in ("x86_64", "loongarch64", "aarch64", "s390x"):
+        assert machine_properties(arch) == ("pflash0", "acpi")
