@@ -8,7 +8,7 @@ from kit.sim.views import host
 from vcpu_host.core import platforms
 from vcpu_host.core.finding import Level
 from vcpu_host.core.model import HostView, Ost, Slot, freeze_props
-from vcpu_host.core.platforms import Platform, platform_for, unknown
+from vcpu_host.core.platforms import Platform, machine_properties, platform_for, unknown
 from vcpu_host.core.reason import Origin, Reason
 
 _NO_HOTPLUG = Reason("no-hotplug", Origin.QEMU, "machine does not support hot-plugging CPUs")
