@@ -6,10 +6,16 @@ Other versions of vcpuctl look for the same names: what they are made of must no
 
 from __future__ import annotations
 
-import hashlib
+import importlib
 import os
+from contextlib import suppress
+from functools import cache
+from typing import Any
 
 from ..core.identity import DomainId, ProcessId, SocketId, VmIdentity
+
+#: Python's own module with SHA-256, of 3.12 and of 3.11.
+_OWN = ("_sha2", "_sha256")
 
 
 def of_vm(identity: VmIdentity) -> str:
@@ -52,4 +58,17 @@ def process_of(name: str) -> ProcessId | None:
 
 
 def _digest(path: str) -> str:
-    return hashlib.sha256(os.fsencode(path)).hexdigest()
+    digest: str = _sha256()(os.fsencode(path)).hexdigest()
+    return digest
+
+
+@cache
+def _sha256() -> Any:
+    """Return SHA-256 as Python has it in itself: ``hashlib`` loads OpenSSL for it, 3 ms of each start.
+
+    Python's own ``random`` goes the same way. Where a distribution has left it out, ``hashlib`` has it.
+    """
+    for name in _OWN:
+        with suppress(ImportError):
+            return importlib.import_module(name).sha256
+    return importlib.import_module("hashlib").sha256

@@ -44,3 +44,13 @@ def test_the_process_can_be_read_off_the_name() -> None:
 @pytest.mark.parametrize("name", ["", "1-2", "1-2-3-4", "a-2-3", "s0123-7", "-1-2", "1--3", "\u0661-2-3"])
 def test_other_names_are_of_no_process(name: str) -> None:
     assert names.process_of(name) is None
+
+
+@pytest.mark.parametrize("own", [(), ("no_such_module",), names._OWN], ids=["none", "left out", "Python's own"])
+def test_names_are_the_same_whoever_makes_the_digest(own: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_OWN", own)
+    names._sha256.cache_clear()
+    try:
+        assert names.of_place("/run/vms/web1/qmp.sock") == "3f2f860d8b28372a134523c4ca54df9d"
+    finally:
+        names._sha256.cache_clear()
