@@ -246,13 +246,19 @@ def looked(request_id: str) -> pb.ControlAnswer:
     return pb.ControlAnswer(workload=pb.WorkloadResponse(request_id=request_id))
 
 
-@pytest.mark.parametrize("answers", [[looked("a"), looked("a")], [listed("a")]], ids=["twice", "a list"])
-async def test_a_look_at_programs_has_one_answer_and_of_its_kind(answers: list[pb.ControlAnswer]) -> None:
+async def asked_about_programs() -> tuple[Call, Control, asyncio.Future[pb.ControlAnswer]]:
+    """A stream on which the question "a" about programs was asked, and its answer that is awaited."""
     call = Call()
     control = of(call)
     request = pb.ControlRequest(workload=pb.WorkloadRequest(request_id="a"))
     first = asyncio.ensure_future(control.ask_once(request, "a", timeout=DEADLINE))
     await call.asked(1)
+    return call, control, first
+
+
+@pytest.mark.parametrize("answers", [[looked("a"), looked("a")], [listed("a")]], ids=["twice", "a list"])
+async def test_a_look_at_programs_has_one_answer_and_of_its_kind(answers: list[pb.ControlAnswer]) -> None:
+    call, control, first = await asked_about_programs()
     call.say(*answers)
     with pytest.raises(AgentGoneError) as error:
         await first
@@ -261,22 +267,14 @@ async def test_a_look_at_programs_has_one_answer_and_of_its_kind(answers: list[p
 
 
 async def test_a_question_that_ends_without_an_answer_has_an_empty_one() -> None:
-    call = Call()
-    control = of(call)
-    request = pb.ControlRequest(workload=pb.WorkloadRequest(request_id="a"))
-    first = asyncio.ensure_future(control.ask_once(request, "a", timeout=DEADLINE))
-    await call.asked(1)
+    call, control, first = await asked_about_programs()
     call.say(ended("a"))
     assert await first == pb.ControlAnswer()
     await control.close()
 
 
 async def test_a_question_at_which_the_agent_fails_leaves_the_session_good() -> None:
-    call = Call()
-    control = of(call)
-    request = pb.ControlRequest(workload=pb.WorkloadRequest(request_id="a"))
-    first = asyncio.ensure_future(control.ask_once(request, "a", timeout=DEADLINE))
-    await call.asked(1)
+    call, control, first = await asked_about_programs()
     call.say(pb.ControlAnswer(ended=pb.ControlEnded(request_id="a", failed="OSError: no\x1b[2J room")))
     with pytest.raises(VcpuctlError) as error:
         await first
