@@ -128,7 +128,7 @@ class ControlStream:
             answer = await self._workload(request)
         except RequestError:
             raise
-        except Exception as error:
+        except Exception as error:  # advice: whatever it meets, requests that switch CPUs go on
             logs.warning("the guest's programs cannot be looked at", error=f"{type(error).__name__}: {error}")
             raise LookFailedError(f"{type(error).__name__}: {error}") from error
         self._put(pb.ControlAnswer(workload=answer), GATHER)  # its end follows at once

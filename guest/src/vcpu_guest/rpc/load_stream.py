@@ -47,7 +47,7 @@ class LoadWatch:
     def support(self) -> LoadSupport | None:
         """Return what the kernel tells; None if nothing, or if nobody may ask.
 
-        May block for a millisecond, once: a PSI trigger is tried, for which the kernel starts a thread.
+        May block for a millisecond, once: a PSI trigger is tried, which the kernel may start a thread for (psi.c).
         """
         if self._support is None and self._open_source is not None:
             self._support = _support_of(self._open_source)
