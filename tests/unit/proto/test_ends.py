@@ -69,6 +69,31 @@ async def test_a_wire_that_says_that_the_port_is_busy_ends_the_wait_long_before_
         await HostLink.connect(open_wire, timeout=3600)
 
 
+async def test_a_port_whose_last_client_is_let_go_of_late_is_waited_for() -> None:
+    """A host that stands still for a second wakes to a QEMU that has not yet seen that the last client is gone."""
+    clock = Clock()
+    looks: list[float] = []
+    opened: list[MemoryWire] = []
+
+    class LetGoOf(HostWire):
+        def taken(self) -> bool:
+            return False
+
+        def is_busy(self) -> bool:
+            looks.append(asyncio.get_running_loop().time())
+            return len(looks) < 4
+
+    async def open_wire(protocol: WireProtocol) -> HostWire:
+        opened.append(MemoryWire.pair()[0])
+        asyncio.get_running_loop().call_later(0.1, clock.goes_on, 1.0)
+        return LetGoOf(opened[-1].join(protocol), "that port")
+
+    connecting = asyncio.ensure_future(HostLink.connect(open_wire, timeout=60))
+    with pytest.raises(NoAnswerError):
+        await clock.ends(connecting, lambda: len(opened) == 2)
+    assert looks[2] - looks[0] > 1.0
+
+
 async def test_a_wire_whose_bytes_are_taken_and_not_answered_is_opened_a_second_time() -> None:
     opened: list[MemoryWire] = []
 

@@ -90,7 +90,7 @@ async def test_a_peer_that_asks_on_and_on_and_reads_nothing_is_owed_little(tmp_p
         listener.bind(path)
         listener.listen(1)
         listener.setblocking(False)
-        opening = asyncio.create_task(Seen._connect(wire_to(path), 60))
+        opening = asyncio.create_task(Seen._connect(wire_to(path), 60, anew=False))
         loop = asyncio.get_running_loop()
         peer, _ = await loop.sock_accept(listener)
         token = Decoder().feed(await loop.sock_recv(peer, 100))[0].token

@@ -27,8 +27,9 @@ _RESEND = (0.2, 0.5, 1.0)
 _ANEW = 0.8
 #: Seconds that QEMU gets to take the last bytes before the wire is closed by force, for it has one client only.
 _LAST_BYTES = 0.5
-#: From this OPEN on we ask whether the port is busy: before, QEMU may still be letting go of the last client.
-_BUSY_FROM = 2
+#: With this OPEN unread (1.7 s, by _RESEND) a port that is busy is said to be so. Before, QEMU, or a host that stands
+#: still for a moment, may not have come to letting go of the last client.
+_BUSY_FROM = 3
 
 
 class HostWire:
@@ -88,17 +89,17 @@ class HostLink(Pump):
         until = asyncio.get_running_loop().time() + timeout
         if timeout > 2 * _ANEW:
             with suppress(NoAnswerError):
-                return await cls._connect(open_wire, _ANEW)
+                return await cls._connect(open_wire, timeout, anew=True)
         try:
-            return await cls._connect(open_wire, until - asyncio.get_running_loop().time())
+            return await cls._connect(open_wire, until - asyncio.get_running_loop().time(), anew=False)
         except NoAnswerError as error:
             raise NoAnswerError(timeout, taken=error.taken) from None
 
     @classmethod
-    async def _connect(cls, open_wire: OpenHostWire, timeout: float) -> Self:
+    async def _connect(cls, open_wire: OpenHostWire, timeout: float, *, anew: bool) -> Self:
         link = cls(os.urandom(TOKEN_BYTES))
         try:
-            await link._open(await open_wire(link), timeout)
+            await link._open(await open_wire(link), timeout, anew=anew)
         except BaseException:
             link.abort()
             raise
@@ -177,22 +178,26 @@ class HostLink(Pump):
 
     # -- opening
 
-    async def _open(self, wire: HostWire, timeout: float) -> None:
+    async def _open(self, wire: HostWire, timeout: float, *, anew: bool) -> None:
+        """``anew``: raise NoAnswerError after _ANEW seconds already, unless the port is with another client."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
+        renew = loop.time() + _ANEW if anew else deadline
         self._name = wire.name
         for turn in itertools.count():
             self._write(self.session.open(self.token))
-            left = deadline - loop.time()
+            now = loop.time()
+            left = (renew if now < renew else deadline) - now
             if left > 0:
                 await asyncio.wait({self._accepted}, timeout=min(left, _RESEND[min(turn, len(_RESEND) - 1)]))
             if self._accepted.done():
                 return self._accepted.result()
-            taken = self._wire is None or wire.taken()
             expired = loop.time() >= deadline
-            if not taken and (expired or turn >= _BUSY_FROM) and wire.is_busy():
+            taken = self._wire is None or wire.taken()
+            busy = not taken and wire.is_busy()
+            if busy and (expired or turn >= _BUSY_FROM):
                 raise BusyError(wire.name)
-            if expired:
+            if expired or (loop.time() >= renew and not busy):
                 raise NoAnswerError(timeout, taken=taken)
         raise AssertionError("count() has no end")
 
