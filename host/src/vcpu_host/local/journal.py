@@ -48,6 +48,9 @@ class FileJournal:
         self._path = self._directory / f"{names.of_vm(identity)}{_SUFFIX}"
         before = names.before(identity)
         self._path_before = None if before is None else self._directory / f"{before}{_SUFFIX}"
+        # With the host's kernel ends a QEMU that it runs, and what was asked of that concerns nobody then. One that
+        # cannot be seen from here may be another host's.
+        self._outlives_kernel = not isinstance(identity.by, ProcessId)
 
     async def load(self) -> tuple[Intent, ...]:
         """Return what is recorded for this VM. Raise RefusedError "bad-record" if nobody could have written that.
@@ -68,7 +71,7 @@ class FileJournal:
         return ()
 
     async def save(self, intents: Sequence[Intent]) -> None:
-        """Replace the record. From then on it survives the death of this process, and of the host's kernel.
+        """Replace the record. From then on it survives the death of this process, and of the kernel if QEMU may, too.
 
         Raise RefusedError "no-record": then QEMU must not be asked for anything.
         """
@@ -77,7 +80,7 @@ class FileJournal:
                 runtime.prepare(self._directory)
                 entries = [intent.to_json() for intent in intents]
                 document = {"schema_version": _SCHEMA_VERSION, "intents": entries}
-                _replace(self._path, json.dumps(document).encode())
+                _replace(self._path, json.dumps(document).encode(), on_disk=self._outlives_kernel)
             # The earlier one first: left alone, it would be taken for what stands now.
             for path in filter(None, (self._path_before, None if intents else self._path)):
                 path.unlink(missing_ok=True)
@@ -140,16 +143,19 @@ def _bad(path: Path, why: str) -> RefusedError:
     )
 
 
-def _replace(path: Path, data: bytes) -> None:
+def _replace(path: Path, data: bytes, *, on_disk: bool) -> None:
+    """``on_disk``: the data are on the disk before they have their name, and the name is before this returns."""
     new = path.with_suffix(_NEW)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(fd)
+        if on_disk:
+            os.fsync(fd)
     os.replace(new, path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if on_disk:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _AFTER_YOU = 0.1
 #: How long one question may be cut off again and again, in seconds. WATCH and PROXY have no such bound.
 _ENOUGH = 30.0
+#: What takes long to load, the first time: who holds a VM needs it, and not who asks that one.
+_HOLD = f"{__package__}.hold"
 
 
 @dataclass(slots=True)
@@ -227,7 +230,8 @@ class Vm:
     async def _hold(self, part: Part, say: Say) -> AbstractAsyncContextManager[Held]:
         """Return a hold to enter. Raise ElsewhereError, or RefusedError "vm-busy", before what that needs is loaded."""
         waits = _teller(say)
-        await look_for_holder(self._target, part, self._holder, waits)
+        if _HOLD not in sys.modules:
+            await look_for_holder(self._target, part, self._holder, waits)
         from .hold import hold
 
         recognise = self._recognise or nobody_hears

@@ -110,18 +110,27 @@ def test_a_write_that_breaks_off_leaves_the_record_as_it_was(tmp_path: Path, mon
     record = journal(own(), tmp_path)
     save(record, [_INTENT])
 
-    def full(fd: int) -> None:
-        del fd
+    def full(new: Path, path: Path) -> None:
+        del new, path
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(RefusedError) as error:
         save(record, [_INTENT, Intent(IntentKind.PLUG, 4, "vcpu-4", 1.0)])
     assert error.value.reason.code == "no-record"
     assert load(record) == (_INTENT,)
 
 
-def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("by", "steps"),
+    [
+        pytest.param(SocketId("/run/far/qmp", 7), ["{}.new", "replace", "{}"], id="a QEMU that may be another host's"),
+        pytest.param(_UNSEEN, ["replace"], id="a process of this host's"),
+    ],
+)
+def test_a_record_outlives_the_kernel_where_its_qemu_may(
+    by: ProcessId | SocketId, steps: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[str] = []
     replace = os.replace
 
@@ -129,10 +138,11 @@ def test_data_are_on_the_disk_before_they_are_in_their_place(tmp_path: Path, mon
         calls.append("replace")
         replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))))
+    monkeypatch.setattr(os, "fsync", lambda fd: calls.append(os.readlink(f"/proc/self/fd/{fd}")))
     monkeypatch.setattr(os, "replace", replaced)
-    save(journal(_UNSEEN, tmp_path), [_INTENT])
-    assert calls == ["1-1-1.new", "replace", tmp_path.name]
+    save(journal(by, tmp_path), [_INTENT])
+    file, folder = f"{tmp_path / names.of_vm(VmIdentity(by))}.new", str(tmp_path)
+    assert calls == [{"{}.new": file, "{}": folder}.get(step, step) for step in steps]
 
 
 def test_what_was_left_for_a_qemu_that_has_ended_is_swept_and_that_of_a_living_one_kept(tmp_path: Path) -> None:
