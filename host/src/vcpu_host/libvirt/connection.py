@@ -88,8 +88,12 @@ class Connection:
     async def let_go(self, function: Callable[[], object]) -> None:
         """Call a function that frees what this process has of the connection, lost or not. Never hang, never raise.
 
+        Once it is closed there is nothing of it to be freed, and no thread any more that would call.
+
         (Callbacks that stay registered keep a connection from being freed: seen with 9.0's module, an eventfd each.)
         """
+        if self._closed:
+            return
         with contextlib.suppress(TimeoutError, VcpuctlError):
             async with asyncio.timeout(_LETS_GO):
                 await self._worker.do(lambda: self._called("let go of it", function, ()))

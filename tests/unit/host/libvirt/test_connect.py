@@ -14,7 +14,7 @@ from kit.fakes.lookalike import Lookalike
 from kit.until import until
 from vcpu_host.core import codes
 from vcpu_host.errors import QemuError, QemuGoneError, UsageError, VcpuctlError
-from vcpu_host.libvirt import binding, vmm
+from vcpu_host.libvirt import binding, connection, vmm
 from vcpu_host.local.names import known_by
 from vcpu_host.local.processes import identify
 
@@ -106,6 +106,16 @@ async def test_a_domain_that_is_reached_and_left_again_leaves_nothing_behind(
     await machine.close()
     assert _left(libvirt) == []
     await _no_more_threads_than(before)
+
+
+async def test_a_domain_that_was_left_is_left_again_without_waiting_for_a_thread_that_is_no_more(
+    libvirt: FakeLibvirt, qemu: FakeMonitorModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_LETS_GO", 3600.0)  # longer than the test's own time
+    machine = await vmm.connect(URI, "web1")
+    await machine.close()
+    await machine.close()  # the coordinator has, and then who has opened it does
+    assert _left(libvirt) == []
 
 
 async def test_a_daemon_that_fails_at_once_leaves_no_connection_and_no_thread(libvirt: FakeLibvirt) -> None:
