@@ -52,7 +52,7 @@ def _seen(metrics: Metrics, vm: FakeVm, *words: str) -> None:
         metrics.operated("web1", document)
 
 
-_WHY = Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, "1 vCPUs are busy 99 % of the time")
+_WHY = Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, "1 vCPU is busy 99 % of the time")
 _LOAD = Averages(covers=2.0, cpus=1, used=1.0, steal=0.1, waiting=3.0, pressure=0.9, memory=0.0)
 _DECISION = Decision(at=5.0, online=1, goal=4, floor=1, ceiling=4, checks=(_WHY,), load=_LOAD, need=4, highest=4)
 

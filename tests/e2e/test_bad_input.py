@@ -45,7 +45,7 @@ REQUESTS: tuple[tuple[str, int, str], ...] = (
     # more than there are
     ("plug -n 16", 3, "cannot plug 16 vCPUs: only 15 are left"),
     ("plug -n 1000000000", 3, "cannot plug 1000000000 vCPUs"),
-    ("unplug -n 1", 3, "cannot unplug 1 vCPUs: none is left"),
+    ("unplug -n 1", 3, "cannot unplug 1 vCPU: none is left"),
     ("unplug -n 1000000000", 3, "none is left"),
     ("scale 17", 3, "17 vCPUs are more than the 16"),
     ("scale 1000000000", 3, "more than the 16"),
@@ -270,7 +270,7 @@ def test_a_machine_without_hotplug_is_refused_as_such(bare: tuple[Path, Qmp]) ->
 def test_a_vm_without_maxcpus_has_nothing_to_plug_and_doctor_says_how_to_get_it(bare: tuple[Path, Qmp]) -> None:
     path, oracle = bare
     before = oracle.execute("query-hotpluggable-cpus")
-    check(cli("--qmp", str(path), "plug"), 3, "cannot plug 1 vCPUs: none is left")
+    check(cli("--qmp", str(path), "plug"), 3, "cannot plug 1 vCPU: none is left")
     check(cli("--qmp", str(path), "plug", "--slot", "1"), 2, "there is no slot 1")
     check(cli("--qmp", str(path), "scale", "2"), 3, "2 vCPUs are more than the 1")
     check(cli("--qmp", str(path), "unplug"), 3, "none is left")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from ..core.text import printable
+from ..core.text import printable, some_vcpus
 from .history import Entry
 from .settings import Mode
 
@@ -20,7 +20,7 @@ def fields(name: str, place: str, entry: Entry, mode: str) -> list[tuple[str, st
     """Return the entry's fields: which VM, from how many vCPUs to how many, why, and from which figures."""
     decision = entry.decision
     verb = "scales" if mode == Mode.ACT else "would scale"
-    said = f"{name}: {verb} from {decision.online} to {decision.goal} vCPUs: {decision.text}"
+    said = f"{name}: {verb} from {decision.online} to {some_vcpus(decision.goal)}: {decision.text}"
     return [
         ("MESSAGE", printable(said, 400)),
         ("MESSAGE_ID", MESSAGE_ID),

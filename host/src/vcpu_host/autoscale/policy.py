@@ -10,6 +10,7 @@ import math
 
 from ..core import codes
 from ..core.reason import Outcome, Reason
+from ..core.text import some_vcpus
 from .decision import Check, Decision, Verdict
 from .moves import Moves
 from .outside import Outside
@@ -125,10 +126,14 @@ class Policy:
         """Bring the VM within its bounds; that takes no load."""
         online = facts.outside.online
         if online < facts.floor:
-            check = Check(codes.BELOW_MINIMUM, Verdict.PASSES, f"{online} vCPUs online, the minimum is {facts.floor}")
+            check = Check(
+                codes.BELOW_MINIMUM, Verdict.PASSES, f"{some_vcpus(online)} online, the minimum is {facts.floor}"
+            )
             return self._changed(facts, facts.floor, check, by_load=False)
         if online > facts.ceiling:
-            check = Check(codes.ABOVE_MAXIMUM, Verdict.PASSES, f"{online} vCPUs online, the maximum is {facts.ceiling}")
+            check = Check(
+                codes.ABOVE_MAXIMUM, Verdict.PASSES, f"{some_vcpus(online)} online, the maximum is {facts.ceiling}"
+            )
             return self._changed(facts, facts.ceiling, check, by_load=False)
         return None
 
@@ -239,7 +244,8 @@ def _full(load: Averages, facts: Facts) -> Check:
     busy = load.used / online if online else 1.0
     stolen = load.steal / online if online else 0.0
     taken = f"the host takes {stolen:.0%}, " if stolen >= ERROR else ""
-    text = f"{online} vCPUs are busy {busy:.0%} of the time (full at {limit:.0%}), {taken}and {said}"
+    are = "is" if online == 1 else "are"
+    text = f"{some_vcpus(online)} {are} busy {busy:.0%} of the time (full at {limit:.0%}), {taken}and {said}"
     full = busy >= limit or busy + stolen >= NEVER_IDLE
     if full and waits:
         return Check(codes.LOAD_NEEDS_MORE, Verdict.PASSES, text)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..core import codes
+from ..core.text import some_vcpus
 from .decision import Check, Direction, Verdict
 from .moves import HOUR, MOST_TURNS, Moves
 from .outside import Outside
@@ -190,7 +191,7 @@ def _above_bar(goal: int, facts: Facts) -> tuple[int, Check | None]:
     if bar is None or facts.now >= bar.until or goal >= bar.level:
         return goal, None
     left = bar.until - facts.now
-    text = f"fewer than {bar.level} vCPUs were not enough a while ago: not below that for {left:.0f} s more"
+    text = f"fewer than {some_vcpus(bar.level)} were not enough a while ago: not below that for {left:.0f} s more"
     if bar.level >= online:
         return online, _hold(codes.REGRETTED, text)
     return bar.level, Check(codes.REGRETTED, Verdict.BOUNDS, text)
@@ -200,7 +201,7 @@ def _whole_slots(goal: int, facts: Facts) -> tuple[int, Check | None]:
     online, step = facts.outside.online, max(1, facts.outside.step)
     whole = online - (online - goal) // step * step
     if whole == online:
-        text = f"{online - goal} vCPUs are too many, and a slot has {step}"
+        text = f"{some_vcpus(online - goal)} too many, and a slot has {step}"
         return online, _hold(codes.LOAD_FITS, text)
     return whole, None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from vcpu_host.core.fleet import NoMatchError, named
 from vcpu_host.core.reason import Reason
-from vcpu_host.core.text import printable
+from vcpu_host.core.text import printable, some_vcpus
 from vcpu_host.documents import Document, read_reason
 from vcpu_host.documents import autoscale as documents
 from vcpu_host.errors import UsageError, VcpuctlError
@@ -141,11 +141,15 @@ def _explained(vm: Document) -> list[Block]:
     verb = {"up": f"grow to {goal}", "down": f"shrink to {goal}", "hold": f"stay at {goal}"}[decision["direction"]]
     would = "is to" if vm["mode"] == "act" and vm["enabled"] else "would"
     found: list[Block] = [
-        Line(f"{vm['name']}: {online} vCPUs online, {would} {verb} (from {decision['min']} to {decision['max']})"),
+        Line(
+            f"{vm['name']}: {some_vcpus(online)} online, {would} {verb} (from {decision['min']} to {decision['max']})"
+        ),
         Line(_load(load), lead="  load    "),
     ]
     if decision["need"] is not None:
-        need = f"{decision['need']} vCPUs now; {decision['highest_need']} at most in {settings['down_window']:g} s"
+        need = (
+            f"{some_vcpus(decision['need'])} now; {decision['highest_need']} at most in {settings['down_window']:g} s"
+        )
         found.append(Line(need, lead="  needs   "))
     found += [
         Line(f"{check['code']}: {check['text']}", _VERDICTS[check["verdict"]], lead=f"  {check['verdict']:7} ")

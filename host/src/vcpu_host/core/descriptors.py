@@ -15,6 +15,7 @@ from typing import NamedTuple
 from . import codes
 from .finding import Finding, Level
 from .reason import Origin, Reason
+from .text import some_vcpus
 
 #: What is left to QEMU for all else. The way out of a shortage is a migration, which takes a connection for each of its
 #: channels (multifd-channels is 2 by default; 16 is much); monitors, the agent's port and a console take one for each
@@ -68,8 +69,8 @@ def too_few(has: Descriptors | None, accel: str, vcpus: int) -> Reason | None:
     return Reason(
         codes.FEW_DESCRIPTORS,
         Origin.VCPUCTL,
-        f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {has.text}; under KVM a vCPU takes up to {PER_VCPU}, "
-        f"and {RESERVE} are left to QEMU, which loses its monitor and in the end the VM when it has none",
+        f"cannot plug {some_vcpus(vcpus)}, {left or 'none'} at most: {has.text}; under KVM a vCPU takes up to "
+        f"{PER_VCPU}, and {RESERVE} are left to QEMU, which loses its monitor and in the end the VM when it has none",
         has.remedy,
     )
 

@@ -33,6 +33,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(begin or difflib.get_close_matches(word, words, n=1)), None)
 
 
+def some_vcpus(count: int) -> str:
+    """So many vCPUs, in words: "1 vCPU", "4 vCPUs"."""
+    return f"{count} vCPU{'' if count == 1 else 's'}"
+
+
 def cpu_count(cpulist: str) -> int:
     """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
     total = 0

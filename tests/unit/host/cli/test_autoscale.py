@@ -71,7 +71,7 @@ def test_status_has_a_line_for_each_vm_and_why() -> None:
 
 def test_explain_has_all_that_bears_on_the_decision() -> None:
     said = _said("explain")
-    assert "web1: 1 vCPUs online, is to grow to 4 (from 1 to 8)" in said
+    assert "web1: 1 vCPU online, is to grow to 4 (from 1 to 8)" in said
     assert "3.00 tasks wait" in said
     assert "passes  load-needs-more" in said
     assert "does not tell wait times (schedstat)" in said

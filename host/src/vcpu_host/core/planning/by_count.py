@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from .. import codes
 from ..model import SlotState
 from ..reason import Origin, Reason
+from ..text import some_vcpus
 from ..view import SlotView, VmView, in_guest
 from .obstacles import blocked, nameless
 from .placement import Choice, to_plug, to_unplug
@@ -84,7 +85,7 @@ def _scale_down(view: VmView, request: Request, goal: int, surplus: int) -> Plan
     floor = sum(s.slot.vcpus for s in stuck)
     if goal < floor:
         why = "; ".join(f"slot {s.index}: {s.not_removable.text}" for s in stuck[:4] if s.not_removable)
-        text = f"cannot go below {floor} vCPUs: {why}"
+        text = f"cannot go below {some_vcpus(floor)}: {why}"
         return _refused(request, Reason(codes.UNDER_MIN, Origin.VCPUCTL, text, f"scale to {floor} or more"))
     idle = sum(s.slot.vcpus for s in view.slots if dark(s) and s.not_removable is None)
     steps, missing = _shrink(view, request, surplus + idle)
@@ -256,7 +257,7 @@ def _take_vcpus(
     available = sum(vcpus for _, vcpus in candidates)
     if available < count:
         left = "none is left" if available == 0 else f"only {available} {'is' if available == 1 else 'are'} left"
-        return (), Reason(codes.NOT_ENOUGH, Origin.VCPUCTL, f"cannot {verb} {count} vCPUs{where}: {left}", hint)
+        return (), Reason(codes.NOT_ENOUGH, Origin.VCPUCTL, f"cannot {verb} {some_vcpus(count)}{where}: {left}", hint)
     units = sorted({vcpus for _, vcpus in candidates})
     if len(units) > 1:
         text = (

@@ -11,7 +11,7 @@ from ..model import HostView, Slot
 from ..platforms import Platform
 from ..platforms.unknown import unsupported
 from ..reason import Origin, Reason
-from ..text import cpu_count
+from ..text import cpu_count, some_vcpus
 from ..view import VmView, removal_stuck
 from . import smt
 from .plan import Step, StepKind
@@ -159,4 +159,4 @@ def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | Non
     if limit is None or vcpus <= limit[0]:
         return too_few(host.descriptors, host.accel, vcpus)
     left, reason = limit
-    return reason._replace(text=f"cannot plug {vcpus} vCPUs, {left or 'none'} at most: {reason.text}")
+    return reason._replace(text=f"cannot plug {some_vcpus(vcpus)}, {left or 'none'} at most: {reason.text}")

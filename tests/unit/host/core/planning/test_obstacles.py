@@ -254,7 +254,7 @@ def test_under_tcg_no_plug_is_sent_for_which_every_context_was_used(blind: bool)
     ):
         decided = plan(view, request)
         assert codes(decided) == ["tcg-plug-budget"]
-        assert "cannot plug 1 vCPUs, none at most" in decided.refusals[0].reason.text
+        assert "cannot plug 1 vCPU, none at most" in decided.refusals[0].reason.text
     assert _found(view)["tcg-plug-budget"].level is Level.PROBLEM
 
 
