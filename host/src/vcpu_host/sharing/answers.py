@@ -31,6 +31,9 @@ Ended = Callable[["OperationResult"], str]
 
 #: Operations that are shorter, in seconds, show no progress.
 _MOMENT = 0.3
+#: Progress is told so often at most, in seconds: of many slots something changes all the time. What is left out then is
+#: made up for by the next event, which the looks at QEMU bring each second.
+_EVERY = 0.1
 
 
 def not_logged(result: OperationResult) -> str:
@@ -106,7 +109,7 @@ class Steps:
         self._call = call
         self._say = say
         self._loop = asyncio.get_running_loop()
-        self._began = self._loop.time()
+        self._progress_at = self._loop.time() + _MOMENT
 
     def __call__(self, what: ev.Event | ev.Action, machine: Machine) -> None:
         """Say what is worth it."""
@@ -115,7 +118,8 @@ class Steps:
             self._say({"log": {"event": type(what).__name__, **_fields(what)}})
             if self._call.verbosity > 1:
                 self._say({"log": {"event": "state", **machine.dump()}})
-        if self._call.steps and self._loop.time() - self._began > _MOMENT:
+        if self._call.steps and (now := self._loop.time()) > self._progress_at:
+            self._progress_at = now + _EVERY
             self._say({"progress": list(machine.progress())})
 
 

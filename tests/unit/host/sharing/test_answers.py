@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from kit.clock import Clock
 from kit.sim.views import vm
 from vcpu_host.core.operation import events as ev
 from vcpu_host.core.operation.limits import Limits
@@ -58,3 +61,16 @@ async def test_how_far_it_is_is_said_after_a_moment_and_only_to_who_wants_it(mon
     assert said == [{"progress": [0, 2, "slot 1: not begun"]}]
     Steps(Call(Kind.RUN), said.append)(ev.Tick(), _machine())
     assert len(said) == 1
+
+
+async def test_how_far_it_is_is_put_into_words_ten_times_a_second_at_most() -> None:
+    said: list[Message] = []
+    clock, machine = Clock(), _machine()
+    steps = Steps(Call(Kind.RUN, steps=True), said.append)
+    clock.goes_on(3600.0)
+    began = asyncio.get_running_loop().time()
+    for _ in range(1000):
+        steps(ev.Tick(), machine)
+        clock.goes_on(0.001)
+    passed = asyncio.get_running_loop().time() - began
+    assert 9 <= len(said) <= passed / 0.1 + 1  # the machine may stand still meanwhile
