@@ -85,14 +85,16 @@ def test_a_qemu_that_is_started_anew_again_and_again_leaves_no_descriptor_and_no
             with FakeVm(home, "--maxcpus", "4", agent=False) as vm:
                 service = service or ends.enter_context(Serving({"web1": vm}))
                 service.holds("web1")
+                pid = service.process.pid
                 if number == 5:
-                    held = _open_files(service.process.pid), _memory(service.process.pid, "VmRSS")
-                last = _open_files(service.process.pid), _memory(service.process.pid, "VmRSS")
+                    held = _open_files(pid), _memory(pid, "VmRSS")
+                if held is not None and number == RECONNECTS - 1:
+                    # What is under way has some for a moment, the clients of this test, too; what is leaked stays.
+                    until(lambda pid=pid, most=held[0] + 2: _open_files(pid) <= most)  # type: ignore[misc]
+                    assert _memory(pid, "VmRSS") - held[1] < 4e6
             until(lambda service=service: not service.held("web1"))  # type: ignore[misc]
             shutil.rmtree(home)
     assert held is not None
-    assert last[0] <= held[0] + 2, "each client of this test itself has some for a moment"
-    assert last[1] - held[1] < 4e6
 
 
 def _greedy(channel: grpc.Channel) -> list[object]:
