@@ -58,7 +58,10 @@ class QemuError(VcpuctlError):
 
 
 class OutcomeLostError(VcpuctlError):
-    """An operation was begun by another process, which ended in the middle of it: what it began may still happen."""
+    """An operation was begun, and nobody is left to tell how it ended: what it began may still happen.
+
+    The process that carried it out has ended, or its answer is not waited for, or could not be written.
+    """
 
 
 class TooLateError(Exception):

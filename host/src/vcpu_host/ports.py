@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The roles that the coordinator needs filled. Adapters (``qmp``, ``agent``) fill them, tests put fakes there."""
+"""The roles that the coordinator needs filled.
+
+Adapters (``qmp``, ``libvirt``, ``agent``, ``local``) fill them, tests put fakes there.
+"""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ def removal_stuck(slot: Slot) -> Reason:
 
 
 def with_pending(view: VmView, intents: Sequence[Intent]) -> VmView:
-    """The map with what is still open of earlier operations (``pending.settle``)."""
+    """The map with what is still open of earlier operations (``core.operation.record.settle``)."""
     by_slot = {intent.slot: intent for intent in intents}
     return view._replace(slots=tuple(_pending(slot, by_slot.get(slot.index)) for slot in view.slots))
 

@@ -288,8 +288,9 @@ class Machine:
 
         All that must hold for one slot, in the order in which it is asked:
 
-        1. The plan removes the slot, and nothing speaks against that, such as a boot CPU (``planning.planner``); or
-           the job goes back to an empty slot (``verdicts.cannot_come``, ``--atomic``, ``Job.plug_anew``).
+        1. The plan removes the slot, and nothing speaks against that, such as a boot CPU (``planning``: ``planner``,
+           and ``by_count`` for a number); or the job goes back to an empty slot (``verdicts.cannot_come``,
+           ``--atomic``, ``Job.plug_anew``).
         2. The job is open and its goal is still ``GONE``: the time is not over and nothing has ended or turned it
            round (``_settle_due``, ``verdicts``). So much, and 3 to 5, is ``Job.may_be_deleted``; ``State.sort`` asks
            it whenever something about the job has changed.

@@ -19,7 +19,7 @@ from ..model import LEVELS, Slot
 
 
 class Placement(StrEnum):
-    """Which slots a number of vCPUs means."""
+    """In which order a number of vCPUs takes slots; which of them it takes is ``by_count``."""
 
     LOWEST = "lowest"  # the lowest empty ones, the highest removable ones
     PACK = "pack"  # those that leave the fewest nodes, sockets ... cores in use
