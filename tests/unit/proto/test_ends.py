@@ -94,6 +94,48 @@ async def test_a_port_whose_last_client_is_let_go_of_late_is_waited_for() -> Non
     assert looks[2] - looks[0] > 1.0
 
 
+async def test_a_host_that_stood_still_for_all_of_the_time_looks_once_more_before_a_port_is_busy() -> None:
+    clock = Clock()
+    looks: list[float] = []
+
+    class LetGoOf(HostWire):
+        def taken(self) -> bool:
+            return False
+
+        def is_busy(self) -> bool:
+            looks.append(asyncio.get_running_loop().time())
+            return len(looks) < 2
+
+    async def open_wire(protocol: WireProtocol) -> HostWire:
+        asyncio.get_running_loop().call_later(0.1, clock.goes_on, 3600.0)
+        return LetGoOf(MemoryWire.pair()[0].join(protocol), "that port")
+
+    with pytest.raises(NoAnswerError):
+        await HostLink.connect(open_wire, timeout=5)
+    assert looks[1] - looks[0] >= 0.1
+
+
+async def test_no_second_wire_is_opened_where_no_time_is_left_for_it() -> None:
+    """It would find the port busy with the first."""
+    opened: list[MemoryWire] = []
+
+    class Busy(HostWire):
+        def taken(self) -> bool:
+            return False
+
+        def is_busy(self) -> bool:
+            return asyncio.get_running_loop().time() < leaves
+
+    async def open_wire(protocol: WireProtocol) -> HostWire:
+        opened.append(MemoryWire.pair()[0])
+        return Busy(opened[-1].join(protocol), "that port")
+
+    leaves = asyncio.get_running_loop().time() + 1.0
+    with pytest.raises(NoAnswerError):
+        await HostLink.connect(open_wire, timeout=1.7)
+    assert len(opened) == 1
+
+
 async def test_a_wire_whose_bytes_are_taken_and_not_answered_is_opened_a_second_time() -> None:
     opened: list[MemoryWire] = []
 

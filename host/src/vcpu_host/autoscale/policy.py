@@ -172,7 +172,9 @@ class Policy:
     def _shrunk(self, facts: Facts, full: Check, least: int, highest: Peak) -> Decision:
         window, online = facts.settings.down_window, facts.outside.online
         used, demand = f"{highest.used:.2f} vCPUs used", f"{highest.demand:.2f} with what waited or was stolen"
-        said = f"the most within {window:g} s was {used}, {demand}: {least} are enough, and {online} are online"
+        said = (
+            f"the most within {window:g} s was {used}, {demand}: {some_vcpus(least)} would do, and {online} are online"
+        )
         if online <= facts.floor:
             fixed = facts.outside.fixed >= online
             why = "none of these can be unplugged" if fixed else "the minimum"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..core import codes
-from ..core.text import some_vcpus
+from ..core.text import more_vcpus, some_vcpus
 from .decision import Check, Direction, Verdict
 from .moves import HOUR, MOST_TURNS, Moves
 from .outside import Outside
@@ -173,7 +173,7 @@ def _within_budget(goal: int, facts: Facts) -> tuple[int, Check | None]:
     if plugs <= left:
         return goal, None
     most = facts.outside.usable + max(0, left) // step * step
-    text = f"{plugs} more vCPUs are wanted, the host's budget has {max(0, left)} left"
+    text = f"the load wants {more_vcpus(plugs)}, the host's budget has {max(0, left)} left"
     if most <= online:
         return online, _hold(codes.OVER_BUDGET, text)
     return most, Check(codes.OVER_BUDGET, Verdict.BOUNDS, text)
@@ -201,7 +201,7 @@ def _whole_slots(goal: int, facts: Facts) -> tuple[int, Check | None]:
     online, step = facts.outside.online, max(1, facts.outside.step)
     whole = online - (online - goal) // step * step
     if whole == online:
-        text = f"{some_vcpus(online - goal)} too many, and a slot has {step}"
+        text = f"{some_vcpus(online - goal)} could go, and a slot has {step}"
         return online, _hold(codes.LOAD_FITS, text)
     return whole, None
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from . import codes
 from .finding import Finding, Level
 from .reason import Origin, Reason
-from .text import some_vcpus
+from .text import more_vcpus, some_vcpus
 
 #: What is left to QEMU for all else. The way out of a shortage is a migration, which takes a connection for each of its
 #: channels (multifd-channels is 2 by default; 16 is much); monitors, the agent's port and a console take one for each
@@ -104,7 +104,7 @@ def found(has: Descriptors | None, accel: str) -> Finding:
             "ls /proc/PID/fd | wc -l and /proc/PID/limits, where QEMU runs, as its user or as root",
         )
     left = vcpus_left(has, accel)
-    text = has.text if left is None else f"{has.text}: enough for {left or 'no'} more vCPUs"
+    text = has.text if left is None else f"{has.text}: enough for {more_vcpus(left)}"
     if not are_few(has, accel):
         return Finding(Level.OK, codes.DESCRIPTORS, text)
     if left is not None:

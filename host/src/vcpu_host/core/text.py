@@ -38,6 +38,11 @@ def some_vcpus(count: int) -> str:
     return f"{count} vCPU{'' if count == 1 else 's'}"
 
 
+def more_vcpus(count: int) -> str:
+    """So many more, in words: "no more vCPUs", "1 more vCPU", "4 more vCPUs"."""
+    return f"{count or 'no'} more vCPU{'' if count == 1 else 's'}"
+
+
 def cpu_count(cpulist: str) -> int:
     """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
     total = 0

@@ -228,7 +228,10 @@ class Vm:
             self._recognise([str(each) for each in answer["vm"]])
 
     async def _hold(self, part: Part, say: Say) -> AbstractAsyncContextManager[Held]:
-        """Return a hold to enter. Raise ElsewhereError, or RefusedError "vm-busy", before what that needs is loaded."""
+        """Return a hold to enter, which raises ElsewhereError, or RefusedError "vm-busy".
+
+        So does this, before what that needs is loaded.
+        """
         waits = _teller(say)
         if _HOLD not in sys.modules:
             await look_for_holder(self._target, part, self._holder, waits)

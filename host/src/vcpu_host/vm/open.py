@@ -92,11 +92,13 @@ async def _opened_domain(target: Domain, holder: str, take: Take, recognise: Rec
     from ..libvirt.vmm import connect
 
     port = ChannelPort(target.uri)
-    port.prepare()
+
+    async def connected() -> LibvirtVmm | RecordVmm:
+        port.prepare()  # beside the other connection, and only when nobody else has the domain
+        return await connect(target.uri, target.domain, monitor=target.monitor)
+
     try:
-        async with _exclusive(
-            target, partial(connect, target.uri, target.domain, monitor=target.monitor), holder, take, recognise
-        ) as (vmm, identity):
+        async with _exclusive(target, connected, holder, take, recognise) as (vmm, identity):
             journal = MetadataJournal(vmm.domain, holder)
             port.belongs_to(vmm.domain, journal.holder)
             dialer = LinkDialer(port, socket=_link_socket)

@@ -8,7 +8,6 @@ import itertools
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,9 +26,11 @@ _RESEND = (0.2, 0.5, 1.0)
 _ANEW = 0.8
 #: Seconds that QEMU gets to take the last bytes before the wire is closed by force, for it has one client only.
 _LAST_BYTES = 0.5
-#: With this OPEN unread (1.7 s, by _RESEND) a port that is busy is said to be so. Before, QEMU, or a host that stands
-#: still for a moment, may not have come to letting go of the last client.
-_BUSY_FROM = 3
+#: A port is busy that was seen so as often in a row, the last time with this OPEN unread (after 2 s, by _RESEND).
+#: Before, QEMU, or a host that stands still for a moment, may not have come to letting go of the last client.
+_BUSY_LOOKS, _BUSY_FROM = 2, 3
+#: Seconds for another look where the time is over: the host may have stood still for all of it.
+_ANOTHER_LOOK = 0.2
 
 
 class HostWire:
@@ -88,8 +89,11 @@ class HostLink(Pump):
         """
         until = asyncio.get_running_loop().time() + timeout
         if timeout > 2 * _ANEW:
-            with suppress(NoAnswerError):
+            try:
                 return await cls._connect(open_wire, timeout, anew=True)
+            except NoAnswerError:
+                if until - asyncio.get_running_loop().time() < _ANEW:
+                    raise
         try:
             return await cls._connect(open_wire, until - asyncio.get_running_loop().time(), anew=False)
         except NoAnswerError as error:
@@ -184,20 +188,22 @@ class HostLink(Pump):
         deadline = loop.time() + timeout
         renew = loop.time() + _ANEW if anew else deadline
         self._name = wire.name
+        busy = 0
         for turn in itertools.count():
             self._write(self.session.open(self.token))
             now = loop.time()
-            left = (renew if now < renew else deadline) - now
-            if left > 0:
-                await asyncio.wait({self._accepted}, timeout=min(left, _RESEND[min(turn, len(_RESEND) - 1)]))
+            left = max(_ANOTHER_LOOK, (renew if now < renew else deadline) - now)
+            await asyncio.wait({self._accepted}, timeout=min(left, _RESEND[min(turn, len(_RESEND) - 1)]))
             if self._accepted.done():
                 return self._accepted.result()
-            expired = loop.time() >= deadline
+            expired, due = loop.time() >= deadline, loop.time() >= renew
+            if not due and turn < _BUSY_FROM:
+                continue
             taken = self._wire is None or wire.taken()
-            busy = not taken and wire.is_busy()
-            if busy and (expired or turn >= _BUSY_FROM):
+            busy = busy + 1 if not taken and wire.is_busy() else 0
+            if busy >= _BUSY_LOOKS and (expired or turn >= _BUSY_FROM):
                 raise BusyError(wire.name)
-            if expired or (loop.time() >= renew and not busy):
+            if due and not busy:
                 raise NoAnswerError(timeout, taken=taken)
         raise AssertionError("count() has no end")
 

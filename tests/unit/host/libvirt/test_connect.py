@@ -15,8 +15,12 @@ from kit.until import until
 from vcpu_host.core import codes
 from vcpu_host.errors import QemuError, QemuGoneError, UsageError, VcpuctlError
 from vcpu_host.libvirt import binding, connection, vmm
+from vcpu_host.local.lock import VmLock
 from vcpu_host.local.names import known_by
 from vcpu_host.local.processes import identify
+from vcpu_host.local.target import Domain
+from vcpu_host.sharing.taking import ElsewhereError
+from vcpu_host.vm.open import opened
 
 URI = "qemu:///system"
 OFF = LibvirtError("Requested operation is not valid: domain is not running", 55, 10)
@@ -116,6 +120,22 @@ async def test_a_domain_that_was_left_is_left_again_without_waiting_for_a_thread
     await machine.close()
     await machine.close()  # the coordinator has, and then who has opened it does
     assert _left(libvirt) == []
+
+
+async def test_of_a_domain_that_somebody_else_has_libvirt_hears_nothing(libvirt: FakeLibvirt, tmp_path: Path) -> None:
+    """Each connection may be a login by ssh, and many domains may be asked for at once."""
+
+    async def taken(lock: VmLock) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)  # to ask its holder takes a while, in which what was begun goes on
+        raise ElsewhereError(tmp_path / "sock", lock.holder)
+
+    before = _threads()
+    with pytest.raises(ElsewhereError):
+        async with opened(Domain(URI, "web1"), take=taken):
+            raise AssertionError("it is somebody else's")
+    assert _threads() == before
+    assert libvirt.opened == []
 
 
 async def test_a_daemon_that_fails_at_once_leaves_no_connection_and_no_thread(libvirt: FakeLibvirt) -> None:

@@ -15,6 +15,7 @@ from .. import codes
 from ..finding import Finding, Level
 from ..model import HostThread, HostView, Slot
 from ..reason import Origin, Reason
+from ..text import more_vcpus
 from .base import Platform, boot_cpu
 
 #: The distance of two cores' vcpu ids, and which interrupt controllers there are (hw/ppc/spapr.c).
@@ -148,7 +149,7 @@ class Pseries(Platform):
             yield Finding(
                 Level.WARNING if used_up else Level.NOTE,
                 codes.PLUG_NUMBERS,
-                f"{_numbers_used(host)}; so {max(0, left) or 'no'} more vCPUs can be plugged",
+                f"{_numbers_used(host)}; so {more_vcpus(max(0, left))} can be plugged",
                 _NUMBERS_FIX,
             )
         if host.accel == "tcg" and host.qemu_version < (11, 0, 0) and any(slot.vcpus > 1 for slot in host.slots):
