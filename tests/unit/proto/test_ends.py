@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,86 +56,65 @@ async def test_the_ends_need_no_socket_between_them(echo_server: str) -> None:
     await task
 
 
+class Unread:
+    """A port that takes nothing of what is written to it. ``opened`` are its wires, ``looks`` when it was looked at.
+
+    It is another client's as long as ``busy`` says so, which is told how often it was looked at.
+    """
+
+    def __init__(self, busy: Callable[[int], bool]) -> None:
+        self.opened: list[MemoryWire] = []
+        self.looks: list[float] = []
+        self._busy = busy
+
+    async def open(self, protocol: WireProtocol) -> HostWire:
+        port = self
+        self.opened.append(MemoryWire.pair()[0])
+
+        class Wire(HostWire):
+            def taken(self) -> bool:
+                return False
+
+            def is_busy(self) -> bool:
+                port.looks.append(asyncio.get_running_loop().time())
+                return port._busy(len(port.looks))
+
+        return Wire(self.opened[-1].join(protocol), "that port")
+
+    async def open_and_stand_still(self, protocol: WireProtocol, seconds: float) -> HostWire:
+        """The same, and a moment later the host stands still for so long."""
+        asyncio.get_running_loop().call_later(0.1, Clock().goes_on, seconds)
+        return await self.open(protocol)
+
+
 async def test_a_wire_that_says_that_the_port_is_busy_ends_the_wait_long_before_its_time() -> None:
-    class Busy(HostWire):
-        def taken(self) -> bool:
-            return False
-
-        def is_busy(self) -> bool:
-            return True
-
-    async def open_wire(protocol: WireProtocol) -> HostWire:
-        return Busy(MemoryWire.pair()[0].join(protocol), "that port")
-
     with pytest.raises(BusyError, match="that port is in use"):
-        await HostLink.connect(open_wire, timeout=3600)
+        await HostLink.connect(Unread(lambda _looks: True).open, timeout=3600)
 
 
 async def test_a_port_whose_last_client_is_let_go_of_late_is_waited_for() -> None:
     """A host that stands still for a second wakes to a QEMU that has not yet seen that the last client is gone."""
-    clock = Clock()
-    looks: list[float] = []
-    opened: list[MemoryWire] = []
-
-    class LetGoOf(HostWire):
-        def taken(self) -> bool:
-            return False
-
-        def is_busy(self) -> bool:
-            looks.append(asyncio.get_running_loop().time())
-            return len(looks) < 4
-
-    async def open_wire(protocol: WireProtocol) -> HostWire:
-        opened.append(MemoryWire.pair()[0])
-        asyncio.get_running_loop().call_later(0.1, clock.goes_on, 1.0)
-        return LetGoOf(opened[-1].join(protocol), "that port")
-
-    connecting = asyncio.ensure_future(HostLink.connect(open_wire, timeout=60))
+    port = Unread(lambda looks: looks < 4)
+    connecting = HostLink.connect(partial(port.open_and_stand_still, seconds=1.0), timeout=60)
     with pytest.raises(NoAnswerError):
-        await clock.ends(connecting, lambda: len(opened) == 2)
-    assert looks[2] - looks[0] > 1.0
+        await Clock().ends(connecting, lambda: len(port.opened) == 2)
+    assert port.looks[2] - port.looks[0] > 1.0
 
 
 async def test_a_host_that_stood_still_for_all_of_the_time_looks_once_more_before_a_port_is_busy() -> None:
-    clock = Clock()
-    looks: list[float] = []
-
-    class LetGoOf(HostWire):
-        def taken(self) -> bool:
-            return False
-
-        def is_busy(self) -> bool:
-            looks.append(asyncio.get_running_loop().time())
-            return len(looks) < 2
-
-    async def open_wire(protocol: WireProtocol) -> HostWire:
-        asyncio.get_running_loop().call_later(0.1, clock.goes_on, 3600.0)
-        return LetGoOf(MemoryWire.pair()[0].join(protocol), "that port")
-
+    port = Unread(lambda looks: looks < 2)
     with pytest.raises(NoAnswerError):
-        await HostLink.connect(open_wire, timeout=5)
-    assert looks[1] - looks[0] >= 0.1
+        await HostLink.connect(partial(port.open_and_stand_still, seconds=3600.0), timeout=5)
+    assert port.looks[1] - port.looks[0] >= 0.1
 
 
 async def test_no_second_wire_is_opened_where_no_time_is_left_for_it() -> None:
     """It would find the port busy with the first."""
-    opened: list[MemoryWire] = []
-
-    class Busy(HostWire):
-        def taken(self) -> bool:
-            return False
-
-        def is_busy(self) -> bool:
-            return asyncio.get_running_loop().time() < leaves
-
-    async def open_wire(protocol: WireProtocol) -> HostWire:
-        opened.append(MemoryWire.pair()[0])
-        return Busy(opened[-1].join(protocol), "that port")
-
     leaves = asyncio.get_running_loop().time() + 1.0
+    port = Unread(lambda _looks: asyncio.get_running_loop().time() < leaves)
     with pytest.raises(NoAnswerError):
-        await HostLink.connect(open_wire, timeout=1.7)
-    assert len(opened) == 1
+        await HostLink.connect(port.open, timeout=1.7)
+    assert len(port.opened) == 1
 
 
 async def test_a_wire_whose_bytes_are_taken_and_not_answered_is_opened_a_second_time() -> None:
