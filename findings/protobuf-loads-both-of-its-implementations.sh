@@ -9,8 +9,8 @@
 # more than half of the import's time, and more than 1 MB of the process's own memory. With an empty module in the place of
 # google.protobuf.internal.python_message, by whose import they come, messages work all the same.
 #
-# Why it matters: each vcpuctl command that asks the agent pays for that import, some 10 ms of about 150, and vcpud keeps the memory
-# while it idles in every guest. vcpuctl does not put that module out of the way: it is a private name, and the next version may
+# Why it matters: each vcpuctl command that asks the agent pays for that import, and vcpud keeps the memory while it idles in every
+# guest. vcpuctl does not put that module out of the way: it is a private name, and the next version may
 # come to need it. It loads the messages late: commands that do not ask the agent have nothing of protobuf
 # (docs/reports/speed.md).
 set -eu

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vcpu_host.core.text import printable, ranges
+from vcpu_host.core.text import more_vcpus, printable, ranges, some_vcpus
 
 
 @given(st.text(max_size=600), st.integers(1, 500))
@@ -47,3 +47,8 @@ def test_a_cut_is_shown() -> None:
 @pytest.mark.parametrize(("numbers", "words"), [([], ""), ([3], "3"), ([1, 2], "1-2"), ([0, 2, 3, 4, 9], "0, 2-4, 9")])
 def test_neighbours_are_a_range(numbers: list[int], words: str) -> None:
     assert ranges(numbers) == words
+
+
+def test_one_vcpu_is_told_as_one() -> None:
+    assert [some_vcpus(count) for count in (0, 1, 2)] == ["0 vCPUs", "1 vCPU", "2 vCPUs"]
+    assert [more_vcpus(count) for count in (0, 1, 2)] == ["no more vCPUs", "1 more vCPU", "2 more vCPUs"]
