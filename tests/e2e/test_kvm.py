@@ -6,6 +6,7 @@ See ``kit.lab.nested``. What is shown holds for the KVM code of Linux and QEMU; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
@@ -15,6 +16,7 @@ from kit.e2e.machine import Machine
 from kit.e2e.platforms import CELLS, KVM, Cell
 from kit.e2e.trial import tried
 from kit.lab.qemu import SUITES
+from vcpu_host.core.descriptors import PER_VCPU, RESERVE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(7200)]
 
@@ -89,9 +91,51 @@ def test_a_newest_guest_from_which_kvm_is_hidden_is_told_as_such_at_once(kvm: Ca
     for words in (("plug",), ("plug", "--slot", "5"), ("scale", "2")):
         ended = machine.vcpuctl(*words)
         assert (ended.status, ended.outcome) == (3, "refused"), ended.stdout + ended.stderr
-        assert "hypervisor" in ended.json["reason"]["text"], ended.stdout
+        assert "KVM is hidden from it (kvm=off)" in ended.json["reason"]["text"], ended.stdout
+        assert "-cpu without kvm=off" in ended.json["reason"]["hint"]
         assert machine.state() == before
     assert machine.sent("device_add") == []
+    found = machine.vcpuctl("doctor").json["findings"]
+    assert any("KVM is hidden from it (kvm=off)" in each["text"] and each["level"] != "ok" for each in found), found
+
+
+def _limited(machine: Machine, left: int) -> int:
+    """Leave QEMU so many descriptors; its new limit."""
+    assert machine.vcpuctl.host is not None
+    limit = len(machine.vcpuctl.host.vm.shell(f"ls /proc/{machine.vm.pid}/fd", WITHIN).split()) + left
+    machine.vcpuctl.host.vm.shell(f"prlimit --pid {machine.vm.pid} --nofile={limit}:", WITHIN)
+    return limit
+
+
+def test_qemus_descriptors_are_counted_and_a_plug_is_refused_early_until_what_is_advised_is_done(
+    kvm: Callable[..., Machine],
+) -> None:
+    machine = kvm()
+    before = machine.vcpuctl("list").json["vm"]["descriptors"]
+    assert machine.vcpuctl("plug", "--slot", "3").outcome == "done"
+    after = machine.vcpuctl("list").json["vm"]["descriptors"]
+    assert after["open"] - before["open"] == PER_VCPU, (before, after)
+    assert before["vcpus_left"] - after["vcpus_left"] == 1, (before, after)
+
+    limit = _limited(machine, RESERVE + 1)
+    listed = machine.vcpuctl("list").json["vm"]["descriptors"]
+    assert (listed["limit"], listed["vcpus_left"]) == (limit, 0)
+    (found,) = (each for each in machine.vcpuctl("doctor").json["findings"] if each["code"] == "few-descriptors")
+    assert found["level"] == "problem", found
+    state = machine.state()
+    refused = machine.vcpuctl("plug")
+    assert (refused.status, refused.outcome) == (3, "refused"), refused.stdout
+    assert refused.json["reason"]["code"] == "few-descriptors", refused.stdout
+    assert machine.state() == state
+    assert len(machine.sent("device_add")) == 1
+    # what shrinks takes none
+    assert machine.vcpuctl("unplug", "--slot", "3").outcome == "done"
+
+    advised = re.search(r"prlimit --pid \d+ --nofile=\d+:\d+", refused.json["reason"]["hint"])
+    assert advised is not None, refused.stdout
+    assert machine.vcpuctl.host is not None
+    machine.vcpuctl.host.vm.shell(advised[0], WITHIN)
+    assert machine.vcpuctl("plug").outcome == "done"
 
 
 @pytest.mark.parametrize("qemu", list(SUITES))

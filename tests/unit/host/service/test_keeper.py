@@ -197,7 +197,8 @@ async def test_a_file_that_breaks_and_then_goes_is_nobodys_trouble(
 
 async def test_a_vm_whose_file_breaks_counts_in_the_budget_with_what_it_had(vms: Path) -> None:
     budget = Budget(8)
-    _write(vms, "web1", 'qmp = "/nowhere/1"\n')
+    (vms / "monitor").touch()  # where there is nothing at all the VM is off, and has none
+    _write(vms, "web1", f'qmp = "{vms}/monitor"\n')
     async with _keeping(host=HostLimits(budget)) as keeper:
         await until(lambda: keeper.vms)
         budget.has("web1", 5)
