@@ -49,6 +49,12 @@ class RefusedError(VcpuctlError):
     """Refused before anything was changed."""
 
 
+def at_work() -> RefusedError:
+    """Return the error of a second operation on a VM beside one that this process carries out."""
+    text = "this process is at work on the VM already"
+    return RefusedError(Reason(codes.VM_BUSY, Origin.VCPUCTL, text, "wait until that operation has ended"))
+
+
 class QemuError(VcpuctlError):
     """QEMU rejected a command. ``qmp_class`` is QMP's error class (GenericError, DeviceNotFound ...)."""
 

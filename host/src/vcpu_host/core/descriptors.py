@@ -29,11 +29,15 @@ _FEW_PARTS = 10
 
 
 class Descriptors(NamedTuple):
-    """How many file descriptors QEMU's process has open, and may have; ``pid`` is its id, as seen from here."""
+    """How many file descriptors QEMU's process has open, and may have; ``pid`` is its id, as seen from here.
+
+    ``ceiling`` is the highest limit that root can give it (fs.nr_open); 0 if that is not known.
+    """
 
     open: int
     limit: int
     pid: int
+    ceiling: int = 0
 
     @property
     def left(self) -> int:
@@ -49,10 +53,14 @@ class Descriptors(NamedTuple):
     def remedy(self) -> str:
         """What helps, at once and for good. A limit is raised by root, up to fs.nr_open, and counts at once."""
         more = max(4 * self.limit, 4096)
+        if self.ceiling:
+            more = min(more, self.ceiling)
+        frees = "a migration or a restart of the VM frees what is used up"
+        if more <= self.limit:
+            return f"{frees}; the limit cannot be raised further, unless fs.nr_open is: sysctl fs.nr_open"
         return (
             f"raise the limit at once, as root: prlimit --pid {self.pid} --nofile={more}:{more}; for the VM's next "
-            "start: LimitNOFILE= of its service, or max_files in libvirt's qemu.conf; a migration or a restart of the "
-            "VM frees what is used up"
+            f"start: LimitNOFILE= of its service, or max_files in libvirt's qemu.conf; {frees}"
         )
 
 
@@ -76,11 +84,11 @@ def too_few(has: Descriptors | None, accel: str, vcpus: int) -> Reason | None:
 
 
 def none_left(has: Descriptors, path: str) -> Reason:
-    """Why a monitor that has taken a connection does not greet."""
+    """Why a monitor that listens does not greet."""
     return Reason(
         codes.FEW_DESCRIPTORS,
         Origin.QEMU,
-        f"{path} took the connection but sent no QMP greeting: {has.text}, so it can accept none",
+        f"{path} sends no QMP greeting: {has.text}, so it can accept no client",
         has.remedy,
     )
 

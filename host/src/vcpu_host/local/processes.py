@@ -108,6 +108,15 @@ def ended(process: ProcessId) -> bool:
     return process.namespace == _namespace() and started(process.pid) != process.started
 
 
+def qemu_of(identity: VmIdentity) -> int | None:
+    """Return the id that the VM's QEMU has here; None if it cannot be seen from here, or is no more.
+
+    A domain's is the process of its first vCPU's thread, as far as libvirt runs on this host.
+    """
+    known = identity.by if isinstance(identity.by, ProcessId) else identity.first_thread
+    return None if known is None or ended(known) else _owner(known.pid) or None
+
+
 def descriptors(pid: int) -> Descriptors | None:
     """Return how many file descriptors the process has open and may have; None where that cannot be seen."""
     # Late: whoever only asks a service does not need it.
@@ -115,7 +124,7 @@ def descriptors(pid: int) -> Descriptors | None:
 
     limit = _limit(pid)
     count = _count(pid) if limit else 0
-    return Descriptors(count, limit, pid) if count else None
+    return Descriptors(count, limit, pid, _ceiling()) if count else None
 
 
 def _count(pid: int) -> int:
@@ -136,6 +145,11 @@ def _limit(pid: int) -> int:
             soft = line.split()[3]
             return int(soft) if soft.isdigit() else 0
     return 0
+
+
+def _ceiling() -> int:
+    """The highest limit that anybody, root too, can give a process (proc_sys_fs(5), nr_open)."""
+    return int(_read("sys/fs/nr_open") or 0)
 
 
 def _socket_id(path: str) -> SocketId:

@@ -47,6 +47,23 @@ def listening(names: Iterable[str]) -> dict[str, int]:
     return {name: pids.pop() for name, pids in found.items() if len(pids) == 1}
 
 
+def listener(name: str) -> int:
+    """Return the id of the process that alone has the listening socket of this name open; 0 if that cannot be seen.
+
+    For a socket that takes no connection, which would tell it (``processes.peer``).
+    """
+    key = key_of(name)
+    inodes = {
+        inode
+        for bound, inode in listeners()
+        if key is not None and (is_abstract(bound) or os.path.isabs(bound)) and key_of(bound) == key
+    }
+    if len(inodes) != 1:
+        return 0
+    having = [pid for pid in processes.pids() if inodes & _inodes(pid)]
+    return having[0] if len(having) == 1 else 0
+
+
 def _sockets(wanted: dict[str, str]) -> dict[str, str]:
     """Return which of the names each listening socket has, by its inode number; ``wanted`` are the names by their keys.
 

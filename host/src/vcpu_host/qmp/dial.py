@@ -50,21 +50,33 @@ def not_qmp(path: str, saw: str) -> UsageError:
 
 
 def busy(path: str, timeout: float, sock: socket.socket | None) -> RefusedError:
-    """Connected by ``sock``, but nobody speaks. (None: the listen queue was full all the time.)"""
-    listener = 0 if sock is None else peer(sock)
+    """Connected by ``sock``, but nobody speaks. (None: the listen queue was full all the time.)
+
+    A QEMU that accepts nobody for want of descriptors has those in its queue who have given up long ago, so it is full
+    from the third on. Who listens is then told by who has the socket open.
+    """
+    listener = _listener(path) if sock is None else peer(sock)
     has = descriptors(listener) if listener > 0 else None
     if has is not None and not has.left:
         return RefusedError(none_left(has, clean(path)))
     unseen = " or has no file descriptor left" if has is None else ""
+    did = "let nobody connect" if sock is None else "took the connection but sent no QMP greeting"
     return RefusedError(
         Reason(
             codes.MONITOR_BUSY,
             Origin.VCPUCTL,
-            f"{clean(path)} took the connection but sent no QMP greeting within {timeout:g} s: "
+            f"{clean(path)} {did} within {timeout:g} s: "
             f"another client has this monitor, or it is no monitor, or QEMU is stopped or not up yet{unseen}",
             "QEMU serves one client per monitor: close the other one, or give the VM a second -qmp socket",
         )
     )
+
+
+def _listener(path: str) -> int:
+    # Late: it reads the command lines of this host, and is needed for this one error alone.
+    from ..local.qemus import listener
+
+    return listener(path)
 
 
 def gone(path: str, what: str) -> QemuGoneError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core import codes
 from ..core.descriptors import Descriptors
-from ..core.identity import ProcessId, VmIdentity
+from ..core.identity import VmIdentity
 from ..core.model import (
     CPU_PROPERTIES,
     IOMMU_PROPERTIES,
@@ -168,10 +168,8 @@ class QmpVmm:
 
     def _descriptors(self) -> Descriptors | None:
         """Those of QEMU's process, if that is to be seen from here, and known: a look does not ask for it."""
-        process = None if self._identity is None else self._identity.by
-        if not isinstance(process, ProcessId) or processes.ended(process):
-            return None
-        return processes.descriptors(process.pid)
+        pid = None if self._identity is None else processes.qemu_of(self._identity)
+        return None if pid is None else processes.descriptors(pid)
 
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
         """See ``qmp.queues``."""

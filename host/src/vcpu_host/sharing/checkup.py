@@ -12,6 +12,7 @@ from ..core.diagnosis import above_recommended, diagnose
 from ..core.finding import Finding, Level
 from ..core.identity import SocketId, VmIdentity
 from ..core.view import VmView
+from ..local.processes import qemu_of
 
 
 def findings(view: VmView, identity: VmIdentity | None, monitor: str) -> Iterator[Finding]:
@@ -38,7 +39,7 @@ def _process(identity: VmIdentity | None) -> Iterator[Finding]:
 
 def _kvm(view: VmView, identity: VmIdentity | None) -> Iterator[Finding]:
     """What this host's KVM says, if it is the one that runs the VM: QEMU's process is seen here."""
-    if view.host.accel == "kvm" and identity is not None and identity.pid is not None:
+    if view.host.accel == "kvm" and identity is not None and qemu_of(identity) is not None:
         from ..local.kvm import recommended_vcpus
 
         yield from above_recommended(view, recommended_vcpus())

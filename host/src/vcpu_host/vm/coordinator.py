@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import ports
@@ -14,7 +13,7 @@ from ..core.model import HostView, Recorded
 from ..core.reason import Reason
 from ..core.view import VmView
 from ..core.vm_events import VmEvent
-from ..errors import AgentGoneError, QemuGoneError, RefusedError, VcpuctlError, bad_slot
+from ..errors import AgentGoneError, QemuGoneError, RefusedError, VcpuctlError, at_work
 from .agent_session import Sessions
 from .looking import Looker
 from .waiting import first_of, hear_agent, hear_vmm, unless
@@ -190,25 +189,10 @@ class Coordinator:
 
     async def plan(self, request: Request) -> Plan:
         """What ``run`` would do, from a fresh look. Raises UsageError for slots that the VM does not have."""
+        from .programs import planned
+
         view = await (self._seen(self._looker.observe_qemu()) if request.without_agent else self.look())
-        return (await self._with_programs(view, request, shows=True))[1]
-
-    async def _with_programs(
-        self, view: VmView, request: Request, *, shows: bool = False, recovered: bool = False
-    ) -> tuple[VmView, Plan]:
-        """A plan, and the view that it was made from: with the guest's programs, if the plan has to do with them."""
-        decided = _planned(view, request, recovered=recovered)
-        idle = not decided.steps and not decided.recover
-        if idle or self._on_workload(request) == "ignore":
-            return view, decided
-        from ..core.planning.plan import OnWorkload
-        from .programs import informed, uninformed
-
-        on = OnWorkload(self._on_workload(request))
-        make = partial(_planned, request=request, recovered=recovered)
-        if request.without_agent:
-            return uninformed(view, decided, on, make)
-        return await informed(self._sessions.live, view, decided, on, make, shows=shows)
+        return (await planned(self._sessions.live, view, request, self._on_workload(request), shows=True))[1]
 
     def _on_workload(self, request: Request) -> str:
         return request.workload or self.workload
@@ -224,8 +208,11 @@ class Coordinator:
 
         Without ``limits`` the time depends on how much there is to do. Raises UsageError for slots that the VM does not
         have, and UnreachableError if QEMU or the agent cannot be asked to begin with; nothing was changed then, and an
-        agent that may answer yet was waited for (``Patience``). What goes wrong later is in the result.
+        agent that may answer yet was waited for (``Patience``). What goes wrong later is in the result. Raises
+        RefusedError "vm-busy" while another ``run`` is under way: each would take what the other does for its own.
         """
+        if self._looker.operating:
+            raise at_work()
         from ..core.operation.limits import Limits
 
         limits = limits or Limits.within(None)
@@ -245,12 +232,10 @@ class Coordinator:
     ) -> OperationResult:
         # Late: looking at a VM takes nothing of what changing one takes.
         from ..core.operation.patience import Patience
-        from ..core.operation.result import refused
-        from ..core.operation.stages import after_recovery, lacks_agent, recovery
+        from ..core.operation.stages import after_recovery, in_place_of, recovery
         from ..core.planning.plan import Operation
-        from ..core.planning.planner import needs_guest
+        from ..core.planning.planner import by_index, needs_guest
 
-        loop = asyncio.get_running_loop()
         patience = Patience(limits, began)
         # The guest's view can settle open intents, so ask the guest as well if there are any.
         alone = request.operation is Operation.PLUG and not await self._looker.has_record()
@@ -258,34 +243,54 @@ class Coordinator:
         view, decided, events = await self._decide(request, asks, patience, waits)
         if not decided.refusals and any(slot.recorded is Recorded.BEHIND for slot in view.host.slots):
             await self._vmm.mend(view.host)
-        earlier: OperationResult | None = None
         first = recovery(decided, limits)
-        if first is not None:
-            removal, brief = first
-            earlier, begun = await self._carry_out(removal, view, brief, events, progress), decided
-            view, decided, events = await self._decide(request, None, patience, waits, recovered=True)
+        if first is None:
+            return await self._act(decided, view, limits, events, progress, patience)
+        earlier, begun = await self._carry_out(first[0], view, first[1], events, progress), decided
+        try:
+            again = by_index(view, request)
+            view, decided, events = await self._decide(again, None, patience, waits, recovered=True)
             decided = after_recovery(begun, decided)
+            result = await self._act(decided, view, limits, events, progress, patience)
+        except VcpuctlError as error:
+            result = in_place_of(error.reason, request, earlier, asyncio.get_running_loop().time() - began)
+        return result._replace(request=request, recovered=earlier.slots, before=earlier.before)
+
+    async def _act(
+        self,
+        decided: Plan,
+        view: VmView,
+        limits: Limits,
+        events: AsyncIterator[VmEvent],
+        progress: Progress | None,
+        patience: Patience,
+    ) -> OperationResult:
+        """Do what was decided, and all that belongs to it. Raise AgentGoneError if nothing but the agent is missing."""
+        from ..core.operation.result import refused
+        from ..core.operation.stages import lacks_agent
+
+        loop = asyncio.get_running_loop()
+        request, began = decided.request, patience.began
         if decided.refusals:
             trouble = lacks_agent(view, decided)
-            if trouble is not None and earlier is None:
+            if trouble is not None:
                 raise AgentGoneError(patience.over(trouble, loop.time()))
-            result = refused(decided, view, loop.time() - began)
-        else:
-            result = await self._carry_out(decided, view, limits, events, progress, began=began)
-            if not request.without_agent and self._on_workload(request) != "ignore":
-                from .programs import told
+            return refused(decided, view, loop.time() - began)
+        result = await self._carry_out(decided, view, limits, events, progress, began=began)
+        if not request.without_agent and self._on_workload(request) != "ignore":
+            from .programs import told
 
-                stop = asyncio.Event()
-                self._interrupt = stop.set
-                if self._interrupted:
-                    stop.set()
-                left = began + limits.timeout - loop.time()
-                result = await told(self._sessions.live, view, decided, result, stop, left)
-            if request.config:
-                from .keeping import kept
+            stop = asyncio.Event()
+            self._interrupt = stop.set
+            if self._interrupted:
+                stop.set()
+            left = began + limits.timeout - loop.time()
+            result = await told(self._sessions.live, view, decided, result, stop, left)
+        if request.config:
+            from .keeping import kept
 
-                result = await kept(self._vmm, view.host, result)
-        return result._replace(recovered=earlier.slots, before=earlier.before) if earlier else result
+            result = await kept(self._vmm, view.host, result)
+        return result
 
     async def _decide(
         self,
@@ -301,6 +306,7 @@ class Coordinator:
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
         from ..core.operation.stages import lacks_agent
+        from .programs import planned
 
         async def look() -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
             events = self._vmm.events()
@@ -309,7 +315,8 @@ class Coordinator:
                 if request.without_agent
                 else self._looker.observe_for(asks, operation=True)
             )
-            return *(await self._with_programs(view, request, recovered=recovered)), events
+            on = self._on_workload(request)
+            return *(await planned(self._sessions.live, view, request, on, recovered=recovered)), events
 
         seen = await look()
         if lacks_agent(seen[0], seen[1]) is None:
@@ -371,17 +378,6 @@ class Coordinator:
         self._interrupted = True
         if self._interrupt is not None:
             self._interrupt()
-
-
-def _planned(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
-    """A plan. UsageError if the request does not fit this VM."""
-    from ..core.planning.planner import plan
-    from ..core.planning.selectors import SelectorError
-
-    try:
-        return plan(view, request, recovered=recovered)
-    except SelectorError as error:
-        raise bad_slot(str(error)) from error
 
 
 def _nobody_hears(trouble: Reason, left: float) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the agent what the guest's programs make of its CPUs: before an operation, after it, and for doctor.
+"""Plans that know of the guest's programs, and what the agent says of these: before an operation, after it, for doctor.
 
 Imported only where somebody asks: most looks at a VM have nothing to do with its guest's programs.
 """
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from .. import ports
 from ..core import codes
 from ..core.operation.reasons import interrupted
 from ..core.operation.result import OperationResult
-from ..core.planning.plan import OnWorkload, Plan
+from ..core.planning.plan import OnWorkload, Plan, Request
+from ..core.planning.planner import plan
 from ..core.planning.programs import (
     brings,
     candidates,
@@ -26,12 +28,13 @@ from ..core.planning.programs import (
     unasked,
     unseen,
 )
+from ..core.planning.selectors import SelectorError
 from ..core.reason import Origin, Outcome, Reason
 from ..core.view import VmView
 from ..core.workload import cpus
 from ..core.workload.model import Note, Programs, Workload
 from ..core.workload.unused import broken, unused
-from ..errors import VcpuctlError
+from ..errors import VcpuctlError, bad_slot
 from .waiting import unless
 
 #: How often programs are looked at for one plan: what a look tells may lead to slots that it was not about.
@@ -40,6 +43,37 @@ LOOKS = 3
 LAST_LOOK = 2.0
 _LOST = Reason(codes.AGENT_LOST, Origin.AGENT, "the session with the agent has ended", "see vcpuctl doctor")
 _LATE = Reason(codes.AGENT_SLOW, Origin.AGENT, "the agent has not looked at them in time", "see vcpuctl doctor")
+
+
+async def planned(
+    agent: ports.GuestAgent | None,
+    view: VmView,
+    request: Request,
+    on_workload: str,
+    *,
+    shows: bool = False,
+    recovered: bool = False,
+) -> tuple[VmView, Plan]:
+    """Return a plan, and the view that it was made from: with the guest's programs, if the plan has to do with them.
+
+    Raise UsageError "bad-slot" if the request does not fit this VM.
+    """
+    make = partial(_planned, request=request, recovered=recovered)
+    decided = make(view)
+    idle = not decided.steps and not decided.recover
+    if idle or on_workload == OnWorkload.IGNORE:
+        return view, decided
+    on = OnWorkload(on_workload)
+    if request.without_agent:
+        return uninformed(view, decided, on, make)
+    return await informed(agent, view, decided, on, make, shows=shows)
+
+
+def _planned(view: VmView, request: Request, *, recovered: bool) -> Plan:
+    try:
+        return plan(view, request, recovered=recovered)
+    except SelectorError as error:
+        raise bad_slot(str(error)) from error
 
 
 async def informed(

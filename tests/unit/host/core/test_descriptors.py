@@ -49,6 +49,13 @@ def test_a_plug_that_leaves_qemu_less_than_its_reserve_is_refused(*, without_age
     assert "prlimit --pid 4711 --nofile=16384:16384" in refusal.reason.hint
 
 
+def test_no_limit_is_advised_that_not_even_root_can_give() -> None:
+    has = Descriptors(524_000, 524_288, 4711, ceiling=1 << 20)
+    assert "prlimit --pid 4711 --nofile=1048576:1048576" in has.remedy
+    assert "prlimit" not in has._replace(limit=1 << 20).remedy
+    assert "fs.nr_open" in has._replace(limit=1 << 20).remedy
+
+
 def test_scaling_up_is_refused_alike_and_down_it_is_not() -> None:
     view = _vm(_left(0))
     assert _codes(_plan(view, "scale", 4)) == ["few-descriptors"]

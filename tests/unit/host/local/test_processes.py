@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from kit.fakes.qemu.process import UNSHARE
-from vcpu_host.core.identity import ProcessId, SocketId
+from vcpu_host.core.identity import DomainId, ProcessId, SocketId, VmIdentity
 from vcpu_host.local import processes
 
 #: It listens on a socket, says which thread of its own is another one than its first, and waits for its end.
@@ -135,9 +135,25 @@ def test_before_there_is_a_vcpu_the_command_line_has_to_do(folder: Path) -> None
         assert processes.identify(pid, None, str(folder / "t")).pid is None
 
 
+def test_a_domains_qemu_is_the_process_of_its_first_vcpus_thread_as_long_as_that_is_there(folder: Path) -> None:
+    domain = DomainId("uuid", "host")
+    with listening(folder / "s", words="qemu") as (pid, thread_id):
+        identity = VmIdentity(domain, first_thread=processes.qemus_thread(thread_id))
+        assert identity.first_thread is not None
+        assert identity.first_thread.pid == thread_id != pid
+        assert processes.qemu_of(identity) == pid
+        seen = processes.process_id(pid)
+        assert seen is not None
+        assert processes.qemu_of(VmIdentity(seen)) == pid
+    assert processes.qemu_of(identity) is None
+    assert processes.qemu_of(VmIdentity(domain)) is None
+    assert processes.qemu_of(VmIdentity(SocketId("/s"))) is None
+
+
 def test_a_process_has_as_many_descriptors_as_it_has_opened_and_its_soft_limit_counts() -> None:
     before = processes.descriptors(os.getpid())
     assert before is not None
+    assert before.ceiling == int(Path("/proc/sys/fs/nr_open").read_text())
     assert before.limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     pair = os.pipe()
     try:

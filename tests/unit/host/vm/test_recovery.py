@@ -6,10 +6,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from kit.clock import Clock
 from kit.fakes.adapters import BRISK, PLUG, Rig, until
 from vcpu_host import ports
 from vcpu_host.core.intent import Intent
+from vcpu_host.core.model import Slot
 from vcpu_host.core.operation.counts import Counts
 from vcpu_host.core.planning.plan import Operation, Request
 from vcpu_host.core.reason import Origin, Outcome, Reason
@@ -36,6 +38,47 @@ async def test_a_plug_ends_what_an_unplug_left_open_first_and_says_so(rig: Rig) 
     assert (result.before, result.after) == (Counts(2, 1), Counts(2, 2)), "before is what it found, not what it made"
     assert rig.vm.commands[before:] == ["del vcpu-1", "add 1 vcpu-1"]
     assert all(slot.pending is None for slot in (await rig.whole.look()).slots)
+
+
+async def test_a_slot_means_the_same_before_and_after_a_removal_that_is_ended_first(rig: Rig) -> None:
+    await _leave_a_removal_open(rig)
+    rig.vm.guest_works = True
+    named = Request(Operation.PLUG, selectors=("vcpu-1",))  # an id that is gone once the removal is over
+    result = await rig.whole.run(named, BRISK)
+    assert (result.outcome, [slot.slot for slot in result.slots], result.request) == (Outcome.DONE, [1], named)
+    assert [(slot.slot, slot.outcome) for slot in result.recovered] == [(1, Outcome.DONE)]
+
+
+async def test_what_became_of_earlier_removals_is_told_also_if_the_request_itself_cannot_be_begun(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _leave_a_removal_open(rig)
+    rig.vm.guest_works, before = True, len(rig.vm.commands)
+    why, unplug = RefusedError(Reason("port-busy", Origin.VCPUCTL, "somebody")), rig.vmm.unplug
+
+    async def unplug_and_lose_the_agent(slot: Slot, not_after: float | None = None) -> None:
+        await unplug(slot, not_after)
+        rig.dialer.trouble = why
+        rig.dialer.made[-1].die()
+
+    monkeypatch.setattr(rig.vmm, "unplug", unplug_and_lose_the_agent)
+    result = await rig.whole.run(PLUG, BRISK)
+    assert (result.outcome, result.reason, result.slots) == (Outcome.REFUSED, why.reason, ())
+    assert [(slot.slot, slot.outcome) for slot in result.recovered] == [(1, Outcome.DONE)]
+    assert rig.vm.commands[before:] == ["del vcpu-1"]
+
+
+async def test_a_second_operation_is_refused_while_one_is_under_way_and_takes_nothing_of_its_record(rig: Rig) -> None:
+    await rig.whole.run(PLUG, BRISK)
+    rig.vm.guest_works = False
+    first = asyncio.ensure_future(rig.whole.run(Request(Operation.UNPLUG, 1), BRISK))
+    await until(lambda: "del vcpu-1" in rig.vm.commands)
+    with pytest.raises(RefusedError) as refused:
+        await rig.whole.run(PLUG, BRISK)
+    assert refused.value.reason.code == "vm-busy"
+    result = await Clock().ends(first, lambda: True)
+    assert result.outcome is Outcome.UNKNOWN
+    assert [slot.state for slot in (await rig.whole.look()).slots][1] == "unplugging"
 
 
 async def test_a_refused_offline_leaves_a_removal_open_that_was_asked_for_before(rig: Rig) -> None:

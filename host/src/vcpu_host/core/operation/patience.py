@@ -17,12 +17,12 @@ _ABOUT_TO_COME = frozenset({codes.AGENT_ABSENT, codes.AGENT_LOST})
 
 
 class Patience:
-    """The waiting of one operation, from ``now`` on; all times are in seconds, those called ``now`` of one clock."""
+    """The waiting of one operation, which ``began`` at ``now``; all times are in seconds, on one clock."""
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._until = now + limits.timeout
         self._absent_grace = limits.absent_grace
-        self._began = now
+        self.began = now
         self._absent_since: float | None = None
 
     def left(self, trouble: Reason, now: float) -> float:
@@ -40,4 +40,4 @@ class Patience:
         """The trouble, with how long it was waited for."""
         if trouble.code not in _THERE | _ABOUT_TO_COME:
             return trouble
-        return trouble._replace(text=f"{trouble.text} (waited {now - self._began:.0f} s for it)")
+        return trouble._replace(text=f"{trouble.text} (waited {now - self.began:.0f} s for it)")

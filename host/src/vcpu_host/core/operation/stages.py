@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from ..planning.plan import Operation, Plan, Request
-from ..reason import Reason
+from ..reason import Outcome, Reason
 from ..view import VmView
 from .limits import Limits
+from .result import OperationResult
 
 #: How long removals of earlier operations may take before the request goes on without them: seconds, and a share of the
 #: request's own time.
@@ -28,6 +29,14 @@ def after_recovery(first: Plan, later: Plan) -> Plan:
     slots = {step.slot.index for step in first.recover}
     hurt = [note for note in first.notes if note.hurts and slots.intersection(note.slots) and note not in later.notes]
     return later._replace(notes=(*hurt, *later.notes)) if hurt else later
+
+
+def in_place_of(error: Reason, request: Request, earlier: OperationResult, elapsed: float) -> OperationResult:
+    """Return the result of a request that could not be begun for this reason after removals of earlier operations.
+
+    Those were carried out, so an error, which says that nothing was changed, would be untrue.
+    """
+    return OperationResult(request, Outcome.REFUSED, (), elapsed, error, before=earlier.before, after=earlier.after)
 
 
 def lacks_agent(view: VmView, decided: Plan) -> Reason | None:

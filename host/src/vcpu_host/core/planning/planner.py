@@ -8,9 +8,10 @@ A plan with refusals does nothing at all. Every choice is made in this package (
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from .. import codes
-from ..model import HostView, Recorded, SlotState
+from ..model import HostView, Recorded, Slot, SlotState
 from ..proof import no_slot_explains
 from ..reason import Origin, Reason
 from ..run_states import not_running
@@ -30,7 +31,7 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     Raises SelectorError for selectors that name nothing.
     """
     try:
-        chosen = select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
+        chosen = _chosen(view, request)
     except GuestUnknownError:
         if request.without_agent or view.agent_trouble is None:
             raise
@@ -74,6 +75,18 @@ def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
         record_alone=not view.host.qemu_seen,
     )
     return _with_notes(view, whole)
+
+
+def by_index(view: VmView, request: Request) -> Request:
+    """Return the request with its slots named by their indices.
+
+    Other names of theirs may lead nowhere once CPUs have come or gone. Raise SelectorError as ``plan``.
+    """
+    return replace(request, selectors=tuple(str(slot.index) for slot in _chosen(view, request)))
+
+
+def _chosen(view: VmView, request: Request) -> tuple[Slot, ...]:
+    return select(view.host.slots, request.selectors, _guest_cpus(view)) if request.selectors else ()
 
 
 def _agent_missing(view: VmView) -> Refusal:
