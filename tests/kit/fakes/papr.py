@@ -5,6 +5,9 @@ Quirks kept (seen on Linux 6.1 under QEMU, and arch/powerpc/platforms/pseries):
 
 - cpuN directories exist for all possible CPUs; `physical_id` is 0 where nobody ever was, -1 after a removal;
 - `of_node` of cpu0 is the boot core's, and its ibm,ppc-interrupt-server#s has 4 bytes for each thread;
+- each core that the kernel has is a node of the device tree, with its DR connector and its threads' numbers; which
+  those are the hypervisor says: they follow from the connector, or, with `arrivals`, from the order of plugging (QEMU
+  since 9.1 under KVM, seen with 10.0 and 11.1);
 - the hypervisor's plug makes a record and nothing else; `cpu add index` then takes the core in and onlines its threads,
   and is EINVAL if there is nothing to take in, or the core is there already;
 - a record is read whole, once, by one read.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,12 +39,15 @@ def record(action: int, drc_index: int) -> bytes:
 class FakePapr:
     """Cores of `threads` threads; the first is there from the start."""
 
-    def __init__(self, root: Path, *, cores: int = 4, threads: int = 2, modern: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, cores: int = 4, threads: int = 2, modern: bool = False, arrivals: bool = False
+    ) -> None:
         self.root = root
+        self._arrivals = arrivals
         self.cpu_dir = root / "devices/system/cpu"
         self.threads = threads
-        #: Cores that the hypervisor has plugged, by first thread.
-        self.plugged = {0}
+        #: Cores that the hypervisor has plugged, by the low part of their connector's index: its first thread's number.
+        self.plugged = {0: 0}
         self.owner: dict[int, int] = {}
         self.online: set[int] = set()
         #: All that was written to dlpar.
@@ -52,10 +59,9 @@ class FakePapr:
             self._put(f"cpu{number}/physical_id", "0")
             self._put(f"cpu{number}/online", "0")
         base = root / "firmware/devicetree/base"
-        node = base / "cpus/PowerPC,POWER9@0"
-        node.mkdir(parents=True)
-        (node / "ibm,ppc-interrupt-server#s").write_bytes(b"\0\0\0\0" * threads)
-        (self.cpu_dir / "cpu0/of_node").symlink_to(node)
+        self._nodes = base / "cpus"
+        self._nodes.mkdir(parents=True)
+        (self.cpu_dir / "cpu0/of_node").symlink_to(self._node(0))
         (base / "device_type").write_bytes(b"chrp\0")
         if modern:
             (base / "event-sources/hot-plug-events").mkdir(parents=True)
@@ -65,8 +71,8 @@ class FakePapr:
     # -- the hypervisor's side ---------------------------------------------------------------------------------------
 
     def plug(self, core: int, *, lost: bool = False) -> None:
-        """device_add of a core, by its first thread; its record may be `lost`."""
-        self.plugged.add(core)
+        """device_add of a core, by the low part of its connector's index; its record may be `lost`."""
+        self.plugged[core] = max(self.plugged.values()) + self.threads if self._arrivals else core
         if not lost:
             self.log(record(_ADD, 0x10000000 | core))
 
@@ -86,7 +92,7 @@ class FakePapr:
             self.orders.append(data.decode())
             kind, verb, how, index = data.decode().split()
             core = int(index, 16) & 0xFFFFFFF
-            has = core in self.owner.values()
+            has = self._node(core).exists()
             if (kind, how) != ("cpu", "index") or has == (verb == "add") or core not in self.plugged:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             (self._take_in if verb == "add" else self._let_go)(core)
@@ -96,12 +102,20 @@ class FakePapr:
         self._show()
         self.tell("online" if data == b"1" else "offline", number)
 
+    def _node(self, core: int) -> Path:
+        return self._nodes / f"PowerPC,POWER9@{self.plugged.get(core, core):x}"
+
     def _take_in(self, core: int) -> None:
+        first, node = self.plugged[core], self._node(core)
+        servers = range(first, first + self.threads)
+        node.mkdir()
+        (node / "ibm,my-drc-index").write_bytes((0x10000000 | core).to_bytes(4, "big"))
+        (node / "ibm,ppc-interrupt-server#s").write_bytes(b"".join(each.to_bytes(4, "big") for each in servers))
         free = (number for number in range(64) if number not in self.owner)
         numbers = [next(free) for _ in range(self.threads)]
-        for thread, number in enumerate(numbers):
-            self.owner[number] = core + thread
-            self._put(f"cpu{number}/physical_id", str(core + thread))
+        for server, number in zip(servers, numbers, strict=True):
+            self.owner[number] = server
+            self._put(f"cpu{number}/physical_id", str(server))
         self.online.update(numbers)
         self._show()
         for number in numbers:
@@ -112,7 +126,8 @@ class FakePapr:
         self.detach(core)
 
     def _numbers(self, core: int) -> list[int]:
-        return [number for number, server in self.owner.items() if core <= server < core + self.threads]
+        first = self.plugged[core]
+        return [number for number, server in self.owner.items() if first <= server < first + self.threads]
 
     def take_offline(self, core: int) -> None:
         """The first half of a removal, of which the kernel tells."""
@@ -128,7 +143,8 @@ class FakePapr:
             del self.owner[number]
             self._put(f"cpu{number}/physical_id", "-1")
         self._show()
-        self.plugged.discard(core)
+        shutil.rmtree(self._node(core))
+        del self.plugged[core]
 
     def _show(self) -> None:
         self._put("present", cpulist.render(self.owner))

@@ -3,8 +3,10 @@
 
 The kernel has a cpuN directory for every possible CPU from the start (arch/powerpc/kernel/sysfs.c, topology_init), so
 only its list `present` counts. `physical_id` is the interrupt server number of the thread that has the number now. If
-no thread has it, it is -1, or 0 if none ever had. It is QEMU's vcpu id (hw/ppc/spapr.c, spapr_vcpu_id), and for a
-core's first thread it is also the low part of the core's DRC index (hw/ppc/spapr_drc.c, spapr_drc_index).
+no thread has it, it is -1, or 0 if none ever had. It is QEMU's vcpu id (hw/ppc/spapr.c, spapr_vcpu_id). For a core's
+first thread that is mostly also the low part of the core's DRC index (hw/ppc/spapr_drc.c, spapr_drc_index), but not
+where the hypervisor numbers cores as they come (QEMU since 9.1 under KVM): which core has which threads is in the
+device tree.
 
 With modern events the kernel brings a new core online by itself. With legacy events it leaves both directions to user
 space (arch/powerpc/platforms/pseries/ras.c, ras_epow_interrupt).
@@ -23,6 +25,8 @@ from vcpu_guest.platforms.hints import HINTS
 
 _SCHEME = "papr"
 _DRC_CPU = 0x10000000
+#: One node for each core that the kernel has (PAPR, "ibm,my-drc-index"; hw/ppc/spapr.c, spapr_dt_cpu).
+_CORES = "firmware/devicetree/base/cpus"
 _MODERN = "firmware/devicetree/base/event-sources/hot-plug-events"
 
 
@@ -68,9 +72,10 @@ class Pseries(Listed):
         return reasons.smt_off(number, control)
 
     def drc_index(self, firmware_id: str) -> int | None:
-        """Return the DRC index of the core that this thread belongs to; None if it is no thread's identity.
+        """Return the DRC index that the core of this thread should have; None if it is no thread's identity.
 
-        Cores begin at multiples of QEMU's vsmt, a power of two that is no less than the threads of a core.
+        It may be another one, or none, where cores are numbered as they come: see above. Cores begin at multiples of
+        QEMU's vsmt, a power of two that is no less than the threads of a core.
         """
         scheme, _, server = firmware_id.partition(":")
         if scheme != _SCHEME or not (server.isascii() and server.isdigit()):
@@ -86,9 +91,17 @@ class Pseries(Listed):
         return bool(self._threads_of(sysfs, drc_index, sysfs.mask("online")))
 
     def _threads_of(self, sysfs: Sysfs, drc_index: int, numbers: Iterable[int]) -> list[int]:
-        first = drc_index & ~_DRC_CPU
-        servers = range(first, first + self.threads)
+        servers = _servers(sysfs, drc_index)
         return [number for number in numbers if sysfs.read_cpu_number(number, "physical_id") in servers]
+
+
+def _servers(sysfs: Sysfs, drc_index: int) -> frozenset[int]:
+    """Return the interrupt servers of the threads of this DR connector's core; none if the kernel has no such core."""
+    for name in sysfs.directories_in(_CORES):
+        if sysfs.read_bytes(f"{_CORES}/{name}/ibm,my-drc-index") == drc_index.to_bytes(4, "big"):
+            numbers = sysfs.read_bytes(f"{_CORES}/{name}/ibm,ppc-interrupt-server#s") or b""
+            return frozenset(int.from_bytes(numbers[at : at + 4], "big") for at in range(0, len(numbers), 4))
+    return frozenset()
 
 
 def _threads_allowed(control: str, threads: int) -> int:

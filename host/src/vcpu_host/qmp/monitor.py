@@ -17,9 +17,12 @@ from typing import Any
 
 from vcpu_proto.lean import standing_in
 
+from ..local import carried
+
 # qemu.qmp takes SSLContext for annotations alone, and with it would come OpenSSL: a twentieth of the time of ``list``.
 # A version that needs more of it gets the real one.
 with contextlib.suppress(ImportError), standing_in("ssl", SSLContext=object):
+    carried.find()
     import qemu.qmp.protocol  # noqa: F401
 
 from qemu.qmp import ConnectError, EventListener, ExecInterruptedError, ExecuteError, QMPClient, Runstate, StateError

@@ -86,6 +86,23 @@ async def test_a_core_that_is_to_go_is_let_go(papr: FakePapr, agent: Agent) -> N
     assert papr.orders[-1] == "cpu remove index 0x10000004"
 
 
+async def test_cores_that_are_numbered_as_they_come_are_told_apart_by_their_connectors(tmp_path: Path) -> None:
+    papr = FakePapr(tmp_path / "sys", threads=1, arrivals=True)
+    try:
+        agent = Agent(papr)
+        agent.hotplug.start(agent.writer.submit, agent.inventory.rescan)
+        papr.plug(3)  # whose thread has the number 1
+        await until(lambda: papr.orders == ["cpu add index 0x10000003"])
+        papr.plug(1)
+        await until(lambda: papr.orders[1:] == ["cpu add index 0x10000001"])
+        papr.unplug(3)
+        await until(lambda: papr.orders[2:] == ["cpu remove index 0x10000003"])
+        assert sorted(papr.owner.values()) == [0, 2]
+        agent.hotplug.close()
+    finally:
+        papr.close()
+
+
 async def test_what_came_while_no_agent_was_running_is_made_good(papr: FakePapr) -> None:
     papr.plug(2)
     papr.plug(6)
