@@ -90,15 +90,14 @@ async def test_cores_that_are_numbered_as_they_come_are_told_apart_by_their_conn
     papr = FakePapr(tmp_path / "sys", threads=1, arrivals=True)
     try:
         agent = Agent(papr)
-        agent.hotplug.start(agent.writer.submit, agent.inventory.rescan)
         papr.plug(3)  # whose thread has the number 1
-        await until(lambda: papr.orders == ["cpu add index 0x10000003"])
+        await until(lambda: agent.known() == ids(0, 1))
         papr.plug(1)
-        await until(lambda: papr.orders[1:] == ["cpu add index 0x10000001"])
+        await until(lambda: agent.known() == ids(0, 1, 2))
         papr.unplug(3)
-        await until(lambda: papr.orders[2:] == ["cpu remove index 0x10000003"])
-        assert sorted(papr.owner.values()) == [0, 2]
-        agent.hotplug.close()
+        await until(lambda: agent.known() == ids(0, 2))
+        assert [order.split()[-1] for order in papr.orders] == ["0x10000003", "0x10000001", "0x10000003"]
+        assert await agent.writer.close(DEADLINE)
     finally:
         papr.close()
 
@@ -261,7 +260,7 @@ async def test_a_number_that_another_core_got_is_that_cores(papr: FakePapr, agen
     # nothing tells of the one that goes nor of the one that comes
     papr.tell = lambda action, number: None
     papr.write("/sys/kernel/dlpar", b"cpu remove index 0x10000004")
-    papr.plugged.add(6)
+    papr.plugged[6] = 6
     papr.write("/sys/kernel/dlpar", b"cpu add index 0x10000006")
     assert agent.known() == ids(0, 1, 6, 7)
     assert (agent.inventory.find("papr:4"), agent.inventory.find("papr:6")) == (None, 2)
