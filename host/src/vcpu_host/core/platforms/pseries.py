@@ -124,7 +124,7 @@ class Pseries(Platform):
                 Level.WARNING,
                 codes.CPU_NUMBERS,
                 "under KVM this QEMU numbers CPUs as they come: if one has gone that was not the last to come, the "
-                "migration fails, and nothing shows that before",
+                "migration fails (cpu-index in query-cpus-fast has a gap then, and vcpuctl does not compare that)",
                 "unplug CPUs only in the contrary of their order",
             )
         if host.properties.get("ic-mode") == "xics":
