@@ -91,6 +91,26 @@ def test_other_programs_look_and_resize_by_grpc(vm: FakeVm) -> None:
         views.cancel()
 
 
+def _asked_for_a_plug(vm: FakeVm) -> int:
+    """How many commands QEMU gets while a vCPU is plugged and unplugged again."""
+    before = len(vm.steer.commands())
+    done(vm, {0, 1}, "plug")
+    done(vm, {0}, "unplug")
+    return len(vm.steer.commands()) - before
+
+
+def test_the_looks_at_qemu_do_not_grow_with_the_number_of_those_that_watch(vm: FakeVm) -> None:
+    with Serving({"web1": vm}) as service, service.host() as host:
+        service.holds("web1")
+        one = host.Watch(pb.WatchRequest(vm="web1"), timeout=SOON)
+        next(one)
+        of_one = _asked_for_a_plug(vm)
+        more = [host.Watch(pb.WatchRequest(vm="web1"), timeout=SOON) for _ in range(15)]
+        for call in more:
+            next(call)
+        assert _asked_for_a_plug(vm) < 3 * of_one  # some looks more or less are a matter of chance
+
+
 @pytest.mark.parametrize(
     ("name", "order", "status", "code"),
     [

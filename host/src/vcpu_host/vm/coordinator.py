@@ -15,8 +15,9 @@ from ..core.view import VmView
 from ..core.vm_events import VmEvent
 from ..errors import AgentGoneError, QemuGoneError, RefusedError, VcpuctlError, at_work
 from .agent_session import Sessions
+from .following import Follower
 from .looking import Looker
-from .waiting import first_of, hear_agent, hear_vmm, unless
+from .waiting import first_of, hear_vmm, unless
 
 if TYPE_CHECKING:
     from ..core.migration.compare import Comparison
@@ -64,7 +65,7 @@ class Coordinator:
         self._one_look = asyncio.Lock()
         self._interrupt: Callable[[], None] | None = None
         self._interrupted = False  # before there was anything to interrupt
-        self._watchers: set[asyncio.Event] = set()  # each is to look again when its event is set
+        self._follower = Follower(vmm, self._sessions, partial(self._look, renew=False))
 
     @property
     def agent(self) -> ports.GuestAgent | None:
@@ -91,7 +92,7 @@ class Coordinator:
         try:
             return await self._looker.session()
         except QemuGoneError:
-            self._have_watchers_look()
+            self._follower.look_anew()
             raise
 
     # --- looking --------------------------------------------------------------------------------------------------
@@ -104,25 +105,21 @@ class Coordinator:
 
         It may be called while ``run`` is under way, which it neither delays nor changes.
         """
-        return await self._look(renew=True)
+        return await self._seen(self._look(renew=True))
 
     async def _look(self, *, renew: bool) -> VmView:
         if self._looker.operating:
-            return await self._seen(self._looker.beside(renew=renew))
+            return await self._looker.beside(renew=renew)
         async with self._one_look:
-            return await self._seen(self._looker.observe_for(None, renew=renew))
+            return await self._looker.observe_for(None, renew=renew)
 
     async def _seen(self, looking: Awaitable[VmView]) -> VmView:
         """What a look shows. If it fails, whoever watches has to know that, too: what they saw may not be true now."""
         try:
             return await looking
         except VcpuctlError:
-            self._have_watchers_look()
+            self._follower.look_anew()
             raise
-
-    def _have_watchers_look(self) -> None:
-        for changed in self._watchers:
-            changed.set()
 
     async def checkup(self) -> VmView:
         """As ``look``, with what the guest's programs make of its CPUs."""
@@ -140,7 +137,7 @@ class Coordinator:
             raise RefusedError(view.record_trouble)
         return shape_of(view, await self._vmm.queues())
 
-    async def watch(
+    def watch(
         self, stop: asyncio.Event | None = None, until: float | None = None, interval: float = WATCH_INTERVAL
     ) -> AsyncGenerator[VmView, None]:
         """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
@@ -148,28 +145,10 @@ class Coordinator:
         Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway. So it
         does when somebody else's look or operation has failed because QEMU does not answer: no event tells that. What
         the agent says of its guest beside its CPUs (``AgentInfo``) is not asked anew for each of these looks.
+
+        All that watch share each look. Who is slow to ask for the next view gets the newest and none in between.
         """
-        loop = asyncio.get_running_loop()
-        stop, changed = stop or asyncio.Event(), asyncio.Event()
-        listeners = {loop.create_task(hear_vmm(self._vmm.events(), changed))}
-        heard: ports.GuestAgent | None = None
-        self._watchers.add(changed)
-        try:
-            while not stop.is_set() and (until is None or loop.time() < until):
-                changed.clear()
-                yield await self._look(renew=False)
-                if self._sessions.current is not heard and self._sessions.current is not None:
-                    heard = self._sessions.current
-                    listener = loop.create_task(hear_agent(heard, changed))
-                    listeners.add(listener)
-                    listener.add_done_callback(listeners.discard)  # sessions may come and go for as long as one watches
-                left = interval if until is None else min(interval, until - loop.time())
-                await first_of(stop, changed, seconds=left)
-        finally:
-            self._watchers.discard(changed)
-            for task in listeners:
-                task.cancel()
-            await asyncio.gather(*listeners, return_exceptions=True)
+        return self._follower.views(stop or asyncio.Event(), until, interval)
 
     # --- as the destination of a migration ----------------------------------------------------------------------------
 
@@ -369,7 +348,7 @@ class Coordinator:
             run.interrupt()
         result = await run.to_end(events)
         if run.lost_qemu:
-            self._have_watchers_look()
+            self._follower.look_anew()
         self._looker.said(run.said)
         return result
 

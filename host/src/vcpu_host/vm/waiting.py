@@ -29,11 +29,12 @@ async def hear_agent(agent: ports.GuestAgent, changed: asyncio.Event) -> None:
         changed.set()
 
 
-async def first_of(*events: asyncio.Event, seconds: float) -> None:
+async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
     """Wait for one of the events, or for so many seconds, whatever comes first."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:
-        await asyncio.wait(waits, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
+        timeout = None if seconds is None else max(0.0, seconds)
+        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for wait in waits:
             wait.cancel()
