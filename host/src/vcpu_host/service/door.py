@@ -21,8 +21,9 @@ from ..local.processes import peer_user
 from ..sharing import wire
 from ..sharing.answers import Say
 from ..sharing.calls import Call, Kind
-from ..sharing.conversation import PATIENCE, answer_one, first_message
+from ..sharing.conversation import PATIENCE, Conversation, first_message
 from ..sharing.places import Places
+from ..sharing.unread import Unread
 from .keeper import Keeper
 from .kept import Asked, Kept
 
@@ -39,13 +40,19 @@ _PIECE = 64 << 10
 _TAKEN = 0.5
 #: Gives the path of a socket on which gRPC is served to the user with this id, for as long as somebody uses it.
 Rpc = Callable[[int], AbstractAsyncContextManager[str]]
+#: What ends each connection that was passed on to gRPC, by the name that gRPC has for it (``Context.peer``).
+Connections = dict[str, Callable[[], object]]
 
 
 class Door:
     """Serves whoever may connect to the listening socket that it is given."""
 
-    def __init__(self, keeper: Keeper, rpc: Rpc) -> None:
+    def __init__(
+        self, keeper: Keeper, rpc: Rpc, unread: Unread | None = None, connections: Connections | None = None
+    ) -> None:
         self._keeper = keeper
+        self._connections: Connections = {} if connections is None else connections
+        self._unread = unread or Unread()
         self._rpc = rpc
         self._server: asyncio.Server | None = None
         self._places = Places(_MOST, _OF_ONE)
@@ -98,7 +105,7 @@ class Door:
             # Orders come by such a connection, too; but it stays, whatever it is used for.
             with suppress(OSError), self._places.for_question(uid):
                 async with self._rpc(uid) as path:
-                    await _pass_on(first, reader, writer, path)
+                    await _pass_on(first, reader, writer, path, self._connections)
             return
         message = await first_message(reader, first)
         if message is None:
@@ -109,7 +116,8 @@ class Door:
             return
         asked = kept.asked()
         with nullcontext() if message.get("call") == Kind.RUN else self._places.for_question(uid):
-            await answer_one(message, reader, writer, partial(_ask, asked, uid), asked.interrupt, kept.name)
+            conversation = Conversation(reader, writer, uid, self._unread, kept.name)
+            await conversation.answer_one(message, partial(_ask, asked, uid), asked.interrupt)
 
     def _kept(self, message: wire.Message) -> Kept | None:
         """The VM that is meant, by where its monitor is. Raise UsageError "bad-call" for what can be no such place."""
@@ -126,9 +134,12 @@ async def _ask(asked: Asked, uid: int, call: Call, say: Say) -> Document:
     return await asked.answer(call._replace(for_uid=uid), say)
 
 
-async def _pass_on(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
+async def _pass_on(
+    first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, connections: Connections
+) -> None:
     """Pass bytes on, both ways, until one of the two ends; neither side makes this process hold more than a piece."""
-    there, back = await asyncio.open_unix_connection(path)
+    there, back, name = await _named_connection(path)
+    connections[name] = back.transport.abort
     back.write(first)
     try:
         pumps = {asyncio.ensure_future(_pump(reader, back)), asyncio.ensure_future(_pump(there, writer))}
@@ -139,9 +150,24 @@ async def _pass_on(first: bytes, reader: asyncio.StreamReader, writer: asyncio.S
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
     finally:
+        del connections[name]
         back.close()
         with suppress(OSError):
             await back.wait_closed()
+
+
+async def _named_connection(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
+    """Connect from an address that the kernel chooses (unix(7), autobind), by which gRPC tells connections apart."""
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.bind("")
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, path)
+        there, back = await asyncio.open_unix_connection(sock=connection)
+    except BaseException:
+        connection.close()
+        raise
+    return there, back, "unix-abstract:" + connection.getsockname().removeprefix(b"\0").decode()
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

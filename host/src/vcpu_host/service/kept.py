@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .. import documents
 from ..autoscale.budget import Budget
 from ..core import codes
 from ..core.identity import ProcessId, VmIdentity
@@ -28,8 +27,10 @@ from ..sharing.distinct import Distinct
 from ..sharing.hold import Held, hold
 from ..sharing.hub import LAST_WORDS
 from ..sharing.interruption import Interruption
+from ..sharing.shown import Views
 from ..sharing.taking import ElsewhereError
 from ..sharing.vm import OnlyChanges, Vm, unless_set
+from ..sharing.wire import Message
 
 if TYPE_CHECKING:
     from ..autoscale.decision import Decision
@@ -113,6 +114,8 @@ class Kept:
         self._stops = False
         self._orders: dict[asyncio.Task[Any], Interruption] = {}  # of those who ask for a change here
         self.retired = asyncio.Event()
+        #: What those are shown who ask for the VM while another process has it.
+        self.views = Views()
         self._successor: Kept | None = None
 
     def configure(self, target: AnyTarget) -> None:
@@ -216,7 +219,7 @@ class Kept:
             async for view in views:
                 if self.retired.is_set():
                     continue  # its name stands for another one, or for none: that is told of
-                document = documents.of_view(view)
+                document = held.views.of(view)
                 self._heard.view(self.name, document)
                 self._host.budget.has(self.name, document["vm"]["plugged_vcpus"])
                 if self.autoscaler is None:
@@ -303,6 +306,15 @@ class Kept:
         """Return a way to the VM while it is not held here; ``interruption`` ends the wait of an operation."""
         return Vm(self.target, HOLDER, ended=self._ended, service=False, interruption=interruption)
 
+    async def shared(self, call: Call, say: Say) -> Document:
+        """Ask who has the VM elsewhere; of the same view all that ask have the same document."""
+
+        def says(message: Message) -> None:
+            say({"view": self.views.shown(message["view"])} if "view" in message else message)
+
+        answer = await self.elsewhere().ask(call, says)
+        return self.views.shown(answer) if call.kind is Kind.LIST else answer
+
     def asked(self) -> Asked:
         """Return somebody's way to ask, once."""
         return Asked(self)
@@ -340,7 +352,7 @@ class Asked:
             kept = self._kept.newest
             held = kept.held
             if held is None or held.left.is_set():
-                lost, work = kept.retired, kept.elsewhere().ask(call, say)
+                lost, work = kept.retired, kept.shared(call, say)
             else:
                 lost, work = held.left, held.answer(call, say)
             try:

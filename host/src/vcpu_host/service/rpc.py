@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -29,7 +29,10 @@ from ..errors import UnreachableError, UsageError, VcpuctlError
 from ..local import directory
 from ..sharing import fault
 from ..sharing.calls import Call, Kind
+from ..sharing.shown import once
+from ..sharing.unread import Unread
 from ..sharing.wire import Message
+from .door import Connections
 from .keeper import Keeper
 
 if TYPE_CHECKING:  # grpcio's classes take no parameters, their stubs' do
@@ -47,8 +50,15 @@ _OPTIONS = [
     # What came compressed stays so, and is no message then: a few bytes of it could stand for gigabytes.
     ("grpc.per_message_decompression", 0),
     # What a client may leave unread before it is waited for, in bytes.
-    ("grpc.http2.write_buffer_size", 64 << 10),
+    ("grpc.http2.write_buffer_size", 16 << 10),
 ]
+#: Calls whose answers are bytes already, which many may share. On the wire an answer is a stream of one message.
+_IN_BYTES: dict[str, Any] = {
+    "List": pb.ListRequest,
+    "Doctor": pb.DoctorRequest,
+    "Plan": pb.PlanRequest,
+    "Watch": pb.WatchRequest,
+}
 _OPERATIONS = {
     number: name.removeprefix("OPERATION_").lower() for name, number in pb.Order.Operation.items() if number != 0
 }
@@ -57,9 +67,20 @@ _OPERATIONS = {
 class _Host(host_pb2_grpc.HostServicer):
     """The service as one user has it."""
 
-    def __init__(self, keeper: Keeper, uid: int) -> None:
+    def __init__(self, keeper: Keeper, uid: int, unread: Unread, connections: Connections) -> None:
         self._keeper = keeper
         self._uid = uid
+        self._unread = unread
+        self._connections = connections
+
+    def serve(self, server: grpc.aio.Server) -> None:
+        """Have the server answer by this. The first handler that knows a call gets it."""
+        in_bytes = {
+            name: grpc.unary_stream_rpc_method_handler(getattr(self, name), request_deserializer=request.FromString)
+            for name, request in _IN_BYTES.items()
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("vcpu.host.v1.Host", in_bytes),))
+        host_pb2_grpc.add_HostServicer_to_server(self, server)  # type: ignore[no-untyped-call]
 
     async def ListVms(self, request: pb.ListVmsRequest, context: _Context) -> pb.ListVmsResponse:  # noqa: N802
         """See host.proto."""
@@ -73,90 +94,124 @@ class _Host(host_pb2_grpc.HostServicer):
             vms += [pb.Vm(name=printable(name), trouble=_utf_8(str(reason))) for name, reason in broken]
         return pb.ListVmsResponse(vms=vms)
 
-    async def List(self, request: pb.ListRequest, context: _Context) -> pb.ListResponse:  # noqa: N802
+    async def List(self, request: pb.ListRequest, context: _Context) -> None:  # noqa: N802
+        """See host.proto."""
+        await self._question(request.vm, Call(Kind.LIST), context)
+
+    async def Doctor(self, request: pb.DoctorRequest, context: _Context) -> None:  # noqa: N802
+        """See host.proto."""
+        await self._question(request.vm, Call(Kind.DOCTOR), context)
+
+    async def Plan(self, request: pb.PlanRequest, context: _Context) -> None:  # noqa: N802
         """See host.proto."""
         async with _answering(context, request.vm):
-            document = await self._question(request.vm, Call(Kind.LIST))
-        return pb.ListResponse(document=document)
+            call = _call(Kind.PLAN, request.order)
+        await self._question(request.vm, call, context)
 
-    async def Doctor(self, request: pb.DoctorRequest, context: _Context) -> pb.DoctorResponse:  # noqa: N802
+    async def Watch(self, request: pb.WatchRequest, context: _Context) -> None:  # noqa: N802
         """See host.proto."""
-        async with _answering(context, request.vm):
-            document = await self._question(request.vm, Call(Kind.DOCTOR))
-        return pb.DoctorResponse(document=document)
-
-    async def Plan(self, request: pb.PlanRequest, context: _Context) -> pb.PlanResponse:  # noqa: N802
-        """See host.proto."""
-        async with _answering(context, request.vm):
-            document = await self._question(request.vm, _call(Kind.PLAN, request.order))
-        return pb.PlanResponse(document=document)
-
-    async def Watch(  # noqa: N802
-        self, request: pb.WatchRequest, context: _Context
-    ) -> AsyncIterator[pb.WatchResponse]:
-        """See host.proto."""
-        newest: asyncio.Queue[Document] = asyncio.Queue(1)
-
-        def say(message: Message) -> None:
-            if "view" in message:
-                if newest.full():
-                    newest.get_nowait()
-                newest.put_nowait(message["view"])
-
+        newest = _Newest("view")
         async with _answering(context, request.vm):
             kept = self._keeper.named(request.vm)
-            async for view in _until_ended(kept.asked().answer(Call(Kind.WATCH), say), newest):
-                yield pb.WatchResponse(document=_struct(view))
+            async with _at_work(kept.asked().answer(Call(Kind.WATCH), newest.say)) as working:
+                while await newest.said_before_end_of(working):
+                    size = len(await _bytes(newest.message["view"]))
+                    async with self._unread.room(self._uid, size, self._cutting(context)):
+                        # Nothing but the bytes is held while they are not taken: there may be many views by then.
+                        await context.write(await _bytes(newest.take()["view"]))
 
-    async def Apply(  # noqa: N802
-        self, request: pb.ApplyRequest, context: _Context
-    ) -> AsyncIterator[pb.ApplyResponse]:
+    async def Apply(self, request: pb.ApplyRequest, context: _Context) -> None:  # noqa: N802
         """See host.proto."""
-        newest: asyncio.Queue[Document] = asyncio.Queue(1)
-
-        def say(message: Message) -> None:
-            if "progress" in message:
-                if newest.full():
-                    newest.get_nowait()
-                newest.put_nowait(message)
-
+        newest = _Newest("progress")
         async with _answering(context, request.vm, changes=True):
             kept = self._keeper.named(request.vm)
             call = _call(Kind.RUN, request.order, request.timeout)
             asked = kept.asked()
-            work = asyncio.ensure_future(asked.answer(call._replace(for_uid=self._uid), say))
+            work = asyncio.ensure_future(asked.answer(call._replace(for_uid=self._uid), newest.say))
             try:
-                async for message in _until_ended(work, newest):
-                    settled, slots, words = message["progress"]
-                    yield pb.ApplyResponse(progress=pb.Progress(settled_slots=settled, slots=slots, words=words))
-                yield pb.ApplyResponse(result=_struct(work.result()))
+                while await newest.said_before_end_of(work):
+                    settled, slots, words = newest.take()["progress"]
+                    progress = pb.Progress(settled_slots=settled, slots=slots, words=words)
+                    await context.write(pb.ApplyResponse(progress=progress))
+                result = await asyncio.to_thread(_struct, work.result())
+                await context.write(pb.ApplyResponse(result=result))
             finally:
                 if not work.done():
                     asked.interrupt()
                     with suppress(VcpuctlError):
                         await work
 
-    async def _question(self, name: str, call: Call) -> Struct:
-        return _struct(await self._keeper.named(name).asked().answer(call, lambda message: None))
+    async def _question(self, name: str, call: Call, context: _Context) -> None:
+        async with _answering(context, name):
+            answer = await _bytes(await self._keeper.named(name).asked().answer(call, lambda message: None))
+            async with self._unread.room(self._uid, len(answer), self._cutting(context)):
+                await context.write(answer)
+
+    def _cutting(self, context: _Context) -> Callable[[], object]:
+        """What ends the connection of a client that does not take what it is sent.
+
+        gRPC could end the call alone, but it keeps what the call has sent until the client takes that.
+        """
+        return self._connections.get(context.peer(), lambda: None)
 
 
-async def _until_ended(work: Any, newest: asyncio.Queue[Document]) -> AsyncIterator[Document]:
-    """Yield what is said, the newest only, until the work has ended. Raise its error."""
+class _Newest:
+    """The newest message of one kind, until it is taken."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._said = asyncio.Event()
+        self.message: Message = {}
+
+    def say(self, message: Message) -> None:
+        """Hear of it."""
+        if self._kind in message:
+            self.message = message
+            self._said.set()
+
+    def take(self) -> Message:
+        """Return it, once."""
+        message, self.message = self.message, {}
+        self._said.clear()
+        return message
+
+    async def said_before_end_of(self, work: asyncio.Future[Any]) -> bool:
+        """Wait for a message; False if the work has ended and nothing is left. Raise its error."""
+        said = asyncio.ensure_future(self._said.wait())
+        try:
+            await asyncio.wait({work, said}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            said.cancel()
+            await asyncio.gather(said, return_exceptions=True)
+        if not self._said.is_set():
+            work.result()
+        return self._said.is_set()
+
+
+@asynccontextmanager
+async def _at_work(work: Coroutine[Any, Any, Document]) -> AsyncIterator[asyncio.Future[Document]]:
+    """Have the work go on meanwhile, and no longer."""
     working = asyncio.ensure_future(work)
     try:
-        while True:
-            said = asyncio.ensure_future(newest.get())
-            await asyncio.wait({working, said}, return_when=asyncio.FIRST_COMPLETED)
-            if said.done():
-                yield said.result()
-                continue
-            said.cancel()
-            await working
-            return
+        yield working
     finally:
-        if working is not work:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+
+
+async def _bytes(document: Document) -> bytes:
+    """What a document is sent as. It takes long: so beside the loop, and once for all that are shown the same."""
+    return await asyncio.shield(once(document, _serializing))
+
+
+def _serializing(document: Document) -> asyncio.Future[bytes]:
+    return asyncio.ensure_future(asyncio.to_thread(_serialized, document))
+
+
+def _serialized(document: Document) -> bytes:
+    # The answers to List, Plan, Doctor and Watch are one message by four names: the document is field 1 of each.
+    serialized: bytes = pb.WatchResponse(document=_struct(document)).SerializeToString()
+    return serialized
 
 
 def _struct(document: Document) -> Struct:
@@ -253,7 +308,7 @@ class _Server:
     async def _start(self) -> grpc.aio.Server:
         directory.prepare(self.path.parent)
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_CALLS)
-        host_pb2_grpc.add_HostServicer_to_server(self._host, server)  # type: ignore[no-untyped-call]
+        self._host.serve(server)
         if not server.add_insecure_port(f"unix:{self.path}"):
             raise OSError(f"gRPC cannot listen on {self.path}")
         await server.start()
@@ -274,8 +329,10 @@ class RpcServers:
     One that cannot be reached any more is replaced, and one that nobody uses makes room for another user's.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, unread: Unread | None = None, connections: Connections | None = None) -> None:
         self._keeper = keeper
+        self._unread = unread or Unread()
+        self._connections: Connections = {} if connections is None else connections
         self._servers: dict[int, _Server] = {}  # the one that was asked for last is the last
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -291,7 +348,7 @@ class RpcServers:
             server = None
         if server is None:
             self._make_room()
-            server = _Server(_Host(self._keeper, uid))
+            server = _Server(_Host(self._keeper, uid, self._unread, self._connections))
         self._servers[uid] = server
         server.users += 1
         try:

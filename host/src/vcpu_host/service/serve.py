@@ -17,7 +17,8 @@ from vcpu_proto.notify import Notifier
 from ..core.reason import Reason
 from ..documents import Document
 from ..local.unix_sockets import bad_socket, bound, make_way
-from .door import Door
+from ..sharing.unread import Unread
+from .door import Connections, Door
 from .keeper import Keeper
 from .kept import Heard, HostLimits
 
@@ -86,8 +87,10 @@ async def serve(
     loop.add_signal_handler(signal.SIGHUP, keeper.rescan)  # first: who sees the socket may send one
     handed = _handed_over(environment)
     listener = handed or _made(path)
-    servers = RpcServers(keeper)
-    door = Door(keeper, servers.of_user)
+    unread = Unread()  # one user's, whichever language it speaks
+    connections: Connections = {}
+    servers = RpcServers(keeper, unread, connections)
+    door = Door(keeper, servers.of_user, unread, connections)
     keeping = loop.create_task(keeper.keep())
     telling = loop.create_task(_tell(notifier, keeper))
     stopped = loop.create_task(stop.wait())

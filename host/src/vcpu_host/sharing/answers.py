@@ -12,6 +12,7 @@ from .. import documents
 from ..core.reason import Reason
 from ..documents import Document
 from .calls import Call, Kind
+from .shown import Shown, Views
 from .wire import Message
 
 if TYPE_CHECKING:
@@ -42,17 +43,21 @@ def not_logged(result: OperationResult) -> str:
     return "none"
 
 
-async def answer(vm: Coordinator, call: Call, say: Say, monitor: str, ended: Ended = not_logged) -> Document:
+async def answer(
+    vm: Coordinator, call: Call, say: Say, monitor: str, ended: Ended = not_logged, views: Views | None = None
+) -> Document:
     """Return the document that answers the call; ``monitor`` is the path of the VM's monitor.
+
+    ``views`` has those documents that others are shown, too.
 
     WATCH ends when its time is over, or when it is cancelled. Raise what the coordinator raises. (PROXY is answered by
     ``hold``: it takes more than a coordinator.)
     """
     match call.kind:
         case Kind.LIST:
-            return documents.of_view(await vm.look())
+            return (views or Views()).of(await vm.look())
         case Kind.WATCH:
-            return await _watch(vm, call, say)
+            return await _watch(vm, call, say, views or Views())
         case Kind.PLAN:
             return documents.of_plan(await vm.plan(_request(call)))
         case Kind.DOCTOR:
@@ -74,17 +79,16 @@ def _request(call: Call) -> Request:
     return call.request
 
 
-async def _watch(vm: Coordinator, call: Call, say: Say) -> Document:
+async def _watch(vm: Coordinator, call: Call, say: Say, made: Views) -> Document:
     """Say each view that differs from the one before in more than what looking itself changes."""
     until = None if call.timeout is None else asyncio.get_running_loop().time() + call.timeout
-    shown: Document | None = None
+    shown: Shown | None = None
     async with aclosing(vm.watch(until=until)) as views:
         async for view in views:
-            document = documents.of_view(view)
-            told = documents.without_descriptors(document)
-            if told != shown:
-                shown = told
+            document = made.of(view)
+            if shown is None or documents.without_descriptors(document) != documents.without_descriptors(shown):
                 say({"view": document})
+            shown = document
     return {}
 
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from ..documents import Document
 from ..errors import VcpuctlError
 from . import fault, wire
 from .answers import Say
 from .calls import Call, Kind
+from .shown import once
+from .telling import Teller, answer_line
+from .unread import Unread
 
 #: Answers one call of another process.
 Answer = Callable[[Call, Say], Awaitable[Document]]
 
-#: Seconds in which a program that has connected has to say what it wants, and to take what it is told.
+#: Seconds in which a program that has connected has to say what it wants.
 PATIENCE = 5.0
-#: Bytes that a program may leave unread before it is cut off; a map of 4096 slots is smaller.
-_UNREAD = 8 << 20
 
 
 async def first_message(reader: asyncio.StreamReader, begun: bytes = b"") -> wire.Message | None:
@@ -31,38 +31,42 @@ async def first_message(reader: asyncio.StreamReader, begun: bytes = b"") -> wir
         return None
 
 
-async def answer_one(
-    message: wire.Message,
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    answer: Answer,
-    interrupt: Callable[[], None],
-    name: str,
-) -> None:
-    """Answer the call in ``message``. A caller that goes away ends its question; of an operation, it ends the wait.
+class Conversation:
+    """One program that has connected, by the kernel's word of the user with the id ``user``.
 
-    ``name`` is what the log knows by which VM it is about.
+    ``unread`` bounds what all such programs may leave unread. ``name`` is what the log knows by which VM it is about.
     """
-    writer.transport.set_write_buffer_limits(_UNREAD)
-    writer.write(wire.line({"heard": True}))  # the answer may take long: who asks learns that somebody is at it
 
-    def say(told: wire.Message) -> None:
-        if writer.transport.get_write_buffer_size() > _UNREAD:
-            writer.transport.abort()  # it does not read
-        else:
-            writer.write(wire.line(told))
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, user: int, unread: Unread, name: str
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._user = user
+        self._unread = unread
+        self._name = name
 
-    changes = message.get("call") == Kind.RUN
-    try:
-        answered: wire.Message = {"answer": await _answered(Call.from_json(message), say, reader, answer, interrupt)}
-    except VcpuctlError as error:
-        answered = wire.of_error(error)
-    except Exception as error:  # noqa: BLE001 - who is cut off would not know why, nor what became of the VM
-        answered = wire.of_error(fault.met(name, error, changes=changes))
-    writer.write(wire.line(answered))
-    with suppress(OSError, TimeoutError):
-        async with asyncio.timeout(PATIENCE):
-            await writer.drain()
+    async def answer_one(self, message: wire.Message, answer: Answer, interrupt: Callable[[], None]) -> None:
+        """Answer the call in ``message``. A caller that goes away ends its question; of an operation, the wait."""
+        teller = Teller(self._writer, self._unread, self._user)
+        try:
+            teller.say({"heard": True})  # the answer may take long: who asks learns that somebody is at it
+            changes = message.get("call") == Kind.RUN
+            line = await self._line(message, teller.say, answer, interrupt, changes=changes)
+            await (teller.last_words(line) if changes else teller.answer(line))
+        finally:
+            await teller.close()
+
+    async def _line(
+        self, message: wire.Message, say: Say, answer: Answer, interrupt: Callable[[], None], *, changes: bool
+    ) -> bytes:
+        try:
+            document = await _answered(Call.from_json(message), say, self._reader, answer, interrupt)
+            return once(document, answer_line)
+        except VcpuctlError as error:
+            return wire.line(wire.of_error(error))
+        except Exception as error:  # noqa: BLE001 - who is cut off would not know why, nor what became of the VM
+            return wire.line(wire.of_error(fault.met(self._name, error, changes=changes)))
 
 
 async def _answered(

@@ -26,6 +26,7 @@ from .hub import Hub, StandsBack
 from .interruption import Interruption
 from .logged import log, no_result
 from .offer import Offer
+from .shown import Views
 from .taking import PATIENCE, ElsewhereError, Ended, Locks, Waits, nobody_hears
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Held:
         autoscale: Autoscale,
     ) -> None:
         self.vm = vm
+        self.views = Views()
         self._target = target
         self._holder = holder
         self._hub = hub
@@ -79,7 +81,8 @@ class Held:
             return {"vm": [] if self.vm.identity is None else [*known_by(self.vm.identity)]}
         async with self._no_result(call):
             with (interruption or Interruption()).ends(self.vm.interrupt):
-                document = await answer(self.vm, call, say, self._target.place, partial(self._log, call))
+                log = partial(self._log, call)
+                document = await answer(self.vm, call, say, self._target.place, log, self.views)
         if call.changes:
             self._ended(document)
         return document

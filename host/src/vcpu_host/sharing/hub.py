@@ -19,9 +19,10 @@ from ..local.unix_sockets import bound
 from . import wire
 from .answers import Say
 from .calls import Call, Kind, Part
-from .conversation import answer_one, first_message
+from .conversation import Conversation, first_message
 from .interruption import Interruption
 from .places import Places
+from .unread import Unread
 
 #: Seconds in which an operation whose wait was ended, since the VM is to be let go, says what is known.
 LAST_WORDS = 10.0
@@ -65,6 +66,7 @@ class Hub:
         self._answer = answer
         self._stands_back = stands_back
         self._places = Places(_MOST, _MOST)
+        self._unread = Unread()
         self._servers: list[tuple[asyncio.Server, Path]] = []
         self._serving: set[asyncio.Task[None]] = set()
         self._waiting: set[asyncio.Task[None]] = set()  # for the VM to be free
@@ -187,7 +189,8 @@ class Hub:
             self._orders[task] = interruption
         answer = partial(self._operated, uid, interruption)
         with nullcontext() if changes else self._places.for_question(uid):
-            await answer_one(message, reader, writer, answer, interruption.interrupt, self._holder)
+            conversation = Conversation(reader, writer, uid, self._unread, self._holder)
+            await conversation.answer_one(message, answer, interruption.interrupt)
 
     async def _give_way(
         self, message: wire.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -294,8 +294,7 @@ class OnlyChanges:
     def __call__(self, message: Message) -> None:
         """Pass it on, unless it is such a view."""
         if "view" in message:
-            told = without_descriptors(message["view"])
-            if told == self._shown:
+            shown, self._shown = self._shown, message["view"]
+            if shown is not None and without_descriptors(shown) == without_descriptors(message["view"]):
                 return
-            self._shown = told
         self._say(message)

@@ -30,6 +30,7 @@ from vcpu_host.service.serve import Unheard
 from vcpu_host.sharing.answers import Say
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.interruption import Interruption
+from vcpu_host.sharing.shown import Views
 
 
 class _Vm:
@@ -122,6 +123,7 @@ class _Looked:
 
     def __init__(self, view: VmView, identity: VmIdentity | None = None) -> None:
         self.vm, self._view, self.identity = self, view, identity
+        self.views = Views()
         self.asked = asyncio.Event()
 
     async def watch(self, stop: asyncio.Event, interval: float) -> AsyncGenerator[VmView, None]:
