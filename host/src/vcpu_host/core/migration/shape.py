@@ -2,8 +2,8 @@
 """Which vCPUs a VM has, as a value that can travel: to the QEMU that is to take the VM over, or to its next start.
 
 A slot is told by its index and its props. QOM paths do not count: a CPU that was plugged may be a boot CPU on the other
-side, and QEMU's migration goes by cpu-index (hw/core/cpu-system.c, cpu_vmstate_register). That follows from the slot, but
-for pseries under KVM since QEMU 9.1, where it does from the order of plugging (``Platform.numbers_arrivals``).
+side, and QEMU's migration goes by cpu-index (hw/core/cpu-system.c, cpu_vmstate_register). That follows from the slot,
+but for pseries under KVM since QEMU 9.1, where it does from the order of plugging (``Platform.numbers_arrivals``).
 """
 
 from __future__ import annotations
