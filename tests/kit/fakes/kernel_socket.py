@@ -17,16 +17,35 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Generic, Protocol, Self, TypeVar
 
-from kit.fakes.sysfs import FakeKernel
+from kit.fakes.sysfs import Listener
 from vcpu_guest.kernel.sysfs import NotOpenedError
 
 
-class KernelSocket:
+class Kernel(Protocol):
+    """What plays the kernel. A write is held while ``released`` is not set."""
+
+    root: Path
+    released: threading.Event
+
+    def write(self, path: str, data: bytes) -> None:
+        """What writing the attribute does. Raise OSError as the kernel would."""
+
+    def attempt(self, path: str) -> None:
+        """What opening it for writing does. Raise NotOpenedError."""
+
+    def listen(self, listener: Listener) -> None:
+        """Have the listener get every uevent from now on."""
+
+
+K = TypeVar("K", bound=Kernel)
+
+
+class KernelSocket(Generic[K]):
     """``async with KernelSocket(kernel, path)``: answered there as long as the block lasts."""
 
-    def __init__(self, kernel: FakeKernel, path: Path) -> None:
+    def __init__(self, kernel: K, path: Path) -> None:
         self.kernel = kernel
         self._path = path
         self._agents: set[_Agent] = set()
@@ -56,7 +75,7 @@ class KernelSocket:
 class _Agent(asyncio.Protocol):
     """One connection of an agent: it has one for its writes and one for the events."""
 
-    def __init__(self, kernel: FakeKernel) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._root = os.fspath(kernel.root)
         self._loop = asyncio.get_running_loop()

@@ -55,9 +55,9 @@ class FakePapr:
         self.tell: Callable[[str, int], object] = lambda action, number: None
         self._reader, self._writer = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
         self.log_path = f"/proc/self/fd/{self._reader}"
-        for number in range(cores * threads):
+        self._possible = cores * threads
+        for number in range(self._possible):
             self._put(f"cpu{number}/physical_id", "0")
-            self._put(f"cpu{number}/online", "0")
         base = root / "firmware/devicetree/base"
         self._nodes = base / "cpus"
         self._nodes.mkdir(parents=True)
@@ -84,6 +84,17 @@ class FakePapr:
         """One record, whatever it says."""
         os.write(self._writer, data)
 
+    # -- what a kernel with modern events does by itself -------------------------------------------------------------
+
+    def arrive(self, core: int, first: int) -> None:
+        """The hypervisor has plugged a core, whose first thread has this number: it is taken in, and goes online."""
+        self.plugged[core] = first
+        self._take_in(core)
+
+    def leave(self, core: int) -> None:
+        """The hypervisor wants a core back: it goes offline, and is let go."""
+        self._let_go(core)
+
     # -- what is asked of the kernel ---------------------------------------------------------------------------------
 
     def write(self, path: str, data: bytes) -> None:
@@ -98,6 +109,8 @@ class FakePapr:
             (self._take_in if verb == "add" else self._let_go)(core)
             return
         number = int(Path(path).parent.name.removeprefix("cpu"))
+        if data == b"0" and self.online == {number}:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
         (self.online.add if data == b"1" else self.online.discard)(number)
         self._show()
         self.tell("online" if data == b"1" else "offline", number)
@@ -149,6 +162,8 @@ class FakePapr:
     def _show(self) -> None:
         self._put("present", cpulist.render(self.owner))
         self._put("online", cpulist.render(self.online))
+        for number in range(self._possible):
+            self._put(f"cpu{number}/online", "1" if number in self.online else "0")
 
     def _put(self, name: str, text: str) -> None:
         path = self.cpu_dir / name

@@ -118,15 +118,16 @@ def fake_machine(options: argparse.Namespace, kernel: str) -> Machine:
     write = SocketWrite(kernel, options.sysfs)
     sysfs = Sysfs(options.sysfs, write, write.attempt)
     folder = Path(options.sysfs).parent
+    arch = "ppc64le" if sysfs.exists("firmware/devicetree") else "x86_64"
     (folder / "proc").mkdir(exist_ok=True)
     return Machine(
         sysfs=sysfs,
-        platform=detect("x86_64", sysfs),
+        platform=detect(arch, sysfs),
         events=SocketEvents(kernel),
         hotplug=KernelHotplug(),
         environment=EnvironmentReader(sysfs, hypervisor_flag, rule_dirs=()),
         boot_id=procfs.boot_id(os.environ),
-        arch="x86_64",
+        arch=arch,
         kernel=os.environ.get("FAKE_KERNEL", os.uname().release),
         open_port=SocketPort,
         tasks=tasks_of(folder),

@@ -30,13 +30,13 @@ START = DEADLINE
 
 
 @pytest.fixture
-async def kernel_socket(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[KernelSocket]:
+async def kernel_socket(kernel: FakeKernel, tmp_path: Path) -> AsyncIterator[KernelSocket[FakeKernel]]:
     async with KernelSocket(kernel, tmp_path / "k") as kernel_socket:
         yield kernel_socket
 
 
 @pytest.fixture
-def served(kernel_socket: KernelSocket) -> FakeKernel:
+def served(kernel_socket: KernelSocket[FakeKernel]) -> FakeKernel:
     return kernel_socket.kernel
 
 
@@ -136,7 +136,9 @@ async def test_its_journal_says_at_the_default_level_which_cpus_came_and_went_an
     assert any(line.startswith("info: CPUs came cpus=1 ") for line in lines)
 
 
-async def test_losing_the_source_of_events_ends_the_agent(kernel_socket: KernelSocket, tmp_path: Path) -> None:
+async def test_losing_the_source_of_events_ends_the_agent(
+    kernel_socket: KernelSocket[FakeKernel], tmp_path: Path
+) -> None:
     environment = {"WATCHDOG_USEC": "200000"}
     async with vcpud(kernel_socket.kernel, tmp_path, "--listen", str(tmp_path / "s"), **environment) as process:
         async with stub(tmp_path / "s"):

@@ -17,6 +17,7 @@ from kit.fakes.qemu.commands import Arguments, Handler
 from kit.fakes.qemu.config import Config
 from kit.fakes.qemu.errors import QmpError
 from kit.fakes.qemu.guest import BUSY, OK
+from kit.fakes.qemu.papr_guest import PaprGuest, PaprKernel
 from kit.fakes.qemu.qemu import FakeQemu
 from kit.fakes.sysfs import FakeKernel, firmware_path, old_path
 from kit.fakes.virtio_port import VirtioPort
@@ -125,17 +126,29 @@ class BridgedVm:
     """
 
     def __init__(self, folder: Path, config: Config, *, die: Callable[[], None] | None = None) -> None:
-        self.kernel = FakeKernel(
-            folder / "sys",
-            possible=config.guest_possible or config.maxcpus,
-            boot=range(config.smp),
-            acpi=config.acpi and config.guest_acpi,
-            named=old_path if config.acpi_names == "old" else firmware_path,
-        )
-        self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
-        self.guest = KernelGuest(self.kernel)
         self.port = BridgedPort(folder, abstract=config.chardev == "abstract")
-        self.qemu = FakeQemu(folder, config, self.guest, port=self.port, die=die, steering=_steering(self))
+        self.kernel: FakeKernel | PaprKernel
+        if config.pseries:
+            self.kernel = PaprKernel(folder / "sys", config)
+            papr = PaprGuest(self.kernel)
+            self.qemu = FakeQemu(folder, config, papr, port=self.port, die=die, steering=papr.steering)
+            papr.number_of = self._number_of
+        else:
+            self.kernel = FakeKernel(
+                folder / "sys",
+                possible=config.guest_possible or config.maxcpus,
+                boot=range(config.smp),
+                acpi=config.acpi and config.guest_acpi,
+                named=old_path if config.acpi_names == "old" else firmware_path,
+            )
+            guest = KernelGuest(self.kernel)
+            steering = _steering(self, self.kernel, guest)
+            self.qemu = FakeQemu(folder, config, guest, port=self.port, die=die, steering=steering)
+        self._kernel_socket = KernelSocket(self.kernel, folder / "kernel")
+
+    def _number_of(self, slot: int) -> int:
+        cpu = self.qemu.machine.slots[slot].cpu
+        return slot if cpu is None else cpu.number
 
     async def __aenter__(self) -> FakeQemu:
         await self._kernel_socket.__aenter__()
@@ -151,54 +164,55 @@ class BridgedVm:
         self.kernel.close()
 
 
-def _steering(vm: BridgedVm) -> Mapping[str, Handler]:  # long: one small function a command
+def _steering(  # long: one small function a command
+    vm: BridgedVm, kernel: FakeKernel, guest: KernelGuest
+) -> Mapping[str, Handler]:
     """Commands for the kernel, by slot."""
 
     def number(args: Arguments) -> int:
-        found = vm.guest.number(args.given.get("slot", -1))
+        found = guest.number(args.given.get("slot", -1))
         if found is None:
             raise QmpError("GenericError", f"the guest has no CPU for slot {args.given.get('slot')}")
         return found
 
     def refuse(_qemu: FakeQemu, args: Arguments) -> Any:
         """Writing ``online`` (true or false) for ``slot`` fails with ``errno`` from now on; 0 ends it."""
-        vm.kernel.refuse(number(args), int(args.given["errno"]), online=bool(args.given["online"]))
+        kernel.refuse(number(args), int(args.given["errno"]), online=bool(args.given["online"]))
         return {}
 
     def hold(_qemu: FakeQemu, args: Arguments) -> Any:
         """Writes take until ``on`` is false again."""
         if args.given["on"]:
-            vm.kernel.released.clear()
+            kernel.released.clear()
         else:
-            vm.kernel.released.set()
-            vm.kernel.holding.clear()
+            kernel.released.set()
+            kernel.holding.clear()
         return {}
 
     async def holding(_qemu: FakeQemu, args: Arguments) -> Any:
         """Wait until a write is held."""
-        return await asyncio.to_thread(vm.kernel.holding.wait, float(args.given.get("seconds", 60)))
+        return await asyncio.to_thread(kernel.holding.wait, float(args.given.get("seconds", 60)))
 
     def mute(_qemu: FakeQemu, _args: Arguments) -> Any:
         """All uevents are lost from now on."""
-        vm.kernel.mute()
+        kernel.mute()
         return {}
 
     def deaf(_qemu: FakeQemu, _args: Arguments) -> Any:
         """The kernel gets no interrupt of ACPI's any more, up to the next reset."""
-        vm.kernel.deafen()
+        kernel.deafen()
         return {}
 
     def show(_qemu: FakeQemu, _args: Arguments) -> Any:
         """The guest's CPUs by number, and every write of the agent so far as [number, online]."""
-        kernel = vm.kernel
         cpus = {str(n): {"slot": slot, "online": n in kernel.online} for n, slot in sorted(kernel.slots.items())}
         return {"cpus": cpus, "writes": [list(write) for write in kernel.writes]}
 
     def switch(_qemu: FakeQemu, args: Arguments) -> Any:
         """Somebody else in the guest writes ``online``: a udev rule, an administrator."""
         cpu = number(args)
-        path = os.fspath(vm.kernel.cpu_dir / f"cpu{cpu}/online")
-        vm.kernel.write(path, b"1" if args.given["online"] else b"0")
+        path = os.fspath(kernel.cpu_dir / f"cpu{cpu}/online")
+        kernel.write(path, b"1" if args.given["online"] else b"0")
         return {}
 
     def drop_host(_qemu: FakeQemu, _args: Arguments) -> Any:

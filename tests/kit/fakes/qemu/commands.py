@@ -77,17 +77,20 @@ _NO_HOTPLUG = "machine does not support hot-plugging CPUs"
 
 def _cpus_fast(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
-    extra = {"qom-type": qemu.config.cpu_type} if qemu.config.version >= (10, 1, 0) else {}
+    config = qemu.config
+    extra = {"qom-type": config.cpu_type} if config.version >= (10, 1, 0) and not config.pseries else {}
+    qemu.machine.show_cpus()
     there = [(slot.cpu.tid, slot.cpu, slot) for slot in qemu.machine.slots if slot.cpu is not None]
     there += [(cpu.tid, cpu, slot) for slot, cpu, rule in qemu.machine.lingering if not rule.released.is_set()]
     there += [(cpu.tid, cpu, slot) for slot, cpu in qemu.machine.phantoms]
     return [  # in the order in which they were made, which is that of our thread ids
         {
-            "cpu-index": slot.index,
-            "qom-path": cpu.path,
+            "cpu-index": cpu.number,
+            "qom-path": f"{cpu.path}/thread[0]" if config.pseries else cpu.path,
             "thread-id": cpu.tid,
-            "props": slot.props(qemu.config),
-            "target": "x86_64",
+            # made of the number, whichever core it is (hw/ppc/spapr.c, spapr_cpu_index_to_props)
+            "props": {"core-id": cpu.number} if config.pseries else slot.props(config),
+            "target": config.arch,
             **extra,
         }
         for _, cpu, slot in sorted(there, key=lambda entry: entry[0])
@@ -104,7 +107,7 @@ def _status(qemu: FakeQemu, args: Arguments) -> Any:
 
 def _ospm_status(qemu: FakeQemu, args: Arguments) -> Any:
     args.done()
-    if not qemu.config.acpi and "q35" not in qemu.config.machine:
+    if qemu.config.pseries or (not qemu.config.acpi and "q35" not in qemu.config.machine):
         raise QmpError("GenericError", "command is not supported, missing ACPI device")
     if not qemu.config.hotplug or qemu.config.old or (qemu.machine.legacy and not qemu.machine.acpi_up):
         return []
@@ -134,7 +137,7 @@ def _device_add(qemu: FakeQemu, args: Arguments) -> Any:
     device_id = args.given.get("id")
     if old and isinstance(device_id, str) and not re.fullmatch(r"[A-Za-z][-A-Za-z0-9._]*", device_id):
         raise QmpError("GenericError", "Parameter 'id' expects an identifier")
-    if not str(driver).endswith("-x86_64-cpu"):
+    if not str(driver).endswith("-spapr-cpu-core" if config.pseries else "-x86_64-cpu"):
         raise QmpError("GenericError", f"'{driver}' is not a valid device model name")
     if not config.hotplug:
         raise QmpError("GenericError", f"Device '{driver}' can not be hotplugged on this machine")
@@ -240,7 +243,7 @@ COMMANDS: dict[str, Handler] = {
     "query-acpi-ospm-status": _ospm_status,
     "query-kvm": _kvm,
     "query-version": _fixed(lambda qemu: qemu.version_info()),
-    "query-target": _fixed(lambda qemu: {"arch": "x86_64"}),
+    "query-target": _fixed(lambda qemu: {"arch": qemu.config.arch}),
     "query-name": _fixed(lambda qemu: {"name": qemu.config.name} if qemu.config.name else {}),
     "query-chardev": _fixed(lambda qemu: qemu.chardevs()),
     "query-current-machine": _fixed(lambda qemu: {"wakeup-suspend-support": True}),

@@ -14,7 +14,7 @@ CHARDEVS = ("unix", "abstract", "pty", "client", "tcp")
 
 @dataclass(frozen=True)
 class Config:
-    """One x86 machine. The topology's product is the number of possible vCPUs."""
+    """One x86 machine, or a pseries one. The topology's product is the number of possible vCPUs."""
 
     maxcpus: int = 16
     smp: int = 1
@@ -75,6 +75,21 @@ class Config:
         return self.machine in ("pc-i440fx-2.6", "pc-q35-2.6")
 
     @property
+    def pseries(self) -> bool:
+        """A POWER machine."""
+        return self.machine == "pseries"
+
+    @property
+    def numbers_arrivals(self) -> bool:
+        """Whether vCPUs are numbered as they come (target/ppc/kvm.c since 9.1)."""
+        return self.pseries and self.accel == "kvm" and self.version >= (9, 1, 0)
+
+    @property
+    def arch(self) -> str:
+        """QEMU's name of the target."""
+        return "ppc64" if self.pseries else "x86_64"
+
+    @property
     def core_count(self) -> int:
         """Cores in each module."""
         return self.cores or self.maxcpus // (self.sockets * self.dies * self.modules * self.threads)
@@ -97,12 +112,14 @@ class Config:
     @property
     def cpu_type(self) -> str:
         """The QOM type of its CPUs."""
+        if self.pseries:
+            return f"{'host' if self.accel == 'kvm' else 'power9_v2.2'}-spapr-cpu-core"
         return f"{self.cpu}-x86_64-cpu"
 
     @property
     def machine_type(self) -> str:
         """The QOM type of the machine."""
-        versioned = self.machine in ("pc-q35", "pc-i440fx")
+        versioned = self.machine in ("pc-q35", "pc-i440fx", "pseries")
         return f"{self.machine}-{self.version[0]}.{self.version[1]}-machine" if versioned else f"{self.machine}-machine"
 
     def check(self) -> None:
@@ -110,6 +127,8 @@ class Config:
         product = self.sockets * self.dies * self.modules * self.core_count * self.threads
         if product != self.maxcpus:
             raise ValueError(f"the topology makes {product} CPUs, not maxcpus={self.maxcpus}")
+        if self.pseries and self.core_count != self.maxcpus:
+            raise ValueError("the fake's pseries machines have one socket, and cores of one thread")
         if not 1 <= self.smp <= self.maxcpus:
             raise ValueError(f"smp={self.smp} is not within 1..{self.maxcpus}")
         if self.chardev not in CHARDEVS:

@@ -135,8 +135,12 @@ class Machine:
 
     def _fill(self, slot: Slot, path: str, device_id: str | None) -> None:
         self._tids += 1
-        slot.cpu = Cpu(path, device_id, self._tids)
+        slot.cpu = Cpu(path, device_id, self._tids, self.number(slot))
         self._by_path[path] = slot
+
+    def number(self, slot: Slot) -> int:
+        """The cpu-index of a vCPU that comes into the slot."""
+        return slot.index
 
     # -- the monitor's side ---------------------------------------------------------------------------------------
 
@@ -174,13 +178,16 @@ class Machine:
         slot.inserting = True
         self._raise_sci()
 
+    def show_cpus(self) -> None:
+        """query-cpus-fast is asked for."""
+
     def _too_far(self, slot: Slot, device_id: str | None) -> None:
         """apic_common_set_id: 10.0 aborts; 11.1 refuses, and the vCPU's thread stays, without an object."""
         if self.config.version < (11, 0, 0):
             self._die()
             return
         self._tids += 1
-        self.phantoms.append((slot, Cpu("", device_id, self._tids)))
+        self.phantoms.append((slot, Cpu("", device_id, self._tids, slot.index)))
         raise QmpError("GenericError", f"APIC ID {slot.apic_id} requires x2APIC feature in CPU")
 
     def _path(self, device_id: str | None) -> str:

@@ -17,6 +17,7 @@ from kit.fakes.qemu.faults import Faults
 from kit.fakes.qemu.guest import AutoGuest, FakeGuest
 from kit.fakes.qemu.machine import Machine, timestamp
 from kit.fakes.qemu.monitor import Monitor, encoded
+from kit.fakes.qemu.pseries import PseriesMachine
 from kit.fakes.qemu.steering import STEERING
 
 
@@ -65,7 +66,8 @@ class FakeQemu:
         self.config: Config = config or Config()
         self.guest: FakeGuest = guest or AutoGuest()
         self.faults = Faults()
-        self.machine: Machine = Machine(self.config, self.guest, self.faults, self.emit, self.die)
+        kind = PseriesMachine if self.config.pseries else Machine
+        self.machine: Machine = kind(self.config, self.guest, self.faults, self.emit, self.die)
         self.port: Port = port or ClosedPort(str(folder / "agent"))
         self.commands: dict[str, Handler] = commands_of(self.config.version)
         #: Every command that any monitor received, with the monotonic time of its arrival.
@@ -232,6 +234,8 @@ class FakeQemu:
 
     def properties(self, path: str) -> dict[str, Any] | None:
         """The properties of the object at a QOM path."""
+        if path == "/machine" and self.config.pseries:
+            return {"type": self.config.machine_type, "smp": self.config.topology, "vsmt": 1, "ic-mode": "dual"}
         if path == "/machine":
             # hw/i386/pc_sysfw.c: only a drive that is used keeps its property; firmware with SMM needs it.
             flash = {"pflash0": "firmware"} if self.config.smm else {}
@@ -250,6 +254,8 @@ class FakeQemu:
             }
         for slot in self.machine.slots:
             if slot.cpu is not None and slot.cpu.path == path:
+                if self.config.pseries:
+                    return {"type": self.config.cpu_type, "realized": True, "core-id": slot.index, "nr-threads": 1}
                 ids = {f"{level}-id": number for level, number in slot.ids.items()}
                 features = {"x2apic": self.config.x2apic, "hypervisor": self.config.hypervisor, "kvm": self.config.kvm}
                 return {"type": self.config.cpu_type, "realized": True, "apic-id": slot.apic_id, **features, **ids}

@@ -15,6 +15,8 @@ class Cpu:
     path: str
     device_id: str | None
     tid: int
+    #: Its cpu-index.
+    number: int
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Slot:
 
     def props(self, config: Config) -> dict[str, int]:
         """As query-hotpluggable-cpus shows them: die and module only where there is more than one."""
+        if config.pseries:
+            return {"core-id": self.ids["core"]}
         shown = {"socket-id": self.ids["socket"], "core-id": self.ids["core"], "thread-id": self.ids["thread"]}
         if config.dies > 1:
             shown["die-id"] = self.ids["die"]
