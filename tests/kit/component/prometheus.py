@@ -119,9 +119,13 @@ class Prometheus:
         """Wait until the expression is one series with this value. The first scrape comes after six seconds."""
         until(lambda: [each for _, each in self.query(expression)] == [value])
 
-    def wait_any(self, expression: str, title: str) -> None:
-        """Wait until the expression gives any series with a number; ``title`` is whose it is."""
-        until(lambda: any(value == value for _, value in self.query(expression)), what=f"{title}: {expression}")
+    def wait_any(self, expression: str, title: str, above: float | None = None) -> None:
+        """Wait until the expression gives any series with a number, ``above`` this if that is given.
+
+        ``title`` is whose the expression is.
+        """
+        least = float("-inf") if above is None else above
+        until(lambda: any(value > least for _, value in self.query(expression)), what=f"{title}: {expression}")
 
 
 def free_port() -> int:

@@ -42,6 +42,7 @@ HELP: Mapping[str, str] = {
     "vcpuctl_qemu_max_fds": "How many file descriptors QEMU may have open.",
     "vcpuctl_link_sessions": "Link sessions made with the agent.",
     "vcpuctl_operations": "Operations that have ended, by outcome and by the reason that counts.",
+    "vcpuctl_operation_outcomes": "Operations that have ended, by outcome; each series is there from the first moment.",
     "vcpuctl_operation_duration_seconds": "How long operations took.",
     "vcpuctl_phase_duration_seconds": "How long each phase took, for each slot.",
     "vcpuctl_look_errors": "Looks at a VM that failed, by reason.",
@@ -59,6 +60,8 @@ HELP: Mapping[str, str] = {
 }
 #: A vCPU is in one of these. A slot that is partly online has some in "online" and the others in "offline".
 STATES = ("online", "offline", "plugged", "unplugging", "unknown", "empty")
+#: All ways in which an operation can end.
+_ENDS = tuple((str(operation), str(outcome)) for operation in Operation for outcome in Outcome)
 #: By which metrics get out.
 WAYS = ("http", "textfile")
 #: Upper bounds of a histogram's buckets, in seconds.
@@ -103,6 +106,13 @@ class _Vm:
     held_by: str = ""
     scaled: bool = False  # it has, or had, an autoscaler
     decisions: Counter[str] = field(default_factory=Counter)
+
+    def outcomes(self) -> Counter[tuple[str, str]]:
+        """Return how many operations ended in which way, whatever for."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (operation, outcome, _), count in self.operations.items():
+            found[operation, outcome] += count
+        return found
 
 
 class Metrics:
@@ -245,9 +255,14 @@ class Metrics:
         yield from self._gauges(gauge)
         sessions = counter("vcpuctl_link_sessions", "vm")
         operations = counter("vcpuctl_operations", "vm", "operation", "outcome", "reason")
+        outcomes = counter("vcpuctl_operation_outcomes", "vm", "operation", "outcome")
         errors = counter("vcpuctl_look_errors", "vm", "reason")
         for vm, known in self._vms.items():
             sessions.add_metric([vm], known.sessions)
+            # Prometheus sees nothing increase in a series that begins with 1: so each of these begins with 0.
+            ended = known.outcomes()
+            for operation, outcome in _ENDS:
+                outcomes.add_metric([vm, operation, outcome], ended[operation, outcome])
             for labels, count in known.operations.items():
                 operations.add_metric([vm, *labels], count)
             for reason, count in known.look_errors.items():
@@ -256,7 +271,7 @@ class Metrics:
         failures = counter("vcpuctl_exposition_errors", "way")
         for way in WAYS:
             failures.add_metric([way], self._failures[way])
-        yield from (sessions, operations, errors, failures)
+        yield from (sessions, operations, outcomes, errors, failures)
         for name, label in (
             ("vcpuctl_operation_duration_seconds", "operation"),
             ("vcpuctl_phase_duration_seconds", "phase"),
