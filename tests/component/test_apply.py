@@ -289,6 +289,7 @@ BAD: dict[str, tuple[str | bytes, str, str]] = {
     "no number": ('[vms]\nweb1 = "two"\n', "bad-goals", "two"),
     "a number below one": ("[vms]\nweb1 = 2\nweb2 = 0\n", "bad-goals", "web2"),
     "two names of one VM": ("[vms]\nweb1 = 2\nalias = 3\n", "same-names", "alias"),
+    "two links to one socket": ("[vms]\nweb1 = 2\nhard = 3\n", "same-names", "hard"),
     "a name twice": ("[vms]\nweb1 = 2\nweb1 = 3\n", "bad-goals", "line 3"),
     "a name twice in JSON": ('{"vms": {"web1": 2, "web1": 3}}', "bad-goals", "web1"),
     "a file that is too large": ("[vms]\nweb1 = 2\n#" + "x" * (4 << 20), "bad-goals", "characters"),
@@ -307,6 +308,8 @@ def two() -> Iterator[FakeFleet]:
         vms_d = fleet.folder / "vcpuctl/vms.d"
         (fleet.folder / "link").symlink_to(fleet.vms["web1"].folder)
         (vms_d / "alias.toml").write_text(f'qmp = "{fleet.folder}/link/qmp"\n')
+        (fleet.folder / "hard").hardlink_to(fleet.vms["web1"].folder / "qmp")
+        (vms_d / "hard.toml").write_text(f'qmp = "{fleet.folder}/hard"\n')
         (vms_d / "broken.toml").write_text("qmp = 4\n")
         yield fleet
         for vm in fleet.vms.values():
@@ -356,7 +359,7 @@ def test_words_that_do_not_fit_many_vms_are_a_usage_error(two: FakeFleet, words:
 
 def test_a_look_at_all_goes_on_beside_a_file_that_is_wrong(two: FakeFleet) -> None:
     ended = for_many(two, "--all", "list")
-    assert ended.statuses == {"alias": 0, "broken": 2, "web1": 0, "web2": 0}, ended.stdout
+    assert ended.statuses == {"alias": 0, "broken": 2, "hard": 0, "web1": 0, "web2": 0}, ended.stdout
     assert ended.codes_of("broken") == {"bad-vm-file"}
 
 

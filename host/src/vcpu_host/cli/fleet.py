@@ -19,7 +19,8 @@ from vcpu_host.local.open_files import allow_for
 from vcpu_host.local.target import AnyTarget, Target, known
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.distinct import Distinct, same_names
-from vcpu_host.sharing.fleet import PARALLEL, Asks, Ended, Fleet, Member, UnusableVm
+from vcpu_host.sharing.fleet import MOST_SERVED, PARALLEL, Asks, Ended, Fleet, Member, UnusableVm
+from vcpu_host.sharing.vm import asks_service
 
 from . import doctor, render
 from .connect import vm_at
@@ -88,6 +89,8 @@ def _targets(words: Sequence[str], *, whole: bool) -> dict[str, AnyTarget | Reas
 def check_distinct(targets: Mapping[str, AnyTarget]) -> None:
     """Raise UsageError if two of the names lead to one monitor, or to two on which one QEMU is seen to listen.
 
+    Two paths can be one socket: by links of either kind, or by a mount.
+
     Where that is not seen, the VMs are told apart when they are opened (``sharing.distinct``).
     """
     seen: dict[str, str] = {}
@@ -99,8 +102,13 @@ def check_distinct(targets: Mapping[str, AnyTarget]) -> None:
     if len(sockets) < 2:
         return
     # Late: it reads all command lines of this host.
-    from vcpu_host.local.qemus import listening
+    from vcpu_host.local.qemus import key_of, listening
 
+    keys: dict[str, str] = {}
+    for name, place in sockets.items():
+        key = key_of(place)
+        if key is not None and (other := keys.setdefault(key, name)) != name:
+            raise same_names(other, name, f"{sockets[other]} and {place} are one socket")
     behind = listening(sockets.values())
     names: dict[int, str] = {}
     for name, place in sockets.items():
@@ -131,7 +139,12 @@ async def carry_out(
     began = loop.time()
     allow_for(len(members))  # those that stall are waited for beside the others
     with FleetProgress(args, len(members)) as progress:
-        fleet = Fleet(members, progress.hear, lambda ended: progress.ended(status_of(ended)), parallel or PARALLEL)
+        most = MOST_SERVED if asks_service() else None
+
+        def tell(ended: Ended) -> None:
+            progress.ended(status_of(ended))
+
+        fleet = Fleet(members, progress.hear, tell, parallel or PARALLEL, most)
         with interruptible(fleet.interrupt):
             ends = await fleet.to_end()
     parts = [_member(args.command, ended, wanted) for ended in ends]

@@ -262,7 +262,7 @@ def add_goals(parser: Parser) -> None:
         type=values.positive,
         default=None,
         help="how many VMs are worked on at once (default: 32); one that makes no progress for 3 s is waited for "
-        "beside them",
+        "beside them. By the service of another user, 80 are asked at most, with those",
     )
 
 

@@ -37,13 +37,18 @@ def listening(names: Iterable[str]) -> dict[str, int]:
 
     Sockets that several processes have open are nobody's: one of them may have made those of many QEMUs.
     """
-    sockets = _sockets({key: name for name in names if (key := key_of(name)) is not None})
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        if (key := key_of(name)) is not None:
+            wanted.setdefault(key, []).append(name)
+    sockets = _sockets(wanted)
     found: dict[str, set[int]] = {}
-    for pid in processes.pids() if len(sockets) > 1 else ():
+    for pid in processes.pids() if sum(map(len, sockets.values())) > 1 else ():
         argv = program(processes.arguments(pid) or ())
         if argv and _is_qemu(pid, argv[0]):
             for inode in sockets.keys() & _inodes(pid):
-                found.setdefault(sockets[inode], set()).add(pid)
+                for name in sockets[inode]:
+                    found.setdefault(name, set()).add(pid)
     return {name: pids.pop() for name, pids in found.items() if len(pids) == 1}
 
 
@@ -53,27 +58,21 @@ def listener(name: str) -> int:
     For a socket that takes no connection, which would tell it (``processes.peer``).
     """
     key = key_of(name)
-    inodes = {
-        inode
-        for bound, inode in listeners()
-        if key is not None and (is_abstract(bound) or os.path.isabs(bound)) and key_of(bound) == key
-    }
-    if len(inodes) != 1:
-        return 0
-    having = [pid for pid in processes.pids() if inodes & _inodes(pid)]
+    sockets = {} if key is None else _sockets({key: [name]})
+    having = [pid for pid in processes.pids() if sockets.keys() & _inodes(pid)] if sockets else []
     return having[0] if len(having) == 1 else 0
 
 
-def _sockets(wanted: dict[str, str]) -> dict[str, str]:
-    """Return which of the names each listening socket has, by its inode number; ``wanted`` are the names by their keys.
+def _sockets(wanted: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the names that each listening socket has, by its inode number; ``wanted`` are those by their keys.
 
     A name that two sockets were bound to leads to one of them, and it is not known to which.
     """
     found: dict[str, list[str]] = {}
     for bound, inode in listeners():
-        if (is_abstract(bound) or os.path.isabs(bound)) and (name := wanted.get(key_of(bound) or "")) is not None:
-            found.setdefault(name, []).append(inode)
-    return {inodes[0]: name for name, inodes in found.items() if len(inodes) == 1}
+        if (is_abstract(bound) or os.path.isabs(bound)) and (key := key_of(bound) or "") in wanted:
+            found.setdefault(key, []).append(inode)
+    return {inodes[0]: wanted[key] for key, inodes in found.items() if len(inodes) == 1}
 
 
 def _inodes(pid: int) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,9 @@ PARALLEL = 32
 STALLED = 3.0
 #: So many are waited for so at most: on a busy host all seem to stall, and each that begins then slows the others.
 MOST_STALLED = 64
+#: A service has 96 places for one user's questions (``service.door``), and gives one back a moment after its answer: so
+#: all others wait here for their turn, however many are wanted at once.
+MOST_SERVED = 80
 #: A VM of which nothing at all was heard for so many seconds is given up. (An operation tells each second how far it
 #: is, and each question to QEMU or to the agent has a shorter limit. Another process that holds the VM has none.)
 SILENT = 120.0
@@ -92,14 +96,16 @@ class UnforeseenError(VcpuctlError):
 
 
 class Fleet:
-    """Asks the members, ``parallel`` at once."""
+    """Asks the members, ``parallel`` at once, and ``most`` with those that stall."""
 
-    def __init__(self, members: Sequence[Member], hear: Hear, tell: Tell, parallel: int = PARALLEL) -> None:
+    def __init__(
+        self, members: Sequence[Member], hear: Hear, tell: Tell, parallel: int = PARALLEL, most: int | None = None
+    ) -> None:
         self._members = members
         self._hear = hear
         self._tell = tell
         self._free = asyncio.Semaphore(parallel)
-        self._room = asyncio.Semaphore(parallel + MOST_STALLED)
+        self._room = asyncio.Semaphore(min(parallel + MOST_STALLED, most or sys.maxsize))
         loop = asyncio.get_running_loop()
         self._stop: asyncio.Future[None] = loop.create_future()
         self._now: asyncio.Future[None] = loop.create_future()

@@ -242,16 +242,19 @@ class Vm:
 
     def _of_service(self, call: Call) -> Asking | None:
         """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
-        if not self._service or _may_use_locks_of_service():
+        if not self._service or not asks_service():
             return None
         path = Path(directory.service_socket())
-        if not os.access(path, os.W_OK):
-            return None
         return Asking(path, call, f"vcpuctl serve, at {path},", monitor=self._target.place)
 
     def _has_loaded(self) -> None:
         if self._loaded is not None:
             self._loaded()
+
+
+def asks_service() -> bool:
+    """Return whether this user's commands ask the service first: it may use that, but not the locks of its user."""
+    return not _may_use_locks_of_service() and os.access(directory.service_socket(), os.W_OK)
 
 
 def _may_use_locks_of_service() -> bool:

@@ -111,5 +111,8 @@ def test_a_qemu_that_alone_listens_at_two_sockets_is_seen_and_one_whose_sockets_
             str(tmp_path / "link"): qemu.pid,
             names[1]: qemu.pid,
         }
+        (tmp_path / "hard").hardlink_to(tmp_path / "one")
+        both = [names[0], str(tmp_path / "hard")]
+        assert qemus.listening(both) == dict.fromkeys(both, qemu.pid)
         ends.enter_context(Lookalike(tmp_path, handed=handed[:1]))
         assert qemus.listening(names) == {names[1]: qemu.pid}

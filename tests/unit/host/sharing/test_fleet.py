@@ -270,3 +270,23 @@ async def test_who_gives_the_whole_up_leaves_nothing_running() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_of_a_service_no_more_is_asked_at_once_than_it_has_places_for() -> None:
+    vms = [_Vm() for _ in range(7)]
+    members = [Member(f"web{number}", vm, _RUN) for number, vm in enumerate(vms)]
+    ends = asyncio.ensure_future(Fleet(members, lambda *_: None, lambda _: None, 100, most=3).to_end())
+    for _ in range(len(vms)):
+        await until(lambda: _asked(vms) == min(3, _left(vms)))
+        next(vm for vm in vms if vm.asked.is_set() and not vm.go_on.is_set()).go_on.set()
+    assert [ended.answer for ended in await ends] == [{"interrupted": False}] * len(vms)
+
+
+def _asked(vms: Sequence[_Vm]) -> int:
+    asked = sum(vm.asked.is_set() and not vm.go_on.is_set() for vm in vms)
+    assert asked <= 3
+    return asked
+
+
+def _left(vms: Sequence[_Vm]) -> int:
+    return sum(not vm.go_on.is_set() for vm in vms)
