@@ -25,7 +25,8 @@ from .metrics import Metrics
 PATIENCE = 10.0
 #: The largest question, in bytes; Prometheus' own has some hundreds.
 LARGEST = 8192
-#: How many clients are served at once; who comes then is sent away.
+#: How many clients are served at once. For who comes then, the one goes that has not asked for longest; if all have
+#: asked, the new one is sent away.
 CLIENTS = 16
 #: What may be asked for.
 PATH = "/metrics"
@@ -74,6 +75,7 @@ class Exposition:
         self._metrics = metrics
         self._where = where
         self._clients = 0
+        self._silent: dict[asyncio.Task[None], None] = {}  # those that have not asked yet, the oldest first
         self._server: asyncio.Server | None = None
 
     @property
@@ -114,26 +116,43 @@ class Exposition:
             os.umask(before)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("asyncio runs this as a task")
         self._clients += 1
         try:
             async with asyncio.timeout(PATIENCE):
-                writer.write(await self._answer(reader))
+                writer.write(await self._answer(reader, task))
                 await writer.drain()
                 writer.close()
                 await writer.wait_closed()
-        except (TimeoutError, OSError):
+        except (TimeoutError, OSError, asyncio.CancelledError):  # the last by _make_room: the task is nobody else's
             self._metrics.exposition_failed("http")
         finally:
+            self._silent.pop(task, None)
             writer.transport.abort()
             self._clients -= 1
 
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        if self._clients > CLIENTS:
+    def _make_room(self) -> bool:
+        """Whether one more may be served. Any user of this host can connect to loopback, and say nothing."""
+        if self._clients <= CLIENTS:
+            return True
+        oldest = next(iter(self._silent), None)
+        if oldest is None:
+            return False
+        del self._silent[oldest]
+        oldest.cancel()
+        return True
+
+    async def _answer(self, reader: asyncio.StreamReader, task: asyncio.Task[None]) -> bytes:
+        if not self._make_room():
             return _response(503, "too many clients\n")
+        self._silent[task] = None
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             return _response(400, "this is no request\n")
+        self._silent.pop(task, None)
         line, *fields = head.split("\r\n")
         method, _, rest = line.partition(" ")
         target, _, version = rest.partition(" ")

@@ -129,18 +129,27 @@ async def test_a_client_that_says_nothing_is_given_up_and_the_others_are_served_
     assert b'vcpuctl_exposition_errors_total{way="http"} 1.0' in metrics.exposed()[0]
 
 
-async def test_so_many_clients_are_served_at_once_and_no_more(metrics: Metrics) -> None:
+async def test_one_client_more_takes_the_place_of_the_one_that_has_not_asked_for_longest(metrics: Metrics) -> None:
     async with Exposition(metrics, _ANY) as served:
         waiting = [await asyncio.open_connection("127.0.0.1", served.port) for _ in range(CLIENTS)]
-        for _, writer in waiting:
-            writer.write(b"GET /metrics HTTP/1.1\r\n")
         await until(lambda: served._clients == CLIENTS)
-        status, _, _ = await _asked(served, b"")
-        assert status == "HTTP/1.1 503 Service Unavailable"
-        for reader, writer in waiting:
-            writer.write(b"\r\n")
-            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        for number in range(3):
+            status, _, _ = await _asked(served, b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert status == "HTTP/1.1 200 OK"
+            if number == 0:
+                assert await waiting[0][0].read() == b"", "the oldest was cut off"
+                waiting[0][1].close()
+        for reader, writer in waiting[1:]:
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK"), "and the others were not"
             writer.close()
+
+
+async def test_so_many_clients_are_answered_at_once_and_no_more(metrics: Metrics) -> None:
+    async with Exposition(metrics, _ANY) as served:
+        served._clients = CLIENTS  # all of which have asked
+        assert (await _asked(served, b""))[0] == "HTTP/1.1 503 Service Unavailable"
+        served._clients = 0
 
 
 @pytest.fixture
