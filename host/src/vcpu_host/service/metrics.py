@@ -10,6 +10,7 @@ prometheus_client is an optional dependency, which no other room imports.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -133,6 +134,8 @@ class Metrics:
         self._codes = codes.table().keys()
         self._vms: dict[str, _Vm] = {}
         self._failures: Counter[str] = Counter()
+        #: Set when each VM was looked at, for the first time.
+        self.all_seen = asyncio.Event()
         self.configure(vms)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -150,6 +153,7 @@ class Metrics:
             return
         whole = document["vm"]
         known.up = True
+        self._look_ended()
         known.states = _states(document["slots"])
         known.seen = {
             "vcpuctl_possible_vcpus": whole["possible_vcpus"],
@@ -171,6 +175,11 @@ class Metrics:
         known.up, known.seen, known.states = False, None, {}
         known.held_by, known.autoscale = "", {}
         known.look_errors[self._bounded(code)] += 1
+        self._look_ended()
+
+    def _look_ended(self) -> None:
+        if not self.all_seen.is_set() and all(known.up is not None for known in self._vms.values()):
+            self.all_seen.set()
 
     def operated(self, vm: str, document: Mapping[str, Any]) -> None:
         """Take an operation that has ended (``documents.of_result``), as ``looked`` takes a look."""

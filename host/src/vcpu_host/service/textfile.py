@@ -91,8 +91,11 @@ class Textfile:
             raise
 
     async def _write_again(self) -> None:
+        # The first time not in a moment when nothing is known yet: so again as soon as something is.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._interval):
+                await self._metrics.all_seen.wait()
         while True:
-            await asyncio.sleep(self._interval)
             try:
                 self.write()
             except OSError as error:
@@ -101,6 +104,7 @@ class Textfile:
                 if self._trouble is not None:
                     self._trouble = None
                     tell(f"metrics: {self._file} is written again")
+            await asyncio.sleep(self._interval)
 
     def _failed(self, error: OSError) -> None:
         """Count it, and tell the log if it is not what was told last: it is tried again and again."""

@@ -182,3 +182,12 @@ async def test_a_trouble_that_may_pass_ends_nothing_and_each_is_told_once_and_it
         f"{old} is written again",
         "Read-only file system",
     ]
+
+
+async def test_it_is_written_again_as_soon_as_all_vms_were_looked_at(file: Path) -> None:
+    metrics = Metrics(["web1", "web2"])
+    async with Textfile(metrics, file, interval=1e6):
+        assert "vcpuctl_vm_up{" not in _text(file)
+        metrics.look_failed("web1", "qemu-gone")
+        metrics.look_failed("web2", "qemu-gone")
+        await until(lambda: 'vcpuctl_vm_up{vm="web2"} 0.0' in _text(file))
