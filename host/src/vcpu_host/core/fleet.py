@@ -60,7 +60,8 @@ def goals(text: str) -> tuple[Goal, ...]:
 
     Text that begins with a brace is JSON: no TOML does.
     """
-    document = _json(text) if text.lstrip("\ufeff \t\r\n").startswith("{") else _toml(text)
+    text = text.lstrip("\ufeff")  # with which some editors begin a file, and neither language does
+    document = _json(text) if text.lstrip(" \t\r\n").startswith("{") else _toml(text)
     if not isinstance(document, dict):
         raise GoalsError("it is no table of VMs")
     unknown = sorted(set(document) - {"vms", "schema_version"})
@@ -86,7 +87,7 @@ def _toml(text: str) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text.lstrip("\ufeff"), object_pairs_hook=_no_doubles)
+        return json.loads(text, object_pairs_hook=_no_doubles)
     except GoalsError:
         raise
     except (ValueError, RecursionError) as error:

@@ -18,6 +18,7 @@ RIGHT = {
     "comments": ("# ours\n[vms] # all\nweb1 = 0x10\n", [("web1", 16)]),
     "JSON": ('{"vms": {"web1": 4, "web2": {"vcpus": 8}}}', [("web1", 4), ("web2", 8)]),
     "JSON behind blanks": ('\n \t{"schema_version": 1, "vms": {"web1": 4}}\n', [("web1", 4)]),
+    "TOML with a byte order mark": ("\ufeff[vms]\nweb1 = 4\n", [("web1", 4)]),
     "JSON with a byte order mark": ('\ufeff{"vms": {"web1": 4}}', [("web1", 4)]),
     "the largest number": ("[vms]\nweb1 = 4294967295\n", [("web1", 4294967295)]),
 }
