@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -69,12 +69,7 @@ def bound(call: Call, timeout: float | None) -> float | None:
 def _targets(words: Sequence[str], *, whole: bool) -> dict[str, AnyTarget | Reason]:
     """Return the VMs by their names. ``whole``: a file that is wrong is an error of all, not of its VM alone."""
     files = known()
-    try:
-        names = named(words, files)
-    except NoMatchError as error:
-        hint = "vcpuctl vms shows what there is"
-        text = f"no VM in vms.d is called like {error}" if files else "there is no VM in vms.d"
-        raise _usage(codes.NO_SUCH_VM, text, hint) from error
+    names = names_of(words, files)
     targets: dict[str, AnyTarget | Reason] = {}
     for name in names:
         target = files[name] if name in files else Target.named(name)
@@ -84,6 +79,16 @@ def _targets(words: Sequence[str], *, whole: bool) -> dict[str, AnyTarget | Reas
     if whole:
         check_distinct({name: target for name, target in targets.items() if not isinstance(target, Reason)})
     return targets
+
+
+def names_of(words: Sequence[str], files: Collection[str]) -> list[str]:
+    """Return the names that words and patterns mean. Raise UsageError for a pattern that fits no file of vms.d."""
+    try:
+        return named(words, files)
+    except NoMatchError as error:
+        hint = "vcpuctl vms shows what there is"
+        text = f"no VM in vms.d is called like {error}" if files else "there is no VM in vms.d"
+        raise _usage(codes.NO_SUCH_VM, text, hint) from error
 
 
 def check_distinct(targets: Mapping[str, AnyTarget]) -> None:

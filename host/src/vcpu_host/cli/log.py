@@ -17,7 +17,7 @@ from vcpu_host.core import codes
 from vcpu_host.core.log_entry import LogEntry, change, reason_line, told, who
 from vcpu_host.errors import UsageError
 from vcpu_host.local.journalctl import Journal
-from vcpu_host.local.target import Target
+from vcpu_host.local.target import Target, known
 
 from . import render, tables
 from .exitcodes import Exit
@@ -56,7 +56,13 @@ def about(
     several = many(args, environment)
     if several:
         check_many(args)
-        return ((), ()) if args.all_vms else (tuple(several), tuple(_places(several)))
+        if args.all_vms:
+            return (), ()
+        # Late: it has what commands for many VMs need.
+        from .fleet import names_of
+
+        names = names_of(several, known())
+        return tuple(names), tuple(_places(names))
     try:
         target = target_of(args, environment)
     except UsageError as error:

@@ -69,6 +69,10 @@ def test_a_vm_is_its_name_and_its_socket_and_one_that_has_gone_is_its_name() -> 
     assert _about("--vm", "web1") == (("web1",), ("/web1/qmp",))
     assert _about("--vm", "gone") == (("gone",), ())
     assert _about("--vm", "gone", "--vm", "web1") == (("gone", "web1"), ("/web1/qmp",))
+    assert _about("--vm", "web*") == _about("--vm", "w?b1") == (("web1",), ("/web1/qmp",))
+    assert _about("--vm", "web*", "--vm", "gone") == (("web1", "gone"), ("/web1/qmp",))
+    with pytest.raises(UsageError, match="called like db"):
+        _about("--vm", "db*")
     assert _about("--all", VCPUCTL_VM="web1") == ((), ())
     assert _about("--qmp", "unix:/q,server=on") == ((), ("/q",))
     assert _about(VCPUCTL_VM="web1") == (("web1",), ("/web1/qmp",))
