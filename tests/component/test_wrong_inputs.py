@@ -7,12 +7,19 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kit.fakes.qemu import FakeVm
 from vcpu_host.cli.main import main
+
+
+def _name(option: str) -> str:
+    """What an option with its value is called, when it is told of."""
+    return {"-q": "-q/--quiet", "-v": "-v/--verbose"}.get(option, option.partition(" ")[0])
+
 
 #: A command line, a part of what is said to be wrong, and a part of what is said to be done.
 #: VM stands for --qmp and the monitor of a VM with two CPUs from boot on, one plugged, and room for eight; DIR for a
@@ -39,6 +46,19 @@ WRONG = [
     ("--qmp", "--qmp needs a value", "for example: vcpuctl"),
     ("--vm a --qmp b list", "--qmp and --vm exclude each other", "for example: vcpuctl"),
     ("VM -q -v list", "exclude each other", "for example: vcpuctl"),
+    # On either side of the command.
+    *(
+        (f"{first} {command} {second}", f"{told} exclude each other", "for example: vcpuctl")
+        for command, pairs in {
+            "list": (("-q", "-v"), ("-v", "-q")),
+            "unplug": tuple(permutations(("--vm web1", "--all", "--qmp DIR/q", "--domain web1"), 2)),
+            "plan unplug": (("--vm nosuch", "--all"), ("--all", "--qmp DIR/q")),
+            "autoscale off": (("--qmp DIR/q", "--all"),),
+            "log": (("--domain web1", "--vm web1"),),
+        }.items()
+        for first, second in pairs
+        for told in [f"{_name(second)} and {_name(first)}"]
+    ),
     ("-o yaml list", "'yaml' is none of them", "see vcpuctl --help"),
     ("-o jsno list", "'jsno' is none of them", "did you mean json?"),
     ("VM --log-format xml list", "--log-format is one of text, json", "see vcpuctl --help"),

@@ -17,8 +17,9 @@ Fill = Callable[[Parser], None]
 
 
 def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: bool = True) -> None:
-    """Add the options that may stand before and behind the command; behind it they only override.
+    """Add the options that may stand before and behind the command.
 
+    One that is given on both sides has the value behind it, or both values if it may be repeated (``usage``).
     ``vm``: the command takes a VM.
     """
 

@@ -84,6 +84,42 @@ def _columns() -> int:
         return 80
 
 
+class _Below(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF001 - argparse has no other way
+    """The name of a command, with all that stands behind it.
+
+    argparse parses that by itself, lets it override what stands before the name, and compares nothing. Here the rule is
+    the same wherever options stand: those that exclude each other are an error, those that may be repeated add up.
+    """
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        """Parse what stands behind the name. Raise argparse.ArgumentError for what excludes an option before it."""
+        behind = argparse.Namespace()
+        super().__call__(parser, behind, values, option_string)
+        for group in parser._mutually_exclusive_groups:  # noqa: SLF001 - argparse has no other way to them
+            _check_exclusive(group._group_actions, namespace, behind)  # noqa: SLF001 - as above
+        for action in parser._actions:  # noqa: SLF001 - as above
+            if isinstance(action, _ADD_UP) and _is_given(action, namespace) and hasattr(behind, action.dest):
+                setattr(behind, action.dest, getattr(namespace, action.dest) + getattr(behind, action.dest))
+        for name, value in vars(behind).items():
+            setattr(namespace, name, value)
+
+
+def _check_exclusive(group: Sequence[argparse.Action], before: argparse.Namespace, behind: argparse.Namespace) -> None:
+    """Raise argparse.ArgumentError if two of the group are given, one before a command's name and one behind it."""
+    for action in (each for each in group if hasattr(behind, each.dest)):
+        for other in (each for each in group if each is not action and _is_given(each, before)):
+            raise argparse.ArgumentError(action, f"not allowed with argument {'/'.join(other.option_strings)}")
+
+
+#: Kinds of options that may be repeated.
+_ADD_UP = (argparse._AppendAction, argparse._CountAction)  # noqa: SLF001 - argparse has no other names for them
+
+
+def _is_given(action: argparse.Action, namespace: argparse.Namespace) -> bool:
+    """Return whether the option has been given so far: else it has its default."""
+    return getattr(namespace, action.dest, action.default) is not action.default
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises CommandLineError and takes no abbreviated options.
 
@@ -98,6 +134,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, example: str = "", **settings: Any) -> None:
         settings = {"formatter_class": HelpFormatter, **settings}
         super().__init__(allow_abbrev=False, exit_on_error=False, **settings)
+        self.register("action", "parsers", _Below)
         self.color = False  # Python 3.14 would colour what goes to stderr by what stdout is
         self.example = example
         self.instead: dict[str, str] = {}

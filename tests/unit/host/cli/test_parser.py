@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from kit.until import DEADLINE
@@ -59,6 +61,26 @@ def test_common_options_may_stand_before_and_behind_each_command(command: str, o
 def test_an_option_behind_the_command_overrides_and_leaves_the_others() -> None:
     args = _parse("--qmp q -o json --timeout 5 list --timeout 7")
     assert (args.qmp, args.output, args.timeout) == ("q", "json", 7.0)
+
+
+def _exclusive() -> Iterator[tuple[str, str]]:
+    """Every two options before the command that exclude each other, as words."""
+    for group in build_parser()._mutually_exclusive_groups:
+        words = [action.option_strings[-1] + ("" if action.nargs == 0 else "=x") for action in group._group_actions]
+        yield from itertools.permutations(words, 2)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("first", "second"), [*_exclusive()])
+def test_options_exclude_each_other_wherever_they_stand(first: str, second: str, command: str) -> None:
+    for line in (f"{first} {second} {command}", f"{first} {command} {second}", f"{command} {first} {second}"):
+        with pytest.raises(CommandLineError, match="exclude each other: give one of them"):
+            _parse(line)
+
+
+def test_every_option_that_may_be_repeated_adds_up_on_both_sides() -> None:
+    args = _parse("--vm a -v list --vm b -vv")
+    assert (args.vm, args.verbose) == (["a", "b"], 3)
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "1.5", "", "many", "1_000", "٣", "0x4", "+1", " 2"])

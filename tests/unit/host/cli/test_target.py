@@ -139,8 +139,21 @@ def test_several_vms_are_meant_by_several_names_a_pattern_or_all(
     assert many(build_parser().parse_args([*words, "list"]), environment) == named
 
 
-def test_the_name_behind_the_command_takes_the_place_of_those_before_it() -> None:
-    assert many(build_parser().parse_args(["--vm", "a", "list", "--vm", "b", "--vm", "c"]), {}) == ["b", "c"]
+def test_names_on_both_sides_of_the_command_add_up() -> None:
+    assert many(build_parser().parse_args(["--vm", "a", "list", "--vm", "b", "--vm", "c"]), {}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("words", [("--qmp", "/q"), ("--domain", "d"), ("--vm", "web1"), ("--all",)])
+@pytest.mark.parametrize("variable", ["VCPUCTL_VM", "VCPUCTL_QMP"])
+def test_a_variable_excludes_no_option_on_either_side_and_is_passed_over(
+    words: tuple[str, ...], variable: str, vms: Path
+) -> None:
+    (vms / "web1.toml").write_text('qmp = "/web1/qmp"')
+    for line in ([*words, "list"], ["list", *words]):
+        args = build_parser().parse_args(line)
+        assert many(args, {variable: "web*"}) == many(args, {})
+        if words != ("--all",):
+            assert target_of(args, {variable: "/other"}) == target_of(args, {})
 
 
 def test_a_command_for_one_vm_is_refused_more(vms: Path) -> None:
