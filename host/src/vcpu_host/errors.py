@@ -5,7 +5,7 @@
     ├── UsageError            the caller's words do not fit this VM (nothing was tried)
     ├── RefusedError          we, QEMU or the host's system said no (nothing was changed)
     ├── QemuError             QEMU answered a command with an error
-    ├── FaultError            a mistake in vcpuctl ended a question that another process had asked
+    ├── FaultError            a mistake in vcpuctl ended a question
     ├── OutcomeLostError      an operation was begun, and nobody is left who could tell how it ended
     └── UnreachableError      nobody answers, or the answerer went away
         ├── QemuGoneError     QEMU's monitor: connection lost, QEMU died

@@ -21,7 +21,7 @@ class Exit(IntEnum):
     DONE = 0
     """Done: on both sides, as asked for."""
     FAILED = 1
-    """Failed, and undone; doctor: there is a problem."""
+    """Failed, and undone; doctor: there is a problem; a question: a fault of vcpuctl's own ended it."""
     USAGE = 2
     """Usage: the words are no command, or do not fit this VM."""
     REFUSED = 3

@@ -55,6 +55,8 @@ def _run(words: Sequence[str]) -> int:
         return _misused(words, error)
     except KeyboardInterrupt:
         return _report(_interrupted(begun=False), document=wants_json(words))
+    except Exception as error:  # noqa: BLE001 - who asked for a document would get a traceback alone
+        return _report(_fault("the command line", error, begun=False), document=wants_json(words))
 
     # A name that this terminal's encoding does not have must not end the command: guests choose some of the words.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -75,6 +77,10 @@ def _run(words: Sequence[str]) -> int:
         # The reader of stdout went away (| head), and has not heard how it ended.
         _write_no_more()
         return int(Exit.UNKNOWN)
+    except Exception as error:  # noqa: BLE001 - as above, and nobody would say what became of the VM
+        fault = _fault(f"vcpuctl {args.command}", error, begun=commands.may_change(args))
+        if not answered:
+            return _report(fault, document=args.output == "json")
     return int(answered[0])
 
 
@@ -103,6 +109,13 @@ def _interrupted(*, begun: bool) -> VcpuctlError:
     text = "the wait was ended before there was an answer: it is not known what was done"
     hint = "vcpuctl log tells of what has ended, and vcpuctl list shows what is"
     return OutcomeLostError(Reason(codes.INTERRUPTED, Origin.VCPUCTL, text, hint))
+
+
+def _fault(name: str, error: Exception, *, begun: bool) -> VcpuctlError:
+    """Write a mistake of vcpuctl's own to stderr, all of it. Return the error that tells of it. ``begun``: as above."""
+    from vcpu_host.sharing import fault
+
+    return fault.met(name, error, changes=begun, more=fault.ABOVE)
 
 
 def _report(error: VcpuctlError, *, document: bool) -> int:

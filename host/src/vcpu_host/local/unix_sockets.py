@@ -26,8 +26,15 @@ def is_abstract(name: str) -> bool:
 
 
 def place(name: str) -> str:
-    """Return one name for whatever leads to the same socket."""
-    return name if is_abstract(name) else os.path.realpath(name)
+    """Return one name for whatever leads to the same socket. Raise UsageError for one that leads nowhere."""
+    if is_abstract(name):
+        return name
+    try:
+        return os.path.realpath(name)
+    except OSError as error:  # getcwd(2): what a path leads through may be missing, but not where it begins
+        text = f"{name} is a path from this directory, which cannot be told: {error.strerror}"
+        hint = "give the whole path, or go to a directory that is there"
+        raise UsageError(Reason(codes.NOT_A_SOCKET, Origin.VCPUCTL, text, hint)) from error
 
 
 def bound_name(connection: socket.socket) -> str:

@@ -8,6 +8,7 @@ import json
 import shlex
 
 import pytest
+from kit import documents
 from vcpu_host.cli import commands, render
 from vcpu_host.cli.exitcodes import Exit
 from vcpu_host.cli.main import main
@@ -79,3 +80,66 @@ def test_ctrl_c_while_nobody_takes_the_answer_is_no_answer_that_was_given() -> N
     with pytest.raises(OutcomeLostError) as lost, render.writing():
         raise KeyboardInterrupt
     assert lost.value.reason.code == "not-written"
+
+
+# --- what nobody foresaw ----------------------------------------------------------------------------------------------
+
+
+class _UnforeseenError(Exception):
+    """A mistake in vcpuctl. Its text is a guest's."""
+
+
+def _broken(*of: object) -> None:
+    raise _UnforeseenError("\x1b[31m of a guest")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "unknown"),
+    [("list", Exit.FAILED, False), ("scale 3", Exit.UNKNOWN, True), ("scale 3 --dry-run", Exit.FAILED, False)],
+)
+def test_a_fault_is_told_in_words_with_a_document_and_stderr_has_all_of_it(
+    line: str, status: Exit, unknown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def run(args: argparse.Namespace) -> Exit:
+        _broken()
+        return Exit.DONE
+
+    monkeypatch.setattr(commands, "run", run)
+    assert main(line.split()) == status
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "Traceback" in told.err
+    assert "in _broken" in told.err
+    assert told.err.replace("\n", "").isprintable()
+    *_, what, to_do = told.err.splitlines()
+    assert what.startswith("vcpuctl: a fault of vcpuctl's own: _UnforeseenError(")
+    assert ("it is not known how far the operation came" in what) is unknown
+    assert "please report it" in to_do
+
+    assert main(["-o", "json", *line.split()]) == status
+    document = json.loads(capsys.readouterr().out)
+    documents.check(document)
+    assert (document["error"]["code"], document["exit_status"]) == ("fault", status)
+
+
+def test_a_fault_while_the_words_are_read_has_its_document_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vcpu_host.cli.main.build_parser", _broken)
+    assert main(["-o", "json", "scale", "3"]) == Exit.FAILED
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "fault"
+
+
+def test_a_fault_behind_the_answer_keeps_the_status_and_adds_no_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def run(args: argparse.Namespace) -> Exit:
+        render.emit_json({"answer": True})
+        return Exit.PARTIAL
+
+    monkeypatch.setattr(commands, "run", run)
+    monkeypatch.setattr("asyncio.runners._cancel_all_tasks", _broken)  # at the loop's end
+    assert main(["-o", "json", "scale", "3"]) == Exit.PARTIAL
+    told = capsys.readouterr()
+    assert json.loads(told.out)["answer"] is True
+    assert "in _broken" in told.err

@@ -204,3 +204,16 @@ def test_any_change_of_a_file_has_other_marks_and_looking_alone_has_not(places: 
 def test_a_number_of_thousands_of_digits_is_a_mistake_in_the_file(places: tuple[Path, Path]) -> None:
     (places[0] / "web1.toml").write_text("qmp = " + "9" * 5000)
     assert _refusal("web1")[0] == "bad-vm-file"
+
+
+def test_a_relative_path_in_a_directory_that_is_gone_is_an_error_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="cannot be told: No such file or directory") as error:
+        _ = target.Target("qmp").place
+    assert error.value.reason.hint.startswith("give the whole path")
+    assert target.Target("/qmp").place == "/qmp"
