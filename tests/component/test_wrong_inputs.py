@@ -103,6 +103,27 @@ WRONG = [
     ("--vm key list", "unknown key 'socket'", "mend the file: qmp ="),
     ("--vm empty list", "qmp is missing", "mend the file: qmp ="),
     ("--vm folder list", "folder.toml: Is a directory", "mend the file: qmp ="),
+    *(
+        (f"--vm {vm} {command}", f"{vm}.toml: {key} has a NUL character", f"mend the file: {key} =")
+        for vm, key in (("nul", "qmp"), ("nul-agent", "agent"))
+        for command in (
+            *("list", "plug", "plan plug", "export", "log", "autoscale status"),
+            "migrate check --to DIR/q",
+            "agent-proxy --listen DIR/p",
+        )
+    ),
+    ("--vm nul numa assign --policy pack", "nul.toml: qmp has a NUL character", "mend the file: qmp ="),
+    ("--vm nul-domain list", "nul-domain.toml: domain has a NUL character", 'libvirt = "URI"'),
+    ("apply DIR/nul.json", "domain has a NUL character", "name each VM with its vCPUs"),
+    ("apply DIR/half.json", "domain has a character that cannot be written in UTF-8", "name each VM with its vCPUs"),
+    ("--vm no-agent list", "no-agent.toml: agent is empty: ''", "or leave agent out"),
+    ("--vm no-path list", "no-path.toml: agent is empty: 'unix:,server=on'", "or leave agent out"),
+    ("--vm number list", "number.toml: agent is no path", "or leave agent out"),
+    ("--vm often list", "workload is none of warn, ignore, refuse", 'mend the file: workload = "warn"'),
+    ("--vm monitored list", "monitor is for a VM that libvirt owns", "leave monitor out"),
+    ("--vm perhaps list", "monitor is neither true nor false", "monitor = false, or leave it out"),
+    ("--domain '' list", "domain is empty", "the domain's name or UUID"),
+    ("VM migrate check --to ''", "'' is no path of a socket", "the monitor of the QEMU that waits"),
     ("--qmp '' list", "'' is no path of a socket", "give the path of QEMU's -qmp unix socket"),
     ("--qmp DIR list", "is not a socket", "give the path of QEMU's -qmp unix socket"),
     ("--qmp tcp:localhost:4444 list", "is no unix socket", "-qmp unix:PATH,server=on"),
@@ -167,6 +188,24 @@ REFUSED = [
 ]
 
 
+#: The files of some VMs, right and wrong.
+FILES = {
+    "web1": 'qmp = "/q"',
+    "broken": "qmp =",
+    "key": "socket = '/s'",
+    "empty": "",
+    "nul": r'qmp = "/a\u0000b"',
+    "nul-agent": 'qmp = "/q"\n' + r'agent = "\u0000"',
+    "nul-domain": 'libvirt = "test:///default"\n' + r'domain = "a\u0000"',
+    "no-agent": 'qmp = "/q"\nagent = ""',
+    "no-path": 'qmp = "/q"\nagent = "unix:,server=on"',
+    "number": 'qmp = "/q"\nagent = 3',
+    "often": 'qmp = "/q"\nworkload = "often"',
+    "monitored": 'qmp = "/q"\nmonitor = true',
+    "perhaps": 'libvirt = "test:///default"\ndomain = "a"\nmonitor = "perhaps"',
+}
+
+
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """Short, for sockets; with the files of some VMs, right and wrong."""
@@ -174,10 +213,13 @@ def folder() -> Iterator[Path]:
         vms = Path(name, "vcpuctl/vms.d")
         vms.mkdir(parents=True)
         Path(name, "vm").mkdir()
-        for vm, text in {"web1": 'qmp = "/q"', "broken": "qmp =", "key": "socket = '/s'", "empty": ""}.items():
+        for vm, text in FILES.items():
             (vms / f"{vm}.toml").write_text(text)
         (vms / "folder.toml").mkdir()
         Path(name, "export.json").write_text("{}")
+        for goals, domain in {"nul": r"a\u0000", "half": r"\ud800"}.items():
+            wanted = f'{{"vcpus": 2, "libvirt": "test:///default", "domain": "{domain}"}}'
+            Path(name, f"{goals}.json").write_text(f'{{"vms": {{"web1": {wanted}}}}}')
         Path(name, "bare.json").write_text('{"schema_version": 1}')
         for kind, value in {"deep": "[" * 100_000, "long": "9" * 5000}.items():
             Path(name, f"{kind}.json").write_text(f'{{"vms": {value}')

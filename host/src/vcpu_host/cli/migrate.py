@@ -15,7 +15,7 @@ from vcpu_host.core.migration.shape import Shape
 from vcpu_host.core.reason import Origin, Outcome, Reason
 from vcpu_host.errors import RefusedError, UsageError
 from vcpu_host.local import inputs
-from vcpu_host.local.target import Target, plain_name
+from vcpu_host.local.target import Target
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.hold import open_vm
 from vcpu_host.vm.coordinator import Coordinator
@@ -24,7 +24,7 @@ from . import render
 from .connect import command_line, vm_of
 from .exitcodes import Exit, of_outcome
 from .progress import Progress
-from .target import sockets_of
+from .target import socket_of, sockets_of
 
 #: How libvirt does it.
 _WAY = "virsh migrate --live DOMAIN URI: libvirt takes the vCPUs along, those that were plugged too"
@@ -95,7 +95,7 @@ def _held(target: Target) -> AbstractAsyncContextManager[Coordinator]:
 
 def _two(args: argparse.Namespace) -> tuple[Target, Target]:
     """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
-    here, there = sockets_of(args, _WAY), Target(plain_name(args.to))
+    here, there = sockets_of(args, _WAY), Target(socket_of(args.to, "the monitor of the QEMU that waits"))
     if here.place == there.place:
         text = f"{there.qmp} is the monitor of the VM itself"
         hint = "--to names the QEMU that waits for the VM; where that is the only one here, give --from FILE"

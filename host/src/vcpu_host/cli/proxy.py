@@ -9,7 +9,7 @@ import signal
 
 from vcpu_host.agent.proxy import Upstream, serve
 from vcpu_host.errors import VcpuctlError
-from vcpu_host.local.target import plain_name
+from vcpu_host.local.unix_sockets import plain_name
 from vcpu_host.sharing.calls import Call, Kind
 from vcpu_host.sharing.vm import Vm
 from vcpu_host.sharing.wire import Message

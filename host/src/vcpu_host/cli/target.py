@@ -12,7 +12,8 @@ from vcpu_host.core import codes
 from vcpu_host.core.reason import Origin, Reason
 from vcpu_host.core.text import is_pattern
 from vcpu_host.errors import RefusedError, UsageError
-from vcpu_host.local.target import AnyTarget, Domain, Target, plain_name
+from vcpu_host.local.target import AnyTarget, Domain, Target
+from vcpu_host.local.unix_sockets import plain_name
 
 #: Stand for --vm and --qmp where neither is given.
 VM, QMP = "VCPUCTL_VM", "VCPUCTL_QMP"
@@ -77,7 +78,7 @@ def target_of(args: argparse.Namespace, environment: Mapping[str, str] = os.envi
         option = "--no-monitor" if args.connect is None else "--connect"
         raise _usage(codes.BAD_USAGE, f"{option} is about a domain, and none is named", "give --domain NAME, too")
     vm, qmp = meant(args, environment)
-    agent = None if args.agent is None else _socket(args.agent, "the agent's port, or leave --agent out")
+    agent = None if args.agent is None else socket_of(args.agent, "the agent's port, or leave --agent out")
     if vm is not None:
         named = Target.named(vm)
         if agent is None:
@@ -91,7 +92,7 @@ def target_of(args: argparse.Namespace, environment: Mapping[str, str] = os.envi
             "no VM is named",
             f"give --qmp SOCKET, --domain NAME or --vm NAME (vcpuctl vms shows them), or set {QMP} or {VM}",
         )
-    return Target(_socket(qmp, "QEMU's -qmp unix socket"), agent)
+    return Target(socket_of(qmp, "QEMU's -qmp unix socket"), agent)
 
 
 def sockets_of(args: argparse.Namespace, way: str, environment: Mapping[str, str] = os.environ) -> Target:
@@ -111,7 +112,7 @@ def left_to_libvirt(command: str, way: str) -> RefusedError:
     return RefusedError(Reason(codes.LEFT_TO_LIBVIRT, Origin.LIBVIRT, text, way))
 
 
-def _socket(text: str, whose: str) -> str:
+def socket_of(text: str, whose: str) -> str:
     """Return the socket's name. Raise UsageError for an empty one: it would be this directory."""
     name = plain_name(text)
     if not name:

@@ -24,7 +24,7 @@ import tomllib
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from .text import is_pattern
+from .text import is_pattern, no_name
 
 #: The version of the file's format; a file may say it.
 FORMAT = 1
@@ -127,6 +127,8 @@ def _place(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     for key, value in place.items():
         if not isinstance(value, str) or not value:
             raise GoalsError(f"{name!r:.80}: {key} is {value!r:.40}, and no text")
+        if why := no_name(value, "strict"):
+            raise GoalsError(f"{name!r:.80}: {key} {why}: {value!r:.40}")
     if place and len(place) < 2:
         raise GoalsError(f"{name!r:.80}: libvirt and domain are given together, or neither")
     if "monitor" in wanted:

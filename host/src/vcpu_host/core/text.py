@@ -19,6 +19,23 @@ def printable(text: str, limit: int = 400) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def no_name(text: str, errors: str = "surrogateescape") -> str:
+    """Return why the kernel, or a library in C, takes the text for no path and no name; nothing if they take it.
+
+    ``errors`` is as with str.encode: what is no UTF-8 in a path on the command line stands in it as Python has it (PEP
+    383), and "strict" is for those that take no such thing.
+    """
+    if not text:
+        return "is empty"
+    if "\0" in text:
+        return "has a NUL character"
+    try:
+        text.encode("utf-8", errors)
+    except UnicodeEncodeError:
+        return "has a character that cannot be written in UTF-8"
+    return ""
+
+
 def is_pattern(word: str) -> bool:
     """Return whether the word is a pattern that may fit several names of VMs: no name has one of these characters."""
     return any(character in word for character in "*?[")

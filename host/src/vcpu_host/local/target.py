@@ -31,9 +31,10 @@ from typing import TYPE_CHECKING
 
 from ..core import codes
 from ..core.reason import Origin, Reason
+from ..core.text import no_name
 from ..errors import UsageError
 from . import inputs
-from .unix_sockets import place
+from .unix_sockets import place, plain_name
 
 if TYPE_CHECKING:
     from ..autoscale.settings import Settings
@@ -43,30 +44,43 @@ _KEYS = {"qmp", "agent", "libvirt", "domain", "monitor", "workload", "autoscale"
 #: What may be done about programs that would be hurt (``core.planning.plan.OnWorkload``), the default first.
 _ON_WORKLOAD = ("warn", "ignore", "refuse")
 
-#: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
-#: reached by one of the network's, which lets in whoever can reach it.
-_OTHERS = ("tcp:", "telnet:", "websocket:", "udp:", "pty:", "pipe:", "file:", "vc:", "stdio:", "fd:", "vsock:")
-_ONLY_UNIX = (
-    "give QEMU -qmp unix:PATH,server=on,wait=off; a socket of another host comes here by ssh -L PATH:PATH HOST. "
-    "A file with such a name is ./NAME"
+#: What is done about a VM's file that does not say where the VM is, and about one that says it wrongly of the agent.
+_MEND = (
+    'mend the file: qmp = "SOCKET" and, if vcpuctl does not find it, agent = "SOCKET"; '
+    'or libvirt = "URI" and domain = "NAME"'
 )
+_NO_AGENT = 'mend the file: agent = "SOCKET", or leave agent out: vcpuctl mostly finds it'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Target:
-    """A VM by its sockets, each a path or "@NAME", one of the abstract namespace.
+    """A VM by its sockets, each a path, as text or os.PathLike, or "@NAME", one of the abstract namespace.
 
     ``qmp`` is that of a QMP monitor, ``agent`` that of the agent's port; None to use the one that QEMU names.
     ``name`` is its name in vms.d, empty if it was named by its sockets. ``workload`` is what is done about programs of
     the guest that an operation would hurt, where the command does not say it. ``autoscale`` is what its file says of
-    that.
+    that. Raise UsageError for anything else: nobody else checks what programs give.
     """
 
     qmp: str
-    agent: str | None = None
-    name: str = field(default="", compare=False)
-    workload: str = field(default=_ON_WORKLOAD[0], compare=False)
-    autoscale: Settings | None = field(default=None, compare=False)
+    agent: str | None
+    name: str = field(compare=False)
+    workload: str = field(compare=False)
+    autoscale: Settings | None = field(compare=False)
+
+    def __init__(
+        self,
+        qmp: str | os.PathLike[str],
+        agent: str | os.PathLike[str] | None = None,
+        name: str = "",
+        workload: str = _ON_WORKLOAD[0],
+        autoscale: Settings | None = None,
+    ) -> None:
+        object.__setattr__(self, "qmp", _path("qmp", qmp))
+        object.__setattr__(self, "agent", None if agent is None else _path("agent", agent))
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "workload", _checked_workload(workload))
+        object.__setattr__(self, "autoscale", autoscale)
 
     @property
     def told(self) -> str:
@@ -90,7 +104,7 @@ class Domain:
 
     ``uri`` says which libvirt (https://libvirt.org/uri.html), ``domain`` is the domain's name there, or its UUID.
     ``monitor``: QEMU's monitor may be asked through libvirt, which taints the domain. ``name`` is the VM's name in
-    vms.d, empty if it was not named by that. ``workload`` is as with ``Target``.
+    vms.d, empty if it was not named by that. ``workload`` is as with ``Target``, and so is what is raised.
     """
 
     uri: str
@@ -99,6 +113,16 @@ class Domain:
     monitor: bool = True
     workload: str = field(default=_ON_WORKLOAD[0], compare=False)
     autoscale: Settings | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("uri", self.uri), ("domain", self.domain)):
+            given: object = value
+            why = no_name(given, "strict") if isinstance(given, str) else "is no text"
+            if why:
+                raise _not_taken(f"{name} {why}: {given!r:.80}", "give libvirt's URI, and the domain's name or UUID")
+        if type(self.monitor) is not bool:
+            raise _not_taken(f"monitor is {self.monitor!r:.80}", "give True or False")
+        _checked_workload(self.workload)
 
     @property
     def told(self) -> str:
@@ -113,6 +137,32 @@ class Domain:
 
 #: A VM, whoever owns it.
 AnyTarget = Target | Domain
+
+
+def checked(target: object) -> AnyTarget:
+    """Return it. Raise UsageError for what is no VM."""
+    if isinstance(target, Target | Domain):
+        return target
+    raise _not_taken(f"{target!r:.80} is no VM", "give a Target or a Domain")
+
+
+def _path(name: str, value: object) -> str:
+    path: object = os.fspath(value) if isinstance(value, os.PathLike) else value
+    why = no_name(path) if isinstance(path, str) else "is no path"
+    if why or not isinstance(path, str):
+        text = f"{name} {why}: {value!r:.80}"
+        raise UsageError(Reason(codes.NOT_A_SOCKET, Origin.VCPUCTL, text, "give the path of a unix socket, or @NAME"))
+    return path
+
+
+def _checked_workload(value: object) -> str:
+    if not isinstance(value, str) or value not in _ON_WORKLOAD:
+        raise _not_taken(f"workload is {value!r:.80}", f"it is one of {', '.join(_ON_WORKLOAD)}")
+    return value
+
+
+def _not_taken(text: str, hint: str) -> UsageError:
+    return UsageError(Reason(codes.BAD_USAGE, Origin.VCPUCTL, text, hint))
 
 
 def directories() -> tuple[Path, ...]:
@@ -246,11 +296,7 @@ def _no_such_vm(name: str) -> UsageError:
     return UsageError(Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, f"there is no {name}.toml in {places}", hint))
 
 
-def _bad_file(path: Path, problem: str) -> UsageError:
-    hint = (
-        'mend the file: qmp = "SOCKET" and, if vcpuctl does not find it, agent = "SOCKET"; '
-        'or libvirt = "URI" and domain = "NAME"'
-    )
+def _bad_file(path: Path, problem: str, hint: str = _MEND) -> UsageError:
     return UsageError(Reason(codes.BAD_VM_FILE, Origin.VCPUCTL, f"{path}: {problem}", hint))
 
 
@@ -260,20 +306,28 @@ def _parse(path: Path, table: dict[str, object]) -> AnyTarget:
         raise _bad_file(path, f"unknown key {min(unknown)!r}; known are {', '.join(sorted(_KEYS))}")
     if "libvirt" in table or "domain" in table:
         return _domain(path, table)
-    qmp, agent = table.get("qmp"), table.get("agent")
-    if not isinstance(qmp, str) or not qmp:
+    if not isinstance(table.get("qmp"), str) or not table["qmp"]:
         raise _bad_file(path, "qmp is missing, or is no path")
     if "monitor" in table:
-        raise _bad_file(path, "monitor is for a VM that libvirt owns")
-    if agent is not None and not isinstance(agent, str):
-        raise _bad_file(path, "agent is no path")
+        hint = "leave monitor out, or name the VM by libvirt and domain and not by qmp"
+        raise _bad_file(path, "monitor is for a VM that libvirt owns", hint)
     return Target(
-        plain_name(qmp),
-        None if agent is None else plain_name(agent),
+        _socket(path, "qmp", table["qmp"], _MEND),
+        _socket(path, "agent", table["agent"], _NO_AGENT) if "agent" in table else None,
         path.stem,
         _on_workload(path, table),
         _autoscale(path, table),
     )
+
+
+def _socket(path: Path, key: str, value: object, hint: str) -> str:
+    if not isinstance(value, str):
+        raise _bad_file(path, f"{key} is no path", hint)
+    name = plain_name(value)
+    why = no_name(name)
+    if why:
+        raise _bad_file(path, f"{key} {why}: {value!r:.80}", hint)
+    return name
 
 
 def _autoscale(path: Path, table: dict[str, object]) -> Settings | None:
@@ -295,38 +349,20 @@ def _domain(path: Path, table: dict[str, object]) -> Domain:
         raise _bad_file(path, "libvirt is missing, or is no URI")
     if not isinstance(domain, str) or not domain:
         raise _bad_file(path, "domain is missing, or is no name of a domain")
+    for key, value in (("libvirt", uri), ("domain", domain)):
+        if why := no_name(value, "strict"):
+            raise _bad_file(path, f"{key} {why}: {value!r:.80}")
     if "qmp" in table or "agent" in table:
         raise _bad_file(path, "a VM is reached by libvirt or by its sockets, not by both")
     monitor = table.get("monitor", True)
     if not isinstance(monitor, bool):
-        raise _bad_file(path, "monitor is neither true nor false")
+        raise _bad_file(path, "monitor is neither true nor false", "mend the file: monitor = false, or leave it out")
     return Domain(uri, domain, path.stem, monitor, _on_workload(path, table), _autoscale(path, table))
 
 
 def _on_workload(path: Path, table: dict[str, object]) -> str:
     value = table.get("workload", _ON_WORKLOAD[0])
     if not isinstance(value, str) or value not in _ON_WORKLOAD:
-        raise _bad_file(path, f"workload is none of {', '.join(_ON_WORKLOAD)}")
+        hint = 'mend the file: workload = "warn", or leave it out'
+        raise _bad_file(path, f"workload is none of {', '.join(_ON_WORKLOAD)}", hint)
     return value
-
-
-def plain_name(text: str) -> str:
-    """The path, or "@NAME", that ``text`` means: that itself, or as in QEMU's unix:PATH,server=on,wait=off.
-
-    UsageError "not-unix" for what is no unix socket on which QEMU listens.
-    """
-    if text.startswith(_OTHERS):
-        raise _not_unix(f"{text} is no unix socket, and vcpuctl speaks to no other")
-    if not text.startswith("unix:"):
-        return text
-    # Late: most sockets are named by their paths.
-    from ..core.qemu_argv import is_on, settings
-
-    said = settings(text.removeprefix("unix:"), "path")
-    if not is_on({"server": "on", **said}, "server"):
-        raise _not_unix(f"{text}: QEMU is the client there, and nobody listens for vcpuctl")
-    return f"@{said.get('path', '')}" if is_on(said, "abstract") else said.get("path", "")
-
-
-def _not_unix(text: str) -> UsageError:
-    return UsageError(Reason(codes.NOT_UNIX, Origin.VCPUCTL, text, _ONLY_UNIX))

@@ -19,10 +19,40 @@ from ..errors import UsageError
 #: sizeof(sockaddr_un.sun_path), unix(7).
 SUN_PATH = 108
 
+#: Other beginnings of what QEMU calls a character device (chardev/char.c, qemu_chr_parse_compat). Of these it could be
+#: reached by one of the network's, which lets in whoever can reach it.
+_OTHERS = ("tcp:", "telnet:", "websocket:", "udp:", "pty:", "pipe:", "file:", "vc:", "stdio:", "fd:", "vsock:")
+_ONLY_UNIX = (
+    "give QEMU -qmp unix:PATH,server=on,wait=off; a socket of another host comes here by ssh -L PATH:PATH HOST. "
+    "A file with such a name is ./NAME"
+)
+
 
 def is_abstract(name: str) -> bool:
     """Return whether ``name`` is one of the abstract namespace; the file "@x" has to be called "./@x"."""
     return name.startswith("@")
+
+
+def plain_name(text: str) -> str:
+    """The path, or "@NAME", that ``text`` means: that itself, or as in QEMU's unix:PATH,server=on,wait=off.
+
+    UsageError "not-unix" for what is no unix socket on which QEMU listens.
+    """
+    if text.startswith(_OTHERS):
+        raise _not_unix(f"{text} is no unix socket, and vcpuctl speaks to no other")
+    if not text.startswith("unix:"):
+        return text
+    # Late: most sockets are named by their paths.
+    from ..core.qemu_argv import is_on, settings
+
+    said = settings(text.removeprefix("unix:"), "path")
+    if not is_on({"server": "on", **said}, "server"):
+        raise _not_unix(f"{text}: QEMU is the client there, and nobody listens for vcpuctl")
+    return f"@{said.get('path', '')}" if is_on(said, "abstract") else said.get("path", "")
+
+
+def _not_unix(text: str) -> UsageError:
+    return UsageError(Reason(codes.NOT_UNIX, Origin.VCPUCTL, text, _ONLY_UNIX))
 
 
 def place(name: str) -> str:

@@ -16,7 +16,7 @@ from ..errors import RefusedError
 from ..local import directory
 from ..local.lock import VmLock, busy
 from ..local.names import known_by
-from ..local.target import AnyTarget
+from ..local.target import AnyTarget, checked
 from ..vm.coordinator import Coordinator
 from ..vm.open import SOMEBODY, opened
 from .answers import Say, answer
@@ -186,11 +186,11 @@ async def open_vm(
 
     Others that only look are answered meanwhile. ``holder`` is what they are told of who has the VM. ``patience`` is
     how long a program that changes the VM is waited for, in seconds: one that looks gives way. Raise RefusedError
-    "vm-busy" if somebody still has it then, and what ``qmp.vmm.connect`` raises if there is no monitor. The agent is
-    looked for when it is needed, so that its absence is no error here.
+    "vm-busy" if somebody still has it then, UsageError for what is no VM, and what ``qmp.vmm.connect`` raises if there
+    is no monitor. The agent is looked for when it is needed, so that its absence is no error here.
     """
     try:
-        async with hold(target, Part.WRITES, holder, patience=patience, insists=True) as held:
+        async with hold(checked(target), Part.WRITES, holder, patience=patience, insists=True) as held:
             yield held.vm
     except ElsewhereError as elsewhere:
         raise busy(elsewhere.holder) from elsewhere

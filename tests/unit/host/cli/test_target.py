@@ -11,7 +11,8 @@ from vcpu_host.cli.target import many, target_of
 from vcpu_host.core.reason import Reason
 from vcpu_host.errors import UsageError
 from vcpu_host.local import target
-from vcpu_host.local.target import AnyTarget, Target, plain_name
+from vcpu_host.local.target import AnyTarget, Target
+from vcpu_host.local.unix_sockets import plain_name
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ class Limits(NamedTuple):
     def within(cls, timeout: float | None) -> Limits:
         """Return limits that bound the whole operation by ``timeout`` seconds, whatever there is to do.
 
-        With None the time depends on how many vCPUs the plan touches.
+        With None the time depends on how many vCPUs the plan touches. Raise ValueError for what is no time.
         """
+        given: object = timeout
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not given > 0):
+            raise ValueError(f"a time limit is a number of seconds above 0, and {given!r:.40} is none")
         return cls(timeout_per_vcpu=PATIENCE_PER_VCPU) if timeout is None else cls(timeout=timeout)

@@ -102,6 +102,7 @@ class Request:
         # Of a text each letter would be one.
         if not isinstance(selectors, tuple | list) or not all(isinstance(each, str) for each in selectors):
             raise ValueError(f"selectors are a tuple of texts, one for each slot, and {selectors!r:.40} is none")
+        object.__setattr__(self, "selectors", tuple(selectors))  # a request is a value: it can be compared and hashed
 
     def _check_slots(self) -> None:
         if self.count is not None and self.selectors:
