@@ -16,7 +16,11 @@ _SLOT = "an index, a range (4-7), a device id, props such as socket=1,core=0, or
 Fill = Callable[[Parser], None]
 
 
-def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: bool = True) -> None:
+#: What people look for on every command, and what there is instead.
+_FORMS = {"--wide": "-o wide shows every column", "--json": "-o json writes a document"}
+
+
+def add_common(parser: Parser, *, top: bool, shown: bool, vm: bool = True) -> None:
     """Add the options that may stand before and behind the command.
 
     One that is given on both sides has the value behind it, or both values if it may be repeated (``usage``).
@@ -27,6 +31,7 @@ def add_common(parser: argparse.ArgumentParser, *, top: bool, shown: bool, vm: b
         settings["default"] = default if top else argparse.SUPPRESS
         where.add_argument(*names, help=words if shown else argparse.SUPPRESS, **settings)
 
+    parser.instead |= _FORMS
     if vm:
         _add_vm(parser, add)
     common = parser.add_argument_group("common options")

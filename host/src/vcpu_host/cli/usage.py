@@ -150,6 +150,11 @@ class Parser(argparse.ArgumentParser):
         """Raise CommandLineError."""
         raise _missing(self, message)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.nargs == argparse.PARSER and arg_strings[:1] == ["--"]:
+            arg_strings = arg_strings[1:]  # options end there; it names no command (as from Python 3.13 on)
+        return super()._get_values(action, arg_strings)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:
             return

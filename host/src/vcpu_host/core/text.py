@@ -41,13 +41,21 @@ def is_pattern(word: str) -> bool:
     return any(character in word for character in "*?[")
 
 
+#: How alike two words are of which one may be meant by the other (difflib): "pulg" and "plug" are 0.75, "force" and
+#: "form" 0.67.
+_NEAR = 0.7
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the word that a user may have meant by ``word``, or None if no word that is known is near to it."""
     import difflib  # late: only mistakes need it
 
     words = sorted(known)
     begin = [each for each in words if word.strip("-") and each.startswith(word)]
-    return next(iter(begin or difflib.get_close_matches(word, words, n=1)), None)
+    # Dashes are common to all options, and make any two short ones look alike.
+    bare = {each.lstrip("-"): each for each in reversed(words)}
+    near = difflib.get_close_matches(word.lstrip("-"), bare, n=1, cutoff=_NEAR)
+    return next(iter(begin or [bare[each] for each in near]), None)
 
 
 def some_vcpus(count: int) -> str:

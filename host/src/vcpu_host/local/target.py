@@ -207,6 +207,10 @@ def _read(path: Path) -> AnyTarget:
             return _parse(path, tomllib.load(file))
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:
+        raise _bad_directory(path.parent, error) from error
+    except PermissionError as error:
+        raise _bad_file(path, f"{error.strerror}", "see to it that you may read it, or run vcpuctl as root") from error
     except OSError as error:
         raise _bad_file(path, error.strerror or str(error)) from error
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, brackets within brackets, or a number too long
@@ -225,7 +229,7 @@ def listed() -> Iterator[tuple[Path, AnyTarget | Reason]]:
         except FileNotFoundError:
             continue
         except OSError as error:
-            yield directory, _bad_file(directory, error.strerror or str(error)).reason
+            yield directory, _bad_directory(directory, error).reason
             continue
         for name in names:
             if name.endswith(".toml") and not name.startswith("."):
@@ -294,6 +298,14 @@ def _no_such_vm(name: str) -> UsageError:
     places = " or ".join(str(directory) for directory in directories())
     hint = f"did you mean {near}? or give --qmp SOCKET" if near else "make that file, or give --qmp SOCKET"
     return UsageError(Reason(codes.NO_SUCH_VM, Origin.VCPUCTL, f"there is no {name}.toml in {places}", hint))
+
+
+def _bad_directory(path: Path, error: OSError) -> UsageError:
+    """Return the error that files cannot be looked for there."""
+    hint = "it has to be a directory that you may read, or not to be there"
+    if os.environ.get("XDG_CONFIG_HOME"):
+        hint = f"XDG_CONFIG_HOME says where your own files are: mend or unset it; {hint}"
+    return _bad_file(path, error.strerror or str(error), hint)
 
 
 def _bad_file(path: Path, problem: str, hint: str = _MEND) -> UsageError:

@@ -52,7 +52,13 @@ def test_a_word_that_is_misspelt_is_told_with_what_may_have_been_meant(line: str
     assert f"did you mean {meant}? " in _refused(*line.split()).hint
 
 
-@pytest.mark.parametrize("line", ["frobnicate", "list --frobnicate", "help frobnicate"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("frobnicate", "list --frobnicate", "help frobnicate"),
+        *("list --wide", "watch --wide", "plug --force", "unplug --force", "export --force", "list --yes"),
+    ],
+)
 def test_a_word_that_is_near_to_none_is_not_guessed_at(line: str) -> None:
     assert "did you mean" not in _refused(*line.split()).hint
 
@@ -78,6 +84,8 @@ def test_an_option_of_the_command_that_stands_before_it_is_told_with_its_place()
         ("numa --output=json assign --policy pack", "does not take --output", "vcpuctl numa assign --output ..."),
         ("numa -o json assign --policy pack", "vcpuctl numa does not take -o", "vcpuctl numa assign -o ..."),
         ("migrate -q check --from x", "does not take -q", "stands behind the command: vcpuctl migrate check -q ..."),
+        ("list --wide", "vcpuctl list does not take --wide", "-o wide shows every column; see vcpuctl list --help"),
+        ("--json list", "vcpuctl list does not take --json", "-o json writes a document; see vcpuctl list --help"),
         ("list -x", "vcpuctl list does not take -x", "see vcpuctl list --help"),
     ],
 )
@@ -88,6 +96,17 @@ def test_an_option_that_is_known_elsewhere_is_told_with_where_it_belongs_and_not
     assert text in str(error)
     assert hint in error.hint
     assert "did you mean" not in error.hint
+
+
+@pytest.mark.parametrize(
+    ("line", "command"), [("-- list", "list"), ("-q -- plug 3", "plug"), ("plan -- plug 3", "plan")]
+)
+def test_a_command_may_stand_behind_the_end_of_options(line: str, command: str) -> None:
+    assert read(build_parser(), line.split()).command == command
+
+
+def test_what_stands_behind_the_end_of_options_and_is_no_command_is_told_by_its_name() -> None:
+    assert "there is no command 'frobnicate' in vcpuctl" in str(_refused("--", "frobnicate"))
 
 
 @pytest.mark.parametrize("command", ["list", "scale", "vms", "numa assign"])

@@ -217,3 +217,16 @@ def test_a_relative_path_in_a_directory_that_is_gone_is_an_error_in_words(
         _ = target.Target("qmp").place
     assert error.value.reason.hint.startswith("give the whole path")
     assert target.Target("/qmp").place == "/qmp"
+
+
+def test_a_configuration_that_is_no_directory_is_told_with_the_variable_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "file"
+    home.touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    for asks in (target.known, lambda: target.Target.named("web1")):
+        with pytest.raises(UsageError, match=r"file/vcpuctl/vms\.d: Not a directory") as error:
+            asks()
+        assert error.value.reason.code == "bad-vm-file"
+        assert error.value.reason.hint.startswith("XDG_CONFIG_HOME says where your own files are: mend or unset it")
