@@ -23,6 +23,8 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+#: What vcpuctl -o json export wrote at commit e13c246.
+EARLIEST = Path(__file__).parents[1] / "fixtures" / "export-e13c246.json"
 _MACHINE = ("--maxcpus", "8", "--sockets", "2", "--cores", "4")
 
 
@@ -101,6 +103,22 @@ def test_an_export_stands_for_a_source_that_cannot_be_reached(
     prepared = run(destination, "migrate", "prepare", "--from", str(exported))
     assert (prepared.status, prepared.outcome) == (0, "done"), prepared.stdout
     assert filled(destination) == {0, 1, 6}
+
+
+def test_an_export_of_the_first_version_that_wrote_any_is_read(source: FakeVm, destination: FakeVm) -> None:
+    """Commit e13c246 wrote it: of a VM like the source, with a CPU plugged into slot 5."""
+    assert run(source, "plug", "--slot", "5").status == 0
+    checked = run(destination, "migrate", "check", "--from", str(EARLIEST))
+    assert (
+        checked.json["differences"] == run(source, "migrate", "check", "--to", str(destination.qmp)).json["differences"]
+    )
+    assert {(d["code"], d["slot"]) for d in checked.json["differences"] if d["level"] == "problem"} == {
+        ("cpu-missing", 1),
+        ("cpu-missing", 5),
+    }
+    prepared = run(destination, "migrate", "prepare", "--from", str(EARLIEST))
+    assert (prepared.status, prepared.outcome) == (0, "done"), prepared.stdout
+    assert filled(destination) == {0, 1, 5}
 
 
 def test_an_export_of_another_schema_is_not_guessed_at(source: FakeVm, destination: FakeVm, folder: Path) -> None:

@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 import pytest
-from kit.both_ends import Guest, agent_of
-from kit.until import DEADLINE
+from google.protobuf.message import Message
+from kit.both_ends import Guest, agent_of, switched
+from kit.fakes.sysfs import firmware_id
+from kit.until import DEADLINE, until
 from vcpu_guest.rpc import convert as guest_convert
 from vcpu_host.agent import client
+from vcpu_host.core.guest import GuestView
 from vcpu_host.errors import AgentGoneError, VcpuctlError
 from vcpu_proto.v1 import agent_pb2 as pb
 
@@ -166,3 +171,98 @@ async def test_an_agent_that_answers_nonsense_is_not_believed(idle_guest: Guest,
         with pytest.raises(AgentGoneError) as caught:
             await agent.list_cpus()
     assert caught.value.reason.code == "agent-bad-message"
+
+
+# --- the agent, and the host, of commit e13c246 -----------------------------------------------------------------------
+
+#: What that agent said that it can do, and the calls that it had.
+EARLY = ("list-cpus", "watch", "set-online", "wait-for-arrival", "control")
+EARLY_CALLS: dict[str, tuple[Any, Any, Any]] = {
+    "Hello": (grpc.unary_unary_rpc_method_handler, pb.HelloRequest, pb.HelloResponse),
+    "ListCpus": (grpc.unary_unary_rpc_method_handler, pb.ListCpusRequest, pb.ListCpusResponse),
+    "Watch": (grpc.unary_stream_rpc_method_handler, pb.WatchRequest, pb.WatchResponse),
+    "SetOnline": (grpc.unary_stream_rpc_method_handler, pb.SetOnlineRequest, pb.SetOnlineResponse),
+    "Control": (grpc.stream_stream_rpc_method_handler, pb.ControlRequest, pb.ControlResponse),
+}
+#: The highest number of a field then, in messages that have got more since.
+EARLY_FIELDS = {
+    "HelloResponse": 11,
+    "Environment": 8,
+    "Cpu": 9,
+    "SetOnlineRequest": 6,
+    "ControlRequest": 3,
+    "ControlAnswer": 3,
+    "ControlEnded": 2,
+}
+
+
+def as_then(message: Any) -> Any:
+    """Return the message without what neither side of that time knew."""
+    for field, value in message.ListFields():
+        if field.number > EARLY_FIELDS.get(message.DESCRIPTOR.name, field.number):
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for each in [value] if isinstance(value, Message) else value:
+                as_then(each)
+    if isinstance(message, pb.HelloResponse):
+        message.capabilities[:] = [each for each in message.capabilities if each in EARLY]
+    return message
+
+
+@pytest.fixture
+async def early(idle_guest: Guest) -> Guest:
+    """A guest whose agent, and whose host, have only what there was then."""
+    server = grpc.aio.server()
+    handlers = {
+        name: kind(
+            getattr(idle_guest.servicer, name),
+            request_deserializer=lambda raw, asked=asked: as_then(asked.FromString(raw)),
+            response_serializer=lambda message: as_then(message).SerializeToString(),
+        )
+        for name, (kind, asked, _) in EARLY_CALLS.items()
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    server.add_insecure_port(f"unix:{idle_guest.socket}")
+    await server.start()
+    await idle_guest.start(server)
+    return idle_guest
+
+
+def test_the_calls_and_messages_of_then_are_there_with_their_types() -> None:
+    methods = pb.DESCRIPTOR.services_by_name["GuestAgent"].methods_by_name
+    for name, (_, asked, answer) in EARLY_CALLS.items():
+        assert (methods[name].input_type.name, methods[name].output_type.name) == (
+            asked.DESCRIPTOR.name,
+            answer.DESCRIPTOR.name,
+        )
+    for name, newest in EARLY_FIELDS.items():
+        assert newest in pb.DESCRIPTOR.message_types_by_name[name].fields_by_number
+
+
+async def test_the_two_sides_work_by_what_there_was_in_the_earliest_version(early: Guest) -> None:
+    async with agent_of(early) as agent:
+        assert set(agent.info.capabilities) == set(EARLY)
+        assert not agent.info.sees_programs
+        assert not agent.info.tells_load
+        await agent.renew_info(math.inf)
+        waiting = asyncio.ensure_future(switched(agent, 4, online=True, wait=True))
+        await until(lambda: early.inventory._waiting)
+        early.kernel.add(4)
+        await waiting
+        assert [(cpu.firmware_id, cpu.online) for cpu in (await agent.list_cpus()).cpus] == [
+            (firmware_id(0), True),
+            (firmware_id(4), True),
+        ]
+        async with aclosing(cast("AsyncGenerator[GuestView, None]", agent.watch())) as views:
+            assert len((await anext(views)).cpus) == 2
+        await switched(agent, 4, online=False)
+        assert [cpu.online for cpu in (await agent.list_cpus()).cpus] == [True, False]
+
+
+async def test_what_the_earliest_agent_cannot_be_asked_says_which_side_to_update(early: Guest) -> None:
+    async with agent_of(early) as agent:
+        with pytest.raises(VcpuctlError) as caught:
+            await agent.workload([], broken=True)
+        assert caught.value.reason.code == "agent-too-old"
+        assert "vcpu-guest" in caught.value.reason.hint
+        assert len((await agent.list_cpus()).cpus) == 1
