@@ -78,6 +78,16 @@ def test_where_numbers_follow_from_the_slot_all_is_as_ever(folder: Path, accel: 
         done(vm, {0, 1, 3}, "plug", "--slot", "3")
 
 
+def test_a_removal_that_the_guest_refuses_is_told_with_its_reason_and_the_core_stays(folder: Path) -> None:
+    with FakeVm(folder, *_KVM) as vm:
+        done(vm, {0, 3}, "plug", "--slot", "3")
+        vm.steer.rule("guest:eject", "refuse")
+        ended = run(vm, "unplug", "--slot", "3")
+        assert ended.outcome != "done", ended.stdout
+        assert ended.slots[3]["reason"]["who"] == "guest", ended.stdout
+        done(vm, {0}, "unplug", "--slot", "3")
+
+
 def test_the_fake_ends_where_the_real_one_does_once_a_number_is_no_cores(folder: Path) -> None:
     with FakeVm(folder, *_KVM) as vm:
         done(vm, {0, 1, 2, 3}, "scale", "4")

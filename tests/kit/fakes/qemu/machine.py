@@ -348,6 +348,9 @@ class Machine:
         slot.cpu = None
         del self._by_path[cpu.path]
         self.unplugs += 1
+        self._tell_deleted(cpu)
+
+    def _tell_deleted(self, cpu: Cpu) -> None:
         if self.config.deleted in ("tcg", "kvm"):
             self._emit("DEVICE_DELETED", {"path": f"{cpu.path}/lapic"})
         if self.config.deleted == "kvm":

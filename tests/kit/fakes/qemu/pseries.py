@@ -14,7 +14,7 @@ from typing import Any
 from kit.fakes.qemu.errors import QmpError
 from kit.fakes.qemu.guest import IN_PROGRESS, OK
 from kit.fakes.qemu.machine import Machine
-from kit.fakes.qemu.slots import Slot
+from kit.fakes.qemu.slots import Cpu, Slot
 
 
 class PseriesMachine(Machine):
@@ -63,16 +63,19 @@ class PseriesMachine(Machine):
         if any(slot.cpu is not None and slot.cpu.number >= len(self.slots) for slot in self.slots):
             self._die()
 
-    def remove(self, slot: Slot) -> None:
-        """The guest has let go of the connector: the core goes, and before it its thread."""
-        cpu = slot.cpu
-        if cpu is None:
-            return
-        slot.cpu = None
-        del self._by_path[cpu.path]
-        self.unplugs += 1
-        self._emit("DEVICE_DELETED", {"path": f"{cpu.path}/thread[0]"})
-        self._emit("DEVICE_DELETED", {"device": cpu.device_id, "path": cpu.path})
+    def _tell_deleted(self, cpu: Cpu) -> None:
+        """Of the core at last, its children first (seen on 11.1)."""
+        for child in ("thread[0]/icp", "thread[0]/xive-tctx", "thread[0]"):
+            self._emit("DEVICE_DELETED", {"path": f"{cpu.path}/{child}"})
+        self._emit("DEVICE_DELETED", {"path": cpu.path} | ({"device": cpu.device_id} if cpu.device_id else {}))
+
+    async def reset(self, *, guest: bool) -> None:
+        """A reset completes a removal that is pending (hw/ppc/spapr_drc.c, spapr_drc_reset_all)."""
+        for slot in self.slots:
+            if slot.removing:
+                slot.removing = False
+                self.remove(slot)
+        await super().reset(guest=guest)
 
     def _report(self, slot: Slot, source: int, status: int) -> None:
         """There is no _OST; a guest that keeps a core says so by the connector (spapr_drc.c, set_dr_indicator)."""
