@@ -17,7 +17,7 @@ from .progress import Progress
 
 
 async def doctor(args: argparse.Namespace) -> Exit:
-    """Look, and say what was found. Ends with status 1 if there is a problem, so that scripts can ask."""
+    """Look, and say what was found. End with status 1 if there is a problem, so that scripts can ask."""
     try:
         with Progress.of(args) as progress:
             found = await vm_of(args).ask(Call(Kind.DOCTOR), progress.hear)

@@ -69,7 +69,7 @@ def _table(found: list[dict[str, Any]], *, wide: bool) -> Table:
 
 
 def _channel(each: dict[str, Any]) -> str:
-    """Whether the agent's channel is there, and whether a program in the guest has it open."""
+    """Return whether the agent's channel is there, and whether a program in the guest has it open."""
     if each["channel"] is None:
         return "-"
     if not each["channel"]:

@@ -58,7 +58,7 @@ _GONE = frozenset({codes.QEMU_GONE, codes.QEMU_SILENT})
 
 
 def of_result(result: Document) -> Exit:
-    """The status of an operation's result (``documents.of_result``)."""
+    """Return the status of an operation's result (``documents.of_result``)."""
     outcome, reason = Outcome(result["outcome"]), result["reason"]
     if outcome in (Outcome.UNKNOWN, Outcome.REFUSED) and reason is not None and reason["code"] in _GONE:
         return Exit.UNREACHABLE
@@ -66,7 +66,7 @@ def of_result(result: Document) -> Exit:
 
 
 def of_plan(plan: Document) -> Exit:
-    """The status of a plan (``documents.of_plan``): that with which the operation would end."""
+    """Return the status of a plan (``documents.of_plan``): that with which the operation would end."""
     refusals = plan["refusals"]
     if not refusals:
         return Exit.DONE
@@ -74,17 +74,17 @@ def of_plan(plan: Document) -> Exit:
 
 
 def of_outcome(outcome: Outcome) -> Exit:
-    """The status of an outcome as such."""
+    """Return the status of an outcome as such."""
     return _OUTCOMES[outcome]
 
 
 def worst(statuses: Iterable[Exit]) -> Exit:
-    """The status of the whole that has parts with these statuses; without parts it is done."""
+    """Return the status of the whole that has parts with these statuses; without parts it is done."""
     return max(statuses, key=_FROM_BEST.index, default=Exit.DONE)
 
 
 def of_error(error: VcpuctlError) -> Exit:
-    """The status of an error that ended a command before there was a result."""
+    """Return the status of an error that ended a command before there was a result."""
     for kind, status in _ERRORS:
         if isinstance(error, kind):
             return status

@@ -45,7 +45,7 @@ class FleetProgress:
             self._wait(name, "holder", f"waits for another program that has this VM: {message['holder']}")
 
     def ended(self, status: Exit) -> None:
-        """One more VM's part has ended."""
+        """Note that one more VM's part has ended."""
         self._ended += 1
         self._amiss += status is not Exit.DONE
         self._redraw("")

@@ -83,7 +83,7 @@ def _list_row(member: Document, *, wide: bool) -> list[str | Span]:
 
 
 def _outcomes(members: list[Document]) -> Table:
-    """How each operation ended: a row a VM."""
+    """Return how each operation ended: a row a VM."""
     columns = (Column("VM"), Column("VCPUS"), Column("OUTCOME"), Column("SLOTS", breaks=True), Column("SECONDS"))
     return Table(columns, [_outcome_row(member) for member in members])
 
@@ -103,7 +103,7 @@ def _as_asked(member: Document) -> bool:
 
 
 def _reasons(members: list[Document]) -> Iterator[Line]:
-    """Each reason once, with the VMs whose reason it is."""
+    """Yield each reason once, with the VMs whose reason it is."""
     about: dict[Reason, list[str]] = {}
     for member in members:
         for reason in dict.fromkeys(map(read_reason, _reasons_of(member))):
@@ -113,7 +113,7 @@ def _reasons(members: list[Document]) -> Iterator[Line]:
 
 
 def _hurt(members: list[Document]) -> Iterator[Line]:
-    """What each operation did to programs of the guest that lose something by it."""
+    """Yield what each operation did to programs of the guest that lose something by it."""
     for member in members:
         document = member["document"] or {}
         for note in document.get("notes", ()):

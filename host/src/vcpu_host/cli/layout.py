@@ -63,7 +63,7 @@ def cell_len(text: str) -> int:
 
 
 def compose(blocks: Sequence[Block], width: int | None) -> Iterator[list[Span]]:
-    """The lines of the blocks, none of them wider than ``width`` columns, as far as that can be; None is no bound."""
+    """Yield the lines of the blocks, none wider than ``width`` columns, as far as that can be; None is no bound."""
     for block in blocks:
         yield from _line(block, width) if isinstance(block, Line) else _table(block, width)
 
@@ -87,7 +87,7 @@ def _table(table: Table, width: int | None) -> Iterator[list[Span]]:
 
 
 def _row(cells: Sequence[Span], widths: Sequence[int]) -> Iterator[list[Span]]:
-    """One row; the lines of a cell that is broken stand under each other."""
+    """Yield the lines of one row; those of a cell that is broken stand under each other."""
     columns = [fold(text, width) for (text, _), width in zip(cells, widths, strict=True)]
     for number in range(max(map(len, columns))):
         texts = [lines[number] if number < len(lines) else "" for lines in columns]
@@ -101,7 +101,7 @@ def _row(cells: Sequence[Span], widths: Sequence[int]) -> Iterator[list[Span]]:
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Span]], width: int | None) -> list[int] | None:
-    """How wide each column is; None if there is no way to put them beside each other."""
+    """Return how wide each column is; None if there is no way to put them beside each other."""
     cells = [[row[place][0] for row in rows] for place in range(len(columns))]
     heads = [cell_len(column.name) for column in columns]
     widths = [max([head, *map(cell_len, texts)]) for head, texts in zip(heads, cells, strict=True)]
@@ -121,7 +121,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[Span]], width: in
 
 
 def _records(columns: Sequence[Column], rows: Sequence[Sequence[Span]], width: int | None) -> Iterator[list[Span]]:
-    """Each row as a text of its own: names and values."""
+    """Yield each row as a text of its own: names and values."""
     for row in rows:
         text = "; ".join(f"{column.name} {value}" for column, (value, _) in zip(columns, row, strict=True))
         for number, part in enumerate(fold(text, None if width is None else max(_LEAST, width - len(_GAP)))):
@@ -129,7 +129,7 @@ def _records(columns: Sequence[Column], rows: Sequence[Sequence[Span]], width: i
 
 
 def fold(text: str, width: int | None) -> list[str]:
-    """The text in lines of at most ``width`` columns, broken between words or after commas where that can be."""
+    """Return the text in lines of at most ``width`` columns, broken between words or after commas if that can be."""
     if width is None or cell_len(text) <= width:
         return [text]
     lines, line = [], ""
@@ -150,7 +150,7 @@ def _pieces(text: str) -> list[str]:
 
 
 def _fits(text: str, width: int) -> int:
-    """How many of the first characters go into so many columns; one at least."""
+    """Return how many of the first characters go into so many columns; one at least."""
     end = 1
     while end < len(text) and cell_len(text[: end + 1]) <= width:
         end += 1

@@ -154,5 +154,5 @@ def _vm(entry: LogEntry) -> str:
 
 
 def _time(entry: LogEntry) -> str:
-    """In this host's time, as journalctl has it."""
+    """Return the entry's time in this host's time, as journalctl has it."""
     return datetime.fromtimestamp(entry.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -25,7 +25,7 @@ _LONGEST = 2000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``vcpuctl`` with these arguments; the exit status.
+    """Run ``vcpuctl`` with these arguments, and return the exit status.
 
     Without ``argv`` it is a process's own start. Then the search for garbage is put off until all is loaded (in
     ``connect``), and left out at the end: a sixth of the time of ``list``.

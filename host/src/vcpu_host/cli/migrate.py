@@ -34,7 +34,7 @@ _MOST = 64 << 20
 
 
 async def export(args: argparse.Namespace) -> Exit:
-    """``vcpuctl export``: nothing is changed."""
+    """Run ``vcpuctl export``: nothing is changed."""
     sockets_of(args, _WAY)
     with Progress.of(args) as progress:
         answer = await vm_of(args).ask(Call(Kind.SHAPE), progress.hear)
@@ -54,7 +54,7 @@ async def export(args: argparse.Namespace) -> Exit:
 
 
 async def migrate(args: argparse.Namespace) -> Exit:
-    """``vcpuctl migrate check`` and ``prepare``."""
+    """Run ``vcpuctl migrate check`` and ``prepare``."""
     async with _sides(args) as (source, destination):
         if args.migrate == "prepare":
             prepared = await destination.prepare(source)
@@ -77,7 +77,7 @@ async def migrate(args: argparse.Namespace) -> Exit:
 
 @asynccontextmanager
 async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordinator]]:
-    """The source, live or from what it exported, and the destination."""
+    """Yield the source, live or from what it exported, and the destination."""
     if args.source is not None:
         shape = _read(args.source)
         async with _held(sockets_of(args, _WAY)) as destination:
@@ -89,12 +89,15 @@ async def _sides(args: argparse.Namespace) -> AsyncIterator[tuple[Shape, Coordin
 
 
 def _held(target: Target) -> AbstractAsyncContextManager[Coordinator]:
-    """Both sides are to stay as they are meanwhile."""
+    """Return what holds one side: both are to stay as they are meanwhile."""
     return open_vm(target, command_line())
 
 
 def _two(args: argparse.Namespace) -> tuple[Target, Target]:
-    """The sockets of both sides. UsageError if they are one: it would wait for the lock that it holds itself."""
+    """Return the sockets of both sides.
+
+    Raise UsageError if they are one: it would wait for the lock that it holds itself.
+    """
     here, there = sockets_of(args, _WAY), Target(socket_of(args.to, "the monitor of the QEMU that waits"))
     if here.place == there.place:
         text = f"{there.qmp} is the monitor of the VM itself"
@@ -104,7 +107,7 @@ def _two(args: argparse.Namespace) -> tuple[Target, Target]:
 
 
 def _read(path: str) -> Shape:
-    """An export. UsageError if it is none."""
+    """Return an export. Raise UsageError if it is none."""
     try:
         document = inputs.json_document(path, _MOST)
         version = document.get("schema_version") if isinstance(document, dict) else None

@@ -31,7 +31,7 @@ _MOST = 4 << 20
 
 
 async def numa(args: argparse.Namespace) -> Exit:
-    """The exit status is that of the outcome: refused when nothing was set."""
+    """Run ``vcpuctl numa assign``. Return the outcome's exit status: refused when nothing was set."""
     wish = _wish(args)
     async with open_preconfig(sockets_of(args, _WAY), holder=command_line()) as qemu:
         try:
@@ -54,7 +54,7 @@ def _wish(args: argparse.Namespace) -> Wish:
 
 
 def _read(path: str) -> Mapping[str, Any]:
-    """A map. UsageError "bad-map" if it is none."""
+    """Return a map. Raise UsageError "bad-map" if it is none."""
     try:
         return inputs.toml_table(path, _MOST)
     except inputs.InputError as error:

@@ -24,7 +24,7 @@ from .progress import Progress
 
 
 def request_of(args: argparse.Namespace, name: str) -> Request:
-    """The request that a command's arguments state. Raises UsageError if they do not go together."""
+    """Return the request that a command's arguments state. Raise UsageError if they do not go together."""
     operation = Operation(name)
     selectors, count = _wanted(args, operation)
     policy = getattr(args, "policy", None)
@@ -58,7 +58,7 @@ def _wanted(args: argparse.Namespace, operation: Operation) -> tuple[tuple[str, 
 
 
 async def show_plan(args: argparse.Namespace) -> Exit:
-    """``vcpuctl plan``, and ``--dry-run``: a plan that refuses ends with the status that the operation would."""
+    """Run ``vcpuctl plan``, or ``--dry-run``: a plan that refuses ends with the status that the operation would."""
     request = request_of(args, args.planned if args.command == "plan" else args.command)
     with Progress.of(args) as progress:
         plan = await vm_of(args).ask(Call(Kind.PLAN, request), progress.hear)
@@ -76,7 +76,7 @@ def _print_plan(args: argparse.Namespace, plan: Document) -> None:
 
 
 async def operate(args: argparse.Namespace) -> Exit:
-    """``vcpuctl plug``, ``unplug``, ``scale``, ``online`` and ``offline``."""
+    """Run ``vcpuctl plug``, ``unplug``, ``scale``, ``online`` and ``offline``."""
     if getattr(args, "dry_run", False):
         return await show_plan(args)
     request = request_of(args, args.command)

@@ -57,7 +57,7 @@ class Progress:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Self:
-        """As the common options want it."""
+        """Return one that is as the common options want it."""
         return cls(open_log(args.verbose, args.log_format), args.verbose, quiet=args.quiet)
 
     @property
@@ -105,7 +105,7 @@ class Progress:
 
 
 def _width() -> int:
-    """The columns of the terminal that stderr is."""
+    """Return the columns of the terminal that stderr is."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL
     except OSError:

@@ -29,7 +29,7 @@ def emit(text: str) -> None:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Whatever writes to stdout does it within this.
+    """Have a block write to stdout: whatever writes there does it within this.
 
     Raise OutcomeLostError "not-written" if stdout does not take it, or the user waits no longer until it does, and
     BrokenPipeError if nobody reads it any more.

@@ -87,15 +87,15 @@ class _Whole(io.RawIOBase):
         self._number = number
 
     def fileno(self) -> int:
-        """Its number."""
+        """Return its number."""
         return self._number
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Return whether it is a terminal."""
         return os.isatty(self._number)
 
     def writable(self) -> bool:
-        """It is there to be written to."""
+        """Return True: it is there to be written to."""
         return True
 
     def write(self, data: ReadableBuffer) -> int:

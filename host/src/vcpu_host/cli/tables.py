@@ -43,7 +43,10 @@ _DRAW = ("FORCE_COLOR", "TTY_COMPATIBLE")
 
 
 def is_drawn() -> bool:
-    """Whether rich draws what ``show`` shows: on a terminal. What is written into a file or a pipe has no styles."""
+    """Return whether rich draws what ``show`` shows: on a terminal.
+
+    What is written into a file or a pipe has no styles.
+    """
     return sys.stdout.isatty() or any(os.environ.get(name) for name in _DRAW)
 
 
@@ -54,7 +57,7 @@ def load() -> None:
 
 
 def console(file: TextIO | None = None) -> Console:
-    """A console on stdout, or on another stream that leads there, that shows words as they are.
+    """Return a console on stdout, or on another stream that leads there, that shows words as they are.
 
     With markup a guest's words could be links, colours, or a mistake that ends the command.
     """
@@ -80,7 +83,7 @@ def show(blocks: Sequence[Block]) -> None:
 
 
 def text(blocks: Sequence[Block], width: int | None) -> Text:
-    """The blocks as rich shows them."""
+    """Return the blocks as rich shows them."""
     from rich.text import Text
 
     lines = [Text.assemble(*((words, style) for words, style in line)) for line in compose(blocks, width)]
@@ -94,7 +97,7 @@ class Screen:
         self._blocks = blocks
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        """Rich's protocol."""
+        """Yield the blocks, by rich's protocol."""
         del console
         yield text(self._blocks, options.max_width)
 
@@ -211,7 +214,7 @@ def _cpu_name(number: int | None) -> str | None:
 
 
 def node_text(slot: Document) -> str:
-    """The slot's NUMA node in QEMU, and that of its CPUs in the guest where the guest numbers them otherwise."""
+    """Return the slot's NUMA node in QEMU, and that of its CPUs in the guest where the guest numbers them otherwise."""
     node = slot["node"]
     guests = sorted({thread["guest_node"] for thread in slot["threads"]} - {node, None})
     return _join([node]) + (f" (guest: {_join(guests)})" if guests else "")
@@ -240,7 +243,7 @@ def _below(view: Document) -> Iterator[Line]:
 
 
 def plan_blocks(plan: Document) -> list[Block]:
-    """``vcpuctl plan``."""
+    """Return what ``vcpuctl plan`` shows."""
     blocks: list[Block] = []
     if plan["recover"]:
         names = ", ".join(str(step["slot"]) for step in plan["recover"])
@@ -262,7 +265,7 @@ def plan_blocks(plan: Document) -> list[Block]:
 
 
 def result_blocks(result: Document) -> list[Block]:
-    """An operation's result."""
+    """Return what is shown of an operation's result."""
     blocks: list[Block] = []
     slots, outcome, reason = result["slots"], result["outcome"], result["reason"]
     if slots:
@@ -281,7 +284,7 @@ def result_blocks(result: Document) -> list[Block]:
 
 
 def _notes(document: Document) -> Iterator[Line]:
-    """What it does to the guest's programs, or has done; an older service tells nothing of it."""
+    """Yield what it does to the guest's programs, or has done; an older service tells nothing of it."""
     told = [refusal["reason"] for refusal in document.get("refusals", ())]
     told += [
         reason for reason in (document.get("reason"), *(each["reason"] for each in document.get("slots", ()))) if reason
@@ -307,7 +310,7 @@ def _result_row(slot: Document) -> list[str | Span]:
 
 
 def _reasons(slots: Iterable[Document]) -> Iterator[Line]:
-    """Each reason once, with the slots whose reason it is."""
+    """Yield each reason once, with the slots whose reason it is."""
     about: dict[Reason, list[int]] = {}
     for slot in slots:
         if slot["reason"] is not None:
@@ -319,7 +322,7 @@ def _reasons(slots: Iterable[Document]) -> Iterator[Line]:
 def comparison_blocks(
     step: str, comparison: Comparison, plugged: Sequence[Place], outcome: Outcome, reason: Reason | None
 ) -> list[Block]:
-    """``vcpuctl migrate check`` and ``prepare``."""
+    """Return what ``vcpuctl migrate check`` and ``prepare`` show."""
     blocks: list[Block] = [Line(f"plugged on the destination: slot {p.index}, as {p.name}") for p in plugged]
     blocks += findings_blocks(of_finding(difference.finding) for difference in comparison.differences)
     if reason is not None:
@@ -329,7 +332,7 @@ def comparison_blocks(
 
 
 def assigned_blocks(assigned: Assigned) -> list[Block]:
-    """``vcpuctl numa assign``."""
+    """Return what ``vcpuctl numa assign`` shows."""
     blocks: list[Block] = []
     if assigned.nodes:
         columns = (Column("SLOT"), Column("PROPS", breaks=True), Column("NODE"))
@@ -344,7 +347,7 @@ def assigned_blocks(assigned: Assigned) -> list[Block]:
 
 
 def findings_blocks(findings: Iterable[Document]) -> list[Block]:
-    """``vcpuctl doctor``."""
+    """Return what ``vcpuctl doctor`` shows."""
     blocks: list[Block] = []
     for finding in findings:
         level = finding["level"]
@@ -366,6 +369,9 @@ def _join(values: Iterable[object]) -> str:
 
 
 def props_text(props: Mapping[str, object]) -> str:
-    """As a selector may name the slot, from the outermost level to the innermost; names unknown to us come first."""
+    """Return the properties as a selector may name the slot, from the outermost level to the innermost.
+
+    Names unknown to us come first.
+    """
     ordered = sorted(props.items(), key=lambda item: _LEVELS.index(item[0]) if item[0] in _LEVELS else -1)
     return ",".join(f"{name.removesuffix('-id')}={value}" for name, value in ordered)

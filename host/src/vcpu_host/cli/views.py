@@ -47,7 +47,7 @@ class Views:
             self._changed.notify()
 
     def finish(self) -> None:
-        """No more come."""
+        """Note that no more come."""
         with self._changed:
             self._finished = True
             self._changed.notify()
