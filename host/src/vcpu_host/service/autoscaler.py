@@ -58,10 +58,10 @@ class Decided(Protocol):
     """Hears what is decided."""
 
     def decided(self, name: str, decision: Decision, mode: str) -> None:
-        """The policy was asked."""
+        """Hear that the policy was asked."""
 
     def changed(self, name: str, place: str, entry: Entry, mode: str) -> None:
-        """It says something else than before, and the VM is to change, or would."""
+        """Hear that it says something else than before, and the VM is to change, or would."""
 
 
 class Autoscaler:
@@ -260,7 +260,7 @@ class Autoscaler:
             self._history.ended(outcome, self._now - began, "" if why is None else str(why))
 
     def _counts(self, plugged: int) -> None:
-        """The VM has so many vCPUs, and takes no more of the budget."""
+        """Note that the VM has so many vCPUs, and takes no more of the budget."""
         self._budget.has(self._name, plugged)
         self._budget.grows(self._name, None)
 
@@ -312,7 +312,7 @@ def _too_many(cpus: int, possible: int) -> VcpuctlError:
 
 
 async def _scaled(held: Held, goal: int) -> tuple[Outcome, Reason | None]:
-    """Have the VM scaled; how that ended, and the first reason that there is for it."""
+    """Have the VM scaled. Return how that ended, and the first reason that there is for it."""
     call = Call(Kind.RUN, Request(Operation.SCALE, goal), autoscaler=True)
     try:
         async with held.operation(call):

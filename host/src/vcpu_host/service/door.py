@@ -120,7 +120,10 @@ class Door:
             await conversation.answer_one(message, partial(_ask, asked, uid), asked.interrupt)
 
     def _kept(self, message: wire.Message) -> Kept | None:
-        """The VM that is meant, by where its monitor is. Raise UsageError "bad-call" for what can be no such place."""
+        """Return the VM that is meant, by where its monitor is.
+
+        Raise UsageError "bad-call" for what can be no such place.
+        """
         monitor = message.get("monitor")
         if not isinstance(monitor, str) or not 0 < len(monitor) <= _LONGEST or "\0" in monitor:
             text = f"a call has to name the VM's monitor, in at most {_LONGEST} characters"

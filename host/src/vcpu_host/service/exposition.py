@@ -134,7 +134,7 @@ class Exposition:
             self._clients -= 1
 
     def _make_room(self) -> bool:
-        """Whether one more may be served. Any user of this host can connect to loopback, and say nothing."""
+        """Return whether one more may be served. Any user of this host can connect to loopback, and say nothing."""
         if self._clients <= CLIENTS:
             return True
         oldest = next(iter(self._silent), None)

@@ -146,7 +146,7 @@ async def _keep(kept: Kept, before: tuple[Kept, asyncio.Task[None]] | None) -> N
 
 
 def _configured() -> tuple[dict[str, AnyTarget], dict[str, Reason]]:
-    """The VMs of vms.d, and what is wrong with the other files. Of two with one name the first counts."""
+    """Return the VMs of vms.d, and what is wrong with the other files. Of two with one name the first counts."""
     good: dict[str, AnyTarget] = {}
     broken: dict[str, Reason] = {}
     for path, found in listed():

@@ -75,25 +75,25 @@ class Heard(Protocol):
     """Hears of all VMs, each by its name in vms.d."""
 
     def view(self, name: str, document: Document) -> None:
-        """The VM was looked at (``documents.of_view``)."""
+        """Hear that the VM was looked at (``documents.of_view``)."""
 
     def result(self, name: str, document: Document) -> None:
-        """An operation has ended (``documents.of_result``)."""
+        """Hear that an operation has ended (``documents.of_result``)."""
 
     def gone(self, name: str, reason: Reason) -> None:
-        """The VM could not be looked at, for this reason."""
+        """Hear that the VM could not be looked at, for this reason."""
 
     def sessions(self, name: str, more: int) -> None:
-        """So many more link sessions were made with the agent."""
+        """Hear that so many more link sessions were made with the agent."""
 
     def decided(self, name: str, decision: Decision, mode: str) -> None:
-        """The autoscaler has decided; ``mode`` says whether that is done."""
+        """Hear that the autoscaler has decided; ``mode`` says whether that is done."""
 
     def changed(self, name: str, place: str, entry: Entry, mode: str) -> None:
-        """The autoscaler is to change the VM, or would."""
+        """Hear that the autoscaler is to change the VM, or would."""
 
     def configured(self, names: Collection[str]) -> None:
-        """These are the VMs now, and no others; also those whose files name none (``Keeper.broken``)."""
+        """Hear that these are the VMs now, and no others; also those whose files name none (``Keeper.broken``)."""
 
 
 class Kept:
@@ -178,7 +178,10 @@ class Kept:
             pause = min(2 * pause, _LONGEST)
 
     def _has_none(self, trouble: Reason) -> bool:
-        """Whether no vCPUs count for this name. A socket can go alone: a QEMU that was seen has to have ended."""
+        """Return whether no vCPUs count for this name.
+
+        A socket can go alone: a QEMU that was seen has to have ended.
+        """
         if trouble.code == codes.SAME_NAMES:
             return True
         by = None if self._qemu is None else self._qemu.by
@@ -267,7 +270,7 @@ class Kept:
 
     @contextmanager
     def order(self, interruption: Interruption) -> Iterator[None]:
-        """Somebody asks for a change meanwhile, whose wait ``interruption`` ends."""
+        """Note that somebody asks for a change meanwhile, whose wait ``interruption`` ends."""
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("asyncio runs this as a task")

@@ -148,7 +148,7 @@ class _Host(host_pb2_grpc.HostServicer):
                 await context.write(answer)
 
     def _cutting(self, context: _Context) -> Callable[[], object]:
-        """What ends the connection of a client that does not take what it is sent.
+        """Return what ends the connection of a client that does not take what it is sent.
 
         gRPC could end the call alone, but it keeps what the call has sent until the client takes that.
         """
@@ -176,7 +176,7 @@ class _Newest:
         return message
 
     async def said_before_end_of(self, work: asyncio.Future[Any]) -> bool:
-        """Wait for a message; False if the work has ended and nothing is left. Raise its error."""
+        """Wait for a message; return False if the work has ended and nothing is left. Raise its error."""
         said = asyncio.ensure_future(self._said.wait())
         try:
             await asyncio.wait({work, said}, return_when=asyncio.FIRST_COMPLETED)
@@ -200,7 +200,10 @@ async def _at_work(work: Coroutine[Any, Any, Document]) -> AsyncIterator[asyncio
 
 
 async def _bytes(document: Document) -> bytes:
-    """What a document is sent as. It takes long: so beside the loop, and once for all that are shown the same."""
+    """Return what a document is sent as.
+
+    It takes long: so beside the loop, and once for all that are shown the same.
+    """
     return await asyncio.shield(once(document, _serializing))
 
 
@@ -228,7 +231,7 @@ def _utf_8(text: str) -> str:
 
 
 def _call(kind: Kind, order: pb.Order, timeout: float = 0.0) -> Call:
-    """The call that is ordered. Raise UsageError, in the words of ``Call.from_json``."""
+    """Return the call that is ordered. Raise UsageError, in the words of ``Call.from_json``."""
     request: dict[str, Any] = {
         "operation": _OPERATIONS.get(order.operation, "unspecified"),
         "slots": list(order.slots),

@@ -132,7 +132,7 @@ async def _tell(notifier: Notifier, keeper: Keeper) -> None:
 
 
 def _handed_over(environment: Mapping[str, str]) -> socket.socket | None:
-    """The listening socket that systemd made (sd_listen_fds(3)), or None."""
+    """Return the listening socket that systemd made (sd_listen_fds(3)), or None."""
     if environment.get("LISTEN_PID") != str(os.getpid()) or environment.get("LISTEN_FDS") != "1":
         return None
     listener = socket.socket(fileno=_FIRST_FD)
@@ -141,7 +141,10 @@ def _handed_over(environment: Mapping[str, str]) -> socket.socket | None:
 
 
 def _made(path: str) -> socket.socket:
-    """A listening socket at ``path``, in place of one that was left there. Raise UsageError if that cannot be."""
+    """Return a listening socket at ``path``, in place of one that was left there.
+
+    Raise UsageError if that cannot be.
+    """
     make_way(path)
     before = os.umask(0o777 & ~_MODE)
     try:

@@ -134,7 +134,10 @@ def _tells(what: ev.Event | ev.Action) -> bool:
 
 
 def _fields(what: ev.Event | ev.Action) -> dict[str, Any]:
-    """What is worth a log line: simple values as they are, the rest by its repr (which escapes control characters)."""
+    """Return what is worth a log line.
+
+    Simple values are as they are, the rest is by its repr (which escapes control characters).
+    """
     fields: dict[str, Any] = {}
     for name in what.__match_args__:
         value = getattr(what, name)

@@ -106,7 +106,10 @@ def _number(value: object) -> float | None:
 
 
 def _request(document: Any) -> Request:
-    """The request that ``documents.of_request`` made this from, with its operation. Raises ValueError, TypeError."""
+    """Return the request that ``documents.of_request`` made this from, with its operation.
+
+    Raise ValueError, TypeError.
+    """
     from ..core.planning.placement import Placement
     from ..core.planning.plan import FLAGS, OnWorkload, Operation, Request
 

@@ -26,7 +26,10 @@ def findings(view: VmView, identity: VmIdentity | None, monitor: str) -> Iterato
 
 
 def _process(identity: VmIdentity | None) -> Iterator[Finding]:
-    """What two vcpuctl on one VM know of each other hangs on it (``lock``, ``journal``)."""
+    """Yield a warning if QEMU's process cannot be seen.
+
+    What two vcpuctl on one VM know of each other hangs on it (``lock``, ``journal``).
+    """
     if identity is not None and isinstance(identity.by, SocketId):
         yield Finding(
             Level.WARNING,
@@ -38,7 +41,7 @@ def _process(identity: VmIdentity | None) -> Iterator[Finding]:
 
 
 def _kvm(view: VmView, identity: VmIdentity | None) -> Iterator[Finding]:
-    """What this host's KVM says, if it is the one that runs the VM: QEMU's process is seen here."""
+    """Yield what this host's KVM says, if it is the one that runs the VM: QEMU's process is seen here."""
     if view.host.accel == "kvm" and identity is not None and qemu_of(identity) is not None:
         from ..local.kvm import recommended_vcpus
 
@@ -46,7 +49,7 @@ def _kvm(view: VmView, identity: VmIdentity | None) -> Iterator[Finding]:
 
 
 def _permissions(path: str, what: str) -> Iterator[Finding]:
-    """Whoever can write to these sockets owns the VM."""
+    """Yield a warning if every user can write to this socket. Whoever can write to these sockets owns the VM."""
     try:
         mode = os.stat(path).st_mode
     except OSError:

@@ -64,7 +64,7 @@ class UnusableVm:
         raise self._error
 
     def interrupt(self) -> None:
-        """There is nothing to end."""
+        """Do nothing: there is nothing to end."""
 
 
 class Member(NamedTuple):

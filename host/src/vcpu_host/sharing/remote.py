@@ -31,7 +31,7 @@ _SYSTEMD = 1
 
 @asynccontextmanager
 async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter] | None]:
-    """Connect to a hub's socket; None if nobody listens there."""
+    """Connect to a hub's socket, and yield the streams; yield None if nobody listens there."""
     try:
         reader, writer = await asyncio.open_unix_connection(sock=dial_far(path), limit=wire.LONGEST)
     except OSError:
@@ -94,7 +94,7 @@ class Asking:
             return None
 
     async def _heard(self, reader: asyncio.StreamReader, say: Say, listener: int) -> wire.Message | None:
-        """The first message. A process that is stopped, or at its end, is connected to all the same.
+        """Return the first message. A process that is stopped, or at its end, is connected to all the same.
 
         ``listener`` is the id of the process that listened when the connection was made.
         """
@@ -117,7 +117,7 @@ class Asking:
 
 
 def _starts(listener: int) -> bool:
-    """Whether whoever is to answer is being started, by the id of the process that has called listen(2) last.
+    """Return whether whoever is to answer is being started, by the id of the process that has called listen(2) last.
 
     That is systemd for a socket of its own, until the service has started, which calls it there, too. When the service
     has ended, systemd still has the socket, and the id is that of nobody.
@@ -174,7 +174,7 @@ class HolderSilentError(Exception):
 
 @asynccontextmanager
 async def asked_to_give_way(path: Path, part: Part, seconds: float, *, insists: bool) -> AsyncIterator[Holder | None]:
-    """Ask the process that listens at ``path`` to give way; None if nobody does.
+    """Ask the process that listens at ``path`` to give way, and yield who it is; None if nobody does.
 
     Raise HolderSilentError if somebody does, and does not answer in so many seconds. ``part`` is what the VM is wanted
     for: nobody gives way to one that reads. ``insists``: the VM itself is needed, and not somebody who carries an

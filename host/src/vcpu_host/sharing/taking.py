@@ -37,7 +37,7 @@ Ended = Callable[[Document], None]
 
 
 def nobody_hears(what: object) -> None:
-    """Nobody wants to know."""
+    """Do nothing: nobody wants to know."""
     del what
 
 
@@ -73,7 +73,7 @@ class Locks:
     async def take(self, lock: VmLock) -> None:
         """Take it. Raise ElsewhereError if its holder is to be asked instead, RefusedError "vm-busy" if it stays.
 
-        RefusedError "service-silent" is raised if it only looks, and stays because it does not hear that it is asked.
+        Raise RefusedError "service-silent" if it only looks, and stays because it does not hear that it is asked.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._patience

@@ -64,7 +64,7 @@ class Unread:
             self._freed = asyncio.Event()
 
     def _fits(self, user: int, size: int) -> bool:
-        """Whether there is room, for this user and for anybody."""
+        """Return whether there is room, for this user and for anybody."""
         total = self.held()
         return self._fits_user(user, size) and (total == 0 or total + size <= self._most)
 

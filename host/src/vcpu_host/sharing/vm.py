@@ -112,7 +112,10 @@ class Vm:
         self._interruption.interrupt()
 
     async def _order(self, call: Call, say: Say) -> Document:
-        """An operation is carried out once: where it was begun and how it ended is not told, that is an error."""
+        """Carry out an operation, once, and return its answer.
+
+        If it was begun, and how it ended is not told, that is an error.
+        """
         order = _Order()
         async with no_result(call, partial(self._write, call), begun=lambda: order.told_elsewhere):
             self._interruption.check()
@@ -156,7 +159,7 @@ class Vm:
                 asking = Asking(elsewhere.path, call, elsewhere.holder)
 
     async def _carried_out(self, order: _Order, asking: Asking, say: Say) -> Document | None:
-        """The answer of another process; None if it did not begin.
+        """Return the answer of another process; None if it did not begin.
 
         Raise OutcomeLostError "service-lost" if it has begun, and ended before it gave an answer.
         """
@@ -177,7 +180,10 @@ class Vm:
         self._ended(of_result(result))
 
     async def _question(self, call: Call, say: Say) -> Document:
-        """A question changes nothing, so it may be asked again: of whoever holds the VM then."""
+        """Return the answer to a question.
+
+        A question changes nothing, so it may be asked again: of whoever holds the VM then.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         say = OnlyChanges(say)
@@ -198,7 +204,7 @@ class Vm:
             await asyncio.sleep(_AFTER_YOU)
 
     async def _asked_once(self, call: Call, say: Say) -> Document | None:
-        """The answer, or None if this process gave way, or the one that was asked has lost the VM."""
+        """Return the answer; None if this process gave way, or the one that was asked has lost the VM."""
         service = self._of_service(call)
         if service is not None:
             await self._recognised(service, say)
@@ -241,7 +247,10 @@ class Vm:
         return hold(self._target, part, self._holder, waits=waits, ended=self._ended, recognise=recognise)
 
     def _of_service(self, call: Call) -> Asking | None:
-        """Where this user may use the service, but not the locks of its user: ask it for the VM, if it has that."""
+        """Return what asks the service for the VM, if it has that; None if the service is not to be asked.
+
+        It is where this user may use the service, but not the locks of its user.
+        """
         if not self._service or not asks_service():
             return None
         path = Path(directory.service_socket())
@@ -258,7 +267,7 @@ def asks_service() -> bool:
 
 
 def _may_use_locks_of_service() -> bool:
-    """Whether its locks lie where this user's do, and so lead to it."""
+    """Return whether its locks lie where this user's do, and so lead to it."""
     return os.geteuid() == 0
 
 
@@ -277,7 +286,7 @@ async def _first(work: asyncio.Future[Any], event: asyncio.Event) -> None:
 
 
 async def unless_set(event: asyncio.Event, asking: Coroutine[Any, Any, Document | None]) -> Document | None:
-    """The answer; None if the event is set before it is there."""
+    """Return the answer; None if the event is set before it is there."""
     work = asyncio.ensure_future(asking)
     try:
         await _first(work, event)
