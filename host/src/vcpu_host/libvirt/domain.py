@@ -46,7 +46,10 @@ class Domain:
         return self.connection.version >= binding.ASYNC_UNPLUG_SINCE
 
     async def call(self, what: str, function: Callable[..., T], *arguments: Any) -> T:
-        """As ``Connection.call``, for what is about this domain: one that there is no more is gone, like its QEMU."""
+        """Call as ``Connection.call`` does, for what is about this domain.
+
+        A domain that there is no more is gone, like its QEMU.
+        """
         try:
             return await self.connection.call(what, function, *arguments)
         except UsageError as error:

@@ -105,7 +105,7 @@ class MetadataJournal:
             raise RefusedError(error.reason) from error
 
     def _write(self, intents: Sequence[Intent]) -> None:
-        """In the connection's thread."""
+        """Write the record, or remove it if there are no intents. In the connection's thread."""
         xml = self._xml(intents) if intents else None
         self._domain.raw.setMetadata(_ELEMENT, xml, _PREFIX if xml else None, NAMESPACE, _LIVE)
 

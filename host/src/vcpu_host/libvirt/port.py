@@ -133,7 +133,7 @@ class ChannelPort:
         self._end(connection.close())
 
     def _opened(self, connection: Connection) -> Any:
-        """In the connection's thread."""
+        """Return a stream that has the channel. In the connection's thread."""
         libvirt = binding.module()
         stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
         try:
@@ -162,7 +162,7 @@ class ChannelPort:
                     await connection.close()
 
     def _taken_and_freed(self, connection: Connection, transport: StreamTransport) -> None:
-        """In the connection's thread."""
+        """Take the channel and free it, if it is still with that stream. In the connection's thread."""
         libvirt = binding.module()
         stream = connection.raw.newStream(libvirt.VIR_STREAM_NONBLOCK)
         domain = self._found(connection)
@@ -171,7 +171,7 @@ class ChannelPort:
             stream.abort()
 
     def _found(self, connection: Connection) -> Any:
-        """libvirt's object of the domain, by this connection. In its thread."""
+        """Return libvirt's object of the domain, by this connection. In its thread."""
         return connection.raw.lookupByUUIDString(self._domain.identity.uuid)
 
     def _end(self, work: Any) -> None:
@@ -181,7 +181,7 @@ class ChannelPort:
 
 
 def no_channel() -> Reason:
-    """The domain has no channel for the agent."""
+    """Return the reason that the domain has no channel for the agent."""
     return Reason(
         codes.NO_CHANNEL,
         Origin.VCPUCTL,

@@ -77,7 +77,10 @@ class RecordVmm:
         return view
 
     def _state(self) -> tuple[str, int, int]:
-        """Its state, QEMU's version as libvirt counts, and what is under way with it. In the connection's thread."""
+        """Return its state, QEMU's version as libvirt counts, and what is under way with it.
+
+        In the connection's thread.
+        """
         raw: Any = self.domain.raw
         number, why = raw.state()
         state = _STATES.get(number, "paused")

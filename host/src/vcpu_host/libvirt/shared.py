@@ -118,12 +118,12 @@ class Raw:
             raise words.of_opening(error, self.uri) from error
 
     def _opening_ended(self, opening: asyncio.Future[None]) -> None:
-        """An opening that failed is no news where nobody waited for it, and leaves no thread behind."""
+        """Leave no thread behind if the opening failed. That is no news where nobody waited for it."""
         if opening.cancelled() or opening.exception() is not None:
             self._worker.end()
 
     def _closed(self, handle: Any, reason: int, opaque: object) -> None:
-        """The close callback, in the thread of events."""
+        """Hear the close callback, in the thread of events."""
         del handle, opaque
         self._worker.later(self.lose, words.lost(self.uri, words.closed_by(reason)))
 

@@ -164,7 +164,10 @@ class StreamTransport(asyncio.Transport):
         return None
 
     def _read_no_more(self, stream: Any, why: str, *, cut: bool = False) -> None:
-        """``stream`` is the callback's own: ours may be gone, if it was closed in the middle of a flood."""
+        """Read no more of the stream.
+
+        ``stream`` is the callback's own: ours may be gone, if it was closed in the middle of a flood.
+        """
         with contextlib.suppress(binding.module().libvirtError):  # it is lost, and with it its callback
             stream.eventRemoveCallback()
         self._later(self._ended, why, cut)
@@ -221,7 +224,7 @@ class StreamTransport(asyncio.Transport):
             self._protocol.resume_writing()
 
     def _ended(self, why: str, cut: bool) -> None:  # noqa: FBT001 - from another thread, by place
-        """Nothing more can be read, or written."""
+        """End: nothing more can be read, or written."""
         if cut:
             self._cut_off()
         self._end_writing()

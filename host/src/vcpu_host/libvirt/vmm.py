@@ -155,7 +155,10 @@ class LibvirtVmm(QmpVmm):
         return LIBVIRTS.slot_id(slot.index)
 
     async def _has_come(self, index: int) -> bool:
-        """Whether QEMU has a CPU after a plug at which libvirt has failed. Raise QemuGoneError if it cannot be seen."""
+        """Return whether QEMU has a CPU after a plug at which libvirt has failed.
+
+        Raise QemuGoneError if it cannot be seen.
+        """
         try:
             return index in await self._filled()
         except QemuError as error:
@@ -206,5 +209,5 @@ class _Leaving:
         self.empty_since: float | None = None
 
     def settles(self, now: float) -> bool:
-        """Whether libvirt's record may yet follow."""
+        """Return whether libvirt's record may yet follow."""
         return self.empty_since is None or now - self.empty_since < _SETTLES

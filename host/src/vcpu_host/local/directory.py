@@ -18,7 +18,7 @@ _USERS = Path("/run/user")
 
 
 def directory() -> Path:
-    """Where it is: the system's for root, the user's own otherwise.
+    """Return where it is: the system's for root, the user's own otherwise.
 
     A user has one, whether or not the environment names it (cron and ``sudo -u`` leave that out): two commands of one
     user that looked in two places would not exclude each other.
@@ -46,12 +46,12 @@ def new_socket(kind: str) -> Path:
 
 
 def service_socket() -> str:
-    """Where ``vcpuctl serve`` listens: VCPUCTL_SOCKET, or /run/vcpuctl.sock."""
+    """Return where ``vcpuctl serve`` listens: VCPUCTL_SOCKET, or /run/vcpuctl.sock."""
     return os.environ.get("VCPUCTL_SOCKET") or "/run/vcpuctl.sock"
 
 
 def prepare(path: Path) -> None:
-    """Make the directory, or see that it is ours alone. Raises RefusedError "unsafe-directory", or OSError."""
+    """Make the directory, or see that it is ours alone. Raise RefusedError "unsafe-directory", or OSError."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_ours(path):
         raise unsafe(f"{path} belongs to somebody else, or others may write to it")
@@ -64,5 +64,5 @@ def is_ours(path: Path) -> bool:
 
 
 def unsafe(text: str) -> RefusedError:
-    """What lies there is not to be trusted."""
+    """Return the error that what lies there is not to be trusted."""
     return RefusedError(Reason(codes.UNSAFE_DIRECTORY, Origin.VCPUCTL, text, "remove it, or set XDG_RUNTIME_DIR"))

@@ -144,7 +144,10 @@ def _bad(path: Path, why: str) -> RefusedError:
 
 
 def _replace(path: Path, data: bytes, *, on_disk: bool) -> None:
-    """``on_disk``: the data are on the disk before they have their name, and the name is before this returns."""
+    """Replace the file by one with these data.
+
+    ``on_disk``: the data are on the disk before they have their name, and the name is before this returns.
+    """
     new = path.with_suffix(_NEW)
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "wb") as file:

@@ -53,7 +53,10 @@ class VmLock:
         return self._path.with_suffix(".sock")
 
     async def acquire(self, patience: float) -> None:
-        """Take the lock, waiting for at most ``patience`` seconds. RefusedError names the holder."""
+        """Take the lock, waiting for at most ``patience`` seconds.
+
+        Raise RefusedError, which names the holder, if somebody has it still.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + patience
         while not self.try_take():
@@ -93,7 +96,10 @@ class VmLock:
             os.close(fd)
 
     def _taken(self, fd: int, *, looks: bool) -> bool | None:
-        """Whether the open file is locked now; None if it is not the lock any more: its holder removed it meanwhile."""
+        """Lock the open file if nobody has. Return whether it is locked now.
+
+        Return None if it is not the lock any more: its holder removed it meanwhile.
+        """
         if not self._inspect(fd):
             return None
         try:
@@ -114,7 +120,7 @@ class VmLock:
         return True
 
     def _inspect(self, fd: int) -> bool:
-        """What is opened is written to: it must be a file, and ours, and no other name of a file elsewhere.
+        """Raise RefusedError if it is no file, or not ours, or has another name elsewhere: it is written to.
 
         Return whether it still has a name.
         """
@@ -167,7 +173,7 @@ def _remove(fd: int, path: Path) -> None:
 
 
 def _is_at(fd: int, path: Path) -> bool:
-    """Whether the open file is the one of this name. Only then does its lock keep others out."""
+    """Return whether the open file is the one of this name. Only then does its lock keep others out."""
     try:
         there = os.lstat(path)
     except FileNotFoundError:

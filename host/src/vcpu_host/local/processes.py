@@ -26,7 +26,9 @@ _LONGEST_LINE = 1 << 20
 
 
 def peer(sock: socket.socket) -> int:
-    """The id that the process which listens at the other end of ``sock`` has here; 0 if it cannot be seen from here.
+    """Return the id that the process which listens at the other end of ``sock`` has here.
+
+    Return 0 if it cannot be seen from here.
 
     (unix(7), SO_PEERCRED. It is the one that called listen(2) last, and QEMU calls it on sockets that it was handed,
     too: socket_listen, util/qemu-sockets.c.)
@@ -35,12 +37,15 @@ def peer(sock: socket.socket) -> int:
 
 
 def peer_user(sock: socket.socket) -> int:
-    """The id of the user whose process is at the other end of ``sock``, as it was when it connected (unix(7))."""
+    """Return the id of the user whose process is at the other end of ``sock``, as it was when it connected.
+
+    (unix(7).)
+    """
     return _credentials(sock)[1]
 
 
 def _credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """The process, the user and the group at the other end."""
+    """Return the process, the user and the group at the other end."""
     layout = "3i"
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(layout))
     pid, uid, gid = struct.unpack(layout, raw)
@@ -48,7 +53,7 @@ def _credentials(sock: socket.socket) -> tuple[int, int, int]:
 
 
 def describe(pid: int) -> str:
-    """The process with this id here, for people: "process 1234 (socat)"."""
+    """Return the process with this id here, for people: "process 1234 (socat)"."""
     if pid <= 0:
         return "a process that cannot be seen from here"
     command = printable(_read(f"{pid}/comm").decode(errors="replace").strip())
@@ -74,7 +79,7 @@ def identify(listener: int, thread_id: int | None, path: str) -> VmIdentity:
 
 
 def has_thread(pid: int, thread_id: int) -> bool:
-    """Whether this process has a thread that is ``thread_id`` in the innermost PID namespace that the thread is in.
+    """Return whether this process has a thread that is ``thread_id`` in the thread's innermost PID namespace.
 
     (proc_pid_status(5), NSpid: the ids of a thread from the namespace of /proc to its own.)
     """
@@ -128,9 +133,9 @@ def descriptors(pid: int) -> Descriptors | None:
 
 
 def _count(pid: int) -> int:
-    """How many the process has open: Linux tells anybody since 6.2, as the directory's size, and before that its user.
+    """Return how many the process has open; 0 if it cannot be seen.
 
-    0 if it cannot be seen.
+    Linux tells anybody since 6.2, as the directory's size, and before that its user.
     """
     try:
         return os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
@@ -139,7 +144,10 @@ def _count(pid: int) -> int:
 
 
 def _limit(pid: int) -> int:
-    """The limit that counts, the soft one (proc_pid_limits(5)); 0 if it cannot be seen, or there is none."""
+    """Return the limit that counts, the soft one (proc_pid_limits(5)).
+
+    Return 0 if it cannot be seen, or there is none.
+    """
     for line in _read(f"{pid}/limits").splitlines():
         if line.startswith(b"Max open files"):
             soft = line.split()[3]
@@ -148,7 +156,7 @@ def _limit(pid: int) -> int:
 
 
 def _ceiling() -> int:
-    """The highest limit that anybody, root too, can give a process (proc_sys_fs(5), nr_open)."""
+    """Return the highest limit that anybody, root too, can give a process (proc_sys_fs(5), nr_open)."""
     return int(_read("sys/fs/nr_open") or 0)
 
 
@@ -214,23 +222,23 @@ def _says_qemu(pid: int) -> bool:
 
 
 def _owner(thread_id: int) -> int:
-    """The process that the thread with this id here belongs to; 0 if there is none."""
+    """Return the process that the thread with this id here belongs to; 0 if there is none."""
     return int(_status(str(thread_id)).get("Tgid", "0"))
 
 
 def _ids(pid: int, thread_id: int) -> list[int]:
-    """The thread's ids. A kernel without PID namespaces has one for each, and tells no more of it."""
+    """Return the thread's ids. A kernel without PID namespaces has one for each, and tells no more of it."""
     return [int(number) for number in _status(f"{pid}/task/{thread_id}").get("NSpid", str(thread_id)).split()]
 
 
 def _status(which: str) -> dict[str, str]:
-    """What /proc/WHICH/status says; empty if there is no such process, or it may not be seen."""
+    """Return what /proc/WHICH/status says; empty if there is no such process, or it may not be seen."""
     lines = _read(f"{which}/status").decode(errors="replace").splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _read(which: str) -> bytes:
-    """A file below /proc; empty if the process has ended, or may not be seen."""
+    """Return a file below /proc; empty if the process has ended, or may not be seen."""
     try:
         return Path("/proc", which).read_bytes()
     except (FileNotFoundError, ProcessLookupError, PermissionError):

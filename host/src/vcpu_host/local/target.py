@@ -166,7 +166,7 @@ def _not_taken(text: str, hint: str) -> UsageError:
 
 
 def directories() -> tuple[Path, ...]:
-    """Where ``NAME.toml`` is looked for, in order."""
+    """Return where ``NAME.toml`` is looked for, in order."""
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Path(home, "vcpuctl", "vms.d"), Path("/etc/vcpuctl/vms.d")
 

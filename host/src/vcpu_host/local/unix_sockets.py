@@ -34,9 +34,10 @@ def is_abstract(name: str) -> bool:
 
 
 def plain_name(text: str) -> str:
-    """The path, or "@NAME", that ``text`` means: that itself, or as in QEMU's unix:PATH,server=on,wait=off.
+    """Return the path, or "@NAME", that ``text`` means.
 
-    UsageError "not-unix" for what is no unix socket on which QEMU listens.
+    That is ``text`` itself, or as in QEMU's unix:PATH,server=on,wait=off. Raise UsageError "not-unix" for what is no
+    unix socket on which QEMU listens.
     """
     if text.startswith(_OTHERS):
         raise _not_unix(f"{text} is no unix socket, and vcpuctl speaks to no other")
@@ -97,7 +98,7 @@ def dial_far(path: Path) -> socket.socket:
 
 @contextmanager
 def _near(path: Path) -> Iterator[str]:
-    """A short name for ``path``, whose directory is there: sun_path has 108 bytes."""
+    """Yield a short name for ``path``, whose directory is there: sun_path has 108 bytes."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{directory}/{path.name}"
