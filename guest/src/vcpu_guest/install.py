@@ -278,7 +278,7 @@ def _digest_in(unit: Path) -> str:
 
 
 def _is_untouched(place: Place) -> bool:
-    """Whether the configuration is as this version has it, or as the one did that wrote the unit."""
+    """Return whether the configuration is as this version has it, or as the one did that wrote the unit."""
     try:
         digest = hashlib.sha256(place.of(DEFAULT_PATH).read_bytes()).hexdigest()
     except FileNotFoundError:
@@ -332,7 +332,7 @@ class _Service:
         )
 
     def is_older_than(self, file: Path) -> bool:
-        """Whether the process that runs began before the file was written."""
+        """Return whether the process that runs began before the file was written."""
         written = file.stat().st_mtime
         # A time that is still to come is of another clock, and would have the service started anew at each call.
         return self.runs and self.began is not None and self.began < written <= time.time()

@@ -314,7 +314,7 @@ class Inventory:
     # -- being told --------------------------------------------------------------------------------------------------
 
     def wait_for(self, firmware_ids: frozenset[str], on_arrival: OnArrival) -> None:
-        """From now on, call `on_arrival` the moment the identity of one of these CPUs is known. It must not block."""
+        """Call `on_arrival` from now on, the moment the identity of one of these CPUs is known. It must not block."""
         self._waiting[on_arrival] = firmware_ids
 
     def wait_no_more(self, on_arrival: OnArrival) -> None:
@@ -323,7 +323,7 @@ class Inventory:
 
     @contextmanager
     def changes(self) -> Iterator[asyncio.Event]:
-        """While the context lasts, set the event after every change. Clear it before taking a look."""
+        """Yield an event that is set after every change, while the context lasts. Clear it before taking a look."""
         event = asyncio.Event()
         self._watches.add(event)
         if self._tick is None:

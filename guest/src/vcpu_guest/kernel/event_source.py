@@ -52,10 +52,10 @@ class NoEvents:
     hearing = False
 
     def start(self, on_event: OnEvent, on_lost: OnLost, urgent: Urgent) -> None:
-        """Nothing to begin."""
+        """Do nothing: there is nothing to begin."""
 
     def catch_up(self) -> None:
-        """Nothing is put off."""
+        """Do nothing: nothing is put off."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: there is nothing to end."""

@@ -177,7 +177,10 @@ class Uevents:
     # -- when there is too much, or something is wrong -----------------------------------------------------------------
 
     def _went_wrong(self, error: OSError) -> None:
-        """ENOBUFS: the kernel had more than the buffer holds. Anything else ends the same way: look at all."""
+        """Look at all after an error, or open the socket again after too many.
+
+        ENOBUFS: the kernel had more than the buffer holds. Anything else ends the same way.
+        """
         self._losses.warning(error=str(error))
         self._failures += 1
         if self._failures >= _PATIENCE:
@@ -190,7 +193,7 @@ class Uevents:
             self._make_good(str(error))
 
     def _delay(self) -> float:
-        """Seconds for the next pause, by what was done since the last one."""
+        """Return the seconds for the next pause, by what was done since the last one."""
         spent, self._spent = self._spent, 0.0
         return min(max(_PAUSE, _SHARE * spent), _LONGEST_PAUSE)
 

@@ -63,7 +63,7 @@ class Ended(NamedTuple):
     text: str = ""
 
     def __str__(self) -> str:
-        """The code and the peer's words, escaped."""
+        """Return the code and the peer's words, escaped."""
         name = self.code.name.lower().replace("_", "-")
         return f"{name}: {self.text!a}" if self.text else name
 

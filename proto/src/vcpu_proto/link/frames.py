@@ -64,9 +64,9 @@ class Frame(NamedTuple):
 
 
 def encode(frame: Frame) -> bytes:
-    """Returns the bytes of a frame, flags included.
+    """Return the bytes of a frame, flags included.
 
-    Raises ValueError for a frame that no decoder would take (payload too long, token of another length, kind or version
+    Raise ValueError for a frame that no decoder would take (payload too long, token of another length, kind or version
     beyond four bits, sequence number beyond 32).
     """
     kind, token, seq, payload, version = frame
@@ -99,7 +99,7 @@ class Decoder:
         return len(self._partial)
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Returns the frames that these bytes complete, in order. Time is linear in len(data)."""
+        """Return the frames that these bytes complete, in order. Time is linear in len(data)."""
         stretches = data.split(_FLAG)
         self._hold(stretches[0])
         if len(stretches) == 1:
@@ -123,7 +123,7 @@ class Decoder:
             self._partial += stretch
 
     def _finish(self, frames: list[Frame]) -> None:
-        """A flag came: what was held is complete."""
+        """Take what was held as complete: a flag came."""
         if self._skipping:
             self._skipping = False
             self.dropped_frames += 1
@@ -151,7 +151,10 @@ class Decoder:
 
 
 def _unstuff(stretch: bytes) -> bytes | None:
-    """Undoes the stuffing; None if anything but 5D or 5E follows an escape: a frame has one spelling only."""
+    """Undo the stuffing.
+
+    Return None if anything but 5D or 5E follows an escape: a frame has one spelling only.
+    """
     escapes = stretch.count(_ESCAPE)
     if not escapes:
         return stretch

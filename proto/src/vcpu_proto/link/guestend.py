@@ -47,14 +47,14 @@ class GuestLink(Pump):
 
     @property
     def host_in_session(self) -> bool:
-        """Says if a host has a session with us."""
+        """Whether a host has a session with us."""
         return self.session.state is State.OPEN
 
     async def run(self) -> None:
-        """Opens the port and serves it until stop(). Start the gRPC server before.
+        """Open the port and serve it until stop(). Start the gRPC server before.
 
-        Raises what opening the port raises (PortError), and PortError when the port is taken out of the guest. When
-        cancelled it drops everything at once.
+        Raise what opening the port raises (PortError), and PortError when the port is taken out of the guest. When
+        cancelled, drop everything at once.
         """
         self._open_wire(self)
         self._write(self.session.beacon())
@@ -67,7 +67,7 @@ class GuestLink(Pump):
             raise error
 
     async def stop(self) -> None:
-        """Tells the host that the agent is stopping, closes, and lets run() return. At most half a second."""
+        """Tell the host that the agent is stopping, close, and let run() return. It takes at most half a second."""
         self.end(EndCode.STOPPING, "agent stopping")
         if self._wire is not None:
             self._wire.close()
@@ -75,7 +75,7 @@ class GuestLink(Pump):
         self.abort()
 
     def abort(self) -> None:
-        """Drops the port at once."""
+        """Drop the port at once."""
         if self._dialing is not None:
             self._dialing.cancel()
         if self._grace is not None:
@@ -86,19 +86,19 @@ class GuestLink(Pump):
     # -- what happens
 
     def peer_gone(self) -> None:
-        """The host closed its end. Its session lives on for a moment, see _GRACE."""
+        """Let the session live on for a moment, see _GRACE: the host closed its end."""
         if self._grace is None:
             self._await_host()
 
     def peer_back(self) -> None:
-        """A host is there: it learns at once that we are, too."""
+        """Tell a host that is there, at once, that we are, too."""
         if self._grace is not None:
             self._grace.cancel()
             self._grace = None
         self._write(self.session.beacon())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The port is closed or gone."""
+        """End the session, and let run() return: the port is closed or gone."""
         super().connection_lost(exc)
         if not self._closed.done():
             self._closed.set_result(exc)

@@ -84,7 +84,7 @@ class HostLink(Pump):
     async def connect(cls, open_wire: OpenHostWire, *, timeout: float = 5.0) -> Self:
         """Open a wire and a session with the agent over it. ``timeout`` in seconds, for all of it.
 
-        The wire may be opened twice (see _ANEW). Raises what ``open_wire`` raises, BusyError, NoAnswerError,
+        The wire may be opened twice (see _ANEW). Raise what ``open_wire`` raises, BusyError, NoAnswerError,
         VersionError and PeerGoneError.
         """
         until = asyncio.get_running_loop().time() + timeout
@@ -115,7 +115,7 @@ class HostLink(Pump):
         return self.session.instance
 
     async def listen(self, path: str | None = None) -> str:
-        """Makes a private socket for one connection and returns its path.
+        """Make a private socket for one connection and return its path.
 
         ``path`` is where, in a directory that is this user's alone; None: in a new one, which a process that is killed
         leaves behind.
@@ -143,7 +143,7 @@ class HostLink(Pump):
         return path
 
     async def ping(self, timeout: float) -> None:
-        """Returns when the agent's link answered. Raises SessionLostError, TimeoutError (``timeout`` in seconds)."""
+        """Return when the agent's link answered. Raise SessionLostError, TimeoutError (``timeout`` in seconds)."""
         if self.session.state is not State.OPEN:
             raise SessionLostError(await self.ended)
         nonce = os.urandom(TOKEN_BYTES)
@@ -156,7 +156,7 @@ class HostLink(Pump):
             del self._pongs[nonce]
 
     async def close(self) -> None:
-        """Ends the session (the agent is told), and returns once the port is free for others, within half a second."""
+        """End the session (the agent is told), and return once the port is free for others, within half a second."""
         self.end(EndCode.LOCAL_ENDED)
         self._close_wire()
         await asyncio.wait({self._closed}, timeout=_LAST_BYTES)
@@ -165,25 +165,28 @@ class HostLink(Pump):
             await self._closed
 
     def abort(self) -> None:
-        """Drops the connection at once, without a word to the agent."""
+        """Drop the connection at once, without a word to the agent."""
         self._remove_socket()
         if self._wire is not None:
             self._wire.abort()
 
     async def __aenter__(self) -> Self:
-        """Returns itself."""
+        """Return itself."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes."""
+        """Close."""
         await self.close()
 
     # -- opening
 
     async def _open(self, wire: HostWire, timeout: float, *, anew: bool) -> None:
-        """``anew``: raise NoAnswerError after _ANEW seconds already, unless the port is with another client."""
+        """Open the session with the agent, in ``timeout`` seconds.
+
+        ``anew``: raise NoAnswerError after _ANEW seconds already, unless the port is with another client.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         renew = loop.time() + _ANEW if anew else deadline
@@ -222,7 +225,7 @@ class HostLink(Pump):
         self._joining = loop.create_task(join)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """QEMU closed the socket, or we did."""
+        """End the session, and let close() return: QEMU closed the socket, or we did."""
         super().connection_lost(exc)
         if not self._closed.done():
             self._closed.set_result(None)

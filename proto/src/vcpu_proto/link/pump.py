@@ -26,10 +26,10 @@ class WireProtocol(asyncio.Protocol):
     """What a wire calls: asyncio's Protocol, and two calls more from wires that outlive their peer (a virtio port)."""
 
     def peer_gone(self) -> None:
-        """The other end of the wire was closed. It may come back. Until then what is written waits."""
+        """Hear that the other end of the wire was closed. It may come back. Until then what is written waits."""
 
     def peer_back(self) -> None:
-        """The other end is there (again). What it reads need not begin with the beginning of a frame."""
+        """Hear that the other end is there (again). What it reads need not begin with the beginning of a frame."""
 
 
 class LocalEnd(asyncio.Protocol):
@@ -43,36 +43,36 @@ class LocalEnd(asyncio.Protocol):
         self._abort: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Offers the stream to the pump."""
+        """Offer the stream to the pump."""
         self._transport = cast(asyncio.Transport, transport)
         if not self._pump.adopt(self):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Local bytes go to the peer."""
+        """Pass local bytes on to the peer."""
         self._pump.local_data(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The local program closed its connection; why does not matter to the peer."""
+        """End the session: the local program closed its connection; why does not matter to the peer."""
         if self._abort is not None:
             self._abort.cancel()
         self._pump.local_lost(self)
 
     def pause_writing(self) -> None:
-        """The local program reads too slowly."""
+        """Have the wire paused: the local program reads too slowly."""
         self._pump.local_full(self, full=True)
 
     def resume_writing(self) -> None:
-        """The local program caught up."""
+        """Have the wire read again: the local program caught up."""
         self._pump.local_full(self, full=False)
 
     def write(self, data: bytes) -> None:
-        """Bytes from the peer."""
+        """Write bytes from the peer."""
         if self._transport is not None:
             self._transport.write(data)
 
     def pause(self, *, paused: bool) -> None:
-        """Stops or resumes reading."""
+        """Stop or resume reading."""
         if self._transport is None:
             return
         if paused:
@@ -81,7 +81,7 @@ class LocalEnd(asyncio.Protocol):
             self._transport.resume_reading()
 
     def finish(self) -> None:
-        """Closes the stream once it has taken what was written, and by force if it does not within a second."""
+        """Close the stream once it has taken what was written, and by force if it does not within a second."""
         if self._transport is None or self._abort is not None:
             return
         self._transport.close()
@@ -102,11 +102,11 @@ class Pump(WireProtocol):
     # -- called by the wire
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The wire is there."""
+        """Take the wire, which is there now."""
         self._wire = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the peer."""
+        """Take bytes from the peer."""
         events = self.session.receive(data)
         self._answer()
         chunks: list[bytes] = []
@@ -126,7 +126,7 @@ class Pump(WireProtocol):
         self._settle()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The wire is gone for good."""
+        """End the session: the wire is gone for good."""
         token, was = self.session.token, self.session.state
         self.session.forget()
         self._wire = None
@@ -134,13 +134,13 @@ class Pump(WireProtocol):
             self._session_over(Ended(token, EndCode.WIRE_LOST, str(exc) if exc else ""))
 
     def pause_writing(self) -> None:
-        """The wire takes no more for now."""
+        """Pause the local stream: the wire takes no more for now."""
         self._wire_full = True
         if self._local is not None:
             self._local.pause(paused=True)
 
     def resume_writing(self) -> None:
-        """The wire takes again."""
+        """Resume the local stream, and write what is owed: the wire takes again."""
         self._wire_full = False
         self._answer()
         if self._local is not None:
@@ -149,7 +149,7 @@ class Pump(WireProtocol):
     # -- called by the local stream
 
     def adopt(self, local: LocalEnd) -> bool:
-        """Takes the stream as the session's; says no if the session is over or has one."""
+        """Take the stream as the session's; return False if the session is over or has one."""
         if self._local is not None or self.session.state is not State.OPEN or local.token != self.session.token:
             return False
         self._local = local
@@ -163,24 +163,24 @@ class Pump(WireProtocol):
         return True
 
     def local_data(self, local: LocalEnd, data: bytes) -> None:
-        """Bytes of the local program."""
+        """Send bytes of the local program."""
         if local is self._local:
             self._write(self.session.send(data))
 
     def local_lost(self, local: LocalEnd) -> None:
-        """The local program ended the connection, and so the session."""
+        """End the session: the local program ended the connection."""
         if local is self._local:
             self.end(EndCode.LOCAL_ENDED)
 
     def local_full(self, local: LocalEnd, *, full: bool) -> None:
-        """The local program takes no more, or again."""
+        """Pause or resume the wire: the local program takes no more, or again."""
         if local is self._local:
             self._pause_wire(paused=full)
 
     # -- for both ends
 
     def end(self, code: EndCode, text: str = "") -> None:
-        """Ends the session, telling the peer why; nothing if there is none."""
+        """End the session, telling the peer why; do nothing if there is none."""
         if self.session.state is State.IDLE:
             return
         token = self.session.token
@@ -188,13 +188,13 @@ class Pump(WireProtocol):
         self._session_over(Ended(token, code, text))
 
     def _on_event(self, event: Event) -> None:
-        """Any event but Data and Ended."""
+        """Take any event but Data and Ended."""
 
     def _settle(self) -> None:
-        """Called after a chunk from the wire was dealt with."""
+        """Do what is due after a chunk from the wire was dealt with."""
 
     def _session_over(self, ended: Ended) -> None:
-        """The session has ended, here or there."""
+        """Let go of the local stream: the session has ended, here or there."""
         del ended
         local, self._local = self._local, None
         self._early.clear()

@@ -88,7 +88,10 @@ class Session:
     # -- what the caller wants
 
     def open(self, token: bytes) -> bytes:
-        """Host: returns an OPEN; with the token that is opening already, the same OPEN again, for one may be lost."""
+        """Return an OPEN, as the host.
+
+        With the token that is opening already, it is the same OPEN again, for one may be lost.
+        """
         if self.role is not Role.HOST or self.state is State.OPEN:
             raise SessionError(f"open() at the {self.role.value} while {self.state.value}")
         if len(token) != TOKEN_BYTES or token == NO_TOKEN:
@@ -98,7 +101,7 @@ class Session:
         return self._frame(Kind.OPEN)
 
     def send(self, data: bytes) -> bytes:
-        """Returns the DATA frames that carry ``data``."""
+        """Return the DATA frames that carry ``data``."""
         if self.state is not State.OPEN:
             raise SessionError(f"send() while {self.state.value}")
         if len(data) <= MAX_PAYLOAD:
@@ -106,7 +109,7 @@ class Session:
         return b"".join(self._data(data[at : at + MAX_PAYLOAD]) for at in range(0, len(data), MAX_PAYLOAD))
 
     def ping(self, nonce: bytes) -> bytes:
-        """Returns a PING; the peer's program need not be alive to answer, its link is enough."""
+        """Return a PING; the peer's program need not be alive to answer, its link is enough."""
         if self.state is not State.OPEN:
             raise SessionError(f"ping() while {self.state.value}")
         if len(nonce) != TOKEN_BYTES:
@@ -114,13 +117,13 @@ class Session:
         return self._frame(Kind.PING, nonce)
 
     def beacon(self) -> bytes:
-        """Guest: returns a BEACON, to be sent at the agent's start and when the host's end appears."""
+        """Return a BEACON, as the guest, to be sent at the agent's start and when the host's end appears."""
         if self.role is not Role.GUEST:
             raise SessionError("beacon() at the host")
         return encode(Frame(Kind.BEACON, NO_TOKEN, 0, self.instance, self._version))
 
     def close(self, code: EndCode, text: str = "") -> bytes:
-        """Ends the session and returns the CLOSE that says so; empty when there is none."""
+        """End the session and return the CLOSE that says so; return no bytes when there is none."""
         if self.state is State.IDLE:
             return b""
         frame = self._close_frame(self.token, code, text)
@@ -128,14 +131,14 @@ class Session:
         return frame
 
     def forget(self) -> None:
-        """Ends the session without a word: there is nobody to tell."""
+        """End the session without a word: there is nobody to tell."""
         if self.state is not State.IDLE:
             self._ended.append(self.token)
         self.state = State.IDLE
         self.token = NO_TOKEN
 
     def replies(self) -> bytes:
-        """Takes the answers that receive() made necessary."""
+        """Take the answers that receive() made necessary, and return them."""
         if not self._replies:
             return b""
         owed = b"".join(self._replies.values())
@@ -145,7 +148,7 @@ class Session:
     # -- what comes in
 
     def receive(self, data: bytes) -> list[Event]:
-        """Takes bytes from the wire and returns what they mean. Never raises on what the peer sent."""
+        """Take bytes from the wire and return what they mean. Never raise on what the peer sent."""
         events: list[Event] = []
         for frame in self.decoder.feed(data):
             if frame.version != self._version:
@@ -227,7 +230,7 @@ class Session:
         events.append(AgentStarted(instance))
 
     def _on_other_version(self, frame: Frame, events: list[Event]) -> None:
-        """Only the opening and its refusal mean the same in every version."""
+        """Take a frame of another version. Only the opening and its refusal mean the same in every version."""
         if self.role is Role.GUEST:
             if frame.kind == Kind.OPEN:
                 text = f"this agent speaks version {self._version} of the link"
@@ -241,7 +244,7 @@ class Session:
     # -- the pieces
 
     def _mine(self, frame: Frame) -> bool:
-        """Says if the frame belongs to the open session; a guest tells the sender of one that does not."""
+        """Return whether the frame belongs to the open session; a guest tells the sender of one that does not."""
         if self.state is State.OPEN and frame.token == self.token:
             return True
         if self.role is Role.GUEST:
