@@ -37,7 +37,7 @@ def observe(state: State, cpu: GuestCpu) -> None:
 
 
 def arrived(state: State, event: CpuArrived) -> None:
-    """The guest shows a CPU that was waited for."""
+    """Take in that the guest shows a CPU that was waited for."""
     _heard(state, event.cpu.firmware_id)
     observe(state, event.cpu)
 
@@ -105,7 +105,7 @@ def _all_listed(
 
 
 def _may_come(state: State, job: Job, *, at_rest: bool) -> bool:
-    """Whether the next list may show a CPU of the job that this one does not."""
+    """Return whether the next list may show a CPU of the job that this one does not."""
     if job.goal is Goal.GONE:
         return state.now < verdicts.arrives_until(state, job)
     overdue = job.overdue_at is not None and state.now >= job.overdue_at
@@ -113,7 +113,10 @@ def _may_come(state: State, job: Job, *, at_rest: bool) -> bool:
 
 
 def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: float, *, absence_proven: bool) -> None:
-    """What a list that was asked for shows of one job: all of it absent, or all of it offline and at rest."""
+    """Take in what a list that was asked for shows of one job.
+
+    That is all of it absent, or all of it offline and at rest.
+    """
     found = [thread.firmware_id in shown for thread in job.threads]
     if any(is_being_switched(shown[thread.firmware_id]) for thread in job.threads if thread.firmware_id in shown):
         return
@@ -126,7 +129,7 @@ def _listed(state: State, job: Job, shown: Mapping[str, GuestCpu], asked_at: flo
 
 
 def _unproven(state: State, job: Job, shown: Collection[str], foreign: tuple[GuestCpu, ...], *, overdue: bool) -> None:
-    """A CPU is missed while the guest shows one that no slot explains: it may be the same one."""
+    """Take in that a CPU is missed while the guest shows one that no slot explains: it may be the same one."""
     missed = _missed(job, shown)
     if job.goal is not Goal.UP and any(thread.absent_in is not None for thread in missed):
         if len(missed) == len(job.threads) and not (job.anew or job.rolling_back):
@@ -218,7 +221,7 @@ def _offline_settled(state: State, job: Job, thread: ThreadEvidence, event: CpuS
 
 
 def request_ended(state: State, event: RequestEnded) -> None:
-    """What the request has not answered is unknown, and asked for again."""
+    """Take in that the request is over: what it has not answered is unknown, and asked for again."""
     request = state.request_ended(event.request)
     if request is None or event.session != state.session:
         return

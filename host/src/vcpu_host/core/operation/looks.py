@@ -31,31 +31,31 @@ class HostLook:
         return None if self._under_way else self._next_at
 
     def due(self, now: float) -> bool:
-        """Whether to ask now."""
+        """Return whether to ask now."""
         return not self._under_way and (self._wanted or now >= self._next_at)
 
     def want(self) -> None:
-        """A look can settle something: ask as soon as none is under way."""
+        """Ask for a look as soon as none is under way: it can settle something."""
         self._wanted = True
 
     def restart_interval(self) -> None:
-        """A removal moves on: its next looks follow each other closely again."""
+        """Let the next looks follow each other closely again: a removal moves on."""
         self._interval = self._limits.poll_first
 
     def follow_removal(self, now: float) -> None:
-        """A removal is under way in QEMU: look after the shortest interval, and often from then on."""
+        """Look after the shortest interval, and often from then on: a removal is under way in QEMU."""
         self.restart_interval()
         self._at_the_latest(now + self._interval, now)
 
     def follow_others(self, now: float) -> None:
-        """One look is to serve several slots: leave ``poll_most`` between two of them."""
+        """Leave ``poll_most`` between two looks: one is to serve several slots."""
         self._at_the_latest(self._asked_at + self._limits.poll_most, now)
 
     def _at_the_latest(self, when: float, now: float) -> None:
         self._next_at = min(self._next_at, max(when, now))
 
     def asked(self, now: float, *, removing: bool) -> None:
-        """A look was asked for; ``removing`` says whether a removal is awaited."""
+        """Take that a look was asked for; ``removing`` says whether a removal is awaited."""
         if removing:
             self._next_at = now + self._interval
             self._interval = min(self._interval * 2, self._limits.poll_most)
@@ -66,7 +66,7 @@ class HostLook:
         self._asked_at = now
 
     def ended(self) -> None:
-        """The answer came."""
+        """Take that the answer came."""
         self._under_way = False
 
     @property
@@ -91,21 +91,21 @@ class GuestLook:
         return self._not_before if self._wanted and not self._under_way else None
 
     def due(self, now: float) -> bool:
-        """Whether to ask now."""
+        """Return whether to ask now."""
         return self._wanted and not self._under_way and now >= self._not_before
 
     def want(self) -> None:
-        """Only the guest's list can tell what is to be known now."""
+        """Ask for a look: only the guest's list can tell what is to be known now."""
         self._wanted = True
 
     def asked(self) -> None:
-        """It was asked for."""
+        """Take that it was asked for."""
         self._wanted, self._under_way = False, True
 
     def ended(self) -> None:
-        """The answer came."""
+        """Take that the answer came."""
         self._under_way = False
 
     def again(self, again_at: float) -> None:
-        """The answer is not the last one needed, or there will be none: ask again then."""
+        """Ask again then: the answer is not the last one needed, or there will be none."""
         self._wanted, self._under_way, self._not_before = True, False, again_at

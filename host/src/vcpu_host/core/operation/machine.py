@@ -71,7 +71,7 @@ class Machine:
         return self._state.wake_at
 
     def result(self, now: float) -> OperationResult:
-        """The result; call it once ``finished``."""
+        """Return the result; to be called once ``finished``."""
         slots = [job.result() for job in self._state.jobs]
         slots += [
             SlotResult(view.index, view.slot.device_id or "", Outcome.DONE, self._why_already(view))
@@ -91,7 +91,10 @@ class Machine:
         )
 
     def _after(self) -> Counts | None:
-        """Count what the jobs have seen change since the plan's view; None once nothing could be seen any more."""
+        """Return the counts with what the jobs have seen change since the plan's view.
+
+        Return None once nothing could be seen any more.
+        """
         if self._before is None or self._state.cause is not None:
             return None
         gained = [job.online_gained for job in self._state.jobs]
@@ -106,7 +109,7 @@ class Machine:
         return reasons.already(view)
 
     def progress(self) -> tuple[int, int, str]:
-        """How many slots are settled, of how many, and what the first open one waits for, in words."""
+        """Return how many slots are settled, of how many, and what the first open one waits for, in words."""
         waiting = next(self._state.open_jobs(), None)
         text = ""
         if waiting is not None:
@@ -116,7 +119,7 @@ class Machine:
         return total - self._state.open_count, total, text
 
     def dump(self) -> dict[str, object]:
-        """The whole state, for logs and bug reports."""
+        """Return the whole state, for logs and bug reports."""
         return self._state.dump()
 
     def feed(self, event: Event, now: float) -> None:
@@ -126,7 +129,7 @@ class Machine:
     # --- what to do now -----------------------------------------------------------------------------------------------
 
     def advance(self, now: float) -> list[Action]:
-        """The actions that are due; each is given once."""
+        """Return the actions that are due; each is given once."""
         self._state.tick(now)
         changed = self._settle_due()
         if self.finished:
@@ -144,7 +147,10 @@ class Machine:
     # --- verdicts -----------------------------------------------------------------------------------------------------
 
     def _settle_due(self) -> list[Job]:
-        """Settle what has come to its end by now; the jobs that changed since the last time, in the plan's order."""
+        """Settle what has come to its end by now.
+
+        Return the jobs that changed since the last time, in the plan's order.
+        """
         state = self._state
         if state.now >= state.deadline:
             for job in state.open_jobs():
@@ -172,10 +178,11 @@ class Machine:
             self._await_ejection(job)
 
     def _await_arrival(self, job: Job) -> None:
-        """What the firmware acknowledged, the kernel shows within the grace, counted while it could be heard.
+        """Wait for the kernel to show what the firmware acknowledged.
 
-        A CPU that was plugged before is one that the guest knows, or is told of at this moment; but one that came back
-        with a snapshot it never hears of. Silence is no verdict: it is given on a list asked for when the time was up.
+        It is to do so within the grace, counted while it could be heard. A CPU that was plugged before is one that the
+        guest knows, or is told of at this moment; but one that came back with a snapshot it never hears of. Silence is
+        no verdict: it is given on a list asked for when the time was up.
         """
         state = self._state
         if state.session is None or state.asks_nobody or state.standstill or not job.threads:
@@ -202,7 +209,7 @@ class Machine:
             state.settle(job, Outcome.REFUSED, reasons.guest_unaware(job))
 
     def _await_ejection(self, job: Job) -> None:
-        """After a while without a word it may be asked for again, on the same confirmations.
+        """Await the guest's word. After a while without one it may be asked again, on the same confirmations.
 
         QEMU only tells the guest once more (hw/acpi/cpu.c, acpi_cpu_unplug_request_cb; hw/ppc/spapr.c,
         spapr_core_unplug_request).
@@ -214,7 +221,7 @@ class Machine:
             self._state.overdue_from(job, again_at)
 
     def _take_back(self) -> None:
-        """--atomic: what came about is taken back, since not all of it did."""
+        """Take back what came about, since not all of it did (--atomic)."""
         state = self._state
         self._taken_back = True
         if state.now >= state.deadline or state.cause is not None:
@@ -232,7 +239,7 @@ class Machine:
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def _cancels(self, changed: list[Job]) -> Iterable[Action]:
-        """A request that would do the contrary of what is wanted by now, or serve a slot that is settled, ends."""
+        """End each request that would do the contrary of what is wanted by now, or serve a slot that is settled."""
         for job in changed:
             for thread in job.threads:
                 request = self._state.request(thread.request)
@@ -269,7 +276,7 @@ class Machine:
             yield DoSetOnline(number, ids, online, wait=online, brief=brief, for_eject=for_eject)
 
     def _adds(self) -> Iterable[Action]:
-        """The first plug by itself, and when the guest has seen it the others together, or one by one, as planned.
+        """Yield the first plug by itself, and when the guest has seen it the others, together or singly, as planned.
 
         A guest that has one CPU does everything on it, so it is not to register eight CPUs while it starts the second.
         """
@@ -342,7 +349,7 @@ class Machine:
             yield DoDial()
 
     def _looks(self) -> Iterable[Action]:
-        """A look is dear with many slots: one as soon as it can settle all that is left, else now and then."""
+        """Yield a look as soon as it can settle all that is left, else now and then: it is dear with many slots."""
         self._state.look_for_arrivals()
         if self._state.look_due:
             self._state.look_asked()

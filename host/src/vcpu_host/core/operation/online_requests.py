@@ -38,11 +38,11 @@ class OnlineRequest:
         return self._cancelled
 
     def cancel(self) -> None:
-        """It was called off."""
+        """Take that it was called off."""
         self._cancelled = True
 
     def answered(self, name: str) -> None:
-        """The agent's answer for one CPU came."""
+        """Take that the agent's answer for one CPU came."""
         self._open_ids.discard(name)
 
 
@@ -65,7 +65,7 @@ class OnlineRequests:
         return None if number is None else self._by_number.get(number)
 
     def sent(self, threads: Sequence[ThreadEvidence], now: float, *, online: bool) -> int:
-        """A request for these threads goes out; return its number."""
+        """Take that a request for these threads goes out; return its number."""
         number = self._next
         self._next += 1
         for thread in threads:
@@ -75,17 +75,17 @@ class OnlineRequests:
         return number
 
     def answered(self, request: OnlineRequest, thread: ThreadEvidence, now: float) -> None:
-        """The agent's answer for one thread came, so the request gets on."""
+        """Take that the agent's answer for one thread came, so the request gets on."""
         request.answered(thread.firmware_id)
         thread.answered()
         self._offlining_until = now + self._grace
 
     def ended(self, number: int) -> OnlineRequest | None:
-        """The request is over; return it, if it was still under way."""
+        """Take that the request is over; return it, if it was still under way."""
         return self._by_number.pop(number, None)
 
     def forget(self) -> None:
-        """The session in which they were sent is over."""
+        """Forget all: the session in which they were sent is over."""
         self._by_number.clear()
 
     @property
@@ -94,18 +94,21 @@ class OnlineRequests:
         return self._offlining_until
 
     def offlining(self, now: float) -> bool:
-        """Whether the guest is getting on with taking CPUs offline."""
+        """Return whether the guest is getting on with taking CPUs offline."""
         return now < self._offlining_until and any(
             not request.online and request.open_ids for request in self._by_number.values()
         )
 
     def has_opposite(self, job: Job, *, online: bool) -> bool:
-        """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
+        """Return whether the agent may still do the contrary to a thread of it.
+
+        A request that is cancelled is not over yet.
+        """
         asked = (self._by_number.get(thread.request) for thread in job.threads if thread.request is not None)
         return any(request is not None and request.online is not online for request in asked)
 
     def dump(self) -> dict[str, object]:
-        """Everything, for logs and bug reports."""
+        """Return everything, for logs and bug reports."""
         return {
             str(number): {"online": r.online, "open": sorted(r.open_ids), "cancelled": r.cancelled}
             for number, r in self._by_number.items()

@@ -26,7 +26,7 @@ class Patience:
         self._absent_since: float | None = None
 
     def left(self, trouble: Reason, now: float) -> float:
-        """For how long it is still worth to wait for this trouble to pass; 0 or less: no longer, or never."""
+        """Return for how long it is still worth to wait for this trouble to pass; 0 or less: no longer, or never."""
         if trouble.code in _THERE:
             self._absent_since = None
             return self._until - now
@@ -37,7 +37,7 @@ class Patience:
         return min(self._until, self._absent_since + self._absent_grace) - now
 
     def over(self, trouble: Reason, now: float) -> Reason:
-        """The trouble, with how long it was waited for."""
+        """Return the trouble, with how long it was waited for."""
         if trouble.code not in _THERE | _ABOUT_TO_COME:
             return trouble
         return trouble._replace(text=f"{trouble.text} (waited {now - self.began:.0f} s for it)")

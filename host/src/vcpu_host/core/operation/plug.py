@@ -26,32 +26,33 @@ class Plug:
         return self.unanswered or self.done_at is not None
 
     def asked(self) -> None:
-        """device_add goes out."""
+        """Take that device_add goes out."""
         self.unanswered = True
         self.acknowledged_at = None
 
     def answered(self) -> None:
-        """QEMU has answered device_add, whatever it says."""
+        """Take that QEMU has answered device_add, whatever it says."""
         self.unanswered = False
 
     def done(self, now: float) -> None:
-        """QEMU has done device_add. No look has shown that yet."""
+        """Take that QEMU has done device_add. No look has shown that yet."""
         self.done_at = now
         self.since_look = True
         self.seen_by_qemu = False
 
     def look_asked(self) -> None:
-        """A look at QEMU is asked for, which shows all that was plugged before."""
+        """Take that a look at QEMU is asked for, which shows all that was plugged before."""
         self.since_look = False
 
     def shown(self, *, filled: bool) -> None:
-        """A look at QEMU shows the slot."""
+        """Take that a look at QEMU shows the slot."""
         self.seen_by_qemu = filled
 
     def acknowledged(self, now: float, *, filled: bool) -> bool:
-        """The guest's firmware acknowledges a CPU in the slot. Return whether that is news about the one in it.
+        """Take that the guest's firmware acknowledges a CPU in the slot.
 
-        ``filled``: QEMU shows one, which another operation may have plugged.
+        Return whether that is news about the one in it. ``filled``: QEMU shows one, which another operation may have
+        plugged.
         """
         if self.acknowledged_at is not None or not (self.ours or filled):
             return False
@@ -59,9 +60,9 @@ class Plug:
         return True
 
     def turned_round(self) -> None:
-        """The job's goal has changed: what looks have shown so far proves nothing for the new one."""
+        """Take that the job's goal has changed: what looks have shown so far proves nothing for the new one."""
         self.seen_by_qemu = False
 
     def taken_out(self) -> None:
-        """The CPU that was acknowledged is gone; another one is to be plugged."""
+        """Take that the CPU that was acknowledged is gone; another one is to be plugged."""
         self.acknowledged_at = None

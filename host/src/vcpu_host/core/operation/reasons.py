@@ -14,12 +14,12 @@ from .slot_job import Goal, Job
 
 
 def already(view: SlotView) -> Reason:
-    """Nothing to do for this slot."""
+    """Return the reason that there is nothing to do for this slot."""
     return Reason(codes.ALREADY, Origin.VCPUCTL, f"slot {view.index} is {in_guest(view.state)} already")
 
 
 def parked(job: Job, remedy: str) -> Reason | None:
-    """A slot counts as online without the threads that the guest's SMT mode keeps offline; they are named."""
+    """Return which threads the guest's SMT mode keeps offline, without which a slot counts as online; None if none."""
     idle = [thread for thread in job.threads if thread.parked]
     if not idle:
         return None
@@ -33,7 +33,10 @@ def parked(job: Job, remedy: str) -> Reason | None:
 
 
 def not_verified(*, filled: bool, by_firmware: bool) -> Reason:
-    """What a success without an agent leaves open (promise 2): the slot as QEMU has it, whether firmware has spoken."""
+    """Return what a success without an agent leaves open (promise 2).
+
+    That is by the slot as QEMU has it, and by whether firmware has spoken.
+    """
     if not filled:
         text = "the slot is empty; whether the guest had taken the CPU offline before was not checked (--without-agent)"
     elif by_firmware:
@@ -47,22 +50,22 @@ def not_verified(*, filled: bool, by_firmware: bool) -> Reason:
 
 
 def interrupted() -> Reason:
-    """The user stopped waiting."""
+    """Return the reason that the user stopped waiting."""
     return Reason(codes.INTERRUPTED, Origin.VCPUCTL, "stopped waiting on request", "vcpuctl list shows where it stands")
 
 
 def shut_down() -> Reason:
-    """The guest powered off."""
+    """Return the reason that the guest powered off."""
     return Reason(codes.VM_SHUTDOWN, Origin.GUEST, "the guest shut down in the middle of the operation")
 
 
 def guest_restarted() -> Reason:
-    """A reset in the middle."""
+    """Return the reason of a reset in the middle."""
     return Reason(codes.GUEST_RESTARTED, Origin.GUEST, "the guest restarted in the middle of the operation")
 
 
 def unplug_refused() -> Reason:
-    """DEVICE_UNPLUG_GUEST_ERROR."""
+    """Return the reason of a DEVICE_UNPLUG_GUEST_ERROR."""
     return Reason(
         codes.GUEST_KEPT_IT,
         Origin.GUEST,
@@ -72,7 +75,7 @@ def unplug_refused() -> Reason:
 
 
 def taken_away(job: Job) -> Reason:
-    """Somebody else's device_del, or the guest ejected it."""
+    """Return the reason of somebody else's device_del, or that the guest ejected it."""
     return Reason(
         codes.TAKEN_AWAY,
         Origin.QEMU,
@@ -82,7 +85,7 @@ def taken_away(job: Job) -> Reason:
 
 
 def guest_ignored(job: Job) -> Reason:
-    """The firmware's acknowledgement came, the CPU did not."""
+    """Return the reason that the firmware's acknowledgement came, and the CPU did not."""
     return Reason(
         codes.GUEST_IGNORED,
         Origin.GUEST,
@@ -92,7 +95,10 @@ def guest_ignored(job: Job) -> Reason:
 
 
 def guest_unaware(job: Job) -> Reason:
-    """QEMU has had the CPU since before, and the guest, asked for its list, does not show it (promise 3)."""
+    """Return the reason that the guest, asked for its list, does not show a CPU (promise 3).
+
+    QEMU has had the CPU since before.
+    """
     return Reason(
         codes.GUEST_UNAWARE,
         Origin.GUEST,
@@ -103,13 +109,16 @@ def guest_unaware(job: Job) -> Reason:
 
 
 def not_plugged_anew(job: Job, why: Reason) -> Reason:
-    """It was to be taken out and plugged again, and cannot be."""
+    """Return the reason that it was to be taken out and plugged again, and cannot be."""
     text = f"{guest_unaware(job).text}; and it cannot be unplugged in order to be plugged again: {why.text}"
     return Reason(codes.GUEST_UNAWARE, why.who, text, why.hint, why.errno)
 
 
 def left_empty(job: Job, why: Reason | None) -> Reason | None:
-    """The slot had a CPU and has none now: if it was taken out to be plugged again, ``why`` is what kept it out."""
+    """Return why the slot, which had a CPU, has none now.
+
+    If it was taken out to be plugged again, ``why`` is what kept it out.
+    """
     if why is None or not job.replugged or why.code == codes.TAKEN_AWAY:
         return why
     text = (
@@ -121,7 +130,7 @@ def left_empty(job: Job, why: Reason | None) -> Reason | None:
 
 
 def came_back(job: Job) -> Reason:
-    """Something in the guest undoes what the agent does."""
+    """Return the reason that something in the guest undoes what the agent does."""
     numbers = ", ".join(f"cpu{thread.number}" for thread in job.threads if thread.number is not None)
     return Reason(
         codes.COMES_BACK_ONLINE,
@@ -133,7 +142,10 @@ def came_back(job: Job) -> Reason:
 
 
 def slipped(job: Job) -> Reason | None:
-    """What came about although the guest had let go, and was seen to: the CPU was online when it was ejected."""
+    """Return what came about although the guest had let go, and was seen to.
+
+    The CPU was online when it was ejected.
+    """
     if not job.removal.slipped:
         return None
     return Reason(
@@ -146,12 +158,12 @@ def slipped(job: Job) -> Reason | None:
 
 
 def gap(job: Job) -> Reason | None:
-    """What is to be said of a CPU that is gone, or None."""
+    """Return what is to be said of a CPU that is gone, or None."""
     return slipped(job) or (record_behind(job.slot) if job.removal.unrecorded else None)
 
 
 def inconsistent(result: CpuResult) -> Reason:
-    """The agent's answer contradicts what it says it observed."""
+    """Return the reason that the agent's answer contradicts what it says it observed."""
     return Reason(
         codes.AGENT_INCONSISTENT,
         Origin.AGENT,
@@ -161,19 +173,19 @@ def inconsistent(result: CpuResult) -> Reason:
 
 
 def atomic() -> Reason:
-    """Taken back because others failed."""
+    """Return the reason that it was taken back because others failed."""
     return Reason(codes.ATOMIC, Origin.VCPUCTL, "taken back, since not every slot could be done (--atomic)")
 
 
 def not_taken_back(job: Job, why: Reason) -> Reason:
-    """The way back failed too: both reasons matter."""
+    """Return the reason that the way back failed too: both reasons matter."""
     first = job.reason.text if job.reason else "it failed"
     where = "could not be unplugged again" if job.goal is Goal.GONE else "could not be brought back online"
     return Reason(why.code, why.who, f"{first}; then it {where}: {why.text}", why.hint, why.errno)
 
 
 def not_begun(job: Job, why: Reason) -> Reason:
-    """The operation ended before anything was begun for the slot that may still take effect."""
+    """Return the reason that the operation ended before anything was begun for the slot that may still take effect."""
     if job.passing is not None:
         first = job.passing
         return Reason(
@@ -183,12 +195,12 @@ def not_begun(job: Job, why: Reason) -> Reason:
 
 
 def stopped() -> Reason:
-    """QEMU has said that the VM's CPUs stand still, and no look has shown yet why."""
+    """Return the reason that the VM's CPUs stand still: QEMU has said so, and no look has shown yet why."""
     return Reason(codes.VM_NOT_RUNNING, Origin.VCPUCTL, "the VM has stopped", "vcpuctl doctor says why")
 
 
 def standing_still(host: HostView) -> Reason | None:
-    """Why the VM's CPUs stand still, in the words with which a plan refuses; None if they run."""
+    """Return why the VM's CPUs stand still, in the words with which a plan refuses; None if they run."""
     if host.running:
         return None
     why = not_running(host)
@@ -196,7 +208,7 @@ def standing_still(host: HostView) -> Reason | None:
 
 
 def timed_out(job: Job, trouble: Reason | None, standstill: Reason | None) -> Reason:
-    """Time ran out: say what was awaited, and from whom."""
+    """Return the reason that time ran out: what was awaited, and from whom."""
     hint = "it may still happen: vcpuctl list shows where it stands; running the same command again continues"
     if not job.begun:
         hint = "run the same command again, with more time (--timeout)"

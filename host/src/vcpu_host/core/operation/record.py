@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def before(intents: Sequence[Intent], actions: Iterable[Action], host: HostView, now: float) -> tuple[Intent, ...]:
-    """The record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
+    """Return the record as it has to be before these actions are carried out. ``now`` is in seconds since the epoch."""
     from .events import DoPlug, DoUnplug  # late: who only looks at a VM does nothing
 
     asked = [action for action in actions if isinstance(action, (DoPlug, DoUnplug))]
@@ -57,11 +57,12 @@ def after(
     host: HostView,
     unsent: Collection[int] = (),
 ) -> tuple[Intent, ...]:
-    """The record when the operation has ended: what this operation ``asked`` of QEMU, and saw to a known end, is out.
+    """Return the record when the operation has ended.
 
-    A removal that an earlier one asked for is open all the same, whatever became of the slot in the guest: only an
-    empty slot, by the last look at ``host``, ends it here. ``unsent`` are the slots whose removal this operation has
-    put on record and never sent: it was held up until the guest's word had grown old, or the operation ended before.
+    What this operation ``asked`` of QEMU, and saw to a known end, is out. A removal that an earlier one asked for is
+    open all the same, whatever became of the slot in the guest: only an empty slot, by the last look at ``host``, ends
+    it here. ``unsent`` are the slots whose removal this operation has put on record and never sent: it was held up
+    until the guest's word had grown old, or the operation ended before.
     """
     known = {slot.slot for slot in result.slots if slot.outcome is not Outcome.UNKNOWN}
 
@@ -75,7 +76,7 @@ def after(
 
 
 def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:
-    """What of it is still open by this look."""
+    """Return what of it is still open by this look."""
     by_slot = {slot.index: slot for slot in view.slots}
     return tuple(i for i in intents if i.slot in by_slot and _open(i, by_slot[i.slot], view))
 
@@ -83,10 +84,11 @@ def settle(intents: Sequence[Intent], view: VmView) -> tuple[Intent, ...]:
 def merged(
     now: Sequence[Intent], loaded: Collection[Intent], tried: Collection[Intent], theirs: Sequence[Intent]
 ) -> tuple[Intent, ...]:
-    """What has to be written where others may have written since the record was ``loaded``: ``theirs`` stands there.
+    """Return what has to be written where others may have written since the record was ``loaded``.
 
-    ``now`` is what the record is to be by what we know, ``tried`` what we wrote ourselves, or may have written. What is
-    neither of these is somebody else's and stays, but for a slot of which we have something new to say.
+    ``theirs`` stands there. ``now`` is what the record is to be by what we know, ``tried`` what we wrote ourselves, or
+    may have written. What is neither of these is somebody else's and stays, but for a slot of which we have something
+    new to say.
     """
     mine, there = ({intent.slot: intent for intent in intents} for intents in (now, theirs))
 

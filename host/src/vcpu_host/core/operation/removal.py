@@ -34,23 +34,26 @@ class Removal:
         return self.sent and self.sent_in is not None and self.ending is None
 
     def asked(self, session: str | None, now: float) -> None:
-        """device_del goes out on the confirmations of ``session``."""
+        """Take that device_del goes out on the confirmations of ``session``."""
         self._sent_before = self.sent
         self.unanswered = self.sent = True
         self.sent_in = session
         self.last_sign_at = now
 
     def answered(self) -> None:
-        """QEMU has answered device_del, whatever it says."""
+        """Take that QEMU has answered device_del, whatever it says."""
         self.unanswered = False
         self._held_up = 0
 
     def accepted(self) -> None:
-        """QEMU has taken the device_del."""
+        """Take that QEMU has taken the device_del."""
         self.taken = True
 
     def held_up(self) -> bool:
-        """The device_del that was asked for last came too late, and was not sent. Return whether that is so again."""
+        """Take that the device_del that was asked for last came too late, and was not sent.
+
+        Return whether that is so again.
+        """
         self.unanswered = False
         self.sent = self._sent_before
         self.sent_in = None
@@ -58,30 +61,30 @@ class Removal:
         return self._held_up > 1
 
     def came_to_nothing(self) -> None:
-        """QEMU found no device, or the guest is silent: device_del may go out again, on the same confirmations."""
+        """Let device_del go out again, on the same confirmations: QEMU found no device, or the guest is silent."""
         self.sent_in = None
 
     def in_progress(self, now: float) -> None:
-        """The guest shows that it is at work on it."""
+        """Take that the guest shows that it is at work on it."""
         self.last_sign_at = now
 
     def hinted(self) -> None:
-        """An event says that the CPU is gone."""
+        """Take that an event says that the CPU is gone."""
         self.told_gone = True
 
     def shown(self, slot: Slot) -> None:
-        """A look at QEMU shows the slot, which is worth more than what an event said."""
+        """Take that a look at QEMU shows the slot, which is worth more than what an event said."""
         self.told_gone = False
         self.ending = slot if slot.ending else None
         self.unrecorded = not slot.filled and slot.recorded is Recorded.BEHIND
 
     def came_back(self) -> None:
-        """Something in the guest has brought the CPU online again, which was confirmed offline."""
+        """Take that something in the guest has brought the CPU online again, which was confirmed offline."""
         self.relapses += 1
         if self.sent:
             self.slipped = True
 
     def turned_round(self) -> None:
-        """The job's goal has changed: nothing was sent for the new one."""
+        """Take that the job's goal has changed: nothing was sent for the new one."""
         self.sent = self.taken = self.told_gone = False
         self.sent_in = None

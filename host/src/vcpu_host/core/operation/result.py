@@ -54,7 +54,7 @@ class OperationResult(NamedTuple):
 
 
 def summarize(outcomes: Iterable[Outcome]) -> Outcome:
-    """One outcome for many: what is unknown outweighs all, success beside anything else is partial."""
+    """Return one outcome for many: what is unknown outweighs all, success beside anything else is partial."""
     seen = set(outcomes)
     if not seen or seen == {Outcome.DONE}:
         return Outcome.DONE
@@ -66,7 +66,7 @@ def summarize(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def refused(plan: Plan, view: VmView, elapsed: float) -> OperationResult:
-    """The result of a plan, made from ``view``, that refuses: nothing was tried."""
+    """Return the result of a plan, made from ``view``, that refuses: nothing was tried."""
     slots = tuple(
         SlotResult(refusal.slot, "", Outcome.REFUSED, refusal.reason)
         for refusal in plan.refusals

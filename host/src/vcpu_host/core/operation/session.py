@@ -47,22 +47,25 @@ class Session:
         return self._redial_at if self._name is None and not self._dialing else None
 
     def dialed(self) -> None:
-        """A session is being made."""
+        """Take that a session is being made."""
         self._dialing = True
 
     def dial_ended(self) -> None:
-        """No session is being made any more."""
+        """Take that no session is being made any more."""
         self._dialing = False
 
     def began(self, name: str, now: float) -> None:
-        """A session was made."""
+        """Take that a session was made."""
         self._name, self._trouble, self._dialing = name, None, False
         self._hears_since = now
 
     def lost(self, why: Reason, redial_at: float) -> None:
-        """The session is over: dial again then."""
+        """Take that the session is over: dial again then."""
         self._name, self._trouble, self._redial_at = None, why, redial_at
 
     def hears_anew(self, now: float) -> None:
-        """The guest could not be heard until now, or shows that it gets on: what it owes is not overdue yet."""
+        """Take that the guest could not be heard until now, or shows that it gets on.
+
+        What it owes is not overdue yet.
+        """
         self._hears_since = now

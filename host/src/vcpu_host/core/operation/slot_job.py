@@ -71,7 +71,7 @@ class Job:
 
     @classmethod
     def of(cls, step: Step, order: int, *, by_firmware: bool) -> Job:
-        """A job for one step of a plan, before anything is known of the guest."""
+        """Return a job for one step of a plan, before anything is known of the guest."""
         return cls(
             step,
             order,
@@ -148,22 +148,25 @@ class Job:
         return all(t.online or t.parked for t in threads) and (not threads or any(t.online for t in threads))
 
     def guest_down(self, session: str | None) -> bool:
-        """Whether the agent confirmed every thread offline in this session."""
+        """Return whether the agent confirmed every thread offline in this session."""
         return session is not None and all(thread.offline_in == session for thread in self.threads)
 
     def may_be_deleted(self, session: str | None) -> bool:
-        """Whether device_del may go out: every thread confirmed offline in this session, in which none was sent yet."""
+        """Return whether device_del may go out.
+
+        It may when every thread was confirmed offline in this session, in which none was sent yet.
+        """
         if self.outcome is not None or self.goal is not Goal.GONE or not self.filled or self.removal.unanswered:
             return False
         return self.removal.sent_in != session and self.guest_down(session)
 
     def down(self, session: str | None) -> bool:
-        """Whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
+        """Return whether a job whose goal is DOWN is there: on the way back, what was online before may be so again."""
         kept = self.rolling_back
         return session is not None and all(t.offline_in == session or (kept and t.was_online) for t in self.threads)
 
     def wants(self, thread: ThreadEvidence, session: str | None) -> bool | None:
-        """Whether the thread is wanted online (True), offline (False), or as it is (None)."""
+        """Return whether the thread is wanted online (True), offline (False), or as it is (None)."""
         if self.outcome is not None:
             return None
         if self.goal is Goal.UP:
@@ -175,50 +178,50 @@ class Job:
         return None if session is not None and thread.offline_in == session else False
 
     def ended(self, outcome: Outcome, reason: Reason | None) -> None:
-        """It ends so. Without a ``reason`` the one stands for which it was on its way back, unless it is done."""
+        """End it so. Without a ``reason`` the one stands for which it was on its way back, unless it is done."""
         self.outcome = outcome
         if reason is not None or outcome is Outcome.DONE:
             self.reason = reason
 
     def left_alone(self, until: float) -> None:
-        """Nothing is to be tried for it before then."""
+        """Try nothing for it before then."""
         self.not_before = until
 
     def waits_until(self, overdue_at: float) -> bool:
-        """What it waits for is overdue then. Return whether that is another time than was known."""
+        """Take that what it waits for is overdue then. Return whether that is another time than was known."""
         if self.overdue_at == overdue_at:
             return False
         self.overdue_at = overdue_at
         return True
 
     def refused_for_now(self, reason: Reason) -> None:
-        """What was tried was refused for a reason that may pass, so it is tried again."""
+        """Take that what was tried was refused for a reason that may pass, so it is tried again."""
         self.retries += 1
         self.passing = reason
 
     def came_back(self) -> None:
-        """Something in the guest has brought a thread online again that was confirmed offline."""
+        """Take that something in the guest has brought a thread online again that was confirmed offline."""
         self.removal.came_back()
         self.seen_down.forget()
 
     # --- what the guest says ------------------------------------------------------------------------------------------
 
     def forget_guest(self) -> None:
-        """The guest's words are void."""
+        """Forget the guest's words: they are void."""
         self.seen_down.forget()
         self.absent_at = None
         for thread in self.threads:
             thread.forget()
 
     def take_names(self, names: Sequence[str]) -> None:
-        """The threads have these identities; nothing is known of them yet."""
+        """Take that the threads have these identities; nothing is known of them yet."""
         self.seen_down.forget()
         self.absent_at = None
         for thread, name in zip(self.threads, names, strict=True):
             thread.renamed(name)
 
     def listed_absent(self, asked_at: float) -> None:
-        """A list that was asked for at ``asked_at`` proves that the guest has none of its threads."""
+        """Take that a list that was asked for at ``asked_at`` proves that the guest has none of its threads."""
         self.absent_at = asked_at
 
     # --- which way it goes --------------------------------------------------------------------------------------------
@@ -246,7 +249,10 @@ class Job:
         self.anew = True
 
     def is_out(self, now: float) -> None:
-        """It has gone, and is to be plugged again. What the guest said was of the CPU that is out (promise 2)."""
+        """Take that it has gone, and is to be plugged again.
+
+        What the guest said was of the CPU that is out (promise 2).
+        """
         self.roll_back(Goal.UP, self.outcome_if_reached, self.reason)
         self.anew, self.replugged = False, True
         self.plug.taken_out()
@@ -258,24 +264,27 @@ class Job:
     # --- what is asked of QEMU, and what it shows ---------------------------------------------------------------------
 
     def shown(self, slot: Slot) -> None:
-        """A look at QEMU shows the slot. A CPU that is ending is neither there nor gone, so it changes nothing else."""
+        """Take that a look at QEMU shows the slot.
+
+        A CPU that is ending is neither there nor gone, so it changes nothing else.
+        """
         self.removal.shown(slot)
         if self.removal.ending is None:
             self.filled = slot.filled
             self.plug.shown(filled=slot.filled)
 
     def plug_asked(self, now: float) -> None:
-        """device_add goes out."""
+        """Take that device_add goes out."""
         self.plug.asked()
         self.mark("device_add", now)
 
     def plug_answered(self, now: float) -> None:
-        """QEMU has answered device_add."""
+        """Take that QEMU has answered device_add."""
         self.plug.answered()
         self.done("device_add", now)
 
     def plugged(self, now: float) -> None:
-        """QEMU has done device_add: no look has shown it yet, and the guest is to take notice of it."""
+        """Take that QEMU has done device_add: no look has shown it yet, and the guest is to take notice of it."""
         self.filled = True
         self.plug.done(now)
         self.mark("arrival", now)
@@ -283,28 +292,28 @@ class Job:
             self.done("arrival", now)  # the guest was quicker than the answer
 
     def unplug_asked(self, session: str | None, now: float) -> None:
-        """device_del goes out on the confirmations of ``session``."""
+        """Take that device_del goes out on the confirmations of ``session``."""
         self.removal.asked(session, now)
         self.mark("device_del", now)
 
     # --- how long each phase takes, and the end of it all -------------------------------------------------------------
 
     def mark(self, phase: str, now: float) -> None:
-        """``phase`` begins, unless it is under way."""
+        """Begin ``phase``, unless it is under way."""
         self._marks.setdefault(phase, now)
 
     def done(self, phase: str, now: float) -> None:
-        """``phase`` ends, if it is under way; what it took is added to what it took before."""
+        """End ``phase``, if it is under way; what it took is added to what it took before."""
         began = self._marks.pop(phase, None)
         if began is not None:
             self.phases[phase] = self.phases.get(phase, 0.0) + now - began
 
     def took(self, phase: str, seconds: float) -> None:
-        """``phase`` took so long, measured elsewhere; what it took before is added."""
+        """Take that ``phase`` took so long, measured elsewhere; what it took before is added."""
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
 
     def result(self) -> SlotResult:
-        """The job's part of the operation's result."""
+        """Return the job's part of the operation's result."""
         numbers = tuple(t.number for t in self.threads if t.number is not None)
         device_id = self.step.device_id
         return SlotResult(
@@ -312,7 +321,7 @@ class Job:
         )
 
     def dump(self) -> dict[str, object]:
-        """Everything, for logs and bug reports."""
+        """Return everything, for logs and bug reports."""
         return {
             "slot": self.slot,
             "step": str(self.step.kind),

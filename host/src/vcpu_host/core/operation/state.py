@@ -71,7 +71,7 @@ class State:
         self._standstill: Reason | None = None
 
     def names_shown(self, job: Job, names: tuple[str, ...]) -> None:
-        """QEMU shows the identities of the job's CPU."""
+        """Take that QEMU shows the identities of the job's CPU."""
         if self._names.shown(job, names):
             self.look_at_guest()
             self.mark_dirty(job)
@@ -84,7 +84,7 @@ class State:
         return self._now
 
     def tick(self, now: float) -> None:
-        """It is ``now``."""
+        """Take that it is ``now``."""
         self._now = now
 
     @property
@@ -110,15 +110,15 @@ class State:
         return len(self._open)
 
     def open_jobs(self) -> Iterator[Job]:
-        """What has not ended, in the plan's order."""
+        """Return what has not ended, in the plan's order."""
         return (self.jobs[order] for order in sorted(self._open))
 
     def mark_dirty(self, job: Job) -> None:
-        """Something about the job changed: decide anew."""
+        """Decide anew: something about the job changed."""
         self._dirty.add(job.order)
 
     def mark_all_dirty(self) -> None:
-        """Something changed that bears on every job."""
+        """Decide anew on every job: something changed that bears on all of them."""
         self._dirty |= self._open
 
     def take_dirty(self) -> list[Job]:
@@ -138,7 +138,10 @@ class State:
         heapq.heappush(self._timers, (job.not_before, job.order))
 
     def overdue_from(self, job: Job, overdue_at: float) -> bool:
-        """What the job waits for is overdue then: decide anew. Return whether that is another time than was known."""
+        """Take that what the job waits for is overdue then: decide anew.
+
+        Return whether that is another time than was known.
+        """
         if another := job.waits_until(overdue_at):
             heapq.heappush(self._timers, (overdue_at, job.order))
         return another
@@ -172,28 +175,31 @@ class State:
         return dial_at is not None and self._now >= dial_at
 
     def dialed(self) -> None:
-        """A session is being made."""
+        """Take that a session is being made."""
         self._session.dialed()
 
     def session_began(self, name: str) -> None:
-        """A session was made."""
+        """Take that a session was made."""
         if self.session is not None:
             self._lose_agent(reasons.guest_restarted())  # that it ended was not told
         self._session.began(name, self._now)
         self.mark_all_dirty()
 
     def session_ended(self, why: Reason) -> None:
-        """The session ended, or could not be made."""
+        """Take that the session ended, or could not be made."""
         self._session.dial_ended()
         self._lose_agent(why)
 
     def guest_restarted(self) -> None:
-        """The guest starts anew. A reset loses or settles a pending removal, by platform: the next look tells."""
+        """Take that the guest starts anew.
+
+        A reset loses or settles a pending removal, by platform: the next look tells.
+        """
         self._lose_agent(reasons.guest_restarted())
         self.look_soon()
 
     def _lose_agent(self, why: Reason) -> None:
-        """The session is over: what was said in it is void."""
+        """Forget what was said in the session, which is over: it is void."""
         if self.asks_nobody:
             return
         self._session.lost(why, self._now + self.limits.retry_after)
@@ -209,7 +215,10 @@ class State:
         return self._standstill
 
     def run_state_shown(self, standstill: Reason | None) -> None:
-        """The VM stands still, or runs: for what the guest owes, only the time counts in which it can be heard."""
+        """Take that the VM stands still, or runs.
+
+        For what the guest owes, only the time counts in which it can be heard.
+        """
         if self._standstill is not None and standstill is None:
             self._session.hears_anew(self._now)
             self.mark_all_dirty()
@@ -222,11 +231,11 @@ class State:
         return self._requests.get(number)
 
     def request_sent(self, threads: Sequence[ThreadEvidence], *, online: bool) -> int:
-        """A request to switch these threads goes out; return its number."""
+        """Take that a request to switch these threads goes out; return its number."""
         return self._requests.sent(threads, self._now, online=online)
 
     def request_answered(self, request: OnlineRequest, thread: ThreadEvidence) -> None:
-        """The agent's answer for one thread of a request came.
+        """Take that the agent's answer for one thread of a request came.
 
         The agent works on one CPU after another: while it gets on, those whose turn has not come are not overdue.
         """
@@ -234,7 +243,7 @@ class State:
         self._requests.answered(request, thread, self._now)
 
     def request_ended(self, number: int) -> OnlineRequest | None:
-        """A request is over; return it, if it was still under way."""
+        """Take that a request is over; return it, if it was still under way."""
         return self._requests.ended(number)
 
     @property
@@ -243,11 +252,14 @@ class State:
         return self._requests.offlining(self._now)
 
     def has_opposite_request(self, job: Job, *, online: bool) -> bool:
-        """Whether the agent may still do the contrary to a thread of it: one that is cancelled is not over yet."""
+        """Return whether the agent may still do the contrary to a thread of it.
+
+        A request that is cancelled is not over yet.
+        """
         return self._requests.has_opposite(job, online=online)
 
     def up_by_the_guest(self, job: Job) -> bool:
-        """Whether the guest shows the slot's CPUs as they are wanted, and no request under way will change that."""
+        """Return whether the guest shows the slot's CPUs as wanted, and no request under way will change that."""
         return job.goal is Goal.UP and job.filled and job.guest_up and not self.has_opposite_request(job, online=True)
 
     # --- plugs and removals -------------------------------------------------------------------------------------------
@@ -267,12 +279,12 @@ class State:
         return self._under_way.ready_to_plug(self._now)
 
     def plug_asked(self, job: Job) -> None:
-        """device_add goes out for the job."""
+        """Take that device_add goes out for the job."""
         self._under_way.plug_asked(job)
         job.plug_asked(self._now)
 
     def plug_answered(self, job: Job) -> None:
-        """QEMU has answered the job's device_add."""
+        """Take that QEMU has answered the job's device_add."""
         self._under_way.plug_answered(job)
         job.plug_answered(self._now)
         self.mark_dirty(job)
@@ -284,13 +296,16 @@ class State:
         return self._under_way.ready_to_remove(self._now)
 
     def unplug_asked(self, job: Job) -> None:
-        """device_del goes out for the job."""
+        """Take that device_del goes out for the job."""
         self._under_way.unplug_asked(job)
         job.unplug_asked(self.session, self._now)
         self._host_look.restart_interval()
 
     def removal_hinted(self, job: Job) -> None:
-        """The job's CPU seems to be gone. One look tells of many: it waits a little while more are to follow."""
+        """Take that the job's CPU seems to be gone.
+
+        One look tells of many: it waits a little while more are to follow.
+        """
         job.removal.hinted()
         self._under_way.removal_hinted(job)
         if self._under_way.all_removals_hinted:
@@ -305,16 +320,16 @@ class State:
     # --- looks --------------------------------------------------------------------------------------------------------
 
     def awaits_look(self, job: Job) -> bool:
-        """Whether the job comes up and only a look at QEMU is missing."""
+        """Return whether the job comes up and only a look at QEMU is missing."""
         return self._under_way.awaits_look(job)
 
     def look_soon(self) -> None:
-        """Something says that QEMU's side has changed."""
+        """Look soon: something says that QEMU's side has changed."""
         self._host_look.want()
         self._host_look.restart_interval()
 
     def look_for_removals(self) -> None:
-        """QEMU is at work on a removal, which mostly takes a moment."""
+        """Look for the end of a removal that QEMU is at work on, which mostly takes a moment."""
         self._host_look.follow_removal(self._now)
 
     def look_for_arrivals(self) -> None:
@@ -332,13 +347,13 @@ class State:
         return self._host_look.due(self._now)
 
     def look_asked(self) -> None:
-        """A look at QEMU was asked for: what is plugged from now on it may not show."""
+        """Take that a look at QEMU was asked for: what is plugged from now on it may not show."""
         self._host_look.asked(self._now, removing=self._under_way.some_removing)
         for order in self._open:
             self.jobs[order].plug.look_asked()
 
     def look_ended(self) -> None:
-        """QEMU has answered the look."""
+        """Take that QEMU has answered the look."""
         self._host_look.ended()
 
     @property
@@ -347,19 +362,19 @@ class State:
         return self._guest_look.due(self._now) and self.session is not None and not self.asks_nobody
 
     def look_at_guest(self) -> None:
-        """Only the guest's list can tell what is to be known now."""
+        """Ask for the guest's list: nothing else can tell what is to be known now."""
         self._guest_look.want()
 
     def look_at_guest_again(self, seconds: float) -> None:
-        """The list does not say all yet, or did not come: ask for it anew in so many seconds."""
+        """Ask for the list anew in so many seconds: it does not say all yet, or did not come."""
         self._guest_look.again(self._now + seconds)
 
     def guest_look_asked(self) -> None:
-        """The agent was asked for its list."""
+        """Take that the agent was asked for its list."""
         self._guest_look.asked()
 
     def guest_look_ended(self) -> None:
-        """The list that was asked for came."""
+        """Take that the list that was asked for came."""
         self._guest_look.ended()
 
     # --- the whole ----------------------------------------------------------------------------------------------------
@@ -370,11 +385,11 @@ class State:
         return self._cause
 
     def end_comes(self, cause: Reason) -> None:
-        """Nothing more can be learnt, for this cause."""
+        """Take that nothing more can be learnt, for this cause."""
         self._cause = cause
 
     def settle(self, job: Job, outcome: Outcome, reason: Reason | None = None) -> None:
-        """The job ends. A slot that was emptied on the way does not stand as before."""
+        """End the job. A slot that was emptied on the way does not stand as before."""
         if job.emptied and outcome in (Outcome.REFUSED, Outcome.FAILED):
             outcome, reason = Outcome.PARTIAL, reasons.left_empty(job, reason or job.reason)
         job.ended(outcome, reason)
@@ -382,13 +397,13 @@ class State:
         self.mark_dirty(job)
 
     def roll_back(self, job: Job, goal: Goal, outcome: Outcome, reason: Reason) -> None:
-        """The job goes back to where it came from."""
+        """Let the job go back to where it came from."""
         job.roll_back(goal, outcome, reason)
         self._open.add(job.order)
         self.mark_dirty(job)
 
     def dump(self) -> dict[str, object]:
-        """Everything, for logs and bug reports."""
+        """Return everything, for logs and bug reports."""
         return {
             "operation": str(self.plan.request.operation),
             "session": self.session,

@@ -32,13 +32,14 @@ class ThreadEvidence:
     of_another: int | None = None  # a request that was under way when the CPU before this one had gone
 
     def heard(self, now: float, request: int | None = None) -> None:
-        """The agent spoke of this very CPU, in answer to ``request``."""
+        """Take that the agent spoke of this very CPU, in answer to ``request``."""
         self.heard_at, self.heard_of = now, request
 
     def shown(self, cpu: GuestCpu) -> str | None:
-        """The guest shows the CPU. If it is online again, return the session in which it was confirmed offline.
+        """Take that the guest shows the CPU.
 
-        One that was absent has come since: of this CPU nothing was confirmed.
+        Return the session in which it was confirmed offline, if it is online again. One that was absent has come since:
+        of this CPU nothing was confirmed.
         """
         if self.absent_in is not None and self.present is not True:
             self.absent_in = self.offline_in = None
@@ -52,11 +53,14 @@ class ThreadEvidence:
         return refuted
 
     def said_absent(self, session: str | None) -> None:
-        """The agent said in ``session`` that the guest shows no such CPU. Only a list proves that (``core.proof``)."""
+        """Take that the agent said in ``session`` that the guest shows no such CPU.
+
+        Only a list proves that (``core.proof``).
+        """
         self.absent_in = session
 
     def proven_absent(self, session: str | None) -> bool:
-        """A list proves that the guest has no such CPU; return whether anything follows from that.
+        """Take that a list proves that the guest has no such CPU; return whether anything follows from that.
 
         If the agent said so too, in this session, the thread is confirmed offline.
         """
@@ -69,35 +73,38 @@ class ThreadEvidence:
         return confirmed or was_present
 
     def missing(self) -> None:
-        """The agent was to switch the CPU, and found none: no confirmation is left either."""
+        """Take that the agent was to switch the CPU, and found none: no confirmation is left either."""
         self.present = self.online = self.parked = False
         self.offline_in = None
 
     def confirmed_offline(self, session: str | None) -> None:
-        """The agent read back, in ``session``, that the thread is offline."""
+        """Take that the agent read back, in ``session``, that the thread is offline."""
         self.offline_in = session
 
     def asked(self, request: int) -> None:
-        """A request to switch it goes out. From now on it may be switched at any moment."""
+        """Take that a request to switch it goes out. From now on it may be switched at any moment."""
         self.request = request
         self.touched = True
 
     def answered(self) -> None:
-        """The agent has answered for it."""
+        """Take that the agent has answered for it."""
         self.request = None
 
     def switched(self, *, online: bool) -> None:
-        """The agent's answer says how it is now, which may be how it was before this operation."""
+        """Take how it is now by the agent's answer, which may be how it was before this operation."""
         self.touched = online is not self.was_online
 
     def answer_lost(self) -> None:
-        """Its request ended without an answer for it. It may have been switched, so what was known of it is void."""
+        """Take that its request ended without an answer for it.
+
+        It may have been switched, so what was known of it is void.
+        """
         self.request = None
         self.online = self.parked = False
         self.offline_in = None
 
     def forget(self) -> None:
-        """What the guest said is void: the session ended, or the guest was restarted."""
+        """Forget what the guest said, which is void: the session ended, or the guest was restarted."""
         self.present = None
         self.online = False
         self.parked = False
@@ -106,9 +113,10 @@ class ThreadEvidence:
         self.request = None
 
     def is_out(self, now: float) -> None:
-        """The CPU has gone, and another one is to come in its place: whatever was said, or asked, is not of that one.
+        """Take that the CPU has gone, and another one is to come in its place.
 
-        A request that is under way is not over by that: the agent may still carry it out.
+        Whatever was said, or asked, is not of that one. A request that is under way is not over by that: the agent may
+        still carry it out.
         """
         self.of_another = request = self.request
         self.forget()
@@ -117,6 +125,6 @@ class ThreadEvidence:
         self.heard(now)  # a list that was asked for before is older
 
     def renamed(self, name: str) -> None:
-        """It has another identity than was expected, so what the guest said was of another CPU."""
+        """Take that it has another identity than was expected, so what the guest said was of another CPU."""
         self.forget()
         self.firmware_id = name

@@ -27,7 +27,7 @@ class ThreadNames:
         return self._by_name
 
     def shown(self, job: Job, names: tuple[str, ...]) -> bool:
-        """QEMU shows the identities of the job's CPU; return whether they are others than expected.
+        """Take the identities that QEMU shows of the job's CPU; return whether they are others than expected.
 
         What the guest said of the expected ones is forgotten: it was about another CPU.
         """

@@ -188,7 +188,7 @@ def _ost_seen(state: State, event: OstReported) -> None:
 
 
 def _device_deleted(state: State, event: DeviceDeleted) -> None:
-    """Something of the slot's is gone: the CPU, or what is below it.
+    """Take in that something of the slot's is gone: the CPU, or what is below it.
 
     Under KVM both are reported, one after the other. On x86 under TCG the CPU itself is not (10.0), or late (11.1).
     """

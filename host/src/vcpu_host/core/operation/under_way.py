@@ -87,19 +87,19 @@ class UnderWay:
         return self._in_order(self._ready_to_plug, now)
 
     def plug_asked(self, job: Job) -> None:
-        """device_add goes out for the job."""
+        """Take that device_add goes out for the job."""
         self._last_plug = job
         self._ready_to_plug.discard(job.order)
         self._plugging.add(job.order)
 
     def plug_answered(self, job: Job) -> None:
-        """QEMU has answered the job's device_add."""
+        """Take that QEMU has answered the job's device_add."""
         self._plugging.discard(job.order)
 
     # --- arrivals -----------------------------------------------------------------------------------------------------
 
     def awaits_look(self, job: Job) -> bool:
-        """Whether the guest shows the job's CPUs as they are wanted, and only a look at QEMU is missing."""
+        """Return whether the guest shows the job's CPUs as they are wanted, and only a look at QEMU is missing."""
         return job.order in self._awaiting_look
 
     @property
@@ -133,13 +133,13 @@ class UnderWay:
         return (self._jobs[order] for order in self._removing)
 
     def unplug_asked(self, job: Job) -> None:
-        """device_del goes out for the job."""
+        """Take that device_del goes out for the job."""
         self._ready_to_remove.discard(job.order)
         self._removing.add(job.order)
         self._removing_unheard.add(job.order)
 
     def removal_hinted(self, job: Job) -> None:
-        """An event says that the job's CPU is gone."""
+        """Take that an event says that the job's CPU is gone."""
         self._removing_unheard.discard(job.order)
 
     @property

@@ -18,27 +18,27 @@ from .state import State
 
 
 def proven(state: State, job: Job) -> bool:
-    """Whether the job is where it was to end."""
+    """Return whether the job is where it was to end."""
     return proven_up(state, job) or proven_gone(job) or proven_down(state, job)
 
 
 def proven_up(state: State, job: Job) -> bool:
-    """Whether both sides show that the CPU is up: QEMU was asked after the plug."""
+    """Return whether both sides show that the CPU is up: QEMU was asked after the plug."""
     return state.up_by_the_guest(job) and job.plug.seen_by_qemu
 
 
 def proven_gone(job: Job) -> bool:
-    """Whether QEMU shows that nothing is left of the CPU."""
+    """Return whether QEMU shows that nothing is left of the CPU."""
     return job.goal is Goal.GONE and not job.filled and not job.plug.unanswered
 
 
 def proven_down(state: State, job: Job) -> bool:
-    """Whether the agent has shown, in this session, that every thread is offline."""
+    """Return whether the agent has shown, in this session, that every thread is offline."""
     return job.goal is Goal.DOWN and job.down(state.session) and not state.has_opposite_request(job, online=False)
 
 
 def arrives_until(state: State, job: Job) -> float:
-    """Until when a CPU that an earlier operation plugged may yet come up in the guest, as far as is known now."""
+    """Return until when a CPU that an earlier operation plugged may yet come up in the guest, as far as is known."""
     if state.asks_nobody or not job.step.arriving or any(thread.present for thread in job.threads):
         return state.began
     return max(job.plug.acknowledged_at or state.began, state.hears_since) + state.limits.arrival_grace
@@ -48,7 +48,7 @@ def arrives_until(state: State, job: Job) -> float:
 
 
 def reach(state: State, job: Job) -> None:
-    """The job is where it was to end, or half-way, if it is to be plugged anew."""
+    """Settle the job, which is where it was to end; or go on, if it is half-way, as it is to be plugged anew."""
     if job.anew:
         job.is_out(state.now)
         state.mark_dirty(job)
@@ -59,7 +59,7 @@ def reach(state: State, job: Job) -> None:
 
 
 def succeed(state: State, job: Job) -> None:
-    """What was asked for came about; where the proof has a gap, the reason says so."""
+    """End the job well: what was asked for came about; where the proof has a gap, the reason says so."""
     if state.plan.request.without_agent:
         state.settle(job, Outcome.DONE, reasons.not_verified(filled=job.filled, by_firmware=job.by_firmware))
     else:
@@ -71,7 +71,7 @@ def succeed(state: State, job: Job) -> None:
 
 
 def retry(state: State, job: Job, reason: Reason) -> bool:
-    """Whether the refusal may pass by itself, and is tried again."""
+    """Return whether the refusal may pass by itself, and is tried again."""
     if reason.code not in state.limits.retry_codes or job.retries >= state.limits.retries:
         return False
     job.refused_for_now(reason)
@@ -80,7 +80,7 @@ def retry(state: State, job: Job, reason: Reason) -> bool:
 
 
 def cannot_come(state: State, job: Job, reason: Reason) -> None:
-    """The guest cannot bring the slot up: take it away again if we plugged it, else leave it as it was."""
+    """Take the slot away again, if we plugged it, else leave it as it was: the guest cannot bring it up."""
     if job.goal is not Goal.UP:
         return
     if job.rolling_back:
@@ -94,14 +94,14 @@ def cannot_come(state: State, job: Job, reason: Reason) -> None:
 
 
 def came_back(state: State, job: Job) -> None:
-    """Something in the guest has brought a CPU online again that the agent had taken offline."""
+    """Take that something in the guest has brought a CPU online again that the agent had taken offline."""
     job.came_back()
     if not job.removal.sent and job.removal.relapses > state.limits.relapses:
         cannot_go(state, job, reasons.came_back(job), Outcome.REFUSED)
 
 
 def cannot_go(state: State, job: Job, reason: Reason, ended: Outcome = Outcome.FAILED) -> None:
-    """The slot cannot be given up: what was taken offline goes back online, and then it has ``ended`` so."""
+    """Bring back online what was taken offline: the slot cannot be given up. Then it has ``ended`` so."""
     if job.goal is Goal.UP:
         return
     if job.anew:
@@ -115,7 +115,7 @@ def cannot_go(state: State, job: Job, reason: Reason, ended: Outcome = Outcome.F
 
 
 def give_up(state: State, job: Job, why: Reason) -> None:
-    """No more is waited for: what was begun is unknown, and what was not is as it was."""
+    """Wait no more: what was begun is unknown, and what was not is as it was."""
     if job.begun:
         state.settle(job, Outcome.UNKNOWN, why)
     else:
@@ -123,7 +123,7 @@ def give_up(state: State, job: Job, why: Reason) -> None:
 
 
 def no_more_comes(state: State, reason: Reason) -> None:
-    """The guest will not go on. What has come about all the same is told as that."""
+    """Take that the guest will not go on. What has come about all the same is told as that."""
     for job in list(state.open_jobs()):
         if proven(state, job):
             reach(state, job)
@@ -131,7 +131,7 @@ def no_more_comes(state: State, reason: Reason) -> None:
 
 
 def end_all(state: State, reason: Reason) -> None:
-    """Nothing more can be learnt."""
+    """End all: nothing more can be learnt."""
     state.end_comes(reason)
     for job in state.open_jobs():
         give_up(state, job, reason)
