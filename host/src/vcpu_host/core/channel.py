@@ -16,7 +16,7 @@ MONITOR = "-qmp unix:PATH,server=on,wait=off"
 
 
 def no_channel(serial_device: str = "virtio-serial-pci") -> Reason:
-    """There is no port; ``serial_device`` is the device that this machine could have one on."""
+    """Return the reason that there is no port; ``serial_device`` is the device that this machine could have one on."""
     lines = f"-device {serial_device} {CHARDEV} -device virtserialport,chardev=vcpuctl,id=vcpuctl,name={PORT_NAME}"
     return Reason(
         codes.NO_CHANNEL,
@@ -27,7 +27,10 @@ def no_channel(serial_device: str = "virtio-serial-pci") -> Reason:
 
 
 def no_socket(channel: Channel) -> Reason:
-    """There is a port, on a chardev that cannot be connected to: no path that a user could name changes that."""
+    """Return the reason for a port on a chardev that cannot be connected to.
+
+    No path that a user could name changes that.
+    """
     if channel.chardev.startswith("unix:"):
         joined = f"QEMU is the client of a socket there ({channel.chardev}, server=off)"
     else:

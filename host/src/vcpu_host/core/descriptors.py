@@ -65,12 +65,12 @@ class Descriptors(NamedTuple):
 
 
 def vcpus_left(has: Descriptors | None, accel: str) -> int | None:
-    """How many more vCPUs can be plugged for sure; None if that is not known, or nothing limits it."""
+    """Return how many more vCPUs can be plugged for sure; None if that is not known, or nothing limits it."""
     return None if has is None or accel != "kvm" else max(0, has.left - RESERVE) // PER_VCPU
 
 
 def too_few(has: Descriptors | None, accel: str, vcpus: int) -> Reason | None:
-    """Why so many vCPUs are not plugged, or None."""
+    """Return why so many vCPUs are not plugged, or None."""
     left = vcpus_left(has, accel)
     if has is None or left is None or vcpus <= left:
         return None
@@ -84,7 +84,7 @@ def too_few(has: Descriptors | None, accel: str, vcpus: int) -> Reason | None:
 
 
 def none_left(has: Descriptors, path: str) -> Reason:
-    """Why a monitor that listens does not greet."""
+    """Return why a monitor that listens does not greet."""
     return Reason(
         codes.FEW_DESCRIPTORS,
         Origin.QEMU,
@@ -94,7 +94,7 @@ def none_left(has: Descriptors, path: str) -> Reason:
 
 
 def are_few(has: Descriptors, accel: str) -> bool:
-    """Whether it is time to do something."""
+    """Return whether it is time to do something."""
     left = vcpus_left(has, accel)
     if left is None:
         return has.left < RESERVE
@@ -102,7 +102,7 @@ def are_few(has: Descriptors, accel: str) -> bool:
 
 
 def found(has: Descriptors | None, accel: str) -> Finding:
-    """What ``doctor`` says of them."""
+    """Return what ``doctor`` says of them."""
     if has is None:
         return Finding(
             Level.NOTE,

@@ -21,7 +21,7 @@ from .view import VmView, in_guest, removal_stuck
 
 
 def diagnose(view: VmView) -> tuple[Finding, ...]:
-    """Everything that can be told from one look at both sides."""
+    """Return everything that can be told from one look at both sides."""
     return tuple(finding for check in _CHECKS for finding in check(view))
 
 
@@ -43,9 +43,10 @@ def _qemu(view: VmView) -> Iterator[Finding]:
 
 
 def above_recommended(view: VmView, recommended: int | None) -> Iterator[Finding]:
-    """KVM recommends no more vCPUs than this host's QEMU is told (KVM_CAP_NR_VCPUS: mostly the host's CPUs).
+    """Yield that the VM may have more vCPUs than KVM recommends on this host.
 
-    QEMU warns of that at its start, and goes on (accel/kvm/kvm-all.c, kvm_init).
+    KVM recommends no more than this host's QEMU is told (KVM_CAP_NR_VCPUS: mostly the host's CPUs). QEMU warns of that
+    at its start, and goes on (accel/kvm/kvm-all.c, kvm_init).
     """
     if view.host.accel == "kvm" and recommended is not None and view.possible_vcpus > recommended:
         yield Finding(
@@ -101,7 +102,7 @@ def _hotplug(view: VmView) -> Iterator[Finding]:
 
 
 def _barred(view: VmView) -> Iterator[Finding]:
-    """Empty slots that no plug will be tried for, by reason."""
+    """Yield the empty slots that no plug will be tried for, by reason."""
     if view.host.no_hotplug is not None:
         return
     alike: dict[str, list[tuple[int, Reason]]] = {}
@@ -168,7 +169,7 @@ def _socket(view: VmView) -> Iterator[Finding]:
 
 
 def _load(agent: AgentInfo) -> Iterator[Finding]:
-    """Whether vCPUs could follow the guest's load (vcpuctl autoscale)."""
+    """Yield whether vCPUs could follow the guest's load (vcpuctl autoscale)."""
     told = agent.load
     if told is None:
         text = "vcpud is of a version that does not tell the guest's load, so autoscaling cannot follow it"
@@ -292,9 +293,10 @@ def _slots(view: VmView) -> Iterator[Finding]:
 
 
 def _nodes(view: VmView) -> Iterator[Finding]:
-    """Linux numbers nodes as it meets them in the firmware's table, so only who is with whom can be compared.
+    """Yield which CPUs are of another node in the guest than in QEMU.
 
-    See drivers/acpi/numa/srat.c, acpi_map_pxm_to_node.
+    Linux numbers nodes as it meets them in the firmware's table, so only who is with whom can be compared. See
+    drivers/acpi/numa/srat.c, acpi_map_pxm_to_node.
     """
     in_guest: dict[int, int] = {}
     in_qemu: dict[int, int] = {}
@@ -316,7 +318,7 @@ def _nodes(view: VmView) -> Iterator[Finding]:
 
 
 def _programs(view: VmView) -> Iterator[Finding]:
-    """What the guest's programs make of its CPUs, if somebody has asked."""
+    """Yield what the guest's programs make of its CPUs, if somebody has asked."""
     if view.agent is not None and view.agent.environment.partition_isolated:
         text = f"cgroup partitions of the guest isolate CPUs: {view.agent.environment.partition_isolated}"
         yield Finding(Level.NOTE, codes.ISOLATED_CPUS, text, "ordinary work does not use them; pin what is to")

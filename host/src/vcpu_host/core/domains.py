@@ -122,7 +122,7 @@ class AgentChannel:
 
     @property
     def outcome(self) -> Outcome:
-        """Return how it ended: all is well, one definition has the channel and the other was refused it, or none has.
+        """How it ended: all is well, one definition has the channel and the other was refused it, or none has.
 
         It counts what there is, and not what was added now: a repeat tells the same as the first time.
         """

@@ -36,7 +36,7 @@ class Intent(NamedTuple):
     ost_seen: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """As it lies in the record."""
+        """Return it as it lies in the record."""
         return {
             "kind": str(self.kind),
             "slot": self.slot,
@@ -49,10 +49,10 @@ class Intent(NamedTuple):
 
     @classmethod
     def from_json(cls, entry: Any) -> Intent:
-        """The contrary. Raises ValueError for anything that ``to_json`` does not make, or that of an earlier version.
+        """Return the intent that lies so in the record.
 
-        That did not say whether an _OST was seen. Who saw a removal's CPU with its threads saw it, too; a plug has no
-        use for it.
+        Raise ValueError for anything that neither ``to_json`` nor that of an earlier version makes. That did not say
+        whether an _OST was seen. Who saw a removal's CPU with its threads saw it, too; a plug has no use for it.
         """
         try:
             ost = entry["ost"]

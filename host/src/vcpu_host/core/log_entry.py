@@ -197,7 +197,7 @@ def _reasons_of(document: Mapping[str, Any]) -> list[LoggedReason]:
 
 
 def _reason(document: Mapping[str, Any]) -> Reason:
-    """Return a reason of a document, or of an entry, with printable and bounded texts. Raise what is no reason."""
+    """Return a reason of a document, or of an entry, with printable and bounded texts. Raise for what is no reason."""
     code = printable(_text(document, "code"), _SHORT)
     texts = [printable(_text(document, name), _TEXT) for name in ("text", "hint", "errno")]
     return Reason(code, Origin(_text(document, "who")), *texts)

@@ -135,7 +135,7 @@ class Slot:
 
 
 def freeze_props(props: Mapping[str, PropValue]) -> Props:
-    """A read-only copy of ``props``."""
+    """Return a read-only copy of ``props``."""
     return MappingProxyType(dict(props))
 
 
@@ -230,7 +230,7 @@ class HostView(NamedTuple):
         return ".".join(map(str, self.qemu_version))
 
     def slot(self, index: int) -> Slot:
-        """The slot with this index; IndexError if there is none."""
+        """Return the slot with this index. Raise IndexError if there is none."""
         if not 0 <= index < len(self.slots):
             raise IndexError(index)
         return self.slots[index]

@@ -27,13 +27,13 @@ class Wish(Protocol):
     """Which node each slot is to be of."""
 
     def candidates(self, slots: Sequence[Slot]) -> Collection[int]:
-        """The nodes of which it has to be known whether QEMU has them. Raises what ``choose`` raises.
+        """Return the nodes of which it has to be known whether QEMU has them. Raise what ``choose`` raises.
 
         Only what depends on the nodes that there are is left to find out after this.
         """
 
     def choose(self, slots: Sequence[Slot], nodes: Sequence[int]) -> dict[int, int]:
-        """Node by slot, where of the candidates there are these ``nodes``; empty if there is none to choose."""
+        """Return the node by slot, where of the candidates there are these ``nodes``; empty if none is to choose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class ByMap:
     document: Mapping[str, Any]
 
     def candidates(self, slots: Sequence[Slot]) -> Collection[int]:
-        """The nodes of the map."""
+        """Return the nodes of the map."""
         return set(from_map(self.document, slots).values())
 
     def choose(self, slots: Sequence[Slot], nodes: Sequence[int]) -> dict[int, int]:
-        """The map, whether there are its nodes or not."""
+        """Return the map, whether there are its nodes or not."""
         return from_map(self.document, slots)
 
 
@@ -58,18 +58,19 @@ class ByPolicy:
     policy: Placement
 
     def candidates(self, slots: Sequence[Slot]) -> Collection[int]:
-        """All that there may be."""
+        """Return all that there may be."""
         return range(MOST_NODES)
 
     def choose(self, slots: Sequence[Slot], nodes: Sequence[int]) -> dict[int, int]:
-        """By the policy."""
+        """Return the node by slot, by the policy."""
         return by_policy(slots, nodes, self.policy) if nodes else {}
 
 
 def from_map(document: Mapping[str, Any], slots: Sequence[Slot]) -> dict[int, int]:
-    """Node by slot, from lists of slot selectors by node: ``{"0": ["socket-id=0"], "1": [4, "socket-id=1"]}``.
+    """Return the node by slot, from lists of slot selectors by node.
 
-    Raises MapError if a slot is given to no node, or to two; SelectorError for selectors that name nothing.
+    Such lists are ``{"0": ["socket-id=0"], "1": [4, "socket-id=1"]}``. Raise MapError if a slot is given to no node,
+    or to two; SelectorError for selectors that name nothing.
     """
     nodes: dict[int, int] = {}
     for name, selectors in document.items():
@@ -94,7 +95,7 @@ def _node(name: str) -> int:
 
 
 def by_policy(slots: Sequence[Slot], nodes: Sequence[int], policy: Placement) -> dict[int, int]:
-    """Node by slot: whole cores, to each of the ``nodes`` as many as to the others.
+    """Return the node by slot: whole cores, to each of the ``nodes`` as many as to the others.
 
     PACK gives neighbours the same node, and so whole sockets where the numbers allow it; SPREAD deals cores in turn.
     """
@@ -107,7 +108,7 @@ def by_policy(slots: Sequence[Slot], nodes: Sequence[int], policy: Placement) ->
 
 
 def obstacle(slots: Sequence[Slot], wanted: Mapping[int, int], nodes: Collection[int]) -> Reason | None:
-    """Why this QEMU, which has these ``nodes``, cannot give the slots what is ``wanted``; None if it can."""
+    """Return why this QEMU, which has these ``nodes``, cannot give the slots what is ``wanted``; None if it can."""
     lacking = sorted(set(wanted.values()) - set(nodes))
     if lacking:
         return Reason(
@@ -124,16 +125,16 @@ def obstacle(slots: Sequence[Slot], wanted: Mapping[int, int], nodes: Collection
 
 
 def differing(slots: Sequence[Slot], wanted: Mapping[int, int]) -> list[int]:
-    """The slots that are of another node than is wanted."""
+    """Return the slots that are of another node than is wanted."""
     return [slot.index for slot in slots if slot.node != wanted.get(slot.index)]
 
 
 def assignment(slot: Slot, node: int) -> dict[str, PropValue]:
-    """The props of the slot with a node: what QEMU is told. They go back verbatim, known to us or not."""
+    """Return the props of the slot with a node: what QEMU is told. They go back verbatim, known to us or not."""
     return {NODE: node, **{name: value for name, value in slot.props.items() if name != NODE}}
 
 
 def lines(slots: Sequence[Slot], wanted: Mapping[int, int]) -> list[str]:
-    """The arguments that give the slots these nodes when QEMU is started, an option a line."""
+    """Return the arguments that give the slots these nodes when QEMU is started, an option a line."""
     told = [assignment(slot, wanted[slot.index]) for slot in slots]
     return [f"-numa cpu,{','.join(f'{name}={value}' for name, value in each.items())}" for each in told]

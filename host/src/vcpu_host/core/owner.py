@@ -28,7 +28,7 @@ def record_behind(slot: int) -> Reason:
 
 
 def record_alone() -> Reason:
-    """The guest and the VM's owner say so, and QEMU was not looked at."""
+    """Return that the guest and the VM's owner say so, and QEMU was not looked at."""
     return Reason(
         codes.RECORD_ALONE,
         Origin.LIBVIRT,

@@ -26,21 +26,22 @@ from .reason import Origin, Reason
 
 
 def unexplained(cpus: Iterable[GuestCpu], identities: Collection[str]) -> tuple[GuestCpu, ...]:
-    """The guest CPUs whose firmware identity is no slot's; ``identities`` are those of all slots, empty ones too.
+    """Return the guest CPUs whose firmware identity is no slot's.
 
-    A CPU without an identity is one of them: for a moment after its arrival the kernel shows none (the link to its
-    firmware object comes after the CPU itself; drivers/acpi/glue.c, acpi_bind_one).
+    ``identities`` are those of all slots, empty ones too. A CPU without an identity is one of them: for a moment after
+    its arrival the kernel shows none (the link to its firmware object comes after the CPU itself; drivers/acpi/glue.c,
+    acpi_bind_one).
     """
     return tuple(cpu for cpu in cpus if cpu.firmware_id not in identities)
 
 
 def proves_absence(cpus: Iterable[GuestCpu], identities: Collection[str]) -> bool:
-    """Whether a CPU that is not among these, all that the guest shows, is not there."""
+    """Return whether a CPU that is not among these, all that the guest shows, is not there."""
     return not unexplained(cpus, identities)
 
 
 def is_being_switched(cpu: GuestCpu) -> bool:
-    """Whether somebody in the guest is at work on the CPU: what it is now, it will not be in a moment.
+    """Return whether somebody in the guest is at work on the CPU: what it is now, it will not be in a moment.
 
     The kernel's list has a CPU that is being brought up among those that are offline, almost to the end of it.
     """
@@ -48,7 +49,7 @@ def is_being_switched(cpu: GuestCpu) -> bool:
 
 
 def is_at_rest(cpus: Iterable[GuestCpu]) -> bool:
-    """Whether nobody in the guest is at work on any of these.
+    """Return whether nobody in the guest is at work on any of these.
 
     While one is switched, the kernel takes in no other (both take ``device_hotplug_lock``; drivers/base/core.c): what
     is missing then may be the next one.
@@ -72,7 +73,7 @@ class SeenDown:
     in_a_row: int = 0  # of the looks that were answered slowly, those that followed upon each other
 
     def shown(self, asked_at: float, now: float, limit: float) -> None:
-        """An answer shows it, which came within ``limit`` seconds or later."""
+        """Take that an answer shows it, which came within ``limit`` seconds or later."""
         took = now - asked_at
         if took <= limit:
             self.in_a_row = 0
@@ -88,11 +89,11 @@ class SeenDown:
         return took <= _AS_SLOW * (self.told_at - self.asked_at)
 
     def forget(self) -> None:
-        """It is not so any more, or nobody knows."""
+        """Forget it: it is not so any more, or nobody knows."""
         self.asked_at, self.in_a_row = None, 0
 
     def is_fresh(self, now: float, limit: float) -> bool:
-        """Whether that may be acted on now.
+        """Return whether that may be acted on now.
 
         The guest read its state after the question, so no more than ``limit`` seconds may have passed since that. A
         guest that takes longer to answer has to show it several times, one after the other, and what is done follows
@@ -101,7 +102,7 @@ class SeenDown:
         return now <= self.holds_until(limit)
 
     def holds_until(self, limit: float) -> float:
-        """Until when it may be acted on; see ``is_fresh``."""
+        """Return until when it may be acted on; see ``is_fresh``."""
         if self.asked_at is None:
             return -inf
         in_a_row = self.told_at + _MOMENT if self.in_a_row >= _LOOKS_IN_A_ROW else -inf
@@ -109,7 +110,7 @@ class SeenDown:
 
 
 def no_slot_explains(cpus: Sequence[GuestCpu]) -> Reason:
-    """Why nothing can be said of CPUs that are missed while the guest shows these."""
+    """Return why nothing can be said of CPUs that are missed while the guest shows these."""
     named = [f"cpu{cpu.number} ({cpu.firmware_id or 'no firmware name'})" for cpu in cpus[:4]]
     names = ", ".join(named) + (f" and {len(cpus) - 4} more" if len(cpus) > 4 else "")
     return Reason(

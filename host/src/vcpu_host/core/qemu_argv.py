@@ -70,7 +70,7 @@ class Chardev:
 
     @property
     def reachable(self) -> bool:
-        """Return whether QEMU listens there on a socket that may be one of the unix family."""
+        """Whether QEMU listens there on a socket that may be one of the unix family."""
         return self.listens and (self.fd is not None or 0 < len(self.path.encode(errors="replace")) <= _LONGEST_PATH)
 
     @property

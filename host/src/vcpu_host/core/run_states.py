@@ -118,7 +118,7 @@ _BROKEN_OFF = RunState(
 
 
 def run_state(host: HostView) -> RunState | None:
-    """What is the matter with a VM that does not run; None for one that does."""
+    """Return what is the matter with a VM that does not run; None for one that does."""
     if host.running:
         return None
     if host.status in ("paused", "finish-migrate") and host.migration.startswith(("postcopy-paused", "postcopy-rec")):
@@ -129,13 +129,13 @@ def run_state(host: HostView) -> RunState | None:
 
 
 def is_over(status: str) -> bool:
-    """Whether a guest in this state will not go on: what it was asked for will never come about."""
+    """Return whether a guest in this state will not go on: what it was asked for will never come about."""
     state = RUN_STATES.get(status)
     return state is not None and state.over
 
 
 def not_running(host: HostView) -> Reason:
-    """Why nothing can be done to a VM that does not run."""
+    """Return why nothing can be done to a VM that does not run."""
     state = run_state(host) or _UNKNOWN
     if state.code != codes.VM_NOT_RUNNING:
         return Reason(state.code, Origin.VCPUCTL, state.what, state.hint)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 
 def printable(text: str, limit: int = 400) -> str:
-    """``text`` with everything that is not printable written as an escape, cut to ``limit`` characters.
+    """Return ``text`` with everything that is not printable written as an escape, cut to ``limit`` characters.
 
     Terminal control sequences, line breaks, and characters that turn the writing direction are not printable
     (str.isprintable), so one line stays one line and says what it seems to say.
@@ -59,17 +59,17 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def some_vcpus(count: int) -> str:
-    """So many vCPUs, in words: "1 vCPU", "4 vCPUs"."""
+    """Return so many vCPUs, in words: "1 vCPU", "4 vCPUs"."""
     return f"{count} vCPU{'' if count == 1 else 's'}"
 
 
 def more_vcpus(count: int) -> str:
-    """So many more, in words: "no more vCPUs", "1 more vCPU", "4 more vCPUs"."""
+    """Return so many more, in words: "no more vCPUs", "1 more vCPU", "4 more vCPUs"."""
     return f"{count or 'no'} more vCPU{'' if count == 1 else 's'}"
 
 
 def cpu_count(cpulist: str) -> int:
-    """How many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
+    """Return how many CPUs a kernel list such as ``0-3,8`` names; 0 if it cannot be read."""
     total = 0
     for part in cpulist.split(","):
         first, dash, last = part.strip().partition("-")
@@ -80,7 +80,7 @@ def cpu_count(cpulist: str) -> int:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers, neighbours as a range: "1, 3-6"."""
+    """Return ascending numbers as text, neighbours as a range: "1, 3-6"."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

@@ -136,7 +136,7 @@ def join(
     agent: AgentInfo | None = None,
     agent_trouble: Reason | None = None,
 ) -> VmView:
-    """The map of one VM, as both sides show it at this moment."""
+    """Return the map of one VM, as both sides show it at this moment."""
     platform = platform_for(host)
     by_identity = {cpu.firmware_id: cpu for cpu in guest.cpus if cpu.firmware_id} if guest else {}
     asked = guest is not None and (agent is None or platform.understood_by(agent.platform))
@@ -190,14 +190,14 @@ def _slot_view(
 
 
 def in_guest(state: SlotState) -> str:
-    """How such a slot's CPU stands in the guest, in words."""
+    """Return how such a slot's CPU stands in the guest, in words."""
     if state is SlotState.PLUGGED:
         return "unknown to the guest"
     return f"{state} in the guest"
 
 
 def removal_stuck(slot: Slot) -> Reason:
-    """QEMU shows the slot as empty, and has not got rid of what was in it."""
+    """Return the reason that QEMU shows the slot as empty, and has not got rid of what was in it."""
     names = ", ".join(str(thread.cpu_index) for thread in slot.leaving)
     return Reason(
         codes.REMOVAL_STUCK,
@@ -208,7 +208,7 @@ def removal_stuck(slot: Slot) -> Reason:
 
 
 def with_pending(view: VmView, intents: Sequence[Intent]) -> VmView:
-    """The map with what is still open of earlier operations (``core.operation.record.settle``)."""
+    """Return the map with what is still open of earlier operations (``core.operation.record.settle``)."""
     by_slot = {intent.slot: intent for intent in intents}
     return view._replace(slots=tuple(_pending(slot, by_slot.get(slot.index)) for slot in view.slots))
 

@@ -78,7 +78,7 @@ class Offer(NamedTuple):
 
     @property
     def command(self) -> str:
-        """Return a shell's command, in one line, that writes the file."""
+        """A shell's command, in one line, that writes the file."""
         directory, file = shlex.quote(posixpath.dirname(self.file)), shlex.quote(self.file)
         lines = " ".join(map(shlex.quote, self.text.split("\n")))
         return f"mkdir -p {directory} && printf '%s\\n' {lines} >{file}"
@@ -94,7 +94,7 @@ class Found(NamedTuple):
 
     @property
     def port(self) -> bool:
-        """Return whether QEMU has the agent's port."""
+        """Whether QEMU has the agent's port."""
         return self.process.says.port is not None
 
 

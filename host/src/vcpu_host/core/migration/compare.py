@@ -205,7 +205,7 @@ def _slot(here: Place, other: Place) -> Iterator[Difference]:
 
 
 def _barred(destination: HostView, missing: Sequence[Place]) -> Iterator[Difference]:
-    """What prepare would have to plug there, and is not to: QEMU would refuse it, or end of it."""
+    """Yield what prepare would have to plug there, and is not to: QEMU would refuse it, or end of it."""
     platform = platform_for(destination)
     for place in missing:
         reason = cannot_fill(destination, destination.slots[place.index], platform, place.name)
@@ -218,7 +218,10 @@ def _barred(destination: HostView, missing: Sequence[Place]) -> Iterator[Differe
 
 
 def _order(source: Shape, there: Shape, missing: Sequence[Place]) -> Iterator[Difference]:
-    """Where QEMU numbers CPUs as they come, those of the destination have to have come in the same order."""
+    """Yield that the CPUs came in another order at the destination than at the source.
+
+    Where QEMU numbers CPUs as they come, those of the destination have to have come in the same order.
+    """
     mine = [place.index for place in _arrived(source)]
     its = [place.index for place in [*_arrived(there), *missing]]
     if set(mine) == set(its) and mine != its:
@@ -236,14 +239,18 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _same_type(here: Place, other: Place) -> bool:
-    """Unless both show it, it says nothing: without hotplug there is none before 10.1 (CpuInfoFast, qom-type)."""
+    """Return whether no type differs.
+
+    Unless both show one, it says nothing: without hotplug there is none before 10.1 (CpuInfoFast, qom-type).
+    """
     return not here.type or not other.type or here.type == other.type
 
 
 def _same(here: Place, other: Place) -> bool:
-    """Levels that one side alone shows say nothing, -smp being the same: s390x has got more of them in 8.2.
+    """Return whether the two are the same to a guest.
 
-    A node that one side alone shows does: -smp has none.
+    Levels that one side alone shows say nothing, -smp being the same: s390x has got more of them in 8.2. A node that
+    one side alone shows does: -smp has none.
     """
     both = here.props.keys() & other.props.keys()
     alone = here.props.keys() ^ other.props.keys()
@@ -272,7 +279,7 @@ def _pending(intents: Sequence[Intent], recorded: Sequence[Intent]) -> Iterator[
 
 
 def take_over(intents: Iterable[Intent], destination: HostView) -> tuple[Intent, ...]:
-    """What is pending at the source, as it concerns the destination: its ids and host threads are others."""
+    """Return what is pending at the source, as it concerns the destination: its ids and host threads are others."""
     taken = []
     for intent in intents:
         slot = destination.slots[intent.slot]

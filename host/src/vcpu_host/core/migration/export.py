@@ -79,7 +79,7 @@ class Arguments:
 
 
 def arguments(shape: Shape) -> Arguments:
-    """The arguments for ``shape``. Raises ExportError "no-topology" if QEMU did not say how it was started."""
+    """Return the arguments for ``shape``. Raise ExportError "no-topology" if QEMU did not say how it was started."""
     if not shape.topology:
         raise ExportError(
             Reason(
@@ -103,7 +103,7 @@ def arguments(shape: Shape) -> Arguments:
 
 
 def _kept(shape: Shape, initial: int) -> Iterator[tuple[str, int]]:
-    """Numbers of queues that follow from -smp's, which is another one now.
+    """Yield the numbers of queues that follow from -smp's, which is another one now.
 
     What a device was given by itself stands on its own -device, and that weighs more than a -global.
     """
@@ -115,12 +115,12 @@ def _kept(shape: Shape, initial: int) -> Iterator[tuple[str, int]]:
 
 
 def device_add(place: Place) -> dict[str, PropValue]:
-    """The arguments of device_add for a slot; its props go back verbatim."""
+    """Return the arguments of device_add for a slot; its props go back verbatim."""
     return {"driver": place.type, "id": place.name, **place.props}
 
 
 def device_text(place: Place) -> str:
-    """The slot as ``-device`` takes it: a comma in a value is doubled (util/keyval.c)."""
+    """Return the slot as ``-device`` takes it: a comma in a value is doubled (util/keyval.c)."""
     given = device_add(place)
     driver = str(given.pop("driver"))
     return ",".join([_word(driver), *(f"{name}={_word(value)}" for name, value in given.items())])

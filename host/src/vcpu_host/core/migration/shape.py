@@ -42,7 +42,7 @@ class Place:
 
     @classmethod
     def of(cls, slot: Slot, arrival: int) -> Place:
-        """What of the slot is the same on every host."""
+        """Return what of the slot is the same on every host."""
         return cls(slot.index, slot.type, slot.props, slot.vcpus, slot.filled, slot.device_id, arrival, slot.default_id)
 
     @property
@@ -51,7 +51,7 @@ class Place:
         return self.device_id or self.default_id
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in an export."""
+        """Return it as it stands in an export."""
         return {
             "slot": self.index,
             "type": self.type,
@@ -88,7 +88,7 @@ class Shape:
     def of(
         cls, host: HostView, pending: Sequence[Intent] = (), queues: Mapping[str, tuple[int, ...]] | None = None
     ) -> Shape:
-        """The shape of what QEMU shows."""
+        """Return the shape of what QEMU shows."""
         arrivals = {index: place for place, index in enumerate(_arrivals(host))}
         return cls(
             qemu_version=host.qemu_version,
@@ -105,7 +105,10 @@ class Shape:
         )
 
     def with_default_ids_of(self, other: Shape) -> Shape:
-        """The same shape, whose CPUs get the ids that the other one's host gives: they do not travel in an export."""
+        """Return the same shape, whose CPUs get the ids that the other one's host gives.
+
+        Those ids do not travel in an export.
+        """
         return self.with_default_ids(other.default_ids)
 
     @property
@@ -114,7 +117,7 @@ class Shape:
         return [place.default_id for place in self.places]
 
     def with_default_ids(self, ids: Sequence[str]) -> Shape:
-        """The same shape, in which these are the ids of CPUs that are plugged, as far as there are none yet."""
+        """Return the same shape, in which these are the ids of CPUs that are plugged, as far as there are none yet."""
         own = dict(enumerate(ids))
         places = (place if place.name else replace(place, default_id=own.get(place.index, "")) for place in self.places)
         return replace(self, places=tuple(places))
@@ -130,7 +133,7 @@ class Shape:
         return ".".join(map(str, self.qemu_version))
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in an export."""
+        """Return it as it stands in an export."""
         return {
             "vm": {
                 "name": self.vm_name,
@@ -149,7 +152,10 @@ class Shape:
 
     @classmethod
     def from_json(cls, document: Any) -> Shape:
-        """The contrary. Raises ValueError, in words for people, for anything that ``to_json`` does not make."""
+        """Return the shape that stands so in an export.
+
+        Raise ValueError, in words for people, for anything that ``to_json`` does not make.
+        """
         try:
             vm = _mapping(document["vm"])
             places = tuple(_place(index, entry) for index, entry in enumerate(_list(document["slots"])))
@@ -177,7 +183,7 @@ class Shape:
 
 
 def _arrivals(host: HostView) -> list[int]:
-    """The filled slots in the order in which their CPUs were made, by the ids of their threads.
+    """Return the filled slots in the order in which their CPUs were made, by the ids of their threads.
 
     Linux gives ids in ascending order, and begins anew only after millions (kernel/pid.c, alloc_pid).
     """
@@ -187,7 +193,7 @@ def _arrivals(host: HostView) -> list[int]:
 
 
 def shape_of(view: VmView, queues: Mapping[str, tuple[int, ...]]) -> Shape:
-    """The shape of a VM as it was looked at, with what is open of earlier operations."""
+    """Return the shape of a VM as it was looked at, with what is open of earlier operations."""
     return Shape.of(view.host, [slot.pending for slot in view.slots if slot.pending is not None], queues)
 
 

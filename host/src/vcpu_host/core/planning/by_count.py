@@ -43,7 +43,10 @@ def _plan_unplug(view: VmView, request: Request, count: int) -> Plan:
 
 
 def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
-    """Every plugged vCPU online, and exactly ``goal`` of them: leftovers of interrupted operations go first."""
+    """Return the plan for every plugged vCPU online, and exactly ``goal`` of them.
+
+    Leftovers of interrupted operations go first.
+    """
     if request.in_guest:
         return _plan_in_guest(view, request, goal)
     if goal > view.possible_vcpus:
@@ -58,7 +61,7 @@ def _plan_scale(view: VmView, request: Request, goal: int) -> Plan:
 
 
 def _see_out(view: VmView, request: Request, goal: int, leaving: Sequence[SlotView]) -> Plan:
-    """CPUs on their way out count no more, and their removal is seen to its end."""
+    """Return the plan that sees removals to their end: CPUs on their way out count no more."""
     staying = view._replace(slots=tuple(s for s in view.slots if s.state is not SlotState.UNPLUGGING))
     rest = _plan_scale(staying, request, goal)
     gone = (step(StepKind.UNPLUG, s, BEGUN) for s in reversed(leaving))
@@ -66,7 +69,7 @@ def _see_out(view: VmView, request: Request, goal: int, leaving: Sequence[SlotVi
 
 
 def _scale_up(view: VmView, request: Request, lacking: int) -> Plan:
-    """Bring online what is plugged, and plug ``lacking`` vCPUs more."""
+    """Return the plan that brings online what is plugged, and plugs ``lacking`` vCPUs more."""
     already = tuple(_healthy(view))
     if lacking == 0:
         return Plan(request, _mend(view), already=already)
@@ -77,7 +80,10 @@ def _scale_up(view: VmView, request: Request, lacking: int) -> Plan:
 
 
 def _scale_down(view: VmView, request: Request, goal: int, surplus: int) -> Plan:
-    """Unplug ``surplus`` vCPUs, those first that the guest's SMT mode keeps offline, and bring the rest online."""
+    """Return the plan that unplugs ``surplus`` vCPUs and brings the rest online.
+
+    Those go first that the guest's SMT mode keeps offline.
+    """
     forbidden = _nothing_goes(view, view.slots)
     if forbidden is not None:
         return _refused(request, forbidden)
@@ -105,7 +111,7 @@ def _healthy(view: VmView) -> list[SlotView]:
 
 
 def _mend(view: VmView, but: frozenset[int] = frozenset()) -> tuple[Step, ...]:
-    """Bring online what is plugged and is not, but for these slots."""
+    """Return the steps that bring online what is plugged and is not, but for these slots."""
     return tuple(
         step(StepKind.ONLINE, s, f"plugged already, and {in_guest(s.state)}")
         for s in view.slots
@@ -114,14 +120,17 @@ def _mend(view: VmView, but: frozenset[int] = frozenset()) -> tuple[Step, ...]:
 
 
 def _mendable(slot: SlotView) -> bool:
-    """Whether it is filled, not online, and could be."""
+    """Return whether it is filled, not online, and could be."""
     return slot.state in _UP_LEFTOVERS and not dark(slot)
 
 
 def _grow(
     view: VmView, request: Request, count: int, *, leftovers: bool = True
 ) -> tuple[tuple[Step, ...], Reason | None]:
-    """Slots for ``count`` more online vCPUs: what is plugged and not online first, then empty ones by the policy."""
+    """Return slots for ``count`` more online vCPUs.
+
+    What is plugged and not online comes first, then empty ones by the policy.
+    """
     where = _there(view, request)
     if isinstance(where, Reason):
         return (), where
@@ -147,7 +156,7 @@ def _grow(
 
 
 def _with_never(missing: Reason | None, never: Sequence[Reason]) -> Reason | None:
-    """Where there are slots that cannot be had, that is why there are too few, more than maxcpus is."""
+    """Return why there are too few. Where there are slots that cannot be had, that is why, more than maxcpus is."""
     if missing is None or missing.code != codes.NOT_ENOUGH or not never:
         return missing
     which = "one empty slot" if len(never) == 1 else f"{len(never)} empty slots"
@@ -156,7 +165,10 @@ def _with_never(missing: Reason | None, never: Sequence[Reason]) -> Reason | Non
 
 
 def _shrink(view: VmView, request: Request, count: int) -> tuple[tuple[Step, ...], Reason | None]:
-    """Slots to give up ``count`` vCPUs: what is plugged and not online first, then removable ones by the policy."""
+    """Return slots to give up ``count`` vCPUs.
+
+    What is plugged and not online goes first, then removable ones by the policy.
+    """
     where = _there(view, request)
     if isinstance(where, Reason):
         return (), where
@@ -201,7 +213,10 @@ def _spared(
 
 
 def _nothing_goes(view: VmView, where: Sequence[SlotView]) -> Reason | None:
-    """The machine's own reason if none of these slots can be unplugged; None if one can, or the boot CPU is all."""
+    """Return the machine's own reason if none of these slots can be unplugged.
+
+    Return None if one can, or the boot CPU is all.
+    """
     filled = [s for s in where if s.slot.filled]
     if any(s.not_removable is None for s in filled):
         return None
@@ -211,7 +226,7 @@ def _nothing_goes(view: VmView, where: Sequence[SlotView]) -> Reason | None:
 
 
 def _there(view: VmView, request: Request) -> tuple[SlotView, ...] | Reason:
-    """The slots that the request is about, or why there are none."""
+    """Return the slots that the request is about, or why there are none."""
     if request.node is None:
         return view.slots
     nodes = sorted({s.slot.node for s in view.slots if s.slot.node is not None})
@@ -230,7 +245,7 @@ def _on(request: Request) -> str:
 
 
 def _elsewhere(view: VmView, request: Request) -> str:
-    """Where there is room, when the node that was asked for has none."""
+    """Return where there is room, when the node that was asked for has none."""
     if request.node is None:
         return ""
     room: Counter[int] = Counter()
@@ -243,14 +258,14 @@ def _elsewhere(view: VmView, request: Request) -> str:
 def _take(
     candidates: Iterable[Step], count: int, verb: str, hint: str, where: str = ""
 ) -> tuple[tuple[Step, ...], Reason | None]:
-    """The first candidates that make up exactly ``count`` vCPUs, or why there are none."""
+    """Return the first candidates that make up exactly ``count`` vCPUs, or why there are none."""
     return _take_vcpus([(candidate, candidate.slot.vcpus) for candidate in candidates], count, verb, hint, where)
 
 
 def _take_vcpus(
     candidates: Sequence[tuple[Step, int]], count: int, verb: str, hint: str, where: str = ""
 ) -> tuple[tuple[Step, ...], Reason | None]:
-    """As ``_take``, of steps with the number of vCPUs that each of them changes."""
+    """Return as ``_take`` does, of steps with the number of vCPUs that each of them changes."""
     chosen = _fitting([vcpus for _, vcpus in candidates], count)
     if chosen is not None:
         return tuple(candidates[place][0] for place in chosen), None
@@ -269,7 +284,7 @@ def _take_vcpus(
 
 
 def _fitting(sizes: Sequence[int], count: int) -> list[int] | None:
-    """The places of sizes that make up exactly ``count``, the earliest ones that do; None if none do."""
+    """Return the places of sizes that make up exactly ``count``, the earliest ones that do; None if none do."""
     if sum(sizes) < count:
         return None
     mask = (1 << count + 1) - 1
@@ -289,7 +304,10 @@ def _fitting(sizes: Sequence[int], count: int) -> list[int] | None:
 
 
 def _plan_in_guest(view: VmView, request: Request, goal: int) -> Plan:
-    """Exactly ``goal`` vCPUs online of those that are plugged: the lowest ones come, the highest ones go."""
+    """Return the plan for exactly ``goal`` vCPUs online of those that are plugged.
+
+    The lowest ones come, the highest ones go.
+    """
     if goal > view.plugged_vcpus:
         text = f"{goal} vCPUs are more than the {view.plugged_vcpus} that this VM has plugged"
         hint = "plug some first (vcpuctl plug), where the machine can"

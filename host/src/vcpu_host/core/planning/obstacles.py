@@ -18,7 +18,7 @@ from .plan import Step, StepKind
 
 
 def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reason]:
-    """The empty slots that cannot be plugged now, by index, in slot order.
+    """Return the empty slots that cannot be plugged now, by index, in slot order.
 
     ``by_guest``: those too that Linux could not use. That is left out where nobody says that the guest is Linux.
     """
@@ -42,7 +42,7 @@ def blocked(view: VmView, *, by_guest: bool | None = None) -> Mapping[int, Reaso
 
 
 def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str | None = None) -> Reason | None:
-    """Why QEMU is not asked to fill this empty slot, or None; all that can be told without the guest.
+    """Return why QEMU is not asked to fill this empty slot, or None; all that can be told without the guest.
 
     ``device_id`` is what the CPU is to be called, if not by the slot's own ``default_id``.
     """
@@ -54,20 +54,26 @@ def cannot_fill(host: HostView, slot: Slot, platform: Platform, device_id: str |
 
 
 def nameless(view: VmView) -> Reason:
-    """Without an identity nobody can tell which guest CPU is meant, nor whether one has come or gone."""
+    """Return the reason that a guest CPU has no identity.
+
+    Without one nobody can tell which guest CPU is meant, nor whether one has come or gone.
+    """
     hint = "switch CPUs in the guest by hand; what is plugged or unplugged without the agent nobody verifies"
     return unsupported(view.host)._replace(hint=hint)
 
 
 def unnamed(view: VmView, steps: Sequence[Step]) -> Reason | None:
-    """Why these steps are not begun: of one of them nobody can tell which guest CPU it is about."""
+    """Return why these steps are not begun: of one of them nobody can tell which guest CPU it is about."""
     ordered = view.platform.numbers_plugs(view.host)  # by their order the plugs will have names
     asked = (each for each in steps if not (ordered and each.kind is StepKind.PLUG))
     return None if all(name for each in asked for name in each.firmware_ids) else nameless(view)
 
 
 def _phantom(slot: Slot) -> Reason:
-    """It has no CPU object, so nobody can remove it; it uses up the slot's number all the same."""
+    """Return the reason for a vCPU that has no CPU object, so nobody can remove it.
+
+    It uses up the slot's number all the same.
+    """
     names = ", ".join(str(thread.cpu_index) for thread in slot.phantoms)
     return Reason(
         codes.PHANTOM_VCPU,
@@ -78,7 +84,10 @@ def _phantom(slot: Slot) -> Reason:
 
 
 def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
-    """All devices' ids are one name space (system/qdev-monitor.c, qdev_set_id)."""
+    """Return the reason that another device has the id.
+
+    All devices' ids are one name space (system/qdev-monitor.c, qdev_set_id).
+    """
     kind = host.devices.get(device_id)
     if kind is None:
         return None
@@ -93,13 +102,13 @@ def _id_taken(host: HostView, slot: Slot, device_id: str) -> Reason | None:
 
 
 def too_many(view: VmView, steps: Sequence[Step]) -> Reason | None:
-    """Why not all that these steps plug can come, although each of them could."""
+    """Return why not all that these steps plug can come, although each of them could."""
     plugged = sum(each.slot.vcpus for each in steps if each.kind is StepKind.PLUG)
     return beyond_limit(view.host, view.platform, plugged) or _beyond_the_guest(view, steps)
 
 
 def unheard(view: VmView, steps: Sequence[Step]) -> Reason | None:
-    """Why these steps would wait for nothing: the guest is to hear of a CPU that comes or goes, and cannot."""
+    """Return why these steps would wait for nothing: the guest is to hear of a CPU that comes or goes, and cannot."""
     trouble = view.guest_trouble
     if trouble is None or not any(each.kind is StepKind.UNPLUG or _arrivals(view, each) for each in steps):
         return None
@@ -107,9 +116,9 @@ def unheard(view: VmView, steps: Sequence[Step]) -> Reason | None:
 
 
 def no_way_back(view: VmView, steps: Sequence[Step]) -> Reason | None:
-    """Why these removals cannot be all or nothing: QEMU does not survive that those which came about are plugged again.
+    """Return why these removals cannot be all or nothing.
 
-    At least one has to fail for that.
+    QEMU does not survive that those which came about are plugged again. At least one has to fail for that.
     """
     vcpus = [each.slot.vcpus for each in steps if each.kind is StepKind.UNPLUG]
     limit = beyond_limit(view.host, view.platform, sum(vcpus) - min(vcpus, default=0))
@@ -119,7 +128,7 @@ def no_way_back(view: VmView, steps: Sequence[Step]) -> Reason | None:
 
 
 def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
-    """Whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
+    """Return whether QEMU survives, for all that is known, that CPUs the guest never noticed are plugged again."""
     if view.platform.dies_of_replug(view.host):
         return False
     vcpus = sum(each.slot.vcpus for each in steps if each.replaceable or each.kind is StepKind.PLUG)
@@ -127,7 +136,10 @@ def survives_replacing(view: VmView, steps: Sequence[Step]) -> bool:
 
 
 def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
-    """A kernel never has more CPUs than it took for possible when it booted (``cpu_possible_mask``)."""
+    """Return the reason that the guest's kernel cannot have so many CPUs.
+
+    It never has more than it took for possible when it booted (``cpu_possible_mask``).
+    """
     if view.agent is None:
         return None
     possible = cpu_count(view.agent.environment.possible)
@@ -145,7 +157,7 @@ def _beyond_the_guest(view: VmView, steps: Sequence[Step]) -> Reason | None:
 
 
 def _arrivals(view: VmView, each: Step) -> int:
-    """How many CPUs the guest does not have yet that the step is to bring."""
+    """Return how many CPUs the guest does not have yet that the step is to bring."""
     if each.kind is StepKind.PLUG:
         return each.slot.vcpus
     if each.kind is StepKind.ONLINE:
@@ -154,7 +166,7 @@ def _arrivals(view: VmView, each: Step) -> int:
 
 
 def beyond_limit(host: HostView, platform: Platform, vcpus: int) -> Reason | None:
-    """Why QEMU is not asked to plug so many vCPUs: it would end of it, now or later."""
+    """Return why QEMU is not asked to plug so many vCPUs: it would end of it, now or later."""
     limit = platform.plug_limit(host)
     if limit is None or vcpus <= limit[0]:
         return too_few(host.descriptors, host.accel, vcpus)

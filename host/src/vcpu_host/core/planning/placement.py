@@ -77,9 +77,9 @@ class _Way(NamedTuple):
 
 
 def to_plug(slots: Iterable[Slot], used: Collection[int], empty: Collection[int], placement: Placement) -> list[Choice]:
-    """The slots ``empty``, by index, the first to be plugged first. ``used`` are those that have CPUs and keep them.
+    """Return the slots ``empty``, by index, the first to be plugged first.
 
-    ``slots`` are all that the machine has, in any order.
+    ``used`` are those that have CPUs and keep them. ``slots`` are all that the machine has, in any order.
     """
     if placement is Placement.LOWEST:
         return [Choice(index, "lowest empty slot") for index in sorted(empty)]
@@ -89,9 +89,9 @@ def to_plug(slots: Iterable[Slot], used: Collection[int], empty: Collection[int]
 def to_unplug(
     slots: Iterable[Slot], used: Collection[int], removable: Collection[int], placement: Placement
 ) -> list[Choice]:
-    """The slots ``removable``, by index, the first to go first. ``used`` are those that have CPUs, with these.
+    """Return the slots ``removable``, by index, the first to go first.
 
-    ``slots`` are all that the machine has, in any order.
+    ``used`` are those that have CPUs, with these. ``slots`` are all that the machine has, in any order.
     """
     if placement is Placement.LOWEST:
         return [Choice(index, "highest removable slot") for index in sorted(removable, reverse=True)]
@@ -99,7 +99,7 @@ def to_unplug(
 
 
 def cores(slots: Iterable[Slot]) -> list[list[Slot]]:
-    """The slots by the core that they are threads of, in slot order, whatever their node."""
+    """Return the slots by the core that they are threads of, in slot order, whatever their node."""
     return [unit.slots for unit in _tree(_in_order(slots), "machine", "", _LEVELS[1:]).units()]
 
 
@@ -132,7 +132,7 @@ def _of(unit: _Group, choices: frozenset[int], way: _Way) -> list[int]:
 
 
 def _tree(slots: list[Slot], level: str, value: object, levels: Sequence[str]) -> _Group:
-    """The tree of these slots, which are in slot order. A level at which there is no choice is left out."""
+    """Return the tree of these slots, which are in slot order. A level at which there is no choice is left out."""
     group = _Group(level, value, slots[0].index if slots else 0, slots)
     for depth, name in enumerate(levels, 1):
         parts: dict[object, list[Slot]] = {}
@@ -148,7 +148,7 @@ def _tree(slots: list[Slot], level: str, value: object, levels: Sequence[str]) -
 
 
 def _begun(tree: _Group, used: frozenset[int], choices: frozenset[int]) -> frozenset[int]:
-    """The choices in units that have a CPU and lack one."""
+    """Return the choices in units that have a CPU and lack one."""
     found: set[int] = set()
     for unit in tree.units():
         there = [slot.index in used for slot in unit.slots]
@@ -158,14 +158,14 @@ def _begun(tree: _Group, used: frozenset[int], choices: frozenset[int]) -> froze
 
 
 def _where_they_part(tree: _Group) -> _Group:
-    """The outermost group in which there is a choice."""
+    """Return the outermost group in which there is a choice."""
     while len(ways := [child for child in tree.children if child.open]) == 1:
         tree = ways[0]
     return tree
 
 
 def _dealt(group: _Group, sign: int) -> list[_Group]:
-    """Its open units, each from where there are the fewest vCPUs at that moment; with ``sign`` -1 the most.
+    """Return its open units, each from where there are the fewest vCPUs at that moment; with ``sign`` -1 the most.
 
     What happens inside one child does not depend on the others: so each child's units are put in order for themselves,
     and then merged by how many vCPUs the child has when the turn comes to them.
@@ -183,7 +183,7 @@ def _dealt(group: _Group, sign: int) -> list[_Group]:
 
 
 def _in_turn(group: _Group, key: Callable[[_Group], tuple[int, ...]]) -> list[_Group]:
-    """Its open units, one child after another."""
+    """Return its open units, one child after another."""
     if not group.children:
         return [group] if group.open else []
     children = sorted((child for child in group.children if child.open), key=key)
@@ -191,12 +191,12 @@ def _in_turn(group: _Group, key: Callable[[_Group], tuple[int, ...]]) -> list[_G
 
 
 def _fullest(group: _Group) -> tuple[int, ...]:
-    """What is in use and has the most vCPUs; of what is not in use, what takes the most."""
+    """Return what is in use and has the most vCPUs; of what is not in use, what takes the most."""
     return (not group.used, -group.used, -group.open, group.rank)
 
 
 def _emptiest(group: _Group) -> tuple[int, ...]:
-    """What can be emptied and has the fewest vCPUs; then what cannot be emptied."""
+    """Return what can be emptied and has the fewest vCPUs; then what cannot be emptied."""
     return (group.open < group.used, group.used, -group.rank)
 
 

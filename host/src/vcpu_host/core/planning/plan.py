@@ -193,7 +193,7 @@ class Plan(NamedTuple):
         return sum(step.slot.vcpus for step in self.steps)
 
     def on_failure(self, step: Step) -> str:
-        """What happens if that one of the steps cannot be finished: to its slot, and to what else was done."""
+        """Return what happens if that one of the steps cannot be finished: to its slot, and to what else was done."""
         if len(self.steps) < 2:
             return step.on_failure
         others = "goes back, too" if self.request.atomic else "stays"
@@ -209,7 +209,7 @@ _KEEP = {
 
 
 def step(kind: StepKind, view: SlotView, why: str) -> Step:
-    """The step of that kind for the slot as it stands."""
+    """Return the step of that kind for the slot as it stands."""
     device_id = view.slot.device_id or (view.slot.default_id if kind is StepKind.PLUG else "")
     online = frozenset([thread.firmware_id for thread in view.threads if thread.online])
     begun = view.pending is not None or bool(view.slot.leaving)

@@ -28,7 +28,7 @@ _NO_AGENT = Reason(codes.NO_AGENT, Origin.AGENT, "no guest agent answers", "see 
 def plan(view: VmView, request: Request, *, recovered: bool = False) -> Plan:
     """Decide. With ``recovered`` earlier operations' removals have had their chance, and are met as they stand.
 
-    Raises SelectorError for selectors that name nothing.
+    Raise SelectorError for selectors that name nothing.
     """
     try:
         chosen = _chosen(view, request)
@@ -90,13 +90,16 @@ def _chosen(view: VmView, request: Request) -> tuple[Slot, ...]:
 
 
 def _agent_missing(view: VmView) -> Refusal:
-    """Nobody answers for the guest. A port that another program holds is in use, not out of reach."""
+    """Return the refusal that nobody answers for the guest.
+
+    A port that another program holds is in use, not out of reach.
+    """
     trouble = view.agent_trouble
     return Refusal(trouble or _NO_AGENT, unreachable=trouble is not None and trouble.code != codes.PORT_BUSY)
 
 
 def _with_notes(view: VmView, decided: Plan) -> Plan:
-    """The plan, with what it does to the guest's programs if that is asked for."""
+    """Return the plan, with what it does to the guest's programs if that is asked for."""
     if view.programs is None:
         return decided
     from .programs import with_notes  # late: most plans have nothing to do with them
@@ -105,14 +108,14 @@ def _with_notes(view: VmView, decided: Plan) -> Plan:
 
 
 def _barred(view: VmView, request: Request, steps: Sequence[Step]) -> Reason | None:
-    """Why these steps are not taken, although each of them could be."""
+    """Return why these steps are not taken, although each of them could be."""
     deaf = None if request.without_agent else unheard(view, steps) or unnamed(view, steps)
     barred = _misunderstood(view) or deaf or too_many(view, steps)
     return no_way_back(view, steps) if barred is None and request.atomic else barred
 
 
 def _named(view: VmView, steps: tuple[Step, ...]) -> tuple[Step, ...]:
-    """The steps; where a CPU's identity follows from the order of plugging, plugs get theirs by their order."""
+    """Return the steps; where a CPU's identity follows from the order of plugging, plugs get theirs by their order."""
     if not view.platform.numbers_plugs(view.host):
         return steps
     plugs = [each.slot for each in steps if each.kind is StepKind.PLUG]
@@ -121,7 +124,7 @@ def _named(view: VmView, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _misunderstood(view: VmView) -> Reason | None:
-    """An agent that names CPUs by another machine's rules is asked for nothing."""
+    """Return the reason that an agent names CPUs by another machine's rules: it is asked for nothing."""
     if view.agent is None or view.platform.understood_by(view.agent.platform):
         return None
     return view.platform.misunderstanding(view.agent)
@@ -135,7 +138,7 @@ def _guest_cpus(view: VmView) -> dict[int, int] | None:
 
 
 def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
-    """Removals that are under way since an earlier operation: what comes up anew is not to meet them.
+    """Return the steps that end removals of an earlier operation: what comes up anew is not to meet them.
 
     An unplug does not ask for that: it takes them up itself, before any other slot. A guest that does not hear of them
     cannot end them.
@@ -150,7 +153,7 @@ def _recover(view: VmView, request: Request) -> tuple[Step, ...]:
 
 
 def removal_pending(slot: SlotView) -> Reason:
-    """The CPU may go at any moment: nothing can be built on it."""
+    """Return the reason that the CPU may go at any moment: nothing can be built on it."""
     return Reason(
         codes.REMOVAL_PENDING,
         Origin.GUEST,
@@ -167,7 +170,7 @@ _BLIND = "the slot is left as QEMU shows it"
 
 
 def needs_guest(host: HostView, request: Request) -> bool:
-    """Whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not."""
+    """Return whether the plan depends on how the guest's CPUs stand. That of plugging empty slots does not."""
     if request.without_agent:
         return False
     if request.operation is not Operation.PLUG:
@@ -181,7 +184,7 @@ def needs_guest(host: HostView, request: Request) -> bool:
 
 
 def _obstacle(view: VmView, request: Request) -> Reason | None:
-    """What stands in the way of any such operation on this VM."""
+    """Return what stands in the way of any such operation on this VM."""
     host = view.host
     if host.no_hotplug is not None and not request.guest_alone:
         return host.no_hotplug
@@ -204,7 +207,7 @@ def _obstacle(view: VmView, request: Request) -> Reason | None:
 
 
 def _no_definition(host: HostView) -> Reason:
-    """--config has nothing to be written into."""
+    """Return the reason that --config has nothing to be written into."""
     if host.owner is None:
         text, hint = "nobody keeps a definition of this VM", "leave --config out, and change what starts QEMU (-smp)"
     else:
@@ -264,7 +267,10 @@ def _select_unplug(view: VmView, slot: SlotView) -> Step | Reason | None:
 
 
 def _not_shown(slot: SlotView) -> Reason:
-    """A CPU that the guest does not show now may come up at the next moment: that is not the same as offline."""
+    """Return the reason of a CPU that the guest does not show now.
+
+    It may come up at the next moment: that is not the same as offline.
+    """
     return Reason(
         codes.GUEST_UNAWARE,
         Origin.GUEST,

@@ -112,7 +112,7 @@ def with_notes(view: VmView, decided: Plan) -> Plan:
 
 
 def _refusals(against: Iterable[Note]) -> Iterator[Refusal]:
-    """A slot is refused for one reason; further ones are about the whole."""
+    """Yield the refusals. A slot is refused for one reason; further ones are about the whole."""
     told: set[int] = set()
     for note in against:
         hint = f"{note.hint}; {_ANYWAY}" if note.hint else _ANYWAY

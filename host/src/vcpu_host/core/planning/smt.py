@@ -17,12 +17,12 @@ _FORCE = ("nosmt=force", "l1tf=full,force")
 
 
 def is_off(environment: Environment) -> bool:
-    """Whether the guest keeps second threads offline, by what the agent says."""
+    """Return whether the guest keeps second threads offline, by what the agent says."""
     return environment.smt_control in _OFF
 
 
 def remedy(environment: Environment) -> str:
-    """How such threads could come online."""
+    """Return how such threads could come online."""
     if environment.smt_control != _FORCED:
         return "echo on > /sys/devices/system/cpu/smt/control in the guest brings such threads online"
     named = [argument for argument in environment.kernel_arguments if argument in _FORCE]
@@ -31,7 +31,7 @@ def remedy(environment: Environment) -> str:
 
 
 def kept_offline(view: VmView) -> dict[int, Reason]:
-    """The slots, empty or not, that the guest would not bring online, by index."""
+    """Return the slots, empty or not, that the guest would not bring online, by index."""
     environment = Environment() if view.agent is None else view.agent.environment
     found = {slot.index: _reason(slot, environment) for slot in view.slots if dark(slot)}
     if is_off(environment):
@@ -42,7 +42,7 @@ def kept_offline(view: VmView) -> dict[int, Reason]:
 
 
 def dark(slot: SlotView) -> bool:
-    """Whether the guest shows all of the slot's threads, and keeps them offline for being second ones."""
+    """Return whether the guest shows all of the slot's threads, and keeps them offline for being second ones."""
     return slot.state is SlotState.OFFLINE and all(thread.parked for thread in slot.threads)
 
 

@@ -26,7 +26,7 @@ _TABLE: tuple[Platform, ...] = (
 
 
 def platform_for(host: HostView) -> Platform:
-    """The platform of this machine; the ``unknown`` one, which can do nothing, if no module knows it."""
+    """Return the platform of this machine; the ``unknown`` one, which can do nothing, if no module knows it."""
     for platform in _TABLE:
         if platform.matches(host):
             return platform
@@ -34,7 +34,7 @@ def platform_for(host: HostView) -> Platform:
 
 
 def machine_properties(arch: str) -> tuple[str, ...]:
-    """The properties of the machine object that platforms of QEMU's architecture ``arch`` ask for.
+    """Return the properties of the machine object that platforms of QEMU's architecture ``arch`` ask for.
 
     What such machines never have is not asked for: an error costs more than an answer.
     """

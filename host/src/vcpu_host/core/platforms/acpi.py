@@ -51,7 +51,10 @@ WITHOUT_ACPI = "boot"
 
 
 def ejected(ost: Ost) -> bool:
-    """Success of an eject; "in progress" (0x84), which comes first, says nothing new (acpi_device_hotplug)."""
+    """Return whether an eject succeeded.
+
+    "In progress" (0x84), which comes first, says nothing new (acpi_device_hotplug).
+    """
     return ost.source in _EJECTS and ost.status == 0
 
 
@@ -62,12 +65,15 @@ class AcpiPlatform(Platform):
     acknowledges = True
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """One thread a slot."""
+        """Return the one identity of a slot, which is one thread."""
         del host
         return (f"acpi:\\_SB_.CPUS.C{slot.index:03X}",)
 
     def misunderstanding(self, agent: AgentInfo) -> Reason:
-        """A guest without ACPI has no names for its CPUs, and no way to take one in or let one go."""
+        """Return what any platform says, or that the guest runs without ACPI.
+
+        Such a guest has no names for its CPUs, and no way to take one in or let one go.
+        """
         found = super().misunderstanding(agent)
         if agent.environment.acpi is False:
             named = " ".join(each for each in agent.environment.kernel_arguments if each.startswith("acpi="))
@@ -80,7 +86,10 @@ class AcpiPlatform(Platform):
         return found
 
     def guest_is_deaf(self, agent: AgentInfo) -> Reason | None:
-        """By the GPE that QEMU raises, or by any other: they share one interrupt (the guest's ``kernel/gpes.py``)."""
+        """Return why the guest is deaf by the GPE that QEMU raises, or by any other.
+
+        They share one interrupt (the guest's ``kernel/gpes.py``).
+        """
         unhandled = agent.environment.unhandled_gpes
         if not unhandled:
             return None
@@ -93,21 +102,27 @@ class AcpiPlatform(Platform):
         return Reason(codes.ACPI_DEAF, Origin.GUEST, text, _DEAF_HINT)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """Slot 0 is the boot CPU: QEMU refuses, on x86 in words that say the contrary (x86_cpu_unplug_request_cb)."""
+        """Return the reason for slot 0, which is the boot CPU.
+
+        QEMU refuses, on x86 in words that say the contrary (x86_cpu_unplug_request_cb).
+        """
         del host
         return boot_cpu("CPU") if slot.index == 0 else None
 
     def refusal(self, ost: Ost) -> Reason | None:
-        """See the table above; "in progress" (0x84) and success (0) are no refusals."""
+        """Return the refusal of the table above; "in progress" (0x84) and success (0) are no refusals."""
         if ost.source not in _EJECTS or ost.status not in _REFUSALS:
             return None
         code, text, hint = _REFUSALS[ost.status]
         return Reason(code, Origin.GUEST, f"{text} (_OST {ost.source}/{ost.status})", hint)
 
     def ejected(self, ost: Ost) -> bool:
-        """See ``ejected`` above."""
+        """Return what ``ejected`` above says."""
         return ejected(ost)
 
     def acknowledged(self, ost: Ost) -> bool:
-        """Linux reports every processed insertion, even one whose CPU it could not use (acpi_device_hotplug)."""
+        """Return whether it is an insertion.
+
+        Linux reports every processed one, even one whose CPU it could not use (acpi_device_hotplug).
+        """
         return ost.source == _INSERTION

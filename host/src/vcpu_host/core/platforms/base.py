@@ -38,32 +38,32 @@ class Platform(ABC):
 
     @abstractmethod
     def matches(self, host: HostView) -> bool:
-        """Whether this module speaks for the machine."""
+        """Return whether this module speaks for the machine."""
 
     @abstractmethod
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """The identities of the slot's threads in the guest, in thread order; empty if the platform has none."""
+        """Return the identities of the slot's threads in the guest, in thread order; empty if the platform has none."""
 
     def numbers_plugs(self, host: HostView) -> bool:
-        """Whether a thread's identity follows from the order of plugging, so that an empty slot has none yet."""
+        """Return whether a thread's identity follows from the order of plugging, so that an empty slot has none yet."""
         del host
         return False
 
     def arriving(self, host: HostView, slots: Sequence[Slot]) -> tuple[tuple[str, ...], ...]:
-        """The identities that the threads of these empty slots get if they are plugged in this order."""
+        """Return the identities that the threads of these empty slots get if they are plugged in this order."""
         return tuple(self.firmware_ids(host, slot) for slot in slots)
 
     def unheld(self, host: HostView) -> frozenset[str]:
-        """The identities that a guest may show for a moment although no slot has them, or not any more."""
+        """Return the identities that a guest may show for a moment although no slot has them, or not any more."""
         del host
         return frozenset()
 
     def understood_by(self, agent_platform: str) -> bool:
-        """Whether an agent that says so of its machine names the CPUs as this module does."""
+        """Return whether an agent that says so of its machine names the CPUs as this module does."""
         return agent_platform == self.agent_platform
 
     def misunderstanding(self, agent: AgentInfo) -> Reason:
-        """Why an agent that is not understood (above) cannot name the CPUs, and what to do."""
+        """Return why an agent that is not understood (above) cannot name the CPUs, and what to do."""
         return Reason(
             codes.AGENT_PLATFORM,
             Origin.AGENT,
@@ -72,35 +72,38 @@ class Platform(ABC):
         )
 
     def guest_is_deaf(self, agent: AgentInfo) -> Reason | None:
-        """Why the guest hears of no CPU that comes or is to go, as its agent has seen; or None."""
+        """Return why the guest hears of no CPU that comes or is to go, as its agent has seen; or None."""
         del agent
         return None
 
     def restricts(self, host: HostView) -> bool:
-        """Whether ``cannot_plug`` or ``guest_cannot_use`` may say anything of any slot: else none is asked about."""
+        """Return whether ``cannot_plug`` or ``guest_cannot_use`` may say anything of any slot.
+
+        Else none is asked about.
+        """
         del host
         return False
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
-        """Why this slot can never be plugged, or None."""
+        """Return why this slot can never be plugged, or None."""
         del host, slot
         return None
 
     def is_second_thread(self, slot: Slot) -> bool:
-        """Whether all that the slot holds are threads of a core beside its first: Linux without SMT keeps them offline.
+        """Return whether all that the slot holds are threads of a core beside its first.
 
-        Where a slot holds whole cores that is told by their threads.
+        Linux without SMT keeps them offline. Where a slot holds whole cores that is told by their threads.
         """
         del slot
         return False
 
     def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
-        """Why Linux can never bring this slot's CPUs online on this machine, or None."""
+        """Return why Linux can never bring this slot's CPUs online on this machine, or None."""
         del host, slot
         return None
 
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
-        """How many vCPUs at most QEMU survives to be plugged from now on, and why; None if nothing is known.
+        """Return how many vCPUs at most QEMU survives to be plugged from now on, and why; None if nothing is known.
 
         It is an upper bound: what shows in a look is not all that was ever plugged.
         """
@@ -110,47 +113,53 @@ class Platform(ABC):
         return left, Reason(codes.TCG_PLUG_BUDGET, Origin.VCPUCTL, _budget_used(host, left), _BUDGET_FIX)
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
-        """Why the guest's kernel can have fewer CPUs than the VM, as far as that can be told."""
+        """Return why the guest's kernel can have fewer CPUs than the VM, as far as that can be told."""
         del host
         return limited_by_the_kernel(agent)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """Why this slot can never be unplugged, or None."""
+        """Return why this slot can never be unplugged, or None."""
         del host, slot
         return None
 
     def dies_of_replug(self, host: HostView) -> bool:
-        """Whether this QEMU is known not to survive a plug after an unplug."""
+        """Return whether this QEMU is known not to survive a plug after an unplug."""
         del host
         return False
 
     def one_at_a_time(self, host: HostView) -> bool:
-        """Whether a plug has to wait until the guest has taken notice of the one before it."""
+        """Return whether a plug has to wait until the guest has taken notice of the one before it."""
         del host
         return False
 
     def numbers_arrivals(self, host: HostView) -> Finding | None:
-        """What to say of a QEMU that migrates part of a CPU's state by the order in which CPUs came; None otherwise."""
+        """Return what to say of a QEMU that migrates part of a CPU's state by the order in which CPUs came.
+
+        Return None for any other QEMU.
+        """
         del host
         return None
 
     def refusal(self, ost: Ost) -> Reason | None:
-        """What an _OST of an eject request says: a refusal, or None if it is none (success, in progress, other)."""
+        """Return what an _OST of an eject request says: a refusal.
+
+        Return None if it is none (success, in progress, other).
+        """
         del ost
         return None
 
     def ejected(self, ost: Ost) -> bool:
-        """Whether this _OST says that the guest has let go of a CPU."""
+        """Return whether this _OST says that the guest has let go of a CPU."""
         del ost
         return False
 
     def acknowledged(self, ost: Ost) -> bool:
-        """Whether this _OST says that the guest has processed the insertion of a CPU."""
+        """Return whether this _OST says that the guest has processed the insertion of a CPU."""
         del ost
         return False
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
-        """What this QEMU is known to do wrong on such a machine, for ``vcpuctl doctor``."""
+        """Yield what this QEMU is known to do wrong on such a machine, for ``vcpuctl doctor``."""
         if host.accel == "tcg" and host.no_hotplug is None:
             yield plug_budget(host)
 
@@ -168,7 +177,7 @@ _LIMITING = ("nr_cpus=", "possible_cpus=", "disable_cpu_apicid=", "nosmp", "maxc
 
 
 def limited_by_the_kernel(agent: AgentInfo) -> Cause:
-    """What the kernel says of itself: its command line, or how it was built."""
+    """Return what the kernel says of itself: its command line, or how it was built."""
     arguments = agent.environment.kernel_arguments
     named = [a for a in arguments if a in _LIMITING or f"{a.partition('=')[0].replace('-', '_')}=" in _LIMITING]
     if named:
@@ -196,7 +205,7 @@ def _budget_used(host: HostView, left: int) -> str:
 
 
 def tcg_budget_left(host: HostView) -> int | None:
-    """At most how many more vCPUs may start in this process; None if no such limit is known.
+    """Return at most how many more vCPUs may start in this process; None if no such limit is known.
 
     Every vCPU thread claims a TCG context for good, and there are maxcpus of them (tcg/tcg.c, tcg_register_thread).
     Those of -smp have claimed theirs, whether they are still there or not, and so has each CPU that a device_add or a
@@ -213,7 +222,7 @@ def tcg_budget_left(host: HostView) -> int | None:
 
 
 def plug_budget(host: HostView) -> Finding:
-    """See ``tcg_budget_left``; that QEMU aborts was seen on 10.0 and 11.1."""
+    """Return the finding on ``tcg_budget_left``. That QEMU aborts was seen on 10.0 and 11.1."""
     if tcg_budget_left(host) == 0 and not all(slot.filled for slot in host.slots):
         return Finding(Level.PROBLEM, codes.TCG_PLUG_BUDGET, _budget_used(host, 0), _BUDGET_FIX)
     return Finding(
@@ -226,7 +235,7 @@ def plug_budget(host: HostView) -> Finding:
 
 
 def boot_cpu(entity: str) -> Reason:
-    """Why slot 0 stays; ``entity`` is what a slot holds."""
+    """Return why slot 0 stays; ``entity`` is what a slot holds."""
     return Reason(
         codes.BOOT_CPU,
         Origin.VCPUCTL,

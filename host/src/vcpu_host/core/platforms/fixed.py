@@ -20,26 +20,26 @@ class Fixed(Platform):
     agent_platform = "boot"
 
     def matches(self, host: HostView) -> bool:
-        """Any machine of which QEMU says that it cannot."""
+        """Return whether it is a machine of which QEMU says that it cannot."""
         return host.no_hotplug is not None
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """One thread a slot: each vCPU is shown as one."""
+        """Return one identity, of one thread a slot: each vCPU is shown as one."""
         del host
         return (f"boot:{slot.index}",)
 
     def restricts(self, host: HostView) -> bool:
-        """All slots."""
+        """Return True: all slots."""
         del host
         return True
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
-        """In QEMU's words."""
+        """Return the reason, in QEMU's words."""
         del slot
         return host.no_hotplug
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """In QEMU's words."""
+        """Return the reason, in QEMU's words."""
         del slot
         return host.no_hotplug
 

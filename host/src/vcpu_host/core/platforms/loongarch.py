@@ -17,11 +17,11 @@ class LoongArch(AcpiPlatform):
     name = "ACPI (LoongArch virt)"
 
     def matches(self, host: HostView) -> bool:
-        """LoongArch machines that can plug CPUs: virt, from QEMU 10.0 on."""
+        """Return whether it is a LoongArch machine that can plug CPUs: virt, from QEMU 10.0 on."""
         return host.arch == "loongarch64" and host.no_hotplug is None
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
-        """The guest's ACPI fails with AE_AML_ALIGNMENT in CSCN on 10.0 (seen), and does not on 11.1 (seen)."""
+        """Yield that the guest's ACPI fails with AE_AML_ALIGNMENT in CSCN on 10.0, and does not on 11.1 (both seen)."""
         yield from super().known_bugs(host)
         if host.qemu_version < (11, 1, 0):
             yield Finding(

@@ -26,17 +26,20 @@ class NoAcpi(Platform):
     agent_platform = WITHOUT_ACPI
 
     def matches(self, host: HostView) -> bool:
-        """pc, q35 and LoongArch's virt; the others have no such property, or no CPU hotplug."""
+        """Return whether it is pc, q35 or LoongArch's virt; the others have no such property, or no CPU hotplug."""
         able = host.arch in ("x86_64", "i386", "loongarch64") and host.no_hotplug is None
         return able and host.properties.get("acpi") == "off"
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """See above."""
+        """Return the identity that is told above."""
         del host
         return (f"boot:{slot.index}",) if slot.at_start else ()
 
     def misunderstanding(self, agent: AgentInfo) -> Reason:
-        """Say that the firmware has made ACPI tables of its own, with other names (seen on q35 of QEMU 10.0.13)."""
+        """Return the reason that the firmware has made ACPI tables of its own, with other names.
+
+        That was seen on q35 of QEMU 10.0.13.
+        """
         text = (
             f"the VM was started with acpi=off, and yet its guest has ACPI (the agent takes its machine for "
             f"{agent.platform!r}): the firmware has made tables of its own, in which CPUs have other names"
@@ -44,23 +47,23 @@ class NoAcpi(Platform):
         return Reason(codes.AGENT_PLATFORM, Origin.VCPUCTL, text, f"{_FIX}; or switch CPUs in the guest by hand")
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
-        """What was there at its boot is all."""
+        """Return that what was there at its boot is all."""
         del host, agent
         return Cause("a guest without ACPI has only the CPUs that were there at its boot", _FIX)
 
     def restricts(self, host: HostView) -> bool:
-        """All slots."""
+        """Return True: all slots."""
         del host
         return True
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
-        """None at all."""
+        """Return the reason that none at all can be."""
         del host
         text = f"the VM has no ACPI (acpi=off): its guest would never hear of a CPU in slot {slot.index}"
         return Reason(codes.NO_ACPI, Origin.VCPUCTL, text, _FIX)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """None at all."""
+        """Return the reason that none at all can be."""
         del host
         text = "the VM has no ACPI (acpi=off): its guest cannot be asked to let a CPU go"
         return Reason(

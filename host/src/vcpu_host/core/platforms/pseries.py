@@ -31,12 +31,15 @@ def _name(number: int) -> str:
 
 
 def _threads(host: HostView) -> list[HostThread]:
-    """All vCPUs that QEMU has, those on their way out included: their numbers are in use."""
+    """Return all vCPUs that QEMU has, those on their way out included: their numbers are in use."""
     return [thread for slot in host.slots for thread in (*slot.threads, *slot.leaving, *slot.phantoms)]
 
 
 def _next_number(host: HostView) -> int:
-    """The cpu-index of the next vCPU. Those below the highest are not used again (cpu-common.c, cpu_get_free_index)."""
+    """Return the cpu-index of the next vCPU.
+
+    Those below the highest are not used again (cpu-common.c, cpu_get_free_index).
+    """
     return max((thread.cpu_index for thread in _threads(host)), default=-1) + 1
 
 
@@ -45,7 +48,7 @@ def _possible(host: HostView) -> int:
 
 
 def _differs(slot: Slot) -> bool:
-    """Whether the slot's vCPUs have other numbers than its place gives them."""
+    """Return whether the slot's vCPUs have other numbers than its place gives them."""
     core_id = slot.props.get("core-id")
     return isinstance(core_id, int) and any(
         thread.cpu_index != core_id + place for place, thread in enumerate(slot.threads)
@@ -60,13 +63,14 @@ class Pseries(Platform):
     whole_cores = True
 
     def matches(self, host: HostView) -> bool:
-        """The pseries machines of both QEMU targets; others, such as powernv, cannot plug CPUs."""
+        """Return whether it is a pseries machine of either QEMU target; others, such as powernv, cannot plug CPUs."""
         return host.arch in ("ppc64", "ppc64le") and host.machine.startswith("pseries")
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """One for each thread of the core. Where QEMU shows no vsmt, cores lie as far apart as they have threads.
+        """Return one for each thread of the core.
 
-        An empty slot has none where they follow from the order of plugging.
+        Where QEMU shows no vsmt, cores lie as far apart as they have threads. An empty slot has none where they follow
+        from the order of plugging.
         """
         if self.numbers_plugs(host):
             return tuple([_name(thread.cpu_index) for thread in slot.threads])
@@ -80,12 +84,12 @@ class Pseries(Platform):
         return tuple(_name(first + thread) for thread in range(slot.vcpus))
 
     def numbers_plugs(self, host: HostView) -> bool:
-        """Whether this is such a QEMU, by its version; or a core shows it, whatever the version says."""
+        """Return whether this is such a QEMU, by its version; or a core shows it, whatever the version says."""
         by_version = host.accel == "kvm" and host.qemu_version >= _NUMBERS_PLUGS
         return by_version or any(_differs(slot) for slot in host.slots)
 
     def arriving(self, host: HostView, slots: Sequence[Slot]) -> tuple[tuple[str, ...], ...]:
-        """The numbers after the highest one that is in use."""
+        """Return the numbers after the highest one that is in use."""
         if not self.numbers_plugs(host):
             return super().arriving(host, slots)
         found, number = [], _next_number(host)
@@ -95,13 +99,14 @@ class Pseries(Platform):
         return tuple(found)
 
     def unheld(self, host: HostView) -> frozenset[str]:
-        """Every number that QEMU survives: a core that has just gone, or was just plugged, has one of them."""
+        """Return every number that QEMU survives: a core that has just gone, or was just plugged, has one of them."""
         return frozenset(map(_name, range(_possible(host)))) if self.numbers_plugs(host) else frozenset()
 
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
-        """Where QEMU numbers the plugs, none may get a number that no core has: QEMU ends of the next query-cpus-fast.
+        """Return how many plugs still get the number of a core, where QEMU numbers the plugs.
 
-        See hw/ppc/spapr.c, spapr_cpu_index_to_props: it asserts that there is a core for each number.
+        None may get a number that no core has: QEMU ends of the next query-cpus-fast. See hw/ppc/spapr.c,
+        spapr_cpu_index_to_props: it asserts that there is a core for each number.
         """
         if not self.numbers_plugs(host):
             return super().plug_limit(host)
@@ -109,15 +114,15 @@ class Pseries(Platform):
         return left, Reason(codes.PLUG_NUMBERS, Origin.VCPUCTL, _numbers_used(host), _NUMBERS_FIX)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """The boot core stays (hw/ppc/spapr.c, spapr_core_unplug_request)."""
+        """Return the reason that the boot core stays (hw/ppc/spapr.c, spapr_core_unplug_request)."""
         del host
         return boot_cpu("core") if slot.index == 0 else None
 
     def numbers_arrivals(self, host: HostView) -> Finding | None:
-        """XIVE's state of a thread has no number of its own ('xive-tctx', hw/intc/xive.c); XICS's has the CPU's.
+        """Return that XIVE's state of a thread has no number of its own ('xive-tctx', hw/intc/xive.c).
 
-        For the latter see icp_realize (hw/intc/xics.c). Seen on 11.1; ic-mode=dual, the default, has both. Where QEMU
-        numbers the plugs, all that a vCPU has goes by that number.
+        XICS's has the CPU's. For the latter see icp_realize (hw/intc/xics.c). Seen on 11.1; ic-mode=dual, the default,
+        has both. Where QEMU numbers the plugs, all that a vCPU has goes by that number.
         """
         if self.numbers_plugs(host):
             return Finding(
@@ -138,7 +143,7 @@ class Pseries(Platform):
         )
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
-        """10.0.13 under TCG died on the removal of a two-thread core, 3 of 3; 11.1.3 passed 32 of them.
+        """Yield that 10.0.13 under TCG died on the removal of a two-thread core, 3 of 3; 11.1.3 passed 32 of them.
 
         Where the agent takes the threads offline first it did not die, but in a series of such removals its guest hung.
         """

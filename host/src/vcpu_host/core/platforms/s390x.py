@@ -24,17 +24,20 @@ class S390x(Platform):
     serial_device = "virtio-serial-ccw"
 
     def matches(self, host: HostView) -> bool:
-        """Every s390x machine that can plug CPUs."""
+        """Return whether it is an s390x machine that can plug CPUs."""
         return host.arch == "s390x" and host.no_hotplug is None
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """One thread a core: QEMU models no SMT here."""
+        """Return one identity, of one thread a core: QEMU models no SMT here."""
         del host
         core_id = slot.props.get("core-id")
         return (f"s390:{core_id}",) if isinstance(core_id, int) else ()
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """QEMU has no such thing here (hw/s390x/s390-virtio-ccw.c, s390_machine_device_unplug_request)."""
+        """Return the reason that QEMU has no such thing here.
+
+        See hw/s390x/s390-virtio-ccw.c, s390_machine_device_unplug_request.
+        """
         del host
         return Reason(
             codes.NO_UNPLUG,
@@ -44,7 +47,10 @@ class S390x(Platform):
         )
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
-        """11.1.3 under TCG hung for good on 2 of about 75 plugs, all its vCPU threads asleep; 10.0.13 on none of 80."""
+        """Yield the hang that was seen: 11.1.3 under TCG hung for good on 2 of about 75 plugs.
+
+        All its vCPU threads were asleep; 10.0.13 hung on none of 80.
+        """
         yield from super().known_bugs(host)
         if host.accel == "tcg" and host.qemu_version >= (11, 0, 0):
             yield Finding(

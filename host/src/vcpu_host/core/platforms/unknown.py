@@ -15,43 +15,43 @@ class Unknown(Platform):
     name = "unknown"
 
     def matches(self, host: HostView) -> bool:
-        """Any machine."""
+        """Return True: any machine."""
         del host
         return True
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """None are known."""
+        """Return none: none are known."""
         del host, slot
         return ()
 
     def restricts(self, host: HostView) -> bool:
-        """All slots."""
+        """Return True: all slots."""
         del host
         return True
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
-        """Never."""
+        """Return the reason that it never can be."""
         del slot
         return unsupported(host)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """Never."""
+        """Return the reason that it never can be."""
         del slot
         return unsupported(host)
 
     def understood_by(self, agent_platform: str) -> bool:
-        """There is nothing to understand: every CPU is nameless."""
+        """Return True: there is nothing to understand, as every CPU is nameless."""
         del agent_platform
         return True
 
     def one_at_a_time(self, host: HostView) -> bool:
-        """Nothing better is known."""
+        """Return True: nothing better is known."""
         del host
         return True
 
 
 def unsupported(host: HostView) -> Reason:
-    """Without an identity nobody can tell which guest CPU is meant."""
+    """Return the reason that nobody can tell which guest CPU is meant without an identity."""
     return Reason(
         codes.UNKNOWN_PLATFORM,
         Origin.VCPUCTL,

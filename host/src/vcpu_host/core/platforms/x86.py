@@ -21,7 +21,7 @@ _APIC_FIELDS = (("thread-id", "threads"), ("core-id", "cores"), ("module-id", "m
 
 
 def apic_id(host: HostView, slot: Slot) -> int | None:
-    """The slot's APIC id; None if its props do not tell.
+    """Return the slot's APIC id; None if its props do not tell.
 
     Each level but the outermost takes as many bits as its count needs, so the ids of a machine whose counts are no
     powers of two have gaps, and reach higher than its slots (include/hw/i386/topology.h, x86_apicid_from_topo_ids).
@@ -39,9 +39,9 @@ def apic_id(host: HostView, slot: Slot) -> int | None:
 
 
 def _by_place(host: HostView, index: int) -> dict[str, int]:
-    """The props of a slot of which only its owner's record is seen: the threads of a core follow each other, and so on.
+    """Return the props of a slot of which only its owner's record is seen.
 
-    (hw/i386/x86.c, x86_possible_cpu_arch_ids.)
+    The threads of a core follow each other, and so on. (hw/i386/x86.c, x86_possible_cpu_arch_ids.)
     """
     props = {}
     for prop, level in _APIC_FIELDS:
@@ -62,13 +62,16 @@ _KNOWN_UNDER_TCG = (
 
 
 def _release(kernel: str) -> tuple[int, int]:
-    """Version and patch level of a kernel release such as "6.12.118+deb13-amd64"; zeros if it has none."""
+    """Return version and patch level of a kernel release such as "6.12.118+deb13-amd64"; zeros if it has none."""
     match = re.match(r"([0-9]{1,5})\.([0-9]{1,5})", kernel)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _has_unplugged(host: HostView) -> bool:
-    """Whether an empty slot had a CPU: one of -smp, which fills the first slots, or one that the guest has ejected."""
+    """Return whether an empty slot had a CPU.
+
+    That is one of -smp, which fills the first slots, or one that the guest has ejected.
+    """
     started = host.topology.get("cpus", 0)
     for slot in host.slots:
         said = host.ost.get(slot.index)
@@ -78,7 +81,7 @@ def _has_unplugged(host: HostView) -> bool:
 
 
 def _remaps(host: HostView) -> bool:
-    """Whether devices can interrupt CPUs with wide APIC ids."""
+    """Return whether devices can interrupt CPUs with wide APIC ids."""
     wide = host.iommu.get("eim") == "on" or host.iommu.get("xtsup") is True
     kvm_does = host.accel == "kvm" and host.cpu_properties.get("kvm-msi-ext-dest-id") is True
     return kvm_does or (wide and host.iommu.get("intremap") == "on")
@@ -95,18 +98,24 @@ class X86(AcpiPlatform):
     lists_cpus_when_up = True
 
     def matches(self, host: HostView) -> bool:
-        """Any x86 machine that can plug CPUs."""
+        """Return whether it is an x86 machine that can plug CPUs."""
         return host.arch in ("x86_64", "i386") and host.no_hotplug is None
 
     def restricts(self, host: HostView) -> bool:
-        """Where some APIC ids are wide: they ascend with the slots (hw/i386/x86.c, x86_possible_cpu_arch_ids)."""
+        """Return whether some APIC ids are wide.
+
+        They ascend with the slots (hw/i386/x86.c, x86_possible_cpu_arch_ids).
+        """
         if not host.slots or "x2apic" not in host.cpu_properties:
             return False
         highest = apic_id(host, host.slots[-1])
         return highest is not None and highest > _XAPIC_LAST
 
     def cannot_plug(self, host: HostView, slot: Slot) -> Reason | None:
-        """QEMU up to 10.0 ends on a CPU that its interrupt controller cannot address; 11.1 is left with half a CPU."""
+        """Return why QEMU is not asked for a CPU that its interrupt controller cannot address.
+
+        QEMU up to 10.0 ends on it; 11.1 is left with half a CPU.
+        """
         if host.cpu_properties.get("x2apic") is not False:
             return None
         number = apic_id(host, slot)
@@ -122,15 +131,18 @@ class X86(AcpiPlatform):
         )
 
     def is_second_thread(self, slot: Slot) -> bool:
-        """thread-id is the lowest part of the APIC id (arch/x86/kernel/apic/apic.c, apic_id_is_primary_thread)."""
+        """Return whether the slot's thread is not its core's first.
+
+        Its thread-id is the lowest part of the APIC id (arch/x86/kernel/apic/apic.c, apic_id_is_primary_thread).
+        """
         return _whole(slot.props.get("thread-id")) > 0
 
     def guest_cannot_use(self, host: HostView, slot: Slot) -> Reason | None:
-        """Without interrupt remapping Linux takes no CPU with a wide APIC id: devices could not interrupt it.
+        """Return why Linux takes no CPU with a wide APIC id without interrupt remapping.
 
-        See try_to_enable_x2apic (arch/x86/kernel/apic/apic.c): where it knows no hypervisor, it does without x2APIC
-        altogether ("IRQ remapping doesn't support X2APIC mode"); under KVM it takes ids up to 255, and all where KVM
-        says that it needs no remapping for them.
+        Devices could not interrupt it. See try_to_enable_x2apic (arch/x86/kernel/apic/apic.c): where it knows no
+        hypervisor, it does without x2APIC altogether ("IRQ remapping doesn't support X2APIC mode"); under KVM it takes
+        ids up to 255, and all where KVM says that it needs no remapping for them.
         """
         if host.cpu_properties.get("x2apic") is not True or host.accel not in ("kvm", "tcg") or _remaps(host):
             return None
@@ -147,18 +159,22 @@ class X86(AcpiPlatform):
         )
 
     def plug_limit(self, host: HostView) -> tuple[int, Reason] | None:
-        """Before 10.0 none after an unplug, under TCG, where the guest's word or an empty slot tells of one."""
+        """Return that none is survived before 10.0 after an unplug, under TCG.
+
+        The guest's word or an empty slot tells of one.
+        """
         if not self.dies_of_replug(host) or not _has_unplugged(host):
             return super().plug_limit(host)
         text = f"a CPU was unplugged from this VM, and {_REPLUG.format(version=host.version_text)}"
         return 0, Reason(codes.TCG_REPLUG, Origin.VCPUCTL, text, "QEMU 10.0 or newer, or KVM; or start the VM anew")
 
     def few_possible(self, host: HostView, agent: AgentInfo) -> Cause:
-        """Newer kernels count only those CPUs that are there at boot, unless they know the hypervisor under them.
+        """Return why newer kernels count only those CPUs that are there at boot.
 
-        See acpi_is_processor_usable (arch/x86/kernel/acpi/boot.c; 6.12.77, 6.18.17, and other branches since 2026) and
-        topo_register_apic (arch/x86/kernel/cpu/topology.c, 6.9): a guest without a known signature at CPUID 0x40000000
-        counts as bare metal (hypervisor_is_type, X86_HYPER_NATIVE).
+        They do so unless they know the hypervisor under them. See acpi_is_processor_usable
+        (arch/x86/kernel/acpi/boot.c; 6.12.77, 6.18.17, and other branches since 2026) and topo_register_apic
+        (arch/x86/kernel/cpu/topology.c, 6.9): a guest without a known signature at CPUID 0x40000000 counts as bare
+        metal (hypervisor_is_type, X86_HYPER_NATIVE).
         """
         cause = limited_by_the_kernel(agent)
         hidden = self._hidden(host, agent)
@@ -172,7 +188,7 @@ class X86(AcpiPlatform):
 
     @staticmethod
     def _hidden(host: HostView, agent: AgentInfo) -> Cause | None:
-        """Why a guest cannot know its hypervisor, or None."""
+        """Return why a guest cannot know its hypervisor, or None."""
         if "nopv" in agent.environment.kernel_arguments:
             return Cause("nopv keeps it from looking for one", "remove nopv from the guest's kernel command line")
         if host.accel == "tcg":
@@ -185,19 +201,23 @@ class X86(AcpiPlatform):
         return Cause(f"KVM is hidden from it{words}", "-cpu without kvm=off, hypervisor=off and -hypervisor")
 
     def one_at_a_time(self, host: HostView) -> bool:
-        """Where firmware may handle the plug in SMM, which loses plugs that overtake each other (tianocore BZ 2929).
+        """Return whether firmware may handle the plug in SMM, which loses plugs that overtake each other.
 
-        Only UEFI does, and where it has SMM it lies in flash (hw/i386/pc_sysfw.c). Else the guest's ACPI finds all
-        CPUs that are there in one scan (hw/acpi/cpu.c, the CSCN method), which is the quickest way.
+        That is tianocore BZ 2929. Only UEFI does, and where it has SMM it lies in flash (hw/i386/pc_sysfw.c). Else the
+        guest's ACPI finds all CPUs that are there in one scan (hw/acpi/cpu.c, the CSCN method), which is the quickest
+        way.
         """
         return bool(host.properties.get("pflash0"))
 
     def dies_of_replug(self, host: HostView) -> bool:
-        """QEMU before 10.0 under TCG: its heap is corrupt after an unplug (7.2: 14 of 14)."""
+        """Return whether it is QEMU before 10.0 under TCG: its heap is corrupt after an unplug (7.2: 14 of 14)."""
         return host.accel == "tcg" and host.qemu_version < _REPLUGS
 
     def known_bugs(self, host: HostView) -> Iterator[Finding]:
-        """Of the emulated APIC (hw/intc/apic.c, apic_get_delivery_bitmask), and of unplugging under TCG before 10.0."""
+        """Yield the bugs of the emulated APIC, and of unplugging under TCG before 10.0.
+
+        See hw/intc/apic.c, apic_get_delivery_bitmask.
+        """
         if host.accel != "tcg":
             return
         possible = sum(slot.vcpus for slot in host.slots)

@@ -29,19 +29,22 @@ class OldX86(X86):
     lists_cpus_when_up = False
 
     def matches(self, host: HostView) -> bool:
-        """By the version in the type's name."""
+        """Return whether it is such a machine, by the version in the type's name."""
         if not super().matches(host):
             return False
         version = re.fullmatch(_TYPE, host.machine)
         return version is not None and (int(version[1]), int(version[2])) < _TODAYS
 
     def firmware_ids(self, host: HostView, slot: Slot) -> tuple[str, ...]:
-        """One thread a slot; none if its APIC id cannot be told."""
+        """Return one identity, of one thread a slot; none if its APIC id cannot be told."""
         number = apic_id(host, slot)
         return () if number is None else (f"acpi:\\_SB_.CP{number:02X}",)
 
     def cannot_unplug(self, host: HostView, slot: Slot) -> Reason | None:
-        """QEMU says so in other words: "device unplug request for not supported device type" (hw/acpi/piix4.c)."""
+        """Return the reason that QEMU unplugs none here.
+
+        QEMU says so in other words: "device unplug request for not supported device type" (hw/acpi/piix4.c).
+        """
         del host
         # the boot CPU too, though it stays on any type: another slot, which is elsewhere the remedy, would stay as well
         offline = f"take it offline in the guest: vcpuctl offline {slot.index}, or vcpuctl scale --in-guest N"
