@@ -19,7 +19,7 @@ _UPGRADE = (
 
 
 def too_old(version: tuple[int, int, int], commands: Collection[str]) -> Reason | None:
-    """What this QEMU, which has these ``commands``, lacks, and what it has instead; None if it lacks nothing.
+    """Return what this QEMU, which has these ``commands``, lacks, and what it has instead; None if it lacks nothing.
 
     A machine that cannot plug CPUs is another matter: QEMU has the commands then, and says so (traps, "no-hotplug").
     """

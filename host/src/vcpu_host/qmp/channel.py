@@ -37,12 +37,12 @@ _LISTENS = (7, 0, 0)
 
 
 def ports(parent: str, children: Mapping[str, str]) -> list[str]:
-    """The QOM paths of the virtio-serial ports among the children of ``parent``."""
+    """Return the QOM paths of the virtio-serial ports among the children of ``parent``."""
     return [f"{parent}/{name}" for name, kind in children.items() if kind == "virtserialport"]
 
 
 def channel(port: str, label: str, chardevs: object, qemu: VmIdentity) -> Channel:
-    """The port at QOM path ``port`` whose chardev is ``label``; ``qemu`` is whose names the chardevs' are."""
+    """Return the port at QOM path ``port`` whose chardev is ``label``; ``qemu`` is whose names the chardevs' are."""
     device_id = names.device_id(port)
     for item in replies.entries(chardevs, "query-chardev"):
         if item.get("label") == label:
@@ -80,7 +80,7 @@ def named_as_before(port: Channel, before: Channel | None) -> Channel:
 
 
 def _reached(bound: str, qemu: VmIdentity) -> str:
-    """By which name we reach what QEMU has bound under that one.
+    """Return by which name we reach what QEMU has bound under that one.
 
     A path is a name in somebody's mount namespace, and a relative one depends on a directory, too. So what counts is
     where it leads for QEMU's process, if that is to be seen; our own path to the same place is the nicer one.
@@ -93,7 +93,7 @@ def _reached(bound: str, qemu: VmIdentity) -> str:
 
 
 def _there(bound: str, qemu: VmIdentity) -> str | None:
-    """A path to it by way of QEMU's process (proc_pid_root(5)); None if there is none."""
+    """Return a path to it by way of QEMU's process (proc_pid_root(5)); None if there is none."""
     if qemu.pid is None or is_abstract(bound):
         return None
     return f"/proc/{qemu.pid}/root{bound}" if os.path.isabs(bound) else f"/proc/{qemu.pid}/cwd/{bound}"
@@ -122,9 +122,10 @@ def check(view: HostView, qemu: VmIdentity, path: str, connection: socket.socket
 
 
 def _check_path(port: Channel, qemu: VmIdentity, path: str) -> None:
-    """Where QEMU's process is known, another path may lead to the same socket, if its last part is the same.
+    """Raise UsageError if ``path`` leads elsewhere.
 
-    Who listens there tells then.
+    Where QEMU's process is known, another path may lead to the same socket, if its last part is the same. Who listens
+    there tells then.
     """
     if path in (port.bound, port.socket) or (port.socket is not None and _same(path, port.socket)):
         return
@@ -137,7 +138,7 @@ def _check_path(port: Channel, qemu: VmIdentity, path: str) -> None:
 
 
 def _check_connection(port: Channel, qemu: VmIdentity, path: str, connection: socket.socket, *, handed: bool) -> None:
-    """The process that listens tells, and the name that it has bound.
+    """Raise UsageError unless the process that listens, and the name that it has bound, tell that it is the socket.
 
     A path alone proves something only where QEMU's process is not known, or may have been ``handed`` the socket:
     another VM's QEMU may have the same path, in a container of its own or because it took it.
@@ -171,7 +172,7 @@ def _not_ours(text: str, hint: str) -> UsageError:
 
 
 def label_of(names: Sequence[object], labels: Sequence[object]) -> tuple[int, str] | None:
-    """The place and chardev of the first port that is ours, of all ports' properties ``name`` and ``chardev``."""
+    """Return the place and chardev of our first port, of all ports' properties ``name`` and ``chardev``."""
     for place, (name, label) in enumerate(zip(names, labels, strict=True)):
         if name == PORT_NAME:
             return place, replies.text(label, "qom-get")

@@ -38,7 +38,7 @@ _WHICH = "give the path of QEMU's -qmp unix socket"
 
 
 def not_qmp(path: str, saw: str) -> UsageError:
-    """Something listens, but it is no QMP monitor."""
+    """Return the error that something listens, but it is no QMP monitor."""
     return UsageError(
         Reason(
             codes.NOT_QMP,
@@ -50,10 +50,11 @@ def not_qmp(path: str, saw: str) -> UsageError:
 
 
 def busy(path: str, timeout: float, sock: socket.socket | None) -> RefusedError:
-    """Connected by ``sock``, but nobody speaks. (None: the listen queue was full all the time.)
+    """Return the error that it is connected by ``sock``, but nobody speaks.
 
-    A QEMU that accepts nobody for want of descriptors has those in its queue who have given up long ago, so it is full
-    from the third on. Who listens is then told by who has the socket open.
+    ``sock`` is None if the listen queue was full all the time. A QEMU that accepts nobody for want of descriptors has
+    those in its queue who have given up long ago, so it is full from the third on. Who listens is then told by who has
+    the socket open.
     """
     listener = _listener(path) if sock is None else peer(sock)
     has = descriptors(listener) if listener > 0 else None
@@ -80,14 +81,14 @@ def _listener(path: str) -> int:
 
 
 def gone(path: str, what: str) -> QemuGoneError:
-    """The other end ended."""
+    """Return the error that the other end ended."""
     return QemuGoneError(
         Reason(codes.QEMU_GONE, Origin.QEMU, f"{clean(path)}: {clean(what)}", "see whether QEMU still runs")
     )
 
 
 def _refusal(path: str, err: OSError) -> VcpuctlError:
-    """What an error of stat(2) or connect(2) on ``path`` means."""
+    """Return what an error of stat(2) or connect(2) on ``path`` means."""
     name = clean(path)
     if isinstance(err, PermissionError):
         return RefusedError(
@@ -115,7 +116,7 @@ def _refusal(path: str, err: OSError) -> VcpuctlError:
 
 
 def _owner(path: str) -> str:
-    """ " (uid N)" where it can be seen, to save the reader an ls."""
+    """Return " (uid N)" where it can be seen, to save the reader an ls."""
     try:
         return f" (uid {os.stat(path).st_uid})"
     except OSError:
@@ -123,7 +124,7 @@ def _owner(path: str) -> str:
 
 
 def _check(path: str) -> None:
-    """Whether ``path`` can be a socket at all."""
+    """Raise unless ``path`` can be a socket at all."""
     abstract = is_abstract(path)
     length = len(os.fsencode(path))
     if length > _PATH_MAX:
@@ -177,9 +178,9 @@ async def _readable(sock: socket.socket) -> None:
 
 
 async def open_monitor(path: str, timeout: float) -> socket.socket:
-    """A socket on which a JSON object is about to be read; nothing was read from it or written to it.
+    """Return a socket on which a JSON object is about to be read; nothing was read from it or written to it.
 
-    ``timeout`` is in seconds. Raises UsageError, RefusedError or QemuGoneError, by what is the matter.
+    ``timeout`` is in seconds. Raise UsageError, RefusedError or QemuGoneError, by what is the matter.
     """
     _check(path)
     sock: socket.socket | None = None

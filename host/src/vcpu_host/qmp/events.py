@@ -33,7 +33,10 @@ _BOUND = 40_960
 
 
 def _ost(data: Mapping[str, Any]) -> VmEvent | None:
-    """``slot`` is the possible_cpus index as decimal text (hw/acpi/cpu.c, acpi_cpu_device_status)."""
+    """Return an _OST as an event.
+
+    ``slot`` is the possible_cpus index as decimal text (hw/acpi/cpu.c, acpi_cpu_device_status).
+    """
     info = data.get("info")
     if not isinstance(info, Mapping) or info.get("slot-type") != "CPU":
         return None
@@ -49,7 +52,7 @@ def _deleted(data: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
 
 
 def _unplug_refused(data: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
-    """Refused is the CPU itself, never what is below it."""
+    """Return the refusal of the CPU itself, never of what is below it."""
     path = data.get("path")
     slot = paths.at(path) if isinstance(path, str) else None
     return None if slot is None else UnplugRefused(slot)
@@ -78,7 +81,10 @@ _CONVERT_PATH: Mapping[str, Callable[[Mapping[str, Any], SlotPaths], VmEvent | N
 
 
 def convert(message: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
-    """The event in our terms; None if it is of no use to us. ``paths`` says which slot a QOM path belongs to."""
+    """Return the event in our terms; None if it is of no use to us.
+
+    ``paths`` says which slot a QOM path belongs to.
+    """
     name, data = message.get("event"), message.get("data", {})
     if not isinstance(name, str) or not isinstance(data, Mapping):
         return None
@@ -88,7 +94,7 @@ def convert(message: Mapping[str, Any], paths: SlotPaths) -> VmEvent | None:
 
 
 def gone(text: str) -> QemuGone:
-    """The monitor's connection was lost, for this reason."""
+    """Return the event that the monitor's connection was lost, for this reason."""
     return QemuGone(Reason(codes.QEMU_GONE, Origin.QEMU, text, "QEMU died or closed its monitor: see its log"))
 
 
@@ -138,7 +144,7 @@ class EventHub:
             stream.put(event)
 
     def stream(self) -> EventStream:
-        """A stream from now on; the first one to be asked for starts when the connection was made."""
+        """Return a stream from now on; the first one to be asked for starts when the connection was made."""
         if self._first is not None:
             stream, self._first = self._first, None
             return stream

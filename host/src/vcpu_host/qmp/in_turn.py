@@ -24,11 +24,11 @@ class InTurn:
         self._answered_at = 0.0
 
     def answered(self, call: int) -> None:
-        """QEMU has answered to a call."""
+        """Take that QEMU has answered to a call."""
         self._answered, self._answered_at = call, asyncio.get_running_loop().time()
 
     def passed_by(self, call: int) -> bool:
-        """Whether QEMU has answered to a later call."""
+        """Return whether QEMU has answered to a later call."""
         return self._answered > call
 
     @contextlib.asynccontextmanager

@@ -144,7 +144,10 @@ class SocketMonitor:
         return greeting.QMP.version.get("qemu") if greeting else None
 
     async def call(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """QEMU's answer. Raises QemuError, or QemuGoneError if there is none: then it is not known what was done."""
+        """Return QEMU's answer.
+
+        Raise QemuError, or QemuGoneError if there is none: then it is not known what was done.
+        """
         call = 0
         try:
             async with self._in_turn.bound() as call:
@@ -163,7 +166,7 @@ class SocketMonitor:
             raise dial.gone(self._path, f"{self._lost or 'connection lost'} ({command})") from err
 
     def _silent(self, command: str, call: int) -> QemuGoneError:
-        """QEMU has left a call unanswered for too long."""
+        """Return the error that QEMU has left a call unanswered for too long."""
         text = f"no answer to {command} within {self._in_turn.seconds:g} s; it may still be carried out"
         hint = "see whether QEMU's process is stopped or overloaded, then look again with vcpuctl list"
         if self._in_turn.passed_by(call):
@@ -172,11 +175,11 @@ class SocketMonitor:
         return QemuGoneError(Reason(codes.QEMU_SILENT, Origin.QEMU, text, hint))
 
     def identify(self, thread_id: int | None) -> VmIdentity:
-        """Which QEMU this is: by who listens on the socket, and by a thread of QEMU's."""
+        """Return which QEMU this is: by who listens on the socket, and by a thread of QEMU's."""
         return identify(self._listener, thread_id, self._path)
 
     async def close(self) -> None:
-        """End the session: never hangs, never raises, may be repeated."""
+        """End the session: never hang, never raise; may be repeated."""
         self._closing = True
         await self._end()
         await asyncio.gather(self._watching, return_exceptions=True)

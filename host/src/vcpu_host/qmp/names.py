@@ -40,17 +40,17 @@ LIBVIRTS = Naming("vcpu")
 
 
 def device_id(path: str) -> str | None:
-    """The id of the device at this QOM path; None if it has none, as the CPUs of -smp."""
+    """Return the id of the device at this QOM path; None if it has none, as the CPUs of -smp."""
     return path.removeprefix(PERIPHERAL) if path.startswith(PERIPHERAL) else None
 
 
 def is_at_start(path: str) -> bool:
-    """Whether the CPU at this QOM path was there when the VM was started."""
+    """Return whether the CPU at this QOM path was there when the VM was started."""
     return path.startswith(AT_START)
 
 
 def owner_of(path: str, slots: Mapping[str, int]) -> int | None:
-    """The slot whose object is at ``path`` or above it: a pseries thread is a child of its core."""
+    """Return the slot whose object is at ``path`` or above it: a pseries thread is a child of its core."""
     while path:
         if path in slots:
             return slots[path]
@@ -66,14 +66,14 @@ class SlotPaths:
         self._slots: dict[str, int] = {}
 
     def note(self, slots: Iterable[Slot]) -> None:
-        """QEMU has just shown these. What a slot had before is remembered: an event may tell of it late."""
+        """Take what QEMU has just shown. What a slot had before is remembered: an event may tell of it late."""
         self._slots.update((slot.path, slot.index) for slot in slots if slot.path is not None)
 
     def at(self, path: str) -> int | None:
-        """The slot whose CPU is at this very path; None if it is no CPU's."""
+        """Return the slot whose CPU is at this very path; None if it is no CPU's."""
         return self._slots.get(path, self.naming.slot_of(path))
 
     def above(self, path: str) -> int | None:
-        """The slot whose CPU is at this path or above it."""
+        """Return the slot whose CPU is at this path or above it."""
         found = owner_of(path, self._slots)
         return self.naming.slot_of("/".join(path.split("/")[:4])) if found is None else found

@@ -29,9 +29,10 @@ _NOWHERE = 1 << 30
 
 
 async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 60.0) -> QmpPreconfig:
-    """The QEMU behind the monitor socket at ``path``; times are in seconds, errors those of ``vmm.connect``.
+    """Return the QEMU behind the monitor socket at ``path``.
 
-    A command may take as long as the making of a machine with all of its memory.
+    Times are in seconds, errors those of ``vmm.connect``. A command may take as long as the making of a machine with
+    all of its memory.
     """
     return QmpPreconfig(await SocketMonitor.connect(path, EventHub(), timeout=timeout, call_timeout=call_timeout))
 
@@ -43,11 +44,11 @@ class QmpPreconfig:
         self._monitor = monitor
 
     async def identity(self) -> VmIdentity:
-        """Which QEMU this is. There may be no vCPU yet by whose thread that could be proved."""
+        """Return which QEMU this is. There may be no vCPU yet by whose thread that could be proved."""
         return self._monitor.identify(None)
 
     async def commands(self) -> frozenset[str]:
-        """What query-commands lists."""
+        """Return what query-commands lists."""
         commands = replies.command_names(await self._monitor.call("query-commands"))
         reason = ages.too_old(replies.version(self._monitor.qemu_version), commands)
         if reason is not None:
@@ -55,7 +56,10 @@ class QmpPreconfig:
         return commands
 
     async def waits(self) -> bool:
-        """By what is refused: QEMU calls the state by its name up to 5.2 alone, and then "prelaunch"."""
+        """Return whether it waits, by what is refused.
+
+        QEMU calls the state by its name up to 5.2 alone, and then "prelaunch".
+        """
         status = replies.entry(await self._monitor.call("query-status"), "query-status")
         if status.get("status") == "preconfig":
             return True
@@ -68,11 +72,14 @@ class QmpPreconfig:
         return False
 
     async def slots(self) -> tuple[Slot, ...]:
-        """query-hotpluggable-cpus. Before there is a machine no slot is filled, and those without a node have none."""
+        """Return query-hotpluggable-cpus.
+
+        Before there is a machine no slot is filled, and those without a node have none.
+        """
         return replies.slots(await self._monitor.call("query-hotpluggable-cpus"), [])
 
     async def nodes(self, slots: Sequence[Slot], candidates: Collection[int]) -> tuple[int, ...]:
-        """Which of these nodes there are.
+        """Return which of these nodes there are.
 
         No query says so. But QEMU looks at the node before it looks for the slot (hw/core/numa.c, set_numa_options), so
         a slot that there is not tells them apart, and nothing is set.
@@ -92,11 +99,11 @@ class QmpPreconfig:
         raise bad_reply("set-numa-node", "it takes a slot that the machine does not have")
 
     async def set_node(self, slot: Slot, node: int) -> None:
-        """Give one slot its node. Raises QemuError."""
+        """Give one slot its node. Raise QemuError."""
         await self._monitor.call("set-numa-node", {"type": "cpu", **assignment(slot, node)})
 
     async def leave(self) -> None:
-        """Have QEMU make the machine. Raises QemuGoneError if it ends of that."""
+        """Have QEMU make the machine. Raise QemuGoneError if it ends of that."""
         try:
             await self._monitor.call("x-exit-preconfig")
         except QemuGoneError as error:
@@ -107,5 +114,5 @@ class QmpPreconfig:
             ) from error
 
     async def close(self) -> None:
-        """End the connection: never hangs, may be repeated."""
+        """End the connection: never hang; may be repeated."""
         await self._monitor.close()

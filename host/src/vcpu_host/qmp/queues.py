@@ -26,7 +26,7 @@ _KINDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def devices(parent: str, children: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Of the children of ``parent``: the path of each such device, the class, and its property."""
+    """Return, of the children of ``parent``: the path of each such device, the class, and its property."""
     return [
         (f"{parent}/{name}", *_KINDS[start])
         for name, kind in children.items()
@@ -36,7 +36,7 @@ def devices(parent: str, children: Mapping[str, str]) -> list[tuple[str, str, st
 
 
 def by_global(read: Iterable[tuple[str, str, object]]) -> Mapping[str, tuple[int, ...]]:
-    """The numbers by the name that -global has for each, in ascending order: class.property to one a device."""
+    """Return the numbers by the name that -global has for each, in ascending order: class.property to one a device."""
     numbers: dict[str, list[int]] = {}
     for kind, name, value in read:
         numbers.setdefault(f"{kind}.{name}", []).append(replies.member({name: value}, name, int, "qom-get"))

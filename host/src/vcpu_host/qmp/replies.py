@@ -23,26 +23,26 @@ _CHILD = "child<"
 
 
 def _never(_path: str) -> int | None:
-    """Nothing was seen before."""
+    """Return that nothing was seen before."""
     return None
 
 
 def entry(value: object, command: str) -> Mapping[str, Any]:
-    """``value``, which must be a JSON object."""
+    """Return ``value``, which must be a JSON object."""
     if not isinstance(value, Mapping):
         raise bad_reply(command, f"an object was expected where it has {type(value).__name__}")
     return value
 
 
 def entries(value: object, command: str) -> Sequence[Mapping[str, Any]]:
-    """``value``, which must be a list of JSON objects."""
+    """Return ``value``, which must be a list of JSON objects."""
     if not isinstance(value, list) or len(value) > _MOST:
         raise bad_reply(command, f"a list was expected where it has {type(value).__name__}")
     return [entry(item, command) for item in value]
 
 
 def member(obj: Mapping[str, Any], name: str, kind: type[T], command: str) -> T:
-    """A member that the schema promises."""
+    """Return a member that the schema promises."""
     value = obj.get(name)
     if type(value) is not kind:
         raise bad_reply(command, f"{name} is {value!r:.40}, not of type {kind.__name__}")
@@ -50,32 +50,35 @@ def member(obj: Mapping[str, Any], name: str, kind: type[T], command: str) -> T:
 
 
 def text(value: object, command: str) -> str:
-    """A reply that is a bare string."""
+    """Return a reply that is a bare string."""
     if not isinstance(value, str):
         raise bad_reply(command, f"a string was expected where it has {type(value).__name__}")
     return value
 
 
 def scalar(value: object, command: str) -> PropValue:
-    """A reply that is a bare string, number or truth value."""
+    """Return a reply that is a bare string, number or truth value."""
     if not isinstance(value, int | str | bool):
         raise bad_reply(command, f"a plain value was expected where it has {type(value).__name__}")
     return value
 
 
 def command_names(value: object) -> frozenset[str]:
-    """query-commands."""
+    """Return query-commands."""
     return frozenset(member(item, "name", str, "query-commands") for item in entries(value, "query-commands"))
 
 
 def topology(value: object) -> Mapping[str, int]:
-    """The machine's ``smp`` property (SMPConfiguration, qapi/machine.json; machine_get_smp, hw/core/machine.c)."""
+    """Return the machine's ``smp`` property.
+
+    (SMPConfiguration, qapi/machine.json; machine_get_smp, hw/core/machine.c.)
+    """
     given = entry(value, "qom-get")
     return MappingProxyType({name: member(given, name, int, "qom-get") for name in given})
 
 
 def version(value: object) -> tuple[int, int, int]:
-    """The ``qemu`` member of VersionInfo (qapi/control.json)."""
+    """Return the ``qemu`` member of VersionInfo (qapi/control.json)."""
     parts = entry(value, "query-version")
     return (
         member(parts, "major", int, "query-version"),
@@ -85,7 +88,7 @@ def version(value: object) -> tuple[int, int, int]:
 
 
 def threads(value: object) -> tuple[HostThread, ...]:
-    """query-cpus-fast (CpuInfoFast, qapi/machine.json), one for each thread, by cpu-index."""
+    """Return query-cpus-fast (CpuInfoFast, qapi/machine.json), one for each thread, by cpu-index."""
     command = "query-cpus-fast"
     found = [
         HostThread(
@@ -100,7 +103,10 @@ def threads(value: object) -> tuple[HostThread, ...]:
 
 
 def children(value: object) -> Mapping[str, str]:
-    """qom-list: the children's types by name; what else an object has (properties, links) is left out."""
+    """Return qom-list: the children's types by name.
+
+    What else an object has (properties, links) is left out.
+    """
     command, found = "qom-list", {}
     for item in entries(value, command):
         kind = member(item, "type", str, command)
@@ -127,7 +133,7 @@ def filled(value: object) -> frozenset[int]:
 def slots(
     value: object, raw_cpus: object, seen: Callable[[str], int | None] = _never, naming: Naming = OURS
 ) -> tuple[Slot, ...]:
-    """query-hotpluggable-cpus joined with query-cpus-fast by QOM path, in slot order.
+    """Return query-hotpluggable-cpus joined with query-cpus-fast by QOM path, in slot order.
 
     A vCPU belongs to the slot whose object is at its path or above it. Nothing else tells: pseries under KVM numbers
     vCPUs as they come since QEMU 9.1 (target/ppc/kvm.c, kvmppc_cpu_realize), and ``props`` in query-cpus-fast, which
@@ -166,18 +172,18 @@ def slots(
 
 
 def _ascends(numbers: Sequence[Any]) -> bool:
-    """QEMU prepends while it walks possible_cpus (hw/core/machine.c, machine_query_hotpluggable_cpus), so the reply
-    comes highest first.
+    """Return whether the reply ascends.
 
-    That is not promised anywhere, so it is checked: by the numbers of the CPUs, or by the slots' places. Each of them
-    grows with the slots on every machine but one: the numbers do not on pseries under KVM, the places do not on an
-    s390x machine whose CPUs were given other places (set-cpu-topology).
+    QEMU prepends while it walks possible_cpus (hw/core/machine.c, machine_query_hotpluggable_cpus), so the reply comes
+    highest first. That is not promised anywhere, so it is checked: by the numbers of the CPUs, or by the slots' places.
+    Each of them grows with the slots on every machine but one: the numbers do not on pseries under KVM, the places do
+    not on an s390x machine whose CPUs were given other places (set-cpu-topology).
     """
     return all(low < high for low, high in pairwise(numbers))
 
 
 def _places(found: Sequence[Slot]) -> list[tuple[int, ...]]:
-    """Where each slot is, from the outermost level to the innermost. The node says nothing of the order."""
+    """Return where each slot is, from the outermost level to the innermost. The node says nothing of the order."""
     names = [f"{level}-id" for level in LEVELS if level != "node"]
     return [tuple(value for name in names if type(value := slot.props.get(name)) is int) for slot in found]
 
@@ -185,7 +191,7 @@ def _places(found: Sequence[Slot]) -> list[tuple[int, ...]]:
 def _with_leaving(
     found: Sequence[Slot], homeless: Sequence[HostThread], raw_cpus: object, seen: Callable[[str], int | None]
 ) -> tuple[Slot, ...]:
-    """The slots, with the vCPUs whose slot is empty. Mostly it has lost its CPU object before they end.
+    """Return the slots, with the vCPUs whose slot is empty. Mostly it has lost its CPU object before they end.
 
     Seen with pseries, whose core goes before its threads (hw/ppc/spapr.c, spapr_core_unplug; cpu_remove_sync waits). A
     vCPU that is being removed keeps its place in the QOM tree: it belongs to the slot that had this path before. Where
@@ -219,7 +225,10 @@ def _with_leaving(
 
 
 def fixed_slots(value: object, naming: Naming = OURS) -> tuple[Slot, ...]:
-    """query-cpus-fast of a machine without CPU hotplug: a filled slot for each vCPU, by its place in QEMU's order."""
+    """Return a filled slot for each vCPU, by its place in QEMU's order.
+
+    That is query-cpus-fast of a machine without CPU hotplug.
+    """
     command = "query-cpus-fast"
     raw = {cpu.get("cpu-index"): cpu for cpu in entries(value, command)}
     return tuple(
@@ -236,7 +245,7 @@ def fixed_slots(value: object, naming: Naming = OURS) -> tuple[Slot, ...]:
 
 
 def _named(index: int, path: str | None, naming: Naming) -> dict[str, Any]:
-    """The fields of a slot that say how QEMU calls its CPU, which is at that path, or not there."""
+    """Return the fields of a slot that say how QEMU calls its CPU, which is at that path, or not there."""
     own = naming.slot_id(index)
     known = None if path is None else device_id(path)
     return {
@@ -254,7 +263,10 @@ def _path(item: Mapping[str, Any], command: str) -> str | None:
 
 
 def consistent(found: Sequence[Slot], raw_cpus: object) -> bool:
-    """Whether the two replies show the same CPUs: between them another client may have plugged or unplugged one."""
+    """Return whether the two replies show the same CPUs.
+
+    Between them another client may have plugged or unplugged one.
+    """
     matched = sum(len(slot.threads) + len(slot.phantoms) for slot in found)
     return matched == len(entries(raw_cpus, "query-cpus-fast")) and all(
         len(slot.threads) == (slot.vcpus if slot.filled else 0) for slot in found
@@ -262,7 +274,7 @@ def consistent(found: Sequence[Slot], raw_cpus: object) -> bool:
 
 
 def lists_cpus(value: object) -> bool:
-    """Whether query-acpi-ospm-status has CPUs at all.
+    """Return whether query-acpi-ospm-status has CPUs at all.
 
     On pc and q35 up to QEMU 10 it has none until the guest's ACPI has run _INI (hw/acpi/ich9.c, ich9_pm_ospm_status:
     not while cpu_hotplug_legacy), and has them from then on. It never has any on types from before 2.7, on q35 with
@@ -272,7 +284,10 @@ def lists_cpus(value: object) -> bool:
 
 
 def ost(value: object) -> Mapping[int, Ost]:
-    """query-acpi-ospm-status for CPU slots; those of which the guest has never said anything (0/0) are left out."""
+    """Return query-acpi-ospm-status for CPU slots.
+
+    Those of which the guest has never said anything (0/0) are left out.
+    """
     command = "query-acpi-ospm-status"
     said: dict[int, Ost] = {}
     for item in entries(value, command):

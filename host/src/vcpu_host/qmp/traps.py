@@ -141,7 +141,7 @@ TRAPS: tuple[Trap, ...] = (
 
 
 def explain(command: str, qmp_class: str, desc: str) -> QemuError:
-    """QEMU's error as ours: its own words, with what we know of them."""
+    """Return QEMU's error as ours: its own words, with what we know of them."""
     text = clean(desc)
     if qmp_class == "DeviceNotFound":
         hint = "it is gone already, or never was; look at vcpuctl list"
@@ -169,7 +169,7 @@ def lacks_ospm(error: QemuError) -> bool:
 
 
 def bad_reply(command: str, what: str) -> QemuError:
-    """QEMU's reply does not have the shape that its documentation promises."""
+    """Return the error that QEMU's reply does not have the shape that its documentation promises."""
     return QemuError(
         Reason(
             codes.BAD_REPLY,

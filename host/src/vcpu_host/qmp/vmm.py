@@ -44,9 +44,9 @@ _ACCELERATORS = (10, 2, 0)
 
 
 async def connect(path: str, *, timeout: float = 5.0, call_timeout: float = 10.0) -> QmpVmm:
-    """The machine behind the monitor socket at ``path``; its events are kept from now on.
+    """Return the machine behind the monitor socket at ``path``; its events are kept from now on.
 
-    ``timeout`` (seconds) is for all of the connecting, ``call_timeout`` for each command. Raises UsageError
+    ``timeout`` (seconds) is for all of the connecting, ``call_timeout`` for each command. Raise UsageError
     "not-a-socket", "path-too-long" or "not-qmp", RefusedError "not-permitted" or "monitor-busy",
     QemuGoneError "no-such-socket" or "qemu-gone". Nothing is written to a socket that has not greeted as QMP does.
     """
@@ -77,8 +77,11 @@ class QmpVmm:
         self._iommu: Mapping[str, PropValue] | None = None
 
     async def identity(self) -> VmIdentity:
-        """By what listens on the monitor's socket, and the thread of its first vCPU, which no machine that can plug any
-        unplugs."""
+        """Return which QEMU this is.
+
+        That is told by what listens on the monitor's socket, and the thread of its first vCPU, which no machine that
+        can plug any unplugs.
+        """
         if self._identity is None:
             first = min(await self._threads(), key=lambda thread: thread.cpu_index, default=None)
             thread_id = None if first is None else first.thread_id
@@ -95,7 +98,7 @@ class QmpVmm:
             raise (RefusedError(reason) if reason else err) from err
 
     async def look(self) -> HostView:
-        """The whole of QEMU's side. What the machine lacks is told in the view, not raised.
+        """Return the whole of QEMU's side. What the machine lacks is told in the view, not raised.
 
         A machine started without room (maxcpus no larger than its CPUs) is not one that cannot plug: it has no empty
         slot now, and has one as soon as a CPU that it was started with is unplugged.
@@ -129,7 +132,7 @@ class QmpVmm:
         return view._replace(channel=port._replace(acpi_up=False))
 
     async def _what_it_is(self) -> HostView:
-        """What stays the same as long as the process runs, and so is asked for once; all else is left empty."""
+        """Return what stays the same as long as the process runs, and so is asked for once; all else is left empty."""
         if self._fixed is None:
             call = self._monitor.call
             target = replies.entry(await call("query-target"), "query-target")
@@ -155,7 +158,7 @@ class QmpVmm:
         return self._fixed
 
     async def look_slots(self, view: HostView) -> HostView:
-        """``view`` with its slots, threads, ids and status looked at again."""
+        """Return ``view`` with its slots, threads, ids and status looked at again."""
         (status, migration), found = await _together(self._state(), self._slots())
         return view._replace(
             slots=found.slots,
@@ -167,7 +170,7 @@ class QmpVmm:
         )
 
     def _descriptors(self) -> Descriptors | None:
-        """Those of QEMU's process, if that is to be seen from here, and known: a look does not ask for it."""
+        """Return those of QEMU's process, if that is to be seen from here, and known: a look does not ask for it."""
         pid = None if self._identity is None else processes.qemu_of(self._identity)
         return None if pid is None else processes.descriptors(pid)
 
@@ -205,11 +208,11 @@ class QmpVmm:
         raise AssertionError(f"no plan has this done (``HostView.owner``): {slots}, {whole}")
 
     def events(self) -> EventStream:
-        """Events from now on; the first stream also holds those since :func:`connect`."""
+        """Return events from now on; the first stream also holds those since :func:`connect`."""
         return self._hub.stream()
 
     async def close(self) -> None:
-        """End the connection: never hangs, may be repeated."""
+        """End the connection: never hang; may be repeated."""
         await self._monitor.close()
 
     async def _slots(self) -> _Found:
@@ -234,11 +237,11 @@ class QmpVmm:
         return _Found(slots, devices, None)
 
     async def _children(self, path: str) -> Mapping[str, str]:
-        """What lies at a QOM path: name to type."""
+        """Return what lies at a QOM path: name to type."""
         return replies.children(await self._monitor.call("qom-list", {"path": path}))
 
     async def _accel(self) -> str:
-        """kvm, tcg, xen ...; a QEMU that can only speak of KVM is taken to emulate when it has none."""
+        """Return kvm, tcg, xen ...; a QEMU that can only speak of KVM is taken to emulate when it has none."""
         if self._version >= _ACCELERATORS:
             command = "query-accelerators"
             return replies.member(replies.entry(await self._monitor.call(command), command), "enabled", str, command)
@@ -247,7 +250,7 @@ class QmpVmm:
         return "kvm" if kvm else "tcg"
 
     async def _state(self) -> tuple[str, str]:
-        """Whether the VM runs, and whether it is being migrated, in QEMU's words."""
+        """Return whether the VM runs, and whether it is being migrated, in QEMU's words."""
         status, migration = await _together(self._monitor.call("query-status"), self._monitor.call("query-migrate"))
         moving = replies.entry(migration, "query-migrate").get("status", "")
         return (
@@ -256,14 +259,14 @@ class QmpVmm:
         )
 
     async def _of_all_cpus(self, slots: Sequence[Slot]) -> Mapping[str, PropValue]:
-        """What -cpu says of all: asked for once, of the first CPU that there is."""
+        """Return what -cpu says of all: asked for once, of the first CPU that there is."""
         first = next((slot.path for slot in slots if slot.path is not None), None)
         if self._cpu_properties is None and first is not None:
             self._cpu_properties = await self._properties(first, CPU_PROPERTIES)
         return self._cpu_properties or {}
 
     async def _of_iommu(self, children: Mapping[str, Mapping[str, str]]) -> Mapping[str, PropValue]:
-        """The properties of the IOMMU, which is there from the start or never: asked for once."""
+        """Return the properties of the IOMMU, which is there from the start or never: asked for once."""
         if self._iommu is None:
             places = (
                 (f"{parent}/{name}", IOMMU_PROPERTIES[kind])
@@ -276,7 +279,7 @@ class QmpVmm:
         return self._iommu
 
     async def _properties(self, path: str, names: Sequence[str]) -> Mapping[str, PropValue]:
-        """Those of an object's properties that it has."""
+        """Return those of an object's properties that it has."""
         values = await _together(*(self._property(path, name) for name in names))
         return {
             name: replies.scalar(value, "qom-get")
@@ -285,7 +288,10 @@ class QmpVmm:
         }
 
     async def _property(self, path: str, name: str) -> object | None:
-        """A property of an object; None if there is no such property, or (it may have gone just now) no such object."""
+        """Return a property of an object.
+
+        Return None if there is no such property, or (it may have gone just now) no such object.
+        """
         try:
             value: object = await self._monitor.call("qom-get", {"path": path, "property": name})
         except QemuError as err:
@@ -295,7 +301,7 @@ class QmpVmm:
         return value
 
     async def _ost(self) -> tuple[Mapping[int, Ost], bool]:
-        """What the guest last said of each slot, and whether the list has no CPU at all."""
+        """Return what the guest last said of each slot, and whether the list has no CPU at all."""
         try:
             reply = await self._monitor.call("query-acpi-ospm-status")
             return replies.ost(reply), not replies.lists_cpus(reply)
@@ -305,7 +311,7 @@ class QmpVmm:
             raise
 
     async def _channel(self, children: Mapping[str, Mapping[str, str]]) -> Channel | None:
-        """The agent's port, found among the devices that there are, by parent."""
+        """Return the agent's port, found among the devices that there are, by parent."""
         call = self._monitor.call
         found = [path for parent, listing in children.items() for path in channel.ports(parent, listing)]
         if not found:
@@ -330,7 +336,7 @@ class QmpVmm:
 
 
 async def _together(*calls: Awaitable[Any]) -> list[Any]:
-    """Like gather, but nothing is left running when one fails."""
+    """Gather the results, and leave nothing running when one fails."""
     results = await asyncio.gather(*calls, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):

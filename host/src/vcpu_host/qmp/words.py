@@ -11,7 +11,7 @@ _LIMIT = 400
 
 
 def clean(text: object, limit: int = _LIMIT) -> str:
-    """``text`` on one line, every unprintable character replaced by "?", at most ``limit`` characters."""
+    """Return ``text`` on one line, every unprintable character replaced by "?", at most ``limit`` characters."""
     # Cut before the work, so that a hostile megabyte costs nothing; four is the most that one ANSI escape saves.
     raw = str(text)[: 4 * limit]
     line = " ".join(raw.split())

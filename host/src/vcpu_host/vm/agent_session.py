@@ -39,7 +39,7 @@ class Sessions:
         return None if self.current is None or self.current.ended else self.current
 
     async def get(self, host: HostView) -> ports.GuestAgent:
-        """The present session, or a new one. ``host`` is a fresh look, for what it says of the port."""
+        """Return the present session, or a new one. ``host`` is a fresh look, for what it says of the port."""
         async with self._one_dial:  # the port takes one client
             if self.current is not None and self.current.ended:
                 await self.drop()
@@ -59,7 +59,7 @@ class Sessions:
         return self.live
 
     async def _dial(self, host: HostView) -> ports.GuestAgent:
-        """As the dialer does; nobody answers on a port that was closed meanwhile (the agent stops): that is said then.
+        """Dial as the dialer does. Nobody answers on a port that was closed meanwhile (the agent stops): say that then.
 
         QEMU reports the closing, unless the port has no id; so it is looked for after a dial that failed, too.
         """
@@ -82,7 +82,7 @@ class Sessions:
                 host = await self._vmm.look()
 
     async def _dial_while_open(self, host: HostView, timeout: float) -> ports.GuestAgent | None:
-        """None if the guest closed the port first."""
+        """Return the session, dialed anew, or None if the guest closed the port first."""
         loop = asyncio.get_running_loop()
         closed = loop.create_task(self._port_closed())
         dial = loop.create_task(self._dialer.dial(host, max(0.0, timeout)))
@@ -100,7 +100,7 @@ class Sessions:
                 return
 
     async def renew(self) -> ports.GuestAgent:
-        """A new session in any case."""
+        """Return a new session in any case."""
         await self.drop()
         return await self.get(await self._vmm.look())
 

@@ -89,7 +89,10 @@ class Coordinator:
         await self._vmm.close()
 
     async def session(self) -> ports.GuestAgent:
-        """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
+        """Return the link session with the agent, made anew if it has ended.
+
+        Raise AgentGoneError, which says why there is none.
+        """
         try:
             return await self._looker.session()
         except QemuGoneError:
@@ -99,10 +102,10 @@ class Coordinator:
     # --- looking --------------------------------------------------------------------------------------------------
 
     async def look(self) -> VmView:
-        """The whole map, both sides looked at now. An agent that cannot be asked is part of the map, not an error.
+        """Return the whole map, both sides looked at now.
 
-        A session that breaks off during the look (the agent is restarted, the guest reboots) is made anew, once:
-        looking changes nothing, so it may be repeated.
+        An agent that cannot be asked is part of the map, not an error. A session that breaks off during the look (the
+        agent is restarted, the guest reboots) is made anew, once: looking changes nothing, so it may be repeated.
 
         It may be called while ``run`` is under way, which it neither delays nor changes.
         """
@@ -115,7 +118,7 @@ class Coordinator:
             return await self._looker.observe_for(None, renew=renew)
 
     async def _seen(self, looking: Awaitable[VmView]) -> VmView:
-        """What a look shows. If it fails, whoever watches has to know that, too: what they saw may not be true now."""
+        """Return what a look shows. If it fails, tell whoever watches: what they saw may not be true now."""
         try:
             return await looking
         except VcpuctlError:
@@ -123,14 +126,17 @@ class Coordinator:
             raise
 
     async def checkup(self) -> VmView:
-        """As ``look``, with what the guest's programs make of its CPUs."""
+        """Return what ``look`` does, with what the guest's programs make of its CPUs."""
         from .programs import for_doctor
 
         view = await self.look()
         return view if self._looker.operating else await for_doctor(self._sessions.live, view)
 
     async def shape(self) -> Shape:
-        """Which vCPUs the VM has now, and what is pending. Raises RefusedError if it is not known what is pending."""
+        """Return which vCPUs the VM has now, and what is pending.
+
+        Raise RefusedError if it is not known what is pending.
+        """
         from ..core.migration.shape import shape_of
 
         view = await self._seen(self._looker.observe_qemu())
@@ -141,7 +147,7 @@ class Coordinator:
     def watch(
         self, stop: asyncio.Event | None = None, until: float | None = None, interval: float = WATCH_INTERVAL
     ) -> AsyncGenerator[VmView, None]:
-        """The map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
+        """Yield the map, now and whenever something may have changed, until ``stop`` or the loop's time ``until``.
 
         Changes are heard from QEMU's events and the agent's stream; every ``interval`` seconds it looks anyway. So it
         does when somebody else's look or operation has failed because QEMU does not answer: no event tells that. What
@@ -154,7 +160,10 @@ class Coordinator:
     # --- as the destination of a migration ----------------------------------------------------------------------------
 
     async def compare(self, source: Shape) -> Comparison:
-        """What a migration of ``source`` to this QEMU would meet. Raises RefusedError if its record is unreadable."""
+        """Return what a migration of ``source`` to this QEMU would meet.
+
+        Raise RefusedError if its record is unreadable.
+        """
         from ..core.migration.compare import compare
 
         return compare(source, await self._vmm.look(), await self._vmm.queues(), await self._journal.load())
@@ -168,7 +177,7 @@ class Coordinator:
     # --- acting ---------------------------------------------------------------------------------------------------
 
     async def plan(self, request: Request) -> Plan:
-        """What ``run`` would do, from a fresh look. Raises UsageError for slots that the VM does not have."""
+        """Return what ``run`` would do, from a fresh look. Raise UsageError for slots that the VM does not have."""
         from .programs import planned
 
         view = await (self._seen(self._looker.observe_qemu()) if request.without_agent else self.look())
@@ -186,9 +195,9 @@ class Coordinator:
     ) -> OperationResult:
         """Carry the request out, end to end. ``waits`` hears what is waited for before there is anything to carry out.
 
-        Without ``limits`` the time depends on how much there is to do. Raises UsageError for slots that the VM does not
+        Without ``limits`` the time depends on how much there is to do. Raise UsageError for slots that the VM does not
         have, and UnreachableError if QEMU or the agent cannot be asked to begin with; nothing was changed then, and an
-        agent that may answer yet was waited for (``Patience``). What goes wrong later is in the result. Raises
+        agent that may answer yet was waited for (``Patience``). What goes wrong later is in the result. Raise
         RefusedError "vm-busy" while another ``run`` is under way: each would take what the other does for its own.
         """
         if self._looker.operating:
@@ -281,7 +290,7 @@ class Coordinator:
         *,
         recovered: bool = False,
     ) -> tuple[VmView, Plan, AsyncIterator[VmEvent]]:
-        """A plan, the look that it was made from, and QEMU's events since before that.
+        """Return a plan, the look that it was made from, and QEMU's events since before that.
 
         Where nothing but the agent is missing, it is looked for again as long as ``patience`` has it.
         """
@@ -361,5 +370,5 @@ class Coordinator:
 
 
 def _nobody_hears(trouble: Reason, left: float) -> None:
-    """Nobody wants to know what is waited for."""
+    """Tell nobody: nobody wants to know what is waited for."""
     del trouble, left

@@ -31,7 +31,7 @@ Progress = Callable[[ev.Event | ev.Action, Machine], None]
 
 
 def no_progress(what: ev.Event | ev.Action, machine: Machine) -> None:
-    """Nobody watches."""
+    """Tell nobody: nobody watches."""
     del what, machine
 
 
@@ -106,7 +106,7 @@ class Run:
         self._put(returned(action.slot, why))
 
     def _withdraw(self) -> None:
-        """Nothing more is sent of what waits for the record."""
+        """Send nothing more of what waits for the record."""
         if self._writing is not None and self._recording.waits:
             self._writing.cancel()
         for action in self._recording.withdraw():
@@ -144,7 +144,7 @@ class Run:
         return task
 
     def _gone(self, task: asyncio.Task[Any]) -> None:
-        """A task that fails in a way that nobody foresaw ends the run: waiting for its answer would hide it."""
+        """End the run if a task fails in a way that nobody foresaw: waiting for its answer would hide it."""
         self._tasks.discard(task)
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
@@ -242,9 +242,10 @@ class Run:
             self._put(ev.AgentDown(Reason(codes.AGENT_LOST, Origin.AGENT, text, "see vcpuctl doctor")))
 
     async def _check_port(self, agent: ports.GuestAgent) -> None:
-        """A port was closed in the guest. An agent that ends in order says so itself, one that is killed cannot.
+        """Check whether the agent has ended: a port was closed in the guest.
 
-        The event may be older than the session, so what counts is how the agent's port stands now.
+        An agent that ends in order says so itself, one that is killed cannot. The event may be older than the session,
+        so what counts is how the agent's port stands now.
         """
         try:
             channel = (await self._vmm.look()).channel
@@ -271,7 +272,7 @@ class Run:
         task.add_done_callback(ended)
 
     async def _set_online(self, agent: ports.GuestAgent, action: ev.DoSetOnline) -> Reason | None:
-        """Why the request ended before its end, or None."""
+        """Return why the request ended before its end, or None."""
         session = agent.session
         seconds_left = max(0.1, self._machine.deadline - self._loop.time())
         try:

@@ -70,7 +70,7 @@ class Follower:
             self._wanted.set()
 
     async def views(self, stop: asyncio.Event, until: float | None, interval: float) -> AsyncGenerator[VmView, None]:
-        """What ``Coordinator.watch`` says."""
+        """Yield what ``Coordinator.watch`` says."""
         loop = asyncio.get_running_loop()
         watcher = self._join()
         try:

@@ -72,7 +72,10 @@ class Looker:
         return "" if self._host is None else self._host.vm_name
 
     async def session(self) -> ports.GuestAgent:
-        """The link session with the agent, made anew if it has ended. AgentGoneError says why there is none."""
+        """Return the link session with the agent, made anew if it has ended.
+
+        Raise AgentGoneError, which says why there is none.
+        """
         live = self._sessions.live
         if live is not None:
             return live
@@ -83,12 +86,15 @@ class Looker:
         return await self._sessions.get(self._host)
 
     def said(self, said: dict[int, Ost]) -> None:
-        """The guest has said this of slots since the last look: a later one in this session does not ask for it."""
+        """Take what the guest has said of slots since the last look.
+
+        A later one in this session does not ask for it.
+        """
         if said and self._host is not None:
             self._host = self._host._replace(ost={**self._host.ost, **said})
 
     async def beside(self, *, renew: bool = True) -> VmView:
-        """The map while an operation is under way, which alone makes and ends sessions and keeps the record."""
+        """Return the map while an operation is under way, which alone makes and ends sessions and keeps the record."""
         since = asyncio.get_running_loop().time()
         agent = await self._sessions.made(_SOON)
         before = await self._recorded()
@@ -109,7 +115,7 @@ class Looker:
     async def observe_for(
         self, needs_guest: Callable[[HostView], bool] | None, *, operation: bool = False, renew: bool = True
     ) -> VmView:
-        """Both sides; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
+        """Return both sides; where ``needs_guest`` says no, QEMU's side alone, beside an agent that is known to live.
 
         In a session in which the guest has not shown its CPUs yet it is asked all the same: one that no slot explains
         makes every plug end in doubt (``core.proof``). ``operation``: it is the operation under way that looks.
@@ -127,7 +133,7 @@ class Looker:
         return view
 
     async def observe_qemu(self, *, operation: bool = False) -> VmView:
-        """QEMU's side alone: the agent is neither asked nor missed."""
+        """Return QEMU's side alone: the agent is neither asked nor missed."""
         live = self._sessions.live
         before = await self._recorded()
         self._host = await self._vmm.look()
@@ -182,7 +188,7 @@ class Looker:
         return await self._with_pending(view, before, strikes=self._may_strike(agent, operation=operation))
 
     def _may_strike(self, agent: ports.GuestAgent | None, *, operation: bool) -> bool:
-        """Whether a look in this session may strike out what it settles.
+        """Return whether a look in this session may strike out what it settles.
 
         Not while an operation is under way whose look this is not: it may have recorded more since.
         """
@@ -190,9 +196,10 @@ class Looker:
         return held and (operation or not self.operating)
 
     async def _with_pending(self, view: VmView, before: _Recorded, *, strikes: bool = False) -> VmView:
-        """The map, with what earlier operations left open. ``strikes``: what it settles is struck out of the record.
+        """Return the map, with what earlier operations left open.
 
-        What was recorded after this look began, which is not in ``before``, is not judged by it.
+        ``strikes``: what it settles is struck out of the record. What was recorded after this look began, which is not
+        in ``before``, is not judged by it.
         """
         now = await self._recorded()
         if now.trouble is not None:
@@ -212,13 +219,14 @@ class Looker:
             return _Recorded(trouble=error.reason)
 
     async def has_record(self) -> bool:
-        """Whether earlier operations have left anything open, or that cannot be told."""
+        """Return whether earlier operations have left anything open, or that cannot be told."""
         return (await self._recorded()).pending
 
     async def _look_at_host(self, live: ports.GuestAgent | None, before: _Recorded) -> HostView:
-        """With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again.
+        """Return a look at QEMU.
 
-        Unless something is open: what the guest has said of it since counts.
+        With a session at hand, what was looked at for making it (the channel, old _OST) is not looked at again. Unless
+        something is open: what the guest has said of it since counts.
         """
         host = self._host
         anew = live is None or host is None or before.pending

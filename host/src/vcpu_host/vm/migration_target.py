@@ -29,7 +29,7 @@ class Prepared:
 async def prepare(source: Shape, vmm: ports.Vmm, journal: ports.Journal) -> Prepared:
     """Plug what is missing, look again, and leave what is pending at the source on the destination's record.
 
-    Raises QemuGoneError if the destination goes away.
+    Raise QemuGoneError if the destination goes away.
     """
     host, queues = await vmm.look(), await vmm.queues()
     comparison = compare(source, host, queues)

@@ -46,7 +46,7 @@ class Assigned:
 async def assign(qemu: ports.Preconfig, wish: numa.Wish, *, dry_run: bool = False) -> Assigned:
     """Have each slot given the node that is wished for, leave preconfig, and see whether it is so.
 
-    What is wrong in the wish itself is found before QEMU is asked for anything but what it has. Raises what the wish
+    What is wrong in the wish itself is found before QEMU is asked for anything but what it has. Raise what the wish
     raises, RefusedError for a QEMU that is too old, QemuError for a machine without slots, QemuGoneError if QEMU ends
     on the way: it does so by itself when the machine cannot be made.
     """
@@ -90,7 +90,10 @@ _NO_NODES = Reason(
 
 
 def _next(wanted: Mapping[int, int], nodes: Collection[int]) -> str:
-    """What to start QEMU with, so that it does what this one cannot. It ends in a colon where ``lines`` follow."""
+    """Return what to start QEMU with, so that it does what this one cannot.
+
+    It ends in a colon where ``lines`` follow.
+    """
     if not wanted:
         return f"start QEMU anew with nodes ({_NODE_ARGUMENTS} for each); give --map FILE to see what places the slots"
     lacking = sorted(set(wanted.values()) - set(nodes))
@@ -101,7 +104,7 @@ def _next(wanted: Mapping[int, int], nodes: Collection[int]) -> str:
 
 
 def _cannot(commands: frozenset[str], hint: str, *, waits: bool) -> Reason | None:
-    """Why this QEMU takes no nodes at run time."""
+    """Return why this QEMU takes no nodes at run time."""
     lacking = [name for name in (SET, LEAVE) if name not in commands]
     if lacking:
         return Reason(codes.NO_PRECONFIG, Origin.QEMU, f"this QEMU has no {' and no '.join(lacking)}", hint)

@@ -123,9 +123,10 @@ async def open_preconfig(
 
 
 def _link_socket() -> str | None:
-    """Beside the locks, so that the directory is there, and what a killed process leaves is swept.
+    """Return the path of the link's socket, or None where that is too deep for gRPC.
 
-    None where that is too deep for gRPC, which has to connect to it by its whole path.
+    It lies beside the locks, so that the directory is there, and what a killed process leaves is swept. gRPC has to
+    connect to it by its whole path.
     """
     path = str(directory.new_socket("link-"))
     return path if len(os.fsencode(path)) < unix_sockets.SUN_PATH else None

@@ -103,7 +103,7 @@ async def informed(
 
 
 def uninformed(view: VmView, decided: Plan, on: OnWorkload, make: Callable[[VmView], Plan]) -> tuple[VmView, Plan]:
-    """As ``informed``, for whoever wants nobody to be asked (``Request.without_agent``).
+    """Return what ``informed`` does, for whoever wants nobody to be asked (``Request.without_agent``).
 
     Then nobody knows who is hurt, so what takes CPUs away is refused where what hurts is. All else stands, and tells
     nothing of programs.

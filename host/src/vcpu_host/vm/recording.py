@@ -55,7 +55,7 @@ class Recording:
         return bool(self._waiting)
 
     def add(self, changes: Sequence[Change]) -> None:
-        """These are to be put on record, by ``write``, and then sent."""
+        """Take what is to be put on record, by ``write``, and then sent."""
         self._waiting += changes
 
     async def write(self, host: Callable[[], HostView]) -> None:
@@ -82,13 +82,16 @@ class Recording:
         return waiting
 
     def sending(self, slot: int) -> bool:
-        """The slot's removal goes out now. Return whether none that this operation has put on record has before."""
+        """Take that the slot's removal goes out now.
+
+        Return whether none that this operation has put on record has before.
+        """
         first = slot in self._unsent
         self._unsent.discard(slot)
         return first
 
     def held_up(self, slot: int, *, first: bool) -> None:
-        """It was too late to be sent; ``first`` is what ``sending`` said."""
+        """Take that it was too late to be sent; ``first`` is what ``sending`` said."""
         if first:
             self._unsent.add(slot)
 

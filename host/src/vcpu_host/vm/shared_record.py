@@ -11,7 +11,7 @@ from ..core.operation import record
 
 
 def for_one(journal: ports.Journal) -> ports.Journal:
-    """The record as one operation keeps it."""
+    """Return the record as one operation keeps it."""
     return Shared(journal) if journal.shared else journal
 
 

@@ -41,7 +41,7 @@ async def first_of(*events: asyncio.Event, seconds: float | None = None) -> None
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work comes to, or None if it was broken off because of ``stop``."""
+    """Return what the work comes to, or None if it was broken off because of ``stop``."""
     working = asyncio.ensure_future(work)
     stopped = asyncio.ensure_future(stop.wait())
     try:
