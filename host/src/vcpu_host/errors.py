@@ -32,7 +32,7 @@ class VcpuctlError(Exception):
 
     @classmethod
     def of(cls, code: str, text: str, *, who: Origin = Origin.VCPUCTL, hint: str = "") -> VcpuctlError:
-        """The error with a reason made of these parts."""
+        """Return the error with a reason made of these parts."""
         return cls(Reason(code, who, text, hint))
 
 

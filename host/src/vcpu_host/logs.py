@@ -12,10 +12,10 @@ class Log(Protocol):
     """The part of structlog's bound logger that is used here."""
 
     def debug(self, event: str, **values: Any) -> Any:
-        """For following every step."""
+        """Log what is for following every step."""
 
     def info(self, event: str, **values: Any) -> Any:
-        """For following what happens."""
+        """Log what is for following what happens."""
 
 
 class _Silent:
@@ -29,7 +29,10 @@ class _Silent:
 
 
 def open_log(verbosity: int, form: str) -> Log:
-    """A log at the level that ``-v`` asked for: none, info, or debug with ``-vv``. ``form`` is "text" or "json"."""
+    """Return a log at the level that ``-v`` asked for: none, info, or debug with ``-vv``.
+
+    ``form`` is "text" or "json".
+    """
     if verbosity < 1:
         return _Silent()
     import structlog

@@ -34,16 +34,16 @@ class Vmm(Protocol):
     """The machine monitor. Every method ends within the adapter's timeout; QemuGoneError if the connection is lost."""
 
     async def identity(self) -> VmIdentity:
-        """Which QEMU this is."""
+        """Return which QEMU this is."""
 
     async def look(self) -> HostView:
-        """The whole of QEMU's side, in one consistent look."""
+        """Return the whole of QEMU's side, in one consistent look."""
 
     async def look_slots(self, view: HostView) -> HostView:
-        """``view`` with its slots, threads and status looked at again: cheap, for use while waiting."""
+        """Return ``view`` with its slots, threads and status looked at again: cheap, for use while waiting."""
 
     async def queues(self) -> Mapping[str, tuple[int, ...]]:
-        """How many queues the devices have that get them by -smp: by class and property, one number a device."""
+        """Return how many queues the devices have that get them by -smp: by class and property, one number a device."""
 
     async def plug(self, slot: Slot, device_id: str = "") -> str:
         """Plug a CPU into ``slot``, by that id or else by the slot's own, and return its id.
@@ -70,7 +70,7 @@ class Vmm(Protocol):
         """
 
     def events(self) -> AsyncIterator[VmEvent]:
-        """Events from the moment of this call on, until QemuGone."""
+        """Return the events from the moment of this call on, until QemuGone."""
 
     async def close(self) -> None:
         """End the connection."""
@@ -80,22 +80,22 @@ class Preconfig(Protocol):
     """A QEMU that may have been started with --preconfig. Errors and time limits are those of :class:`Vmm`."""
 
     async def commands(self) -> frozenset[str]:
-        """The names of all commands that this QEMU has. Raises RefusedError if it is too old for any of this."""
+        """Return the names of all commands that this QEMU has. Raise RefusedError if it is too old for any of this."""
 
     async def waits(self) -> bool:
-        """Whether the machine is still to be made."""
+        """Return whether the machine is still to be made."""
 
     async def slots(self) -> tuple[Slot, ...]:
-        """The slots, in slot order, with the node that each is of so far."""
+        """Return the slots, in slot order, with the node that each is of so far."""
 
     async def nodes(self, slots: Sequence[Slot], candidates: Collection[int]) -> tuple[int, ...]:
-        """Those of the candidates that there are, in ascending order, while it waits; nothing is set."""
+        """Return those of the candidates that there are, in ascending order, while it waits; nothing is set."""
 
     async def set_node(self, slot: Slot, node: int) -> None:
-        """Give a slot its node. Raises QemuError with QEMU's words."""
+        """Give a slot its node. Raise QemuError with QEMU's words."""
 
     async def leave(self) -> None:
-        """Have the machine made. Raises QemuGoneError if QEMU ends of that, as it does when it cannot be."""
+        """Have the machine made. Raise QemuGoneError if QEMU ends of that, as it does when it cannot be."""
 
 
 class GuestAgent(Protocol):
@@ -120,13 +120,13 @@ class GuestAgent(Protocol):
         """Return when the agent has shown that it lives, now or a moment ago."""
 
     async def list_cpus(self) -> GuestView:
-        """Every present CPU."""
+        """Return every present CPU."""
 
     def watch(self) -> AsyncIterator[GuestView]:
-        """A snapshot at once, then one after every change."""
+        """Yield a snapshot at once, then one after every change."""
 
     def watch_load(self, calm: float, busy: float, quiet: float) -> AsyncGenerator[LoadSample, None]:
-        """The guest's load, again and again, until the session ends.
+        """Yield the guest's load, again and again, until the session ends.
 
         The arguments say how often, in seconds: while no task waits for a CPU, while some do, and while none do in a
         guest whose kernel tells when some begin to. Raise VcpuctlError if the agent does not tell it.
@@ -143,7 +143,7 @@ class GuestAgent(Protocol):
         for_eject: bool = False,
         watch: bool = False,
     ) -> AsyncIterator[SetOnlineAnswer]:
-        """Bring CPUs on- or offline in order; answers as they come, a GuestView last. ``timeout`` is in seconds.
+        """Bring CPUs on- or offline in order; yield answers as they come, a GuestView last. ``timeout`` is in seconds.
 
         With ``brief`` there are results only, and a GuestView if one of them is not as wanted. ``for_eject``: what goes
         offline is to be ejected, which an agent that keeps an eject gate agrees to by its result. ``watch``: the agent
@@ -171,10 +171,11 @@ class AgentDialer(Protocol):
     """Makes sessions."""
 
     async def dial(self, host: HostView, timeout: float) -> GuestAgent:
-        """A new session, within ``timeout`` seconds. ``host`` is a fresh look, for what it says of the agent's port.
+        """Return a new session, within ``timeout`` seconds.
 
-        Raises AgentGoneError that says what is the matter: no port, closed in the guest, held by another client,
-        silent, or of a protocol that this version does not speak.
+        ``host`` is a fresh look, for what it says of the agent's port. Raise AgentGoneError that says what is the
+        matter: no port, closed in the guest, held by another client, silent, or of a protocol that this version does
+        not speak.
         """
 
 
@@ -186,10 +187,10 @@ class Journal(Protocol):
         """Whether others write it, too, whom this host's locks do not keep out: those on other hosts."""
 
     async def load(self) -> tuple[Intent, ...]:
-        """What is recorded. Raises RefusedError if it cannot be understood."""
+        """Return what is recorded. Raise RefusedError if it cannot be understood."""
 
     async def save(self, intents: Sequence[Intent]) -> None:
-        """Replace the record, for good. Raises RefusedError if that cannot be done."""
+        """Replace the record, for good. Raise RefusedError if that cannot be done."""
 
 
 class NoJournal:
@@ -201,7 +202,7 @@ class NoJournal:
         self._intents: tuple[Intent, ...] = ()
 
     async def load(self) -> tuple[Intent, ...]:
-        """What this very process recorded."""
+        """Return what this very process recorded."""
         return self._intents
 
     async def save(self, intents: Sequence[Intent]) -> None:

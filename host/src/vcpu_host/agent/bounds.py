@@ -33,7 +33,7 @@ class BadMessageError(ValueError):
 
 
 def parse(kind: type[_Message], data: bytes | None) -> _Message:
-    """The message. BadMessageError if the bytes are none, or one that is out of bounds.
+    """Return the message. Raise BadMessageError if the bytes are none, or one that is out of bounds.
 
     gRPC gives None where a call ended well without an answer.
     """
@@ -65,12 +65,15 @@ def _may_be_long(descriptor: Any) -> bool:
 
 
 def _repeated(field: Any) -> bool:
-    """Protobuf 3.21 has ``label`` alone, 7 has ``is_repeated`` alone."""
+    """Return whether the field is repeated.
+
+    Protobuf 3.21 has ``label`` alone, 7 has ``is_repeated`` alone.
+    """
     return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
 
 
 def _count(data: bytes, at: int, end: int, table: _Table, left: int) -> int:
-    """How many fields there may be beyond those between ``at`` and ``end``. Time is linear in their number."""
+    """Return how many fields there may be beyond those between ``at`` and ``end``. Time is linear in their number."""
     while at < end:
         left -= 1
         if left < 0:
@@ -97,7 +100,7 @@ def _count(data: bytes, at: int, end: int, table: _Table, left: int) -> int:
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """The number at ``at``, and where it ends."""
+    """Return the number at ``at``, and where it ends."""
     number = shift = 0
     while at < end and shift < 70:
         byte = data[at]

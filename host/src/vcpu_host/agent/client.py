@@ -60,7 +60,10 @@ OPTIONS = [
 
 
 def agree(theirs_min: int, theirs_max: int) -> int:
-    """The highest protocol version that both sides speak. AgentGoneError says which side to update."""
+    """Return the highest protocol version that both sides speak.
+
+    Raise AgentGoneError, which says which side to update.
+    """
     best = min(PROTOCOL_MAX, theirs_max)
     if best >= max(PROTOCOL_MIN, theirs_min):
         return best
@@ -194,7 +197,7 @@ class LinkAgent:
             await self._hello()
 
     async def check(self) -> None:
-        """See ports.GuestAgent. Asks the agent's end of the link, which costs the guest next to nothing."""
+        """See ports.GuestAgent. Ask the agent's end of the link, which costs the guest next to nothing."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._heard_at < _FRESH:
             return
@@ -208,7 +211,10 @@ class LinkAgent:
         self._heard_at = loop.time()
 
     async def list_cpus(self) -> GuestView:
-        """Every present CPU. AgentGoneError whatever goes wrong: without the list there is nothing to go on."""
+        """Return every present CPU.
+
+        Raise AgentGoneError whatever goes wrong: without the list there is nothing to go on.
+        """
         request = pb.ListCpusRequest(request_id=self._request_id())
         async with self._asking(vital=True):
             answer = await self._ask_list(request)
@@ -244,7 +250,7 @@ class LinkAgent:
         return (await self._control.ask_once(message, request.request_id, timeout=self._call_timeout)).workload
 
     async def watch(self) -> AsyncIterator[GuestView]:
-        """Snapshots until the session ends (AgentGoneError) or the caller stops."""
+        """Yield snapshots until the session ends (AgentGoneError) or the caller stops."""
         call = self._stub.watch(pb.WatchRequest(request_id=self._request_id()))
         try:
             async with self._asking(vital=True):
@@ -321,7 +327,7 @@ class LinkAgent:
         return error
 
     async def lost(self) -> str:
-        """When and why the session ended."""
+        """Return when and why the session ended."""
         return f"the link session ended ({await asyncio.shield(self._link.ended)})"
 
     async def close(self) -> None:

@@ -36,7 +36,7 @@ class _Asked:
         self.answers: asyncio.Queue[pb.ControlAnswer | AgentGoneError] = asyncio.Queue()
 
     def deliver(self, answer: pb.ControlAnswer, kind: str) -> None:
-        """Keep an answer. BadMessageError if there can be no such one."""
+        """Keep an answer. Raise BadMessageError if there can be no such one."""
         if self._ended or kind not in (self._kind, "ended"):
             raise BadMessageError("an answer that this request cannot have")
         if kind == "ended":
@@ -75,9 +75,9 @@ class Control:
     async def ask(
         self, request: pb.ControlRequest, request_id: str, *, timeout: float
     ) -> AsyncGenerator[pb.ControlAnswer, None]:
-        """The answers to one request, until it has ended. ``timeout`` (seconds) is for all of it.
+        """Yield the answers to one request, until it has ended. ``timeout`` (seconds) is for all of it.
 
-        Raises AgentGoneError if the stream is lost. If the session is still good it is VcpuctlError: "agent-rejected",
+        Raise AgentGoneError if the stream is lost. If the session is still good it is VcpuctlError: "agent-rejected",
         "agent-failed" or "agent-slow". Ending it early gives the request up.
         """
         deadline = asyncio.get_running_loop().time() + timeout
@@ -108,7 +108,7 @@ class Control:
                 self._send(pb.ControlRequest(cancel=request_id))
 
     async def ask_once(self, request: pb.ControlRequest, request_id: str, *, timeout: float) -> pb.ControlAnswer:
-        """The answer to a request that has but one; an empty one if none came before its end. See ``ask``."""
+        """Return the answer to a request that has but one; an empty one if none came before its end. See ``ask``."""
         answers = [answer async for answer in self.ask(request, request_id, timeout=timeout)]
         return answers[0] if answers else pb.ControlAnswer()
 
@@ -125,7 +125,10 @@ class Control:
         self._outgoing.put_nowait(request)
 
     async def _write(self) -> None:
-        """The one writer, which no requester cancels: gRPC ends the whole call if a write is cancelled."""
+        """Write all requests: no requester cancels this one writer.
+
+        gRPC ends the whole call if a write is cancelled.
+        """
         try:
             while True:
                 await self._call.write(await self._outgoing.get())

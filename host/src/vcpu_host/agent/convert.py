@@ -46,7 +46,7 @@ def _text(value: str, field: str, limit: int = MAX_TEXT) -> str:
 
 
 def reason(message: pb.Reason) -> Reason:
-    """A refusal in the guest's words."""
+    """Return a refusal in the guest's words."""
     code = _text(message.code, "reason.code", 64)
     if not code or not all(c.isascii() and (c.isalnum() or c == "-") for c in code):
         raise BadMessageError("reason.code is no code")
@@ -66,7 +66,7 @@ def cpu_number(number: int) -> int:
 
 
 def cpu(message: pb.Cpu) -> GuestCpu:
-    """One guest CPU."""
+    """Return one guest CPU."""
 
     def number(name: str) -> int | None:
         return int(getattr(message, name)) if message.HasField(name) else None
@@ -89,7 +89,7 @@ def cpu(message: pb.Cpu) -> GuestCpu:
 
 
 def snapshot(message: pb.Snapshot) -> GuestView:
-    """A whole snapshot; numbers and identities must be unique."""
+    """Return a whole snapshot; numbers and identities must be unique."""
     if len(message.cpus) > MAX_CPUS:
         raise BadMessageError(f"more than {MAX_CPUS} CPUs")
     cpus = tuple(sorted(map(cpu, message.cpus), key=lambda item: item.number))
@@ -107,7 +107,7 @@ def snapshot(message: pb.Snapshot) -> GuestView:
 
 
 def result(message: pb.CpuResult) -> CpuResult:
-    """The answer for one CPU."""
+    """Return the answer for one CPU."""
     status = _STATUS.get(message.status)
     if status is None:
         raise BadMessageError(f"result.status {message.status} is unknown")
@@ -130,7 +130,7 @@ def result(message: pb.CpuResult) -> CpuResult:
 
 
 def environment(message: pb.Environment) -> Environment:
-    """What in the guest bears on hotplug."""
+    """Return what in the guest bears on hotplug."""
 
     def texts(name: str) -> tuple[str, ...]:
         values = getattr(message, name)
@@ -164,7 +164,7 @@ def environment(message: pb.Environment) -> Environment:
 
 
 def agent_info(message: pb.HelloResponse, protocol: int) -> AgentInfo:
-    """Who answers; ``protocol`` is the version agreed on."""
+    """Return who answers; ``protocol`` is the version agreed on."""
     if len(message.capabilities) > MAX_ITEMS:
         raise BadMessageError(f"more than {MAX_ITEMS} capabilities")
     return AgentInfo(
@@ -183,5 +183,5 @@ def agent_info(message: pb.HelloResponse, protocol: int) -> AgentInfo:
 
 
 def load_support(message: pb.LoadSupport) -> LoadSupport:
-    """What the agent would tell of the guest's load."""
+    """Return what the agent would tell of the guest's load."""
     return LoadSupport(message.allowed, message.pressure, message.run_queues, message.triggers)

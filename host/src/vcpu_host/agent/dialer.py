@@ -51,7 +51,7 @@ class LinkDialer:
         self._call_timeout = call_timeout
 
     async def dial(self, host: HostView, timeout: float) -> LinkAgent:
-        """See ports.AgentDialer. RefusedError "port-busy" if another program holds the port."""
+        """See ports.AgentDialer. Raise RefusedError "port-busy" if another program holds the port."""
         wire = self._port.wire(host)
         trouble = obstacle(host, self._port)
         if trouble is not None:

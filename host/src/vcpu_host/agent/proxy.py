@@ -69,7 +69,7 @@ class _Forwarder(_Generic):
         self._changing = changing
 
     def service(self, details: grpc.HandlerCallDetails) -> _Handler | None:
-        """The handler of one method, or None for methods that the contract does not have."""
+        """Return the handler of one method, or None for methods that the contract does not have."""
         method = details.method
         if method not in _STREAMS:
             return None
@@ -110,7 +110,7 @@ class _Forwarder(_Generic):
 
     @asynccontextmanager
     async def _upstream(self, context: _Context, method: str) -> AsyncIterator[grpc.aio.Channel]:
-        """Where to pass a call on to, for as long as it lasts."""
+        """Yield where to pass a call on to, for as long as it lasts."""
         try:
             with self._changing() if method in _CHANGES else nullcontext():
                 yield await self._channel()
@@ -121,7 +121,7 @@ class _Forwarder(_Generic):
 
 
 async def _answers(call: Any, context: _Context) -> AsyncIterator[bytes]:
-    """What the agent answers, and how it ends."""
+    """Yield what the agent answers, and how it ends."""
     try:
         async for answer in call:
             yield answer
@@ -167,7 +167,7 @@ class Upstream:
         self._channel: grpc.aio.Channel | None = None
 
     async def is_at(self, path: str | None) -> None:
-        """It is there now; None: nowhere, and calls wait until it is somewhere."""
+        """Take where it is now; None: nowhere, and calls wait until it is somewhere."""
         old, self._channel = self._channel, None
         self._there.clear()
         if old is not None:
@@ -197,7 +197,7 @@ async def serve(
 ) -> None:
     """Serve on the unix socket ``path`` (made with mode 0600, removed at the end) until ``stop`` is set.
 
-    ``changing`` is entered for as long as a client changes the guest; ``up`` is set when the socket is there. Raises
+    ``changing`` is entered for as long as a client changes the guest; ``up`` is set when the socket is there. Raise
     UsageError if something other than a left-over socket is at ``path``, or nothing can be made there.
     """
     make_way(path)

@@ -60,7 +60,7 @@ class SocketPort:
         return AgentGoneError(elsewhere) if elsewhere else of_link(error)
 
     def _see(self, host: HostView, path: str, connection: socket.socket) -> None:
-        """The check of a connection. Where the user named nothing, nothing is wrong with the user's words."""
+        """Check a connection. Where the user named nothing, nothing is wrong with the user's words."""
         try:
             self._check(host, path, connection)
         except UsageError as error:
@@ -68,7 +68,7 @@ class SocketPort:
 
 
 def _elsewhere(channel: Channel, error: UnreachableError) -> Reason | None:
-    """What it means that QEMU, which listens there, has a name for its socket that leads nowhere from here."""
+    """Return what it means that QEMU, which listens there, has a name for its socket that leads nowhere from here."""
     if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED):
         return None
     if is_abstract(channel.bound):

@@ -24,7 +24,7 @@ _STATUSES: dict[grpc.StatusCode, tuple[str, bool, str]] = {
 
 
 def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
-    """What a failed call means."""
+    """Return what a failed call means."""
     known = _STATUSES.get(error.code())
     text = printable(error.details() or error.code().name)
     if known is None:
@@ -35,19 +35,19 @@ def of_rpc(error: grpc.aio.AioRpcError) -> VcpuctlError:
 
 
 def rejected(text: str) -> VcpuctlError:
-    """The agent found the request itself wrong, and did nothing."""
+    """Return the error that the agent found the request itself wrong, and did nothing."""
     code, _, hint = _STATUSES[grpc.StatusCode.INVALID_ARGUMENT]
     return VcpuctlError(Reason(code, Origin.AGENT, f"the agent said: {printable(text)}", hint))
 
 
 def failed(text: str) -> VcpuctlError:
-    """The agent met something in the guest that kept it from answering this request."""
+    """Return the error that the agent met something in the guest that kept it from answering this request."""
     hint = "see its log in the guest: journalctl -u vcpud"
     return VcpuctlError(Reason(codes.AGENT_FAILED, Origin.AGENT, f"the agent said: {printable(text)}", hint))
 
 
 def of_link(error: LinkError) -> VcpuctlError:
-    """What a link that could not be made means."""
+    """Return what a link that could not be made means."""
     if isinstance(error, SessionLostError):
         return AgentGoneError(Reason(codes.AGENT_LOST, Origin.AGENT, str(error), error.hint))
     reason = Reason(
@@ -57,7 +57,7 @@ def of_link(error: LinkError) -> VcpuctlError:
 
 
 def bad_message(text: str) -> AgentGoneError:
-    """The agent broke the contract: nothing more is asked of it in this session."""
+    """Return the error that the agent broke the contract: nothing more is asked of it in this session."""
     return AgentGoneError(
         Reason(
             codes.AGENT_BAD_MESSAGE,

@@ -102,7 +102,7 @@ class Moves:
             self._look_back(last, move)
 
     def _look_back(self, shrank: Move, grew: Move) -> None:
-        """A VM that grows right after it shrank should not have: it stays above that for longer each time."""
+        """Hold a VM that grows right after it shrank, which it should not have, above that: for longer each time."""
         window = self.settings.down_window
         if grew.begun - (shrank.ended or grew.begun) > 2 * window:
             self._regrets, self.bar = 0, None
@@ -128,5 +128,5 @@ class Moves:
         return known if known is not None and now < known.until else None
 
     def oscillates(self, now: float) -> bool:
-        """Say whether the VM changed its direction too often."""
+        """Return whether the VM changed its direction too often."""
         return len(self._turns) == MOST_TURNS and now - self._turns[0] < HOUR

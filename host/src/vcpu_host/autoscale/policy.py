@@ -231,9 +231,10 @@ def _least(peak: Peak, settings: Settings) -> int:
 
 
 def _full(load: Averages, facts: Facts) -> Check:
-    """Say whether the VM's vCPUs are full, busy or never idle, and tasks wait for them.
+    """Return the check that says whether the VM's vCPUs are full.
 
-    A CPU that is never idle is full however little the host lets it do.
+    They are if they are busy or never idle, and tasks wait for them. A CPU that is never idle is full however little
+    the host lets it do.
     """
     settings, online = facts.settings, facts.outside.online
     limit = _full_at(settings)

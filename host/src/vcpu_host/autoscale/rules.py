@@ -116,7 +116,10 @@ def _paused(facts: Facts, direction: Direction, pause: float) -> Check | None:
 
 
 def _settling(facts: Facts) -> Check | None:
-    """A guest that boots is busy without having any load yet, and a moment's load is none."""
+    """Return a hold while there is no load to go by.
+
+    A guest that boots is busy without having any load yet, and a moment's load is none.
+    """
     grace = facts.settings.boot_grace
     if facts.booted is not None and facts.now - facts.booted < grace:
         text = f"the guest has booted {facts.now - facts.booted:.0f} s ago, less than {grace:g} s"
@@ -158,7 +161,10 @@ def _within_ceiling(goal: int, facts: Facts) -> tuple[int, Check | None]:
 
 
 def _with_the_plugged(goal: int, facts: Facts) -> int:
-    """A VM that grows has all online that it has plugged, up to its maximum: else the others would be unplugged."""
+    """Return the goal with all that is plugged, up to its maximum.
+
+    A VM that grows has all online that it has plugged: else the others would be unplugged.
+    """
     return max(goal, min(facts.outside.usable, facts.ceiling))
 
 

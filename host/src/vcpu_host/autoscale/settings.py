@@ -60,7 +60,7 @@ class Schedule:
     min: int
 
     def holds(self, at: WallTime) -> bool:
-        """Say whether it is in force at this time."""
+        """Return whether it is in force at this time."""
         if self.begin < self.end:
             return at.weekday in self.days and self.begin <= at.minute < self.end
         if at.minute >= self.begin:
