@@ -4,7 +4,7 @@
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
 or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
 platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
-a machine or an event; the host's core has no device id and no QOM path of QEMU's; in the host's core/operation an
+a machine or an event; docstrings of functions say what they do; the host's core has no device id and no QOM path of QEMU's; in the host's core/operation an
 object's attributes are written by its own methods alone; tests neither sleep nor skip, nor judge by the time that
 something took; all versions agree; no file names the host of a package index, since which one is used is the machine's
 business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the
@@ -40,6 +40,7 @@ QEMU_WORDS = re.compile(r"\bvcpu-(?!guest\b|host\b|proto\b)|/machine/|peripheral
 OPERATION = CORE + "operation/"
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 PARTS = ("proto", "host", "guest")
+SHIPPED = tuple(f"{part}/src/" for part in PARTS)
 #: Generated code, and files that go into guests as they are.
 GENERATED = ("proto/src/vcpu_proto/v1/agent_pb2", "proto/src/vcpu_proto/host/v1/host_pb2", "tests/kit/lab/guests/")
 SOURCES = (".py", ".pyi", ".sh", ".proto", ".c", ".service", ".rules", ".conf", ".toml")
@@ -75,6 +76,11 @@ UNFINISHED = re.compile(rf"\b({'|'.join(('TO' + 'DO', 'FIX' + 'ME', 'X' + 'XX'))
 DODGES = re.compile(r"\btime\.sleep\(|\bpytest\.(skip|xfail|importorskip)\b|\bmark\.(skip|skipif|xfail)\b")
 #: An elapsed time that has to be short: a busy machine would break it.
 TIMED = re.compile(r"\bassert\b.*\b(?:monotonic|perf_counter|process_time|time)\(\) - .*<")
+#: What a function's docstring does not begin with: it says what the function does ("Return ...", "Raise ...").
+NOUNS = re.compile(
+    r"(The|A|An|All|Every|Each|No|Both|Some|Any|Whether|What|How|Why|Which|Who|Whoever|When|Where|That|Those|This|These"
+    r"|Its|One|Two|Seconds|Bytes|It|There|Nothing|Anything|True|False|None)\b"
+)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -104,6 +110,8 @@ def check_source(name: str, text: str) -> Iterator[str]:
     if (lines := len(text.splitlines())) > MAX_LINES:
         yield f"{name}: {lines} lines, more than {MAX_LINES}: it has more than one reason to change"
     yield from (f"{name}:{line}: {what}" for line, what in functions(text))
+    if name.startswith(SHIPPED):
+        yield from (f"{name}:{line}: say what the function does: Return, Raise" for line in noun_docstrings(text))
     if name.startswith(CORE):
         yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
     if name.startswith(OPERATION):
@@ -171,6 +179,16 @@ def functions(text: str) -> Iterator[tuple[int, str]]:
                     node.lineno,
                     f"{node.name} has {long} lines, more than {MAX_FUNCTION}: '# long: the reason', or split it",
                 )
+
+
+def noun_docstrings(text: str) -> Iterator[int]:
+    """The lines of functions whose docstrings name a thing, and not what the function does. Properties are things."""
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        thing = any("property" in ast.unparse(each) or ".setter" in ast.unparse(each) for each in node.decorator_list)
+        if not thing and NOUNS.match(ast.get_docstring(node) or ""):
+            yield node.lineno
 
 
 def platform_conditionals(text: str) -> Iterator[int]:

@@ -15,6 +15,11 @@ def test_a_source_that_keeps_the_rules_draws_no_complaint() -> None:
     assert list(rules.check_source("guest/src/vcpu_guest/cpus/inventory.py", f'{HEADER}"""Fine."""\n')) == []
 
 
+def test_a_propertys_docstring_may_name_a_thing() -> None:
+    source = HEADER + 'class A:\n    """A."""\n\n    @property\n    def f(self) -> int:\n        """The number."""\n'
+    assert list(rules.check_source("host/src/a.py", source)) == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "word"),
     [
@@ -25,6 +30,7 @@ def test_a_source_that_keeps_the_rules_draws_no_complaint() -> None:
         ("tests/a.py", HEADER + "pytest.sk" + "ip('no')\n", "every test"),
         ("tests/a.py", HEADER + "assert time.mono" + "tonic() - began < 2\n", "count its work"),
         ("tests/a.py", HEADER + "assert 0.2 < loop.ti" + "me() - began < 2\n", "count its work"),
+        ("host/src/a.py", HEADER + 'def f() -> int:\n    """The number."""\n', "Return"),
         (
             "guest/src/vcpu_guest/cpus/inventory.py",
             HEADER + "open('/sys/devices/system/cpu/online')\n",

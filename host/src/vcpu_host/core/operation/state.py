@@ -138,10 +138,7 @@ class State:
         heapq.heappush(self._timers, (job.not_before, job.order))
 
     def overdue_from(self, job: Job, overdue_at: float) -> bool:
-        """Take that what the job waits for is overdue then: decide anew.
-
-        Return whether that is another time than was known.
-        """
+        """Decide anew when what the job waits for is overdue. Return whether that is another time than was known."""
         if another := job.waits_until(overdue_at):
             heapq.heappush(self._timers, (overdue_at, job.order))
         return another
@@ -191,10 +188,7 @@ class State:
         self._lose_agent(why)
 
     def guest_restarted(self) -> None:
-        """Take that the guest starts anew.
-
-        A reset loses or settles a pending removal, by platform: the next look tells.
-        """
+        """Take that the guest starts anew, which loses or settles a pending removal, by platform: a look tells."""
         self._lose_agent(reasons.guest_restarted())
         self.look_soon()
 
@@ -215,10 +209,7 @@ class State:
         return self._standstill
 
     def run_state_shown(self, standstill: Reason | None) -> None:
-        """Take that the VM stands still, or runs.
-
-        For what the guest owes, only the time counts in which it can be heard.
-        """
+        """Take that the VM stands still, or runs: what the guest owes is due only while it can be heard."""
         if self._standstill is not None and standstill is None:
             self._session.hears_anew(self._now)
             self.mark_all_dirty()
@@ -252,10 +243,7 @@ class State:
         return self._requests.offlining(self._now)
 
     def has_opposite_request(self, job: Job, *, online: bool) -> bool:
-        """Return whether the agent may still do the contrary to a thread of it.
-
-        A request that is cancelled is not over yet.
-        """
+        """Return whether the agent may yet do the contrary to a thread of it, by a request that is cancelled, too."""
         return self._requests.has_opposite(job, online=online)
 
     def up_by_the_guest(self, job: Job) -> bool:
@@ -302,10 +290,7 @@ class State:
         self._host_look.restart_interval()
 
     def removal_hinted(self, job: Job) -> None:
-        """Take that the job's CPU seems to be gone.
-
-        One look tells of many: it waits a little while more are to follow.
-        """
+        """Take that the job's CPU seems to be gone. One look tells of many: it waits a little for the others."""
         job.removal.hinted()
         self._under_way.removal_hinted(job)
         if self._under_way.all_removals_hinted:
