@@ -4,8 +4,8 @@
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
 or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
 platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
-a machine or an event; docstrings of functions say what they do; the host's core has no device id and no QOM path of QEMU's; in the host's core/operation an
-object's attributes are written by its own methods alone; tests neither sleep nor skip, nor judge by the time that
+a machine or an event; docstrings of functions say what these do; the host's core has no device id and no QOM path of
+QEMU's; in the host's core/operation an object's attributes are written by its own methods alone; tests neither sleep nor skip, nor judge by the time that
 something took; all versions agree; no file names the host of a package index, since which one is used is the machine's
 business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the
 promises, decisions, paths and tests that documents and comments name (``references.py``).
@@ -97,6 +97,19 @@ def tracked(root: Path) -> list[Path]:
     return sorted(root / name for name in listed if name and (root / name).is_file())
 
 
+def check_rooms(name: str, text: str) -> Iterator[str]:
+    """What a module of the product breaks that holds in its room alone."""
+    if name.startswith(SHIPPED):
+        yield from (f"{name}:{line}: say what the function does: Return, Raise" for line in noun_docstrings(text))
+    if name.startswith(CORE):
+        yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
+    if name.startswith(OPERATION):
+        yield from (
+            f"{name}:{line}: writes an attribute of another object: give that a method named after what happened"
+            for line in foreign_writes(text)
+        )
+
+
 def check_source(name: str, text: str) -> Iterator[str]:
     """What one source file breaks; `name` is its path from the root of the tree."""
     if name.startswith(GENERATED) or not text:
@@ -110,15 +123,7 @@ def check_source(name: str, text: str) -> Iterator[str]:
     if (lines := len(text.splitlines())) > MAX_LINES:
         yield f"{name}: {lines} lines, more than {MAX_LINES}: it has more than one reason to change"
     yield from (f"{name}:{line}: {what}" for line, what in functions(text))
-    if name.startswith(SHIPPED):
-        yield from (f"{name}:{line}: say what the function does: Return, Raise" for line in noun_docstrings(text))
-    if name.startswith(CORE):
-        yield from (f"{name}:{line}: QEMU's ids and paths are the adapter's business" for line in qemu_words(text))
-    if name.startswith(OPERATION):
-        yield from (
-            f"{name}:{line}: writes an attribute of another object: give that a method named after what happened"
-            for line in foreign_writes(text)
-        )
+    yield from check_rooms(name, text)
     if match := DODGES.search(text):
         yield f"{name}: {match[0].rstrip('(')}: wait on a condition with a deadline, and let every test run"
     if TIMED.search(text):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coverage-guided fuzzing of the frame decoder and both ends of a session.
 
-``cd tests/unit/proto/link && python -m fuzz_frames -runs=1000000``: options and arguments are libFuzzer's. The first byte of
-an input picks how the rest is cut into reads; the rest is fed to a decoder, a host and a guest. Any exception is a
-finding.
+``cd tests/unit/proto/link && python -m fuzz_frames -runs=1000000``: options and arguments are libFuzzer's. The first
+byte of an input picks how the rest is cut into reads; the rest is fed to a decoder, a host and a guest. Any exception
+is a finding.
 """
 
 from __future__ import annotations
