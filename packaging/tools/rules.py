@@ -3,12 +3,13 @@
 
 The rules: every source begins with its licence; no module is longer than 400 lines, and no function is longer than 60
 or more complex than ruff allows without a comment that says why; in the guest only kernel/sysfs.py and
-platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture,
-a machine or an event; docstrings of functions say what these do; the host's core has no device id and no QOM path of
+platforms/rtas.py name paths under /sys; outside the platform modules nothing depends on the name of an architecture, a
+machine or an event; docstrings of functions say what these do; the host's core has no device id and no QOM path of
 QEMU's; in the host's core/operation an object's attributes are written by its own methods alone; tests neither sleep
-nor skip, nor judge by the time that something took; all versions agree; no file names the host of a package index, since which one is used is the machine's
-business (docs/adr/0002-pins-without-registry-names.md); relative links in documents lead somewhere, and so do the
-promises, decisions, paths and tests that documents and comments name (``references.py``).
+nor skip, nor judge by the time that something took; all versions agree; no file names the host of a package index,
+since which one is used is the machine's business (docs/adr/0002-pins-without-registry-names.md); relative links in
+documents lead somewhere, and so do the promises, decisions, paths and tests that documents and comments name
+(``references.py``).
 """
 
 from __future__ import annotations
