@@ -50,7 +50,7 @@ def not_qmp(path: str, saw: str) -> UsageError:
 
 
 def busy(path: str, timeout: float, sock: socket.socket | None) -> RefusedError:
-    """Return the error that it is connected by ``sock``, but nobody speaks.
+    """Return the error that nobody speaks on ``sock``, which is connected.
 
     ``sock`` is None if the listen queue was full all the time. A QEMU that accepts nobody for want of descriptors has
     those in its queue who have given up long ago, so it is full from the third on. Who listens is then told by who has
@@ -74,7 +74,7 @@ def busy(path: str, timeout: float, sock: socket.socket | None) -> RefusedError:
 
 
 def _listener(path: str) -> int:
-    # Late: it reads the command lines of this host, and is needed for this one error alone.
+    # Late: it is needed for this one error alone.
     from ..local.qemus import listener
 
     return listener(path)
